@@ -1,0 +1,34 @@
+"""The one error that bad input gets, wherever it comes from."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something a person gave is not what it must be.
+
+    The message reads ``<place>: <problem> (in <source>)``, for example
+    ``blocks[3].kernel_size: expected 3, 5 or 7, got 4 (in my_net.json)``.
+
+    Args:
+        problem: what was expected and what was received.
+        place: the JSON path, flag or tensor the problem is at; empty for the input as a whole.
+        source: the file (or other origin) the input came from, when known.
+    """
+
+    def __init__(self, problem: str, place: str = "", source: str | None = None) -> None:
+        super().__init__(problem, place, source)
+        self.problem, self.place, self.source = problem, place, source
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        origin = f" (in {self.source})" if self.source else ""
+        return f"{where}{self.problem}{origin}"
+
+    def under(self, prefix: str) -> InputError:
+        """The same error seen from one level further out: ``kernel_size`` -> ``blocks[3].kernel_size``."""
+        joined = prefix if not self.place else self.place if not prefix else f"{prefix}.{self.place}"
+        return InputError(self.problem, joined, self.source)
+
+    def from_source(self, source: str) -> InputError:
+        """The same error with the file it came from (an origin already known is kept)."""
+        return InputError(self.problem, self.place, self.source or source)

@@ -1,0 +1,27 @@
+"""Where the real data is, and which tests need it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = Path(os.environ.get("PROXYLESS_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the slow suite")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no real data at {SHARED_DATA} (set PROXYLESS_TEST_DATA)"))
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data; tests that use it carry the mark ``shared_data``."""
+    return SHARED_DATA
