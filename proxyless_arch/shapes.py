@@ -14,7 +14,7 @@ class LayerCall:
     """One layer applied to one input size.
 
     ``in_hwc`` and ``out_hwc`` are (height, width, channels). For the classifier ``in_hwc`` is the feature map in
-    front of the global average pool and ``out_hwc`` is (1, 1, classes). ``skip`` says whether an identity skip is added.
+    front of the global average pool and ``out_hwc`` is (1, 1, classes). ``skip``: an identity skip is added.
     """
 
     name: str
