@@ -240,6 +240,7 @@ class ArchSpec:
             "at most 1000 blocks",
             len(self.blocks),
         )
+        _check(self.stem.in_channels == 3, "stem.in_channels", "3 (an RGB image)", self.stem.in_channels)
         width = self.stem.out_channels
         for index, block in enumerate(self.blocks):
             _check(
