@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from proxyless_arch.errors import InputError
 
@@ -51,16 +51,24 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; InputError when it is missing, a folder or unreadable."""
+@contextlib.contextmanager
+def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file opened for reading bytes; InputError when it is missing, a folder or unreadable."""
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            yield file
     except FileNotFoundError:
         raise InputError("no such file", source=str(path)) from None
     except IsADirectoryError:
         raise InputError("expected a file, got a folder", source=str(path)) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from None
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; InputError when it is missing, a folder or unreadable."""
+    with open_bytes(path) as file:
+        return file.read()
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
