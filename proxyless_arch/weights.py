@@ -130,21 +130,22 @@ def from_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------- our .h5
 
 
-def _digest(spec_text: str, provenance_text: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """sha256 over the spec, the provenance and each tensor's name, shape and little-endian bytes, by name."""
-    digest = hashlib.sha256()
+# HDF5 leaves the first 512 bytes to the user. There save_h5 writes its mark and a sha256 of all that follows, so that
+# a damaged or foreign file is refused before the HDF5 library, which can crash on one, parses it.
+_USER_BLOCK = 512
 
-    def add(part: bytes) -> None:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
 
-    add(spec_text.encode())
-    add(provenance_text.encode())
-    for name in sorted(tensors):
-        add(name.encode())
-        add(_shape(tensors[name].shape).encode())
-        add(tensors[name].tobytes())
-    return digest.hexdigest()
+def _seal(content: bytes) -> bytes:
+    """The user block in front of ``content``."""
+    text = f"{FORMAT} {VERSION}\nsha256 {hashlib.sha256(content).hexdigest()}\n"
+    return text.encode().ljust(_USER_BLOCK, b"\0")
+
+
+def _check_seal(data: bytes) -> None:
+    if not data.startswith(f"{FORMAT} {VERSION}\n".encode()):
+        raise InputError(f"expected a file of {FORMAT}, version {VERSION}")
+    if data[:_USER_BLOCK] != _seal(data[_USER_BLOCK:]):
+        raise InputError("its contents do not match its sha256: the file was truncated, altered or damaged")
 
 
 def _ready(spec: ArchSpec, tensors: Mapping[str, np.ndarray]) -> NamedTensors:
@@ -184,13 +185,18 @@ def save_h5(
     import h5py
 
     ready, spec_text, provenance_text = _ready(spec, tensors), spec_to_json(spec), _provenance_text(provenance)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-        file.attrs["spec"], file.attrs["provenance"] = spec_text, provenance_text
-        file.attrs["sha256"] = _digest(spec_text, provenance_text, ready)
-        group = file.create_group("tensors", track_order=True)
-        for name, tensor in ready.items():
-            group.create_dataset(name, data=tensor)
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=_USER_BLOCK) as file:
+            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+            file.attrs["spec"], file.attrs["provenance"] = spec_text, provenance_text
+            group = file.create_group("tensors", track_order=True)
+            for name, tensor in ready.items():
+                group.create_dataset(name, data=tensor)
+        with open(temporary, "r+b") as raw:
+            raw.seek(_USER_BLOCK)
+            seal = _seal(raw.read())
+            raw.seek(0)
+            raw.write(seal)
 
 
 def _attribute(file: Any, name: str) -> str:
@@ -224,7 +230,7 @@ def _read_h5(path: str | os.PathLike[str]) -> WeightFile:
         if "version" not in file.attrs or file.attrs["version"] != VERSION:
             raise InputError(f"expected version {VERSION} of {FORMAT}")
         spec_text, provenance_text = _attribute(file, "spec"), _attribute(file, "provenance")
-        spec, provenance = parse_spec(spec_text, "its spec"), _provenance(provenance_text, "its provenance")
+        spec, provenance = parse_spec(spec_text, str(path)), _provenance(provenance_text, str(path))
         group = file["tensors"] if isinstance(file.get("tensors", getlink=True), h5py.HardLink) else None
         if not isinstance(group, h5py.Group):
             raise InputError("expected a group 'tensors'")
@@ -233,24 +239,24 @@ def _read_h5(path: str | os.PathLike[str]) -> WeightFile:
             shapes = {name: np.empty(0, np.float32) for name in set(group) - set(expected)}
             check_tensors(shapes | {n: np.empty(s, np.float32) for n, s in expected.items() if n in group}, spec)
         tensors = {name: _h5_tensor(group, name, shape) for name, shape in expected.items()}
-        if _attribute(file, "sha256") != _digest(spec_text, provenance_text, tensors):
-            raise InputError("its contents do not match its sha256: the file was altered or damaged")
         return WeightFile(spec=spec, tensors=tensors, provenance=provenance)
 
 
 def load_h5(path: str | os.PathLike[str]) -> WeightFile:
-    """The network, weights and provenance of a file of save_h5; its sha256 is verified.
+    """The network, weights and provenance of a file of save_h5; its sha256 is verified first.
+
+    The sha256 finds damage; it is no signature. For files from people you do not trust, .safetensors is safer: the
+    HDF5 library itself is not made for hostile files.
 
     Raises:
         InputError: missing, truncated, altered, or another kind of HDF5 file.
     """
     source = str(path)
-    with open_bytes(path) as file:
-        file.read(1)
     try:
+        _check_seal(read_bytes(path))
         return _read_h5(path)
     except InputError as error:
-        raise InputError(str(error), source=source) from None
+        raise error.from_source(source) from None
     except _BROKEN_H5 as error:
         raise InputError(f"a damaged HDF5 file, or not one: {error}", source=source) from None
 
