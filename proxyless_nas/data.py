@@ -1,0 +1,172 @@
+"""Batches of labelled images as torch tensors, read by any number of worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from proxyless_arch.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
+from proxyless_arch.datasets import ImageDataset
+from proxyless_arch.errors import InputError
+from proxyless_arch.images import Augment
+from proxyless_arch.spec import Recipe
+
+TensorBatch = tuple[torch.Tensor, torch.Tensor]
+"""(images float32 (n, 3, H, W) in channels_last memory, labels int64 (n,))."""
+
+
+def train_batches(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    augment: Augment | None,
+    *,
+    batch_size: int,
+    seed: int,
+    n_steps: int,
+    first_step: int = 0,
+    n_workers: int = 0,
+    drop_last: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+    strict: bool = False,
+) -> Batches:
+    """The batches of training steps first_step .. first_step + n_steps - 1, over as many epochs as that takes.
+
+    The batch of a step depends on (dataset, recipe, augment, batch_size, seed, step) alone, bit for bit: not on the
+    step this run started from nor on the number of workers. torch's global random state is not touched.
+
+    Args:
+        dataset: the training images.
+        recipe: the preprocessing.
+        augment: None for the evaluation transform (the images for alpha).
+        batch_size: images per step over all ranks; each of world_size processes gets an equal share of them.
+        seed: 0 or more.
+        n_steps: how many batches.
+        first_step: the global step of the first one.
+        n_workers: processes that read ahead; 0 reads in this one.
+        drop_last: see BatchPlan.
+        rank: of this process, 0 .. world_size - 1.
+        world_size: number of training processes.
+        strict: an unreadable image is an InputError naming it; otherwise it is left out with a warning.
+
+    Raises:
+        InputError: now, for impossible sizes; at a batch, when strict and an image is unreadable, or when every
+            image of the batch is.
+    """
+    plan = BatchPlan(
+        n_images=len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
+    )
+    if first_step < 0 or n_steps < 0:
+        raise InputError(f"expected 0 or more, got {first_step} and {n_steps}", "first_step, n_steps")
+    steps = plan.steps(first_step, n_steps)
+    loader = _loader(_Reader(dataset, recipe, augment, seed), _Steps(steps), n_workers)
+    return Batches(loader, n_steps, Unreadable(strict=strict), keep_going=False)
+
+
+def eval_batches(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    n_workers: int = 0,
+    limit: int | None = None,
+    strict: bool = False,
+) -> Batches:
+    """Every image once, in order; the last batch may be short, and a batch with no readable image is passed over.
+
+    Args:
+        dataset: the images.
+        recipe: the preprocessing.
+        batch_size: images per batch.
+        n_workers: processes that read ahead; 0 reads in this one.
+        limit: at most this many images, evenly spaced over the data set.
+        strict: an unreadable image is an InputError naming it; otherwise it is left out with a warning.
+
+    Raises:
+        InputError: now, for impossible sizes; at a batch, when strict and an image is unreadable.
+    """
+    steps = eval_steps(len(dataset), batch_size, limit)
+    loader = _loader(_Reader(dataset, recipe, None, 0), _Steps(steps), n_workers)
+    return Batches(loader, len(steps), Unreadable(strict=strict), keep_going=True)
+
+
+class Batches(Iterator[TensorBatch]):
+    """An iterator of (images, labels) that can be run through once.
+
+    ``len()`` is the number of batches planned; ``unreadable.places`` names the images left out so far.
+    """
+
+    def __init__(self, loader: DataLoader, n_batches: int, unreadable: Unreadable, keep_going: bool) -> None:
+        self.unreadable = unreadable
+        self._loader, self._n_batches, self._keep_going = loader, n_batches, keep_going
+        self._batches = self._run()
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __next__(self) -> TensorBatch:
+        return next(self._batches)
+
+    def _run(self) -> Iterator[TensorBatch]:
+        for images, labels, errors in self._loader:
+            self.unreadable.record(errors)
+            if len(labels):
+                # NHWC in memory is exactly what torch calls channels_last.
+                yield images.permute(0, 3, 1, 2), labels
+            elif not self._keep_going:
+                raise InputError(f"no image of this batch can be read; the first: {errors[0]}", "dataset")
+
+
+@dataclass(frozen=True)
+class _Reader(Dataset):
+    """Reads a whole step at once; errors travel as values, because torch rewrites an exception from a worker."""
+
+    dataset: ImageDataset
+    recipe: Recipe
+    augment: Augment | None
+    seed: int
+
+    def __getitems__(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, list[InputError]]:
+        images, labels, errors = read_batch(self.dataset, self.recipe, self.augment, self.seed, samples)
+        return torch.from_numpy(images), torch.from_numpy(labels), list(errors)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The batch sampler: the samples of each step."""
+
+    steps: Iterable[list[Sample]]
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        return iter(self.steps)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _as_is(batch: tuple[torch.Tensor, torch.Tensor, list[InputError]]) -> tuple:
+    return batch
+
+
+def _loader(reader: _Reader, steps: _Steps, n_workers: int) -> DataLoader:
+    if n_workers < 0:
+        raise InputError(f"expected 0 or more, got {n_workers}", "n_workers")
+    return DataLoader(
+        reader,
+        batch_sampler=steps,
+        num_workers=n_workers,
+        collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        # Its own generator: else every loader draws from torch's global one and a resumed run differs.
+        generator=torch.Generator(),
+    )
