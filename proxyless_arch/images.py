@@ -246,6 +246,8 @@ def _centre(image: Image, recipe: Recipe) -> Image:
     if size != image.size:
         image = image.resize(size, _filter(recipe))
     side = recipe.resolution
+    if size == (side, side):
+        return image
     left, top = (round((length - side) / 2.0) for length in size)
     return image.crop((left, top, left + side, top + side))
 

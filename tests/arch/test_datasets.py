@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import pickle
 import zipfile
 
@@ -234,7 +235,8 @@ def test_pickling_leaves_handles_and_pixels_behind(write):
 
 
 def _shades(found, indices, queue):
-    queue.put([found.read(index).getpixel((0, 0)) for index in indices])
+    shades = [found.read(index).getpixel((0, 0)) for index in indices]
+    queue.put((shades, os.getpid() in found.source._handles))
 
 
 def test_a_forked_process_opens_its_own_archive(tmp_path):
@@ -246,7 +248,7 @@ def test_a_forked_process_opens_its_own_archive(tmp_path):
     workers = [context.Process(target=_shades, args=(found, range(80), queue)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    assert [queue.get(timeout=20) for _ in workers] == [expected, expected]
+    assert [queue.get(timeout=20) for _ in workers] == [(expected, True), (expected, True)]
     for worker in workers:
         worker.join()
 
