@@ -54,13 +54,11 @@ class Node:
         if not isinstance(self.value, dict):
             raise self.fail("an object")
         allowed = [*required, *optional]
+        known = ", ".join(allowed)
         for key in self.value:
             if key not in allowed:
                 hint = nearest(str(key), allowed)
-                raise InputError(
-                    f"unknown key{hint} allowed here: {', '.join(allowed)}" if not hint else f"unknown key{hint}",
-                    self._child(str(key)),
-                )
+                raise InputError(f"unknown key{hint or f'; allowed here: {known}'}", self._child(str(key)))
         for key in required:
             if key not in self.value:
                 raise InputError(f"missing; keys here: {', '.join(map(str, self.value)) or 'none'}", self._child(key))
