@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from proxyless_arch.errors import InputError
@@ -40,6 +40,7 @@ class Stage:
 class Macro:
     """What is not searched: widths (before the width multiplier) and strides."""
 
+    name: str
     stem_width: int
     stem_stride: int
     first_width: int
@@ -47,27 +48,41 @@ class Macro:
     mix_width: int
 
 
-def _stages(
-    strides: Sequence[int],
-    widths: Sequence[int] = (24, 40, 80, 96, 192, 320),
-    counts: Sequence[int] = (4, 4, 4, 4, 4, 1),
-) -> tuple[Stage, ...]:
+def _stages(widths: Sequence[int], counts: Sequence[int], strides: Sequence[int]) -> tuple[Stage, ...]:
     return tuple(Stage(*stage) for stage in zip(widths, counts, strides, strict=True))
 
 
-MACROS: Mapping[str, Macro] = {
-    # the space of the paper: 21 searched blocks, 2.2e17 networks, total stride 32
-    "imagenet": Macro(stem_width=32, stem_stride=2, first_width=16, stages=_stages((2, 2, 2, 1, 2, 1)), mix_width=1280),
-    # the same widths and depths for images of about 32 pixels: total stride 8
-    "small": Macro(stem_width=32, stem_stride=1, first_width=16, stages=_stages((1, 2, 2, 1, 2, 1)), mix_width=1280),
-}
+# the space of the paper: 21 searched blocks, 2.2e17 networks, total stride 32
+IMAGENET = Macro(
+    name="imagenet",
+    stem_width=32,
+    stem_stride=2,
+    first_width=16,
+    stages=_stages((24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1)),
+    mix_width=1280,
+)
+# the same widths and depths for images of about 32 pixels: total stride 8
+SMALL = replace(
+    IMAGENET,
+    name="small",
+    stem_stride=1,
+    stages=_stages((24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (1, 2, 2, 1, 2, 1)),
+)
+MACROS: Mapping[str, Macro] = {macro.name: macro for macro in (IMAGENET, SMALL)}
+
+
+def macro_named(name: str) -> Macro:
+    """A macro-architecture preset by name. Raises InputError with the nearest valid name."""
+    if name not in MACROS:
+        raise InputError(f"expected {listed(map(repr, MACROS))}, got {name!r}{nearest(name, MACROS)}", "macro")
+    return MACROS[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """A space of networks of one macro-architecture, resolution and class count."""
 
-    macro: str = "imagenet"
+    macro: Macro = IMAGENET
     width_mult: float = 1.0
     num_classes: int = 1000
     recipe: Recipe = field(default_factory=Recipe)
@@ -78,10 +93,6 @@ class SearchSpace:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.macro not in MACROS:
-            raise InputError(
-                f"expected {listed(map(repr, MACROS))}, got {self.macro!r}{nearest(self.macro, MACROS)}", "macro"
-            )
         if not 0.05 <= self.width_mult <= 10:
             raise InputError(f"expected a number in 0.05..10, got {self.width_mult!r}", "width_mult")
 
@@ -90,13 +101,13 @@ class SearchSpace:
 
     @cached_property
     def stem(self) -> Conv:
-        macro = MACROS[self.macro]
+        macro = self.macro
         return Conv(in_channels=3, out_channels=self._width(macro.stem_width), kernel_size=3, stride=macro.stem_stride)
 
     @cached_property
     def first_block(self) -> Block:
         """The fixed block in front of the searched ones: k3 e1, no skip."""
-        width = self._width(MACROS[self.macro].first_width)
+        width = self._width(self.macro.first_width)
         op = MBConv(in_channels=self.stem.out_channels, out_channels=width, kernel_size=3, expand_ratio=1)
         return Block(op=op, skip=False)
 
@@ -105,7 +116,7 @@ class SearchSpace:
         """Candidate operations of each searched block: expand_ratio outermost, then kernel_size; Zero last."""
         blocks: list[tuple[Op, ...]] = []
         width = self.first_block.op.out_channels
-        for stage in MACROS[self.macro].stages:
+        for stage in self.macro.stages:
             out = self._width(stage.width)
             for index in range(stage.n_blocks):
                 stride = stage.stride if index == 0 else 1
@@ -124,11 +135,11 @@ class SearchSpace:
     @cached_property
     def skips(self) -> tuple[bool, ...]:
         """Whether each searched block has an identity skip (all but the first of a stage)."""
-        return tuple(index > 0 for stage in MACROS[self.macro].stages for index in range(stage.n_blocks))
+        return tuple(index > 0 for stage in self.macro.stages for index in range(stage.n_blocks))
 
     @cached_property
     def feature_mix(self) -> Conv:
-        mix_width = self._width(MACROS[self.macro].mix_width)
+        mix_width = self._width(self.macro.mix_width)
         return Conv(in_channels=self.choices[-1][0].out_channels, out_channels=mix_width, kernel_size=1)
 
     @cached_property

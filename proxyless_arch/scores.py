@@ -1,0 +1,55 @@
+"""Counting what a classifier gets right: integers per image, divided once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """How many of the (N, classes) ``logits`` rows have their (N,) label among the k largest.
+
+    A label's rank counts the classes with a strictly larger logit and, among equal ones, those with a lower index, so
+    that ties are decided the same way everywhere. A row with NaN is a miss.
+    """
+    rows = np.arange(len(labels))
+    own = logits[rows, labels][:, None]
+    classes = np.arange(logits.shape[1])[None, :]
+    ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return int(((ahead.sum(1) < k) & np.isfinite(logits).all(1)).sum())
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Sums over images; percentages are derived from them."""
+
+    top1_hits: int = 0
+    top5_hits: int = 0
+    n_images: int = 0
+    loss_sum: float = 0.0
+
+    def plus(self, logits: np.ndarray, labels: np.ndarray) -> EvalResult:
+        """With one more batch of (N, classes) logits and (N,) labels. The loss is cross-entropy in float64."""
+        wide = logits.astype(np.float64)
+        peak = wide.max(1)
+        log_sum = peak + np.log(np.exp(wide - peak[:, None]).sum(1))
+        return EvalResult(
+            self.top1_hits + top_k_hits(logits, labels, 1),
+            self.top5_hits + top_k_hits(logits, labels, 5),
+            self.n_images + len(labels),
+            self.loss_sum + float((log_sum - wide[np.arange(len(labels)), labels]).sum()),
+        )
+
+    @property
+    def top1_percent(self) -> float:
+        return 100 * self.top1_hits / max(self.n_images, 1)
+
+    @property
+    def top5_percent(self) -> float:
+        return 100 * self.top5_hits / max(self.n_images, 1)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy per image, in nats."""
+        return self.loss_sum / max(self.n_images, 1)

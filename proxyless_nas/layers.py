@@ -1,0 +1,144 @@
+"""The only torch layers: each is built from its spec class, with the tensor names of the released files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from proxyless_arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+
+
+class SameConv2d(nn.Conv2d):
+    """Stride-2 convolution with TensorFlow's "same" padding: the odd pixel goes to the bottom and the right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads: list[int] = []
+        for size, kernel, stride in zip(x.shape[-1:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(F.pad(x, pads))
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, batch normalization and (unless ``act`` is false) ReLU6. NCHW in, NCHW out."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        bn: BatchNorm,
+        padding: Padding,
+        *,
+        groups: int = 1,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        # at stride 1 an odd kernel pads k//2 on both sides under either rule
+        if padding == "same" and stride > 1:
+            self.conv: nn.Conv2d = SameConv2d(
+                in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False
+            )
+        else:
+            self.conv = nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=kernel_size // 2,
+                groups=groups,
+                bias=False,
+            )
+        self.bn = nn.BatchNorm2d(out_channels, eps=bn.eps, momentum=bn.momentum)
+        self.act = nn.ReLU6(inplace=True) if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class MBConvLayer(nn.Module):
+    """Inverted bottleneck: 1x1 expand, depthwise kxk, 1x1 project without activation (no skip of its own)."""
+
+    def __init__(self, op: MBConv, bn: BatchNorm, padding: Padding) -> None:
+        super().__init__()
+        hidden = op.hidden_channels
+        self.inverted_bottleneck = (
+            ConvBN(op.in_channels, hidden, 1, 1, bn, padding) if op.expand_ratio > 1 else nn.Identity()
+        )
+        self.depth_conv = ConvBN(hidden, hidden, op.kernel_size, op.stride, bn, padding, groups=hidden)
+        self.point_linear = ConvBN(hidden, op.out_channels, 1, 1, bn, padding, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point_linear(self.depth_conv(self.inverted_bottleneck(x)))
+
+
+class ZeroLayer(nn.Module):
+    """The operation whose output is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class Classifier(nn.Module):
+    """Dropout (while training) and a linear layer; (N, features) -> (N, classes)."""
+
+    def __init__(self, head: Linear) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(head.dropout_rate)
+        self.linear = nn.Linear(head.in_features, head.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.dropout(x))
+
+
+BUILDERS: Mapping[type, Callable[[Any, BatchNorm, Padding], nn.Module]] = {
+    Conv: lambda op, bn, padding: ConvBN(op.in_channels, op.out_channels, op.kernel_size, op.stride, bn, padding),
+    MBConv: MBConvLayer,
+    Zero: lambda op, bn, padding: ZeroLayer(),
+    Linear: lambda op, bn, padding: Classifier(op),
+}
+
+
+def build_op(op: Conv | MBConv | Zero | Linear, bn: BatchNorm, padding: Padding) -> nn.Module:
+    """The layer for one spec value."""
+    return BUILDERS[type(op)](op, bn, padding)
+
+
+class ResidualBlock(nn.Module):
+    """A block's operation and, where the spec says so, the identity skip around it."""
+
+    def __init__(self, block: Block, bn: BatchNorm, padding: Padding) -> None:
+        super().__init__()
+        self.mobile_inverted_conv = build_op(block.op, bn, padding)
+        self.skip = block.skip
+        self.vanished = isinstance(block.op, Zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.vanished:
+            return x
+        out = self.mobile_inverted_conv(x)
+        return x + out if self.skip else out
+
+
+def init_weights(module: nn.Module, generator: torch.Generator | None = None) -> None:
+    """He initialization by fan-out for convolutions (std = sqrt(2 / (k*k*out))), as in the release; BN to identity."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+        elif isinstance(layer, nn.Linear):
+            bound = layer.in_features**-0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+
+def zero_last_gamma(op: nn.Module) -> None:
+    """Start an operation inside a skip at output 0: the scale of its last batch normalization is set to 0."""
+    if isinstance(op, MBConvLayer):
+        nn.init.zeros_(op.point_linear.bn.weight)

@@ -1,0 +1,48 @@
+"""A spec becomes a torch module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from proxyless_arch.spec import ArchSpec
+from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
+
+
+class ProxylessNet(nn.Module):
+    """A network of the ProxylessNAS family; takes (N, 3, H, W) at any size, gives (N, classes) logits.
+
+    ``spec`` is the architecture it was built from; its recipe says how images are prepared.
+    """
+
+    def __init__(self, spec: ArchSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.first_conv = build_op(spec.stem, spec.bn, spec.padding)
+        self.blocks = nn.ModuleList(ResidualBlock(block, spec.bn, spec.padding) for block in spec.blocks)
+        self.feature_mix_layer = build_op(spec.feature_mix, spec.bn, spec.padding)
+        self.classifier = build_op(spec.classifier, spec.bn, spec.padding)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> the feature map in front of the pool, (N, feature_mix width, h, w)."""
+        x = self.first_conv(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.feature_mix_layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.forward_features(x).mean((2, 3)))
+
+
+def build(spec: ArchSpec, generator: torch.Generator | None = None, *, zero_gamma: bool = False) -> ProxylessNet:
+    """The network of ``spec`` with He fan-out weights, in channels_last memory.
+
+    ``zero_gamma`` starts every block with a skip as the identity, which trains faster in short runs.
+    """
+    net = ProxylessNet(spec)
+    init_weights(net, generator)
+    if zero_gamma:
+        for block in net.blocks:
+            if block.skip:
+                zero_last_gamma(block.mobile_inverted_conv)
+    return net.to(memory_format=torch.channels_last)

@@ -1,0 +1,77 @@
+"""Training steps, evaluation and BN recalibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from proxyless_arch.scores import EvalResult
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def cosine_lr(initial: float, step: int, steps: int) -> float:
+    """Half a cosine from ``initial`` at step 0 to 0 at ``steps``."""
+    return 0.5 * initial * (1 + math.cos(math.pi * step / max(steps, 1)))
+
+
+def sgd(
+    module: nn.Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, no_decay_bn: bool
+) -> torch.optim.SGD:
+    """SGD with L2 in the gradient; ``no_decay_bn`` spares vectors (BN scale and shift, the classifier's bias)."""
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0 if no_decay_bn else weight_decay},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+@torch.no_grad()
+def evaluate(forward: Callable[[Tensor], Tensor], batches: Batches, device: torch.device | str = "cpu") -> EvalResult:
+    """Hits and loss of ``forward`` over all batches. Put a module into eval mode first."""
+    result = EvalResult()
+    for images, labels in batches:
+        logits = forward(images.to(device, non_blocking=True))
+        result = result.plus(logits.float().cpu().numpy(), labels.cpu().numpy())
+    return result
+
+
+@torch.no_grad()
+def recalibrate_bn(net: nn.Module, batches: Batches, device: torch.device | str = "cpu") -> int:
+    """Replace every BN's running statistics by the average over ``batches``; returns the number of images used.
+
+    A path inherited from a supernet has statistics mixed over all paths; its weights are right only after this.
+    The network is left in eval mode.
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch: None means the cumulative average
+    net.train()
+    count = 0
+    try:
+        for images, _ in batches:
+            net(images.to(device, non_blocking=True))
+            count += len(images)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        net.eval()
+    return count
+
+
+def smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy against (1 - s) onehot + s / classes."""
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)

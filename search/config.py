@@ -1,0 +1,322 @@
+"""The settings of a search as frozen dataclasses; each field is a command-line flag and a JSON key.
+
+Flag names are the release's where they mean the same. A recipe (``search/recipes/*.json``) changes defaults; a flag
+overrides the recipe; the effective config is saved in the run folder as ``config.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.files import read_json
+from proxyless_arch.strict import Node, nearest
+
+RECIPE_DIR = Path(__file__).parent / "recipes"
+FORMAT, VERSION = "proxyless-nas/search-config", 1
+
+
+def _flag(default: Any, text: str, allowed: Sequence[str] | None = None, **bounds: float) -> Any:
+    return field(default=default, metadata={"help": text, "allowed": allowed, **bounds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are batched."""
+
+    dataset: str = _flag(
+        "digits",
+        "digits (embedded), imagefolder, cifar10 or imagenet (class folders)",
+        ("digits", "imagefolder", "cifar10", "imagenet"),
+    )
+    data_path: str | None = _flag(None, "folder or zip of class folders (with train/ and val/ or test/, or just one)")
+    valid_size: float = _flag(
+        0.2, "images held out of training for alpha: a count, or a fraction below 1", minimum=0.0001
+    )
+    resolution: int | None = _flag(
+        None, "image size in pixels (default: 16 for digits, 32 for small, 224 for imagenet)", minimum=8, maximum=1024
+    )
+    augment: str | None = _flag(
+        None, "training augmentation (default: by data set and space)", ("imagenet", "small", "digits", "none")
+    )
+    train_batch_size: int = _flag(64, "images per weight step", minimum=2, maximum=65536)
+    test_batch_size: int = _flag(250, "images per evaluation batch", minimum=1, maximum=65536)
+    n_worker: int | None = _flag(
+        None, "image loading processes (default: 0 for small sets in memory)", minimum=0, maximum=256
+    )
+    strict_data: bool = _flag(False, "an unreadable image is an error instead of a warning and a count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceConfig:
+    """Which networks there are."""
+
+    space: str | None = _flag(
+        None,
+        "macro-architecture: imagenet (stride 32) or small (stride 8) (default: by resolution)",
+        ("imagenet", "small"),
+    )
+    width_mult: float = _flag(1.0, "width multiplier", minimum=0.05, maximum=10)
+    bn_momentum: float = _flag(0.1, "weight of the new batch in BN running statistics", minimum=1e-6, maximum=1)
+    bn_eps: float = _flag(1e-3, "BN epsilon", minimum=1e-12, maximum=1)
+    dropout: float = _flag(0.0, "dropout in front of the classifier", minimum=0, maximum=0.99)
+    zero_gamma: bool = _flag(True, "start blocks with a skip as the identity (last BN scale 0)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """The phase in which only weights are trained, on uniformly sampled paths."""
+
+    warmup_epochs: int = _flag(40, "epochs of weight training before alpha moves", minimum=0, maximum=100_000)
+    warmup_lr: float = _flag(0.05, "initial learning rate of the warm-up (cosine to 0)", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOpt:
+    """SGD on the weights."""
+
+    n_epochs: int = _flag(120, "search epochs", minimum=0, maximum=100_000)
+    init_lr: float = _flag(0.025, "initial learning rate of the search (cosine to 0)", minimum=0)
+    momentum: float = _flag(0.9, "SGD momentum", minimum=0, maximum=0.9999)
+    nesterov: bool = _flag(True, "Nesterov momentum")
+    weight_decay: float = _flag(4e-5, "L2 penalty on the weights", minimum=0)
+    no_decay_bn: bool = _flag(False, "no weight decay on BN scale, shift and the bias")
+    label_smoothing: float = _flag(0.1, "label smoothing of the training loss", minimum=0, maximum=0.99)
+    grad_clip: float | None = _flag(None, "clip the norm of the weight gradient", minimum=1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchOpt:
+    """How alpha is updated."""
+
+    arch_algo: str = _flag("grad", "architecture algorithm", ("grad",))
+    arch_lr: float | None = _flag(
+        None, "Adam learning rate of alpha (default: 60 / architecture steps, within 0.001..0.1)", minimum=0
+    )
+    arch_adam_beta1: float = _flag(0.0, "Adam beta1 of alpha", minimum=0, maximum=0.9999)
+    arch_adam_beta2: float = _flag(0.999, "Adam beta2 of alpha", minimum=0, maximum=0.99999)
+    arch_adam_eps: float = _flag(1e-8, "Adam epsilon of alpha", minimum=0)
+    arch_weight_decay: float = _flag(0.0, "L2 penalty on alpha", minimum=0)
+    arch_init_ratio: float = _flag(1e-3, "standard deviation of the initial alpha", minimum=0)
+    grad_binary_mode: str = _flag(
+        "full_v2", "operations that get a gate gradient in a step", ("full_v2", "full", "two")
+    )
+    grad_update_arch_param_every: int = _flag(5, "weight steps between architecture steps", minimum=1)
+    grad_update_steps: int = _flag(1, "architecture steps each time", minimum=1)
+    grad_data_batch: int | None = _flag(
+        None, "images per architecture step (default: train_batch_size)", minimum=2, maximum=65536
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the network must cost, and how the loss says so."""
+
+    target_hardware: str = _flag("mobile", "what cost means", ("mobile", "cpu", "gpu8", "flops", "none"))
+    target_latency_ms: float | None = _flag(
+        None, "latency to land on, in ms (default: 0.7 x the mean of the space)", minimum=1e-9
+    )
+    target_macs: float | None = _flag(None, "multiply-accumulates to land on, with --target_hardware flops", minimum=1)
+    latency_table: str | None = _flag(None, "latency table (released YAML or ours) or predictor JSON")
+    latency_fallback: str | None = _flag(
+        None,
+        "what prices a layer that is missing in the table (default: nothing; a missing layer is an error)",
+        ("predictor",),
+    )
+    grad_reg_loss_type: str = _flag(
+        "hard", "hard (lands on the target), or the paper's mul#log and add#linear", ("hard", "mul#log", "add#linear")
+    )
+    grad_reg_loss_lambda: float = _flag(0.1, "lambda of add#linear", minimum=0)
+    grad_reg_loss_alpha: float = _flag(0.2, "alpha of mul#log", minimum=0)
+    grad_reg_loss_beta: float = _flag(0.3, "beta of mul#log", minimum=0)
+    hard_lambda: float = _flag(0.3, "initial weight of the hard target's penalty", minimum=0, maximum=100)
+    final_temperature: float = _flag(
+        0.3, "softmax temperature at the end of the search (hard target)", minimum=0.01, maximum=10
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """What happens to the derived network at the end of the run."""
+
+    finetune_epochs: int = _flag(0, "epochs of training the derived network, reported apart", minimum=0, maximum=10_000)
+    finetune_lr: float = _flag(0.02, "initial learning rate of the fine-tune (cosine to 0)", minimum=0)
+    recalibration_images: int = _flag(2000, "training images for BN recalibration", minimum=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Everything that determines a search."""
+
+    recipe: str = "default"
+    manual_seed: int = _flag(0, "seed of everything random", minimum=0, maximum=2**31 - 1)
+    device: str = _flag("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
+    data: DataConfig = field(default_factory=DataConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    warmup: Warmup = field(default_factory=Warmup)
+    weights: WeightOpt = field(default_factory=WeightOpt)
+    arch: ArchOpt = field(default_factory=ArchOpt)
+    target: Target = field(default_factory=Target)
+    finish: Finish = field(default_factory=Finish)
+
+
+def _types(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _is_group(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
+
+
+def flags() -> dict[str, tuple[str | None, dataclasses.Field, Any]]:
+    """``{flag: (group or None, dataclass field, type)}`` of every setting."""
+    found: dict[str, tuple[str | None, dataclasses.Field, Any]] = {}
+    for outer in dataclasses.fields(SearchConfig):
+        kind = _types(SearchConfig)[outer.name]
+        if _is_group(kind):
+            hints = _types(kind)
+            found.update({inner.name: (outer.name, inner, hints[inner.name]) for inner in dataclasses.fields(kind)})
+        elif outer.name != "recipe":
+            found[outer.name] = (None, outer, kind)
+    return found
+
+
+def _base_type(kind: Any) -> tuple[type, bool]:
+    """(int, float, str or bool; whether None is allowed)."""
+    if isinstance(kind, types.UnionType):
+        members = [member for member in typing.get_args(kind) if member is not type(None)]
+        return members[0], True
+    return kind, False
+
+
+def _value(node: Node, setting: dataclasses.Field, kind: Any) -> Any:
+    """The node's value as the field's type and within its bounds. Raises InputError at the node's path."""
+    base, optional = _base_type(kind)
+    if optional and node.value is None:
+        return None
+    low, high = setting.metadata.get("minimum"), setting.metadata.get("maximum")
+    if base is bool:
+        return node.boolean()
+    if base is int:
+        return node.integer(int(low) if low is not None else 0, int(high) if high is not None else 2**31 - 1)
+    if base is float:
+        return node.number(low if low is not None else float("-inf"), high if high is not None else float("inf"))
+    return node.text(setting.metadata.get("allowed"))
+
+
+def with_settings(config: SearchConfig, settings: Mapping[str, Any], source: str | None = None) -> SearchConfig:
+    """``config`` with flat ``{flag: value}`` settings. Raises InputError for an unknown name (with the nearest) or a
+    value outside what is allowed."""
+    known = flags()
+    changes: dict[str | None, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise InputError(f"unknown setting{nearest(name, known)}", name, source)
+        group, setting, kind = known[name]
+        try:
+            changes.setdefault(group, {})[name] = _value(Node(value, name), setting, kind)
+        except InputError as error:
+            raise error.from_source(source) if source else error from None
+    outer: dict[str, Any] = changes.pop(None, {})
+    for group, inner in changes.items():
+        assert group is not None
+        outer[group] = dataclasses.replace(getattr(config, group), **inner)
+    return dataclasses.replace(config, **outer)
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in RECIPE_DIR.glob("*.json"))
+
+
+def from_recipe(name: str) -> SearchConfig:
+    """The defaults changed by a named recipe (or a recipe file given by its path)."""
+    path = RECIPE_DIR / f"{name}.json"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix != ".json":
+            names = recipe_names()
+            raise InputError(
+                f"expected {', '.join(names)} or a JSON file, got {name!r}{nearest(name, names)}", "recipe"
+            )
+    raw = Node(read_json(path))
+    try:
+        settings = {key: node.value for key, node in raw.items() if key != "about"}
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    return with_settings(SearchConfig(recipe=name), settings, str(path))
+
+
+def to_dict(config: SearchConfig) -> dict[str, Any]:
+    """The effective config as JSON data: flat settings under their flag names."""
+    flat: dict[str, Any] = {"format": FORMAT, "version": VERSION, "recipe": config.recipe}
+    for name, (group, _, _) in flags().items():
+        flat[name] = getattr(getattr(config, group) if group else config, name)
+    return flat
+
+
+def from_dict(value: Any, source: str) -> SearchConfig:
+    """The inverse of to_dict. Raises InputError naming the key and ``source``."""
+    try:
+        node = Node(value)
+        members = node.fields(["format", "version", "recipe", *flags()])
+        members["format"].exactly(FORMAT)
+        members["version"].exactly(VERSION)
+        settings = {name: members[name].value for name in flags()}
+        return with_settings(SearchConfig(recipe=members["recipe"].text()), settings, source)
+    except InputError as error:
+        raise error.from_source(source) from None
+
+
+def read_config(path: Path) -> SearchConfig:
+    return from_dict(read_json(path), str(path))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with InputError instead of exit, no abbreviations, and a hint for a mistyped flag."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise InputError(message)
+
+    def parse_strictly(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(argv)
+        if unknown:
+            names = [option for action in self._actions for option in action.option_strings]
+            first = unknown[0].split("=")[0]
+            raise InputError(f"unknown argument{nearest(first, names)} (--help lists them)", first)
+        return parsed
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag per setting, grouped as the dataclasses are. A flag that is not given is left out of the namespace."""
+    groups: dict[str | None, Any] = {}
+    for name, (group, setting, kind) in flags().items():
+        section = groups.setdefault(group, parser.add_argument_group(group or "general"))
+        base, _ = _base_type(kind)
+        text = setting.metadata["help"]
+        default = setting.default
+        if default is not None:
+            text += f" [{default}]"
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if base is bool:
+            section.add_argument(f"--{name}", action="store_true", **options)
+            section.add_argument(
+                f"--no_{name}", dest=name, action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
+        else:
+            allowed = setting.metadata.get("allowed")
+            section.add_argument(
+                f"--{name}",
+                type=base,
+                metavar="{" + ",".join(allowed) + "}" if allowed else base.__name__.upper(),
+                **options,
+            )

@@ -1,0 +1,165 @@
+"""Search a network for a latency target.
+
+    python search/imagenet_arch_search.py --target_hardware mobile
+    python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --path runs/mine
+    python search/imagenet_arch_search.py --path runs/mine --resume
+
+Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
+defaults. The run folder holds config.json, environment.json, metrics.jsonl, TensorBoard events, checkpoint.pt,
+spec.json, weights.h5, architecture.png, search.png and result.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
+
+from tqdm import tqdm  # noqa: E402
+
+from proxyless_arch.errors import InputError  # noqa: E402
+from proxyless_arch.files import write_json  # noqa: E402
+from search import checkpoint, config, loop, session  # noqa: E402
+from search.controllers import NonFiniteLossError  # noqa: E402
+from search.report import METRICS_FILE, RunLog  # noqa: E402
+
+SAVE_EVERY_SECONDS = 300
+INTERRUPTED = 130
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = config.Parser(prog="imagenet_arch_search.py", description=__doc__)
+    parser.add_argument("--path", type=Path, help="run folder (default: a dated one under runs/)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --path")
+    names = ", ".join(config.recipe_names())
+    parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: digits, or default with data)")
+    config.add_flags(parser)
+    return parser.parse_strictly(argv)
+
+
+def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
+    """Recipe, then flags. A resumed run takes its saved config, and flags may only repeat it."""
+    given = {name: value for name, value in vars(arguments).items() if name not in ("path", "resume", "recipe")}
+    if arguments.resume:
+        if arguments.path is None:
+            raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
+        saved = config.read_config(arguments.path / "config.json")
+        wanted = config.to_dict(config.with_settings(saved, given))
+        changed = [name for name, value in config.to_dict(saved).items() if wanted[name] != value]
+        if changed:
+            raise InputError(
+                f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}", "--resume"
+            )
+        return saved
+    has_data = given.get("data_path") is not None
+    recipe = arguments.recipe or ("default" if has_data or given.get("dataset", "digits") != "digits" else "digits")
+    return config.with_settings(config.from_recipe(recipe), given)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.wanted = True
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def new_run_dir(path: Path | None) -> Path:
+    if path is not None:
+        if (path / METRICS_FILE).exists() or (path / checkpoint.NAME).exists():
+            raise InputError(
+                "holds a run already: continue it with --resume, or name another folder", "--path", str(path)
+            )
+        return path
+    stem = time.strftime("%Y%m%d-%H%M%S")
+    candidates = (ROOT / "runs" / (stem + suffix) for suffix in ["", *(f"-{n}" for n in range(2, 100))])
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    settings = effective_config(arguments)
+    if settings.data.dataset == "digits" and not arguments.resume:
+        print("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
+    job = session.prepare(settings)
+    run_dir = arguments.path if arguments.resume else new_run_dir(arguments.path)
+    search = session.new_search(job)
+    resume_at, spent = None, 0.0
+    as_json = config.to_dict(settings)
+    if arguments.resume:
+        saved = checkpoint.load(run_dir / checkpoint.NAME)
+        search.restore(saved)
+        resume_at, spent = saved.metrics_offset, saved.wall_seconds
+    else:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(run_dir / "config.json", as_json)
+    write_json(run_dir / "environment.json", session.environment(job.device, argv))
+    timing = loop.seconds_per_step(search, next(job.train_batches(0))) if job.schedule.total_steps else None
+    print(session.header(job, run_dir, timing), flush=True)
+    if search.step:
+        print(f"  resumed    at step {search.step} of {job.schedule.total_steps}", flush=True)
+
+    stop, start = StopRequest(), time.perf_counter()
+    bar = tqdm(total=job.schedule.total_steps, initial=search.step, unit="step", disable=None, dynamic_ncols=True)
+    with RunLog(run_dir, resume_at, say=bar.write) as log, bar:
+        last_save = time.perf_counter()
+
+        def save() -> None:
+            nonlocal last_save
+            checkpoint.save(
+                run_dir / checkpoint.NAME,
+                search.checkpoint(as_json, log.offset, spent + time.perf_counter() - start),
+            )
+            last_save = time.perf_counter()
+
+        def on_step(state: loop.Search) -> bool:
+            bar.update(1)
+            if stop.wanted or state.epoch_is_over or time.perf_counter() - last_save > SAVE_EVERY_SECONDS:
+                save()
+            return not stop.wanted
+
+        if not arguments.resume:
+            save()
+        train, valid = job.train_batches(search.step), job.valid_batches(search.controller.step)
+        done = loop.run(search, train, valid, on_epoch=log.epoch, on_step=on_step)
+        bar.close()
+        if not done:
+            again = shlex.join(["python", "search/imagenet_arch_search.py", "--path", str(run_dir), "--resume"])
+            print(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
+            return INTERRUPTED
+        unreadable = {*train.unreadable.places, *valid.unreadable.places}
+        outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start, len(unreadable))
+    print(session.summary(job, outcome, run_dir))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(parse(words), ["search/imagenet_arch_search.py", *words])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"error: stopped before the update: {error}; try a lower learning rate or --grad_clip", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the last checkpoint in the run folder is whole", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,295 @@
+"""The search itself: a warm-up of the weights, then weight steps with an architecture step every few of them.
+
+Everything random is a function of (seed, step), so the state between two steps is small and a resumed run continues
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxyless_arch.space import Path, SearchSpace
+from proxyless_nas.steps import cosine_lr, set_lr, sgd, smoothed_loss
+from search.checkpoint import Checkpoint
+from search.config import SearchConfig
+from search.controllers import GradientController, NonFiniteLossError, init_alphas, step_rng
+from search.cost_table import CostTable
+from search.gates import argmax_path, entropy, probabilities, sample_path
+from search.supernet import Supernet
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps of what: derived from the config and the number of training images."""
+
+    steps_per_epoch: int
+    warmup_epochs: int
+    search_epochs: int
+    arch_every: int
+    arch_repeats: int
+
+    @property
+    def warmup_steps(self) -> int:
+        return self.warmup_epochs * self.steps_per_epoch
+
+    @property
+    def search_steps(self) -> int:
+        return self.search_epochs * self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        return self.warmup_steps + self.search_steps
+
+    @property
+    def arch_steps(self) -> int:
+        return self.search_steps // self.arch_every * self.arch_repeats
+
+    def arch_steps_before(self, step: int) -> int:
+        """Architecture steps done when ``step`` weight steps are done."""
+        return max(0, step - self.warmup_steps) // self.arch_every * self.arch_repeats
+
+
+def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
+    return Schedule(
+        steps_per_epoch=max(1, n_train // config.data.train_batch_size),
+        warmup_epochs=config.warmup.warmup_epochs,
+        search_epochs=config.weights.n_epochs,
+        arch_every=config.arch.grad_update_arch_param_every,
+        arch_repeats=config.arch.grad_update_steps,
+    )
+
+
+@dataclass
+class EpochSums:
+    """Running sums of an unfinished epoch; part of the checkpoint."""
+
+    train_loss: float = 0.0
+    train_hits: float = 0.0
+    train_images: float = 0.0
+    valid_loss: float = 0.0
+    valid_hits: float = 0.0
+    valid_images: float = 0.0
+
+
+@dataclass
+class Search:
+    """A supernet, its optimizers and where they stand. ``step`` counts weight steps."""
+
+    config: SearchConfig
+    space: SearchSpace
+    table: CostTable | None
+    goal: float | None
+    schedule: Schedule
+    device: torch.device
+    step: int = 0
+    sums: EpochSums = field(default_factory=EpochSums)
+
+    def __post_init__(self) -> None:
+        seed = self.config.manual_seed
+        torch.manual_seed(seed)  # dropout is the one thing that draws from torch's own generator
+        self.supernet = Supernet(self.space, step_rng(seed, 3, 0), zero_gamma=self.config.space.zero_gamma)
+        self.supernet.to(self.device)
+        weights = self.config.weights
+        self.optimizer = sgd(
+            self.supernet,
+            lr=weights.init_lr,
+            momentum=weights.momentum,
+            nesterov=weights.nesterov,
+            weight_decay=weights.weight_decay,
+            no_decay_bn=weights.no_decay_bn,
+        )
+        sizes = [len(ops) for ops in self.space.choices]
+        alphas = init_alphas(sizes, self.config.arch.arch_init_ratio, seed, self.device)
+        self.controller = GradientController(
+            alphas, self.table, self.goal, self.config.arch, self.config.target, self.schedule.arch_steps, seed
+        )
+
+    @property
+    def alphas(self) -> list[Tensor]:
+        return self.controller.alphas
+
+    @property
+    def in_warmup(self) -> bool:
+        return self.step < self.schedule.warmup_steps
+
+    def learning_rate(self) -> float:
+        """Cosine to 0 within each phase."""
+        if self.in_warmup:
+            return cosine_lr(self.config.warmup.warmup_lr, self.step, self.schedule.warmup_steps)
+        step = self.step - self.schedule.warmup_steps
+        return cosine_lr(self.config.weights.init_lr, step, self.schedule.search_steps)
+
+    def sampled_path(self) -> Path:
+        """The path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
+        alphas = [torch.zeros_like(a) for a in self.alphas] if self.in_warmup else self.alphas
+        temperature = 1.0 if self.in_warmup else self.controller.temperature
+        return sample_path(alphas, step_rng(self.config.manual_seed, 2, self.step), temperature)
+
+    def weight_step(self, images: Tensor, labels: Tensor) -> None:
+        """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves."""
+        weights = self.config.weights
+        self.supernet.train()
+        set_lr(self.optimizer, self.learning_rate())
+        logits = self.supernet(images, self.sampled_path())
+        loss = smoothed_loss(logits, labels, weights.label_smoothing)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"training loss {float(loss)} at weight step {self.step}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if weights.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), weights.grad_clip)
+        self.optimizer.step()
+        self.sums.train_loss += loss.item() * len(labels)
+        self.sums.train_hits += int((logits.argmax(1) == labels).sum())
+        self.sums.train_images += len(labels)
+        self.step += 1
+
+    def arch_step(self, images: Tensor, labels: Tensor) -> None:
+        """Update alpha on held-out images; weights and BN statistics stay."""
+        stats = self.controller.update(self.supernet, images, labels)
+        self.sums.valid_loss += stats.cross_entropy * stats.n_images
+        self.sums.valid_hits += stats.top1_hits
+        self.sums.valid_images += stats.n_images
+
+    def arch_steps_due(self) -> int:
+        """Architecture steps to take now, after a weight step."""
+        return self.schedule.arch_steps_before(self.step) - self.controller.step
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.step % self.schedule.steps_per_epoch == 0
+
+    def expected_cost(self) -> float | None:
+        """E[cost] under the current alpha and temperature, in the table's unit."""
+        if self.table is None:
+            return None
+        alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
+        temperature = 1.0 if self.in_warmup else self.controller.temperature
+        return self.table.expected([p.numpy() for p in probabilities(alphas, temperature)])
+
+    def record(self, seconds: float) -> dict[str, Any]:
+        """What the finished epoch was, in the schema of report.EpochRecord; resets the sums."""
+        sums, self.sums = self.sums, EpochSums()
+        done = self.step // self.schedule.steps_per_epoch - 1
+        warm = done < self.schedule.warmup_epochs
+        temperature = 1.0 if warm else self.controller.temperature
+        alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
+        probs = [p.tolist() for p in probabilities(alphas, temperature)]
+        table, path = self.table, argmax_path(alphas)
+
+        def mean(total: float, count: float) -> float | None:
+            return total / count if count else None
+
+        return {
+            "phase": "warmup" if warm else "search",
+            "epoch": done if warm else done - self.schedule.warmup_epochs,
+            "n_epochs": self.schedule.warmup_epochs if warm else self.schedule.search_epochs,
+            "step": self.step,
+            "arch_step": self.controller.step,
+            "train_loss": mean(sums.train_loss, sums.train_images),
+            "train_top1_percent": mean(100 * sums.train_hits, sums.train_images),
+            "valid_loss": mean(sums.valid_loss, sums.valid_images),
+            "valid_top1_percent": mean(100 * sums.valid_hits, sums.valid_images),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "expected_cost": self.expected_cost(),
+            "argmax_cost": table.of_path(path) if table is not None else None,
+            "cost_unit": table.unit if table is not None else "ms",
+            "target": self.goal,
+            "lambda": self.controller.lam if self.controller.is_hard and not warm else None,
+            "temperature": temperature,
+            "entropy": float(entropy(alphas, temperature)),
+            "probabilities": [[round(value, 6) for value in block] for block in probs],
+            "argmax_path": list(path),
+            "images_per_second": sums.train_images / seconds if seconds > 0 else None,
+            "seconds": seconds,
+        }
+
+    def checkpoint(self, config: dict[str, Any], metrics_offset: int, wall_seconds: float) -> Checkpoint:
+        return Checkpoint(
+            config=config,
+            step=self.step,
+            supernet=self.supernet.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            controller=self.controller.state_dict(),
+            sums=dict(vars(self.sums)),
+            metrics_offset=metrics_offset,
+            wall_seconds=wall_seconds,
+            torch_rng=torch.get_rng_state(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.supernet.load_state_dict(checkpoint.supernet)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.controller.load_state_dict(checkpoint.controller)
+        self.step = checkpoint.step
+        self.sums = EpochSums(**checkpoint.sums)
+        torch.set_rng_state(checkpoint.torch_rng)
+
+
+def run(
+    search: Search,
+    train_batches: Batches,
+    valid_batches: Batches,
+    *,
+    on_epoch: Callable[[dict[str, Any]], None],
+    on_step: Callable[[Search], bool],
+) -> bool:
+    """Run to the end of the schedule; true when it got there.
+
+    ``train_batches`` and ``valid_batches`` start at the search's current weight and architecture steps. ``on_step`` is
+    called between two steps and stops the run by returning false; ``on_epoch`` gets each finished epoch's record.
+    """
+    device = search.device
+    epoch_start = time.perf_counter()
+    while search.step < search.schedule.total_steps:
+        images, labels = next(train_batches)
+        search.weight_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        for _ in range(search.arch_steps_due()):
+            images, labels = next(valid_batches)
+            search.arch_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        if search.epoch_is_over:
+            now = time.perf_counter()
+            on_epoch(search.record(now - epoch_start))
+            epoch_start = now
+        if not on_step(search):
+            return False
+    return True
+
+
+def seconds_per_step(search: Search, train: Sequence[Tensor], repeats: int = 3) -> tuple[float, float]:
+    """Measured seconds of a weight step and of an architecture step, without changing any state.
+
+    ``train``: one batch (images, labels). The first round warms up and is not counted.
+    """
+    from torch.nn import functional as F
+
+    from search.gates import Gate, sample
+
+    images, labels = (tensor.to(search.device) for tensor in train)
+    weight: list[float] = []
+    arch: list[float] = []
+    search.supernet.train()
+    parameters = list(search.supernet.parameters())
+    for repeat in range(repeats + 1):
+        path = sample_path(search.alphas, step_rng(search.config.manual_seed, 4, repeat))
+        single = [Gate((choice,), torch.ones(1, device=search.device)) for choice in path]
+        start = time.perf_counter()
+        loss = F.cross_entropy(search.supernet(images, path, single), labels)
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+        middle = time.perf_counter()
+        path, gates = sample(
+            search.alphas, step_rng(search.config.manual_seed, 5, repeat), search.config.arch.grad_binary_mode
+        )
+        torch.autograd.grad(F.cross_entropy(search.supernet(images, path, gates), labels), search.alphas)
+        if repeat:
+            weight.append(middle - start)
+            arch.append(time.perf_counter() - middle)
+    return sorted(weight)[len(weight) // 2], sorted(arch)[len(arch) // 2]

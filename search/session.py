@@ -1,0 +1,568 @@
+"""What surrounds the loop: a config becomes data, space, costs and target; a finished search becomes files."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from proxyless_arch import codec, pictures
+from proxyless_arch.cost import macs, total_macs, total_params
+from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
+from proxyless_arch.errors import InputError
+from proxyless_arch.files import write_json
+from proxyless_arch.images import Augment
+from proxyless_arch.scores import EvalResult
+from proxyless_arch.shapes import LayerCall, walk
+from proxyless_arch.space import SearchSpace, macro_named
+from proxyless_arch.spec import ArchSpec, BatchNorm, Recipe, imagenet_recipe
+from proxyless_arch.tables import describe, format_count, op_label
+from proxyless_arch.weights import save_h5
+from proxyless_nas.data import Batches, eval_batches, train_batches
+from proxyless_nas.network import ProxylessNet
+from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
+from proxyless_nas.weights import to_named
+from search import objective
+from search.config import SearchConfig
+from search.controllers import NonFiniteLossError, resolved_arch_lr
+from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
+from search.derive import choose_path, inherit
+from search.gates import argmax_path
+from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, shipped
+from search.loop import Schedule, Search, schedule_of
+from search.projection import Projection
+from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
+
+SMALL_IMAGE = 64
+DIGITS_PIXELS = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with everything it refers to found, opened and checked."""
+
+    config: SearchConfig
+    data: SearchData
+    space: SearchSpace
+    source: LatencySource | None
+    table: CostTable | None
+    goal: float | None
+    schedule: Schedule
+    device: torch.device
+    augment: Augment | None
+
+    def train_batches(self, first_step: int) -> Batches:
+        """Batches of the weight steps from ``first_step`` to the end of the schedule."""
+        return self._batches(
+            self.data.train,
+            self.augment,
+            self.config.data.train_batch_size,
+            self.schedule.total_steps,
+            first_step,
+            self.config.manual_seed,
+        )
+
+    def valid_batches(self, first_step: int) -> Batches:
+        """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
+        size = min(self.config.arch.grad_data_batch or self.config.data.train_batch_size, len(self.data.valid))
+        return self._batches(
+            self.data.valid, None, size, self.schedule.arch_steps, first_step, self.config.manual_seed + 1
+        )
+
+    def _batches(
+        self, images: ImageDataset, augment: Augment | None, size: int, n_steps: int, first: int, seed: int
+    ) -> Batches:
+        return train_batches(
+            images,
+            self.space.recipe,
+            augment,
+            batch_size=size,
+            seed=seed,
+            first_step=first,
+            n_steps=n_steps - first,
+            n_workers=self.n_workers,
+            strict=self.config.data.strict_data,
+        )
+
+    def eval_batches(self, images: ImageDataset, limit: int | None = None) -> Batches:
+        return eval_batches(
+            images,
+            self.space.recipe,
+            batch_size=self.config.data.test_batch_size,
+            n_workers=self.n_workers,
+            limit=limit,
+            strict=self.config.data.strict_data,
+        )
+
+    @property
+    def n_workers(self) -> int:
+        if self.config.data.n_worker is not None:
+            return self.config.data.n_worker
+        return 0 if self.config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
+
+    def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
+        """The price of each layer, in the table's unit."""
+        if self.table is None:
+            return None
+        if self.source is None:
+            return [float(macs(call)) for call in calls]
+        return [self.source.price_ms(call) for call in calls]
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: cuda, then mps, then cpu. Raises InputError for a device this machine does not have."""
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
+    kind = name.split(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device")
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not has_mps):
+        raise InputError(
+            f"{kind} asked for, but torch {torch.__version__} sees none here; use --device cpu", "--device"
+        )
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device") from None
+
+
+def _recipe(resolution: int, dataset: str) -> Recipe:
+    """ImageNet's recipe for photos of some size; small images are resized to the resolution as a whole."""
+    if dataset == "digits":
+        return Recipe(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    small = resolution <= SMALL_IMAGE
+    return replace(imagenet_recipe(resolution), resize=resolution) if small else imagenet_recipe(resolution)
+
+
+def _augment(config: SearchConfig, resolution: int) -> Augment | None:
+    name = config.data.augment
+    if name is None:
+        small = resolution <= SMALL_IMAGE
+        name = "digits" if config.data.dataset == "digits" else "small" if small else "imagenet"
+    return {
+        "digits": lambda: Augment.digits(resolution),
+        "small": lambda: Augment.small(resolution),
+        "imagenet": Augment.imagenet,
+        "none": lambda: None,
+    }[name]()
+
+
+def _latency_source(config: SearchConfig) -> LatencySource | None:
+    """What prices layers in ms for the target hardware; None when cost is not latency."""
+    target = config.target
+    hardware = target.target_hardware
+    if hardware in ("flops", "none"):
+        if target.latency_table is not None:
+            raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
+        return None
+    if target.latency_table is None:
+        if hardware != "mobile":
+            raise InputError(
+                f"--target_hardware {hardware} needs latencies measured on that device: give a table or predictor "
+                "file (only the Pixel 1 of --target_hardware mobile is shipped)",
+                "--latency_table",
+            )
+        return shipped("pixel1")
+    found = load_latency_source(target.latency_table)
+    if isinstance(found, LookupTable) and target.latency_fallback == "predictor":
+        predictor = shipped("pixel1")
+        assert not isinstance(predictor, LookupTable)
+        return WithFallback(found, predictor)
+    return found
+
+
+def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource | None) -> CostTable | None:
+    hardware = config.target.target_hardware
+    if hardware == "none":
+        return None
+    return macs_cost_table(space) if source is None else latency_cost_table(space, source)
+
+
+def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
+    target = config.target
+    in_ms, in_macs = target.target_latency_ms, target.target_macs
+    unit = table.unit if table is not None else None
+    for flag, given, needed in (("--target_latency_ms", in_ms, "ms"), ("--target_macs", in_macs, "MACs")):
+        if given is not None and unit != needed:
+            raise InputError(f"has no meaning with --target_hardware {target.target_hardware}", flag)
+    if table is None:
+        return None
+    flag, given = ("--target_latency_ms", in_ms) if unit == "ms" else ("--target_macs", in_macs)
+    goal = check_target(given, table, flag) if given is not None else default_target(table)
+    if target.grad_reg_loss_type == "mul#log":
+        scale = 1e-6 if unit == "MACs" else 1.0
+        objective.check_logarithm(table.minimum * scale, goal * scale)
+    return goal
+
+
+def prepare(config: SearchConfig) -> Job:
+    """Open the data, build the space, price it and check the target. Raises InputError before anything is written."""
+    resolution = config.data.resolution or (DIGITS_PIXELS if config.data.dataset == "digits" else 224)
+    device = pick_device(config.device)
+    valid_size = config.data.valid_size
+    data = load_for_search(
+        config.data.dataset,
+        config.data.data_path,
+        valid_size if valid_size < 1 else int(valid_size),
+        config.manual_seed,
+    )
+    space = SearchSpace(
+        macro=macro_named(config.space.space or ("small" if resolution <= SMALL_IMAGE else "imagenet")),
+        width_mult=config.space.width_mult,
+        num_classes=len(data.class_names),
+        recipe=_recipe(resolution, config.data.dataset),
+        bn=BatchNorm(eps=config.space.bn_eps, momentum=config.space.bn_momentum),
+        dropout_rate=config.space.dropout,
+        class_names=data.class_names,
+    )
+    source = _latency_source(config)
+    table = _cost_table(config, space, source)
+    if config.data.train_batch_size > len(data.train):
+        raise InputError(
+            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on",
+            "--train_batch_size",
+        )
+    return Job(
+        config=config,
+        data=data,
+        space=space,
+        source=source,
+        table=table,
+        goal=_goal(config, table),
+        schedule=schedule_of(config, len(data.train)),
+        device=device,
+        augment=_augment(config, resolution),
+    )
+
+
+def new_search(job: Job) -> Search:
+    return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device)
+
+
+def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
+    """What is about to happen, for a person. ``seconds``: measured per weight step and per architecture step."""
+    config, space, schedule, table = job.config, job.space, job.schedule, job.table
+    data = job.data
+    name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
+    resolution = space.recipe.resolution
+    lines = [
+        (
+            "data",
+            f"{name}: {len(data.train)} images for weights, {len(data.valid)} for alpha, {len(data.test)} to test, "
+            f"{space.num_classes} classes, {resolution} px",
+        ),
+        (
+            "space",
+            f"{space.macro.name}, width {config.space.width_mult:g}: {space.n_blocks} searched blocks, "
+            f"{format_count(space.size)} networks",
+        ),
+        ("device", f"{_device_name(job.device)}, torch {torch.__version__}"),
+    ]
+    if table is not None and job.goal is not None:
+        unit = "latency" if table.unit == "ms" else "MACs"
+        flag = "--target_latency_ms" if table.unit == "ms" else "--target_macs"
+        given = config.target.target_latency_ms or config.target.target_macs
+        why = "" if given else f" (default: 0.7 x the space's mean; change with {flag})"
+        lines.append(("target", f"{config.target.target_hardware}: {table.shown(job.goal)}{why}"))
+        lines.append(
+            (
+                "reachable",
+                f"{table.shown(table.minimum)} to {table.shown(table.maximum)}, predicted {unit}; "
+                f"mean of the space {table.shown(table.uniform_expected)}",
+            )
+        )
+        lines.append(("priced by", table.source))
+        if table.extrapolated:
+            lines.append(
+                (
+                    "note",
+                    f"{len(table.extrapolated)} layer prices lie outside the predictor's fitted range: "
+                    "compare networks with them, do not quote them",
+                )
+            )
+    else:
+        lines.append(("target", "none: accuracy alone"))
+    lines.append(
+        (
+            "schedule",
+            f"{schedule.warmup_epochs} warm-up + {schedule.search_epochs} search epochs of "
+            f"{schedule.steps_per_epoch} steps, {schedule.arch_steps} architecture steps "
+            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, "
+            f"{config.arch.grad_binary_mode}, {config.target.grad_reg_loss_type})",
+        )
+    )
+    if seconds is not None:
+        total = schedule.total_steps * seconds[0] + schedule.arch_steps * seconds[1]
+        lines.append(
+            (
+                "expected",
+                f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
+                f"{1000 * seconds[1]:.0f} ms per architecture step)",
+            )
+        )
+    lines.append(("run folder", str(run_dir)))
+    return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def cpu_name() -> str:
+    """The processor's model name, or the architecture where it cannot be read."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
+    """What this run ran on, for environment.json."""
+    return {
+        "command": shlex.join(["python", *argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": _device_name(device),
+        "executable": Path(sys.executable).name,
+    }
+
+
+def _scores(job: Job, net: ProxylessNet, images: ImageDataset) -> EvalResult:
+    net.eval()
+    return evaluate(net, job.eval_batches(images), job.device)
+
+
+def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> None:
+    """Train the derived network alone for ``finetune_epochs``; one record per epoch."""
+    config = job.config
+    per_epoch, epochs = job.schedule.steps_per_epoch, config.finish.finetune_epochs
+    weights = config.weights
+    optimizer = sgd(
+        net,
+        lr=config.finish.finetune_lr,
+        momentum=weights.momentum,
+        nesterov=weights.nesterov,
+        weight_decay=weights.weight_decay,
+        no_decay_bn=weights.no_decay_bn,
+    )
+    batches = train_batches(
+        job.data.train,
+        job.space.recipe,
+        job.augment,
+        batch_size=config.data.train_batch_size,
+        seed=config.manual_seed + 2,
+        n_steps=epochs * per_epoch,
+        n_workers=job.n_workers,
+        strict=config.data.strict_data,
+    )
+    start, loss_sum, hits, count = time.perf_counter(), 0.0, 0, 0
+    net.train()
+    for step, (images, labels) in enumerate(batches):
+        images, labels = images.to(job.device), labels.to(job.device)
+        set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
+        logits = net(images)
+        loss = smoothed_loss(logits, labels, weights.label_smoothing)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"training loss {float(loss)} at fine-tune step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss_sum, count = loss_sum + float(loss) * len(labels), count + len(labels)
+        hits += int((logits.argmax(1) == labels).sum())
+        if (step + 1) % per_epoch == 0:
+            now = time.perf_counter()
+            empty = dict.fromkeys(
+                (
+                    "valid_loss",
+                    "valid_top1_percent",
+                    "expected_cost",
+                    "argmax_cost",
+                    "target",
+                    "lambda",
+                    "temperature",
+                    "entropy",
+                    "probabilities",
+                    "argmax_path",
+                )
+            )
+            log.epoch(
+                {
+                    **empty,
+                    "phase": "finetune",
+                    "epoch": step // per_epoch,
+                    "n_epochs": epochs,
+                    "step": steps_before + step + 1,
+                    "arch_step": job.schedule.arch_steps,
+                    "train_loss": loss_sum / count,
+                    "train_top1_percent": 100 * hits / count,
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "cost_unit": job.table.unit if job.table else "ms",
+                    "images_per_second": count / (now - start),
+                    "seconds": now - start,
+                }
+            )
+            start, loss_sum, hits, count = now, 0.0, 0, 0
+    net.eval()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The derived network and the record that describes it."""
+
+    spec: ArchSpec
+    projection: Projection | None
+    record: dict[str, Any]
+
+
+def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, n_unreadable: int = 0) -> Outcome:
+    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
+
+    ``wall_seconds``: time spent in the search so far; the time taken here is added.
+    """
+    start = time.perf_counter()
+    table, goal, config = job.table, job.goal, job.config
+    path, projection = choose_path(search.alphas, table, goal)
+    net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
+    recalibrate_bn(net, job.eval_batches(job.data.train, config.finish.recalibration_images), job.device)
+    valid, test = _scores(job, net, job.data.valid), _scores(job, net, job.data.test)
+    tuned: dict[str, float] = {}
+    if config.finish.finetune_epochs:
+        finetune(job, net, log, search.step)
+        tuned = {
+            "finetuned_top1_percent": _scores(job, net, job.data.valid).top1_percent,
+            "finetuned_test_top1_percent": _scores(job, net, job.data.test).top1_percent,
+        }
+    spec = net.spec
+    best = argmax_path(search.alphas)
+    is_ms, is_macs = table is not None and table.unit == "ms", table is not None and table.unit == "MACs"
+    record = {
+        "target_hardware": config.target.target_hardware,
+        "target_latency_ms": goal if is_ms else None,
+        "target_macs": goal if is_macs else None,
+        "predicted_latency_ms": table.of_path(path) if table is not None and is_ms else None,
+        "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
+        "argmax_macs": total_macs(job.space.spec_for(best)),
+        "expected_cost": search.expected_cost(),
+        "cost_unit": table.unit if table is not None else None,
+        "latency_source": table.source if table is not None and is_ms else None,
+        "macs": total_macs(spec),
+        "params": total_params(spec),
+        "top1_percent": valid.top1_percent,
+        "test_top1_percent": test.top1_percent,
+        **tuned,
+        "n_valid_images": valid.n_images,
+        "n_test_images": test.n_images,
+        "weights": "inherited from the supernet, BN recalibrated" + (", then fine-tuned" if tuned else ""),
+        "path": list(path),
+        "argmax_path": list(best),
+        "resolution": spec.resolution,
+        "num_classes": spec.num_classes,
+        "manual_seed": config.manual_seed,
+        "unreadable_images": n_unreadable,
+        "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
+    }
+    codec.write_spec(run_dir / "spec.json", spec)
+    save_h5(
+        run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
+    )
+    _draw(job, spec, run_dir)
+    write_json(run_dir / "result.json", record)
+    return Outcome(spec, projection, record)
+
+
+def _provenance(record: dict[str, Any]) -> dict[str, Any]:
+    kept = ("weights", "top1_percent", "test_top1_percent", "manual_seed", "target_hardware")
+    return {key: record[key] for key in kept}
+
+
+def _draw(job: Job, spec: ArchSpec, run_dir: Path) -> None:
+    costs = job.costs(walk(spec))
+    unit = job.table.unit if job.table else "ms"
+    hardware = job.config.target.target_hardware
+    title = f"{spec.name}: searched for {hardware}"
+    pictures.draw_architectures([(title, spec, costs)], run_dir / "architecture.png", unit=unit)
+    labels = [[op_label(op) for op in ops] for ops in job.space.choices]
+    pictures.draw_search(
+        read_metrics(run_dir / METRICS_FILE),
+        run_dir / "search.png",
+        target=job.goal,
+        unit=unit,
+        labels=labels,
+        title=title,
+    )
+
+
+def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
+    """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
+    record, spec, table = outcome.record, outcome.spec, job.table
+    unit = table.unit if table else "ms"
+    lines = ["", describe(spec, costs=job.costs(walk(spec)), unit=unit), ""]
+
+    def say(label: str, text: str) -> None:
+        lines.append(f"  {label:<10} {text}")
+
+    if table is not None and job.goal is not None and outcome.projection is not None:
+        cost = outcome.projection.cost
+        say("asked", table.shown(job.goal))
+        say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), by {table.source}; not measured")
+        changed = outcome.projection.n_changed_from_argmax
+        say(
+            "argmax",
+            f"{table.shown(table.of_path(tuple(record['argmax_path'])))} before projection, which changed "
+            f"{changed} of {job.space.n_blocks} blocks",
+        )
+    say(
+        "size",
+        f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
+        "not of the supernet)",
+    )
+    say(
+        "accuracy",
+        f"{record['top1_percent']:.2f} % of {record['n_valid_images']} validation images (they chose alpha), "
+        f"{record['test_top1_percent']:.2f} % of {record['n_test_images']} test images; inherited weights, "
+        "BN recalibrated",
+    )
+    if "finetuned_top1_percent" in record:
+        say(
+            "fine-tuned",
+            f"{record['finetuned_top1_percent']:.2f} % validation, "
+            f"{record['finetuned_test_top1_percent']:.2f} % test, after "
+            f"{job.config.finish.finetune_epochs} epochs of training this network alone",
+        )
+    if record["unreadable_images"]:
+        say("unreadable", f"{record['unreadable_images']} images were left out (warnings above name them)")
+    say("time", format_seconds(record["wall_seconds"]))
+    say("files", f"{run_dir}/: spec.json, weights.h5, architecture.png, search.png, result.json, metrics.jsonl")
+    return "\n".join(lines)
