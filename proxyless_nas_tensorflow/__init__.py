@@ -1,0 +1,15 @@
+"""ProxylessNAS networks in Keras 3 on TensorFlow. Importing this package never imports torch, and prints nothing."""
+
+from proxyless_nas_tensorflow._quiet import import_tensorflow
+
+import_tensorflow()
+
+from proxyless_nas_tensorflow.network import ProxylessNet, build  # noqa: E402
+from proxyless_nas_tensorflow.zoo import (  # noqa: E402
+    proxyless_cpu,
+    proxyless_gpu,
+    proxyless_mobile,
+    proxyless_mobile_14,
+)
+
+__all__ = ["ProxylessNet", "build", "proxyless_cpu", "proxyless_gpu", "proxyless_mobile", "proxyless_mobile_14"]

@@ -1,0 +1,95 @@
+"""TensorFlow imported without its start-up lines, and Keras 3 on top of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from proxyless_arch.errors import InputError
+
+STDERR = 2
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[None]:
+    """File descriptor 2 goes to a temporary file; it is restored in any case, and shown if the body fails.
+
+    TensorFlow's C++ writes to the descriptor, where Python's redirect_stderr has no say.
+    """
+    sys.stderr.flush()
+    try:
+        original = os.dup(STDERR)
+    except OSError:  # a process without standard error has nothing to silence
+        yield
+        return
+    with tempfile.TemporaryFile() as capture:
+        os.dup2(capture.fileno(), STDERR)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            os.dup2(original, STDERR)
+            capture.seek(0)
+            with open(STDERR, "wb", closefd=False) as shown:
+                shutil.copyfileobj(capture, shown)
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, STDERR)
+            os.close(original)
+
+
+def check_backend() -> None:
+    """Keras must run on TensorFlow here.
+
+    Raises:
+        InputError: KERAS_BACKEND names another backend, or Keras was imported with one.
+    """
+    wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if wanted != "tensorflow":
+        raise InputError(
+            f"proxyless_nas_tensorflow needs 'tensorflow', got {wanted!r}; unset it or start with "
+            "KERAS_BACKEND=tensorflow",
+            "KERAS_BACKEND",
+        )
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"proxyless_nas_tensorflow needs Keras on 'tensorflow', but Keras was imported on "
+            f"{keras.backend.backend()!r}; start with KERAS_BACKEND=tensorflow, or import this package first",
+            "keras",
+        )
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras silently; oneDNN stays on and no device is initialized.
+
+    With TF_CPP_MIN_LOG_LEVEL=0 in the environment TensorFlow may say what it likes; by default its later
+    information lines (level 0) are off as well.
+
+    Raises:
+        InputError: Keras is set to another backend.
+        ModuleNotFoundError: TensorFlow or Keras is not installed.
+    """
+    check_backend()
+    # the environment outranks ~/.keras/keras.json
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with contextlib.nullcontext() if level == "0" else captured_stderr():
+        try:
+            import keras
+            import tensorflow  # noqa: F401
+        except ModuleNotFoundError as error:
+            if error.name not in ("tensorflow", "keras"):
+                raise
+            raise ModuleNotFoundError(
+                f"proxyless_nas_tensorflow needs TensorFlow and Keras 3, and there is no module {error.name!r}: "
+                "pip install 'proxyless-nas[tf]'",
+                name=error.name,
+            ) from None
+    check_backend()
+    del keras

@@ -1,0 +1,123 @@
+"""The only keras layers: functional building blocks, one per spec class.
+
+A layer that holds weights is named like the torch module that holds them (``blocks.3.mobile_inverted_conv.
+depth_conv.conv``), so that a tensor's released name is its layer's name, a dot and the part. The output of block 3
+is the output of the layer ``blocks.3``; those in front of and behind the blocks are ``first_conv.act`` and
+``feature_mix_layer.act``.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import KerasTensor, layers
+
+from proxyless_arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+
+
+def layer_seed(seed: int | None, name: str) -> int | None:
+    """The seed of one layer's initial weights: a function of the network's seed and the layer's name."""
+    if seed is None:
+        return None
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+def he_normal(kernel_size: int, out_channels: int, seed: int | None) -> keras.initializers.Initializer:
+    """He initialization by fan-out (std = sqrt(2 / (k*k*out))), as in the release, of depthwise kernels too."""
+    return keras.initializers.RandomNormal(stddev=math.sqrt(2 / (kernel_size**2 * out_channels)), seed=seed)
+
+
+def conv_bn(
+    x: KerasTensor,
+    name: str,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    bn: BatchNorm,
+    padding: Padding,
+    seed: int | None,
+    *,
+    depthwise: bool = False,
+    act: bool = True,
+) -> KerasTensor:
+    """Convolution without bias, batch normalization and (unless ``act`` is false) ReLU6. NHWC in, NHWC out."""
+    # At stride 1 Keras' "same" pads an odd kernel k//2 on both sides; at stride 2 it puts the odd pixel to the bottom
+    # and the right.
+    keras_padding: str = "same"
+    if padding == "symmetric" and stride > 1:
+        keras_padding = "valid"
+        if kernel_size > 1:
+            x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x)
+    init = he_normal(kernel_size, out_channels, layer_seed(seed, f"{name}.conv"))
+    common = {"strides": stride, "padding": keras_padding, "use_bias": False, "name": f"{name}.conv"}
+    if depthwise:
+        x = layers.DepthwiseConv2D(kernel_size, depthwise_initializer=init, **common)(x)
+    else:
+        x = layers.Conv2D(out_channels, kernel_size, kernel_initializer=init, **common)(x)
+    # Keras' momentum is the weight of the old statistics, the spec's (and torch's) that of the new batch
+    x = layers.BatchNormalization(epsilon=bn.eps, momentum=1 - bn.momentum, name=f"{name}.bn")(x)
+    return layers.Activation("relu6", name=f"{name}.act")(x) if act else x
+
+
+def conv_layer(x: KerasTensor, name: str, op: Conv, bn: BatchNorm, padding: Padding, seed: int | None) -> KerasTensor:
+    """A full convolution with batch normalization and ReLU6."""
+    return conv_bn(x, name, op.out_channels, op.kernel_size, op.stride, bn, padding, seed)
+
+
+def mbconv_layer(
+    x: KerasTensor, name: str, op: MBConv, bn: BatchNorm, padding: Padding, seed: int | None
+) -> KerasTensor:
+    """Inverted bottleneck: 1x1 expand, depthwise kxk, 1x1 project without activation (no skip of its own)."""
+    hidden = op.hidden_channels
+    if op.expand_ratio > 1:
+        x = conv_bn(x, f"{name}.inverted_bottleneck", hidden, 1, 1, bn, padding, seed)
+    x = conv_bn(x, f"{name}.depth_conv", hidden, op.kernel_size, op.stride, bn, padding, seed, depthwise=True)
+    return conv_bn(x, f"{name}.point_linear", op.out_channels, 1, 1, bn, padding, seed, act=False)
+
+
+def zero_layer(x: KerasTensor, name: str, op: Zero, bn: BatchNorm, padding: Padding, seed: int | None) -> KerasTensor:
+    """The operation whose output is 0."""
+    return keras.ops.zeros_like(x)
+
+
+def classifier(x: KerasTensor, name: str, op: Linear, bn: BatchNorm, padding: Padding, seed: int | None) -> KerasTensor:
+    """Dropout (while training) and a linear layer; (N, features) -> (N, classes)."""
+    bound = op.in_features**-0.5
+    init = keras.initializers.RandomUniform(-bound, bound, seed=layer_seed(seed, f"{name}.linear"))
+    x = layers.Dropout(op.dropout_rate, seed=layer_seed(seed, f"{name}.dropout"), name=f"{name}.dropout")(x)
+    return layers.Dense(op.out_features, kernel_initializer=init, name=f"{name}.linear")(x)
+
+
+BUILDERS: Mapping[type, Callable[[KerasTensor, str, Any, BatchNorm, Padding, int | None], KerasTensor]] = {
+    Conv: conv_layer,
+    MBConv: mbconv_layer,
+    Zero: zero_layer,
+    Linear: classifier,
+}
+
+
+def build_op(
+    x: KerasTensor,
+    name: str,
+    op: Conv | MBConv | Zero | Linear,
+    bn: BatchNorm,
+    padding: Padding,
+    seed: int | None = None,
+) -> KerasTensor:
+    """The layers for one spec value, applied to ``x``; their names start with ``name``."""
+    return BUILDERS[type(op)](x, name, op, bn, padding, seed)
+
+
+def residual_block(
+    x: KerasTensor, name: str, block: Block, bn: BatchNorm, padding: Padding, seed: int | None = None
+) -> KerasTensor:
+    """A block's operation and, where the spec says so, the identity skip around it. Its output is layer ``name``."""
+    if isinstance(block.op, Zero):
+        return layers.Identity(name=name)(x)
+    out = build_op(x, f"{name}.mobile_inverted_conv", block.op, bn, padding, seed)
+    return layers.Add(name=name)([x, out]) if block.skip else layers.Identity(name=name)(out)

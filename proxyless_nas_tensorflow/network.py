@@ -1,0 +1,103 @@
+"""A spec becomes a functional Keras model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+from keras import KerasTensor
+
+from proxyless_arch.codec import spec_from_node, spec_to_dict
+from proxyless_arch.errors import InputError
+from proxyless_arch.spec import ArchSpec
+from proxyless_arch.strict import Node, nearest
+from proxyless_nas_tensorflow.layers import build_op, residual_block
+
+Resolution = int | tuple[int | None, int | None] | None
+
+
+@keras.saving.register_keras_serializable(package="proxyless_nas_tensorflow")
+class ProxylessNet(keras.Model):
+    """A network of the ProxylessNAS family; takes (N, H, W, 3) float32, gives (N, classes) logits.
+
+    ``spec`` is the architecture it was built from; its recipe says how images are prepared. Without its top the
+    network gives the feature map in front of the pool, (N, h, w, feature_mix width). ``save`` and
+    ``keras.models.load_model`` keep the spec.
+    """
+
+    def __init__(self, inputs: KerasTensor, outputs: KerasTensor, spec: ArchSpec, include_top: bool = True) -> None:
+        # whatever TensorFlow does not take in the name of a scope becomes a dot
+        super().__init__(inputs, outputs, name=re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", ".", spec.name))
+        self.spec = spec
+        self.include_top = include_top
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "spec": spec_to_dict(self.spec),
+            "resolution": list(self.input_shape[1:3]),
+            "include_top": self.include_top,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> ProxylessNet:
+        spec = spec_from_node(Node(config["spec"], "spec"))
+        height, width = config["resolution"]
+        return build(spec, (height, width), include_top=config["include_top"])
+
+
+def _input_size(resolution: Resolution) -> tuple[int | None, int | None]:
+    """(height, width); None where any size will do."""
+    size = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    good = len(size) == 2 and all(
+        value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0) for value in size
+    )
+    if not good:
+        raise InputError(f"expected a positive integer, (height, width) or None, got {resolution!r}", "resolution")
+    return size
+
+
+def build(
+    spec: ArchSpec, resolution: Resolution = None, *, include_top: bool = True, seed: int | None = None
+) -> ProxylessNet:
+    """The network of ``spec`` with He fan-out weights.
+
+    Args:
+        spec: the architecture.
+        resolution: input pixels, or (height, width); by default images of any size are taken.
+        include_top: without it the output is that of ``feature_mix_layer.act``, the feature map in front of the
+            pool, (N, h, w, feature_mix width).
+        seed: 0 or more; the initial weights depend on it and the layers' names alone. None draws fresh ones.
+
+    Raises:
+        InputError: a resolution or seed that is none.
+    """
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise InputError(f"expected an integer, 0 or more, or None, got {seed!r}", "seed")
+    images = keras.Input((*_input_size(resolution), 3), name="images")
+    x = build_op(images, "first_conv", spec.stem, spec.bn, spec.padding, seed)
+    for index, block in enumerate(spec.blocks):
+        x = residual_block(x, f"blocks.{index}", block, spec.bn, spec.padding, seed)
+    x = build_op(x, "feature_mix_layer", spec.feature_mix, spec.bn, spec.padding, seed)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="global_pool")(x)
+        x = build_op(x, "classifier", spec.classifier, spec.bn, spec.padding, seed)
+    return ProxylessNet(images, x, spec, include_top)
+
+
+def feature_extractor(model: keras.Model, layer_names: Iterable[str]) -> keras.Model:
+    """A model that shares ``model``'s weights and gives ``{layer name: that layer's output}``.
+
+    ``blocks.3`` is the output of block 3, ``first_conv.act`` that of the stem, ``feature_mix_layer.act`` the feature
+    map in front of the pool and ``global_pool`` the vector behind it.
+
+    Raises:
+        InputError: no such layer, with the nearest name.
+    """
+    outputs = {layer.name: layer.output for layer in model.layers}
+    wanted = list(layer_names)
+    for name in wanted:
+        if name not in outputs:
+            raise InputError(f"{model.name} has no layer {name!r}{nearest(name, outputs)}", "layer_names")
+    return keras.Model(model.input, {name: outputs[name] for name in wanted}, name=f"{model.name}_features")
