@@ -30,6 +30,7 @@ NamedTensors = dict[str, np.ndarray]
 
 FORMAT = "proxyless-arch/weights"
 VERSION = 1
+KERAS_SUFFIX = ".weights.h5"
 SHOWN_TENSORS = 8
 
 # what h5py raises on a file that is damaged, foreign or hostile
@@ -349,6 +350,11 @@ _READERS: Mapping[str, Callable[[str | os.PathLike[str]], WeightFile]] = Mapping
 )
 
 
+_WRITERS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {".h5": save_h5, ".hdf5": save_h5, ".safetensors": save_safetensors}
+)
+
+
 def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> WeightFile:
     """The weights in a file of any format read here, which its extension names.
 
@@ -363,13 +369,41 @@ def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> 
     if extension not in _READERS:
         raise InputError(f"expected a file that ends in {listed(_READERS)}, got {extension!r}", source=source)
     found = _READERS[extension](path)
-    if spec is None:
-        return found
+    return found if spec is None else matched(found, spec, source)
+
+
+def matched(found: WeightFile, spec: ArchSpec, source: str) -> WeightFile:
+    """``found``, which must hold the weights of ``spec``'s network, with a spec (its own where it has one).
+
+    Raises:
+        InputError: the weights of another network.
+    """
     if found.spec is not None:
         _check_same_network(found.spec, spec, source)
         return found
     check_tensors(found.tensors, spec, source)
     return replace(found, spec=spec, tensors={name: found.tensors[name] for name in expected_tensors(spec)})
+
+
+def save_tensors(
+    path: str | os.PathLike[str],
+    spec: ArchSpec,
+    tensors: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a network and its weights in the format that the extension names, ``.h5`` or ``.safetensors``.
+
+    Raises:
+        InputError: another extension, tensors that are not those of ``spec``, or ``provenance`` is not JSON.
+    """
+    extension = Path(path).suffix.lower()
+    if extension not in _WRITERS:
+        raise InputError(f"expected a file that ends in {listed(_WRITERS)}, got {extension!r}", source=str(path))
+    if Path(path).name.lower().endswith(KERAS_SUFFIX):
+        raise InputError(
+            f"{KERAS_SUFFIX} is the name of Keras files, which proxyless_nas_tensorflow writes", source=str(path)
+        )
+    _WRITERS[extension](path, spec, tensors, provenance)
 
 
 def git_blob_sha1(path: str | os.PathLike[str]) -> str:

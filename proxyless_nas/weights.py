@@ -1,13 +1,24 @@
-"""torch state_dict <-> NamedTensors (proxyless_arch.tensors has the contract)."""
+"""torch state_dict <-> NamedTensors (proxyless_arch.tensors has the contract), and networks <-> weight files."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from proxyless_arch.catalog import Release
+from proxyless_arch.files import atomic_path
+from proxyless_arch.pretrained import Pretrained, described, read_pretrained
 from proxyless_arch.spec import ArchSpec
-from proxyless_arch.weights import NamedTensors, check_tensors
+from proxyless_arch.weights import NamedTensors, check_tensors, read_tensors, save_tensors
+from proxyless_nas.network import ProxylessNet, build
+
+TORCH_SUFFIXES = (".pth", ".pt")
 
 
 def to_named(module: nn.Module) -> NamedTensors:
@@ -25,7 +36,55 @@ def load_named(module: nn.Module, spec: ArchSpec, tensors: NamedTensors, source:
     Raises InputError listing missing, unexpected and wrongly shaped tensors; the module is then untouched.
     """
     check_tensors(tensors, spec, source)
+    _assign(module, tensors)
+
+
+def _assign(module: nn.Module, tensors: NamedTensors) -> None:
+    """Put checked ``tensors``, perhaps not all, into ``module``."""
     own = module.state_dict()
     with torch.no_grad():
         for name, array in tensors.items():
             own[name].copy_(torch.from_numpy(np.array(array)))
+
+
+def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str]) -> ProxylessNet:
+    """The network with the weights of a ``.h5``, ``.safetensors``, ``.pth`` or ``.tfinit`` file.
+
+    The weights go into ``network``, or into one built from it when it is a spec. Its spec takes over the recipe and
+    class names that a ``.h5`` or ``.safetensors`` file holds: preprocessing belongs to the weights.
+
+    Raises:
+        InputError: a bad file, or the weights of another network (with the missing, unexpected and wrongly shaped
+            tensors); a network given is then untouched.
+    """
+    spec = network if isinstance(network, ArchSpec) else network.spec
+    found = read_tensors(path, spec)
+    net = build(spec) if isinstance(network, ArchSpec) else network
+    load_named(net, spec, found.tensors, str(path))
+    net.spec = described(spec, found)
+    return net
+
+
+def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
+    """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.pretrained)."""
+    found = read_pretrained(release, pretrained, net.spec, released_classes)
+    _assign(net, found.tensors)
+    net.spec = described(net.spec, found)
+
+
+def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Mapping[str, Any]) -> None:
+    """Write a network's weights, atomically, in the format that the extension names.
+
+    ``.h5`` and ``.safetensors`` hold the spec, the recipe and ``provenance`` (JSON values) as well; ``.pth`` is a
+    state dict under 'state_dict', as released, and holds the tensors alone.
+
+    Raises:
+        InputError: another extension, or ``provenance`` is not JSON.
+    """
+    tensors = to_named(net)
+    if Path(path).suffix.lower() not in TORCH_SUFFIXES:
+        save_tensors(path, net.spec, tensors, provenance)
+        return
+    check_tensors(tensors, net.spec)
+    with atomic_path(path) as temporary:
+        torch.save({"state_dict": {name: torch.from_numpy(array) for name, array in tensors.items()}}, temporary)
