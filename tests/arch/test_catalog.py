@@ -1,4 +1,4 @@
-"""The released networks as the catalog lists them."""
+"""The released networks as the catalog lists them (the demos: test_demo.py)."""
 
 import re
 
@@ -44,6 +44,6 @@ def test_unknown_name():
     with pytest.raises(InputError) as caught:
         catalog.load("proxyless_moble")
     assert str(caught.value) == (
-        "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile' or 'proxyless_mobile_14', "
-        "got 'proxyless_moble'; did you mean 'proxyless_mobile'?"
+        "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile', 'proxyless_mobile_14' or "
+        "'efficientnet_lite0', got 'proxyless_moble'; did you mean 'proxyless_mobile'?"
     )
