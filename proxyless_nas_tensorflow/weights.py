@@ -1,4 +1,7 @@
-"""Keras weights <-> NamedTensors (proxyless_arch.tensors has the contract, proxyless_arch.weights the axis table)."""
+"""Keras weights <-> NamedTensors, and networks <-> weight files.
+
+proxyless_arch.tensors has the contract, proxyless_arch.weights the axis table.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,28 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
+from proxyless_arch.catalog import Release
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path
-from proxyless_arch.spec import ArchSpec
-from proxyless_arch.weights import NamedTensors, check_tensors, from_tf_layout, to_tf_layout
-from proxyless_nas_tensorflow.network import build
-
-KERAS_SUFFIX = ".weights.h5"
+from proxyless_arch.pretrained import Pretrained, described, read_pretrained
+from proxyless_arch.spec import ArchSpec, with_classes
+from proxyless_arch.weights import (
+    KERAS_SUFFIX,
+    NamedTensors,
+    WeightFile,
+    check_tensors,
+    from_tf_layout,
+    read_tensors,
+    save_tensors,
+    to_tf_layout,
+)
+from proxyless_nas_tensorflow.network import ProxylessNet, build
 
 # part of a tensor's released name -> attribute of the layer that holds it
 VARIABLES: Mapping[type, Mapping[str, str]] = {
@@ -55,8 +68,62 @@ def load_named(model: keras.Model, spec: ArchSpec, tensors: NamedTensors, source
     Raises InputError listing missing, unexpected and wrongly shaped tensors; the model is then untouched.
     """
     check_tensors(tensors, spec, source)
+    _assign(model, tensors)
+
+
+def _assign(model: keras.Model, tensors: NamedTensors) -> None:
+    """Put checked ``tensors``, perhaps not all, into ``model``."""
     for name, variable in named_variables(model):
-        variable.assign(to_tf_layout(name, tensors[name]))
+        if name in tensors:
+            variable.assign(to_tf_layout(name, tensors[name]))
+
+
+def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str]) -> ProxylessNet:
+    """The network with the weights of a ``.h5``, ``.safetensors``, ``.pth``, ``.tfinit`` or ``.weights.h5`` file.
+
+    The weights go into ``network``, or into one built from it when it is a spec. Its spec takes over the recipe and
+    class names that a ``.h5`` or ``.safetensors`` file holds: preprocessing belongs to the weights.
+
+    Raises:
+        InputError: a bad file, or the weights of another network (with the missing, unexpected and wrongly shaped
+            tensors, but for ``.weights.h5``, which does not name them); a network given is then untouched.
+    """
+    spec = network if isinstance(network, ArchSpec) else network.spec
+    found = _read_keras(path, spec) if _is_keras(path) else read_tensors(path, spec)
+    net = build(spec) if isinstance(network, ArchSpec) else network
+    load_named(net, spec, found.tensors, str(path))
+    net.spec = described(spec, found)
+    return net
+
+
+def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
+    """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.pretrained)."""
+
+    def read(path: str | os.PathLike[str]) -> WeightFile:
+        if not _is_keras(path):
+            return read_tensors(path)
+        as_released = _keras_classes(path) == released_classes
+        return _read_keras(path, with_classes(net.spec, released_classes) if as_released else net.spec)
+
+    found = read_pretrained(release, pretrained, net.spec, released_classes, read)
+    _assign(net, found.tensors)
+    net.spec = described(net.spec, found)
+
+
+def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Mapping[str, Any]) -> None:
+    """Write a network's weights, atomically, in the format that the extension names.
+
+    ``.h5`` and ``.safetensors`` hold the spec, the recipe and ``provenance`` (JSON values) as well; ``.weights.h5``
+    is what Keras writes and holds the weights alone.
+
+    Raises:
+        InputError: another extension, ``provenance`` is not JSON, or a network without its top (which only
+            ``.weights.h5`` takes).
+    """
+    if _is_keras(path):
+        save_keras_weights(path, net)
+    else:
+        save_tensors(path, net.spec, to_named(net), provenance)
 
 
 def save_keras_weights(path: str | os.PathLike[str], model: keras.Model) -> None:
@@ -97,6 +164,24 @@ def load_keras_weights(path: str | os.PathLike[str], spec: ArchSpec) -> NamedTen
     if found != len(model.weights):
         raise InputError(f"expected the {len(model.weights)} tensors of {spec.name!r}, got {found}", source=source)
     return to_named(model)
+
+
+def _read_keras(path: str | os.PathLike[str], spec: ArchSpec) -> WeightFile:
+    return WeightFile(spec=None, tensors=load_keras_weights(path, spec))
+
+
+def _is_keras(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith(KERAS_SUFFIX)
+
+
+def _keras_classes(path: str | os.PathLike[str]) -> int | None:
+    """Rows of the classifier in a ``.weights.h5`` file; None when it has none or cannot be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            bias = file.get("layers/dense/vars/1")
+            return bias.shape[0] if isinstance(bias, h5py.Dataset) and bias.ndim == 1 else None
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _checked(path: str | os.PathLike[str]) -> str:

@@ -1,74 +1,90 @@
-"""The released networks by name."""
+"""The released networks by name.
+
+``pretrained=True`` loads the published ImageNet weights, the same file as in torch: from ``$PROXYLESSNAS_HOME``, the
+cache, or their URL, and only when their git blob id is right (proxyless_arch.fetch). A path loads that file instead
+(``.pth``, ``.tfinit``, ``.h5``, ``.safetensors`` or ``.weights.h5``). With another ``num_classes`` than the 1000 of
+ImageNet, for transfer learning, the classifier keeps its fresh random weights and everything else is loaded.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from proxyless_arch import catalog
+from proxyless_arch.catalog import Release
 from proxyless_arch.errors import InputError
+from proxyless_arch.pretrained import Pretrained
 from proxyless_arch.spec import with_classes
 from proxyless_nas_tensorflow.network import ProxylessNet, build
+from proxyless_nas_tensorflow.weights import load_pretrained
 
 InputShape = tuple[int | None, int | None, int] | None
 
 
 def _released(
-    name: str, pretrained: bool, num_classes: int, dropout_rate: float, input_shape: InputShape, include_top: bool
+    release: Release,
+    pretrained: Pretrained,
+    num_classes: int,
+    dropout_rate: float,
+    input_shape: InputShape,
+    include_top: bool,
 ) -> ProxylessNet:
-    if pretrained:
-        raise InputError(
-            f"pretrained weights for {name} are not here yet; build without them, or load a file with "
-            "proxyless_nas_tensorflow.weights",
-            "pretrained",
-        )
     if input_shape is not None and (len(input_shape) != 3 or input_shape[2] != 3):
         raise InputError(f"expected (height, width, 3) or None for any size, got {input_shape!r}", "input_shape")
-    spec = catalog.load(name)
-    if num_classes != spec.num_classes:
+    spec = catalog.load(release.name)
+    released_classes = spec.num_classes
+    if num_classes != released_classes:
         spec = with_classes(spec, num_classes)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
-    return build(spec, None if input_shape is None else (input_shape[0], input_shape[1]), include_top=include_top)
+    net = build(spec, None if input_shape is None else (input_shape[0], input_shape[1]), include_top=include_top)
+    if pretrained is not False:
+        load_pretrained(net, release, pretrained, released_classes)
+    return net
 
 
 def proxyless_cpu(
-    pretrained: bool = False,
+    pretrained: Pretrained = False,
     num_classes: int = 1000,
     dropout_rate: float = 0.0,
     input_shape: InputShape = None,
     include_top: bool = True,
 ) -> ProxylessNet:
     """ProxylessNAS specialized for CPU: 4.4 M parameters, 439 M MACs at 224."""
-    return _released("proxyless_cpu", pretrained, num_classes, dropout_rate, input_shape, include_top)
+    return _released(catalog.release("proxyless_cpu"), pretrained, num_classes, dropout_rate, input_shape, include_top)
 
 
 def proxyless_gpu(
-    pretrained: bool = False,
+    pretrained: Pretrained = False,
     num_classes: int = 1000,
     dropout_rate: float = 0.0,
     input_shape: InputShape = None,
     include_top: bool = True,
 ) -> ProxylessNet:
     """ProxylessNAS specialized for GPU: 7.1 M parameters, 465 M MACs at 224."""
-    return _released("proxyless_gpu", pretrained, num_classes, dropout_rate, input_shape, include_top)
+    return _released(catalog.release("proxyless_gpu"), pretrained, num_classes, dropout_rate, input_shape, include_top)
 
 
 def proxyless_mobile(
-    pretrained: bool = False,
+    pretrained: Pretrained = False,
     num_classes: int = 1000,
     dropout_rate: float = 0.0,
     input_shape: InputShape = None,
     include_top: bool = True,
 ) -> ProxylessNet:
     """ProxylessNAS specialized for mobile phones: 4.1 M parameters, 320 M MACs at 224."""
-    return _released("proxyless_mobile", pretrained, num_classes, dropout_rate, input_shape, include_top)
+    return _released(
+        catalog.release("proxyless_mobile"), pretrained, num_classes, dropout_rate, input_shape, include_top
+    )
 
 
 def proxyless_mobile_14(
-    pretrained: bool = False,
+    pretrained: Pretrained = False,
     num_classes: int = 1000,
     dropout_rate: float = 0.0,
     input_shape: InputShape = None,
     include_top: bool = True,
 ) -> ProxylessNet:
     """ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."""
-    return _released("proxyless_mobile_14", pretrained, num_classes, dropout_rate, input_shape, include_top)
+    return _released(
+        catalog.release("proxyless_mobile_14"), pretrained, num_classes, dropout_rate, input_shape, include_top
+    )
