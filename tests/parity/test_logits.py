@@ -48,10 +48,9 @@ def test_random_weights(name, lively):
         np.testing.assert_allclose(forward(images), wanted, rtol=0, atol=ATOL_RANDOM)
 
 
-@pytest.mark.parametrize("name", catalog.names())
-def test_negative_control(name, lively):
+def test_negative_control(lively):
     """The comparison above would notice TensorFlow's own padding rule."""
-    net = lively(catalog.load(name))
+    net = lively(catalog.load("proxyless_mobile"))
     same_padding = keras_logits(replace(net.spec, padding="same"), torch_weights.to_named(net))
     # not 225: from there every strided layer sees an odd size, where both rules agree
     images = np.random.default_rng(0).standard_normal((1, 160, 160, 3), dtype=np.float32)
