@@ -68,7 +68,16 @@ SMALL = replace(
     stem_stride=1,
     stages=_stages((24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (1, 2, 2, 1, 2, 1)),
 )
-MACROS: Mapping[str, Macro] = {macro.name: macro for macro in (IMAGENET, SMALL)}
+# half the depth, for tiny images and quick studies: 12 searched blocks, total stride 4
+TINY = Macro(
+    name="tiny",
+    stem_width=32,
+    stem_stride=1,
+    first_width=16,
+    stages=_stages((24, 40, 80), (4, 4, 4), (1, 2, 2)),
+    mix_width=320,
+)
+MACROS: Mapping[str, Macro] = {macro.name: macro for macro in (IMAGENET, SMALL, TINY)}
 
 
 def macro_named(name: str) -> Macro:

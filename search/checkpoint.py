@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,21 @@ from proxyless_arch.files import atomic_path
 
 FORMAT, VERSION = "proxyless-nas/checkpoint", 1
 NAME = "checkpoint.pt"
+# what zipfile and torch's restricted unpickler raise on bytes that are not what torch.save wrote
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 
 
 @dataclass(frozen=True)
@@ -45,14 +62,19 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint (tensors and plain values only; no code is run).
 
-    Raises InputError when the file is missing, cut off, or not one of ours.
+    Raises InputError when the file is missing, cut off, damaged, or not one of ours.
     """
     if not path.is_file():
         raise InputError("no checkpoint here to resume from", source=str(path))
     try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not compare the checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
-        raise InputError(f"not a readable checkpoint: {str(error).splitlines()[0]}", source=str(path)) from None
+    except _UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"not a readable checkpoint: {reason}", source=str(path)) from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise InputError("not a checkpoint of this search", source=str(path))
     if raw.get("version") != VERSION:

@@ -60,8 +60,8 @@ class SpaceConfig:
 
     space: str | None = _flag(
         None,
-        "macro-architecture: imagenet (stride 32) or small (stride 8) (default: by resolution)",
-        ("imagenet", "small"),
+        "imagenet (stride 32), small (stride 8) or tiny (12 blocks, stride 4) (default: by resolution)",
+        ("imagenet", "small", "tiny"),
     )
     width_mult: float = _flag(1.0, "width multiplier", minimum=0.05, maximum=10)
     bn_momentum: float = _flag(0.1, "weight of the new batch in BN running statistics", minimum=1e-6, maximum=1)
@@ -276,24 +276,6 @@ def from_dict(value: Any, source: str) -> SearchConfig:
 
 def read_config(path: Path) -> SearchConfig:
     return from_dict(read_json(path), str(path))
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with InputError instead of exit, no abbreviations, and a hint for a mistyped flag."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
-
-    def error(self, message: str) -> typing.NoReturn:
-        raise InputError(message)
-
-    def parse_strictly(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        parsed, unknown = self.parse_known_args(argv)
-        if unknown:
-            names = [option for action in self._actions for option in action.option_strings]
-            first = unknown[0].split("=")[0]
-            raise InputError(f"unknown argument{nearest(first, names)} (--help lists them)", first)
-        return parsed
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -141,7 +141,7 @@ class GradientController:
         ramped = objective.ramped_target(self.start_cost, self.goal, self.step, self.total_steps)
         interval = objective.lambda_interval(self.total_steps)
         decay = 1 - 1 / interval
-        self.deviation = decay * self.deviation + (1 - decay) * (float(cost) / ramped - 1)
+        self.deviation = decay * self.deviation + (1 - decay) * (cost.item() / ramped - 1)
         if self.step and self.step % interval == 0:
             self.lam = objective.raised_lambda(self.lam, self.deviation)
         return objective.hard_target(ce, cost, ramped, self.lam)
@@ -154,10 +154,12 @@ class GradientController:
         logits = supernet(images, path, gates)
         ce = F.cross_entropy(logits, labels)
         cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
+        feedback = self.lam, self.deviation  # which _loss moves
         loss = self._loss(ce, cost)
         gradients = torch.autograd.grad(loss, self.alphas)
         if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
-            raise NonFiniteLossError(f"loss {float(loss)} at architecture step {self.step}")
+            self.lam, self.deviation = feedback
+            raise NonFiniteLossError(f"loss {loss.item()} at architecture step {self.step}")
         before = [alpha.detach().clone() for alpha in self.alphas]
         for alpha, gradient in zip(self.alphas, gradients, strict=True):
             alpha.grad = gradient
@@ -168,11 +170,11 @@ class GradientController:
                     keep_other_probabilities(alpha, old, gate.candidates, temperature)
         self.step += 1
         return ArchStats(
-            loss=float(loss),
-            cross_entropy=float(ce),
+            loss=loss.item(),
+            cross_entropy=ce.item(),
             top1_hits=int((logits.argmax(1) == labels).sum()),
             n_images=len(labels),
-            expected_cost=float(cost) / self.scale if cost is not None else None,
+            expected_cost=cost.item() / self.scale if cost is not None else None,
             temperature=temperature,
             lam=self.lam if self.is_hard else None,
         )

@@ -87,11 +87,13 @@ def keep_other_probabilities(
     alpha: Tensor, before: Tensor, candidates: tuple[int, ...], temperature: float = 1.0
 ) -> None:
     """Shift the updated pair of ``alpha`` in place so that the probabilities of all other operations stay what they
-    were at ``before`` (mode ``two``): the pair's log-sum-exp is restored."""
+    were at ``before`` (mode ``two``): the pair's log-sum-exp is restored, and so are the others themselves, which
+    momentum or weight decay may have moved."""
     pair = list(candidates)
     old = torch.logsumexp(before[pair] / temperature, dim=0)
-    new = torch.logsumexp(alpha[pair] / temperature, dim=0)
-    alpha[pair] += temperature * (old - new)
+    updated = alpha[pair]
+    alpha.copy_(before)
+    alpha[pair] = updated + temperature * (old - torch.logsumexp(updated / temperature, dim=0))
 
 
 class BinarizedPath(torch.autograd.Function):

@@ -26,6 +26,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from tqdm import tqdm  # noqa: E402
 
+from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
 from search import checkpoint, config, loop, session  # noqa: E402
@@ -37,7 +38,7 @@ INTERRUPTED = 130
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = config.Parser(prog="imagenet_arch_search.py", description=__doc__)
+    parser = Parser(prog="imagenet_arch_search.py", description=__doc__)
     parser.add_argument("--path", type=Path, help="run folder (default: a dated one under runs/)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --path")
     names = ", ".join(config.recipe_names())

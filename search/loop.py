@@ -141,7 +141,7 @@ class Search:
         logits = self.supernet(images, self.sampled_path())
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"training loss {float(loss)} at weight step {self.step}")
+            raise NonFiniteLossError(f"training loss {loss.item()} at weight step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if weights.grad_clip is not None:
@@ -278,18 +278,26 @@ def seconds_per_step(search: Search, train: Sequence[Tensor], repeats: int = 3) 
     arch: list[float] = []
     search.supernet.train()
     parameters = list(search.supernet.parameters())
-    for repeat in range(repeats + 1):
-        path = sample_path(search.alphas, step_rng(search.config.manual_seed, 4, repeat))
-        single = [Gate((choice,), torch.ones(1, device=search.device)) for choice in path]
-        start = time.perf_counter()
-        loss = F.cross_entropy(search.supernet(images, path, single), labels)
-        torch.autograd.grad(loss, parameters, allow_unused=True)
-        middle = time.perf_counter()
-        path, gates = sample(
-            search.alphas, step_rng(search.config.manual_seed, 5, repeat), search.config.arch.grad_binary_mode
-        )
-        torch.autograd.grad(F.cross_entropy(search.supernet(images, path, gates), labels), search.alphas)
-        if repeat:
-            weight.append(middle - start)
-            arch.append(time.perf_counter() - middle)
+
+    def now() -> float:
+        if search.device.type == "cuda":
+            torch.cuda.synchronize(search.device)
+        return time.perf_counter()
+
+    # dropout draws from torch's own generator
+    with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
+        for repeat in range(repeats + 1):
+            path = sample_path(search.alphas, step_rng(search.config.manual_seed, 4, repeat))
+            single = [Gate((choice,), torch.ones(1, device=search.device)) for choice in path]
+            start = now()
+            loss = F.cross_entropy(search.supernet(images, path, single), labels)
+            torch.autograd.grad(loss, parameters, allow_unused=True)
+            middle = now()
+            path, gates = sample(
+                search.alphas, step_rng(search.config.manual_seed, 5, repeat), search.config.arch.grad_binary_mode
+            )
+            torch.autograd.grad(F.cross_entropy(search.supernet(images, path, gates), labels), search.alphas)
+            if repeat:
+                weight.append(middle - start)
+                arch.append(now() - middle)
     return sorted(weight)[len(weight) // 2], sorted(arch)[len(arch) // 2]

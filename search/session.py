@@ -22,6 +22,7 @@ from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import write_json
 from proxyless_arch.images import Augment
+from proxyless_arch.machine import cpu_name
 from proxyless_arch.scores import EvalResult
 from proxyless_arch.shapes import LayerCall, walk
 from proxyless_arch.space import SearchSpace, macro_named
@@ -29,6 +30,7 @@ from proxyless_arch.spec import ArchSpec, BatchNorm, Recipe, imagenet_recipe
 from proxyless_arch.tables import describe, format_count, op_label
 from proxyless_arch.weights import save_h5
 from proxyless_nas.data import Batches, eval_batches, train_batches
+from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import to_named
@@ -117,24 +119,6 @@ class Job:
         if self.source is None:
             return [float(macs(call)) for call in calls]
         return [self.source.price_ms(call) for call in calls]
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: cuda, then mps, then cpu. Raises InputError for a device this machine does not have."""
-    has_mps = torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device")
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not has_mps):
-        raise InputError(
-            f"{kind} asked for, but torch {torch.__version__} sees none here; use --device cpu", "--device"
-        )
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device") from None
 
 
 def _recipe(resolution: int, dataset: str) -> Recipe:
@@ -267,7 +251,7 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
             f"{space.macro.name}, width {config.space.width_mult:g}: {space.n_blocks} searched blocks, "
             f"{format_count(space.size)} networks",
         ),
-        ("device", f"{_device_name(job.device)}, torch {torch.__version__}"),
+        ("device", f"{device_name(job.device)}, torch {torch.__version__}"),
     ]
     if table is not None and job.goal is not None:
         unit = "latency" if table.unit == "ms" else "MACs"
@@ -315,22 +299,6 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
     return "\n".join(f"  {label:<10} {text}" for label, text in lines)
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
-
-
-def cpu_name() -> str:
-    """The processor's model name, or the architecture where it cannot be read."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def _git_commit() -> str | None:
     try:
         found = subprocess.run(
@@ -354,7 +322,7 @@ def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "device": _device_name(device),
+        "device": device_name(device),
         "executable": Path(sys.executable).name,
     }
 
