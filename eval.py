@@ -1,0 +1,76 @@
+"""Score a network on labelled images, with PyTorch.
+
+    python eval.py --arch proxyless_mobile --path imagenet/
+    python eval.py --arch runs/mine --path digits
+    python eval.py --arch net.json --weights net.pth --path photos.zip --save_json scores.json
+
+Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from proxyless_arch import evaluation
+from proxyless_arch.cli import exit_code
+from proxyless_arch.machine import tune_allocator, usable_cores
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = evaluation.parse(argv, "eval.py", __doc__)
+    network = evaluation.load_network(arguments)
+    spec = network.spec
+    images = evaluation.open_images(arguments.path, spec) if arguments.path else None
+
+    # imported here, so that a mistake in the command line is answered at once
+    import torch
+
+    from proxyless_nas.data import eval_batches
+    from proxyless_nas.devices import device_name, pick_device
+    from proxyless_nas.inference import prepared
+    from proxyless_nas.network import build
+    from proxyless_nas.steps import evaluate
+    from proxyless_nas.weights import load_named
+
+    tune_allocator()
+    device = pick_device(arguments.device)
+    workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
+    torch.set_num_threads(max(1, usable_cores() - workers))
+    net = build(spec)
+    load_named(net, spec, network.tensors, network.weights)
+    forward = prepared(net, device, arguments.precision)
+    setup = evaluation.Setup(
+        framework="torch",
+        framework_version=torch.__version__,
+        device=device_name(device),
+        precision=arguments.precision,
+        batch_size=arguments.batch_size,
+        workers=workers,
+    )
+    evaluation.announce(network, setup, images, arguments.path)
+    command = ["eval.py", *argv]
+    if images is None:
+        photos = torch.from_numpy(evaluation.photos(spec.recipe)).permute(0, 3, 1, 2)
+        evaluation.demonstrate(arguments, command, network, setup, forward(photos).cpu().numpy())
+        return
+    forward(torch.zeros(1, 3, spec.resolution, spec.resolution))  # what happens only once is not timed
+    batches = eval_batches(
+        images,
+        spec.recipe,
+        batch_size=setup.batch_size,
+        n_workers=workers,
+        limit=arguments.limit,
+        strict=arguments.strict_data,
+    )
+    progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
+    result = evaluate(forward, progress, device)
+    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

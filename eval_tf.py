@@ -1,0 +1,83 @@
+"""Score a network on labelled images, with Keras on TensorFlow.
+
+    python eval_tf.py --arch proxyless_mobile --path imagenet/
+    python eval_tf.py --arch runs/mine --path digits
+    python eval_tf.py --arch net.json --weights net.pth --path photos.zip --save_json scores.json
+
+Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from proxyless_arch import evaluation
+from proxyless_arch.cli import exit_code
+from proxyless_arch.machine import tune_allocator
+from proxyless_arch.spec import ArchSpec
+from proxyless_arch.weights import NamedTensors
+
+
+def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:
+    from proxyless_nas_tensorflow.weights import load_keras_weights
+
+    return load_keras_weights(path, spec)
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = evaluation.parse(argv, "eval_tf.py", __doc__)
+    network = evaluation.load_network(arguments, read_keras)
+    spec = network.spec
+    images = evaluation.open_images(arguments.path, spec) if arguments.path else None
+
+    # imported here, so that a mistake in the command line is answered at once
+    from proxyless_nas_tensorflow.data import eval_batches
+    from proxyless_nas_tensorflow.devices import device_name, pick_device, tensorflow_version
+    from proxyless_nas_tensorflow.inference import prepared
+    from proxyless_nas_tensorflow.network import build
+    from proxyless_nas_tensorflow.steps import evaluate
+    from proxyless_nas_tensorflow.weights import load_named
+
+    tune_allocator()
+    device = pick_device(arguments.device)
+    net = build(spec, spec.resolution)
+    load_named(net, spec, network.tensors, network.weights)
+    forward = prepared(net, device, arguments.precision)
+    setup = evaluation.Setup(
+        framework="tensorflow",
+        framework_version=tensorflow_version(),
+        device=device_name(device),
+        precision=arguments.precision,
+        batch_size=arguments.batch_size,
+        workers=evaluation.n_workers(arguments, images, device == "CPU:0") if images else 0,
+    )
+    evaluation.announce(network, setup, images, arguments.path)
+    command = ["eval_tf.py", *argv]
+    if images is None:
+        photos = evaluation.photos(spec.recipe)
+        evaluation.demonstrate(arguments, command, network, setup, np.asarray(forward(photos)))
+        return
+    forward(np.zeros((1, spec.resolution, spec.resolution, 3), np.float32))  # what happens only once is not timed
+    batches = eval_batches(
+        images,
+        spec.recipe,
+        batch_size=setup.batch_size,
+        n_workers=setup.workers,
+        limit=arguments.limit,
+        strict=arguments.strict_data,
+    )
+    progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
+    result = evaluate(forward, progress)
+    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,548 @@
+"""What eval.py and eval_tf.py share: the flags, which network on which images, the record. No framework in here."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from proxyless_arch import catalog
+from proxyless_arch.catalog import Demo, Release
+from proxyless_arch.cli import Parser
+from proxyless_arch.codec import read_spec
+from proxyless_arch.datasets import ImageDataset, digits, open_folder
+from proxyless_arch.demo import demo_weights, is_demo
+from proxyless_arch.errors import InputError
+from proxyless_arch.fetch import find_weights
+from proxyless_arch.files import parse_json, write_json
+from proxyless_arch.images import eval_transform
+from proxyless_arch.machine import usable_cores
+from proxyless_arch.pretrained import described
+from proxyless_arch.scores import EvalResult
+from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
+from proxyless_arch.strict import listed, nearest
+from proxyless_arch.weights import NamedTensors, WeightFile, git_blob_sha1, read_tensors
+
+FORMAT, VERSION = "proxyless-arch/evaluation", 1
+PRECISIONS = ("fp32", "bf16")
+IMAGENET_DIR = "IMAGENET_DIR"
+IMAGENET_VALIDATION_IMAGES = 50_000
+DIGITS = "digits"
+KERAS_SUFFIX = ".weights.h5"
+SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors")
+"""Extensions of weight files that hold their network."""
+PHOTOS = ("china.jpg", "flower.jpg")
+"""The photos in the scikit-learn wheel."""
+READER_SHARE = 4
+"""One core in four reads images when a CPU also runs the network: reading takes 4 ms of a core, the released networks
+at least three times that. More threads than cores cost PyTorch half its speed or worse (its threads spin)."""
+TOP = 5
+
+KerasReader = Callable[[Path, ArchSpec], NamedTensors]
+AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
+
+
+# ------------------------------------------------------------------------------------------------------ the flags
+
+
+def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> argparse.Namespace:
+    """The command line of both scripts. Raises InputError naming the flag."""
+    parser = Parser(prog=prog, description=description)
+    what = parser.add_argument_group("what is evaluated")
+    what.add_argument(
+        "-a",
+        "--arch",
+        required=True,
+        help=f"a network by name ({', '.join(catalog.known_names())}), a spec file, a released net.config, the run "
+        "folder of a search, or a weight file that holds its network",
+    )
+    what.add_argument(
+        "--weights",
+        type=Path,
+        help=".h5, .safetensors, .pth, .tfinit or (eval_tf.py) .weights.h5 (default: the run's own or the published)",
+    )
+    what.add_argument(
+        "-p",
+        "--path",
+        help=f"images: a folder or .zip of class folders, with val/ or test/ or without; or the word {DIGITS} for the "
+        f"embedded test set (default: ${IMAGENET_DIR}; without it, two photos are classified)",
+    )
+    what.add_argument("--limit", type=_positive, help="at most this many images, evenly spaced")
+    what.add_argument("--strict_data", action="store_true", help="an unreadable image is an error, not left out")
+    recipe = parser.add_argument_group("how images are prepared (default: the recipe of the weights)")
+    recipe.add_argument("--image_size", type=_positive, metavar="N", help="side of the centre crop, in pixels")
+    recipe.add_argument("--resize", type=_positive, metavar="N", help="short side of the image before the crop")
+    recipe.add_argument("--mean", type=_number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    recipe.add_argument("--std", type=_number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    recipe.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+    how = parser.add_argument_group("how it runs")
+    how.add_argument("-b", "--batch_size", type=_positive, default=32, help="images per forward pass [32]")
+    how.add_argument(
+        "-j",
+        "--workers",
+        type=_count,
+        help="image reading processes (default: one per core, one per 4 cores without a GPU; 0 reads in this one)",
+    )
+    device = how.add_mutually_exclusive_group()
+    device.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (PyTorch) [auto]")
+    device.add_argument("-g", "--gpu", dest="device", type=_gpu, metavar="N", help="the same as --device cuda:N")
+    how.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the convolutions [fp32]")
+    how.add_argument("--save_json", type=Path, metavar="FILE", help="write the record there")
+    arguments = parser.parse_strictly(argv)
+    arguments.path = arguments.path or os.environ.get(IMAGENET_DIR) or None
+    return arguments
+
+
+def _integer(text: str, minimum: int) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"expected an integer, {minimum} or more, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _count(text: str) -> int:
+    return _integer(text, 0)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
+def _gpu(text: str) -> str:
+    """The release's --gpu: a number, or 'all'."""
+    return "auto" if text == "all" else f"cuda:{_count(text)}"
+
+
+# ---------------------------------------------------------------------------------------------------- the network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is evaluated: a spec with the recipe in force, and its weights.
+
+    ``weights`` says where they come from: a file, or an installed package. ``published`` is set for a network of the
+    catalog, and ``changed`` tells whether a flag changed its recipe.
+    """
+
+    spec: ArchSpec
+    tensors: NamedTensors
+    weights: str
+    weights_blob_sha1: str | None
+    published: Release | Demo | None
+    changed: bool
+
+
+def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None = None) -> Network:
+    """The network that --arch, --weights and the recipe's flags describe.
+
+    Args:
+        arguments: of ``parse``.
+        read_keras: reads a ``.weights.h5`` file, where the framework can.
+
+    Raises:
+        InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
+            what to put where).
+    """
+    spec, weights = _resolve(arguments.arch)
+    published = _published(spec)
+    weights = arguments.weights or weights
+    if weights is None and is_demo(arguments.arch):
+        found, origin, sha1 = demo_weights(arguments.arch), catalog.demo(arguments.arch).requirement, None
+    else:
+        if weights is None and arguments.arch in catalog.names():
+            weights = find_weights(arguments.arch)
+        if weights is None:
+            raise InputError(
+                f"the spec {arguments.arch} holds no weights: add --weights FILE ({listed(SELF_DESCRIBING)}, .pth or "
+                f".tfinit) of {spec.name!r}",
+                "--weights",
+            )
+        found, origin, sha1 = _read(weights, spec, read_keras), str(weights), git_blob_sha1(weights)
+    spec = described(spec, found)
+    recipe = _recipe(spec.recipe, arguments)
+    return Network(
+        spec=replace(spec, recipe=recipe),
+        tensors=found.tensors,
+        weights=origin,
+        weights_blob_sha1=sha1,
+        published=published,
+        changed=recipe != spec.recipe,
+    )
+
+
+def _resolve(arch: str) -> tuple[ArchSpec, Path | None]:
+    """(the spec, its own weight file when it has one); a known name comes before a file of that name."""
+    names, path = catalog.known_names(), Path(arch)
+    if arch in names:
+        return catalog.load(arch), None
+    if path.is_dir():
+        if not (path / "spec.json").is_file():
+            raise InputError("expected the run folder of a search: there is no spec.json in it", "--arch", arch)
+        weights = path / "weights.h5"
+        return read_spec(path / "spec.json"), weights if weights.is_file() else None
+    if not path.exists():
+        raise InputError(
+            f"expected {listed(map(repr, names))}, a spec file or the run folder of a search, got {arch!r}"
+            f"{nearest(arch, names)}",
+            "--arch",
+        )
+    if path.suffix.lower() in SELF_DESCRIBING:
+        spec = read_tensors(path).spec
+        if spec is None:
+            raise InputError("this weight file does not say of which network: give it with --weights", "--arch", arch)
+        return spec, path
+    return read_spec(path), None
+
+
+def _published(spec: ArchSpec) -> Release | Demo | None:
+    """The catalog's entry for a network: its name and everything but the recipe agree."""
+    if spec.name not in catalog.known_names():
+        return None
+    if replace(catalog.load(spec.name), recipe=spec.recipe) != spec:
+        return None
+    return catalog.RELEASES.get(spec.name) or catalog.DEMOS[spec.name]
+
+
+def _read(weights: Path, spec: ArchSpec, read_keras: KerasReader | None) -> WeightFile:
+    if not weights.name.endswith(KERAS_SUFFIX):
+        return read_tensors(weights, spec)
+    if read_keras is None:
+        raise InputError(f"{KERAS_SUFFIX} files are Keras's own: use eval_tf.py", "--weights", str(weights))
+    return WeightFile(spec=None, tensors=read_keras(weights, spec))
+
+
+def _recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """``recipe`` with what the flags change; a new image size alone keeps the crop's share of the image."""
+    changes: dict[str, Any] = {}
+    if arguments.image_size is not None:
+        changes |= {"resolution": arguments.image_size, "resize": _resize_for(arguments.image_size, recipe)}
+    if arguments.resize is not None:
+        changes["resize"] = arguments.resize
+    if arguments.interpolation is not None:
+        changes["interpolation"] = arguments.interpolation
+    changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
+    flags = {"resolution": "image_size"}
+    try:
+        return replace(recipe, **changes)
+    except InputError as error:
+        raise InputError(error.problem, f"--{flags.get(error.place, error.place)}") from None
+
+
+def _resize_for(resolution: int, recipe: Recipe) -> int:
+    if recipe.resize == imagenet_recipe(recipe.resolution).resize:
+        return imagenet_recipe(resolution).resize
+    return max(resolution, round(resolution * recipe.resize / recipe.resolution))
+
+
+# ----------------------------------------------------------------------------------------------------- the images
+
+
+def imagenet_classes() -> dict[str, str]:
+    """{wnid: name} of ImageNet's 1000 classes, in the order of their indices (that of the wnids)."""
+    source = "imagenet_classes.json"
+    text = resources.files("proxyless_arch").joinpath(source).read_bytes()
+    return parse_json(text, source)
+
+
+def is_imagenet(images: ImageDataset) -> bool:
+    """Whether the class folders are ImageNet's wnids, all of them."""
+    return images.class_names == tuple(imagenet_classes())
+
+
+def open_images(path: str, spec: ArchSpec) -> ImageDataset:
+    """The labelled images at ``path`` (a folder, a .zip or the word 'digits'), whose classes must be the network's.
+
+    Raises:
+        InputError: nothing there, another layout, or classes that are not those of ``spec``.
+    """
+    images = digits()[1] if path == DIGITS else open_folder(path, "eval")
+    check_classes(images.class_names, spec, path)
+    return images
+
+
+def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
+    """Whether the class folders, in sorted order, are the classes of a network.
+
+    Where the network's class names are known they must be equal. A network of 1000 classes that names none is taken
+    for one of ImageNet when it is in the catalog or the folders look like wnids.
+
+    Raises:
+        InputError: another number of classes, or the first class that differs.
+    """
+    if len(found) != spec.num_classes:
+        raise InputError(
+            f"found {len(found)} class folders, but the network {spec.name!r} has {spec.num_classes} classes",
+            "--path",
+            path,
+        )
+    expected = _expected_folders(found, spec)
+    differing = [index for index, name in enumerate(found) if expected and name != expected[index]]
+    if differing:
+        first = differing[0]
+        same = "the same names in another order" if sorted(found) == sorted(expected) else "other names"
+        raise InputError(
+            f"the class folders are not the classes of {spec.name!r} ({same}): number {first}, in sorted order, is "
+            f"{found[first]!r}, expected {expected[first]!r}",
+            "--path",
+            path,
+        )
+
+
+def _expected_folders(found: Sequence[str], spec: ArchSpec) -> tuple[str, ...]:
+    """Names the class folders must have; none where nothing is known about them."""
+    wnids = imagenet_classes()
+    if spec.class_names and spec.class_names != tuple(wnids.values()):
+        return spec.class_names
+    looks_like_wnids = any(name in wnids for name in found)
+    if spec.class_names or (spec.num_classes == len(wnids) and (looks_like_wnids or _published(spec))):
+        return tuple(wnids)
+    return ()
+
+
+def class_names(spec: ArchSpec) -> tuple[str, ...]:
+    """A name for each class: the spec's own, ImageNet's for a network of 1000 classes, else ``class 0`` and so on."""
+    if spec.class_names:
+        return spec.class_names
+    imagenet = tuple(imagenet_classes().values())
+    return imagenet if spec.num_classes == len(imagenet) else tuple(f"class {k}" for k in range(spec.num_classes))
+
+
+# -------------------------------------------------------------------------------------------------------- the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a network runs on. ``device`` is a description for the record."""
+
+    framework: str
+    framework_version: str
+    device: str
+    precision: str
+    batch_size: int
+    workers: int
+
+
+def n_workers(arguments: argparse.Namespace, images: ImageDataset, on_cpu: bool) -> int:
+    """Image reading processes: --workers, else one per core (a quarter of them where the network needs the others).
+
+    Never more than there are batches, and none for the digits, which are small and in memory.
+    """
+    if arguments.workers is not None:
+        return arguments.workers
+    if arguments.path == DIGITS:
+        return 0
+    cores = max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores()
+    return min(cores, math.ceil(n_images(arguments, images) / arguments.batch_size))
+
+
+def n_images(arguments: argparse.Namespace, images: ImageDataset) -> int:
+    """How many images are read: all, or --limit."""
+    return min(len(images), arguments.limit or len(images))
+
+
+class Progress(Iterable[AnyBatch]):
+    """Batches with a progress bar (images, rate, time left), timed.
+
+    Args:
+        batches: of (images, labels).
+        n_images: how many images are expected.
+
+    ``seconds`` is the wall time of the whole pass so far, ``waited_s`` the part of it spent waiting for images.
+    """
+
+    def __init__(self, batches: Iterable[AnyBatch], n_images: int) -> None:
+        self.seconds = self.waited_s = 0.0
+        self._batches, self._n_images = batches, n_images
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        from tqdm import tqdm
+
+        start = asked = time.perf_counter()
+        with tqdm(total=self._n_images, unit="img", disable=None, dynamic_ncols=True) as bar:
+            for batch in self._batches:
+                self.waited_s += time.perf_counter() - asked
+                yield batch
+                asked = time.perf_counter()
+                self.seconds = asked - start
+                bar.update(len(batch[1]))
+
+
+class UnreadablePlaces(Protocol):
+    places: list[str]
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """One line with all of a recipe."""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (recipe.mean, recipe.std))
+    return (
+        f"short side {recipe.resize} ({recipe.interpolation}), centre {recipe.resolution} x {recipe.resolution}, "
+        f"mean {mean}, std {std}"
+    )
+
+
+def _say(label: str, text: str) -> None:
+    print(f"  {label:<10} {text}", flush=True)
+
+
+def announce(network: Network, setup: Setup, images: ImageDataset | None, path: str | None) -> None:
+    """Say what is about to run."""
+    spec = network.spec
+    print(f"{spec.name}, {spec.num_classes} classes")
+    _say("weights", network.weights)
+    _say("recipe", describe_recipe(spec.recipe) + (" (changed by flags)" if network.changed else ""))
+    if images is not None:
+        _say("images", f"{path}: {len(images)} of {len(images.class_names)} classes")
+    reading = f", batches of {setup.batch_size}, {setup.workers} reading processes" if images is not None else ""
+    _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
+
+
+def _header(network: Network, setup: Setup, argv: Sequence[str]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": shlex.join(["python", *argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "arch": network.spec.name,
+        "num_classes": network.spec.num_classes,
+        "weights": network.weights,
+        "weights_blob_sha1": network.weights_blob_sha1,
+        "recipe": asdict(network.spec.recipe),
+        **asdict(setup),
+    }
+
+
+def report(
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    network: Network,
+    setup: Setup,
+    images: ImageDataset,
+    result: EvalResult,
+    progress: Progress,
+    unreadable: UnreadablePlaces,
+) -> dict[str, Any]:
+    """Print the scores and return the record, which --save_json writes.
+
+    Raises:
+        InputError: not one image could be read.
+    """
+    if not result.n_images:
+        raise InputError(f"none of the {len(unreadable.places)} images can be read", "--path", arguments.path)
+    finite = math.isfinite(result.loss)
+    seconds = max(progress.seconds, 1e-9)
+    record = _header(network, setup, argv) | {
+        "data": arguments.path,
+        "limit": arguments.limit,
+        "n_images": result.n_images,
+        "top1_hits": result.top1_hits,
+        "top5_hits": result.top5_hits,
+        "top1_percent": round(result.top1_percent, 6),
+        "top5_percent": round(result.top5_percent, 6),
+        "loss": result.loss if finite else None,
+        "images_per_second": round(result.n_images / seconds, 2),
+        "seconds": round(progress.seconds, 3),
+        "waited_for_images_percent": round(100 * progress.waited_s / seconds, 1),
+        "unreadable": list(unreadable.places),
+        "published": _published_record(network, images),
+    }
+    _say("top-1", f"{result.top1_percent:.2f} % ({result.top1_hits} of {result.n_images})")
+    _say("top-5", f"{result.top5_percent:.2f} % ({result.top5_hits} of {result.n_images})")
+    _say("loss", f"{result.loss:.4f}" if finite else "not finite: the logits overflow")
+    _say(
+        "speed",
+        f"{record['images_per_second']:.1f} images/s, reading included; "
+        f"{record['waited_for_images_percent']:.0f} % of the time it waited for images",
+    )
+    if unreadable.places:
+        _say("left out", f"{len(unreadable.places)} unreadable images")
+    if record["published"]:
+        _say("published", _published_line(network, record["published"], result.n_images))
+    _save(arguments, record)
+    return record
+
+
+def _published_record(network: Network, images: ImageDataset) -> dict[str, Any] | None:
+    """Published ImageNet accuracies of the network, when that is what was measured."""
+    published = network.published
+    if published is None or not is_imagenet(images):
+        return None
+    top5 = published.top5_percent if isinstance(published, Release) else None
+    return {"top1_percent": published.top1_percent, "top5_percent": top5, "source": published.source}
+
+
+def _published_line(network: Network, published: Mapping[str, Any], n_images: int) -> str:
+    top5 = "" if published["top5_percent"] is None else f" / {published['top5_percent']}"
+    caveats = []
+    if n_images != IMAGENET_VALIDATION_IMAGES:
+        caveats.append(f"these {n_images} images are not the validation set of {IMAGENET_VALIDATION_IMAGES}")
+    if network.changed:
+        caveats.append("the recipe is another")
+    note = f"; not comparable: {' and '.join(caveats)}" if caveats else ""
+    return f"{published['top1_percent']}{top5} % on the ImageNet validation set ({published['source']}){note}"
+
+
+def _save(arguments: argparse.Namespace, record: Mapping[str, Any]) -> None:
+    if arguments.save_json is not None:
+        write_json(arguments.save_json, record)
+        _say("record", str(arguments.save_json))
+
+
+# ------------------------------------------------------------------------------------------------------- the demo
+
+
+def photos(recipe: Recipe) -> np.ndarray:
+    """scikit-learn's two photos as the network's input: float32 (2, H, W, 3).
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    from PIL import Image
+
+    try:
+        from sklearn.datasets import load_sample_image
+    except ImportError:
+        raise InputError(
+            "give images to evaluate on; the two photos to show predictions on come with scikit-learn, which is not "
+            "installed",
+            "--path",
+        ) from None
+    return np.stack([eval_transform(Image.fromarray(load_sample_image(name)), recipe) for name in PHOTOS])
+
+
+def demonstrate(
+    arguments: argparse.Namespace, argv: Sequence[str], network: Network, setup: Setup, logits: np.ndarray
+) -> dict[str, Any]:
+    """Print the most likely classes of the two photos from their (2, classes) logits; the record likewise."""
+    names = class_names(network.spec)
+    predictions = []
+    print(f"no --path and no ${IMAGENET_DIR}: what it sees in the two photos of scikit-learn")
+    for photo, row in zip(PHOTOS, logits.astype(np.float64), strict=True):
+        exponentials = np.exp(row - row.max())
+        percent = 100 * exponentials / exponentials.sum()
+        best = np.argsort(-row, kind="stable")[:TOP].tolist()
+        print(f"  {photo}")
+        for label in best:
+            print(f"    {percent[label]:5.1f} %  {names[label]}")
+        top = [{"class": label, "name": names[label], "percent": round(percent[label], 3)} for label in best]
+        predictions.append({"image": photo, "top": top})
+    record = _header(network, setup, argv) | {"predictions": predictions}
+    _save(arguments, record)
+    return record
