@@ -1,0 +1,200 @@
+"""The doors of the house, from the import statements: who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "search", "tests")
+FRAMEWORKS = ("torch", "tensorflow", "keras")
+
+# What a room may import when it is itself imported. The standard library is free to all.
+ROOMS = {
+    "proxyless_arch": {"proxyless_arch", "numpy"},
+    "proxyless_nas": {"proxyless_nas", "proxyless_arch", "numpy", "torch"},
+    "proxyless_nas_tensorflow": {"proxyless_nas_tensorflow", "proxyless_arch", "numpy", "h5py", "tensorflow", "keras"},
+    "search": {"search", "proxyless_arch", "proxyless_nas", "numpy", "torch", "tqdm"},
+}
+# What only these files may import, and only inside a function: it is loaded where it is used.
+LAZY = {
+    "h5py": {"proxyless_arch/weights.py"},
+    "safetensors": {"proxyless_arch/weights.py"},
+    "matplotlib": {"proxyless_arch/pictures.py"},
+    "PIL": {"proxyless_arch/images.py", "proxyless_arch/datasets.py", "proxyless_arch/evaluation.py"},
+    "sklearn": {"proxyless_arch/datasets.py", "proxyless_arch/evaluation.py"},
+    "tqdm": {"proxyless_arch/evaluation.py", "proxyless_arch/fetch.py"},
+    "yaml": {"search/latency.py"},
+    "tensorboardX": {"search/report.py"},
+}
+# The files of search that stay free of the framework: the cost of a network is known without running one.
+FRAMEWORK_FREE = {
+    "search/config.py": {"proxyless_arch"},
+    "search/cost_table.py": {"proxyless_arch", "search/latency", "numpy"},
+    "search/latency.py": {"proxyless_arch", "numpy", "yaml"},
+    "search/projection.py": {"proxyless_arch", "search/cost_table", "numpy"},
+    "search/report.py": {"proxyless_arch", "tensorboardX"},
+}
+# The commands at the root: a script of one framework never meets the other.
+SCRIPTS = {
+    "eval.py": {"proxyless_arch", "proxyless_nas", "torch"},
+    "eval_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
+}
+
+
+def files_of(room):
+    return sorted(path for path in (ROOT / room).rglob("*.py"))
+
+
+def place(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """(top-level package, dotted name, inside a function, only for type checkers) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+
+    def visit(node, lazy, typing_only):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name.split(".")[0], alias.name, lazy, typing_only) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{place(path)}: a relative import"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            found.extend((module.split(".")[0], name, lazy, typing_only) for name in names)
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        guarded = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        body = set(map(id, node.body)) if guarded else set()
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside, typing_only or id(child) in body)
+
+    visit(tree, False, False)
+    return found
+
+
+def is_standard(package):
+    return package in sys.stdlib_module_names
+
+
+def breaches(path, room):
+    allowed = ROOMS[room]
+    for package, name, lazy, typing_only in imports(path):
+        if is_standard(package) or package in allowed:
+            continue
+        if place(path) in LAZY.get(package, ()) and (lazy or typing_only):
+            continue
+        yield f"{place(path)} imports {name}{' inside a function' if lazy else ''}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_who_may_import_whom(room):
+    files = files_of(room)
+    assert files
+    assert [breach for path in files for breach in breaches(path, room)] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_the_commands_import(script):
+    packages = {package for package, *_ in imports(ROOT / script) if not is_standard(package)}
+    assert packages <= SCRIPTS[script] | {"numpy", "tqdm"}
+
+
+@pytest.mark.parametrize("file", FRAMEWORK_FREE)
+def test_framework_free_files_of_search(file):
+    for package, name, _, typing_only in imports(ROOT / file):
+        if is_standard(package) or package in FRAMEWORK_FREE[file]:
+            continue
+        as_file = "/".join(name.split(".")[:2])
+        assert as_file in FRAMEWORK_FREE[file], f"{file} imports {name}"
+        assert not typing_only or package == "search"
+
+
+def test_the_table_of_lazy_imports_is_true():
+    """An entry that nothing uses is one that no longer describes the house."""
+    for package, files in LAZY.items():
+        for file in files:
+            assert package in {found for found, _, lazy, _ in imports(ROOT / file) if lazy}, (package, file)
+
+
+def test_only_the_parity_tests_see_both_zoos():
+    for path in files_of("tests"):
+        packages = {package for package, *_ in imports(path)}
+        if {"proxyless_nas", "proxyless_nas_tensorflow"} <= packages:
+            assert place(path).startswith("tests/parity/"), place(path)
+
+
+def test_no_import_cycle_between_the_rooms():
+    """Seen from the rooms: what is imported never imports back."""
+    order = ["proxyless_arch", "proxyless_nas", "search"]
+    for index, room in enumerate(order):
+        later = set(order[index + 1 :]) | {"proxyless_nas_tensorflow", "tests"}
+        for path in files_of(room):
+            assert not later & {package for package, *_ in imports(path)}, place(path)
+
+
+def test_the_reader_of_imports_sees_them(tmp_path, monkeypatch):
+    """The checks above can fail."""
+    path = tmp_path / "proxyless_arch" / "bad.py"
+    path.parent.mkdir()
+    path.write_text(
+        "import os, torch.nn\nfrom keras import layers\nimport numpy as np\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import h5py\ndef f():\n    from search.gates import sample\n    import yaml\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert list(breaches(path, "proxyless_arch")) == [
+        "proxyless_arch/bad.py imports torch.nn",
+        "proxyless_arch/bad.py imports keras.layers",
+        "proxyless_arch/bad.py imports h5py",
+        "proxyless_arch/bad.py imports search.gates.sample inside a function",
+        "proxyless_arch/bad.py imports yaml inside a function",
+    ]
+
+
+IMPORT_ALL = """
+import importlib, pathlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked")
+BLOCKED = set(sys.argv[2].split(","))
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[3].split(","):
+    importlib.import_module(name)
+print(len(sys.modules))
+"""
+
+
+def import_without(modules, blocked):
+    words = [sys.executable, "-c", IMPORT_ALL, str(ROOT), ",".join(blocked), ",".join(modules)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+
+def modules_of(room):
+    names = (place(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in files_of(room))
+    return list(names)
+
+
+def test_proxyless_arch_needs_numpy_alone():
+    done = import_without(modules_of("proxyless_arch"), [*FRAMEWORKS, *LAZY])
+    assert done.returncode == 0, done.stderr
+
+
+def test_pricing_needs_no_framework():
+    modules = [file.removesuffix(".py").replace("/", ".") for file in FRAMEWORK_FREE]
+    done = import_without(modules, [*FRAMEWORKS, *LAZY])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_torch_side_never_meets_keras():
+    done = import_without([*modules_of("proxyless_nas"), *modules_of("search")], ["tensorflow", "keras"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocking_blocks():
+    done = import_without(["proxyless_nas"], ["torch"])
+    assert done.returncode != 0
+    assert "torch is blocked" in done.stderr
