@@ -52,7 +52,8 @@ def recalibrate_bn(net: nn.Module, batches: Batches, device: torch.device | str 
     """Replace every BN's running statistics by the average over ``batches``; returns the number of images used.
 
     A path inherited from a supernet has statistics mixed over all paths; its weights are right only after this.
-    The network is left in eval mode.
+    Every batch weighs the same, so one less than half as large as the first (what is left over at the end) is passed
+    over; a single image of 1 x 1 pixels would not even have a variance. The network is left in eval mode.
     """
     layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
@@ -60,11 +61,13 @@ def recalibrate_bn(net: nn.Module, batches: Batches, device: torch.device | str 
         layer.reset_running_stats()
         layer.momentum = None  # torch: None means the cumulative average
     net.train()
-    count = 0
+    count = full = 0
     try:
         for images, _ in batches:
-            net(images.to(device, non_blocking=True))
-            count += len(images)
+            full = full or len(images)
+            if 2 * len(images) >= full:
+                net(images.to(device, non_blocking=True))
+                count += len(images)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
