@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -33,13 +34,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_code(run: Callable[[], None]) -> int:
-    """Run a script's body: 0, or 2 after printing an InputError to standard error, or 130 after Ctrl-C."""
-    try:
-        run()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+    """Run a script's body: 0, or 2 after printing an InputError to standard error, or 130 after Ctrl-C.
+
+    Meanwhile a warning is one line on standard error, without the place in the source that gave it.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            run()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return BAD_INPUT
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return INTERRUPTED
     return 0
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

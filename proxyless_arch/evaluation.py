@@ -25,7 +25,7 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.fetch import find_weights
 from proxyless_arch.files import parse_json, write_json
 from proxyless_arch.images import eval_transform
-from proxyless_arch.machine import usable_cores
+from proxyless_arch.machine import PRECISIONS, cpu_name, usable_cores
 from proxyless_arch.pretrained import described
 from proxyless_arch.scores import EvalResult
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
@@ -33,7 +33,6 @@ from proxyless_arch.strict import listed, nearest
 from proxyless_arch.weights import NamedTensors, WeightFile, git_blob_sha1, read_tensors
 
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
-PRECISIONS = ("fp32", "bf16")
 IMAGENET_DIR = "IMAGENET_DIR"
 IMAGENET_VALIDATION_IMAGES = 50_000
 DIGITS = "digits"
@@ -409,8 +408,8 @@ def announce(network: Network, setup: Setup, images: ImageDataset | None, path: 
     _say("weights", network.weights)
     _say("recipe", describe_recipe(spec.recipe) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
-        _say("images", f"{path}: {len(images)} of {len(images.class_names)} classes")
-    reading = f", batches of {setup.batch_size}, {setup.workers} reading processes" if images is not None else ""
+        _say("images", f"{path}: {len(images)} images, {len(images.class_names)} classes")
+    reading = f", batches of {setup.batch_size}, reading processes: {setup.workers}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
 
 
@@ -426,6 +425,7 @@ def _header(network: Network, setup: Setup, argv: Sequence[str]) -> dict[str, An
         "weights_blob_sha1": network.weights_blob_sha1,
         "recipe": asdict(network.spec.recipe),
         **asdict(setup),
+        "cpu": cpu_name(),
     }
 
 
@@ -501,7 +501,11 @@ def _published_line(network: Network, published: Mapping[str, Any], n_images: in
 
 def _save(arguments: argparse.Namespace, record: Mapping[str, Any]) -> None:
     if arguments.save_json is not None:
-        write_json(arguments.save_json, record)
+        try:
+            write_json(arguments.save_json, record)
+        except OSError as error:
+            place = str(arguments.save_json)
+            raise InputError(f"cannot be written: {error.strerror}", "--save_json", place) from None
         _say("record", str(arguments.save_json))
 
 

@@ -7,6 +7,9 @@ import os
 import platform
 from pathlib import Path
 
+PRECISIONS = ("fp32", "bf16")
+"""The number formats in which a network may compute."""
+
 # mallopt's parameters, from glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 

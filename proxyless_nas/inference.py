@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.evaluation import PRECISIONS
+from proxyless_arch.machine import PRECISIONS
 from proxyless_arch.strict import listed
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import ProxylessNet

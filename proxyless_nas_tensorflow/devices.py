@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import tensorflow as tf
 
 from proxyless_arch.errors import InputError
+from proxyless_arch.machine import usable_cores
 from proxyless_nas_tensorflow._quiet import captured_stderr
 
 
@@ -43,5 +42,5 @@ def device_name(device: str) -> str:
     if kind == "GPU":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[int(number)])
         return details.get("device_name", device)
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
     return f"cpu, {threads} threads"

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.evaluation import PRECISIONS
+from proxyless_arch.machine import PRECISIONS
 from proxyless_arch.strict import listed
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 from proxyless_nas_tensorflow.steps import compiled

@@ -1,0 +1,265 @@
+"""How much faster eval.py and eval_tf.py run a network on a CPU than the plain frameworks do.
+
+    python benchmarks/eval_speed.py
+    python benchmarks/eval_speed.py --arch proxyless_cpu --batch_size 8 --threads 2 --save_json speed.json
+
+Forward passes only; no image is read. The variants take turns, one batch each, so that whatever else the machine does
+falls on all of them; a ratio is taken within a round, and the table gives its median and range. Weights are random:
+they do not change the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+from proxyless_arch import catalog  # noqa: E402
+from proxyless_arch.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.machine import cpu_name, tune_allocator  # noqa: E402
+from proxyless_arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.tensors import expected_tensors  # noqa: E402
+from proxyless_arch.weights import NamedTensors  # noqa: E402
+
+Forward = Callable[[np.ndarray], np.ndarray]
+"""(N, H, W, 3) float32 images -> (N, classes) logits."""
+
+# One process each, because the allocator's settings belong to the process: (framework, allocator tuned) -> variants.
+PROCESSES: Mapping[tuple[str, bool], tuple[str, ...]] = {
+    ("torch", False): ("torch plain",),
+    ("torch", True): ("torch plain tuned", "eval.py", "eval.py bf16"),
+    ("tensorflow", False): ("tf.function",),
+    ("tensorflow", True): ("eval_tf.py", "eval_tf.py bf16"),
+}
+RATIOS = (
+    ("eval.py", "torch plain", 3.0),
+    ("eval.py", "torch plain tuned", 1.4),
+    ("eval.py bf16", "torch plain", None),
+    ("eval_tf.py", "tf.function", 0.9),
+    ("eval_tf.py bf16", "eval_tf.py", None),
+)
+"""(variant, compared with, the factor it should at least have)."""
+
+
+def random_tensors(spec: ArchSpec) -> NamedTensors:
+    """Weights that keep the activations' size, with batch normalization that is not the identity."""
+    generator = np.random.default_rng(0)
+    tensors: NamedTensors = {}
+    for name, shape in expected_tensors(spec).items():
+        if len(shape) > 1:
+            tensors[name] = generator.normal(scale=np.prod(shape[1:]) ** -0.5, size=shape).astype(np.float32)
+        elif name.endswith(("bn.weight", "running_var")):
+            tensors[name] = generator.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            tensors[name] = generator.normal(scale=0.1, size=shape).astype(np.float32)
+    return tensors
+
+
+# ------------------------------------------------------------------------------------------------ in a child process
+
+
+def torch_variants(spec: ArchSpec) -> dict[str, Forward]:
+    import torch
+
+    from proxyless_nas.inference import prepared
+    from proxyless_nas.network import build
+    from proxyless_nas.weights import load_named
+
+    net = build(spec).eval()
+    load_named(net, spec, random_tensors(spec))
+    fast, half = prepared(net, "cpu"), prepared(net, "cpu", "bf16")
+    net = net.to(memory_format=torch.contiguous_format)
+
+    def nchw(images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def plain(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(nchw(images).contiguous()).numpy()
+
+    return {
+        "torch plain": plain,
+        "torch plain tuned": plain,
+        "eval.py": lambda images: fast(nchw(images)).numpy(),
+        "eval.py bf16": lambda images: half(nchw(images)).numpy(),
+    }
+
+
+def tensorflow_variants(spec: ArchSpec) -> dict[str, Forward]:
+    import proxyless_nas_tensorflow  # noqa: F401  (imports TensorFlow silently)
+
+    # isort: split
+    import tensorflow as tf
+
+    from proxyless_nas_tensorflow.inference import prepared
+    from proxyless_nas_tensorflow.network import build
+    from proxyless_nas_tensorflow.weights import load_named
+
+    net = build(spec, spec.resolution)
+    load_named(net, spec, random_tensors(spec))
+    bare = tf.function(lambda images: net(images, training=False), autograph=False)
+    fast, half = prepared(net, "CPU:0"), prepared(net, "CPU:0", "bf16")
+    return {
+        "tf.function": lambda images: np.asarray(bare(images)),
+        "eval_tf.py": lambda images: np.asarray(fast(images)),
+        "eval_tf.py bf16": lambda images: np.asarray(half(images)),
+    }
+
+
+def serve(framework: str, tuned: bool, arch: str, batch_size: int) -> None:
+    """For every variant's name on standard input: run one batch and print its milliseconds."""
+    if tuned:
+        tune_allocator()
+    spec = catalog.load(arch)
+    every = {"torch": torch_variants, "tensorflow": tensorflow_variants}[framework](spec)
+    images = np.random.default_rng(1).normal(size=(batch_size, spec.resolution, spec.resolution, 3)).astype(np.float32)
+    reference = next(iter(every.values()))(images)
+    differences = {name: float(np.abs(every[name](images) - reference).max()) for name in PROCESSES[framework, tuned]}
+    print(json.dumps({"largest_difference": differences, "logit_std": float(reference.std())}), flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        every[line.strip()](images)
+        print(1000 * (time.perf_counter() - start), flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------- in the parent
+
+
+@contextlib.contextmanager
+def child(arguments: argparse.Namespace, framework: str, tuned: bool) -> Iterator[subprocess.Popen[str]]:
+    serving = ["--serve", framework, str(int(tuned))]
+    sizes = ["--arch", arguments.arch, "--batch_size", str(arguments.batch_size)]
+    threads = {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).resolve()), *serving, *sizes],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **threads},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(process: subprocess.Popen[str], question: str | None = None) -> str:
+    assert process.stdin is not None and process.stdout is not None
+    if question is not None:
+        print(question, file=process.stdin, flush=True)
+    answer = process.stdout.readline()
+    if not answer:
+        raise RuntimeError("a measuring process ended early; its error is above")
+    return answer
+
+
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
+    """({variant: ms of each round}, {variant: largest logit difference}, {framework: logit std})."""
+    times: dict[str, list[float]] = {name: [] for names in PROCESSES.values() for name in names}
+    differences: dict[str, float] = {}
+    deviations: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        children = {key: stack.enter_context(child(arguments, *key)) for key in PROCESSES}
+        for key, process in children.items():
+            ready = json.loads(ask(process))
+            differences |= ready["largest_difference"]
+            deviations[key[0]] = ready["logit_std"]
+        for lap in range(-arguments.warmup, arguments.rounds):
+            for key, names in PROCESSES.items():
+                for name in names:
+                    milliseconds = float(ask(children[key], name))
+                    if lap >= 0:
+                        times[name].append(milliseconds)
+    return times, differences, deviations
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 3), "low": round(min(values), 3), "high": round(max(values), 3)}
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = Parser(prog="eval_speed.py", description=__doc__)
+    parser.add_argument("-a", "--arch", default="proxyless_mobile", choices=catalog.known_names())
+    parser.add_argument("-b", "--batch_size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1, help="of every variant [1]")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--warmup", type=int, default=2, help="rounds that are not counted [2]")
+    parser.add_argument("--save_json", type=Path, metavar="FILE")
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_strictly(argv)
+    if arguments.serve:
+        framework, tuned = arguments.serve
+        serve(framework, tuned == "1", arguments.arch, arguments.batch_size)
+        return
+    times, differences, deviations = measure(arguments)
+    per_image = {
+        name: spread([value / arguments.batch_size for value in values]) | {"largest_difference": differences[name]}
+        for name, values in times.items()
+    }
+    ratios = [
+        {"variant": name, "over": base, "at_least": least}
+        | spread([slow / fast for fast, slow in zip(times[name], times[base], strict=True)])
+        for name, base, least in RATIOS
+    ]
+    record = {
+        "arch": arguments.arch,
+        "batch_size": arguments.batch_size,
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "cpu": cpu_name(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "logit_std": deviations,
+        "ms_per_image": per_image,
+        "speedup": ratios,
+    }
+    print(f"{arguments.arch} at batch {arguments.batch_size}, {arguments.threads} thread(s), {arguments.rounds} rounds")
+    print(f"{record['cpu']}, load {record['load_average']}, {record['versions']}")
+    for name, row in per_image.items():
+        print(
+            f"  {name:<18} {row['median']:7.2f} ms per image ({row['low']:.2f} to {row['high']:.2f}), "
+            f"logits within {row['largest_difference']:.1e}"
+        )
+    for row in ratios:
+        promise = f", at least {row['at_least']} expected" if row["at_least"] else ""
+        print(
+            f"  {row['variant']:<15} over {row['over']:<18} {row['median']:5.2f} x "
+            f"({row['low']:.2f} to {row['high']:.2f}){promise}"
+        )
+    if arguments.save_json:
+        write_json(arguments.save_json, record)
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("torch", "tensorflow-cpu", "tensorflow", "keras", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,270 @@
+"""eval.py and eval_tf.py: one behaviour, one record, and a plain answer to bad input."""
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+# In one process torch goes first: the reverse can crash.
+with contextlib.suppress(ModuleNotFoundError):
+    import torch
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from proxyless_arch.codec import to_released, write_spec
+from proxyless_arch.spec import Recipe, with_classes
+from proxyless_arch.weights import save_h5
+from tests.arch.nets import random_tensors, three_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = ("ant", "bee", "cat", "dog", "elk")
+SPEC = replace(three_blocks(), class_names=CLASSES)
+SCRIPTS = ("eval", "eval_tf")
+EQUAL_PARTS = ("top1_hits", "top5_hits", "top1_percent", "top5_percent", "n_images", "unreadable", "recipe", "weights")
+
+
+def tame_tensors(spec):
+    """Random weights whose activations stay finite: variances must be positive."""
+    return {
+        name: np.abs(tensor) + 0.5 if name.endswith("running_var") else tensor
+        for name, tensor in random_tensors(spec).items()
+    }
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = tmp_path / "run"
+    write_spec(folder / "spec.json", SPEC)
+    save_h5(folder / "weights.h5", SPEC, tame_tensors(SPEC), {})
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """val/<class>/<k>.jpg: 5 classes of 6 images of noise."""
+    generator = np.random.default_rng(0)
+    for name in CLASSES:
+        (tmp_path / "data" / "val" / name).mkdir(parents=True)
+        for k in range(6):
+            pixels = generator.integers(0, 256, (20, 26, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / "val" / name / f"{k}.jpg")
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """No ImageNet of the machine's, and the number of threads restored."""
+    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def main(script, *argv):
+    return importlib.import_module(script).main([str(word) for word in argv])
+
+
+def record_of(script, tmp_path, *argv):
+    path = tmp_path / f"{script}.json"
+    assert main(script, *argv, "--save_json", path) == 0
+    return json.loads(path.read_text())
+
+
+# ----------------------------------------------------------------------------------------------------- good input
+
+
+def test_both_scripts_give_one_record(run_folder, photos, tmp_path, capsys):
+    ours, theirs = (record_of(s, tmp_path, "-a", run_folder, "-p", photos, "-b", 7, "-j", 1) for s in SCRIPTS)
+    assert ours.keys() == theirs.keys()
+    assert {key: ours[key] for key in EQUAL_PARTS} == {key: theirs[key] for key in EQUAL_PARTS}
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert ours["n_images"] == 30 and 0 < ours["top5_hits"] <= 30 and ours["top5_percent"] == 100
+    assert (ours["framework"], theirs["framework"]) == ("torch", "tensorflow")
+    printed = capsys.readouterr().out
+    assert printed.count(f"top-1      {ours['top1_percent']:.2f} % ({ours['top1_hits']} of 30)") == 2
+    assert printed.count("short side 13 (bicubic), centre 11 x 11, mean 0.5 0.5 0.5, std 0.5 0.25 1") == 2
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_root_val_folder_limit_and_batches_change_no_hit(script, run_folder, photos, tmp_path):
+    whole = record_of(script, tmp_path, "-a", run_folder, "-p", photos, "-b", 32, "-j", 0)
+    val = record_of(script, tmp_path, "-a", run_folder, "-p", photos / "val", "-b", 4, "-j", 2)
+    assert (whole["top1_hits"], whole["n_images"]) == (val["top1_hits"], val["n_images"])
+    assert record_of(script, tmp_path, "-a", run_folder, "-p", photos, "--limit", 11)["n_images"] == 11
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_net_for_digits_is_scored_at_once(script, tmp_path):
+    spec = replace(with_classes(SPEC, 10, tuple("0123456789")), recipe=Recipe(resolution=16, resize=16, mean=(0, 0, 0)))
+    write_spec(tmp_path / "run" / "spec.json", spec)
+    save_h5(tmp_path / "run" / "weights.h5", spec, tame_tensors(spec), {})
+    record = record_of(script, tmp_path, "--arch", tmp_path / "run", "--path", "digits")
+    assert record["n_images"] == 360 and record["recipe"]["resolution"] == 16
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_images_it_shows_predictions(script, run_folder, tmp_path, capsys):
+    record = record_of(script, tmp_path, "--arch", run_folder)
+    assert [photo["image"] for photo in record["predictions"]] == ["china.jpg", "flower.jpg"]
+    assert {top["name"] for top in record["predictions"][0]["top"]} == set(CLASSES)
+    assert "what it sees" in capsys.readouterr().out
+
+
+def test_a_released_config_and_a_state_dict(photos, tmp_path):
+    spec = replace(SPEC, recipe=Recipe(), class_names=(), padding="symmetric")
+    (tmp_path / "net.config").write_text(json.dumps(to_released(spec)))
+    tensors = {name: torch.from_numpy(array) for name, array in tame_tensors(spec).items()}
+    torch.save({"state_dict": tensors}, tmp_path / "net.pth")
+    argv = ("-a", tmp_path / "net.config", "--weights", tmp_path / "net.pth", "-p", photos, "--image_size", 32)
+    ours, theirs = (record_of(script, tmp_path, *argv) for script in SCRIPTS)
+    assert ours["recipe"] == theirs["recipe"] and ours["recipe"]["resize"] == 36
+    assert {key: ours[key] for key in EQUAL_PARTS} == {key: theirs[key] for key in EQUAL_PARTS}
+
+
+def test_keras_weights_are_for_eval_tf(run_folder, photos, tmp_path, capsys):
+    from proxyless_nas_tensorflow.network import build
+    from proxyless_nas_tensorflow.weights import load_named, save_keras_weights
+
+    model = build(SPEC)
+    load_named(model, SPEC, tame_tensors(SPEC))
+    save_keras_weights(tmp_path / "net.weights.h5", model)
+    argv = ("-a", run_folder / "spec.json", "--weights", tmp_path / "net.weights.h5", "-p", photos)
+    own = record_of("eval_tf", tmp_path, "-a", run_folder, "-p", photos)
+    assert record_of("eval_tf", tmp_path, *argv)["top1_hits"] == own["top1_hits"]
+    assert main("eval", *argv) == 2
+    assert "use eval_tf.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bf16(script, run_folder, photos, tmp_path):
+    argv = ("-a", run_folder, "-p", photos)
+    exact, half = record_of(script, tmp_path, *argv), record_of(script, tmp_path, *argv, "--precision", "bf16")
+    assert half["precision"] == "bf16" and half["n_images"] == 30
+    assert half["loss"] != exact["loss"] and half["loss"] == pytest.approx(exact["loss"], rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------------------ bad input
+
+
+def fails(capsys, script, *argv):
+    """The one line that a bad input gets on standard error."""
+    capsys.readouterr()
+    assert main(script, *argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ") and not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bad_input(script, run_folder, photos, tmp_path, capsys):
+    three, empty = tmp_path / "three", tmp_path / "empty"
+    for name in CLASSES[:3]:
+        (three / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(three / name / "0.png")
+    for name in CLASSES:
+        (empty / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(empty / name / "0.png")
+    (empty / "cat" / "0.png").unlink()
+    thousand = with_classes(SPEC, 1000)
+    save_h5(tmp_path / "thousand.h5", thousand, tame_tensors(thousand), {})
+    other = with_classes(SPEC, 4)
+    save_h5(tmp_path / "other.h5", other, tame_tensors(other), {})
+    run = ("--arch", run_folder)
+    for argv, message in (
+        ((*run, "--path", tmp_path / "nowhere"), "no such folder or .zip"),
+        ((*run, "--path", empty), "cat: no images in this class folder"),
+        ((*run, "--path", three), "found 3 class folders, but the network 'three' has 5 classes"),
+        (
+            ("--arch", tmp_path / "thousand.h5", "--path", three),
+            "found 3 class folders, but the network 'three' has 1000",
+        ),
+        ((*run, "--weights", tmp_path / "other.h5"), "num_classes: expected 5, got 4"),
+        ((*run, "--path", photos, "--batch_size", "0"), "expected an integer, 1 or more, got '0'"),
+        (("--arch", "proxyles_gpu"), "did you mean 'proxyless_gpu'?"),
+        ((*run, "--path", photos, "--device", "tpu"), "--device: expected auto, cpu"),
+        ((*run, "--pth", photos), "--pth: unknown argument; did you mean '--path'?"),
+    ):
+        assert message in fails(capsys, script, *argv), argv
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_unreadable_images(script, n_workers, run_folder, photos, tmp_path, capsys):
+    (photos / "val" / "ant" / "0.jpg").write_text("not a picture")
+    cut = photos / "val" / "elk" / "5.jpg"
+    cut.write_bytes(cut.read_bytes()[:300])
+    argv = ("-a", run_folder, "-p", photos, "-b", 4, "-j", n_workers)
+    record = record_of(script, tmp_path, *argv)
+    assert record["n_images"] == 28
+    assert [place.rsplit("/", 1)[0][-3:] for place in record["unreadable"]] == ["ant", "elk"]
+    printed = capsys.readouterr()
+    assert printed.err.count("warning: image left out: ") == 2 and "2 unreadable images" in printed.out
+    assert "ant/0.jpg" in fails(capsys, script, *argv, "--strict_data")
+
+
+class Payload:
+    """What an attacker would put into a weight file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("extension", [".pth", ".tfinit"])
+def test_a_pickle_that_runs_code_is_refused(script, extension, run_folder, tmp_path, capsys):
+    marker, path = tmp_path / "ran", tmp_path / f"evil{extension}"
+    content = {"state_dict": Payload(marker)}
+    if extension == ".pth":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    message = fails(capsys, script, "--arch", run_folder, "--weights", path)
+    assert not marker.exists() and "mkdir" in message, message
+
+
+# --------------------------------------------------------------------------------------------------- as a process
+
+
+def start(script, *argv, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"{script}.py"), *map(str, argv)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(("script", "other"), [("eval", "tensorflow"), ("eval_tf", "torch")])
+def test_a_script_never_imports_the_other_framework(script, other, run_folder, photos):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import {script} as script\n"
+        f"code = script.main(['-a', {str(run_folder)!r}, '-p', {str(photos)!r}, '-j', '1'])\n"
+        f"assert code == 0 and {other!r} not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.shared_data
+def test_the_small_released_net_scores_what_it_should(shared_data, tmp_path):
+    """Top-1 63.4 and top-5 84.1 on the whole sample, image for image the same in both frameworks."""
+    net = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
+    records = []
+    for script in SCRIPTS:
+        path = tmp_path / f"{script}.json"
+        argv = ("--arch", f"{net}.json", "--weights", f"{net}.pth", "--path", shared_data / "imagenet_sample.zip")
+        half = (".5", ".5", ".5")
+        done = start(script, *argv, "--mean", *half, "--std", *half, "--save_json", path, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "top-1      63.40 % (634 of 1000)" in done.stdout and "top-5      84.10 % (841 of 1000)" in done.stdout
+        records.append(json.loads(path.read_text()))
+    assert {key: records[0][key] for key in EQUAL_PARTS} == {key: records[1][key] for key in EQUAL_PARTS}
+    assert records[0]["loss"] == pytest.approx(records[1]["loss"], abs=1e-5)
