@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch.errors import InputError
+from proxyless_arch import settings
 from proxyless_arch.files import read_json
-from proxyless_arch.strict import Node, nearest
+from proxyless_arch.settings import setting as _flag
 
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
-
-
-def _flag(default: Any, text: str, allowed: Sequence[str] | None = None, **bounds: float) -> Any:
-    return field(default=default, metadata={"help": text, "allowed": allowed, **bounds})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,111 +161,33 @@ class SearchConfig:
     finish: Finish = field(default_factory=Finish)
 
 
-def _types(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _is_group(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind)
-
-
 def flags() -> dict[str, tuple[str | None, dataclasses.Field, Any]]:
     """``{flag: (group or None, dataclass field, type)}`` of every setting."""
-    found: dict[str, tuple[str | None, dataclasses.Field, Any]] = {}
-    for outer in dataclasses.fields(SearchConfig):
-        kind = _types(SearchConfig)[outer.name]
-        if _is_group(kind):
-            hints = _types(kind)
-            found.update({inner.name: (outer.name, inner, hints[inner.name]) for inner in dataclasses.fields(kind)})
-        elif outer.name != "recipe":
-            found[outer.name] = (None, outer, kind)
-    return found
+    return settings.flags(SearchConfig)
 
 
-def _base_type(kind: Any) -> tuple[type, bool]:
-    """(int, float, str or bool; whether None is allowed)."""
-    if isinstance(kind, types.UnionType):
-        members = [member for member in typing.get_args(kind) if member is not type(None)]
-        return members[0], True
-    return kind, False
-
-
-def _value(node: Node, setting: dataclasses.Field, kind: Any) -> Any:
-    """The node's value as the field's type and within its bounds. Raises InputError at the node's path."""
-    base, optional = _base_type(kind)
-    if optional and node.value is None:
-        return None
-    low, high = setting.metadata.get("minimum"), setting.metadata.get("maximum")
-    if base is bool:
-        return node.boolean()
-    if base is int:
-        return node.integer(int(low) if low is not None else 0, int(high) if high is not None else 2**31 - 1)
-    if base is float:
-        return node.number(low if low is not None else float("-inf"), high if high is not None else float("inf"))
-    return node.text(setting.metadata.get("allowed"))
-
-
-def with_settings(config: SearchConfig, settings: Mapping[str, Any], source: str | None = None) -> SearchConfig:
-    """``config`` with flat ``{flag: value}`` settings. Raises InputError for an unknown name (with the nearest) or a
-    value outside what is allowed."""
-    known = flags()
-    changes: dict[str | None, dict[str, Any]] = {}
-    for name, value in settings.items():
-        if name not in known:
-            raise InputError(f"unknown setting{nearest(name, known)}", name, source)
-        group, setting, kind = known[name]
-        try:
-            changes.setdefault(group, {})[name] = _value(Node(value, name), setting, kind)
-        except InputError as error:
-            raise error.from_source(source) if source else error from None
-    outer: dict[str, Any] = changes.pop(None, {})
-    for group, inner in changes.items():
-        assert group is not None
-        outer[group] = dataclasses.replace(getattr(config, group), **inner)
-    return dataclasses.replace(config, **outer)
+def with_settings(config: SearchConfig, changes: Mapping[str, Any], source: str | None = None) -> SearchConfig:
+    """``config`` with flat ``{flag: value}`` changes; see settings.with_settings."""
+    return settings.with_settings(config, changes, source)
 
 
 def recipe_names() -> list[str]:
-    return sorted(path.stem for path in RECIPE_DIR.glob("*.json"))
+    return settings.recipe_names(RECIPE_DIR)
 
 
 def from_recipe(name: str) -> SearchConfig:
     """The defaults changed by a named recipe (or a recipe file given by its path)."""
-    path = RECIPE_DIR / f"{name}.json"
-    if not path.is_file():
-        path = Path(name)
-        if path.suffix != ".json":
-            names = recipe_names()
-            raise InputError(
-                f"expected {', '.join(names)} or a JSON file, got {name!r}{nearest(name, names)}", "recipe"
-            )
-    raw = Node(read_json(path))
-    try:
-        settings = {key: node.value for key, node in raw.items() if key != "about"}
-    except InputError as error:
-        raise error.from_source(str(path)) from None
-    return with_settings(SearchConfig(recipe=name), settings, str(path))
+    return settings.from_recipe(SearchConfig, RECIPE_DIR, name)
 
 
 def to_dict(config: SearchConfig) -> dict[str, Any]:
     """The effective config as JSON data: flat settings under their flag names."""
-    flat: dict[str, Any] = {"format": FORMAT, "version": VERSION, "recipe": config.recipe}
-    for name, (group, _, _) in flags().items():
-        flat[name] = getattr(getattr(config, group) if group else config, name)
-    return flat
+    return settings.to_dict(config, FORMAT, VERSION)
 
 
 def from_dict(value: Any, source: str) -> SearchConfig:
     """The inverse of to_dict. Raises InputError naming the key and ``source``."""
-    try:
-        node = Node(value)
-        members = node.fields(["format", "version", "recipe", *flags()])
-        members["format"].exactly(FORMAT)
-        members["version"].exactly(VERSION)
-        settings = {name: members[name].value for name in flags()}
-        return with_settings(SearchConfig(recipe=members["recipe"].text()), settings, source)
-    except InputError as error:
-        raise error.from_source(source) from None
+    return settings.from_dict(SearchConfig, value, FORMAT, VERSION, source)
 
 
 def read_config(path: Path) -> SearchConfig:
@@ -279,26 +195,5 @@ def read_config(path: Path) -> SearchConfig:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per setting, grouped as the dataclasses are. A flag that is not given is left out of the namespace."""
-    groups: dict[str | None, Any] = {}
-    for name, (group, setting, kind) in flags().items():
-        section = groups.setdefault(group, parser.add_argument_group(group or "general"))
-        base, _ = _base_type(kind)
-        text = setting.metadata["help"]
-        default = setting.default
-        if default is not None:
-            text += f" [{default}]"
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-        if base is bool:
-            section.add_argument(f"--{name}", action="store_true", **options)
-            section.add_argument(
-                f"--no_{name}", dest=name, action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-            )
-        else:
-            allowed = setting.metadata.get("allowed")
-            section.add_argument(
-                f"--{name}",
-                type=base,
-                metavar="{" + ",".join(allowed) + "}" if allowed else base.__name__.upper(),
-                **options,
-            )
+    """One flag per setting; see settings.add_flags."""
+    settings.add_flags(parser, SearchConfig)

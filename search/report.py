@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.files import parse_json, read_bytes
+from proxyless_arch.runs import METRICS_FILE, WALL_CLOCK_FIELDS, MetricsFile, format_seconds, read_metrics
 from proxyless_arch.tables import format_count
 
-METRICS_FILE = "metrics.jsonl"
+__all__ = [
+    "FIELDS",
+    "METRICS_FILE",
+    "WALL_CLOCK_FIELDS",
+    "EpochRecord",
+    "RunLog",
+    "format_epoch",
+    "format_seconds",
+    "read_metrics",
+    "scalars",
+]
 TENSORBOARD_FOLDER = "tensorboard"
-WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 
 # functional syntax, since "lambda" is a Python keyword
 EpochRecord = TypedDict(
@@ -66,26 +73,18 @@ class RunLog:
     def __init__(
         self, run_dir: str | os.PathLike[str], resume_at: int | None = None, *, say: Callable[[str], Any] = print
     ) -> None:
-        folder = Path(run_dir)
-        self._path = folder / METRICS_FILE
-        self._tensorboard_folder = folder / TENSORBOARD_FOLDER
+        self._metrics = MetricsFile(run_dir, resume_at)
+        last = self._metrics.last_kept
+        # the first weight step that is not covered by the lines kept
+        self._purge_step = None if resume_at is None else int(last["step"]) + 1 if last else 0
+        self._tensorboard_folder = Path(run_dir) / TENSORBOARD_FOLDER
         self._say = say
         self._writer: Any = None
-        written = self._path.stat().st_size if self._path.exists() else 0
-        if resume_at is None and written:
-            raise InputError("already holds the metrics of a run: resume it or choose another folder", str(folder))
-        self._purge_step = None if resume_at is None else _step_after(self._path, resume_at)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._path, "ab")  # noqa: SIM115 (closed by close())
-        if resume_at is not None:
-            self._file.truncate(resume_at)
-            os.fsync(self._file.fileno())
-        self._offset = resume_at or 0
 
     @property
     def offset(self) -> int:
         """Bytes of metrics.jsonl written so far; what a checkpoint stores for ``resume_at``."""
-        return self._offset
+        return self._metrics.offset
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Write one EpochRecord down and say its console line. Fields beyond the schema are kept.
@@ -97,11 +96,7 @@ class RunLog:
         if missing:
             raise ValueError(f"epoch record: missing {', '.join(missing)}")
         ordered = {field: record[field] for field in FIELDS} | dict(record)
-        line = json.dumps(ordered, allow_nan=False).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._offset += len(line)
+        self._metrics.append(ordered)
         self._write_events(ordered)
         self._say(format_epoch(ordered))
 
@@ -110,7 +105,7 @@ class RunLog:
             from tensorboardX import SummaryWriter
 
             # the suffix keeps a run resumed within the same second off the events of its first part
-            suffix = f".{self._offset}"
+            suffix = f".{self.offset}"
             self._writer = SummaryWriter(
                 str(self._tensorboard_folder), purge_step=self._purge_step, filename_suffix=suffix
             )
@@ -120,7 +115,7 @@ class RunLog:
 
     def close(self) -> None:
         """Close both files; harmless when called twice."""
-        self._file.close()
+        self._metrics.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -131,51 +126,6 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _step_after(path: Path, offset: int) -> int:
-    """The first weight step not yet covered by the first ``offset`` bytes of a metrics file; checks the offset."""
-    if offset == 0:
-        return 0
-    kept = read_bytes(path)[:offset]
-    if len(kept) < offset:
-        raise InputError(f"expected at least {offset} bytes (the checkpoint's offset), got {len(kept)}", "", str(path))
-    if not kept.endswith(b"\n"):
-        raise InputError(f"byte {offset} (the checkpoint's offset) is not the end of a line", "", str(path))
-    return int(_parse_lines(kept, path)[-1]["step"]) + 1
-
-
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, oldest first.
-
-    A last line that was cut (it has no line end and is not whole) is left out: that is what a killed run leaves.
-
-    Raises:
-        InputError: no such file, or a broken line elsewhere; the message gives its line number.
-    """
-    return _parse_lines(read_bytes(path), Path(path))
-
-
-def _parse_lines(content: bytes, path: Path) -> list[dict[str, Any]]:
-    *lines, last = content.split(b"\n")
-    records = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
-    if last:
-        try:
-            records.append(_parse_line(last, len(lines) + 1, path))
-        except InputError:  # cut while it was written
-            return records
-    return records
-
-
-def _parse_line(line: bytes, number: int, path: Path) -> dict[str, Any]:
-    place = f"line {number}"
-    try:
-        value = parse_json(line, str(path))
-    except InputError as error:
-        raise InputError(error.problem, place, str(path)) from None
-    if not isinstance(value, dict):
-        raise InputError(f"expected one JSON object, got {line[:60].decode(errors='replace')!r}", place, str(path))
-    return value
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
@@ -242,19 +192,3 @@ def _cost(value: float | None, unit: str) -> str:
         return "-".rjust(width)
     text = format_count(value).replace(" ", "") if unit == "MACs" else f"{value:.{1 if value >= 99.995 else 2}f}"
     return text.rjust(width)
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration for people: ``0.4 s``, ``45 s``, ``3 min 20 s``, ``2 h 05 min``, ``1 d 3 h``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24} h"

@@ -9,6 +9,7 @@ import pytest
 
 from proxyless_arch.cli import Parser
 from proxyless_arch.errors import InputError
+from proxyless_arch.settings import base_type
 from search import config
 from search.config import (
     SearchConfig,
@@ -135,7 +136,7 @@ def test_an_unknown_setting_suggests_the_nearest(typed, meant):
 
 def bounded():
     for name, (_, setting, kind) in flags().items():
-        base, _ = config._base_type(kind)
+        base, _ = base_type(kind)
         for side, sign in (("minimum", -1), ("maximum", 1)):
             bound = setting.metadata.get(side)
             if bound is not None:
@@ -167,7 +168,7 @@ def test_wrong_values(name, value):
 
 
 def test_none_where_it_means_by_default():
-    optional = {name for name, (_, _, kind) in flags().items() if config._base_type(kind)[1]}
+    optional = {name for name, (_, _, kind) in flags().items() if base_type(kind)[1]}
     assert {"resolution", "arch_lr", "target_latency_ms", "grad_clip", "n_worker", "data_path"} <= optional
     for name in optional:
         assert to_dict(with_settings(SearchConfig(), {name: None}))[name] is None
