@@ -204,12 +204,20 @@ class SearchSpace:
 
     def path_of(self, spec: ArchSpec) -> Path:
         """The path that yields ``spec``'s blocks; InputError naming the first block that is not in this space."""
+        fixed = {"stem": self.stem, "feature_mix": self.feature_mix}
+        for place, wanted in fixed.items():
+            if getattr(spec, place) != wanted:
+                raise InputError("differs from the search space's", place)
+        if spec.blocks[:1] != (self.first_block,):
+            raise InputError("differs from the search space's first block", "blocks[0]")
         searched = spec.blocks[1:]
         if len(searched) != self.n_blocks:
             raise InputError(f"expected {self.n_blocks} searched blocks, got {len(searched)}", "blocks")
         path = []
         for index, (block, ops) in enumerate(zip(searched, self.choices, strict=True)):
-            if block.op not in ops:
-                raise InputError("this operation is not a choice of the search space", f"blocks[{index + 1}]")
+            if block.op not in ops or block.skip != self.skips[index]:
+                raise InputError(
+                    "this operation (or its skip) is not a choice of the search space", f"blocks[{index + 1}]"
+                )
             path.append(ops.index(block.op))
         return tuple(path)

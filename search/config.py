@@ -90,7 +90,12 @@ class WeightOpt:
 class ArchOpt:
     """How alpha is updated."""
 
-    arch_algo: str = _flag("grad", "architecture algorithm", ("grad",))
+    arch_algo: str = _flag(
+        "grad",
+        "grad (binarized-path gradient), rl (REINFORCE) or random (networks of the target's cost, for comparison)",
+        ("grad", "rl", "random"),
+    )
+    n_archs: int = _flag(20, "networks that --arch_algo random draws", minimum=1, maximum=100_000)
     arch_lr: float | None = _flag(
         None, "Adam learning rate of alpha (default: 60 / architecture steps, within 0.001..0.1)", minimum=0
     )
@@ -107,6 +112,20 @@ class ArchOpt:
     grad_data_batch: int | None = _flag(
         None, "images per architecture step (default: train_batch_size)", minimum=2, maximum=65536
     )
+    zero_rule: str = _flag(
+        "ordinary",
+        "ordinary: Zero is an operation like any other; release: a block that sampled Zero skips its update",
+        ("ordinary", "release"),
+    )
+    path_sampling: str = _flag(
+        "alpha", "paths of the weight steps after the warm-up: from alpha, or uniform", ("alpha", "uniform")
+    )
+    rl_batch_size: int = _flag(10, "paths per REINFORCE update", minimum=1, maximum=10_000)
+    rl_reward: str = _flag("absolute", "absolute (TuNAS) or paper: acc * (T / cost)^w", ("absolute", "paper"))
+    rl_absolute_weight: float = _flag(0.3, "b of the absolute reward", minimum=0)
+    rl_tradeoff_ratio: float = _flag(0.1, "w of the paper's reward", minimum=0)
+    rl_baseline_momentum: float = _flag(0.95, "momentum of the reward baseline", minimum=0, maximum=1)
+    rl_freeze: float = _flag(0.25, "share of the architecture steps before REINFORCE moves alpha", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +150,11 @@ class Target:
     grad_reg_loss_alpha: float = _flag(0.2, "alpha of mul#log", minimum=0)
     grad_reg_loss_beta: float = _flag(0.3, "beta of mul#log", minimum=0)
     hard_lambda: float = _flag(0.3, "initial weight of the hard target's penalty", minimum=0, maximum=100)
+    derive: str = _flag(
+        "projected",
+        "projected (most probable network within 0.99 to 1 of the target) or argmax (the release's rule)",
+        ("projected", "argmax"),
+    )
     final_temperature: float = _flag(
         0.3, "softmax temperature at the end of the search (hard target)", minimum=0.01, maximum=10
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from search import objective
 from search.config import ArchOpt, Target
 from search.cost_table import CostTable
-from search.gates import BinaryMode, Gate, keep_other_probabilities, probabilities, sample
+from search.gates import BinaryMode, Gate, fixed_gates, keep_other_probabilities, probabilities, sample, sample_path
 from search.supernet import Supernet
 
 
@@ -82,12 +83,14 @@ class ExpectedCost:
         return torch.stack(terms).sum() + self.fixed
 
 
-class GradientController:
-    """Adam on alpha with the binarized-path gradient of validation loss plus the cost term (section 3.2 and 3.3).
+class Controller:
+    """The architecture parameters, their Adam optimizer and where they stand.
 
-    ``table`` and ``goal`` (in the table's unit) may be None: then only accuracy counts. The controller owns lambda and
-    the step counter; ``state_dict`` holds all that resuming needs.
+    ``table`` and ``goal`` (in the table's unit) may be None: then only accuracy counts. ``state_dict`` holds all that
+    resuming needs, and ``update`` takes one architecture step on validation images.
     """
+
+    STATE: tuple[str, ...] = ("step",)
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class GradientController:
         seed: int,
     ) -> None:
         self.alphas, self.opt, self.target, self.seed = alphas, opt, target, seed
-        self.total_steps = total_steps
+        self.table, self.total_steps = table, total_steps
         self.learning_rate = resolved_arch_lr(opt, total_steps)
         self.optimizer = torch.optim.Adam(
             alphas,
@@ -111,11 +114,54 @@ class GradientController:
         )
         # the losses see millions of MACs, the unit of the release
         self.scale = 1e-6 if table is not None and table.unit == "MACs" else 1.0
-        self.cost = ExpectedCost(table, alphas[0].device, self.scale) if table is not None else None
         self.goal = goal * self.scale if goal is not None else None
-        self.start_cost = table.uniform_expected * self.scale if table is not None else None
         self.step = 0
-        self.lam = target.hard_lambda
+
+    @property
+    def temperature(self) -> float:
+        """Softmax temperature of the current step."""
+        return 1.0
+
+    @property
+    def shown_lambda(self) -> float | None:
+        """The weight of the cost term where it changes, for the log."""
+        return None
+
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
+        raise TypeError("a Controller is a GradientController or a ReinforceController")
+
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Adam on alpha; a block whose gradient is None stays. Raises NonFiniteLossError before alpha moves."""
+        if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+            raise NonFiniteLossError(f"gradient that is not finite at architecture step {self.step}")
+        for alpha, gradient in zip(self.alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in self.STATE}
+        alphas = [alpha.detach().clone() for alpha in self.alphas]
+        return {"alphas": alphas, "optimizer": copy.deepcopy(self.optimizer.state_dict()), **own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for alpha, saved in zip(self.alphas, state["alphas"], strict=True):
+                alpha.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in self.STATE:
+            setattr(self, name, state[name])
+
+
+class GradientController(Controller):
+    """Binarized-path gradient of the validation loss plus the gradient of the cost term (section 3.2 and 3.3)."""
+
+    STATE = ("step", "lam", "deviation")
+
+    def __init__(self, alphas: list[Tensor], table: CostTable | None, *settings: Any, **named: Any) -> None:
+        super().__init__(alphas, table, *settings, **named)
+        self.cost = ExpectedCost(table, alphas[0].device, self.scale) if table is not None else None
+        self.start_cost = table.uniform_expected * self.scale if table is not None else None
+        self.lam = self.target.hard_lambda
         self.deviation = 0.0
 
     @property
@@ -123,8 +169,11 @@ class GradientController:
         return self.goal is not None and self.target.grad_reg_loss_type == "hard"
 
     @property
+    def shown_lambda(self) -> float | None:
+        return self.lam if self.is_hard else None
+
+    @property
     def temperature(self) -> float:
-        """Softmax temperature of the current step."""
         if not self.is_hard:
             return 1.0
         return objective.annealed_temperature(self.step, self.total_steps, self.target.final_temperature)
@@ -176,21 +225,78 @@ class GradientController:
             n_images=len(labels),
             expected_cost=cost.item() / self.scale if cost is not None else None,
             temperature=temperature,
-            lam=self.lam if self.is_hard else None,
+            lam=self.shown_lambda,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "alphas": [alpha.detach().clone() for alpha in self.alphas],
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "lam": self.lam,
-            "deviation": self.deviation,
-        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            for alpha, saved in zip(self.alphas, state["alphas"], strict=True):
-                alpha.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.lam, self.deviation = state["step"], state["lam"], state["deviation"]
+def log_probability(alphas: Sequence[Tensor], path: Sequence[int]) -> Tensor:
+    """log p(path) = sum_b log softmax(alpha_b)[path_b]."""
+    return torch.stack([F.log_softmax(alpha, 0)[choice] for alpha, choice in zip(alphas, path, strict=True)]).sum()
+
+
+def reinforce_gradient(
+    alphas: Sequence[Tensor], paths: Sequence[Sequence[int]], rewards: Sequence[float], baseline: float
+) -> list[Tensor]:
+    """Minus the estimate of the reward's gradient: -mean_m (R_m - baseline) grad log p(path_m) (eq. 11).
+
+    Unbiased for paths drawn from softmax(alpha) and a baseline that does not depend on them.
+    """
+    terms = [-(reward - baseline) * log_probability(alphas, path) for path, reward in zip(paths, rewards, strict=True)]
+    return list(torch.autograd.grad(torch.stack(terms).mean(), list(alphas)))
+
+
+class ReinforceController(Controller):
+    """REINFORCE on the validation accuracy of sampled paths, with the cost in the reward (section 3.3).
+
+    Each update samples ``rl_batch_size`` paths and scores them on the same validation images with batch statistics,
+    without moving any. For the first ``rl_freeze`` of the steps alpha stays while the baseline settles (TuNAS,
+    Bender et al. 2020). The baseline is an exponential mean of rewards; its first value is the first mean reward.
+    """
+
+    STATE = ("step", "baseline")
+
+    def __init__(self, alphas: list[Tensor], table: CostTable | None, *settings: Any, **named: Any) -> None:
+        super().__init__(alphas, table, *settings, **named)
+        self.baseline: float | None = None
+
+    def reward(self, accuracy: float, path: Sequence[int]) -> float:
+        """The reward of one path; ``accuracy`` is a fraction."""
+        if self.table is None or self.goal is None:
+            return accuracy
+        cost = self.table.of_path(tuple(path)) * self.scale
+        if self.opt.rl_reward == "paper":
+            return objective.paper_reward(accuracy, cost, self.goal, self.opt.rl_tradeoff_ratio)
+        return objective.absolute_reward(accuracy, cost, self.goal, self.opt.rl_absolute_weight)
+
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
+        """One update from ``rl_batch_size`` sampled paths, all on the same validation images."""
+        rng = step_rng(self.seed, 1, self.step)
+        paths = [sample_path(self.alphas, rng) for _ in range(self.opt.rl_batch_size)]
+        losses, hits = [], []
+        for path in paths:
+            with torch.no_grad():
+                logits = supernet(images, path, fixed_gates(path, images.device))
+            loss = F.cross_entropy(logits, labels)
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(f"loss {float(loss)} at architecture step {self.step}")
+            losses.append(float(loss))
+            hits.append(int((logits.argmax(1) == labels).sum()))
+        rewards = [self.reward(hit / len(labels), path) for hit, path in zip(hits, paths, strict=True)]
+        mean_reward = sum(rewards) / len(rewards)
+        baseline = mean_reward if self.baseline is None else self.baseline
+        if self.step >= self.opt.rl_freeze * self.total_steps:
+            self.apply(reinforce_gradient(self.alphas, paths, rewards, baseline))
+        self.baseline = baseline + (1 - self.opt.rl_baseline_momentum) * (mean_reward - baseline)
+        self.step += 1
+        return ArchStats(
+            loss=-mean_reward,
+            cross_entropy=sum(losses) / len(losses),
+            top1_hits=sum(hits),
+            n_images=len(labels) * len(paths),
+            expected_cost=None,
+            temperature=1.0,
+            lam=None,
+        )
+
+
+CONTROLLERS: dict[str, type[Controller]] = {"grad": GradientController, "rl": ReinforceController}

@@ -18,10 +18,13 @@ from search.supernet import Supernet
 
 
 def choose_path(
-    alphas: Sequence[Tensor], table: CostTable | None, goal: float | None
+    alphas: Sequence[Tensor], table: CostTable | None, goal: float | None, rule: str = "projected"
 ) -> tuple[Path, Projection | None]:
-    """The most probable path whose cost lies in [0.99 goal, goal]; without a goal, the most probable one."""
-    if table is None or goal is None:
+    """The most probable path whose cost lies in [0.99 goal, goal].
+
+    Without a goal, and by the ``rule`` argmax (the release's), simply the most probable one.
+    """
+    if table is None or goal is None or rule == "argmax":
         return argmax_path(alphas), None
     log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
     projection = project([np.asarray(values) for values in log_probs], table, goal)

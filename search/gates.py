@@ -58,6 +58,11 @@ def sample_path(alphas: Sequence[Tensor], rng: torch.Generator, temperature: flo
     return tuple(int(torch.multinomial(p, 1, generator=rng)) for p in probs)
 
 
+def fixed_gates(path: Path, device: torch.device | str) -> list[Gate]:
+    """Gates without gradient that hold ``path`` open: the supernet then runs it without moving BN statistics."""
+    return [Gate((choice,), torch.ones(1, device=device)) for choice in path]
+
+
 def sample(
     alphas: Sequence[Tensor], rng: torch.Generator, mode: BinaryMode = "full_v2", temperature: float = 1.0
 ) -> tuple[Path, list[Gate]]:

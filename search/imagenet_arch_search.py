@@ -97,6 +97,8 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         print("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
     job = session.prepare(settings)
     run_dir = arguments.path if arguments.resume else new_run_dir(arguments.path)
+    if settings.arch.arch_algo == "random":
+        return draw_random(job, run_dir, argv)
     search = session.new_search(job)
     resume_at, spent = None, 0.0
     as_json = config.to_dict(settings)
@@ -144,6 +146,20 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         unreadable = {*train.unreadable.places, *valid.unreadable.places}
         outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start, len(unreadable))
     print(session.summary(job, outcome, run_dir))
+    return 0
+
+
+def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
+    """--arch_algo random: nothing is trained; the product is a folder of spec files of equal cost."""
+    write_json(run_dir / "config.json", config.to_dict(job.config))
+    write_json(run_dir / "environment.json", session.environment(job.device, argv))
+    record = session.write_random_networks(job, run_dir)
+    assert job.table is not None
+    costs = [entry["cost"] for entry in record["networks"]]
+    print(
+        f"{len(costs)} random networks of {job.table.shown(min(costs))} to {job.table.shown(max(costs))} "
+        f"(asked: {job.table.shown(record['target'])}) in {run_dir}/specs"
+    )
     return 0
 
 

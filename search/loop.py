@@ -6,6 +6,7 @@ bit for bit.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from proxyless_arch.space import Path, SearchSpace
 from proxyless_nas.steps import cosine_lr, set_lr, sgd, smoothed_loss
 from search.checkpoint import Checkpoint
 from search.config import SearchConfig
-from search.controllers import GradientController, NonFiniteLossError, init_alphas, step_rng
+from search.controllers import CONTROLLERS, NonFiniteLossError, init_alphas, step_rng
 from search.cost_table import CostTable
-from search.gates import argmax_path, entropy, probabilities, sample_path
+from search.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.supernet import Supernet
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -108,7 +109,7 @@ class Search:
         )
         sizes = [len(ops) for ops in self.space.choices]
         alphas = init_alphas(sizes, self.config.arch.arch_init_ratio, seed, self.device)
-        self.controller = GradientController(
+        self.controller = CONTROLLERS[self.config.arch.arch_algo](
             alphas, self.table, self.goal, self.config.arch, self.config.target, self.schedule.arch_steps, seed
         )
 
@@ -129,8 +130,9 @@ class Search:
 
     def sampled_path(self) -> Path:
         """The path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
-        alphas = [torch.zeros_like(a) for a in self.alphas] if self.in_warmup else self.alphas
-        temperature = 1.0 if self.in_warmup else self.controller.temperature
+        uniform = self.in_warmup or self.config.arch.path_sampling == "uniform"
+        alphas = [torch.zeros_like(alpha) for alpha in self.alphas] if uniform else self.alphas
+        temperature = 1.0 if uniform else self.controller.temperature
         return sample_path(alphas, step_rng(self.config.manual_seed, 2, self.step), temperature)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> None:
@@ -203,7 +205,7 @@ class Search:
             "argmax_cost": table.of_path(path) if table is not None else None,
             "cost_unit": table.unit if table is not None else "ms",
             "target": self.goal,
-            "lambda": self.controller.lam if self.controller.is_hard and not warm else None,
+            "lambda": self.controller.shown_lambda if not warm else None,
             "temperature": temperature,
             "entropy": float(entropy(alphas, temperature)),
             "probabilities": [[round(value, 6) for value in block] for block in probs],
@@ -269,15 +271,12 @@ def seconds_per_step(search: Search, train: Sequence[Tensor], repeats: int = 3) 
 
     ``train``: one batch (images, labels). The first round warms up and is not counted.
     """
-    from torch.nn import functional as F
-
-    from search.gates import Gate, sample
-
     images, labels = (tensor.to(search.device) for tensor in train)
     weight: list[float] = []
     arch: list[float] = []
     search.supernet.train()
     parameters = list(search.supernet.parameters())
+    controller = copy.deepcopy(search.controller)
 
     def now() -> float:
         if search.device.type == "cuda":
@@ -288,15 +287,11 @@ def seconds_per_step(search: Search, train: Sequence[Tensor], repeats: int = 3) 
     with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
         for repeat in range(repeats + 1):
             path = sample_path(search.alphas, step_rng(search.config.manual_seed, 4, repeat))
-            single = [Gate((choice,), torch.ones(1, device=search.device)) for choice in path]
             start = now()
-            loss = F.cross_entropy(search.supernet(images, path, single), labels)
-            torch.autograd.grad(loss, parameters, allow_unused=True)
+            logits = search.supernet(images, path, fixed_gates(path, search.device))
+            torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
             middle = now()
-            path, gates = sample(
-                search.alphas, step_rng(search.config.manual_seed, 5, repeat), search.config.arch.grad_binary_mode
-            )
-            torch.autograd.grad(F.cross_entropy(search.supernet(images, path, gates), labels), search.alphas)
+            controller.update(search.supernet, images, labels)
             if repeat:
                 weight.append(middle - start)
                 arch.append(now() - middle)

@@ -39,6 +39,16 @@ def hard_target(ce: Tensor, cost: Tensor, target: float, lam: float) -> Tensor:
     return ce + lam * (cost / target - 1).abs()
 
 
+def paper_reward(accuracy: float, cost: float, target: float, exponent: float) -> float:
+    """``acc * (T / cost)^w``, the paper's reward. As in mul_log, T is only a factor."""
+    return accuracy * (target / cost) ** exponent
+
+
+def absolute_reward(accuracy: float, cost: float, target: float, weight: float) -> float:
+    """``acc - b |cost / T - 1|``: largest at T for equal accuracy (TuNAS, Bender et al. 2020)."""
+    return accuracy - weight * abs(cost / target - 1)
+
+
 def ramped_target(start: float, target: float, step: int, steps: int) -> float:
     """The target of step ``step``: from the initial expected cost ``start`` to ``target`` over half of the steps."""
     return start + (target - start) * min(1.0, step / (0.5 * steps))

@@ -43,6 +43,7 @@ from search.gates import argmax_path
 from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, shipped
 from search.loop import Schedule, Search, schedule_of
 from search.projection import Projection
+from search.random_control import sample_at_cost
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
 
 SMALL_IMAGE = 64
@@ -421,7 +422,7 @@ def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: f
     """
     start = time.perf_counter()
     table, goal, config = job.table, job.goal, job.config
-    path, projection = choose_path(search.alphas, table, goal)
+    path, projection = choose_path(search.alphas, table, goal, config.target.derive)
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
     recalibrate_bn(net, job.eval_batches(job.data.train, config.finish.recalibration_images), job.device)
     valid, test = _scores(job, net, job.data.valid), _scores(job, net, job.data.test)
@@ -470,6 +471,43 @@ def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: f
     return Outcome(spec, projection, record)
 
 
+def write_random_networks(job: Job, run_dir: Path) -> dict[str, Any]:
+    """The random control: ``n_archs`` different networks of the target's cost, each as a spec file, and their list.
+
+    Writes ``specs/random_000.json`` and on, ``architectures.png`` (the first eight) and ``result.json``.
+    """
+    table, goal, config = job.table, job.goal, job.config
+    if table is None or goal is None:
+        raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
+    paths = sample_at_cost(table, goal, config.arch.n_archs, np.random.default_rng([config.manual_seed, 6]))
+    entries = []
+    rows = []
+    for index, path in enumerate(paths):
+        spec = job.space.spec_for(path, f"random_{index:03d}")
+        codec.write_spec(run_dir / "specs" / f"{spec.name}.json", spec)
+        rows.append((spec.name, spec, job.costs(walk(spec))))
+        entries.append(
+            {
+                "spec": f"specs/{spec.name}.json",
+                "path": list(path),
+                "cost": table.of_path(path),
+                "macs": total_macs(spec),
+                "params": total_params(spec),
+            }
+        )
+    pictures.draw_architectures(rows[:8], run_dir / "architectures.png", unit=table.unit)
+    record = {
+        "target": goal,
+        "cost_unit": table.unit,
+        "cost_source": table.source,
+        "target_hardware": config.target.target_hardware,
+        "manual_seed": config.manual_seed,
+        "networks": entries,
+    }
+    write_json(run_dir / "result.json", record)
+    return record
+
+
 def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     kept = ("weights", "top1_percent", "test_top1_percent", "manual_seed", "target_hardware")
     return {key: record[key] for key in kept}
@@ -501,16 +539,16 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     def say(label: str, text: str) -> None:
         lines.append(f"  {label:<10} {text}")
 
-    if table is not None and job.goal is not None and outcome.projection is not None:
-        cost = outcome.projection.cost
+    if table is not None and job.goal is not None:
+        cost, best = table.of_path(tuple(record["path"])), table.of_path(tuple(record["argmax_path"]))
         say("asked", table.shown(job.goal))
-        say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), by {table.source}; not measured")
-        changed = outcome.projection.n_changed_from_argmax
-        say(
-            "argmax",
-            f"{table.shown(table.of_path(tuple(record['argmax_path'])))} before projection, which changed "
-            f"{changed} of {job.space.n_blocks} blocks",
-        )
+        how = f"by {table.source}; not measured" if table.unit == "ms" else "counted"
+        say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), {how}")
+        if outcome.projection is not None:
+            changed = outcome.projection.n_changed_from_argmax
+            say("argmax", f"{table.shown(best)}; projection changed {changed} of {job.space.n_blocks} blocks")
+        else:
+            say("note", "derived by argmax: nothing makes this network land on the target")
     say(
         "size",
         f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "

@@ -72,7 +72,7 @@ def test_bad_paths():
         space.spec_for((0, 0))
     with pytest.raises(InputError, match=r"^path\[0\]: expected 0\.\.5, got 6$"):
         space.spec_for((6,) + (0,) * 20)
-    with pytest.raises(InputError, match=r"^blocks\[1\]: this operation is not a choice"):
+    with pytest.raises(InputError, match=r"^blocks\[1\]: this operation .or its skip. is not a choice"):
         space.path_of(catalog.load("proxyless_mobile"))
 
 
