@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -53,42 +53,43 @@ AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
 # ------------------------------------------------------------------------------------------------------ the flags
 
 
-def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> argparse.Namespace:
-    """The command line of both scripts. Raises InputError naming the flag."""
+def parse(
+    argv: Sequence[str] | None, prog: str, description: str | None, exported: str | None = None
+) -> argparse.Namespace:
+    """The command line of both scripts. Raises InputError naming the flag.
+
+    Args:
+        exported: the flag (``--onnx``) that takes an exported file in place of --arch and --weights, if there is one;
+            its value is ``exported`` of the result.
+    """
     parser = Parser(prog=prog, description=description)
     what = parser.add_argument_group("what is evaluated")
-    what.add_argument(
-        "-a",
-        "--arch",
-        required=True,
-        help=f"a network by name ({', '.join(catalog.known_names())}), a spec file, a released net.config, the run "
-        "folder of a search, or a weight file that holds its network",
-    )
-    what.add_argument(
-        "--weights",
-        type=Path,
-        help=".h5, .safetensors, .pth, .tfinit or (eval_tf.py) .weights.h5 (default: the run's own or the published)",
-    )
+    add_network_flags(what, required=exported is None)
+    if exported is None:
+        parser.set_defaults(exported=None)
+    else:
+        what.add_argument(
+            exported,
+            dest="exported",
+            type=Path,
+            metavar="FILE",
+            help="an exported file, in place of --arch and --weights; network, recipe and classes are read from it",
+        )
     what.add_argument(
         "-p",
         "--path",
         help=f"images: a folder or .zip of class folders, with val/ or test/ or without; or the word {DIGITS} for the "
         f"embedded test set (default: ${IMAGENET_DIR}; without it, two photos are classified)",
     )
-    what.add_argument("--limit", type=_positive, help="at most this many images, evenly spaced")
+    what.add_argument("--limit", type=positive, help="at most this many images, evenly spaced")
     what.add_argument("--strict_data", action="store_true", help="an unreadable image is an error, not left out")
-    recipe = parser.add_argument_group("how images are prepared (default: the recipe of the weights)")
-    recipe.add_argument("--image_size", type=_positive, metavar="N", help="side of the centre crop, in pixels")
-    recipe.add_argument("--resize", type=_positive, metavar="N", help="short side of the image before the crop")
-    recipe.add_argument("--mean", type=_number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
-    recipe.add_argument("--std", type=_number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
-    recipe.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+    add_recipe_flags(parser)
     how = parser.add_argument_group("how it runs")
-    how.add_argument("-b", "--batch_size", type=_positive, default=32, help="images per forward pass [32]")
+    how.add_argument("-b", "--batch_size", type=positive, default=32, help="images per forward pass [32]")
     how.add_argument(
         "-j",
         "--workers",
-        type=_count,
+        type=count,
         help="image reading processes (default: one per core, one per 4 cores without a GPU; 0 reads in this one)",
     )
     device = how.add_mutually_exclusive_group()
@@ -98,7 +99,52 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> arg
     how.add_argument("--save_json", type=Path, metavar="FILE", help="write the record there")
     arguments = parser.parse_strictly(argv)
     arguments.path = arguments.path or os.environ.get(IMAGENET_DIR) or None
+    if arguments.arch is None and arguments.exported is None:
+        raise InputError(f"expected one of --arch and {exported}, got neither", "--arch")
+    if arguments.exported is not None:
+        _check_exported(arguments, str(exported))
     return arguments
+
+
+def _check_exported(arguments: argparse.Namespace, flag: str) -> None:
+    """What an exported file has decided already must not be asked for again."""
+    for name, reason in (
+        ("arch", "the file holds its network"),
+        ("weights", "the file holds its weights"),
+        ("image_size", "the file takes one size of image"),
+    ):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"not together with {flag}: {reason}", f"--{name}")
+    if arguments.precision != "fp32":
+        raise InputError(f"not together with {flag}: the file has its precision", "--precision")
+    if arguments.device not in ("auto", "cpu"):
+        raise InputError(f"{flag} files run on the CPU here, got {arguments.device!r}", "--device")
+
+
+def add_network_flags(group: argparse._ArgumentGroup, *, required: bool = True) -> None:
+    """--arch and --weights: what load_network reads."""
+    group.add_argument(
+        "-a",
+        "--arch",
+        required=required,
+        help=f"a network by name ({', '.join(catalog.known_names())}), a spec file, a released net.config, the run "
+        "folder of a search, or a weight file that holds its network",
+    )
+    group.add_argument(
+        "--weights",
+        type=Path,
+        help=".h5, .safetensors, .pth, .tfinit or (Keras) .weights.h5 (default: the run's own or the published)",
+    )
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that change how images are prepared, which load_network reads too."""
+    recipe = parser.add_argument_group("how images are prepared (default: the recipe of the weights)")
+    recipe.add_argument("--image_size", type=positive, metavar="N", help="side of the centre crop, in pixels")
+    recipe.add_argument("--resize", type=positive, metavar="N", help="short side of the image before the crop")
+    recipe.add_argument("--mean", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    recipe.add_argument("--std", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    recipe.add_argument("--interpolation", choices=("bilinear", "bicubic"))
 
 
 def _integer(text: str, minimum: int) -> int:
@@ -107,15 +153,18 @@ def _integer(text: str, minimum: int) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A flag's value: an integer, 1 or more."""
     return _integer(text, 1)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A flag's value: an integer, 0 or more."""
     return _integer(text, 0)
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """A flag's value: a finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -127,7 +176,7 @@ def _number(text: str) -> float:
 
 def _gpu(text: str) -> str:
     """The release's --gpu: a number, or 'all'."""
-    return "auto" if text == "all" else f"cuda:{_count(text)}"
+    return "auto" if text == "all" else f"cuda:{count(text)}"
 
 
 # ---------------------------------------------------------------------------------------------------- the network
@@ -147,6 +196,8 @@ class Network:
     weights_blob_sha1: str | None
     published: Release | Demo | None
     changed: bool
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """What the weight file says about itself."""
 
 
 def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None = None) -> Network:
@@ -160,7 +211,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
             what to put where).
     """
-    spec, weights = _resolve(arguments.arch)
+    spec, weights = resolve_arch(arguments.arch)
     published = _published(spec)
     weights = arguments.weights or weights
     if weights is None and is_demo(arguments.arch):
@@ -187,7 +238,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
     )
 
 
-def _resolve(arch: str) -> tuple[ArchSpec, Path | None]:
+def resolve_arch(arch: str) -> tuple[ArchSpec, Path | None]:
     """(the spec, its own weight file when it has one); a known name comes before a file of that name."""
     names, path = catalog.known_names(), Path(arch)
     if arch in names:
@@ -232,7 +283,7 @@ def _recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     """``recipe`` with what the flags change; a new image size alone keeps the crop's share of the image."""
     changes: dict[str, Any] = {}
     if arguments.image_size is not None:
-        changes |= {"resolution": arguments.image_size, "resize": _resize_for(arguments.image_size, recipe)}
+        changes |= {"resolution": arguments.image_size, "resize": resize_for(arguments.image_size, recipe)}
     if arguments.resize is not None:
         changes["resize"] = arguments.resize
     if arguments.interpolation is not None:
@@ -245,7 +296,7 @@ def _recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
         raise InputError(error.problem, f"--{flags.get(error.place, error.place)}") from None
 
 
-def _resize_for(resolution: int, recipe: Recipe) -> int:
+def resize_for(resolution: int, recipe: Recipe) -> int:
     if recipe.resize == imagenet_recipe(recipe.resolution).resize:
         return imagenet_recipe(resolution).resize
     return max(resolution, round(resolution * recipe.resize / recipe.resolution))
@@ -292,7 +343,7 @@ def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
             "--path",
             path,
         )
-    expected = _expected_folders(found, spec)
+    expected = expected_folders(found, spec)
     differing = [index for index, name in enumerate(found) if expected and name != expected[index]]
     if differing:
         first = differing[0]
@@ -305,7 +356,7 @@ def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
         )
 
 
-def _expected_folders(found: Sequence[str], spec: ArchSpec) -> tuple[str, ...]:
+def expected_folders(found: Sequence[str], spec: ArchSpec) -> tuple[str, ...]:
     """Names the class folders must have; none where nothing is known about them."""
     wnids = imagenet_classes()
     if spec.class_names and spec.class_names != tuple(wnids.values()):
