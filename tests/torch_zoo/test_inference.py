@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from proxyless_arch import catalog
+from proxyless_arch.codec import read_spec
+from proxyless_arch.datasets import open_folder
 from proxyless_arch.errors import InputError
-from proxyless_arch.weights import NamedTensors
+from proxyless_arch.weights import NamedTensors, load_pth
+from proxyless_nas.data import eval_batches
 from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.inference import fold_bn, prepared
 from proxyless_nas.network import build
@@ -107,3 +111,18 @@ def test_tuned_allocator_maps_no_activations():
         for way in ("tuned", "untuned")
     }
     assert counts["tuned"] < counts["untuned"] / 10, counts
+
+
+@pytest.mark.shared_data
+def test_fast_logits_with_real_weights_on_real_photos(shared_data):
+    """Logits here have a standard deviation near 2."""
+    base = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
+    spec = read_spec(f"{base}.json")
+    spec = replace(spec, recipe=replace(spec.recipe, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    net = build(spec).eval()
+    load_named(net, spec, load_pth(f"{base}.pth"))
+    images, _ = next(eval_batches(open_folder(shared_data / "imagenet_sample.zip"), spec.recipe, batch_size=16))
+    with torch.no_grad():
+        expected = net.to(memory_format=torch.contiguous_format)(images.contiguous())
+    assert expected.std() > 1
+    torch.testing.assert_close(prepared(net, "cpu")(images), expected, atol=1e-4, rtol=0)
