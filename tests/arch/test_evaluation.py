@@ -130,8 +130,8 @@ def test_each_part_of_the_recipe_can_be_overridden(run_folder, argv, changes):
 
 def test_imagenet_resizes_stay_imagenets(monkeypatch, run_folder):
     for size, resize in ((160, 182), (176, 201), (192, 219), (224, 256)):
-        assert evaluation._resize_for(size, Recipe()) == resize
-        assert evaluation._resize_for(size, Recipe(resolution=176, resize=201)) == resize
+        assert evaluation.resize_for(size, Recipe()) == resize
+        assert evaluation.resize_for(size, Recipe(resolution=176, resize=201)) == resize
 
 
 @pytest.mark.parametrize(
