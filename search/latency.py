@@ -163,9 +163,7 @@ class Predictor:
         names = FEATURES[feature_set]
         numbers = model["coefficients"].fields((*names, "const_ms"))
         coefficients = {name: numbers[name].number(0, MAX_MS) for name in names}
-        calibration = top["net_calibration"].fields(("scale", "offset_ms"), ("n_nets",))
-        if "n_nets" in calibration:
-            calibration["n_nets"].integer(minimum=0)
+        scale, offset_ms, _ = _calibration(top["net_calibration"])
         predictor = cls(
             source=source,
             channel_tile=model["channel_tile"].integer(1, 1024),
@@ -174,8 +172,8 @@ class Predictor:
             const_ms=numbers["const_ms"].number(0, MAX_MS),
             fixed_ops=_fixed_ops(top["fixed_ops"]),
             validity=_validity(top["validity"]),
-            scale=calibration["scale"].number(1e-3, 1e3),
-            offset_ms=calibration["offset_ms"].number(-MAX_MS, MAX_MS),
+            scale=scale,
+            offset_ms=offset_ms,
             provenance=_remarks(top.get("provenance")),
             error=_remarks(top.get("error")),
         )
@@ -306,6 +304,13 @@ def _remarks(node: Node | None) -> dict[str, Any]:
     return {} if node is None else {key: child.value for key, child in node.items()}
 
 
+def _calibration(node: Node) -> tuple[float, float, int]:
+    """(scale, offset_ms, networks it was fitted on)."""
+    keys = node.fields(("scale", "offset_ms"), ("n_nets",))
+    n_nets = keys["n_nets"].integer(minimum=0) if "n_nets" in keys else 0
+    return keys["scale"].number(1e-3, 1e3), keys["offset_ms"].number(-MAX_MS, MAX_MS), n_nets
+
+
 def _hwc(node: Node) -> Hwc:
     height, width, channels = (element.integer(1, 65_536) for element in node.elements(3, 3))
     return height, width, channels
@@ -369,22 +374,25 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class LookupTable:
-    """Measured layers. A layer it lacks is an error, never a guess."""
+    """Measured layers. A layer it lacks is an error, never a guess.
+
+    ``scale`` and ``offset_ms`` were fitted on ``n_nets`` measured whole networks, as a predictor's are: a network
+    costs ``offset_ms`` plus ``scale`` times its entries.
+    """
 
     source: str
     entries: Mapping[LayerKey, Timing] = field(hash=False)
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
     validation: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def offset_ms(self) -> float:
-        return 0.0
+    scale: float = 1.0
+    offset_ms: float = 0.0
+    n_nets: int = 0
 
     @classmethod
     def from_node(cls, node: Node, source: str) -> LookupTable:
         """Parse our JSON format strictly. Raises InputError naming the entry."""
         _check_format(node, TABLE_FORMAT)
-        top = node.fields(("format", "version", "unit", "entries"), ("provenance", "validation"))
+        top = node.fields(("format", "version", "unit", "entries"), ("provenance", "validation", "net_calibration"))
         entries: dict[LayerKey, Timing] = {}
         places: dict[LayerKey, str] = {}
         for entry in top["entries"].elements(minimum=1):
@@ -392,7 +400,10 @@ class LookupTable:
             if key in entries:
                 raise InputError(f"the same layer as {places[key]}: {key}", entry.path)
             entries[key], places[key] = timing, entry.path
-        return cls(source, entries, _remarks(top.get("provenance")), _remarks(top.get("validation")))
+        remarks = _remarks(top.get("provenance")), _remarks(top.get("validation"))
+        if "net_calibration" not in top:
+            return cls(source, entries, *remarks)
+        return cls(source, entries, *remarks, *_calibration(top["net_calibration"]))
 
     @classmethod
     def from_released_yaml(cls, text: bytes, source: str) -> LookupTable:
@@ -415,7 +426,7 @@ class LookupTable:
         return cls(source, entries, {"source": source})
 
     def price_ms(self, call: LayerCall) -> float:
-        """The measured ms of a layer. Raises InputError naming the key when it was not measured."""
+        """The measured ms of a layer, times ``scale``. Raises InputError naming the key when it was not measured."""
         key = layer_key(call)
         if key is None:
             return 0.0
@@ -426,7 +437,7 @@ class LookupTable:
                 call.name,
                 self.source,
             )
-        return self.entries[key].ms
+        return self.scale * self.entries[key].ms
 
     def extrapolated(self, call: LayerCall) -> tuple[str, ...]:
         """Nothing is: an entry is a measurement."""
@@ -446,6 +457,8 @@ class LookupTable:
             "provenance": dict(self.provenance),
             "entries": [_entry_json(key, self.entries[key]) for key in sorted(self.entries)],
         }
+        if (self.scale, self.offset_ms, self.n_nets) != (1.0, 0.0, 0):
+            value["net_calibration"] = {"scale": self.scale, "offset_ms": self.offset_ms, "n_nets": self.n_nets}
         return value | ({"validation": dict(self.validation)} if self.validation else {})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -614,7 +627,8 @@ def _released_timing(node: yaml.Node, place: str) -> Timing:
 class WithFallback:
     """The table where it has the layer, the predictor where it has not.
 
-    The predictor fills in without its whole-network calibration: like the entries, it then gives the time of a layer.
+    The predictor fills in with the whole-network calibration of the table instead of its own: like the entries, it
+    then gives the time of a layer.
     """
 
     table: LookupTable
@@ -626,11 +640,13 @@ class WithFallback:
 
     @property
     def offset_ms(self) -> float:
-        return 0.0
+        return self.table.offset_ms
 
     def price_ms(self, call: LayerCall) -> float:
         """ms of one layer."""
-        return self.table.price_ms(call) if self.table.has(call) else self.predictor.op_ms(call)
+        if self.table.has(call):
+            return self.table.price_ms(call)
+        return self.table.scale * self.predictor.op_ms(call)
 
     def extrapolated(self, call: LayerCall) -> tuple[str, ...]:
         return () if self.table.has(call) else self.predictor.extrapolated(call)
@@ -648,6 +664,40 @@ class WithFallback:
             return text
         names = ", ".join(dict.fromkeys(call.name for call in missing))
         return f"{text}, {len(missing)} predicted by {self.predictor.source}: {names}"
+
+
+# Use ----------------------------------------------------------------------------------------------------------------
+
+# what a latency depends on besides the layers; the runtime's version and the load are recorded but may differ
+CONDITIONS = ("device", "runtime", "threads", "batch_size", "dtype", "resolution", "clock")
+
+
+def check_matches(provenance: Mapping[str, Any], wanted: Mapping[str, Any], source: str) -> None:
+    """A table or predictor must have been measured under the conditions it is used for.
+
+    Args:
+        provenance: of the file. A condition that it does not record (absent or null) cannot be compared.
+        wanted: any of CONDITIONS with the value of this run, for example ``{"batch_size": 1, "resolution": 224}``.
+        source: the file, for the error.
+
+    Raises:
+        InputError: naming every condition that differs, with both values. KeyError: ``wanted`` holds another name.
+    """
+    unknown = [name for name in wanted if name not in CONDITIONS]
+    if unknown:
+        raise KeyError(f"not a condition: {', '.join(unknown)}")
+    different = [
+        f"{name} {provenance[name]!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if value is not None and provenance.get(name) is not None and provenance[name] != value
+    ]
+    if different:
+        raise InputError(
+            f"was measured for {'; '.join(different)}: measure it for this run with search/profile_latency.py, or "
+            "force its use",
+            "provenance",
+            source,
+        )
 
 
 # Files --------------------------------------------------------------------------------------------------------------
