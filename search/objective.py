@@ -51,7 +51,7 @@ def absolute_reward(accuracy: float, cost: float, target: float, weight: float) 
 
 def ramped_target(start: float, target: float, step: int, steps: int) -> float:
     """The target of step ``step``: from the initial expected cost ``start`` to ``target`` over half of the steps."""
-    return start + (target - start) * min(1.0, step / (0.5 * steps))
+    return start + (target - start) * min(1.0, step / (0.5 * max(steps, 1)))
 
 
 def annealed_temperature(step: int, steps: int, final: float) -> float:
