@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             print(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
             return INTERRUPTED
         unreadable = {*train.unreadable.places, *valid.unreadable.places}
-        outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start, len(unreadable))
+        outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start, unreadable)
     print(session.summary(job, outcome, run_dir))
     return 0
 

@@ -328,9 +328,13 @@ def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _scores(job: Job, net: ProxylessNet, images: ImageDataset) -> EvalResult:
+def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
+    """The score on all of ``images``; the places of those that cannot be read are added to ``unreadable``."""
     net.eval()
-    return evaluate(net, job.eval_batches(images), job.device)
+    batches = job.eval_batches(images)
+    result = evaluate(net, batches, job.device)
+    unreadable.update(batches.unreadable.places)
+    return result
 
 
 def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> None:
@@ -415,23 +419,29 @@ class Outcome:
     record: dict[str, Any]
 
 
-def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, n_unreadable: int = 0) -> Outcome:
+def finish(
+    job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, unreadable: Iterable[str] = ()
+) -> Outcome:
     """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
 
-    ``wall_seconds``: time spent in the search so far; the time taken here is added.
+    ``wall_seconds``: time spent in the search so far; the time taken here is added. ``unreadable``: the places of the
+    images that the search had to leave out; those met here are added.
     """
     start = time.perf_counter()
+    left_out = set(unreadable)
     table, goal, config = job.table, job.goal, job.config
     path, projection = choose_path(search.alphas, table, goal, config.target.derive)
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
-    recalibrate_bn(net, job.eval_batches(job.data.train, config.finish.recalibration_images), job.device)
-    valid, test = _scores(job, net, job.data.valid), _scores(job, net, job.data.test)
+    calibration = job.eval_batches(job.data.train, config.finish.recalibration_images)
+    recalibrate_bn(net, calibration, job.device)
+    left_out.update(calibration.unreadable.places)
+    valid, test = (_scores(job, net, images, left_out) for images in (job.data.valid, job.data.test))
     tuned: dict[str, float] = {}
     if config.finish.finetune_epochs:
         finetune(job, net, log, search.step)
         tuned = {
-            "finetuned_top1_percent": _scores(job, net, job.data.valid).top1_percent,
-            "finetuned_test_top1_percent": _scores(job, net, job.data.test).top1_percent,
+            "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
+            "finetuned_test_top1_percent": _scores(job, net, job.data.test, left_out).top1_percent,
         }
     spec = net.spec
     best = argmax_path(search.alphas)
@@ -459,7 +469,7 @@ def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: f
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": config.manual_seed,
-        "unreadable_images": n_unreadable,
+        "unreadable_images": len(left_out),
         "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
     }
     codec.write_spec(run_dir / "spec.json", spec)
