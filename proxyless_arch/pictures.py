@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from proxyless_arch.cost import total_macs, total_params
@@ -38,6 +39,9 @@ TITLE, RULER, BODY, BARS, ROW_GAP, LEGEND = 0.34, 0.46, 1.38, 0.56, 0.22, 0.42
 BAR_WIDTH, LONGEST_BAR = 0.2, 0.36
 LOWEST, HIGHEST = 0.62, 1.26
 MIN_WIDTH = 9.5
+
+FILM_FRAMES, FILM_DOTS_PER_INCH, LAST_FRAME_SECONDS = 80, 90, 3
+PALEST = 0.12
 
 
 def draw_architectures(
@@ -79,6 +83,55 @@ def draw_architectures(
         top += row.height + ROW_GAP
     _draw_legend(axes, width, height - LEGEND / 2 - 0.04)
     _save(figure, path)
+
+
+def draw_film(
+    frames: Sequence[tuple[str, ArchSpec, Sequence[float] | None, Mapping[str, float]]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str = "ms",
+) -> None:
+    """Draw how a network formed as an animated GIF, one picture as of ``draw_architectures`` per frame.
+
+    Long films are thinned out to FILM_FRAMES frames; the last frame stands for a while.
+
+    Args:
+        frames: (title, network, costs, certainty), all networks of one search space; ``certainty`` says by layer name
+            how decided a layer is, from 0 (drawn pale) to 1 (which a layer that is not named is).
+        path: the film, ``.gif``; an earlier file is replaced only by a whole new one.
+        unit: unit of the costs.
+
+    Raises:
+        InputError: another suffix. ValueError: no frames, or costs of another length. OSError: it cannot be written.
+    """
+    from matplotlib.animation import PillowWriter
+
+    if Path(path).suffix.lower() != ".gif":
+        raise InputError("expected a file name that ends in .gif", source=str(path))
+    if not frames:
+        raise ValueError("frames: expected at least one")
+    step = -(-len(frames) // FILM_FRAMES)
+    kept = [*frames[: len(frames) - 1 : step], frames[-1]]
+    highest = max(6, *(_expansion(call) for _, spec, *_ in kept for call in walk(spec)))
+    laid_out = [_lay_out(title, spec, costs, highest, unit) for title, spec, costs, _ in kept]
+    largest_share = max((max(row.shares) for row in laid_out if row.shares), default=0.0)
+    width = max(MIN_WIDTH, LEFT + RIGHT + laid_out[0].width)
+    height = max(row.height for row in laid_out) + ROW_GAP + LEGEND
+    figure = _figure(width, height)
+    frames_per_second = max(2, min(10, len(kept) // 8))
+    writer = PillowWriter(fps=frames_per_second)
+    with atomic_path(path) as temporary:
+        writer.setup(figure, temporary, dpi=FILM_DOTS_PER_INCH)
+        for row, (*_, certainty) in zip(laid_out, kept, strict=True):
+            figure.clear()
+            axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+            axes.set_axis_off()
+            _draw_row(axes, row, 0, ROW_GAP / 2, largest_share, certainty)
+            _draw_legend(axes, width, height - LEGEND / 2 - 0.04)
+            writer.grab_frame()
+        for _ in range(LAST_FRAME_SECONDS * frames_per_second):
+            writer.grab_frame()
+        writer.finish()
 
 
 @dataclass(frozen=True)
@@ -152,7 +205,14 @@ def _stage(call: LayerCall) -> tuple[str, tuple[int, int, int]]:
     return call.name.split(".")[0], call.out_hwc
 
 
-def _draw_row(axes: Axes, row: _Row, index: int, top: float, largest_share: float) -> None:
+def _draw_row(
+    axes: Axes,
+    row: _Row,
+    index: int,
+    top: float,
+    largest_share: float,
+    certainty: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     heading: dict[str, Any] = {"fontsize": 11, "fontweight": "bold", "color": INK, "va": "center"}
     axes.text(LEFT, top + 0.13, row.title, parse_math=False, **heading)
     end = max(LEFT + row.width, MIN_WIDTH - RIGHT)
@@ -163,7 +223,7 @@ def _draw_row(axes: Axes, row: _Row, index: int, top: float, largest_share: floa
         [LEFT - 0.12, LEFT + row.width + 0.12], [middle, middle], color=GREY, linewidth=0.9, zorder=1, clip_on=False
     )
     for box in row.boxes:
-        _draw_box(axes, box, f"row{index}.{box.call.name}", middle)
+        _draw_box(axes, box, f"row{index}.{box.call.name}", middle, certainty.get(box.call.name, 1.0))
     if row.shares:
         _draw_shares(axes, row, top + TITLE + RULER + BODY, largest_share)
 
@@ -185,7 +245,8 @@ def _draw_rulers(axes: Axes, row: _Row, top: float) -> None:
         axes.text(centre, top + 0.31, str(members[0].call.out_hwc[2]), color=GREY, **style)
 
 
-def _draw_box(axes: Axes, box: _Box, gid: str, middle: float) -> None:
+def _draw_box(axes: Axes, box: _Box, gid: str, middle: float, certainty: float) -> None:
+    from matplotlib.colors import to_rgba
     from matplotlib.patches import FancyBboxPatch
 
     vanished = isinstance(box.call.op, Zero)
@@ -194,7 +255,11 @@ def _draw_box(axes: Axes, box: _Box, gid: str, middle: float) -> None:
         box.width,
         box.height,
         boxstyle="round,pad=0,rounding_size=0.05",
-        facecolor="none" if vanished else _colour(box.call.op),  # the data path stays visible through the outline
+        facecolor="none"
+        if vanished
+        else to_rgba(
+            _colour(box.call.op), PALEST + (1 - PALEST) * certainty
+        ),  # the data path stays visible through the outline
         edgecolor=GREY if vanished else INK,
         linewidth=0.9 if vanished else 0.7,
         linestyle=(0, (3, 2)) if vanished else "-",

@@ -21,7 +21,7 @@ def joined(*children: object) -> Markup:
     return Markup("".join(escaped(child) for child in children if child is not None))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Markup:
+def tag(name: str, /, *children: object, **attributes: object) -> Markup:
     """One element. ``class_`` and ``stroke_width`` become class and stroke-width; None and False are left out.
 
     >>> tag("a", "1 < 2", class_="x", hidden=True)

@@ -1,15 +1,36 @@
-"""What a run wrote down: one record per epoch as a line of metrics.jsonl, TensorBoard events and a console line."""
+"""What a run writes down: metrics.jsonl, TensorBoard events, a console line per epoch; and its report.
+
+    python search/report.py runs/mine
+    python search/report.py runs/mine --gif film.gif
+    python search/report.py runs/mine runs/other --output comparison.html
+
+One run: its report.html is made (again). Several: one page that compares them. A page is one self-contained file.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-from proxyless_arch.runs import METRICS_FILE, WALL_CLOCK_FIELDS, MetricsFile, format_seconds, read_metrics
-from proxyless_arch.tables import format_count
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
+
+from proxyless_arch.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.errors import InputError  # noqa: E402
+from proxyless_arch.runs import (  # noqa: E402
+    METRICS_FILE,
+    WALL_CLOCK_FIELDS,
+    MetricsFile,
+    format_seconds,
+    read_metrics,
+)
+from proxyless_arch.tables import format_count  # noqa: E402
+from search.report_page import write_comparison, write_film, write_report  # noqa: E402
 
 __all__ = [
     "FIELDS",
@@ -192,3 +213,29 @@ def _cost(value: float | None, unit: str) -> str:
         return "-".rjust(width)
     text = format_count(value).replace(" ", "") if unit == "MACs" else f"{value:.{1 if value >= 99.995 else 2}f}"
     return text.rjust(width)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    parser = Parser(prog="report.py", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of searches")
+    parser.add_argument(
+        "--output", type=Path, help="the page (default: report.html in the run, or comparison.html here)"
+    )
+    parser.add_argument("--gif", type=Path, help="also write the film of the (one) search as a GIF")
+    arguments = parser.parse_strictly(argv)
+    if len(arguments.runs) > 1:
+        if arguments.gif is not None:
+            raise InputError("a film shows one search: name one run", "--gif")
+        print(write_comparison(arguments.runs, arguments.output or Path("comparison.html")))
+        return
+    print(write_report(arguments.runs[0], arguments.output))
+    if arguments.gif is not None:
+        print(write_film(arguments.runs[0], arguments.gif))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -134,10 +134,7 @@ def _figure(title: str, note: str | None, entries: Sequence[Markup], body: Marku
 
 
 def _entry(label: str, style: str, kind: str = "line") -> Markup:
-    if kind == "line":
-        mark = tag("line", x1=1, x2=21, y1=6, y2=6, class_=f"line {style}")
-    else:
-        mark = _mark(11, 6, kind, style)
+    mark = tag("line", x1=1, x2=21, y1=6, y2=6, class_=f"line {style}") if kind == "line" else _mark(11, 6, kind, style)
     return tag("span", tag("svg", mark, viewBox="0 0 22 12", class_="swatch", aria_hidden="true"), label)
 
 
@@ -287,7 +284,7 @@ def heat_map(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]],
 
     Cells of one shade are one path, so that a map of many epochs stays small.
     """
-    name_width, last_width, row, top = 62.0, 38.0, 15.0, 2.0
+    name_width, last_width, row, top = 62.0, 44.0, 15.0, 2.0
     width = 300.0
     n_epochs = max(map(len, rows))
     cell = (width - name_width - last_width) / n_epochs

@@ -17,6 +17,7 @@ from proxyless_arch.codec import read_spec
 from proxyless_arch.cost import macs
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
+from proxyless_arch.runs import METRICS_FILE, read_metrics
 from proxyless_arch.shapes import LayerCall, walk
 from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
@@ -25,7 +26,6 @@ from proxyless_arch.strict import Node
 from search.config import FORMAT
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
 from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, network_ms, shipped
-from search.report import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
@@ -135,13 +135,12 @@ def read_run(folder: Path) -> Run:
         notes.append("There is no spec.json in the folder: the derived network cannot be drawn.")
     space = _space(settings, spec)
     source, table = _pricing(settings, space, notes)
-    if table is not None:
-        if not _agrees(table, result, records):
-            notes.append(
-                "Prices computed now differ from those of the run (another latency file or version): latency shares "
-                "are left out; the numbers shown are the recorded ones."
-            )
-            source = table = None
+    if table is not None and not _agrees(table, result, records):
+        notes.append(
+            "Prices computed now differ from those of the run (another latency file or version): latency shares "
+            "are left out; the numbers shown are the recorded ones."
+        )
+        source = table = None
     return Run(
         folder=folder,
         settings=settings,

@@ -45,6 +45,7 @@ from search.loop import Schedule, Search, schedule_of
 from search.projection import Projection
 from search.random_control import sample_at_cost
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
+from search.report_page import write_report
 
 SMALL_IMAGE = 64
 DIGITS_PIXELS = 16
@@ -478,6 +479,7 @@ def finish(
     )
     _draw(job, spec, run_dir)
     write_json(run_dir / "result.json", record)
+    write_report(run_dir)
     return Outcome(spec, projection, record)
 
 
@@ -515,6 +517,7 @@ def write_random_networks(job: Job, run_dir: Path) -> dict[str, Any]:
         "networks": entries,
     }
     write_json(run_dir / "result.json", record)
+    write_report(run_dir)
     return record
 
 
@@ -580,5 +583,5 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     if record["unreadable_images"]:
         say("unreadable", f"{record['unreadable_images']} images were left out (warnings above name them)")
     say("time", format_seconds(record["wall_seconds"]))
-    say("files", f"{run_dir}/: spec.json, weights.h5, architecture.png, search.png, result.json, metrics.jsonl")
+    say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
     return "\n".join(lines)

@@ -35,7 +35,19 @@ FRAMEWORK_FREE = {
     "search/cost_table.py": {"proxyless_arch", "search/latency", "numpy"},
     "search/latency.py": {"proxyless_arch", "numpy", "yaml"},
     "search/projection.py": {"proxyless_arch", "search/cost_table", "numpy"},
-    "search/report.py": {"proxyless_arch", "tensorboardX"},
+    "search/report.py": {"proxyless_arch", "search/report_page", "tensorboardX"},
+    "search/report_page.py": {
+        "proxyless_arch",
+        "search/config",
+        "search/markup",
+        "search/report_blocks",
+        "search/report_charts",
+        "search/run_folder",
+    },
+    "search/report_blocks.py": {"proxyless_arch", "search/markup", "search/run_folder"},
+    "search/report_charts.py": {"search/markup"},
+    "search/run_folder.py": {"proxyless_arch", "search/config", "search/cost_table", "search/latency"},
+    "search/show.py": {"proxyless_arch", "search/latency"},
 }
 # The commands at the root: a script of one framework never meets the other.
 SCRIPTS = {

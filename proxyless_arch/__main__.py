@@ -1,0 +1,198 @@
+"""Architectures on the command line.
+
+    python -m proxyless_arch list
+    python -m proxyless_arch show proxyless_mobile
+    python -m proxyless_arch draw proxyless_cpu proxyless_gpu runs/mine -o side_by_side.png
+    python -m proxyless_arch diff proxyless_mobile runs/mine
+    python -m proxyless_arch convert released.json ours.json
+
+A network is a known name, a JSON file in either dialect, a weight file that holds its network, or the run folder of a
+search. Predicted latency is search's trade: python search/show.py NAME_OR_FILE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from proxyless_arch import catalog, pictures
+from proxyless_arch.cli import Parser, exit_code
+from proxyless_arch.codec import FORMAT, released_to_json, spec_to_json
+from proxyless_arch.cost import macs, params, total_macs, total_params
+from proxyless_arch.errors import InputError
+from proxyless_arch.files import read_json, write_text
+from proxyless_arch.lookup import find_spec
+from proxyless_arch.shapes import LayerCall, walk
+from proxyless_arch.spec import ArchSpec, Zero
+from proxyless_arch.tables import describe, format_count, op_label
+
+NETWORK = "NAME_OR_FILE"
+OURS, RELEASED = "ours", "released"
+
+
+def show(words: Sequence[str], resolution: int | None) -> None:
+    """Print each network layer by layer, with MACs and parameters."""
+    print("\n\n".join(describe(spec, resolution) for spec in map(find_spec, words)))
+
+
+def draw(words: Sequence[str], output: Path) -> None:
+    """Draw networks one below the other, to one scale. Raises InputError when the picture cannot be written."""
+    rows = [(spec.name, spec, None) for spec in map(find_spec, words)]
+    with _writing(output):
+        pictures.draw_architectures(rows, output)
+    print(output)
+
+
+def list_networks() -> None:
+    """Print the networks known by name, with published accuracy."""
+    print(f"{'name':<20} {'blocks':>6} {'pixels':>6} {'MACs':>9} {'params':>8}  published")
+    for name in catalog.known_names():
+        spec = catalog.load(name)
+        sizes = f"{format_count(total_macs(spec)):>9} {format_count(total_params(spec)):>8}"
+        if name in catalog.RELEASES:
+            release = catalog.RELEASES[name]
+            published = f"{release.top1_percent} % top-1, {release.latency}"
+        else:
+            published = f"{catalog.DEMOS[name].top1_percent} % top-1"
+        print(f"{name:<20} {len(spec.blocks):>6} {spec.resolution:>6} {sizes}  {published}")
+
+
+def difference(first: ArchSpec, second: ArchSpec) -> list[str]:
+    """What sets two networks apart, one line each; empty when they are the same but for their names.
+
+    Layers are compared by position; where one network is deeper the other has ``-``.
+    """
+    lines = []
+    for what in ("recipe", "padding", "bn", "num_classes", "class_names"):
+        one, other = getattr(first, what), getattr(second, what)
+        if one != other:
+            lines.append(f"{what}: {_brief(one)} | {_brief(other)}")
+    if first.classifier.dropout_rate != second.classifier.dropout_rate:
+        lines.append(f"dropout_rate: {first.classifier.dropout_rate} | {second.classifier.dropout_rate}")
+    ours, theirs = ({call.name: call for call in walk(spec)} for spec in (first, second))
+    names = dict.fromkeys((*_in_order(first, second), *ours, *theirs))
+    for name in names:
+        pair = ours.get(name), theirs.get(name)
+        texts = [_layer(call) for call in pair]
+        if texts[0] != texts[1]:
+            lines.append(f"{name:<18} {texts[0]:<38} | {texts[1]}")
+    return lines
+
+
+def _in_order(first: ArchSpec, second: ArchSpec) -> list[str]:
+    """Names of the stem and of the blocks of the deeper network, so that they come before the head."""
+    return ["first_conv", *(f"blocks.{index}" for index in range(max(len(first.blocks), len(second.blocks))))]
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 90 else text[:87] + "..."
+
+
+def _layer(call: LayerCall | None) -> str:
+    if call is None:
+        return "-"
+    if isinstance(call.op, Zero):
+        return op_label(call.op)
+    sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
+    return f"{op_label(call.op)}, {sizes}{', skip' if call.skip else ''}"
+
+
+def diff(one: str, other: str) -> None:
+    """Print the layers in which two networks differ, and their sizes."""
+    first, second = find_spec(one), find_spec(other)
+    lines = difference(first, second)
+    if not lines:
+        print(f"the same network: {_sizes(first)}")
+        return
+    print(f"{first.name} | {second.name}")
+    print(*lines, sep="\n")
+    print(f"{'total':<18} {_sizes(first):<38} | {_sizes(second)}")
+
+
+def _sizes(spec: ArchSpec) -> str:
+    calls = walk(spec)
+    return f"{format_count(sum(map(macs, calls)))} MACs, {format_count(sum(map(params, calls)))} parameters"
+
+
+def convert(source: str, target: Path, dialect: str | None) -> None:
+    """Write a network in a JSON dialect, by default in the other one than ``source`` has.
+
+    Raises InputError when the dialect cannot hold the network, or the file cannot be written.
+    """
+    spec = find_spec(source)
+    wanted = dialect or (OURS if _is_released(source) else RELEASED)
+    text = spec_to_json(spec) if wanted == OURS else released_to_json(spec)
+    with _writing(target):
+        write_text(target, text)
+    note = "" if wanted == OURS else "; it holds no name: readers take the file's"
+    print(f"{target}: {spec.name} in {'our' if wanted == OURS else 'the released'} dialect{note}")
+
+
+def _is_released(source: str) -> bool:
+    """Whether ``source`` is a JSON file in the released dialect."""
+    path = Path(source)
+    if source in catalog.known_names() or path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    return read_json(path).get("format") != FORMAT
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system refuses is bad input: another place may work."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", source=str(path)) from None
+
+
+def parser() -> Parser:
+    whole = Parser(prog="python -m proxyless_arch", description=__doc__)
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    each = commands.add_parser("list", help="the networks known by name")
+    each = commands.add_parser("show", help="a network layer by layer")
+    each.add_argument("networks", nargs="+", metavar=NETWORK)
+    each.add_argument("--resolution", type=int, help="input pixels (default: the network's own)")
+    each = commands.add_parser("draw", help="networks in one picture")
+    each.add_argument("networks", nargs="+", metavar=NETWORK)
+    each.add_argument("-o", "--output", type=Path, required=True, help="the picture, .png or .svg")
+    each = commands.add_parser("diff", help="where two networks differ")
+    each.add_argument("one", metavar="A")
+    each.add_argument("other", metavar="B")
+    each = commands.add_parser("convert", help="between the two JSON dialects")
+    each.add_argument("source", metavar="IN")
+    each.add_argument("target", metavar="OUT", type=Path)
+    each.add_argument("--to", choices=(OURS, RELEASED), help="dialect of OUT (default: the other one than IN's)")
+    return whole
+
+
+def run(argv: Sequence[str] | None) -> None:
+    arguments = parser().parse_strictly(argv)
+    match arguments.command:
+        case "list":
+            list_networks()
+        case "show":
+            if arguments.resolution is not None and not 1 <= arguments.resolution <= 8192:
+                raise InputError(f"expected an integer in 1..8192, got {arguments.resolution}", "--resolution")
+            show(arguments.networks, arguments.resolution)
+        case "draw":
+            draw(arguments.networks, arguments.output)
+        case "diff":
+            diff(arguments.one, arguments.other)
+        case "convert":
+            convert(arguments.source, arguments.target, arguments.to)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return exit_code(lambda: run(argv))
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
