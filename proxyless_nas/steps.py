@@ -14,9 +14,24 @@ from proxyless_arch.scores import EvalResult
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
+class NonFiniteLossError(ArithmeticError):
+    """A loss or gradient that is not a finite number; raised before anything is updated."""
+
+
 def cosine_lr(initial: float, step: int, steps: int) -> float:
     """Half a cosine from ``initial`` at step 0 to 0 at ``steps``."""
     return 0.5 * initial * (1 + math.cos(math.pi * step / max(steps, 1)))
+
+
+def warmup_cosine_lr(initial: float, step: int, steps: int, warmup_steps: int) -> float:
+    """The learning rate of step ``step`` of ``steps`` (from 0): a line, then half a cosine from ``initial`` to 0.
+
+    The line is ``initial * (step + 1) / (warmup_steps + 1)``: no step is wasted on 0, and ``initial`` itself is reached
+    at step ``warmup_steps``, where the cosine starts.
+    """
+    if step < warmup_steps:
+        return initial * (step + 1) / (warmup_steps + 1)
+    return cosine_lr(initial, step - warmup_steps, steps - warmup_steps)
 
 
 def sgd(

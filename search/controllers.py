@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,15 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from proxyless_arch.spec import Zero
+from proxyless_nas import distributed
+from proxyless_nas.steps import NonFiniteLossError
 from search import objective
 from search.config import ArchOpt, Target
 from search.cost_table import CostTable
 from search.gates import BinaryMode, Gate, fixed_gates, keep_other_probabilities, probabilities, sample, sample_path
 from search.supernet import Supernet
-
-
-class NonFiniteLossError(ArithmeticError):
-    """A loss or gradient that is not a finite number; raised before anything is updated."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,11 @@ class Controller:
         raise TypeError("a Controller is a GradientController or a ReinforceController")
 
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
-        """Adam on alpha; a block whose gradient is None stays. Raises NonFiniteLossError before alpha moves."""
+        """Adam on alpha with the mean gradient over all processes; a block whose gradient is None stays.
+
+        Raises NonFiniteLossError before alpha moves.
+        """
+        distributed.all_reduce_mean([gradient for gradient in gradients if gradient is not None])
         if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
             raise NonFiniteLossError(f"gradient that is not finite at architecture step {self.step}")
         for alpha, gradient in zip(self.alphas, gradients, strict=True):
@@ -205,14 +209,21 @@ class GradientController(Controller):
         cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
         feedback = self.lam, self.deviation  # which _loss moves
         loss = self._loss(ce, cost)
-        gradients = torch.autograd.grad(loss, self.alphas)
-        if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
-            self.lam, self.deviation = feedback
-            raise NonFiniteLossError(f"loss {loss.item()} at architecture step {self.step}")
+        hits = int((logits.argmax(1) == labels).sum())
+        totals = distributed.summed(ce.item() * len(labels), hits, len(labels), not math.isfinite(loss.item()))
+        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, self.alphas))
+        if self.opt.zero_rule == "release":
+            for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
+                if isinstance(block[choice], Zero):
+                    gradients[index] = None
         before = [alpha.detach().clone() for alpha in self.alphas]
-        for alpha, gradient in zip(self.alphas, gradients, strict=True):
-            alpha.grad = gradient
-        self.optimizer.step()
+        try:
+            if totals[3]:
+                raise NonFiniteLossError(f"loss {loss.item()} at architecture step {self.step}")
+            self.apply(gradients)
+        except NonFiniteLossError:
+            self.lam, self.deviation = feedback
+            raise
         if mode == "two":
             with torch.no_grad():
                 for alpha, old, gate in zip(self.alphas, before, gates, strict=True):
@@ -220,9 +231,9 @@ class GradientController(Controller):
         self.step += 1
         return ArchStats(
             loss=loss.item(),
-            cross_entropy=ce.item(),
-            top1_hits=int((logits.argmax(1) == labels).sum()),
-            n_images=len(labels),
+            cross_entropy=totals[0] / totals[2],
+            top1_hits=int(totals[1]),
+            n_images=int(totals[2]),
             expected_cost=cost.item() / self.scale if cost is not None else None,
             temperature=temperature,
             lam=self.shown_lambda,
@@ -272,16 +283,19 @@ class ReinforceController(Controller):
         """One update from ``rl_batch_size`` sampled paths, all on the same validation images."""
         rng = step_rng(self.seed, 1, self.step)
         paths = [sample_path(self.alphas, rng) for _ in range(self.opt.rl_batch_size)]
-        losses, hits = [], []
+        losses, hits, n_images = [], [], 0
         for path in paths:
             with torch.no_grad():
                 logits = supernet(images, path, fixed_gates(path, images.device))
-            loss = F.cross_entropy(logits, labels)
-            if not torch.isfinite(loss):
-                raise NonFiniteLossError(f"loss {float(loss)} at architecture step {self.step}")
-            losses.append(float(loss))
-            hits.append(int((logits.argmax(1) == labels).sum()))
-        rewards = [self.reward(hit / len(labels), path) for hit, path in zip(hits, paths, strict=True)]
+            loss = F.cross_entropy(logits, labels).item()
+            right = int((logits.argmax(1) == labels).sum())
+            totals = distributed.summed(loss * len(labels), right, len(labels), not math.isfinite(loss))
+            if totals[3]:
+                raise NonFiniteLossError(f"loss {loss} at architecture step {self.step}")
+            n_images = int(totals[2])
+            losses.append(totals[0] / n_images)
+            hits.append(int(totals[1]))
+        rewards = [self.reward(hit / n_images, path) for hit, path in zip(hits, paths, strict=True)]
         mean_reward = sum(rewards) / len(rewards)
         baseline = mean_reward if self.baseline is None else self.baseline
         if self.step >= self.opt.rl_freeze * self.total_steps:
@@ -292,7 +306,7 @@ class ReinforceController(Controller):
             loss=-mean_reward,
             cross_entropy=sum(losses) / len(losses),
             top1_hits=sum(hits),
-            n_images=len(labels) * len(paths),
+            n_images=n_images * len(paths),
             expected_cost=None,
             temperature=1.0,
             lam=None,

@@ -3,6 +3,7 @@
     python search/imagenet_arch_search.py --target_hardware mobile
     python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --path runs/mine
     python search/imagenet_arch_search.py --path runs/mine --resume
+    torchrun --nproc_per_node=4 search/imagenet_arch_search.py --data_path photos/
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
 defaults. The run folder holds config.json, environment.json, metrics.jsonl, TensorBoard events, checkpoint.pt,
@@ -12,6 +13,7 @@ spec.json, weights.h5, architecture.png, search.png and result.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
@@ -29,8 +31,9 @@ from tqdm import tqdm  # noqa: E402
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_nas import distributed  # noqa: E402
+from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, session  # noqa: E402
-from search.controllers import NonFiniteLossError  # noqa: E402
 from search.report import METRICS_FILE, RunLog  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
@@ -91,66 +94,92 @@ def new_run_dir(path: Path | None) -> Path:
     return next(folder for folder in candidates if not folder.exists())
 
 
+def say(*words: object) -> None:
+    """Print from one process only."""
+    if distributed.is_main():
+        print(*words, flush=True)
+
+
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     settings = effective_config(arguments)
-    if settings.data.dataset == "digits" and not arguments.resume:
-        print("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
-    job = session.prepare(settings)
-    run_dir = arguments.path if arguments.resume else new_run_dir(arguments.path)
-    if settings.arch.arch_algo == "random":
-        return draw_random(job, run_dir, argv)
+    with distributed.init_from_environment(settings.device) as device:
+        if settings.data.dataset == "digits" and not arguments.resume:
+            say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
+        job = session.prepare(settings, device)
+        # one clock decides the name of the run folder
+        run_dir = arguments.path if arguments.resume else distributed.broadcast_value(new_run_dir(arguments.path))
+        if settings.arch.arch_algo == "random":
+            return draw_random(job, run_dir, argv)
+        return search_in(run_dir, job, arguments.resume, argv)
+
+
+def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]) -> int:
+    """Search from the start, or from the folder's checkpoint, to the finished network."""
     search = session.new_search(job)
-    resume_at, spent = None, 0.0
-    as_json = config.to_dict(settings)
-    if arguments.resume:
+    as_json = config.to_dict(job.config)
+    resume_at, spent = 0 if resume else None, 0.0
+    # a run that was killed before its first checkpoint starts over
+    if resume and (run_dir / checkpoint.NAME).exists():
         saved = checkpoint.load(run_dir / checkpoint.NAME)
         search.restore(saved)
         resume_at, spent = saved.metrics_offset, saved.wall_seconds
-    else:
+    if distributed.is_main():
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(run_dir / "config.json", as_json)
-    write_json(run_dir / "environment.json", session.environment(job.device, argv))
+        if not resume:
+            write_json(run_dir / "config.json", as_json)
+        write_json(run_dir / "environment.json", session.environment(job.device, argv))
     timing = loop.seconds_per_step(search, next(job.train_batches(0))) if job.schedule.total_steps else None
-    print(session.header(job, run_dir, timing), flush=True)
-    if search.step:
-        print(f"  resumed    at step {search.step} of {job.schedule.total_steps}", flush=True)
+    say(session.header(job, run_dir, timing))
+    if resume:
+        say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
 
-    stop, start = StopRequest(), time.perf_counter()
-    bar = tqdm(total=job.schedule.total_steps, initial=search.step, unit="step", disable=None, dynamic_ncols=True)
-    with RunLog(run_dir, resume_at, say=bar.write) as log, bar:
-        last_save = time.perf_counter()
+    stop, start, last_save = StopRequest(), time.perf_counter(), time.perf_counter()
+    quiet = None if distributed.is_main() else True
+    bar = tqdm(total=job.schedule.total_steps, initial=search.step, unit="step", disable=quiet, dynamic_ncols=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bar)
+        log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write)) if distributed.is_main() else None
 
         def save() -> None:
             nonlocal last_save
-            checkpoint.save(
-                run_dir / checkpoint.NAME,
-                search.checkpoint(as_json, log.offset, spent + time.perf_counter() - start),
-            )
             last_save = time.perf_counter()
+            if log is not None:
+                seconds = spent + last_save - start
+                checkpoint.save(run_dir / checkpoint.NAME, search.checkpoint(as_json, log.offset, seconds))
+
+        def on_epoch(record: dict[str, Any]) -> None:
+            if log is not None:
+                log.epoch(record)
 
         def on_step(state: loop.Search) -> bool:
             bar.update(1)
-            if stop.wanted or state.epoch_is_over or time.perf_counter() - last_save > SAVE_EVERY_SECONDS:
+            stopping = any(distributed.summed(stop.wanted))
+            if stopping or state.epoch_is_over or time.perf_counter() - last_save > SAVE_EVERY_SECONDS:
                 save()
-            return not stop.wanted
+            return not stopping
 
-        if not arguments.resume:
+        if not resume:
             save()
         train, valid = job.train_batches(search.step), job.valid_batches(search.controller.step)
-        done = loop.run(search, train, valid, on_epoch=log.epoch, on_step=on_step)
+        done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
         bar.close()
         if not done:
             again = shlex.join(["python", "search/imagenet_arch_search.py", "--path", str(run_dir), "--resume"])
-            print(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
+            say(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
             return INTERRUPTED
-        unreadable = {*train.unreadable.places, *valid.unreadable.places}
-        outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start, unreadable)
-    print(session.summary(job, outcome, run_dir))
+        if log is not None:  # one process derives and scores: every image is counted once
+            unreadable = {*train.unreadable.places, *valid.unreadable.places}
+            seconds = spent + time.perf_counter() - start
+            outcome = session.finish(job, search, run_dir, log, seconds, unreadable)
+            say(session.summary(job, outcome, run_dir))
+        distributed.barrier()
     return 0
 
 
 def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
     """--arch_algo random: nothing is trained; the product is a folder of spec files of equal cost."""
+    if not distributed.is_main():
+        return 0
     write_json(run_dir / "config.json", config.to_dict(job.config))
     write_json(run_dir / "environment.json", session.environment(job.device, argv))
     record = session.write_random_networks(job, run_dir)

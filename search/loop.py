@@ -1,12 +1,14 @@
 """The search itself: a warm-up of the weights, then weight steps with an architecture step every few of them.
 
 Everything random is a function of (seed, step), so the state between two steps is small and a resumed run continues
-bit for bit.
+bit for bit. With several processes (torchrun) each takes its share of every batch: one path per step for all of them,
+gradients are averaged, and the counts of an epoch are sums over all. BN uses each process's own share of the batch.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +18,11 @@ import torch
 from torch import Tensor
 
 from proxyless_arch.space import Path, SearchSpace
-from proxyless_nas.steps import cosine_lr, set_lr, sgd, smoothed_loss
+from proxyless_nas import distributed
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, set_lr, sgd, smoothed_loss
 from search.checkpoint import Checkpoint
 from search.config import SearchConfig
-from search.controllers import CONTROLLERS, NonFiniteLossError, init_alphas, step_rng
+from search.controllers import CONTROLLERS, init_alphas, step_rng
 from search.cost_table import CostTable
 from search.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.supernet import Supernet
@@ -142,16 +145,20 @@ class Search:
         set_lr(self.optimizer, self.learning_rate())
         logits = self.supernet(images, self.sampled_path())
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
-        if not torch.isfinite(loss):
+        hits = int((logits.argmax(1) == labels).sum())
+        totals = distributed.summed(loss.item() * len(labels), hits, len(labels), not math.isfinite(loss.item()))
+        if totals[3]:
             raise NonFiniteLossError(f"training loss {loss.item()} at weight step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # every process sampled the same path, so the same parameters have a gradient
+        distributed.all_reduce_mean([p.grad for p in self.supernet.parameters() if p.grad is not None])
         if weights.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), weights.grad_clip)
         self.optimizer.step()
-        self.sums.train_loss += loss.item() * len(labels)
-        self.sums.train_hits += int((logits.argmax(1) == labels).sum())
-        self.sums.train_images += len(labels)
+        self.sums.train_loss += totals[0]
+        self.sums.train_hits += totals[1]
+        self.sums.train_images += totals[2]
         self.step += 1
 
     def arch_step(self, images: Tensor, labels: Tensor) -> None:
@@ -258,6 +265,8 @@ def run(
             images, labels = next(valid_batches)
             search.arch_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
         if search.epoch_is_over:
+            if not distributed.same_on_all_ranks(search.alphas):
+                raise RuntimeError(f"the processes' alphas differ at step {search.step}")
             now = time.perf_counter()
             on_epoch(search.record(now - epoch_start))
             epoch_start = now

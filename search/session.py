@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,15 @@ from proxyless_arch.space import SearchSpace, macro_named
 from proxyless_arch.spec import ArchSpec, BatchNorm, Recipe, imagenet_recipe
 from proxyless_arch.tables import describe, format_count, op_label
 from proxyless_arch.weights import save_h5
+from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
-from proxyless_nas.devices import device_name, pick_device
+from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet
-from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import to_named
 from search import objective
 from search.config import SearchConfig
-from search.controllers import NonFiniteLossError, resolved_arch_lr
+from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.derive import choose_path, inherit
 from search.gates import argmax_path
@@ -79,6 +80,7 @@ class Job:
     def valid_batches(self, first_step: int) -> Batches:
         """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
         size = min(self.config.arch.grad_data_batch or self.config.data.train_batch_size, len(self.data.valid))
+        size -= size % distributed.world_size()
         return self._batches(
             self.data.valid, None, size, self.schedule.arch_steps, first_step, self.config.manual_seed + 1
         )
@@ -95,6 +97,8 @@ class Job:
             first_step=first,
             n_steps=n_steps - first,
             n_workers=self.n_workers,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
             strict=self.config.data.strict_data,
         )
 
@@ -192,10 +196,9 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
     return goal
 
 
-def prepare(config: SearchConfig) -> Job:
+def prepare(config: SearchConfig, device: torch.device) -> Job:
     """Open the data, build the space, price it and check the target. Raises InputError before anything is written."""
     resolution = config.data.resolution or (DIGITS_PIXELS if config.data.dataset == "digits" else 224)
-    device = pick_device(config.device)
     valid_size = config.data.valid_size
     data = load_for_search(
         config.data.dataset,
@@ -239,6 +242,7 @@ def new_search(job: Job) -> Search:
 def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
     """What is about to happen, for a person. ``seconds``: measured per weight step and per architecture step."""
     config, space, schedule, table = job.config, job.space, job.schedule, job.table
+    processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
     data = job.data
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
     resolution = space.recipe.resolution
@@ -253,7 +257,7 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
             f"{space.macro.name}, width {config.space.width_mult:g}: {space.n_blocks} searched blocks, "
             f"{format_count(space.size)} networks",
         ),
-        ("device", f"{device_name(job.device)}, torch {torch.__version__}"),
+        ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),
     ]
     if table is not None and job.goal is not None:
         unit = "latency" if table.unit == "ms" else "MACs"

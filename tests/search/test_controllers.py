@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from proxyless_arch.errors import InputError
+from proxyless_arch.spec import Zero
+from proxyless_nas.steps import NonFiniteLossError
 from search import objective
 from search.config import ArchOpt, Target
 from search.controllers import (
     ExpectedCost,
     GradientController,
-    NonFiniteLossError,
     init_alphas,
     resolved_arch_lr,
     step_rng,
@@ -364,3 +365,25 @@ def test_update_on_a_supernet_counts_hits():
         labels = tiny_supernet(dtype=torch.float32).train()(images, path).argmax(1)
     labels[:5] = (labels[:5] + 1) % 5
     assert controller(alphas).update(supernet, images, labels).top1_hits == 7
+
+
+def test_release_rule_leaves_a_block_that_sampled_zero():
+    """The release skips the whole update of a block, its cost gradient included, when Zero was active there."""
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 0])
+    kept = moved = 0
+    for seed in range(6):
+        alphas = random_alphas(sizes_of(SPACE), std=0.1)
+        before = [alpha.detach().clone() for alpha in alphas]
+        opt = ArchOpt(arch_lr=0.1, zero_rule="release")
+        control = GradientController(alphas, macs_cost_table(SPACE), None, opt, Target(), 10, seed)
+        path, _ = sample(alphas, step_rng(seed, 1, 0), "full_v2")
+        control.update(tiny_supernet(), images, labels)
+        for block, choice, old, new in zip(SPACE.choices, path, before, alphas, strict=True):
+            if isinstance(block[choice], Zero):
+                assert torch.equal(old, new)
+                kept += 1
+            else:
+                assert not torch.equal(old, new)
+                moved += 1
+    assert kept and moved

@@ -12,10 +12,9 @@ import torch
 from proxyless_arch.datasets import digits
 from proxyless_arch.spec import Recipe
 from proxyless_nas.data import train_batches
-from proxyless_nas.steps import cosine_lr
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr
 from search import checkpoint, loop
 from search.config import ArchOpt, DataConfig, SearchConfig, SpaceConfig, Target, Warmup, WeightOpt
-from search.controllers import NonFiniteLossError
 from search.cost_table import macs_cost_table
 from search.loop import Schedule, Search, schedule_of, seconds_per_step
 from search.report import FIELDS

@@ -1,0 +1,162 @@
+"""Several processes that train one network: ranks, reductions, broadcasts. With one process nothing here does anything.
+
+Start them with ``torchrun --nproc_per_node=N script.py ...``; it sets RANK, WORLD_SIZE and LOCAL_RANK. Gradients are
+all-reduced explicitly, one flat message per step: no wrapper around the network, no hooks, and parameters without a
+gradient (the paths of a supernet that were not sampled) are simply left out of the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from proxyless_arch.errors import InputError
+from proxyless_nas.devices import pick_device
+
+TIMEOUT = datetime.timedelta(minutes=30)
+"""A rank that is silent for so long is taken for dead (rank 0 may be writing files, or reading a large data set)."""
+
+
+def is_active() -> bool:
+    """Whether a process group is up."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process, 0 .. world_size() - 1."""
+    return dist.get_rank() if is_active() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if is_active() else 1
+
+
+def local_size() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if is_active() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
+    """Join the process group that torchrun describes, and yield this process's device; leave it at the end.
+
+    Without torchrun's variables (or with one process) there is no group. The backend follows the device: nccl for
+    cuda, where each process takes the GPU of its local rank, gloo for the CPU.
+
+    Args:
+        device: as for devices.pick_device.
+
+    Raises:
+        InputError: a device that is not there, mps or one numbered GPU with several processes, or more processes than
+            GPUs.
+    """
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    picked = pick_device(device)
+    if n_processes == 1 or "RANK" not in os.environ:
+        yield picked
+        return
+    if picked.type == "mps" or picked.index is not None:
+        raise InputError(f"{n_processes} processes: expected auto, cpu or cuda, got {device!r}", "--device")
+    if picked.type == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"local process {local} has no GPU: there are {torch.cuda.device_count()}; lower --nproc_per_node",
+                "--device",
+            )
+        picked = torch.device("cuda", local)
+        torch.cuda.set_device(picked)
+    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield picked
+    finally:
+        dist.destroy_process_group()
+
+
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor, in place, by its sum over the ranks: one message per (device, dtype).
+
+    Every rank must give tensors of the same shapes in the same order.
+    """
+    if world_size() == 1:
+        return
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    with torch.no_grad():
+        for group in groups.values():
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
+            dist.all_reduce(flat)
+            for tensor, summed in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+                tensor.copy_(summed.view(tensor.shape))
+
+
+def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
+    """Replace each floating-point tensor, in place, by its mean over the ranks."""
+    all_reduce_sum(tensors)
+    if world_size() > 1:
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.div_(world_size())
+
+
+def summed(*values: float) -> list[float]:
+    """Each number summed over the ranks, in double precision (a flag is how many ranks raised it)."""
+    if world_size() == 1:
+        return [float(value) for value in values]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def broadcast(tensors: Sequence[Tensor], source: int = 0) -> None:
+    """Replace each tensor, in place, by the one of rank ``source``."""
+    if world_size() > 1:
+        with torch.no_grad():
+            for tensor in tensors:
+                # a channels_last tensor is not contiguous, and collectives move bytes in order
+                sent = tensor.detach().contiguous()
+                dist.broadcast(sent, source)
+                tensor.copy_(sent)
+
+
+def broadcast_value(value: Any, source: int = 0) -> Any:
+    """Rank ``source``'s value (anything that pickles; the ranks trust each other)."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, source)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def same_on_all_ranks(tensors: Sequence[Tensor]) -> bool:
+    """Whether every rank has these tensors, bit for bit. Every rank must call it."""
+    if world_size() == 1:
+        return True
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, digest.digest())
+    return len(set(found)) == 1

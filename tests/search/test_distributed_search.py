@@ -1,0 +1,95 @@
+"""A search in two processes (gloo): equal to one process with the same global batch, and resumable after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from search import checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def start(*command, **options):
+    return subprocess.Popen(
+        [str(word) for word in command], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    )
+
+
+def finish(process) -> str:
+    output = process.communicate(timeout=240)[0].decode()
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize("algorithm", ["grad", "rl"])
+def test_two_processes_equal_one(tmp_path, algorithm):
+    script = ROOT / "tests" / "search" / "two_processes.py"
+    both = start(*TORCHRUN, script, algorithm, tmp_path / "two.pt")
+    finish(start(sys.executable, script, algorithm, tmp_path / "one.pt"))
+    finish(both)
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for left, right in zip(one["alphas"], two["alphas"], strict=True):
+        torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+    for name, tensor in one["supernet"].items():
+        # a running variance takes n / (n - 1) of its share of the batch
+        loose = 0.1 if name.endswith("running_var") else 1e-4
+        torch.testing.assert_close(tensor, two["supernet"][name], atol=loose, rtol=loose, msg=name)
+    for left, right in zip(one["records"], two["records"], strict=True):
+        assert left["train_top1_percent"] == pytest.approx(right["train_top1_percent"], abs=1e-9)
+        assert left["train_loss"] == pytest.approx(right["train_loss"], abs=1e-4)
+        assert left["expected_cost"] == pytest.approx(right["expected_cost"], rel=1e-4)
+    # and alpha moved at all
+    assert max(float(alpha.abs().max()) for alpha in one["alphas"]) > 0.1
+
+
+def children_of(pid: int) -> list[int]:
+    task = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in task.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the ranks")
+def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
+    script = ROOT / "search" / "imagenet_arch_search.py"
+    settings = [
+        "--warmup_epochs",
+        "1",
+        "--n_epochs",
+        "3",
+        "--width_mult",
+        "0.1",
+        "--resolution",
+        "8",
+        "--target_hardware",
+        "flops",
+    ]
+    straight = start(*TORCHRUN, script, "--path", tmp_path / "straight", *settings)
+    finish(straight)
+    broken = start(*TORCHRUN, script, "--path", tmp_path / "broken", *settings)
+    metrics = tmp_path / "broken" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 2:
+        assert broken.poll() is None, broken.communicate()[0].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(children_of(broken.pid)[1], signal.SIGKILL)
+    broken.communicate(timeout=120)
+    assert broken.returncode != 0
+    finish(start(*TORCHRUN, script, "--path", tmp_path / "broken", "--resume"))
+    one, two = (checkpoint.load(tmp_path / name / checkpoint.NAME) for name in ("straight", "broken"))
+    assert one.step == two.step
+    for left, right in zip(one.controller["alphas"], two.controller["alphas"], strict=True):
+        assert torch.equal(left, right)
+    for name, tensor in one.supernet.items():
+        assert torch.equal(tensor, two.supernet[name]), name
+    records = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("straight", "broken")]
+    assert {**records[0], "wall_seconds": 0} == {**records[1], "wall_seconds": 0}
