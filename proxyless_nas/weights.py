@@ -36,10 +36,10 @@ def load_named(module: nn.Module, spec: ArchSpec, tensors: NamedTensors, source:
     Raises InputError listing missing, unexpected and wrongly shaped tensors; the module is then untouched.
     """
     check_tensors(tensors, spec, source)
-    _assign(module, tensors)
+    assign(module, tensors)
 
 
-def _assign(module: nn.Module, tensors: NamedTensors) -> None:
+def assign(module: nn.Module, tensors: NamedTensors) -> None:
     """Put checked ``tensors``, perhaps not all, into ``module``."""
     own = module.state_dict()
     with torch.no_grad():
@@ -68,7 +68,7 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
 def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
     """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.pretrained)."""
     found = read_pretrained(release, pretrained, net.spec, released_classes)
-    _assign(net, found.tensors)
+    assign(net, found.tensors)
     net.spec = described(net.spec, found)
 
 

@@ -52,6 +52,7 @@ FRAMEWORK_FREE = {
 # The commands at the root: a script of one framework never meets the other.
 SCRIPTS = {
     "eval.py": {"proxyless_arch", "proxyless_nas", "torch"},
+    "train.py": {"proxyless_arch", "proxyless_nas", "torch"},
     "eval_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
 }
 

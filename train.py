@@ -1,0 +1,172 @@
+"""Train a network, from scratch or from inherited weights, with PyTorch.
+
+    python train.py --arch runs/mine
+    python train.py --arch proxyless_mobile --data_path imagenet/ --precision bf16
+    python train.py --arch net.json --data_path photos.zip --recipe fast --image_size 32 --path runs/photos
+    python train.py --path runs/photos --resume
+    torchrun --nproc_per_node=4 train.py --arch proxyless_mobile --data_path imagenet/ --path runs/mobile
+
+A run folder of the search starts from its inherited weights and trains on its images. Every setting is a flag;
+--recipe names a set of defaults. The run folder holds config.json, environment.json, spec.json, metrics.jsonl,
+checkpoint.pt, weights.h5 (the best epoch), last.h5 (the last one) and result.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from proxyless_arch import runs, settings, train_settings
+from proxyless_arch.cli import INTERRUPTED, Parser, exit_code
+from proxyless_arch.codec import read_spec
+from proxyless_arch.errors import InputError
+from proxyless_arch.files import write_json
+from proxyless_arch.machine import tune_allocator, usable_cores
+
+ROOT = Path(__file__).resolve().parent
+NON_FINITE = 1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="train.py", description=__doc__)
+    parser.add_argument("--path", "--output", type=Path, help="run folder (default: a dated one under runs/)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --path")
+    names = ", ".join(train_settings.recipe_names())
+    parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: digits for them, else default)")
+    start = parser.add_mutually_exclusive_group()
+    for flag, word, text in (
+        ("--inherit", train_settings.INHERIT, "start from the weights in the run folder"),
+        ("--from_scratch", train_settings.SCRATCH, "start from random weights"),
+        ("--pretrained", train_settings.PRETRAINED, "start from the published weights of a released network"),
+    ):
+        options: dict[str, Any] = {"dest": "weights", "default": argparse.SUPPRESS, "help": text}
+        start.add_argument(flag, action="store_const", const=word, **options)
+    settings.add_flags(parser, train_settings.TrainConfig, train_settings.ALIASES)
+    return parser.parse_strictly(argv)
+
+
+def resumed_config(arguments: argparse.Namespace, given: dict[str, Any]) -> train_settings.TrainConfig:
+    """The settings that a run was started with; flags may only repeat them."""
+    if arguments.path is None:
+        raise InputError("needs the run folder: add --path FOLDER", "--resume")
+    saved = train_settings.read_config(arguments.path / "config.json")
+    wanted = train_settings.to_dict(settings.with_settings(saved, given))
+    changed = [name for name, value in train_settings.to_dict(saved).items() if wanted[name] != value]
+    if changed:
+        raise InputError(
+            f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}", "--resume"
+        )
+    return saved
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = parse(argv)
+    given = {name: value for name, value in vars(arguments).items() if name not in ("path", "resume", "recipe")}
+    notes: tuple[str, ...] = ()
+    if arguments.resume:
+        config = resumed_config(arguments, given)
+    else:
+        config, notes = train_settings.effective_config(given, arguments.recipe)
+
+    # imported here, so that a mistake in the command line is answered at once
+    from proxyless_nas import distributed
+
+    with distributed.init_from_environment(config.device) as device:
+        return train(arguments, argv, config, notes, device)
+
+
+def train(
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    config: train_settings.TrainConfig,
+    notes: Sequence[str],
+    device: Any,
+) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from proxyless_nas import distributed, train_session
+    from proxyless_nas.steps import NonFiniteLossError
+
+    main_rank = distributed.is_main()
+
+    def say(text: str) -> None:
+        if main_rank:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    tune_allocator()
+    resume = arguments.resume
+    job = train_session.prepare(config, device, read_spec(arguments.path / "spec.json") if resume else None)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, usable_cores() - (job.n_workers if device.type == "cpu" else 0)))
+    training = train_session.new_training(job)
+    run_dir = arguments.path
+    if not resume:
+        found = runs.new_run_dir(arguments.path, ROOT) if main_rank else None
+        run_dir = distributed.broadcast_value(found)
+    fields, best = train_session.restore(job, training, run_dir) if resume else ({}, None)
+    if main_rank:
+        if not resume:
+            train_session.write_start(job, run_dir)
+        write_json(run_dir / "environment.json", train_session.environment(job, ["train.py", *argv]))
+    for note in notes:
+        say(note)
+    say(train_session.header(job, run_dir))
+    if resume:
+        say(f"  resumed    at step {training.step} of {job.schedule.total_steps}")
+
+    metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
+    state = train_session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
+    size, total = config.data.train_batch_size, job.schedule.total_steps
+    stop = runs.StopRequest()
+    bar = tqdm(
+        total=total * size,
+        initial=training.step * size,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=None if main_rank else True,
+    )
+    with bar:
+        try:
+            if not resume:
+                state.save()
+            done = train_session.loop(
+                state,
+                wants_to_stop=lambda: stop.wanted,
+                on_step=bar.update,
+                on_epoch=lambda record: say(train_session.epoch_line(record)),
+            )
+        except NonFiniteLossError as error:
+            if main_rank:
+                images = ", ".join(job.images_of(training.step))
+                print(
+                    f"error: stopped before the update: {error}; its first images: {images}; try a lower learning "
+                    "rate or --grad_clip",
+                    file=sys.stderr,
+                )
+            return NON_FINITE
+    if not done:
+        again = shlex.join(["python", "train.py", "--path", str(run_dir), "--resume"])
+        say(f"\nstopped and saved at step {training.step} of {total}; continue with\n  {again}")
+        return INTERRUPTED
+    record = train_session.finish(state)
+    say(train_session.summary(job, record, run_dir))
+    if metrics is not None:
+        metrics.close()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    codes: list[int] = []
+    return exit_code(lambda: codes.append(run(list(sys.argv[1:] if argv is None else argv)))) or codes[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
