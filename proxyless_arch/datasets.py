@@ -212,6 +212,19 @@ def open_folder(path: str | os.PathLike[str], split: str | None = None) -> Image
     return _read_split(source, lister, splits, _choose_split(splits, split, str(path)), str(path))
 
 
+def any_images(path: str | os.PathLike[str]) -> ImageDataset:
+    """All images below a folder or in a .zip, whatever its layout; without classes (every label is 0).
+
+    Raises:
+        InputError: nothing there, or no image in it.
+    """
+    source, lister = _open_source(path)
+    names = _images_under(lister, "")
+    if not names:
+        raise InputError(f"no images in it (expected {listed(EXTENSIONS)})", source=str(path))
+    return ImageDataset(source, tuple(names), np.zeros(len(names), dtype=np.int64), ())
+
+
 def digits() -> tuple[ImageDataset, ImageDataset]:
     """scikit-learn's handwritten digits as (1437 training images, 360 test images): 8x8 pixels, ten classes.
 

@@ -44,3 +44,16 @@ def device_name(device: str) -> str:
         return details.get("device_name", device)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
     return f"cpu, {threads} threads"
+
+
+def use_threads(threads: int) -> int:
+    """Let TensorFlow run each operation on so many threads; returns how many it uses.
+
+    That is another number in a process that has already run an operation: TensorFlow decides only once.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # it is initialized
+        return tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
+    return threads

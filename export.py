@@ -1,0 +1,43 @@
+"""Write a network as files that run without this repository, with PyTorch: ONNX and torch.export.
+
+    python export.py --arch proxyless_mobile --format onnx --output exported
+    python export.py --arch runs/mine --format onnx,torch_export --output exported
+    python export.py --arch net.json --weights net.pth --format onnx --output exported --check photos/
+
+Each file is compared with the source network on real images before it gets its name, and timed in its own runtime;
+exported/export.json holds the figures. A file that misses its tolerance (1e-4 between logits) is not written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from proxyless_arch import exporting
+from proxyless_arch.cli import exit_code
+from proxyless_arch.evaluation import load_network
+from proxyless_arch.machine import tune_allocator
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = exporting.parse(argv, "export.py", __doc__, exporting.TORCH_FORMATS)
+    network = load_network(arguments)
+
+    # imported here, so that a mistake in the command line is answered at once
+    from proxyless_nas.export import TorchBackend
+    from proxyless_nas.network import build
+    from proxyless_nas.weights import load_named
+
+    tune_allocator()
+    net = build(network.spec)
+    load_named(net, network.spec, network.tensors, network.weights)
+    backend = TorchBackend(net, arguments.threads)
+    exporting.export(arguments, ["export.py", *argv], network, backend, "export.json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

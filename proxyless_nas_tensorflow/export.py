@@ -1,0 +1,259 @@
+"""Files that run without this repository: LiteRT (float32, float16, int8) and SavedModel. The twin writes ONNX.
+
+LiteRT files take one float32 image (1, H, W, 3) of the recipe's size, SavedModels any batch of them; both give logits.
+The converter folds batch normalization. Spec, recipe, class names and provenance travel inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.exporting import METADATA_NAME, Format, Forward, write_file
+from proxyless_arch.files import read_bytes
+from proxyless_nas_tensorflow._quiet import captured_stderr
+from proxyless_nas_tensorflow.devices import tensorflow_version
+from proxyless_nas_tensorflow.network import ProxylessNet
+from proxyless_nas_tensorflow.steps import compiled
+
+INPUT = "images"
+EXTRA_ASSETS = "assets.extra"
+"""Where a SavedModel keeps files that are not part of its graph."""
+IDENTIFIER = b"TFL3"
+"""Bytes 4 to 8 of every LiteRT file."""
+
+
+class KerasBackend:
+    """TensorFlow's side of an export (see exporting.Backend). Images are (N, H, W, 3).
+
+    Args:
+        net: the source network, built for its recipe's resolution.
+        threads: of the LiteRT interpreter.
+        framework_threads: what devices.use_threads said TensorFlow uses.
+    """
+
+    def __init__(self, net: ProxylessNet, threads: int = 1, framework_threads: int | None = None) -> None:
+        self.threads = threads
+        self.framework = f"tensorflow {tensorflow_version()}"
+        if framework_threads not in (None, threads):
+            self.framework += f", {framework_threads} threads"
+        self._net, self._compiled = net, compiled(net)
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return {"tensorflow": tensorflow_version(), "keras": keras.__version__}
+
+    def source(self, images: np.ndarray) -> np.ndarray:
+        return self._compiled(images).numpy()
+
+    def native(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
+
+    def write(self, format: Format, path: Path, metadata: str, calibration: np.ndarray | None) -> Mapping[str, Any]:
+        if format.name == "saved_model":
+            return write_saved_model(self._net, path, metadata)
+        if format.quantized:
+            assert calibration is not None
+            content = to_int8(self._net, calibration)
+            made: dict[str, Any] = {"weights": "int8 per channel", "activations": "int8", "input_output": "float32"}
+        else:
+            content = to_litert(self._net, half=format.name == "litert_fp16")
+            made = {"weights": "float16" if format.name == "litert_fp16" else "float32"}
+        write_file(path, with_metadata(content, metadata))
+        return made
+
+    def load(self, format: Format, path: Path) -> tuple[Forward, str]:
+        return load_saved_model(path) if format.name == "saved_model" else load_litert(path, self.threads)
+
+
+# ------------------------------------------------------------------------------------------------------ SavedModel
+
+
+def write_saved_model(net: ProxylessNet, folder: Path, metadata: str) -> Mapping[str, Any]:
+    """A SavedModel whose ``serve`` endpoint (and default signature) takes (batch, H, W, 3) images.
+
+    Raises:
+        OSError: it cannot be written (TensorFlow's own errors included).
+    """
+    _archive(net, folder, batch=None)
+    extra = folder / EXTRA_ASSETS
+    extra.mkdir()
+    write_file(extra / METADATA_NAME, metadata.encode())
+    return {"endpoint": "serve", "batch": "dynamic"}
+
+
+def load_saved_model(folder: Path) -> tuple[Forward, str]:
+    """A SavedModel on TensorFlow. Load only files you trust."""
+    with captured_stderr():
+        loaded = tf.saved_model.load(str(folder))
+    serve = loaded.serve
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        return serve(tf.constant(images)).numpy()
+
+    # the variables live as long as the object they were loaded with
+    forward.owner = loaded  # type: ignore[attr-defined]
+    return forward, f"tensorflow {tensorflow_version()}"
+
+
+def _archive(net: ProxylessNet, folder: Path, batch: int | None) -> None:
+    height, width = net.input_shape[1:3]
+    signature = [tf.TensorSpec((batch, height, width, 3), tf.float32, name=INPUT)]
+    archive = keras.export.ExportArchive()
+    archive.track(net)
+    archive.add_endpoint("serve", lambda images: net(images, training=False), input_signature=signature)
+    try:
+        with captured_stderr():
+            archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from None
+
+
+# ---------------------------------------------------------------------------------------------------------- LiteRT
+
+
+def to_litert(net: ProxylessNet, *, half: bool = False) -> bytes:
+    """``net`` as a LiteRT flatbuffer for one image; with ``half`` its weights are float16 (computed in float32)."""
+    with _converter(net) as converter:
+        if half:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        return _converted(converter)
+
+
+def to_int8(
+    net: ProxylessNet,
+    calibration: np.ndarray,
+    *,
+    wide_activations: bool = False,
+    integer_io: bool = False,
+    per_channel: bool = True,
+) -> bytes:
+    """``net`` as a LiteRT flatbuffer with int8 weights and activations.
+
+    Args:
+        net: the source.
+        calibration: float32 (N, H, W, 3) images, whose activations set the ranges.
+        wide_activations: int16 activations: nearly the float network's accuracy, without the fast kernels.
+        integer_io: images and logits are int8 too, with the scales that the file states.
+        per_channel: one scale per output channel of a weight, else one per weight.
+    """
+    with _converter(net) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in calibration)
+        wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [wide if wide_activations else tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if integer_io:
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        converter._experimental_disable_per_channel = not per_channel
+        return _converted(converter)
+
+
+@contextlib.contextmanager
+def _converter(net: ProxylessNet) -> Iterator[tf.lite.TFLiteConverter]:
+    """A converter of ``net`` for batches of one image: of a SavedModel in a folder that lives as long as the block.
+
+    From a concrete function alone TensorFlow 2.21 writes a file without the weights of a Keras 3 network.
+    """
+    with tempfile.TemporaryDirectory(prefix="litert-") as folder:
+        _archive(net, Path(folder, "model"), batch=1)
+        yield tf.lite.TFLiteConverter.from_saved_model(os.path.join(folder, "model"))  # noqa: PTH118
+
+
+def _converted(converter: tf.lite.TFLiteConverter) -> bytes:
+    with captured_stderr(), contextlib.redirect_stdout(None):
+        return converter.convert()
+
+
+def with_metadata(content: bytes, metadata: str) -> bytes:
+    """A LiteRT file with a metadata entry ``METADATA_NAME`` that holds a text."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(metadata.encode(), np.uint8)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = METADATA_NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content) + len(buffer.data))
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def litert_metadata(path: Path) -> str | None:
+    """The metadata of a LiteRT file, or None when it has none of ours.
+
+    Raises:
+        InputError: no such file, or not a LiteRT file.
+    """
+    content = read_bytes(path)
+    if content[4:8] != IDENTIFIER:
+        raise InputError("expected a LiteRT file (.tflite)", source=str(path))
+    load_litert(path, 1)  # the interpreter verifies the file; the reader below does not
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry.Name() == METADATA_NAME.encode():
+            return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    return None
+
+
+def load_litert(path: Path, threads: int) -> tuple[Forward, str]:
+    """A LiteRT file on its interpreter, image by image. Integer inputs and outputs are scaled as the file states.
+
+    Raises:
+        InputError: ai-edge-litert is not installed, or it cannot read the file.
+    """
+    try:
+        from ai_edge_litert import __version__ as version
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise InputError(
+            "it needs ai-edge-litert, not installed: pip install 'proxyless-nas[export]'", source=str(path)
+        ) from None
+    try:
+        with captured_stderr():
+            interpreter = Interpreter(model_content=read_bytes(path), num_threads=threads)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"expected a LiteRT file that its interpreter reads: {error}", source=str(path)) from None
+    given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        rows = []
+        for image in images:
+            interpreter.set_tensor(given["index"], _quantized(image[None], given))
+            interpreter.invoke()
+            rows.append(_dequantized(interpreter.get_tensor(wanted["index"])[0], wanted))
+        return np.stack(rows)
+
+    return forward, f"LiteRT {version}"
+
+
+def _quantized(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    dtype = tensor["dtype"]
+    if dtype == np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(dtype)
+
+
+def _dequantized(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    if tensor["dtype"] == np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    return (values.astype(np.float32) - zero) * np.float32(scale)
