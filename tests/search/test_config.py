@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import random
+import shlex
 
 import pytest
 
@@ -24,42 +25,14 @@ from search.config import (
 from search.imagenet_arch_search import parse
 
 # as the release (search/imagenet_arch_search.py of mit-han-lab/proxylessnas) spells them, where they mean the same
-RELEASED_FLAGS = [
-    "--path",
-    "--resume",
-    "--manual_seed",
-    "--n_epochs",
-    "--init_lr",
-    "--train_batch_size",
-    "--test_batch_size",
-    "--n_worker",
-    "--dropout",
-    "--width_mult",
-    "--bn_momentum",
-    "--bn_eps",
-    "--label_smoothing",
-    "--weight_decay",
-    "--momentum",
-    "--warmup_epochs",
-    "--arch_algo",
-    "--arch_lr",
-    "--arch_adam_beta1",
-    "--arch_adam_beta2",
-    "--arch_adam_eps",
-    "--arch_weight_decay",
-    "--arch_init_ratio",
-    "--target_hardware",
-    "--grad_update_arch_param_every",
-    "--grad_update_steps",
-    "--grad_binary_mode",
-    "--grad_data_batch",
-    "--grad_reg_loss_type",
-    "--grad_reg_loss_lambda",
-    "--grad_reg_loss_alpha",
-    "--grad_reg_loss_beta",
-    "--valid_size",
-    "--dataset",
-]
+RELEASED_FLAGS = shlex.split(
+    "--path --resume --manual_seed --n_epochs --init_lr --train_batch_size --test_batch_size --n_worker "
+    "--dropout --width_mult --bn_momentum --bn_eps --label_smoothing --weight_decay --momentum "
+    "--warmup_epochs --arch_algo --arch_lr --arch_adam_beta1 --arch_adam_beta2 --arch_adam_eps "
+    "--arch_weight_decay --arch_init_ratio --target_hardware --grad_update_arch_param_every "
+    "--grad_update_steps --grad_binary_mode --grad_data_batch --grad_reg_loss_type "
+    "--grad_reg_loss_lambda --grad_reg_loss_alpha --grad_reg_loss_beta --valid_size --dataset"
+)
 
 
 def test_round_trip():

@@ -1,0 +1,378 @@
+"""The search command as a person types it: what it prints, what it writes, what it refuses, and how it resumes."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from proxyless_arch.codec import read_spec
+from proxyless_arch.cost import total_macs, total_params
+from proxyless_arch.datasets import digits
+from proxyless_arch.weights import load_h5
+from proxyless_nas.data import eval_batches
+from proxyless_nas.steps import evaluate
+from proxyless_nas.weights import load_weights
+from search import checkpoint
+from search.imagenet_arch_search import INTERRUPTED, main
+from search.report import WALL_CLOCK_FIELDS, read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+# the smallest networks there are, on 137 images: two steps per epoch
+TINY = shlex.split(
+    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 64 "
+    "--grad_data_batch 32 --device cpu --grad_update_arch_param_every 1 --warmup_epochs 1"
+)
+LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
+QUICK = [*TINY, "--n_epochs", "2"]
+FILES = {
+    "config.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json", "weights.h5",
+    "architecture.png", "search.png", "result.json",
+}  # fmt: skip
+RESULT_KEYS = {
+    "target_latency_ms", "predicted_latency_ms", "argmax_latency_ms", "macs", "params", "top1_percent", "manual_seed",
+    "wall_seconds", "test_top1_percent", "unreadable_images", "path",
+}  # fmt: skip
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def typed(words, folder, *, how=("search/imagenet_arch_search.py",), timeout=80):
+    """The command in a process of its own, started in ``folder``."""
+    script = [str(ROOT / how[0]), *how[1:]] if how[0].endswith(".py") else list(how)
+    return subprocess.run(
+        [sys.executable, *script, *map(str, words)],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def here(capfd):
+    """``here(words) -> (status, stdout, stderr)``: the command in this process; signals and threads are put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*words):
+        status = main([str(word) for word in words])
+        found = capfd.readouterr()
+        return status, found.out, found.err
+
+    yield run
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def result_of(run_dir):
+    return json.loads((run_dir / "result.json").read_text())
+
+
+def lasting(result):
+    return {name: value for name, value in result.items() if name != "wall_seconds"}
+
+
+def assert_whole(run_dir):
+    """Every promised file is there, and none that was being written."""
+    names = {path.name for path in run_dir.iterdir()}
+    assert names >= FILES
+    assert not any(name.startswith(".") or name.endswith(".tmp") for name in names)
+
+
+def timeless(run_dir):
+    records = read_metrics(run_dir / "metrics.jsonl")
+    return [{name: value for name, value in record.items() if name not in WALL_CLOCK_FIELDS} for record in records]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One whole run by the script, from a folder that is not the repository: (its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    done = typed(["--path", "straight/run", *LONG], folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "straight" / "run", done.stdout
+
+
+def test_a_run_writes_everything(finished):
+    run_dir, _ = finished
+    assert_whole(run_dir)
+    assert list((run_dir / "tensorboard").iterdir())
+    for name in ("architecture.png", "search.png"):
+        with Image.open(run_dir / name) as picture:
+            picture.verify()
+    settings = json.loads((run_dir / "config.json").read_text())
+    assert (settings["n_epochs"], settings["width_mult"], settings["manual_seed"]) == (12, 0.05, 3)
+    machine = json.loads((run_dir / "environment.json").read_text())
+    assert machine["torch"] == torch.__version__
+    assert "--n_epochs 12" in machine["command"]
+    records = read_metrics(run_dir / "metrics.jsonl")
+    assert [record["phase"] for record in records] == ["warmup"] + ["search"] * 12
+    assert records[-1]["step"] == 26
+    assert records[-1]["arch_step"] == 24
+
+
+def test_the_result_is_true(finished):
+    run_dir, printed = finished
+    result, spec = result_of(run_dir), read_spec(run_dir / "spec.json")
+    assert set(result) >= RESULT_KEYS
+    goal = result["target_latency_ms"]
+    assert 0.99 * goal <= result["predicted_latency_ms"] <= goal
+    assert (result["macs"], result["params"]) == (total_macs(spec), total_params(spec))
+    assert (spec.name, spec.resolution, spec.num_classes) == ("run", 8, 10)
+    assert result["manual_seed"] == 3
+    assert result["unreadable_images"] == 0
+    assert result["wall_seconds"] > 0
+    stored = load_h5(run_dir / "weights.h5")
+    assert stored.spec == spec
+    net = load_weights(spec, run_dir / "weights.h5").eval()
+    test = digits()[1]
+    again = evaluate(net, eval_batches(test, spec.recipe, batch_size=250))
+    assert again.n_images == result["n_test_images"] == 360
+    assert again.top1_percent == pytest.approx(result["test_top1_percent"], abs=1e-9)
+    for words in (
+        "data       digits",
+        "2 steps",
+        "reachable",
+        "expected   about",
+        "predicted",
+        "blocks.12",
+        "result.json",
+    ):
+        assert words in printed
+    assert printed.count("\nsearch ") == 12
+
+
+def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
+    straight, _ = finished
+    run_dir = tmp_path / "again" / "run"
+    command = [sys.executable, str(ROOT / "search" / "imagenet_arch_search.py"), "--path", "again/run", *LONG]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, errors
+    assert "Traceback" not in errors
+    again = "python search/imagenet_arch_search.py --path again/run --resume"
+    assert again in printed
+    saved = checkpoint.load(run_dir / "checkpoint.pt")
+    assert f"stopped and saved at step {saved.step} of 26" in printed
+    assert 0 < saved.step < 26
+    assert not (run_dir / "result.json").exists()
+
+    done = typed(again.split()[2:], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"resumed    at step {saved.step} of 26" in done.stdout
+    assert lasting(result_of(run_dir)) == lasting(result_of(straight))
+    one, other = (checkpoint.load(folder / "checkpoint.pt") for folder in (straight, run_dir))
+    for left, right in zip(one.controller["alphas"], other.controller["alphas"], strict=True):
+        assert torch.equal(left, right)
+    for name, tensor in one.supernet.items():
+        assert torch.equal(tensor, other.supernet[name]), name
+    left, right = (load_h5(folder / "weights.h5").tensors for folder in (straight, run_dir))
+    assert all(np.array_equal(left[name], right[name]) for name in left)
+    logs = [
+        [
+            {k: v for k, v in record.items() if k not in WALL_CLOCK_FIELDS}
+            for record in read_metrics(folder / "metrics.jsonl")
+        ]
+        for folder in (straight, run_dir)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_resumed_gives_the_same_result(finished, here):
+    run_dir, _ = finished
+    before = lasting(result_of(run_dir))
+    status, _, errors = here("--path", run_dir, "--resume")
+    assert status == 0, errors
+    assert lasting(result_of(run_dir)) == before
+    assert_whole(run_dir)
+
+
+def test_an_occupied_folder_is_refused(finished, here):
+    run_dir, _ = finished
+    before = {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()}
+    status, _, errors = here("--path", run_dir, *QUICK)
+    assert status == 2
+    assert "holds a run already: continue it with --resume" in errors
+    assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
+
+
+def test_a_resumed_run_keeps_its_settings(finished, here):
+    run_dir, _ = finished
+    status, _, errors = here("--path", run_dir, "--resume", "--n_epochs", "13", "--width_mult", "0.05")
+    assert status == 2
+    assert errors == "error: --resume: a resumed run keeps its settings; differs from config.json: n_epochs\n"
+
+
+def test_a_damaged_checkpoint_is_refused(finished, here, tmp_path):
+    run_dir, _ = finished
+    (tmp_path / "config.json").write_bytes((run_dir / "config.json").read_bytes())
+    whole = (run_dir / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    status, _, errors = here("--path", tmp_path, "--resume")
+    assert status == 2
+    assert "not a readable checkpoint" in errors
+
+
+def test_a_mistyped_flag_suggests_the_nearest(tmp_path):
+    done = typed(["--n_epoch", "3", "--path", "run"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: --n_epoch: unknown argument; did you mean '--n_epochs'? (--help lists them)\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_from_the_root():
+    done = typed(["--help"], ROOT, how=("-m", "search.imagenet_arch_search"))
+    assert done.returncode == 0
+    assert "--target_latency_ms" in done.stdout
+    assert "python search/imagenet_arch_search.py --target_hardware mobile" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--dataset", "imagefolder"], "data_path: imagefolder needs a folder or a .zip"),
+        (["--dataset", "imagefolder", "--data_path", "{tmp}/nowhere"], "nowhere"),
+        (["--resume"], "--resume: --resume needs the run folder: add --path FOLDER"),
+        (["--resume", "--path", "{tmp}/nowhere"], "no such file"),
+        (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
+        (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),
+        (["--target_macs", "1000"], "--target_macs: has no meaning with --target_hardware mobile"),
+        (["--target_hardware", "gpu8"], "--latency_table: --target_hardware gpu8 needs latencies"),
+        (["--latency_table", "{tmp}/nowhere.yaml"], "nowhere.yaml"),
+        (["--train_batch_size", "60000"], "--train_batch_size: 60000 images per step, but there are 137"),
+        (["--device", "cuda:x"], "--device"),
+        (["--recipe", "digit"], "did you mean 'digits'"),
+    ],
+)  # fmt: skip
+def test_refused_before_anything_is_written(here, tmp_path, words, problem):
+    run_dir = tmp_path / "run"
+    own = [word.replace("{tmp}", str(tmp_path)) for word in words]
+    base = [] if "--resume" in words else [*QUICK, "--path", run_dir]
+    status, _, errors = here(*base, *own)
+    assert status == 2
+    assert errors.startswith("error: ")
+    assert problem in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["1e-6", "1000"])
+def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
+    status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", target)
+    assert status == 2
+    assert "--target_latency_ms: this search space reaches 0.0" in errors
+    assert " ms to 0." in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_without_a_layer(here, tmp_path):
+    table = tmp_path / "phone.yaml"
+    table.write_text("Conv-input:8x8x3-output:8x8x8: {mean: 0.5, std: 0.1, count: 3}\n")
+    status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--latency_table", table)
+    assert status == 2
+    assert "phone.yaml" in errors
+    assert "--latency_fallback predictor" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_counting_macs(here, tmp_path):
+    status, printed, errors = here(*QUICK, "--path", tmp_path / "run", "--target_hardware", "flops",
+                                   "--grad_binary_mode", "two", "--finetune_epochs", "1")  # fmt: skip
+    assert status == 0, errors
+    result = result_of(tmp_path / "run")
+    assert 0.99 * result["target_macs"] <= result["macs"] <= result["target_macs"]
+    assert result["target_latency_ms"] is result["predicted_latency_ms"] is None
+    assert result["macs"] == total_macs(read_spec(tmp_path / "run" / "spec.json"))
+    assert 0 <= result["finetuned_top1_percent"] <= 100
+    assert "fine-tuned" in printed
+    assert [record["phase"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl")][-1] == "finetune"
+
+
+def test_no_target(here, tmp_path):
+    status, printed, errors = here(*QUICK, "--path", tmp_path / "run", "--target_hardware", "none",
+                                   "--grad_binary_mode", "full", "--no_zero_gamma")  # fmt: skip
+    assert status == 0, errors
+    assert "accuracy alone" in printed
+    result = result_of(tmp_path / "run")
+    assert result["path"] == result["argmax_path"]
+    assert_whole(tmp_path / "run")
+
+
+@pytest.mark.parametrize("loss", ["mul#log", "add#linear"])
+def test_the_losses_of_the_paper(here, tmp_path, loss):
+    own = ["--target_hardware", "flops", "--grad_reg_loss_type", loss]
+    if loss == "mul#log":
+        status, _, errors = here(*QUICK, "--path", tmp_path / "run", *own)
+        assert status == 2
+        assert "mul#log takes the logarithm of costs" in errors
+        own += ["--width_mult", "1", "--resolution", "12"]  # more than a million MACs
+    status, printed, errors = here(*QUICK, "--path", tmp_path / "run", *own, "--n_epochs", "1")
+    assert status == 0, errors
+    assert loss in printed
+    result = result_of(tmp_path / "run")
+    assert 0.99 * result["target_macs"] <= result["macs"] <= result["target_macs"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of noise, reddish and bluish, 24 images each; one file of each split is cut."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 8)):
+        for label, channel in (("red", 0), ("blue", 2)):
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 120, size=(10, 12, 3), dtype=np.uint8)
+                pixels[:, :, channel] += 120
+                Image.fromarray(pixels).save(folder / split / label / f"{index:02}.png")
+    for name in ("train/red/03.png", "test/blue/05.png"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+PHOTOS = shlex.split(
+    "--space tiny --width_mult 0.05 --resolution 8 --train_batch_size 8 --device cpu --warmup_epochs 1 "
+    "--n_epochs 1 --n_worker 0 --target_hardware flops --valid_size 10"
+)
+
+
+def test_an_unreadable_image_is_named_and_counted(here, tmp_path, photos):
+    words = ["--dataset", "imagefolder", "--data_path", photos, "--path", tmp_path / "run", *PHOTOS]
+    with pytest.warns(UserWarning, match="image left out") as caught:
+        status, printed, errors = here(*words)
+    assert status == 0, errors
+    named = " ".join(str(warning.message) for warning in caught)
+    result = result_of(tmp_path / "run")
+    assert str(Path("train", "red", "03.png")) in named
+    assert str(Path("test", "blue", "05.png")) in named
+    assert result["unreadable_images"] == 2
+    assert "2 images were left out" in printed
+    assert result["n_test_images"] == 15
+    assert read_spec(tmp_path / "run" / "spec.json").class_names == ("blue", "red")
+
+
+def test_strict_data_makes_it_an_error(here, tmp_path, photos):
+    words = ["--dataset", "imagefolder", "--data_path", photos, "--path", tmp_path / "run", *PHOTOS, "--strict_data"]
+    status, _, errors = here(*words)
+    assert status == 2
+    assert str(Path("train", "red", "03.png")) in errors
+    assert "Traceback" not in errors
