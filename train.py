@@ -124,7 +124,6 @@ def train(
     metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
     state = train_session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
     size, total = config.data.train_batch_size, job.schedule.total_steps
-    stop = runs.StopRequest()
     bar = tqdm(
         total=total * size,
         initial=training.step * size,
@@ -133,7 +132,7 @@ def train(
         dynamic_ncols=True,
         disable=None if main_rank else True,
     )
-    with bar:
+    with runs.StopRequest() as stop, bar:
         try:
             if not resume:
                 state.save()

@@ -24,12 +24,24 @@ WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 
 
 class StopRequest:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final."""
+    """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final.
+
+    A context: the handlers that were there come back at its end.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         self.wanted = True
