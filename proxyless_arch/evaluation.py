@@ -235,6 +235,21 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         weights_blob_sha1=sha1,
         published=published,
         changed=recipe != spec.recipe,
+        provenance=found.provenance,
+    )
+
+
+def exported_network(arguments: argparse.Namespace, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
+    """The network in an exported file, from what the file says about itself; its tensors stay in the file."""
+    recipe = _recipe(spec.recipe, arguments)
+    return Network(
+        spec=replace(spec, recipe=recipe),
+        tensors={},
+        weights=str(arguments.exported),
+        weights_blob_sha1=git_blob_sha1(arguments.exported),
+        published=_published(spec),
+        changed=recipe != spec.recipe,
+        provenance=provenance,
     )
 
 
