@@ -61,8 +61,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if len(decades) > 3 else (1, 2, 5)
-    return [factor * 10.0**power for power in decades for factor in factors if low <= factor * 10.0**power <= high]
+    factors, step = ((1,), -(-len(decades) // 7)) if len(decades) > 3 else ((1, 2, 5), 1)
+    return [
+        factor * 10.0**power for power in decades[::step] for factor in factors if low <= factor * 10.0**power <= high
+    ]
 
 
 def label_of(value: float) -> str:
@@ -148,11 +150,12 @@ def line_chart(
     target: float | None = None,
     target_label: str = "",
     from_zero: bool = False,
+    may_be_log: bool = False,
     note: str | None = None,
 ) -> Markup:
     """Lines over epochs, with a dashed line at ``target``. ``shown`` writes a value in a tooltip.
 
-    A logarithmic axis is taken where positive values span more than a factor of 20.
+    ``may_be_log``: take a logarithmic axis when the values are positive and span more than a factor of 20.
     """
     known = [value for line in series for value in line.values if value is not None]
     lines = [line for line in series if any(value is not None for value in line.values)]
@@ -161,7 +164,7 @@ def line_chart(
         return _figure(title, note, (), text, f"{title}: not recorded")
     n_epochs = max(len(line.values) for line in series)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    log = not from_zero and target is None and min(known) > 0 and max(known) > 20 * min(known)
+    log = may_be_log and min(known) > 0 and max(known) > 20 * min(known)
     limits = [*known, *([target] if target is not None else [])]
     x = _Scale(0.5, n_epochs + 0.5, LEFT, right)
     y = _scale(limits, bottom, TOP, floor=0.0 if from_zero else None, log=log)

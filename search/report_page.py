@@ -126,9 +126,9 @@ def _lead(run: Run) -> Markup:
     dataset = run.settings["dataset"]
     images = "scikit-learn's digits" if dataset == "digits" else str(run.settings.get("data_path") or dataset)
     hardware = run.settings["target_hardware"]
-    goal = f"{format_cost(run.target, run.unit)} on {hardware}" if run.target is not None and run.unit else "accuracy"
-    if run.unit == "MACs" and run.target is not None:
-        goal = format_cost(run.target, "MACs")
+    goal = _cost_text(run, run.target) if run.target is not None else "accuracy alone"
+    if run.unit == "ms":
+        goal += f" on {hardware}"
     date = str(run.environment.get("date", ""))[:10]
     found = joined(", out of ", _big(run.space.size), " networks") if run.space is not None else None
     return joined(f"Searched for {goal} with {images}", found, f", {date}." if date else ".")
@@ -144,7 +144,7 @@ def _big(count: int) -> Markup:
 
 def _random_lead(run: Run) -> str:
     count = len(run.result["networks"]) if run.result is not None else 0
-    goal = f" of {format_cost(run.target, run.unit)}" if run.target is not None and run.unit else ""
+    goal = f" of {_cost_text(run, run.target)}" if run.target is not None else ""
     return f"{count} networks drawn at random at a cost{goal}: what a search must beat to have been worth it."
 
 
@@ -389,7 +389,7 @@ def _over_time(run: Run) -> Markup | None:
             line_chart(
                 "Lambda, the weight of the target",
                 [Series(label="lambda", values=_column(records, "lambda"))],
-                y_label="lambda", shown=lambda value: f"{value:.4g}", phases=phases,
+                y_label="lambda", shown=lambda value: f"{value:.4g}", phases=phases, may_be_log=True,
             )
         )  # fmt: skip
     charts.append(
@@ -481,8 +481,10 @@ def _plane_section(runs: Sequence[Run]) -> Markup | None:
         )
         for each in released
     ]  # fmt: skip
+    if not points:
+        return None
     trail = []
-    if len(runs) == 1:
+    if len(runs) == 1 and not released:  # beside whole networks, what a supernet scores would only squeeze the axis
         trail = [
             (record["expected_cost"] * factor, record["valid_top1_percent"])
             for record in run.records
@@ -630,7 +632,7 @@ def comparison(runs: Sequence[Run]) -> str:
     if not runs:
         raise ValueError("runs: expected at least one")
     names = [run.name for run in runs]
-    title = " and ".join(names) if len(runs) < 4 else f"{len(runs)} searches"
+    title = " and ".join(names) if len(runs) < 4 else f"{len(runs)} runs"
     unfinished = [run.name for run in runs if run.result is None]
     warning = (
         tag("div", tag("p", f"Not finished, so without a result: {', '.join(unfinished)}."), class_="warning")
@@ -638,7 +640,7 @@ def comparison(runs: Sequence[Run]) -> str:
         else None
     )
     body = [
-        tag("header", tag("h1", f"Compared: {title}"), tag("p", "Runs side by side.", class_="lead")),
+        tag("header", tag("h1", f"Compared: {title}"), tag("p", ", ".join(names), class_="lead")),
         tag(
             "main",
             warning,

@@ -1,0 +1,103 @@
+"""search/report.py and search/show.py as commands."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search import report, show
+from tests.search.made_run import write_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_one_run(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    assert report.main([str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/run/report.html\n"
+    assert (tmp_path / "run" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    film, page = tmp_path / "film.gif", tmp_path / "elsewhere" / "page.html"
+    assert report.main([str(tmp_path / "run"), "--output", str(page), "--gif", str(film)]) == 0
+    assert film.read_bytes().startswith(b"GIF89a")
+    assert page.read_bytes() == (tmp_path / "run" / "report.html").read_bytes()
+
+
+def test_several_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("one", "two")):
+        write_run(Path(name), seed=seed)
+    assert report.main(["one", "two"]) == 0
+    assert capsys.readouterr().out == "comparison.html\n"
+    assert "Compared: one and two" in Path("comparison.html").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "RUN"),
+        (["nowhere"], "no such folder (in nowhere)"),
+        (["."], "there is no config.json in it"),
+        (["run", "."], "there is no config.json in it"),
+        (["run", "run", "--gif", "x.gif"], "--gif: a film shows one search"),
+        (["run", "--output", "run"], "cannot be written"),
+        (["run", "--output", "run/spec.json/page.html"], "cannot be written"),
+        (["run", "--outptu", "x"], "did you mean '--output'?"),
+    ],
+)
+def test_bad_words_leave_nothing(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(Path("run"))
+    before = sorted(tmp_path.rglob("*"))
+    assert report.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_file_is_an_error_not_a_page(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "result.json").write_text("{")
+    assert report.main([str(tmp_path / "run")]) == 2
+    assert "result.json" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("script", ["report.py", "show.py"])
+def test_as_a_script_from_another_folder_without_a_framework(script, tmp_path):
+    write_run(tmp_path / "run")
+    blocked = tmp_path / "blocked"
+    for name in ("torch", "tensorflow", "keras", "tensorboardX"):
+        blocked.mkdir(exist_ok=True)
+        (blocked / f"{name}.py").write_text(f"raise ImportError('{name} was imported')\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "search" / script, "run"],
+        cwd=tmp_path, env={"PYTHONPATH": str(blocked)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "run/report.html\n" if script == "report.py" else "predicted: " in done.stdout
+
+
+def test_show_prices_a_network(tmp_path, capsys):
+    assert show.main(["proxyless_mobile"]) == 0
+    out = capsys.readouterr().out
+    assert "320,427,584" in out and "predicted: 85.17 ms by pixel1.json; not measured" in out
+    _, _, result, _ = write_run(tmp_path / "run")
+    assert show.main([str(tmp_path / "run"), "--latency", str(ROOT / "search" / "latency_tables" / "pixel1.json")]) == 0
+    out = capsys.readouterr().out
+    assert f"predicted: {result['predicted_latency_ms']:.2f} ms" in out and "compare networks with it" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["proxyless_mobile", "--latency", "pixel2"], "no such file"),
+        (["proxyles_cpu"], "did you mean 'proxyless_cpu'?"),
+    ],
+)
+def test_show_bad_words(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert show.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,0 +1,110 @@
+"""A run folder as a search leaves it, made in milliseconds: probabilities that drift from uniform to a random path."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from proxyless_arch.codec import write_spec
+from proxyless_arch.cost import total_macs, total_params
+from proxyless_arch.files import write_json
+from proxyless_arch.space import IMAGENET, TINY, SearchSpace
+from proxyless_arch.spec import Recipe
+from search.config import from_recipe, to_dict, with_settings
+from search.cost_table import latency_cost_table, macs_cost_table
+from search.latency import shipped
+
+DIGITS = Recipe(resolution=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def write_run(
+    folder: Path, *, seed=0, dataset="digits", warmup=2, epochs=4, finished=True, hardware="mobile", path=None, **more
+):
+    """Returns (config, records, result or None, spec). ``more`` is added to result.json."""
+    rng = np.random.default_rng(seed)
+    if dataset == "imagenet":
+        space = SearchSpace(macro=IMAGENET)
+        given = {"dataset": "imagenet", "data_path": "imagenet/"}
+    else:
+        space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, recipe=DIGITS)
+        given = {}
+    recipe = "default" if dataset == "imagenet" else "digits"
+    config = to_dict(
+        with_settings(
+            from_recipe(recipe),
+            {**given, "warmup_epochs": warmup, "n_epochs": epochs, "target_hardware": hardware, "manual_seed": seed},
+        )
+    )
+    table = macs_cost_table(space) if hardware == "flops" else latency_cost_table(space, shipped("pixel1"))
+    unit = table.unit
+    chosen = path or tuple(int(rng.integers(len(ops))) for ops in space.choices)
+    target = float(f"{table.of_path(chosen) * 1.005:.4g}")
+    noise = [rng.normal(0, 0.01, len(ops)) for ops in space.choices]
+    speed = rng.uniform(0.5, 1.5, space.n_blocks)
+    records = []
+    for index in range(warmup + epochs):
+        phase = "warmup" if index < warmup else "search"
+        done = 0 if phase == "warmup" else (index - warmup + 1) / max(epochs, 1)
+        blocks = []
+        for block, ops in enumerate(space.choices):
+            logits = noise[block].copy()
+            logits[chosen[block]] += 9 * done * speed[block]
+            logits[(chosen[block] + 1) % len(ops)] += 5 * done * (1 - done)
+            blocks.append(np.exp(logits) / np.exp(logits).sum())
+        best = tuple(int(block.argmax()) for block in blocks)
+        records.append(
+            {
+                "phase": phase, "epoch": index if phase == "warmup" else index - warmup,
+                "n_epochs": warmup if phase == "warmup" else epochs, "step": 10 * (index + 1),
+                "arch_step": max(0, 10 * (index + 1 - warmup)), "train_loss": 2.3 * math.exp(-index / 5),
+                "train_top1_percent": 100 - 90 * math.exp(-index / 8), "valid_loss": None if not done else 2.4 - done,
+                "valid_top1_percent": None if not done else 30 + 40 * done, "learning_rate": 0.05,
+                "expected_cost": table.expected(blocks), "argmax_cost": table.of_path(best), "cost_unit": unit,
+                "target": target, "lambda": None if not done else 0.3 * (1 + 30 * done), "temperature": 1.0,
+                "entropy": float(-sum((block * np.log(block)).sum() for block in blocks)),
+                "probabilities": [[round(float(value), 6) for value in block] for block in blocks],
+                "argmax_path": list(best), "images_per_second": 500.0, "seconds": 3.0,
+            }
+        )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    command = f"python search/imagenet_arch_search.py --path {folder} <&\"'>"
+    write_json(folder / "environment.json", {"command": command, "date": "2026-11-22T10:00:00+0000", "cpu": "some cpu"})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    spec = space.spec_for(chosen, folder.name)
+    if not finished:
+        return config, records, None, spec
+    is_ms = unit == "ms"
+    result = {
+        "target_hardware": hardware, "target_latency_ms": target if is_ms else None,
+        "target_macs": None if is_ms else target, "predicted_latency_ms": table.of_path(chosen) if is_ms else None,
+        "argmax_latency_ms": table.of_path(best) if is_ms else None, "cost_unit": unit,
+        "latency_source": "pixel1.json" if is_ms else None, "macs": total_macs(spec), "params": total_params(spec),
+        "top1_percent": 71.234567, "test_top1_percent": 70.125 + seed, "n_valid_images": 287, "n_test_images": 360,
+        "path": list(chosen), "argmax_path": list(best), "manual_seed": seed, "unreadable_images": 0,
+        "wall_seconds": 22.72, **more,
+    }  # fmt: skip
+    write_json(folder / "result.json", result)
+    write_spec(folder / "spec.json", spec)
+    return config, records, result, spec
+
+
+def write_random(folder: Path, *, count=3, accuracy=None):
+    """The folder that --arch_algo random leaves; with ``accuracy`` the networks were trained and scored."""
+    config, _, _, _ = write_run(folder, warmup=0, epochs=0, finished=False)
+    for name in ("metrics.jsonl",):
+        (folder / name).unlink()
+    write_json(folder / "config.json", config | {"arch_algo": "random"})
+    space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, recipe=DIGITS)
+    table = latency_cost_table(space, shipped("pixel1"))
+    rng = np.random.default_rng(0)
+    networks = []
+    for index in range(count):
+        path = tuple(int(rng.integers(len(ops))) for ops in space.choices)
+        spec = space.spec_for(path, f"random_{index:03d}")
+        write_spec(folder / "specs" / f"{spec.name}.json", spec)
+        entry = {"spec": f"specs/{spec.name}.json", "path": list(path), "cost": table.of_path(path)}
+        networks.append(entry | ({"test_top1_percent": accuracy + index} if accuracy is not None else {}))
+    record = {"target": 2.0, "cost_unit": "ms", "target_hardware": "mobile", "manual_seed": 0, "networks": networks}
+    write_json(folder / "result.json", record)
