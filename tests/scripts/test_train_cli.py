@@ -1,0 +1,278 @@
+"""train.py as a user meets it: it learns, it survives, it says what it does and what is wrong."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import eval as eval_script
+import train
+from proxyless_arch import train_settings
+from proxyless_arch.codec import read_spec, write_spec
+from proxyless_arch.runs import read_metrics
+from proxyless_arch.spec import with_classes
+from proxyless_arch.weights import load_h5
+from proxyless_nas import checkpointing
+from tests.scripts.mini import TRAIN, mini_net, same_run
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "config.json",
+    "environment.json",
+    "spec.json",
+    "metrics.jsonl",
+    "checkpoint.pt",
+    "weights.h5",
+    "last.h5",
+    "result.json",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def spec_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("spec") / "mini.json"
+    write_spec(path, mini_net())
+    return path
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, spec_file):
+    """A run that nothing interrupted."""
+    path = tmp_path_factory.mktemp("runs") / "straight"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        assert train.main([*TRAIN, "--arch", str(spec_file), "--path", str(path)]) == 0
+    torch.set_num_threads(threads)
+    return path
+
+
+def photos(folder, classes, per_class=6, size=20):
+    """Class folders of flat colours with noise."""
+    rng = random.Random(0)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            colour = (60 * index % 256, 255 - 60 * index % 256, rng.randrange(256))
+            Image.new("RGB", (size, size + number), colour).save(folder / name / f"{number}.png")
+    return folder
+
+
+def run(capsys, *words):
+    """(exit code, standard output, standard error) of train.py in this process."""
+    capsys.readouterr()
+    code = train.main([str(word) for word in words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_it_learns_the_digits(straight, capsys):
+    assert {path.name for path in straight.iterdir()} == FILES
+    result = json.loads((straight / "result.json").read_text())
+    assert result["test_top1_percent"] > 80  # chance: 10
+    assert (result["n_train_images"], result["n_valid_images"], result["n_test_images"]) == (1150, 287, 360)
+    stored = load_h5(straight / "weights.h5")
+    assert stored.spec == read_spec(straight / "spec.json")
+    assert stored.spec.class_names == tuple("0123456789")
+    assert stored.provenance["weights"] == result["weights"]
+    records = read_metrics(straight / "metrics.jsonl")
+    assert [record["epoch"] for record in records] == list(range(6))
+    best = max(max(r["valid_top1_percent"], r["ema_valid_top1_percent"]) for r in records)
+    assert result["top1_percent"] == pytest.approx(best)
+    scores = straight.parent / "scores.json"
+    words = ["--arch", str(straight), "--path", "digits", "--save_json", str(scores), "--device", "cpu"]
+    assert eval_script.main(words) == 0
+    assert json.loads(scores.read_text())["top1_percent"] == pytest.approx(result["test_top1_percent"], abs=0.3)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sigkill_and_resume_equals_uninterrupted(seed, straight, spec_file, tmp_path, capsys):
+    path, rng = tmp_path / "broken", random.Random(seed)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words], env=environment, stdout=subprocess.DEVNULL
+    )
+    checkpoint, deadline = path / checkpointing.NAME, time.monotonic() + 60
+    while not checkpoint.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 1.0))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    code, out, err = run(capsys, "--path", path, "--resume")
+    assert (code, err) == (0, "")
+    assert "resumed    at step" in out
+    same_run(straight, path)
+
+
+def test_ctrl_c_saves_and_resume_continues(straight, spec_file, tmp_path, capsys, monkeypatch):
+    from proxyless_nas.training import Training
+
+    path, update = tmp_path / "stopped", Training.update
+
+    def interrupted(self, *batch):
+        if self.step == 11:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, *batch)
+
+    monkeypatch.setattr(Training, "update", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    words = [*TRAIN, "--save_every_seconds", "300", "--arch", spec_file, "--path", path]
+    code, out, _ = run(capsys, *words)
+    assert code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    again = next(line for line in out.splitlines() if line.strip().startswith("python train.py"))
+    monkeypatch.setattr(Training, "update", update)
+    assert not (path / "result.json").exists()
+    code, out, _ = run(capsys, *again.split()[2:])
+    assert code == 0
+    same_run(straight, path)
+
+
+def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
+    for name in ("config.json", "spec.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((straight / name).read_bytes())
+    whole = (straight / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    code, _, err = run(capsys, "--path", tmp_path, "--resume")
+    assert code == 2
+    assert "not a readable checkpoint" in err
+
+
+def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
+    words = ["--epochs", "0", "--arch", straight]
+    code, out, _ = run(capsys, *words, "--path", tmp_path / "inherited")
+    assert code == 0
+    assert f"inherited from {straight / 'weights.h5'}" in out
+    assert "no --data_path given: the images and split of the run, scikit-learn's embedded digits" in out
+    record = json.loads((tmp_path / "inherited" / "result.json").read_text())
+    assert record["test_top1_percent"] == json.loads((straight / "result.json").read_text())["test_top1_percent"]
+    code, out, _ = run(capsys, *words, "--path", tmp_path / "anew", "--from_scratch")
+    assert code == 0
+    assert "random (from scratch)" in out
+    assert json.loads((tmp_path / "anew" / "result.json").read_text())["test_top1_percent"] < 40
+
+
+def test_other_classes_get_a_fresh_classifier(straight, tmp_path, capsys):
+    folder = photos(tmp_path / "photos", ["red", "green", "blue"])
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--epochs", "1", "--valid_size", "3", "-j", "0"]
+    code, out, _ = run(capsys, *words, "--path", tmp_path / "run", "--accumulation", "2", "--precision", "bf16")
+    assert code == 0
+    assert "the classifier for 10 classes is replaced by a fresh one for 3" in out
+    spec = load_h5(tmp_path / "run" / "weights.h5").spec
+    assert (spec.num_classes, spec.class_names) == (3, ("blue", "green", "red"))
+    # as many classes, but others
+    renamed = photos(tmp_path / "letters", "abcdefghij", per_class=3)
+    words = ["-d", renamed, "--arch", straight, "-b", "4", "--epochs", "0", "-j", "0", "--valid_size", "10"]
+    code, out, _ = run(capsys, *words, "--path", tmp_path / "run2", "--image_size", "24")
+    assert code == 0
+    assert "class 0 is 'a', not '0': the classifier is replaced by a fresh one" in out
+    assert read_spec(tmp_path / "run2" / "spec.json").recipe.resolution == 24
+
+
+def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, capsys):
+    words = ["--arch", spec_file, "--valid_size", "0", "--epochs", "2", "-b", "256", "--path", tmp_path]
+    code, out, _ = run(capsys, *words, "--ema_decay", "0")
+    assert code == 0
+    assert "none to choose the epoch: the last" in out
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert (record["n_train_images"], record["n_valid_images"], record["top1_percent"]) == (1437, 0, None)
+    assert record["weights"] == "the network itself, not its average, epoch 2"
+    assert set(record["last_test_top1_percent"]) == {"raw"}
+    assert load_h5(tmp_path / "weights.h5").provenance["valid_top1_percent"] is None
+
+
+def test_a_loss_that_is_not_finite_says_which_batch(spec_file, tmp_path, capsys):
+    words = ["--arch", spec_file, "--path", tmp_path, *TRAIN, "--lr", "1e12", "--warmup_epochs", "0"]
+    code, _, err = run(capsys, *words)
+    assert code == 1
+    assert "error: stopped before the update: " in err
+    assert "of epoch 1 (step " in err
+    assert "its first images: scikit-learn digits:" in err
+
+
+def test_recipes_load_and_their_names_are_flags():
+    for name in train_settings.recipe_names():
+        config = train_settings.settings.from_recipe(train_settings.TrainConfig, train_settings.RECIPE_DIR, name)
+        saved = json.loads(json.dumps(train_settings.to_dict(config)))
+        back = train_settings.settings.from_dict(
+            train_settings.TrainConfig, saved, train_settings.FORMAT, train_settings.VERSION, "memory"
+        )
+        assert back == config
+    release = train_settings.TrainConfig().optimization
+    assert (release.n_epochs, release.init_lr, release.weight_decay, release.label_smoothing) == (300, 0.05, 4e-5, 0.1)
+    assert train_settings.TrainConfig().data.train_batch_size == 256
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "--arch: name the network to train"),
+        (["--arch", "proxyless_mobil"], "did you mean 'proxyless_mobile'?"),
+        (["--arch", "proxyless_mobile"], "--data_path: 'proxyless_mobile' has 1000 classes: give the images"),
+        (["--arch", "{spec}", "--epoch", "3"], "--epoch: unknown argument; did you mean '--epochs'?"),
+        (["--arch", "{spec}", "--lr", "fast"], "--lr/--init_lr: invalid float value: 'fast'"),
+        (["--arch", "{spec}", "--lr", "-1"], "init_lr: expected a number in 0"),
+        (["--arch", "{spec}", "--recipe", "fats"], "got 'fats'; did you mean 'fast'?"),
+        (["--arch", "{spec}", "--precision", "fp16", "--device", "cpu"], "--precision: fp16 needs cuda, got cpu"),
+        (["--arch", "{spec}", "-b", "5000"], "--train_batch_size: 5000 images per step, but there are 1150"),
+        (["--arch", "{spec}", "-b", "64", "--accumulation", "65"], "with an image for each of the 65 parts"),
+        (["--arch", "{spec}", "--inherit"], "to inherit from (in "),
+        (["--arch", "{spec}", "--pretrained"], "have published weights"),
+        (["--arch", "{spec}", "--inherit", "--from_scratch"], "not allowed with argument --inherit"),
+        (["--arch", "{spec}", "--weights", "none.h5"], "no such file (in none.h5)"),
+        (["--arch", "{spec}", "-d", "nowhere"], "no such folder or .zip"),
+        (["--arch", "{spec}", "--dataset", "imagefolder"], "imagefolder needs a folder or a .zip"),
+        (["--arch", "{spec}", "--device", "tpu"], "--device: expected auto, cpu, cuda"),
+        (["--resume"], "--resume: needs the run folder: add --path FOLDER"),
+        (["--resume", "--path", "nowhere"], "no such file"),
+        (["--path", "{run}", "--arch", "{spec}"], "--path: holds a run already: continue it with --resume"),
+        (["--path", "{run}", "--resume", "--lr", "3"], "keeps its settings; differs from config.json: init_lr"),
+    ],
+)
+def test_bad_input_gets_an_answer(words, problem, spec_file, straight, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filled = [word.format(spec=spec_file, run=straight) for word in words]
+    code, _, err = run(capsys, *filled)
+    assert code == 2
+    assert problem in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_config_of_another_command_is_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"format": "proxyless-nas/search-config", "version": 1}')
+    code, _, err = run(capsys, "--path", tmp_path, "--resume")
+    assert code == 2
+    assert "(in " in err
+
+
+def test_weights_of_another_network_are_refused(straight, tmp_path, capsys):
+    other = replace(with_classes(mini_net(), 7), name="other")
+    write_spec(tmp_path / "other.json", replace(other, blocks=other.blocks[:-1]))
+    words = ["--arch", tmp_path / "other.json", "--dataset", "digits", "--weights", straight / "weights.h5"]
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "differs from" in err
