@@ -30,7 +30,7 @@ class Checkpoint:
     sums: dict[str, float]
     metrics_offset: int
     wall_seconds: float
-    torch_rng: torch.Tensor
+    torch_rng: list[torch.Tensor]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

@@ -121,6 +121,13 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
     # a run that was killed before its first checkpoint starts over
     if resume and (run_dir / checkpoint.NAME).exists():
         saved = checkpoint.load(run_dir / checkpoint.NAME)
+        if saved.config != as_json:
+            changed = [name for name, value in as_json.items() if saved.config.get(name) != value]
+            raise InputError(
+                f"does not belong to the checkpoint beside it; differs in {', '.join(changed)}",
+                "config.json",
+                str(run_dir),
+            )
         search.restore(saved)
         resume_at, spent = saved.metrics_offset, saved.wall_seconds
     if distributed.is_main():

@@ -152,7 +152,10 @@ class Search:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         # every process sampled the same path, so the same parameters have a gradient
-        distributed.all_reduce_mean([p.grad for p in self.supernet.parameters() if p.grad is not None])
+        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        distributed.all_reduce_mean(gradients)
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise NonFiniteLossError(f"training gradient that is not finite at weight step {self.step}")
         if weights.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), weights.grad_clip)
         self.optimizer.step()
@@ -231,7 +234,7 @@ class Search:
             sums=dict(vars(self.sums)),
             metrics_offset=metrics_offset,
             wall_seconds=wall_seconds,
-            torch_rng=torch.get_rng_state(),
+            torch_rng=_rng_states(self.device),
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -240,7 +243,15 @@ class Search:
         self.controller.load_state_dict(checkpoint.controller)
         self.step = checkpoint.step
         self.sums = EpochSums(**checkpoint.sums)
-        torch.set_rng_state(checkpoint.torch_rng)
+        torch.set_rng_state(checkpoint.torch_rng[0])
+        if self.device.type == "cuda" and len(checkpoint.torch_rng) > 1:
+            torch.cuda.set_rng_state(checkpoint.torch_rng[1], self.device)
+
+
+def _rng_states(device: torch.device) -> list[Tensor]:
+    """torch's own generators, which dropout draws from: of the CPU and, where there is one, of the GPU."""
+    states = [torch.get_rng_state()]
+    return states + [torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def run(

@@ -21,7 +21,7 @@ def state(step=7):
         sums={"train_loss": 1 / 3},
         metrics_offset=123,
         wall_seconds=4.5,
-        torch_rng=torch.get_rng_state(),
+        torch_rng=[torch.get_rng_state()],
     )
 
 
