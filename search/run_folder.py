@@ -166,12 +166,9 @@ def _settings(path: Path) -> dict[str, Any]:
     """config.json as it is: a report can be made of a run whose settings have other names by now."""
     settings = _object(path)
     try:
-        for key in ("format", "target_hardware", "dataset"):
-            if key not in settings:
-                raise InputError("missing", key)
-        Node(settings["format"], "format").exactly(FORMAT)
+        Node(settings.get("format"), "format").exactly(FORMAT)  # training runs have a config.json too
         for key in ("target_hardware", "dataset"):
-            Node(settings[key], key).text()
+            Node(settings.get(key), key).text()
     except InputError as error:
         raise error.from_source(str(path)) from None
     return settings
@@ -330,14 +327,14 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     candidates = [
         ("score it with PyTorch", ("eval.py", "--arch", folder, "--path", data)),
         ("score it with TensorFlow", ("eval_tf.py", "--arch", folder, "--path", data)),
-        ("train it to its full accuracy", ("train.py", "--arch", folder, "--path", data)),
+        ("train it to its full accuracy", ("train.py", "--arch", folder)),
         (
             "export it for ONNX Runtime",
             ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/export"),
         ),
         (
             "export it for phones",
-            ("export_tf.py", "--arch", folder, "--format", "litert,litert_int8", "--output", f"{folder}/export"),
+            ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/export"),
         ),
     ]
     known = [(what, line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]

@@ -260,7 +260,8 @@ def test_a_run_of_another_version_can_be_read(tmp_path):
     [
         ("config.json", "{", "not JSON"),
         ("config.json", "[]", "expected an object"),
-        ("config.json", '{"format": "x"}', "target_hardware: missing"),
+        ("config.json", '{"format": "x"}', "format: expected 'proxyless-nas/search-config', got 'x'"),
+        ("config.json", '{"format": "proxyless-nas/search-config"}', "target_hardware: expected a string, got null"),
         ("result.json", '{"macs": 1}', "predicted_latency_ms: missing"),
         ("result.json", "[1]", "expected an object"),
         ("metrics.jsonl", '{"a": 1}\n{"b": 2}\n', "line 1: phase is missing"),
