@@ -1,0 +1,134 @@
+"""Two gloo processes against one: the same updates, each image counted once, one answer on every rank."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from proxyless_arch.codec import write_spec
+from proxyless_arch.errors import InputError
+from proxyless_arch.scores import EvalResult
+from proxyless_nas import distributed
+from tests.scripts.mini import TRAIN, mini_net, same_run
+from tests.torch_zoo import two_processes
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What the two processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [*LAUNCH, str(ROOT / "tests/torch_zoo/two_processes.py"), str(folder)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return two_processes.run_cases()
+
+
+@pytest.mark.parametrize("case", ["twins", "frozen", "accumulated", "short"])
+def test_two_processes_equal_one(ranks, alone, case):
+    found, wanted = ranks[0]["cases"][case], alone[case]
+    assert found["sums"][1:] == wanted["sums"][1:]
+    assert found["sums"][0] == pytest.approx(wanted["sums"][0], rel=1e-5)
+    for kind in ("net", "ema"):
+        for name, tensor in wanted[kind].items():
+            # torch's running variance is unbiased, n / (n - 1), and n is that of a share: at least 8 x 3 x 3 here
+            rtol = 2 / (8 * 9) if name.endswith("running_var") else 1e-4
+            torch.testing.assert_close(found[kind][name], tensor, rtol=rtol, atol=2e-5, msg=f"{kind} {name}")
+
+
+def test_the_accumulated_case_is_the_frozen_one(alone):
+    for name, tensor in alone["frozen"]["net"].items():
+        torch.testing.assert_close(alone["accumulated"]["net"][name], tensor, rtol=1e-4, atol=2e-5)
+
+
+def test_reductions_and_broadcasts(ranks):
+    for rank, found in enumerate(each["checks"] for each in ranks):
+        assert (found["rank"], found["world"], found["local"]) == (rank, 2, 2)
+        assert found["sums"] == [[3.0] * 6, [1], [1.0, 1.0]]
+        assert found["mean"] == [0.0, 1.5, 3.0, 4.5]
+        assert found["value"] == {"from": 0}
+        assert (found["same"], found["other"]) == (True, False)
+        assert found["result"] == EvalResult(3, 4, 7, 0.5)
+
+
+def test_one_rank_speaks_for_all(ranks):
+    """A rank that wants to stop stops all; a rank with a NaN stops all before anything moves."""
+    assert [each["checks"]["stop"] for each in ranks] == [True, True]
+    assert [each["checks"]["refused"] for each in ranks] == [True, True]
+
+
+def test_one_process_needs_no_group(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # left over by a scheduler
+    with distributed.init_from_environment("cpu") as device:
+        assert device == torch.device("cpu")
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+        tensor = torch.ones(2)
+        distributed.all_reduce_mean([tensor])
+        distributed.broadcast([tensor])
+        distributed.barrier()
+        assert tensor.tolist() == [1, 1]
+        assert distributed.broadcast_value(3) == 3
+        assert distributed.same_on_all_ranks([tensor])
+
+
+def test_devices_that_ranks_cannot_share(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="--device"), distributed.init_from_environment("cpu:0"):
+        pass
+
+
+# ------------------------------------------------------------------------------------------- train.py under torchrun
+
+
+def children(process):
+    """{rank: process id} of torchrun's workers."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            variables = (folder / "environ").read_bytes().split(b"\0") if parent == process.pid else []
+        except (OSError, ValueError):
+            continue
+        found.update({int(v[5:]): int(folder.name) for v in variables if v.startswith(b"RANK=")})
+    return found
+
+
+def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
+    write_spec(tmp_path / "mini.json", mini_net())
+    start = [*LAUNCH, str(ROOT / "train.py"), *TRAIN, "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    first = subprocess.run([*start, "--path", str(straight)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("run folder") == 1  # rank 0 alone speaks
+    result = json.loads((straight / "result.json").read_text())
+    assert (result["n_test_images"], result["n_valid_images"], result["processes"]) == (360, 287, 2)
+
+    process = subprocess.Popen([*start, "--path", str(broken)], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    metrics = broken / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):  # one epoch is done
+        time.sleep(0.02)
+        assert process.poll() is None
+    os.kill(children(process)[1], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (broken / "result.json").exists()
+    resume = [*LAUNCH, str(ROOT / "train.py"), "--path", str(broken), "--resume"]
+    again = subprocess.run(resume, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    same_run(straight, broken)
