@@ -202,22 +202,55 @@ class Calibration(NamedTuple):
     offset_ms: float = 0.0
     n_nets: int = 0
 
-    def __call__(self, predicted_ms: Sequence[float] | np.ndarray) -> np.ndarray:
+    def __call__(self, predicted_ms: Sequence[float] | np.ndarray | float) -> np.ndarray:
         return self.scale * np.asarray(predicted_ms, dtype=np.float64) + self.offset_ms
 
 
-def calibrate(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
+def affine(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
     """Scale and offset by least squares on relative errors; the scale alone where the offset is not determined."""
     ours, truth = np.asarray(predicted_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
     if len(ours) < 1:
         raise ValueError("expected at least one network")
     ratio = ours / truth
-    scale = float(ratio.sum() / (ratio**2).sum())
     if len(ours) >= 4 and np.ptp(ours) > 0.1 * ours.mean():
         (slope, offset), *_ = np.linalg.lstsq(np.c_[ratio, 1 / truth], np.ones(len(ours)), rcond=None)
-        if slope > 0.1 * scale:
+        if slope > 0.1 * _scale(ratio):
             return Calibration(float(slope), float(offset), len(ours))
-    return Calibration(scale, 0.0, len(ours))
+    return Calibration(_scale(ratio), 0.0, len(ours))
+
+
+def _scale(ratio: np.ndarray) -> float:
+    return float(ratio.sum() / (ratio**2).sum())
+
+
+CALIBRATIONS: tuple[Callable[[Sequence[float], Sequence[float]], Calibration], ...] = (
+    lambda ours, truth: Calibration(1.0, 0.0, len(ours)),
+    lambda ours, truth: Calibration(_scale(np.asarray(ours) / np.asarray(truth)), 0.0, len(ours)),
+    affine,
+)
+MUST_GAIN = 0.1  # of the leave-one-out error, for a parameter more
+
+
+def calibrate(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
+    """No calibration, a scale, or a scale and an offset: what a left-out network speaks for.
+
+    Ten noisy networks determine two numbers badly; where predictions are right already, fitting them does harm.
+    Raises ValueError without networks.
+    """
+    if len(predicted_ms) < 4:
+        return affine(predicted_ms, measured_ms)
+    ours, truth = np.asarray(predicted_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
+    keep = ~np.eye(len(ours), dtype=bool)
+    best, least = CALIBRATIONS[0], math.inf
+    for candidate in CALIBRATIONS:
+        left_out = [
+            float(candidate(ours[others], truth[others])(ours[index]) / truth[index] - 1)
+            for index, others in enumerate(keep)
+        ]
+        error = float(np.sqrt(np.mean(np.square(left_out))))
+        if error < (1 - MUST_GAIN) * least:
+            best, least = candidate, error
+    return best(ours.tolist(), truth.tolist())
 
 
 # The predictor's file -----------------------------------------------------------------------------------------------

@@ -112,12 +112,17 @@ class RandomWeights:
         self._rng = np.random.default_rng(seed)
         self._pool = self._rng.standard_normal(pool, dtype=np.float32)
 
-    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Numbers of mean 0 and variance 1, perhaps a view of the pool."""
         count = math.prod(shape)
+        if count > len(self._pool) // 2:
+            return np.resize(self._pool, shape)
+        start = int(self._rng.integers(len(self._pool) - count))
+        return self._pool[start : start + count].reshape(shape)
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         fan_in = math.prod(shape[1:])
-        start = int(self._rng.integers(len(self._pool)))
-        flat = np.resize(np.concatenate((self._pool[start:], self._pool[:start])), count)
-        return (flat * np.float32(math.sqrt(2 / fan_in) if len(shape) > 1 else 0.1)).reshape(shape)
+        return self.normal(shape) * np.float32(math.sqrt(2 / fan_in) if len(shape) > 1 else 0.1)
 
 
 def _weight_shape(graph: Graph, node: Node) -> tuple[int, ...]:

@@ -122,11 +122,6 @@ class CpuSession:
         return Times(tuple(on_core), tuple(wall)) if self._by_thread else Times(tuple(wall), tuple(on_core))
 
 
-def _images(shape: Sequence[int], copies: int = ROTATED_INPUTS) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal(shape, dtype=np.float32) for _ in range(copies)]
-
-
 def _package(module: str, extra: str, runtime: str) -> Any:
     """An optional package. Raises InputError naming the extra that brings it."""
     try:
@@ -193,7 +188,8 @@ class OnnxRuntime(_CpuRuntime):
         loaded = self.load(to_onnx(graph, self._weights, batch_size))
         height, width, channels = graph.in_hwc
         bindings = []
-        for image in _images((batch_size, channels, height, width)):
+        for _ in range(ROTATED_INPUTS):
+            image = self._weights.normal((batch_size, channels, height, width))
             binding = loaded.io_binding()
             binding.bind_ortvalue_input(INPUT, self._ort.OrtValue.ortvalue_from_numpy(image))
             binding.bind_output(OUTPUT, "cpu")
@@ -223,7 +219,7 @@ class LiteRt(_CpuRuntime):
         graph = trace(calls)
         loaded = self.load(to_litert(graph, self._weights, batch_size))
         # an interpreter has one input buffer, which is filled here and not inside the timing
-        loaded.set_tensor(loaded.get_input_details()[0]["index"], _images((batch_size, *graph.in_hwc), 1)[0])
+        loaded.set_tensor(loaded.get_input_details()[0]["index"], self._weights.normal((batch_size, *graph.in_hwc)))
         return CpuSession(loaded.invoke, self.threads == 1)
 
 
@@ -269,9 +265,8 @@ class TorchCpu(_CpuRuntime):
         torch = self._torch
         module = torch_module(calls)
         shape = _nchw(calls[0].in_hwc, batch_size)
-        turn = itertools.cycle(
-            torch.from_numpy(image).to(memory_format=torch.channels_last) for image in _images(shape)
-        )
+        images = [torch.from_numpy(self._weights.normal(shape).copy()) for _ in range(ROTATED_INPUTS)]
+        turn = itertools.cycle([image.contiguous(memory_format=torch.channels_last) for image in images])
 
         @torch.inference_mode()
         def run() -> None:
@@ -318,8 +313,8 @@ class TorchCuda:
     def session(self, calls: Sequence[LayerCall], batch_size: int) -> Session:
         torch = self._torch
         module = torch_module(calls).to(self.device)
-        image = torch.from_numpy(_images(_nchw(calls[0].in_hwc, batch_size), 1)[0])
-        image = image.to(self.device).to(memory_format=torch.channels_last)
+        image = torch.randn(_nchw(calls[0].in_hwc, batch_size), device=self.device)
+        image = image.contiguous(memory_format=torch.channels_last)
         return CudaSession(module, image)
 
 

@@ -1,0 +1,339 @@
+"""Make the latency table of a device: profile its operations, fit the predictor, validate on whole networks.
+
+    python search/profile_latency.py --target_hardware cpu
+    python search/profile_latency.py --target_hardware cpu --runtime litert --quick
+    python search/profile_latency.py --target_hardware gpu8
+
+For a phone or any other machine: export the operations, run run.py there (or Android's LiteRT benchmark_model on the
+.tflite files), and read the timings back.
+
+    python search/profile_latency.py --export_ops phone/
+    python search/profile_latency.py --import_results phone/results-litert.csv --device_name "my phone"
+
+The output folder holds table.json and predictor.json (for --latency_table of the search), validation.json,
+validation.png, and raw.jsonl with every timing: interrupt the command, give it again, and it goes on where it was.
+Exit status 1: measured, but the table did not pass its validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
+
+from tqdm import tqdm  # noqa: E402
+
+from proxyless_arch.cli import BAD_INPUT, INTERRUPTED, Parser  # noqa: E402
+from proxyless_arch.errors import InputError  # noqa: E402
+from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.space import MACROS, SearchSpace, macro_named  # noqa: E402
+from proxyless_arch.spec import imagenet_recipe  # noqa: E402
+from search import exported_ops, profiling  # noqa: E402
+from search.fit import NetErrors  # noqa: E402
+from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
+from search.pictures import draw_validation  # noqa: E402
+from search.profiling import QUICK, Bench, Outcome, Plan, Protocol, RawLog  # noqa: E402
+
+FAILED_GATE = 1
+MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock")  # of a runtime's facts, to resume
+METHODS = ("in_network", "isolated")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="profile_latency.py", description=__doc__)
+    add = parser.add_argument
+    add("--target_hardware", default="cpu", help="cpu, or gpuN for batches of N on a GPU [cpu]")
+    add("--runtime", help="onnxruntime, litert or torch (default: onnxruntime on a CPU, torch on a GPU)")
+    add("--threads", type=int, default=1, help="threads on a CPU [1]")
+    add("--batch_size", type=int, help="images per run on a CPU [1]; a GPU's is in its name")
+    add("--space", default="imagenet", help=f"search space: {', '.join(MACROS)} [imagenet]")
+    add("--width_mult", type=float, default=1.0, help="width multiplier [1.0]")
+    add("--resolution", type=int, help="input pixels [224; 32 for small, 16 for tiny]")
+    add("--num_classes", type=int, default=1000, help="classes of the classifier [1000]")
+    add("--method", default=METHODS[0], help="in_network (whole networks as well) or isolated operations [in_network]")
+    add("--quick", action="store_true", help="fewer rounds and networks")
+    add("--rounds", type=int, help=f"rounds over everything [{Protocol.rounds}; {QUICK.rounds} with --quick]")
+    add("--design_nets", type=int, help=f"networks to solve from [{Protocol.design_nets}; {QUICK.design_nets} quick]")
+    add("--validation_nets", type=int, help=f"networks that vouch, 10 of them calibrate [{Protocol.validation_nets}]")
+    add("--seed", type=int, default=0, help="of the order and the networks [0]")
+    add("--output", type=Path, help="folder (default: runs/latency/<device>-<runtime>-t1-b1-r224-w1.0)")
+    add("--export_ops", type=Path, metavar="DIR", help="write the operations for another machine, and stop")
+    add("--export_networks", type=int, default=30, help="whole networks among the exported, to validate with [30]")
+    add("--import_results", type=Path, metavar="FILE", help="timings from another machine (a file or a folder)")
+    add("--manifest", type=Path, help="manifest.json of the export (default: beside the results)")
+    add("--device_name", help="the other machine, where its results do not name it")
+    return parser.parse_strictly(argv)
+
+
+def _within(value: float, low: float, high: float, flag: str) -> None:
+    if not low <= value <= high:
+        raise InputError(f"expected {low:g}..{high:g}, got {value:g}", flag)
+
+
+def protocol_of(arguments: argparse.Namespace) -> Protocol:
+    """The protocol the flags ask for. Raises InputError."""
+    protocol = QUICK if arguments.quick else Protocol()
+    given = {name: getattr(arguments, name) for name in ("rounds", "design_nets", "validation_nets", "seed")}
+    protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
+    _within(protocol.rounds, 1, 100, "--rounds")
+    _within(protocol.design_nets, 20, 10_000, "--design_nets")
+    _within(protocol.validation_nets, 20, 10_000, "--validation_nets")
+    _within(protocol.seed, 0, 2**31 - 1, "--seed")
+    if arguments.method not in METHODS:
+        raise InputError(f"expected {' or '.join(METHODS)}, got {arguments.method!r}", "--method")
+    return protocol
+
+
+def space_of(name: str, width_mult: float, resolution: int, num_classes: int) -> SearchSpace:
+    """The space a table is made for. Raises InputError."""
+    _within(resolution, 8, 4096, "--resolution")
+    _within(num_classes, 1, 65_536, "--num_classes")
+    return SearchSpace(
+        macro=macro_named(name), width_mult=width_mult, num_classes=num_classes, recipe=imagenet_recipe(resolution)
+    )
+
+
+def conditions_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the flags fix about the network's input and the space; JSON values."""
+    hardware = parse_hardware(arguments.target_hardware)
+    if arguments.batch_size is not None and hardware.kind != "cpu":
+        raise InputError(f"the batch size of {arguments.target_hardware} is in its name", "--batch_size")
+    batch_size = arguments.batch_size or hardware.batch_size
+    _within(batch_size, 1, 4096, "--batch_size")
+    macro_named(arguments.space)
+    return {
+        "batch_size": batch_size,
+        "resolution": arguments.resolution or {"small": 32, "tiny": 16}.get(arguments.space, 224),
+        "space": arguments.space,
+        "width_mult": arguments.width_mult,
+        "num_classes": arguments.num_classes,
+    }
+
+
+def default_output(conditions: dict[str, Any]) -> Path:
+    """runs/latency/<device>-<runtime>-t1-b1-r224-w1.0, with the space in it when it is not imagenet."""
+    device = re.sub(r"[^a-z0-9]+", "-", str(conditions["device"]).lower()).strip("-") or "device"
+    space = "" if conditions["space"] == "imagenet" else f"-{conditions['space']}"
+    classes = "" if conditions["num_classes"] == 1000 else f"-c{conditions['num_classes']}"
+    threads = f"-t{conditions['threads']}" if conditions["threads"] else ""
+    return ROOT / "runs" / "latency" / (
+        f"{device}-{conditions['runtime']}{threads}-b{conditions['batch_size']}-r{conditions['resolution']}"
+        f"-w{conditions['width_mult']}{space}{classes}"
+    )  # fmt: skip
+
+
+def _tool() -> str:
+    """This repository at its commit, as far as git says."""
+    try:
+        words = ["git", "rev-parse", "--short", "HEAD"]
+        found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "proxyless-nas"
+    return f"proxyless-nas@{found.stdout.strip()}" if found.returncode == 0 else "proxyless-nas"
+
+
+def write(outcome: Outcome, plan: Plan, folder: Path, n_calibration: int) -> None:
+    """table.json, predictor.json, validation.json and validation.png, each whole or not at all."""
+    outcome.table.save(folder / "table.json")
+    if outcome.predictor is not None:
+        write_json(folder / "predictor.json", outcome.predictor)
+    else:
+        (folder / "predictor.json").unlink(missing_ok=True)
+    networks = [
+        {
+            "path": list(path),
+            "role": "calibration" if index < n_calibration else "score",
+            "measured_ms": outcome.measured_ms[index],
+            "predicted_ms": {name: way.predicted_ms[index] for name, way in outcome.priced.items()},
+        }
+        for index, path in enumerate(plan.validation)
+    ]
+    write_json(
+        folder / "validation.json",
+        {
+            "figures": {name: way.errors.to_json() for name, way in outcome.priced.items()},
+            "calibration": {name: way.calibration._asdict() for name, way in outcome.priced.items()},
+            "passed": outcome.verdict.passed,
+            "reasons": list(outcome.verdict.reasons),
+            "network_noise_pct": round(100 * outcome.noise, 3),
+            "networks": networks,
+        },
+    )
+    facts = outcome.table.provenance
+    draw_validation(
+        outcome.measured_ms,
+        outcome.chosen.predicted_ms,
+        n_calibration,
+        folder / "validation.png",
+        title=f"{facts['device']}, {facts['runtime']}: whole networks",
+        note=_figures(outcome.chosen.errors),
+    )
+
+
+def _figures(errors: NetErrors) -> str:
+    return (
+        f"MAPE {errors.mape:.2f} %, RMSE {errors.rmse_ms:.3f} ms, bias {errors.bias_ms:+.3f} ms, "
+        f"Spearman {errors.spearman:.3f}, Kendall {errors.kendall:.3f}"
+    )
+
+
+def summary(outcome: Outcome, folder: Path, target_hardware: str) -> str:
+    """What came out, for a person, and what to do next."""
+    score = outcome.chosen.errors.n
+    lines = [f"\n{score} measured networks that the table has not seen, {min(outcome.measured_ms):.2f} to "
+             f"{max(outcome.measured_ms):.2f} ms:"]  # fmt: skip
+    for name, way in outcome.priced.items():
+        mark = "*" if name == outcome.method else " "
+        lines.append(f" {mark} {name:<11} {_figures(way.errors)}")
+        scale, offset_ms, n_nets = way.calibration
+        lines.append(
+            f"               after scale {scale:.4f} and offset {offset_ms:+.3f} ms, fitted on {n_nets} others"
+        )
+    if outcome.fit is not None:
+        cv = ", ".join(f"{name.replace('_', ' ')} {e.mape:.1f} %" for name, e in outcome.fit.cv.items() if e)
+        lines.append(
+            f"   predictor on operations: {outcome.fit.feature_set}, channel tile {outcome.fit.channel_tile}, "
+            f"fit {outcome.fit.errors.mape:.1f} %; {cv}"
+        )
+    else:
+        lines.append(f"   no predictor: {outcome.no_predictor}")
+    lines.append(
+        f"   noise: a network's time is uncertain by {100 * outcome.noise:.2f} %; the anchor moved by "
+        f"{100 * outcome.drift:.1f} % at most"
+    )
+    if not outcome.verdict.passed:
+        lines.append("\nNOT GOOD ENOUGH to search with:")
+        lines += [f"   {reason}" for reason in outcome.verdict.reasons]
+        lines.append(f"What was measured is kept in {folder}; more rounds add to it.")
+        return "\n".join(lines)
+    known = outcome.table.provenance
+    words = ["python", "search/imagenet_arch_search.py", "--target_hardware", target_hardware,
+             "--latency_table", str(folder / "table.json")]  # fmt: skip
+    if known.get("width_mult") != 1.0:
+        words += ["--width_mult", str(known["width_mult"])]
+    if known.get("space") != "imagenet":
+        words += ["--space", str(known["space"]), "--resolution", str(known["resolution"])]
+    lines.append(f"\nwritten to {folder}\nnow search for it:\n   {shlex.join(words)}")
+    return "\n".join(lines)
+
+
+def export_ops(arguments: argparse.Namespace, protocol: Protocol, conditions: dict[str, Any]) -> None:
+    space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
+    _within(arguments.export_networks, 20, 1000, "--export_networks")
+    protocol = replace(protocol, validation_nets=arguments.export_networks)
+    plan = Plan.of(space, protocol, "isolated")
+    suffix = ".tflite" if arguments.runtime == "litert" else ".onnx"
+    conditions = conditions | {"seed": protocol.seed, "validation_nets": protocol.validation_nets}
+    size = exported_ops.export(arguments.export_ops, plan.op_cases(), plan.network_cases(), conditions, suffix)
+    folder = arguments.export_ops
+    print(
+        f"{len(plan.ops)} operations as .onnx and .tflite, {len(plan.validation)} networks as {suffix} "
+        f"({size / 1e6:.0f} MB) in {folder}\n"
+        f"copy it to the machine, run there:   python run.py --runtime {arguments.runtime or 'onnxruntime'}\n"
+        f"bring results-*.csv back, and:       python search/profile_latency.py --import_results "
+        f"{folder}/results-{arguments.runtime or 'onnxruntime'}.csv"
+    )
+
+
+def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
+    results = arguments.import_results
+    beside = results / "manifest.json" if results.is_dir() else results.with_name("manifest.json")
+    manifest = exported_ops.read_manifest(arguments.manifest or beside)
+    known = manifest.conditions
+    space = space_of(*(known[name] for name in ("space", "width_mult", "resolution", "num_classes")))
+    protocol = replace(protocol, validation_nets=known["validation_nets"], seed=known["seed"])
+    plan = Plan.of(space, protocol, "isolated")
+    read = exported_ops.read_results(results, manifest)
+    facts = {"dtype": "float32", "threads": None, "runtime": None, "date": None} | read.facts
+    facts["device"] = arguments.device_name or facts.get("device")
+    if facts["device"] is None:
+        raise InputError("the results do not name their machine: say which with --device_name", "--device_name")
+    conditions = {name: known[name] for name in ("batch_size", "resolution", "space", "width_mult", "num_classes")}
+    provenance = facts | conditions | {"tool": _tool(), "source": results.name}
+    names = {case.name for case in plan.op_cases()}
+    ops = {name: measured for name, measured in read.cases.items() if name in names}
+    networks = {name: measured for name, measured in read.cases.items() if name not in names}
+    protocol = replace(protocol, rounds=min(measured.rounds for measured in read.cases.values()))
+    outcome = profiling.assemble(plan, protocol, ops, networks, 0.0, provenance)
+    folder = arguments.output or default_output(conditions | facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(outcome, plan, folder, protocol.calibration_nets)
+    print(summary(outcome, folder, "cpu"))
+    return 0 if outcome.verdict.passed else FAILED_GATE
+
+
+def profile(
+    arguments: argparse.Namespace, protocol: Protocol, conditions: dict[str, Any], runtime: Runtime
+) -> tuple[Outcome, Path]:
+    """Measure what the output folder lacks, and write its files."""
+    space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
+    facts = runtime.facts()
+    fixed = {name: facts[name] for name in MATCHED} | conditions
+    folder = arguments.output or default_output(fixed)
+    plan = Plan.of(space, protocol, arguments.method)
+    print(
+        f"  device     {facts['device']}, {facts['runtime']} {facts['runtime_version']}, threads {facts['threads']}, "
+        f"batch {conditions['batch_size']}, clock {facts['clock']}\n"
+        f"  space      {conditions['space']}, width {conditions['width_mult']:g}, {conditions['resolution']} px: "
+        f"{len(plan.ops)} operations, {len(plan.design)} networks to solve from, {len(plan.validation)} to validate\n"
+        f"  protocol   {protocol.rounds} rounds of {protocol.runs} timings; load average "
+        f"{facts['load_average']}, governor {facts['governor'] or 'not readable'}\n"
+        f"  folder     {folder}",
+        flush=True,
+    )
+    with RawLog(folder / "raw.jsonl", fixed) as log:
+        if len(log):
+            print(f"  resumed    {len(log)} timings are there already", flush=True)
+        layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
+        total = profiling.total_effort(plan, protocol)
+        with tqdm(total=total, bar_format=layout, disable=None, dynamic_ncols=True, desc="measuring") as bar:
+
+            def tick(effort: float) -> None:
+                bar.total = max(bar.total, bar.n + effort)  # repeated rounds come on top
+                bar.update(effort)
+
+            bench = Bench(runtime, log, protocol, plan.anchor(), conditions["batch_size"], tick)
+            outcome = profiling.profile(bench, plan, facts | conditions | {"tool": _tool(), "source": "measured here"})
+    write(outcome, plan, folder, protocol.calibration_nets)
+    return outcome, folder
+
+
+def run(arguments: argparse.Namespace) -> int:
+    protocol = protocol_of(arguments)
+    if arguments.import_results is not None:
+        return import_results(arguments, protocol)
+    conditions = conditions_of(arguments)
+    if arguments.export_ops is not None:
+        export_ops(arguments, protocol, conditions)
+        return 0
+    runtime = runtime_named(parse_hardware(arguments.target_hardware), arguments.runtime, arguments.threads)
+    outcome, folder = profile(arguments, protocol, conditions, runtime)
+    print(summary(outcome, folder, arguments.target_hardware))
+    return 0 if outcome.verdict.passed else FAILED_GATE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(parse(words))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        again = shlex.join(["python", "search/profile_latency.py", *words])
+        print(f"\ninterrupted; every timing is kept. Go on with\n  {again}", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

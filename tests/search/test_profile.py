@@ -1,0 +1,375 @@
+"""Profile, fit, validate: on a simulated device whose every time is known, and on hostile files."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.shapes import walk
+from proxyless_arch.space import TINY, SearchSpace
+from proxyless_arch.spec import Recipe
+from search import exported_ops, profiling
+from search.cost_table import latency_cost_table
+from search.fit import NetErrors
+from search.latency import check_matches, layer_key, load_latency_source, network_ms
+from search.profiling import Bench, Measured, Plan, Protocol, RawLog, anchor_drift, judge, sample_paths, unique_ops
+from tests.search.fake_device import FakeDevice
+
+SPACE = SearchSpace(macro=TINY, num_classes=10, recipe=Recipe(resolution=16, resize=16))
+PROTOCOL = Protocol(rounds=3, runs=5, warmup=1, min_ms=0.0, design_nets=90, validation_nets=40, extra_rounds=1)
+CONDITIONS = {"device": "simulated", "batch_size": 1, "resolution": 16}
+
+
+def profiled(device, folder, protocol=PROTOCOL, method="in_network"):
+    plan = Plan.of(SPACE, protocol, method)
+    with RawLog(folder / "raw.jsonl", CONDITIONS) as log:
+        bench = Bench(device, log, protocol, plan.anchor(), 1)
+        return profiling.profile(bench, plan, device.facts() | CONDITIONS), plan
+
+
+def unseen(device, outcome, count=60):
+    """(predicted, true) of networks that were not measured at all."""
+    paths = sample_paths(SPACE, count, np.random.default_rng(99))
+    calls = [walk(SPACE.spec_for(path)) for path in paths]
+    return np.array([network_ms(outcome.table, c) for c in calls]), np.array([device.true_ms(c) for c in calls])
+
+
+# The simulated device -----------------------------------------------------------------------------------------------
+
+
+def test_without_noise_the_networks_give_the_table_exactly(tmp_path):
+    device = FakeDevice()
+    outcome, plan = profiled(device, tmp_path)
+    predicted, true = unseen(device, outcome)
+    np.testing.assert_allclose(predicted, true, rtol=5e-3)
+    assert outcome.verdict.passed and outcome.noise == outcome.drift == 0
+    # what networks tell apart: the differences between the choices of a block
+    for block in range(SPACE.n_blocks):
+        calls = [walk(SPACE.spec_for((0,) * block + (j,) + (0,) * (SPACE.n_blocks - block - 1)))[2 + block]
+                 for j in range(6)]  # fmt: skip
+        ours, truth = (np.array([price(call) for call in calls]) for price in (outcome.table.price_ms, device.cost_ms))
+        np.testing.assert_allclose(ours - ours.mean(), truth - truth.mean(), atol=0.06 * truth.mean())
+    assert set(outcome.table.entries) == set(plan.ops)
+
+
+def test_noise_passes_the_gate_and_networks_beat_isolated_layers(tmp_path):
+    device = FakeDevice(noise=0.02, isolated_error=0.4)
+    outcome, _ = profiled(device, tmp_path)
+    assert outcome.verdict.passed
+    assert outcome.method == "in_network"
+    assert outcome.chosen.errors.mape < 2 < outcome.priced["isolated"].errors.mape
+    assert 0.002 < outcome.noise < 0.02
+    predicted, true = unseen(device, outcome)
+    assert 100 * np.abs(predicted / true - 1).mean() < 2
+    # the figures are those of networks that were not used
+    assert outcome.chosen.errors.n == 30
+    assert outcome.table.validation["methods"].keys() == {"in_network", "isolated", "predictor"}
+
+
+def test_isolated_alone_is_calibrated_on_networks(tmp_path):
+    device = FakeDevice(noise=0.005, isolated_error=0.05)
+    outcome, plan = profiled(device, tmp_path, method="isolated")
+    assert (outcome.method, plan.design, outcome.solution) == ("isolated", (), None)
+    assert outcome.verdict.passed
+    assert outcome.table.offset_ms == pytest.approx(device.overhead_ms, abs=0.3)
+    assert outcome.table.n_nets == 10
+
+
+def test_drift_is_detected_repeated_and_named(tmp_path):
+    # 5 timings and a warm-up per case: 130 networks and their anchors are some 900 timings per round
+    outcome, _ = profiled(FakeDevice(noise=0.005, drift=3e-4), tmp_path)
+    assert outcome.drift > 0.03
+    assert outcome.table.provenance["repeated_rounds"] == PROTOCOL.extra_rounds  # of the networks; layers are quick
+    assert outcome.table.provenance["anchor_drift_pct"] > 3
+
+
+def test_a_drifting_machine_that_fails_is_told_why():
+    verdict = judge(NetErrors(30, 1, 7.0, 0, 0.9, 0.8), noise=0.01, drift=0.08, rounds=3)
+    assert not verdict.passed
+    assert verdict.reasons[:2] == ("MAPE 7.0 % is above 5 %", "Kendall's tau 0.800 is below 0.9")
+    assert verdict.reasons[2].startswith("drift: the anchor network moved by 8.0 % within a round (limit 3 %)")
+    assert len(verdict.reasons) == 3
+
+
+def test_a_non_additive_runtime_fails_and_is_told_why(tmp_path):
+    outcome, _ = profiled(FakeDevice(noise=0.005, interaction=0.25), tmp_path)
+    assert not outcome.verdict.passed
+    assert any(reason.startswith("non-additive runtime: networks differ from the sum") for reason in
+               outcome.verdict.reasons)  # fmt: skip
+    assert outcome.table.validation["passed"] is False
+
+
+def test_a_machine_too_noisy_fails_and_is_told_why(tmp_path):
+    outcome, _ = profiled(FakeDevice(noise=0.6), tmp_path)
+    assert not outcome.verdict.passed
+    assert any("too few rounds: after 3 a network's time is still uncertain by" in reason for reason in
+               outcome.verdict.reasons)  # fmt: skip
+
+
+def test_the_gate_at_its_edges():
+    good = NetErrors(30, 0.1, 5.0, 0.0, 0.99, 0.9)
+    assert judge(good, 0.001, 0.2, 3).passed
+    assert not judge(good._replace(mape=5.001), 0.001, 0.0, 3).passed
+    assert not judge(good._replace(kendall=0.899), 0.001, 0.0, 3).passed
+
+
+def test_the_anchor_drifts_only_when_its_neighbours_agree():
+    assert anchor_drift([1, 1, 1.5, 1, 1, 1]) == 0  # one outlier
+    assert anchor_drift([1, 1, 1, 1.1, 1.1, 1.1, 1.1]) == pytest.approx(0.1 / 1.1)
+    assert anchor_drift([1, 1.04]) == pytest.approx(0.02 / 1.02)
+
+
+# What is measured ---------------------------------------------------------------------------------------------------
+
+
+def test_networks_cover_the_range_and_do_not_repeat():
+    space = SearchSpace()
+    paths = sample_paths(space, 80, np.random.default_rng(0))
+    assert len(set(paths)) == 80
+    price = FakeDevice().true_ms
+    plain, tilted = ([price(walk(space.spec_for(path))) for path in paths[part::2]] for part in (0, 1))
+    assert np.std(tilted) > 1.5 * np.std(plain)
+    assert sample_paths(space, 80, np.random.default_rng(0)) == paths
+
+
+def test_validation_networks_are_not_solved_from_and_do_not_depend_on_the_method():
+    plans = [Plan.of(SPACE, PROTOCOL, method) for method in ("in_network", "isolated")]
+    assert plans[0].validation == plans[1].validation
+    assert not set(plans[0].validation) & set(plans[0].design)
+    assert len(plans[0].design) == 90
+
+
+def test_the_table_prices_its_space_and_survives_the_file(tmp_path):
+    device = FakeDevice(noise=0.01)
+    outcome, plan = profiled(device, tmp_path)
+    outcome.table.save(tmp_path / "table.json")
+    table = load_latency_source(tmp_path / "table.json")
+    assert table == replace(outcome.table, source=str(tmp_path / "table.json"))
+    assert (table.scale, table.offset_ms, table.n_nets) == (outcome.table.scale, outcome.table.offset_ms, 10)
+    costs = latency_cost_table(SPACE, table)
+    for path, predicted in zip(plan.validation, outcome.chosen.predicted_ms, strict=True):
+        assert costs.of_path(path) == pytest.approx(predicted)
+        assert network_ms(table, walk(SPACE.spec_for(path))) == pytest.approx(predicted)
+    for key in ("device", "runtime", "threads", "dtype", "method", "statistic", "rounds", "runs_per_round", "warmup",
+                "anchor_drift_pct", "batch_size", "resolution"):  # fmt: skip
+        assert table.provenance[key] is not None, key
+    if outcome.predictor is not None:
+        (tmp_path / "predictor.json").write_text(json.dumps(outcome.predictor))
+        predictor = load_latency_source(tmp_path / "predictor.json")
+        nets = [network_ms(predictor, walk(SPACE.spec_for(path))) for path in plan.validation]
+        assert nets == pytest.approx(outcome.priced["predictor"].predicted_ms)
+
+
+# Interruption -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_measured_twice_after_an_interruption(tmp_path):
+    whole = FakeDevice(noise=0.01)
+    profiled(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        profiled(FakeDevice(noise=0.01, stop_after=100), tmp_path / "cut")
+    raw = tmp_path / "cut" / "raw.jsonl"
+    kept = raw.read_bytes()
+    raw.write_bytes(kept + b'{"phase": "ops", "round": 0, "case": "torn')  # a kill in the middle of a line
+    device = FakeDevice(noise=0.01, seed=1)
+    outcome, _ = profiled(device, tmp_path / "cut")
+    assert raw.read_bytes().startswith(kept)
+    lines = raw.read_text().splitlines()
+    assert device.n_sessions == len(lines) - 1 - 100
+    assert len({(r["phase"], r["round"], r["case"]) for r in map(json.loads, lines[1:])}) == len(lines) - 1
+    assert outcome.verdict.passed
+    # and a third time nothing at all is measured
+    again = FakeDevice(stop_after=0)
+    assert profiled(again, tmp_path / "cut")[0].table.entries == outcome.table.entries
+
+
+def test_timings_of_other_conditions_are_not_mixed(tmp_path):
+    with RawLog(tmp_path / "raw.jsonl", CONDITIONS):
+        pass
+    with pytest.raises(InputError, match=r"other conditions \(batch_size 1, now 8\): choose another --output"):
+        RawLog(tmp_path / "raw.jsonl", CONDITIONS | {"batch_size": 8})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[]\n", "line 1: expected timings of proxyless-latency/raw"),
+        (b'{"format": "proxyless-latency/raw", "version": 2}\n', "line 1: expected timings of"),
+        (b"nonsense\n", "not JSON"),
+        (b'HEAD\n{"phase": "ops"}\n', "line 2: expected phase, round, case, ms and other_ms"),
+        (
+            b'HEAD\n{"phase": "ops", "round": 0, "case": "a", "ms": [0], "other_ms": []}\n',
+            "line 2: expected times above",
+        ),
+        (
+            b'HEAD\n{"phase": "ops", "round": 0, "case": "a", "ms": [], "other_ms": []}\n',
+            "line 2: expected times above",
+        ),
+    ],
+)
+def test_a_file_that_is_not_ours_is_refused(tmp_path, content, message):
+    head = json.dumps({"format": "proxyless-latency/raw", "version": 1, "conditions": CONDITIONS}).encode()
+    (tmp_path / "raw.jsonl").write_bytes(content.replace(b"HEAD", head))
+    with pytest.raises(InputError, match=message):
+        RawLog(tmp_path / "raw.jsonl", CONDITIONS)
+
+
+# Using a table ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "value"),
+    [("batch_size", 8), ("resolution", 192), ("dtype", "int8"), ("threads", 4), ("runtime", "litert"), ("device", "x")],
+)
+def test_a_table_of_other_conditions_is_refused(condition, value):
+    measured = {"device": "cpu", "runtime": "onnxruntime", "threads": 1, "batch_size": 1, "dtype": "float32",
+                "resolution": 224, "governor": "powersave"}  # fmt: skip
+    wanted = {name: measured[name] for name in measured if name != "governor"}
+    check_matches(measured, wanted, "t.json")
+    with pytest.raises(InputError) as caught:
+        check_matches(measured, wanted | {condition: value}, "t.json")
+    assert f"provenance: was measured for {condition} {measured[condition]!r} instead of {value!r}" in str(caught.value)
+    assert "t.json" in str(caught.value)
+    # what a file does not record cannot differ, and a wish that is None is none
+    check_matches(measured | {condition: None}, wanted | {condition: value}, "t.json")
+    check_matches(measured, wanted | {condition: None}, "t.json")
+
+
+def test_only_conditions_are_compared():
+    with pytest.raises(KeyError, match="governor"):
+        check_matches({}, {"governor": "performance"}, "t.json")
+
+
+# Another machine ----------------------------------------------------------------------------------------------------
+
+LOG = """\
+INFO: STARTING!
+INFO: Log parameter values verbosely: [0]
+INFO: Num threads: [1]
+INFO: Graph: [/data/local/tmp/{stem}.tflite]
+INFO: Loaded model /data/local/tmp/{stem}.tflite
+INFO: The input model file size (MB): 0.61
+INFO: Initialized session in 5.579ms.
+INFO: Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.
+INFO: count=63 first=9671 curr=7800 min=7705 max=9671 avg=7953.4 std=301{quantiles_0}
+INFO: Running benchmark for at least 50 iterations and at least 1 seconds but terminate if exceeding 150 seconds.
+INFO: count=129 first=7839 curr=7761 min=7676 max=8290 avg={avg} std=61{quantiles}
+INFO: Inference timings in us: Init: 5579, First inference: 9671, Warmup (avg): 7953.4, Inference (avg): {avg}
+INFO: Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE
+"""
+
+PROFILE = """\
+Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+node type, first, avg_ms, %, cdf%, mem KB, times called, name
+ModifyGraphWithDelegate, 4.2, 4.2, 66.6%, 66.6%, 1000, 1, ModifyGraphWithDelegate/0
+
+Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+node type, first, avg_ms, %, cdf%, mem KB, times called, name
+CONV_2D, 0.031, 0.5, 40%, 40%, 0, 1, [value1]:0
+DEPTHWISE_CONV_2D, 0.031, 0.25, 20%, 60%, 0, 1, [value2]:1
+CONV_2D, 0.031, 0.5, 40%, 100%, 0, 1, [output]:2
+
+============================== Top by Computation Time ==============================
+node type, first, avg_ms, %, cdf%, mem KB, times called, name
+CONV_2D, 0.031, 0.5, 40%, 40%, 0, 1, [value1]:0
+
+Number of nodes executed: 3
+============================== Summary by node type ==============================
+node type, count, avg_ms, avg %, cdf %, mem KB, times called
+CONV_2D, 2, 1.0, 80%, 80%, 0, 2
+
+Timings (microseconds): count=50 first=1250 curr=1250 min=1250 max=1250 avg=1250 std=0
+Memory (bytes): count=0
+3 nodes observed
+"""
+
+MANIFEST = exported_ops.Manifest({}, {"op-000": "stem", "op-001": "head"})
+
+
+def test_logs_of_the_litert_benchmark_tool(tmp_path):
+    quantiles = " p5=7690 median=7766 p95=7900"
+    text = LOG.format(stem="op-000", avg="7775.03", quantiles=quantiles, quantiles_0=quantiles)
+    text += LOG.format(stem="op-001", avg="2.95034e+06", quantiles="", quantiles_0="")  # older: without quantiles
+    (tmp_path / "log.txt").write_text(text)
+    found = exported_ops.read_results(tmp_path / "log.txt", MANIFEST)
+    assert found.cases["stem"][:4] == pytest.approx((7.766, 0.061, 1, 129))
+    assert found.cases["head"][:4] == pytest.approx((2950.34, 0.061, 1, 129))
+    assert found.facts == {"runtime": "litert", "clock": "wall", "threads": 1}
+
+
+def test_operator_profiles_of_the_litert_benchmark_tool(tmp_path):
+    (tmp_path / "op-000.csv").write_text(PROFILE)
+    (tmp_path / "op-001.csv").write_text(PROFILE.replace("avg_ms", "avg ms").replace(" 0.25,", " 0.5,"))
+    found = exported_ops.read_results(tmp_path, MANIFEST)
+    assert {name: measured.ms for name, measured in found.cases.items()} == {"stem": 1.25, "head": 1.5}
+
+
+def test_the_csv_of_the_runner(tmp_path):
+    lines = ['# {"device": "a board", "threads": 2}', "file,round,timing,ms"]
+    lines += [f"op-000,{r},{n},{ms}" for r, row in enumerate([(1, 2, 9), (3, 4, 5)]) for n, ms in enumerate(row)]
+    (tmp_path / "r.csv").write_text("\n".join(lines) + "\nop-000,2,0,1.")  # the last line was cut off
+    found = exported_ops.read_results(tmp_path / "r.csv", MANIFEST)
+    assert found.cases["stem"][:4] == pytest.approx((3.0, math.sqrt(2), 2, 6))
+    assert found.facts == {"device": "a board", "threads": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no timings: expected the CSV"),
+        ("op-000,0,0,0\n", "line 1: expected a time above 0 ms"),
+        ("op-000,0,0,-2\n", "line 1: expected a time above 0 ms"),
+        ("op-000,0,0,nan\n", "line 1: expected a time above 0 ms"),
+        ("op-000,0,0,fast\n", "line 1: expected a time, got 'fast'"),
+        ("op-000,0,0,1\nop-000,0,0,1\n", "line 2: timing 0 of op-000 in round 0 is there twice"),
+        ("op-009,0,0,1\n", "no such file in the manifest: 'op-009'"),
+        ("op-000;0;0;1\n", "line 1: expected file,round,timing,ms"),
+        ("# {\n", "line 1: expected the facts of the machine"),
+        (2 * LOG.format(stem="op-000", avg="7", quantiles="", quantiles_0=""), "the timings of op-000 are there twice"),
+        ("node type, first, avg_ms\n", "expected the section 'Run Order'"),
+    ],
+)
+def test_wrong_results_are_refused_by_file_and_line(tmp_path, text, message):
+    (tmp_path / "results.csv").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        exported_ops.read_results(tmp_path / "results.csv", MANIFEST)
+    assert "results.csv" in str(caught.value)
+
+
+def test_missing_results_are_named():
+    plan = Plan.of(SPACE, PROTOCOL, "isolated")
+    some = {case.name: Measured(1.0, 0.0, 1, 1, math.nan) for case in plan.op_cases()[1:]}
+    with pytest.raises(InputError, match=r"conv 16x16x3 to 16x16x32 kernel 3 stride 1: was not measured"):
+        profiling.assemble(plan, PROTOCOL, some, {}, 0.0, {})
+    every = {case.name: Measured(1.0, 0.0, 1, 1, math.nan) for case in plan.op_cases()}
+    with pytest.raises(InputError, match=r"net [0-9.]+: was not measured, nor were 39 more"):
+        profiling.assemble(plan, PROTOCOL, every, {}, 0.0, {})
+
+
+def test_an_export_can_be_read_back(tmp_path):
+    plan = Plan.of(SPACE, replace(PROTOCOL, validation_nets=2), "isolated")
+    conditions = {"batch_size": 1, "space": "tiny"}
+    size = exported_ops.export(tmp_path / "out", plan.op_cases(), plan.network_cases(), conditions, ".tflite")
+    manifest = exported_ops.read_manifest(tmp_path / "out" / "manifest.json")
+    assert manifest.conditions == conditions
+    assert list(manifest.cases.values()) == [case.name for case in (*plan.op_cases(), *plan.network_cases())]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"run.py", "manifest.json", "op-000.onnx", "op-000.tflite", "net-001.tflite"} <= names
+    assert "net-001.onnx" not in names
+    written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir() if path.suffix in (".onnx", ".tflite"))
+    assert size == written
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="the folder is not empty"):
+        exported_ops.export(tmp_path / "full", [], [], conditions, ".onnx")
+
+
+def test_every_op_has_one_key():
+    ops = unique_ops(SPACE)
+    assert all(layer_key(call) == key for key, call in ops.items())
+    assert len({str(key) for key in ops}) == len(ops)
