@@ -322,7 +322,8 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     if run.result is None:
         return [("continue the search", line("search/imagenet_arch_search.py", "--path", folder, "--resume"))]
     if run.is_random:
-        return [("compare with a search", line("search/report.py", "SEARCHED_RUN", folder))]
+        words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
+        return [("draw the first one", line(*words))]
     data = str(run.settings.get("data_path") or "digits")
     candidates = [
         ("score it with PyTorch", ("eval.py", "--arch", folder, "--path", data)),
@@ -345,5 +346,5 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
             "draw it beside a released network",
             line("-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture),
         ),
-        ("compare it with another run", line("search/report.py", folder, "OTHER_RUN")),
+        ("film how it formed", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
     ]
