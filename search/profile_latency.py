@@ -103,17 +103,23 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
     )
 
 
+def _resolution(arguments: argparse.Namespace) -> int:
+    if arguments.resolution is not None:
+        return arguments.resolution
+    return {"small": 32, "tiny": 16}.get(arguments.space, 224)
+
+
 def conditions_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the flags fix about the network's input and the space; JSON values."""
     hardware = parse_hardware(arguments.target_hardware)
     if arguments.batch_size is not None and hardware.kind != "cpu":
         raise InputError(f"the batch size of {arguments.target_hardware} is in its name", "--batch_size")
-    batch_size = arguments.batch_size or hardware.batch_size
+    batch_size = hardware.batch_size if arguments.batch_size is None else arguments.batch_size
     _within(batch_size, 1, 4096, "--batch_size")
     macro_named(arguments.space)
     return {
         "batch_size": batch_size,
-        "resolution": arguments.resolution or {"small": 32, "tiny": 16}.get(arguments.space, 224),
+        "resolution": _resolution(arguments),
         "space": arguments.space,
         "width_mult": arguments.width_mult,
         "num_classes": arguments.num_classes,
