@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,39 +97,44 @@ def test_devices_that_ranks_cannot_share(monkeypatch):
 # ------------------------------------------------------------------------------------------- train.py under torchrun
 
 
-def children(process):
-    """{rank: process id} of torchrun's workers."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            variables = (folder / "environ").read_bytes().split(b"\0") if parent == process.pid else []
-        except (OSError, ValueError):
-            continue
-        found.update({int(v[5:]): int(folder.name) for v in variables if v.startswith(b"RANK=")})
-    return found
+def by_hand(*words):
+    """The two ranks of train.py, started as torchrun starts them (which itself takes seconds)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words],
+            env=ENVIRONMENT | address | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+        )
+        for rank in ("0", "1")
+    ]
 
 
 def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
     write_spec(tmp_path / "mini.json", mini_net())
-    start = [*LAUNCH, str(ROOT / "train.py"), *TRAIN, "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
+    words = [*TRAIN, "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    first = subprocess.run([*start, "--path", str(straight)], env=ENVIRONMENT, capture_output=True, text=True)
+    command = [*LAUNCH, str(ROOT / "train.py"), *words, "--path", str(straight)]
+    first = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("run folder") == 1  # rank 0 alone speaks
     result = json.loads((straight / "result.json").read_text())
     assert (result["n_test_images"], result["n_valid_images"], result["processes"]) == (360, 287, 2)
 
-    process = subprocess.Popen([*start, "--path", str(broken)], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    ranks = by_hand(*words, "--path", str(broken))
     metrics = broken / "metrics.jsonl"
     while not (metrics.exists() and metrics.stat().st_size):  # one epoch is done
         time.sleep(0.02)
-        assert process.poll() is None
-    os.kill(children(process)[1], signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+        assert ranks[0].poll() is None
+    ranks[1].send_signal(signal.SIGKILL)
+    for process in ranks:  # the other one does not wait for ever
+        process.communicate(timeout=60)
+        assert process.returncode != 0
     assert not (broken / "result.json").exists()
-    resume = [*LAUNCH, str(ROOT / "train.py"), "--path", str(broken), "--resume"]
-    again = subprocess.run(resume, env=ENVIRONMENT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    for process in by_hand("--path", str(broken), "--resume"):
+        _, complaints = process.communicate(timeout=120)
+        assert process.returncode == 0, complaints
     same_run(straight, broken)
