@@ -26,6 +26,7 @@ FULL_MUST_GAIN = 0.03  # relative
 MIN_OPS = 8
 
 Row = Mapping[str, float]
+Numbers = Sequence[float] | np.ndarray
 
 
 class Op(NamedTuple):
@@ -50,7 +51,7 @@ class Errors(NamedTuple):
         return {"mape": round(self.mape, 4), "max": round(self.max, 4)}
 
 
-def nnls_relative(rows: Sequence[Row], ms: Sequence[float]) -> dict[str, float]:
+def nnls_relative(rows: Sequence[Row], ms: Numbers) -> dict[str, float]:
     """Coefficients >= 0 of the named features that minimize the squared relative error.
 
     Raises InputError for fewer rows than features, or times that are not above 0.
@@ -74,7 +75,7 @@ def predicted(coefficients: Mapping[str, float], rows: Sequence[Row]) -> np.ndar
     return np.array([math.fsum(coefficients[name] * row[name] for name in coefficients) for row in rows])
 
 
-def held_out(rows: Sequence[Row], ms: Sequence[float], groups: Sequence[Hashable]) -> Errors | None:
+def held_out(rows: Sequence[Row], ms: Numbers, groups: Sequence[Hashable]) -> Errors | None:
     """Errors on each group of rows by a fit on the others; None where there is one group only."""
     times, found = np.asarray(ms, dtype=np.float64), np.zeros(len(rows))
     kinds = list(dict.fromkeys(groups))
@@ -175,7 +176,7 @@ class NetErrors(NamedTuple):
         return {name: value if name == "n" else round(value, 4) for name, value in self._asdict().items()}
 
 
-def net_errors(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> NetErrors:
+def net_errors(predicted_ms: Numbers, measured_ms: Numbers) -> NetErrors:
     """RMSE and bias in ms, MAPE in percent, rank correlations (0 where all are equal)."""
     from scipy.stats import kendalltau, spearmanr
 
@@ -202,11 +203,11 @@ class Calibration(NamedTuple):
     offset_ms: float = 0.0
     n_nets: int = 0
 
-    def __call__(self, predicted_ms: Sequence[float] | np.ndarray | float) -> np.ndarray:
+    def __call__(self, predicted_ms: Numbers | float) -> np.ndarray:
         return self.scale * np.asarray(predicted_ms, dtype=np.float64) + self.offset_ms
 
 
-def affine(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
+def affine(predicted_ms: Numbers, measured_ms: Numbers) -> Calibration:
     """Scale and offset by least squares on relative errors; the scale alone where the offset is not determined."""
     ours, truth = np.asarray(predicted_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
     if len(ours) < 1:
@@ -223,7 +224,7 @@ def _scale(ratio: np.ndarray) -> float:
     return float(ratio.sum() / (ratio**2).sum())
 
 
-CALIBRATIONS: tuple[Callable[[Sequence[float], Sequence[float]], Calibration], ...] = (
+CALIBRATIONS: tuple[Callable[[Numbers, Numbers], Calibration], ...] = (
     lambda ours, truth: Calibration(1.0, 0.0, len(ours)),
     lambda ours, truth: Calibration(_scale(np.asarray(ours) / np.asarray(truth)), 0.0, len(ours)),
     affine,
@@ -231,7 +232,7 @@ CALIBRATIONS: tuple[Callable[[Sequence[float], Sequence[float]], Calibration], .
 MUST_GAIN = 0.1  # of the leave-one-out error, for a parameter more
 
 
-def calibrate(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
+def calibrate(predicted_ms: Numbers, measured_ms: Numbers) -> Calibration:
     """No calibration, a scale, or a scale and an offset: what a left-out network speaks for.
 
     Ten noisy networks determine two numbers badly; where predictions are right already, fitting them does harm.
@@ -250,7 +251,7 @@ def calibrate(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Ca
         error = float(np.sqrt(np.mean(np.square(left_out))))
         if error < (1 - MUST_GAIN) * least:
             best, least = candidate, error
-    return best(ours.tolist(), truth.tolist())
+    return best(ours, truth)
 
 
 # The predictor's file -----------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def to_onnx(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    low_high = [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("six", 6))]
+    low_high = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("zero", 0), ("six", 6))]
     axes = numpy_helper.from_array(np.array([2, 3], np.int64), "axes")
     constants, made = {"relu6": low_high, "mean": [axes]}, []
     used: set[str] = set()
@@ -149,9 +149,9 @@ def to_onnx(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
         inputs, result = [names[value] for value in node.inputs], names[index + 1]
         if node.kind in ("conv", "linear"):
             shape = _weight_shape(graph, node)
-            for part, size in (("weight", shape), ("bias", shape[:1])):
+            for part, part_shape in (("weight", shape), ("bias", shape[:1])):
                 name = f"{node.name}.{part}"
-                made.append(numpy_helper.from_array(np.ascontiguousarray(weights(name, size)), name))
+                made.append(numpy_helper.from_array(np.ascontiguousarray(weights(name, part_shape)), name))
                 inputs.append(name)
         match node.kind:
             case "conv":

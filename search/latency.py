@@ -400,10 +400,16 @@ class LookupTable:
             if key in entries:
                 raise InputError(f"the same layer as {places[key]}: {key}", entry.path)
             entries[key], places[key] = timing, entry.path
-        remarks = _remarks(top.get("provenance")), _remarks(top.get("validation"))
-        if "net_calibration" not in top:
-            return cls(source, entries, *remarks)
-        return cls(source, entries, *remarks, *_calibration(top["net_calibration"]))
+        scale, offset_ms, n_nets = _calibration(top["net_calibration"]) if "net_calibration" in top else (1.0, 0.0, 0)
+        return cls(
+            source=source,
+            entries=entries,
+            provenance=_remarks(top.get("provenance")),
+            validation=_remarks(top.get("validation")),
+            scale=scale,
+            offset_ms=offset_ms,
+            n_nets=n_nets,
+        )
 
     @classmethod
     def from_released_yaml(cls, text: bytes, source: str) -> LookupTable:

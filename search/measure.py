@@ -154,6 +154,9 @@ class _CpuRuntime:
     def other_clock(self) -> str:
         return "wall" if self.threads == 1 else "thread_cpu"
 
+    def session(self, calls: Sequence[LayerCall], batch_size: int) -> Session:
+        raise NotImplementedError
+
     def facts(self) -> dict[str, Any]:
         return {
             "device": cpu_name(),
@@ -405,6 +408,7 @@ def machine_facts() -> dict[str, Any]:
         "os": platform.platform(),
         "python": platform.python_version(),
         "cores": usable_cores(),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "governor": GOVERNOR.read_text().strip() if os.access(GOVERNOR, os.R_OK) else None,
         "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

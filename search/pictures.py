@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path
@@ -62,7 +63,7 @@ def draw_validation(
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
-    style = {"va": "center", "ha": "left", "parse_math": False}
+    style: dict[str, Any] = {"va": "center", "ha": "left", "parse_math": False}
     figure.text(0.12, 0.95, title, fontsize=11, fontweight="bold", color=INK, **style)
     figure.text(0.12, 0.905, note, fontsize=8.5, color=GREY, **style)
     with atomic_path(path) as temporary:

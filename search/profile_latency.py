@@ -228,7 +228,9 @@ def summary(outcome: Outcome, folder: Path, target_hardware: str) -> str:
     if known.get("width_mult") != 1.0:
         words += ["--width_mult", str(known["width_mult"])]
     if known.get("space") != "imagenet":
-        words += ["--space", str(known["space"]), "--resolution", str(known["resolution"])]
+        words += ["--space", str(known["space"])]
+    if known.get("resolution") != 224:
+        words += ["--resolution", str(known["resolution"])]
     lines.append(f"\nwritten to {folder}\nnow search for it:\n   {shlex.join(words)}")
     return "\n".join(lines)
 

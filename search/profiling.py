@@ -45,6 +45,7 @@ MAX_MAPE, MIN_KENDALL = 5.0, 0.9  # the gate
 TAUS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NETWORK_NOISE = 0.01  # s above; only its ratio to tau matters
 FOLDS = 5
+HUBER_STEPS, HUBER_LIMIT = 3, 2.0  # limit in standard deviations of the residuals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +349,17 @@ def _spread(rounds: Sequence[Times]) -> float:
     return float((high - low) / np.median(medians))
 
 
+def measure_network(
+    runtime: Runtime, calls: Sequence[LayerCall], batch_size: int, *, rounds: int = 7, runs: int = 10, warmup: int = 5
+) -> Measured:
+    """One network by the statistic of the tables, its session built anew in every round; for a derived network."""
+    found = []
+    for _ in range(rounds):
+        session = runtime.session(calls, batch_size)
+        found.append(measure(session, runs=runs, warmup=warmup))
+    return _combined(found)
+
+
 # Solving for the operations -----------------------------------------------------------------------------------------
 
 
@@ -382,14 +394,21 @@ def _solve(counts: np.ndarray, ms: np.ndarray, prior: np.ndarray, tau: float) ->
     trust = tau * np.maximum(scaled, 0.02 * scaled.mean())
     n_networks, n_ops = counts.shape
     # the offset may have either sign: two columns of which nnls uses one, around that of the prior
-    weights = 1 / (NETWORK_NOISE * ms)
-    top = np.c_[counts, np.ones(n_networks), -np.ones(n_networks)] * weights[:, None]
+    columns = np.c_[counts, np.ones(n_networks), -np.ones(n_networks)]
     bottom = np.zeros((n_ops + 2, n_ops + 2))
     bottom[range(n_ops), range(n_ops)] = 1 / trust
     bottom[n_ops:, n_ops:] = np.eye(2) / (tau * ms.mean())
     wanted = np.r_[scaled / trust, 0.0, 0.0]
-    right = np.r_[(ms - calibration.offset_ms) * weights, wanted]
-    solution, _ = nnls(np.r_[top, bottom], right, maxiter=100 * (n_ops + 2))
+    solution = np.zeros(n_ops + 2)
+    trusted = np.ones(n_networks)
+    for _ in range(HUBER_STEPS):
+        weights = trusted / (NETWORK_NOISE * ms)
+        top, right = columns * weights[:, None], (ms - calibration.offset_ms) * weights
+        solution, _ = nnls(np.r_[top, bottom], np.r_[right, wanted], maxiter=100 * (n_ops + 2))
+        # a network that was timed while something else ran must not bend the table (Huber's weights)
+        off = np.abs((columns @ solution + calibration.offset_ms) / ms - 1)
+        limit = HUBER_LIMIT * max(1.4826 * float(np.median(off)), 1e-6)
+        trusted = np.sqrt(np.minimum(1, limit / np.maximum(off, 1e-12)))
     return solution[:n_ops], calibration.offset_ms + float(solution[n_ops] - solution[n_ops + 1])
 
 
@@ -569,7 +588,7 @@ def assemble(
     }
     table = LookupTable(
         source="measured here",
-        entries={key: Timing(entries[key], ops[str(key)].sd, ops[str(key)].n) for key in keys},
+        entries={key: _timing(entries[key], ops[str(key)], method) for key in keys},
         provenance=record,
         validation=validation,
         scale=calibration.scale,
@@ -580,6 +599,11 @@ def assemble(
         method=method, table=table, predictor=predictor[0] if predictor else None, no_predictor=why, fit=fitted,
         priced=priced, measured_ms=tuple(truth), verdict=verdict, noise=noise, drift=drift, solution=solution,
     )  # fmt: skip
+
+
+def _timing(ms: float, isolated: Measured, method: str) -> Timing:
+    """An entry: spread and number of timings are those of the isolated layer, and say nothing of a solved one."""
+    return Timing(ms, isolated.sd, isolated.n) if method == "isolated" else Timing(ms)
 
 
 def _predictor(

@@ -69,6 +69,29 @@ def test_noise_passes_the_gate_and_networks_beat_isolated_layers(tmp_path):
     assert outcome.table.validation["methods"].keys() == {"in_network", "isolated", "predictor"}
 
 
+def test_networks_timed_while_something_else_ran_do_not_bend_the_table():
+    device = FakeDevice(isolated_error=0.3)
+    rng = np.random.default_rng(0)
+    paths = sample_paths(SPACE, 120, rng)
+    calls = [walk(SPACE.spec_for(path)) for path in paths]
+    true = np.array([device.true_ms(c) for c in calls])
+    disturbed = true * np.where(rng.random(120) < 0.1, 1.4, 1.0) * (1 + 0.003 * rng.standard_normal(120))
+    isolated = {key: device.true_ms([call]) for key, call in unique_ops(SPACE).items()}
+    found = profiling.solve(isolated, calls[:80], disturbed[:80])
+    ours = [sum(found.ms[key] for key in map(layer_key, c) if key is not None) + found.offset_ms for c in calls[80:]]
+    assert 100 * np.abs(ours / true[80:] - 1).mean() < 1.5
+
+
+def test_a_derived_network_is_measured_like_the_table():
+    device = FakeDevice(noise=0.01)
+    calls = walk(SPACE.spec_for((0,) * SPACE.n_blocks))
+    found = profiling.measure_network(device, calls, 1)
+    assert found.ms == pytest.approx(device.true_ms(calls), rel=0.01)
+    assert (found.rounds, found.n, device.n_sessions) == (7, 70, 7)
+    assert found.other_ms == pytest.approx(2 * found.ms, rel=0.01)
+    assert 0 < found.noise < 0.01
+
+
 def test_isolated_alone_is_calibrated_on_networks(tmp_path):
     device = FakeDevice(noise=0.005, isolated_error=0.05)
     outcome, plan = profiled(device, tmp_path, method="isolated")
