@@ -486,7 +486,9 @@ def judge(errors: NetErrors, noise: float, drift: float, rounds: int, max_drift:
             f"drift: the anchor network moved by {100 * drift:.1f} % within a round (limit {100 * max_drift:g} %); "
             "something else ran on this machine, or its frequency changed"
         )
-    if 100 * noise > 0.3 * errors.mape:
+    if rounds < 2:
+        why.append("too few rounds: one alone does not tell noise from the runtime; use --rounds 3")
+    elif 100 * noise > 0.3 * errors.mape:
         why.append(
             f"too few rounds: after {rounds} a network's time is still uncertain by {100 * noise:.1f} %; use --rounds "
             f"{2 * rounds}, on a quiet machine"

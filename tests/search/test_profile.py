@@ -137,6 +137,7 @@ def test_the_gate_at_its_edges():
     assert judge(good, 0.001, 0.2, 3).passed
     assert not judge(good._replace(mape=5.001), 0.001, 0.0, 3).passed
     assert not judge(good._replace(kendall=0.899), 0.001, 0.0, 3).passed
+    assert judge(good._replace(mape=9.0), 0.0, 0.0, 1).reasons[1].startswith("too few rounds: one alone")
 
 
 def test_the_anchor_drifts_only_when_its_neighbours_agree():
