@@ -3,6 +3,7 @@
     python eval.py --arch proxyless_mobile --path imagenet/
     python eval.py --arch runs/mine --path digits
     python eval.py --arch net.json --weights net.pth --path photos.zip --save_json scores.json
+    python eval.py --onnx exported/proxyless_mobile.onnx --path imagenet/
 
 Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
 """
@@ -18,8 +19,13 @@ from proxyless_arch.machine import tune_allocator, usable_cores
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = evaluation.parse(argv, "eval.py", __doc__)
-    network = evaluation.load_network(arguments)
+    arguments = evaluation.parse(argv, "eval.py", __doc__, "--onnx")
+    if arguments.exported:
+        from proxyless_nas.export import onnx_network
+
+        network = onnx_network(arguments)
+    else:
+        network = evaluation.load_network(arguments)
     spec = network.spec
     images = evaluation.open_images(arguments.path, spec) if arguments.path else None
 
@@ -28,21 +34,27 @@ def run(argv: Sequence[str]) -> None:
 
     from proxyless_nas.data import eval_batches
     from proxyless_nas.devices import device_name, pick_device
+    from proxyless_nas.export import load_onnx, on_tensors
     from proxyless_nas.inference import prepared
     from proxyless_nas.network import build
     from proxyless_nas.steps import evaluate
     from proxyless_nas.weights import load_named
 
     tune_allocator()
-    device = pick_device(arguments.device)
+    device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
-    torch.set_num_threads(max(1, usable_cores() - workers))
-    net = build(spec)
-    load_named(net, spec, network.tensors, network.weights)
-    forward = prepared(net, device, arguments.precision)
+    threads = max(1, usable_cores() - workers)
+    torch.set_num_threads(threads)
+    if arguments.exported:
+        loaded = load_onnx(arguments.exported, threads)
+        forward, framework, version = on_tensors(loaded), loaded.runtime, loaded.version
+    else:
+        net = build(spec)
+        load_named(net, spec, network.tensors, network.weights)
+        forward, framework, version = prepared(net, device, arguments.precision), "torch", torch.__version__
     setup = evaluation.Setup(
-        framework="torch",
-        framework_version=torch.__version__,
+        framework=framework,
+        framework_version=version,
         device=device_name(device),
         precision=arguments.precision,
         batch_size=arguments.batch_size,

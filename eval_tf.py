@@ -3,6 +3,7 @@
     python eval_tf.py --arch proxyless_mobile --path imagenet/
     python eval_tf.py --arch runs/mine --path digits
     python eval_tf.py --arch net.json --weights net.pth --path photos.zip --save_json scores.json
+    python eval_tf.py --tflite exported/proxyless_mobile_int8.tflite --path imagenet/
 
 Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from proxyless_arch import evaluation
 from proxyless_arch.cli import exit_code
-from proxyless_arch.machine import tune_allocator
+from proxyless_arch.machine import tune_allocator, usable_cores
 from proxyless_arch.spec import ArchSpec
 from proxyless_arch.weights import NamedTensors
 
@@ -29,31 +30,44 @@ def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = evaluation.parse(argv, "eval_tf.py", __doc__)
-    network = evaluation.load_network(arguments, read_keras)
+    arguments = evaluation.parse(argv, "eval_tf.py", __doc__, "--tflite")
+    if arguments.exported:
+        from proxyless_nas_tensorflow.export import litert_network
+
+        network = litert_network(arguments)
+    else:
+        network = evaluation.load_network(arguments, read_keras)
     spec = network.spec
     images = evaluation.open_images(arguments.path, spec) if arguments.path else None
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches
     from proxyless_nas_tensorflow.devices import device_name, pick_device, tensorflow_version
+    from proxyless_nas_tensorflow.export import load_litert
     from proxyless_nas_tensorflow.inference import prepared
     from proxyless_nas_tensorflow.network import build
     from proxyless_nas_tensorflow.steps import evaluate
     from proxyless_nas_tensorflow.weights import load_named
 
     tune_allocator()
-    device = pick_device(arguments.device)
-    net = build(spec, spec.resolution)
-    load_named(net, spec, network.tensors, network.weights)
-    forward = prepared(net, device, arguments.precision)
+    device = pick_device("cpu" if arguments.exported else arguments.device)
+    workers = evaluation.n_workers(arguments, images, device == "CPU:0") if images else 0
+    if arguments.exported:
+        threads = max(1, usable_cores() - workers)
+        forward, framework, version = load_litert(arguments.exported, threads)
+        described = f"cpu, {threads} threads"
+    else:
+        net = build(spec, spec.resolution)
+        load_named(net, spec, network.tensors, network.weights)
+        forward, framework, version = prepared(net, device, arguments.precision), "tensorflow", tensorflow_version()
+        described = device_name(device)
     setup = evaluation.Setup(
-        framework="tensorflow",
-        framework_version=tensorflow_version(),
-        device=device_name(device),
+        framework=framework,
+        framework_version=version,
+        device=described,
         precision=arguments.precision,
         batch_size=arguments.batch_size,
-        workers=evaluation.n_workers(arguments, images, device == "CPU:0") if images else 0,
+        workers=workers,
     )
     evaluation.announce(network, setup, images, arguments.path)
     command = ["eval_tf.py", *argv]
@@ -66,7 +80,7 @@ def run(argv: Sequence[str]) -> None:
         images,
         spec.recipe,
         batch_size=setup.batch_size,
-        n_workers=setup.workers,
+        n_workers=workers,
         limit=arguments.limit,
         strict=arguments.strict_data,
     )

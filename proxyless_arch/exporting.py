@@ -56,6 +56,8 @@ METADATA_NAME = "proxyless_arch.json"
 """What the metadata is called inside every exported file."""
 TOLERANCE = 1e-4
 """Largest logit difference of a float32 export."""
+FLOAT_BLOCKS = 3
+"""Blocks, behind the stem, that stay float32 in an int8 file: experiments/int8_study.json says why."""
 MAX_FLATBUFFER = 2**31 - 1
 """Bytes of a LiteRT flatbuffer, and of an ONNX protobuf without files beside it."""
 WARM_UP_ROUNDS = 3
@@ -64,6 +66,14 @@ IMAGES_STREAM = 4
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """Images in the runtime's own layout, float32 -> (N, classes) float32 logits."""
+
+
+class Loaded(NamedTuple):
+    """An exported file in its runtime."""
+
+    forward: Forward
+    runtime: str
+    version: str
 
 
 # ----------------------------------------------------------------------------------------------------- the formats
@@ -206,6 +216,13 @@ def parse(
         f"left out (default: the embedded {DIGITS}, for a network of digits)",
     )
     quantized.add_argument("--calibration_images", type=positive, default=200, metavar="N", help="how many [200]")
+    quantized.add_argument(
+        "--float_blocks",
+        type=count,
+        default=FLOAT_BLOCKS,
+        metavar="N",
+        help=f"blocks that stay float32, with the stem; 0: all of the network is int8 [{FLOAT_BLOCKS}]",
+    )
     parser.add_argument("--seed", type=count, default=0, help="which images are taken [0]")
     arguments = parser.parse_strictly(argv)
     arguments.formats = choose_formats(arguments.format, known)
@@ -511,8 +528,8 @@ class Backend(Protocol):
     def write(self, format: Format, path: Path, metadata: str, calibration: np.ndarray | None) -> Mapping[str, Any]:
         """Write one file or folder; returns how it was made, as JSON values."""
 
-    def load(self, format: Format, path: Path) -> tuple[Forward, str]:
-        """(the file in its own runtime, the runtime's name and version)."""
+    def load(self, format: Format, path: Path) -> Loaded:
+        """The file in its own runtime."""
 
 
 @dataclass(kw_only=True)
@@ -522,8 +539,7 @@ class Export:
     format: Format
     staged: Path
     target: Path
-    runtime: str
-    forward: Forward
+    loaded: Loaded
     comparison: Comparison
     made: Mapping[str, Any] = field(default_factory=dict)
 
@@ -557,7 +573,7 @@ def export(
         one = images[:1]
         runs: dict[str, Callable[[], object]] = {"source": lambda: backend.source(one)}
         for done in exports:
-            runs[done.format.name] = lambda forward=done.forward: forward(one)  # type: ignore[misc]
+            runs[done.format.name] = lambda forward=done.loaded.forward: forward(one)  # type: ignore[misc]
         latencies = time_in_turn(runs, arguments.rounds)
         record = _record(arguments, argv, network, backend, checked, calibration, exports, latencies)
         with writing(output):
@@ -590,15 +606,14 @@ def _make(
         facts["calibration"] = {"n_images": len(pixels), "seed": arguments.seed}
     with writing(arguments.output):
         made = backend.write(format, folder / name, metadata_text(network, **facts), pixels)
-    forward, runtime = backend.load(format, folder / name)
-    found = compare(expected, forward(images), labels)
+    loaded = backend.load(format, folder / name)
+    found = compare(expected, loaded.forward(images), labels)
     require_within(format, found)
     return Export(
         format=format,
         staged=folder / name,
         target=arguments.output / name,
-        runtime=runtime,
-        forward=forward,
+        loaded=loaded,
         comparison=found,
         made=made,
     )
@@ -648,7 +663,7 @@ def _record(
                 "format": done.format.name,
                 "file": done.target.name,
                 "size_bytes": size_of(done.staged),
-                "runtime": done.runtime,
+                "runtime": f"{done.loaded.runtime} {done.loaded.version}",
                 "tolerance": done.format.tolerance,
                 "max_logit_difference": done.comparison.max_logit_difference,
                 "rms_logit_difference": done.comparison.rms_logit_difference,

@@ -6,6 +6,7 @@ any batch, and give (batch, classes) logits. Spec, recipe, class names and prove
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import logging
@@ -16,15 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.exporting import METADATA_NAME, Format, Forward, write_file
+from proxyless_arch.evaluation import Network, exported_network
+from proxyless_arch.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
 
-MAX_BATCH = 65_536
 INPUT, OUTPUT = "images", "logits"
+DYNAMIC_SHAPES = {"x": {0: Dim("batch", min=1, max=65_536)}}
 
 
 class TorchBackend:
@@ -57,7 +60,7 @@ class TorchBackend:
         program = exported_program(self._folded)
         return WRITERS[format.name](program, path, metadata)
 
-    def load(self, format: Format, path: Path) -> tuple[Forward, str]:
+    def load(self, format: Format, path: Path) -> Loaded:
         return LOADERS[format.name](path, self.threads)
 
 
@@ -65,9 +68,8 @@ def exported_program(net: ProxylessNet) -> ExportedProgram:
     """``net`` as torch.export sees it, for the size of its recipe and any batch; without traces of this machine."""
     side = net.spec.resolution
     images = torch.zeros(2, 3, side, side).to(memory_format=torch.channels_last)
-    batch = Dim("batch", min=1, max=MAX_BATCH)
     with _quiet(), torch.no_grad():
-        program = torch.export.export(net, (images,), dynamic_shapes={"x": {0: batch}}, strict=False)
+        program = torch.export.export(net, (images,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
@@ -91,6 +93,7 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> Mapping[s
             program,
             input_names=[INPUT],
             output_names=[OUTPUT],
+            dynamic_shapes=DYNAMIC_SHAPES,  # again: for the name of the dimension
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -111,7 +114,7 @@ WRITERS: Mapping[str, Callable[[ExportedProgram, Path, str], Mapping[str, Any]]]
 }
 
 
-def load_torch_export(path: Path, threads: int) -> tuple[Forward, str]:
+def load_torch_export(path: Path, threads: int) -> Loaded:
     """A ``.pt2`` file on PyTorch, which uses its own number of threads. Load only files you trust."""
     with _quiet():
         module = torch.export.load(path).module()
@@ -120,10 +123,10 @@ def load_torch_export(path: Path, threads: int) -> tuple[Forward, str]:
     def forward(images: np.ndarray) -> np.ndarray:
         return module(_channels_last(images)).numpy()
 
-    return forward, f"torch {torch.__version__}"
+    return Loaded(forward, "torch", torch.__version__)
 
 
-def load_onnx(path: Path, threads: int) -> tuple[Forward, str]:
+def load_onnx(path: Path, threads: int) -> Loaded:
     """A ``.onnx`` file on onnxruntime's CPU provider.
 
     Raises:
@@ -136,7 +139,7 @@ def load_onnx(path: Path, threads: int) -> tuple[Forward, str]:
 
     import onnxruntime
 
-    return forward, f"onnxruntime {onnxruntime.__version__}"
+    return Loaded(forward, "onnxruntime", onnxruntime.__version__)
 
 
 def onnx_metadata(path: Path) -> str | None:
@@ -144,7 +147,22 @@ def onnx_metadata(path: Path) -> str | None:
     return _session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA_NAME)
 
 
-LOADERS: Mapping[str, Callable[[Path, int], tuple[Forward, str]]] = {
+def onnx_network(arguments: argparse.Namespace) -> Network:
+    """The network of ``eval.py --onnx FILE``: spec, recipe and class names are read from the file.
+
+    Raises:
+        InputError: a bad file, or one without our metadata.
+    """
+    spec, provenance = read_metadata(onnx_metadata(arguments.exported), str(arguments.exported))
+    return exported_network(arguments, spec, provenance)
+
+
+def on_tensors(loaded: Loaded) -> Callable[[Tensor], Tensor]:
+    """``loaded`` as a function of (N, 3, H, W) tensors."""
+    return lambda images: torch.from_numpy(loaded.forward(images.contiguous().numpy()))
+
+
+LOADERS: Mapping[str, Callable[[Path, int], Loaded]] = {
     "onnx": load_onnx,
     "torch_export": load_torch_export,
 }
@@ -169,7 +187,7 @@ def _session(path: Path, threads: int) -> Any:
         raise InputError(f"expected an ONNX file that onnxruntime reads: {error}", source=str(path)) from None
 
 
-def _channels_last(images: np.ndarray) -> torch.Tensor:
+def _channels_last(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
 
 

@@ -6,10 +6,14 @@ The converter folds batch normalization. Spec, recipe, class names and provenanc
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import io
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,10 @@ import numpy as np
 import tensorflow as tf
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.exporting import METADATA_NAME, Format, Forward, write_file
+from proxyless_arch.evaluation import Network, exported_network
+from proxyless_arch.exporting import FLOAT_BLOCKS, METADATA_NAME, Format, Loaded, read_metadata, write_file
 from proxyless_arch.files import read_bytes
+from proxyless_arch.spec import ArchSpec, Zero
 from proxyless_nas_tensorflow._quiet import captured_stderr
 from proxyless_nas_tensorflow.devices import tensorflow_version
 from proxyless_nas_tensorflow.network import ProxylessNet
@@ -28,8 +34,12 @@ from proxyless_nas_tensorflow.steps import compiled
 INPUT = "images"
 EXTRA_ASSETS = "assets.extra"
 """Where a SavedModel keeps files that are not part of its graph."""
+LAST_LAYER = "classifier.linear"
 IDENTIFIER = b"TFL3"
 """Bytes 4 to 8 of every LiteRT file."""
+
+
+Quantizer = tf.lite.experimental.QuantizationDebugger
 
 
 class KerasBackend:
@@ -39,14 +49,21 @@ class KerasBackend:
         net: the source network, built for its recipe's resolution.
         threads: of the LiteRT interpreter.
         framework_threads: what devices.use_threads said TensorFlow uses.
+        float_blocks: of an int8 file (see to_int8).
     """
 
-    def __init__(self, net: ProxylessNet, threads: int = 1, framework_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        net: ProxylessNet,
+        threads: int = 1,
+        framework_threads: int | None = None,
+        float_blocks: int = FLOAT_BLOCKS,
+    ) -> None:
         self.threads = threads
         self.framework = f"tensorflow {tensorflow_version()}"
         if framework_threads not in (None, threads):
             self.framework += f", {framework_threads} threads"
-        self._net, self._compiled = net, compiled(net)
+        self._net, self._compiled, self._float_blocks = net, compiled(net), float_blocks
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -63,15 +80,20 @@ class KerasBackend:
             return write_saved_model(self._net, path, metadata)
         if format.quantized:
             assert calibration is not None
-            content = to_int8(self._net, calibration)
-            made: dict[str, Any] = {"weights": "int8 per channel", "activations": "int8", "input_output": "float32"}
+            content = to_int8(self._net, calibration, float_blocks=self._float_blocks)
+            made: dict[str, Any] = {
+                "weights": "int8, one scale per output channel",
+                "activations": "int8",
+                "float_blocks": self._float_blocks,
+                "images_and_logits": "float32",
+            }
         else:
             content = to_litert(self._net, half=format.name == "litert_fp16")
             made = {"weights": "float16" if format.name == "litert_fp16" else "float32"}
         write_file(path, with_metadata(content, metadata))
         return made
 
-    def load(self, format: Format, path: Path) -> tuple[Forward, str]:
+    def load(self, format: Format, path: Path) -> Loaded:
         return load_saved_model(path) if format.name == "saved_model" else load_litert(path, self.threads)
 
 
@@ -91,7 +113,7 @@ def write_saved_model(net: ProxylessNet, folder: Path, metadata: str) -> Mapping
     return {"endpoint": "serve", "batch": "dynamic"}
 
 
-def load_saved_model(folder: Path) -> tuple[Forward, str]:
+def load_saved_model(folder: Path) -> Loaded:
     """A SavedModel on TensorFlow. Load only files you trust."""
     with captured_stderr():
         loaded = tf.saved_model.load(str(folder))
@@ -102,7 +124,7 @@ def load_saved_model(folder: Path) -> tuple[Forward, str]:
 
     # the variables live as long as the object they were loaded with
     forward.owner = loaded  # type: ignore[attr-defined]
-    return forward, f"tensorflow {tensorflow_version()}"
+    return Loaded(forward, "tensorflow", tensorflow_version())
 
 
 def _archive(net: ProxylessNet, folder: Path, batch: int | None) -> None:
@@ -130,32 +152,111 @@ def to_litert(net: ProxylessNet, *, half: bool = False) -> bytes:
         return _converted(converter)
 
 
-def to_int8(
-    net: ProxylessNet,
-    calibration: np.ndarray,
-    *,
-    wide_activations: bool = False,
-    integer_io: bool = False,
-    per_channel: bool = True,
-) -> bytes:
-    """``net`` as a LiteRT flatbuffer with int8 weights and activations.
+def to_int8(net: ProxylessNet, calibration: np.ndarray, *, float_blocks: int = FLOAT_BLOCKS) -> bytes:
+    """``net`` as a LiteRT flatbuffer with int8 weights (one scale per output channel) and int8 activations.
+
+    Images and logits stay float32. So do the stem and the first blocks: most of the error of an all-int8 network
+    arises there and grows on its way through the rest (experiments/int8_study.json), while they hold few weights.
 
     Args:
         net: the source.
         calibration: float32 (N, H, W, 3) images, whose activations set the ranges.
-        wide_activations: int16 activations: nearly the float network's accuracy, without the fast kernels.
-        integer_io: images and logits are int8 too, with the scales that the file states.
-        per_channel: one scale per output channel of a weight, else one per weight.
+        float_blocks: how many blocks stay float32, the stem with them; 0 for none, the stem neither.
+    """
+    debugger = calibrated(net, calibration)
+    return quantized(debugger, float_names=float_layers(net.spec, float_blocks))
+
+
+def float_layers(spec: ArchSpec, blocks: int) -> tuple[str, ...]:
+    """The stem and those of the first ``blocks`` blocks that did not vanish, by name; none at all for 0."""
+    if not blocks:
+        return ()
+    alive = (f"blocks.{index}" for index, block in enumerate(spec.blocks[:blocks]) if not isinstance(block.op, Zero))
+    return ("first_conv", *alive)
+
+
+def to_int16x8(net: ProxylessNet, calibration: np.ndarray) -> bytes:
+    """``net`` with int8 weights and int16 activations: no fast kernels, and no closer to the source than to_int8.
+
+    Args:
+        net: the source.
+        calibration: float32 (N, H, W, 3) images, whose activations set the ranges.
     """
     with _converter(net) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[None]] for image in calibration)
         wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        converter.target_spec.supported_ops = [wide if wide_activations else tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        if integer_io:
-            converter.inference_input_type = converter.inference_output_type = tf.int8
-        converter._experimental_disable_per_channel = not per_channel
+        converter.target_spec.supported_ops = [wide]
         return _converted(converter)
+
+
+def calibrated(net: ProxylessNet, images: np.ndarray, *, per_channel: bool = True) -> Quantizer:
+    """``net`` with the ranges of its activations on some images, ready to be quantized in different ways.
+
+    TensorFlow's public way to keep layers in float is its QuantizationDebugger.
+
+    Args:
+        net: the source.
+        images: float32 (N, H, W, 3).
+        per_channel: one scale per output channel of a weight, else one per weight.
+    """
+    with _converter(net) as converter, _silence():
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+        converter._experimental_disable_per_channel = not per_channel
+        return Quantizer(converter=converter, debug_dataset=converter.representative_dataset)
+
+
+def quantized(quantizer: Quantizer, *, float_names: Sequence[str] = (), integer_io: bool = False) -> bytes:
+    """A LiteRT flatbuffer with int8 weights and activations.
+
+    Args:
+        quantizer: of ``calibrated``.
+        float_names: names of zoo layers, or of modules with everything in them (``blocks.3``), that stay float32.
+        integer_io: images and logits are int8 too, with the scales that the file states.
+
+    Raises:
+        ValueError: one of ``float_names`` is not in the network.
+    """
+    with _silence():
+        nodes = _nodes(quantizer.calibrated_model, float_names)
+        quantizer.options = tf.lite.experimental.QuantizationDebugOptions(
+            denylisted_nodes=nodes, fully_quantize=integer_io
+        )
+        return bytes(quantizer.get_nondebug_quantized_model())
+
+
+def _nodes(content: bytes, layers: Sequence[str]) -> list[str]:
+    """The names, in a LiteRT file, of the operations of some layers.
+
+    The converter names an operation by the layers fused into it, ``model_1/first_conv.act_1/Relu6;model_1/...``, but
+    the last one by the network's output.
+    """
+    if not layers:
+        return []
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    outputs = [graph.Operators(index).Outputs(0) for index in range(graph.OperatorsLength())]
+    found: dict[str, list[str]] = {layer: [] for layer in layers}
+    for output in outputs:
+        name = graph.Tensors(output).Name().decode()
+        origin = f"model/{LAST_LAYER}/" if output == graph.Outputs(0) else name
+        for layer in layers:
+            if re.match(rf"[^/;]+/{re.escape(layer)}[._/]", origin):
+                found[layer].append(name)
+    missing = [layer for layer, names in found.items() if not names]
+    if missing:
+        raise ValueError(f"expected layers that the file holds, got {', '.join(missing)}")
+    return [name for names in found.values() for name in names]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without what the converter says on standard output and error, and its warning of its own interpreter's age."""
+    with captured_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
+        yield
 
 
 @contextlib.contextmanager
@@ -170,8 +271,8 @@ def _converter(net: ProxylessNet) -> Iterator[tf.lite.TFLiteConverter]:
 
 
 def _converted(converter: tf.lite.TFLiteConverter) -> bytes:
-    with captured_stderr(), contextlib.redirect_stdout(None):
-        return converter.convert()
+    with _silence():
+        return bytes(converter.convert())
 
 
 def with_metadata(content: bytes, metadata: str) -> bytes:
@@ -211,7 +312,17 @@ def litert_metadata(path: Path) -> str | None:
     return None
 
 
-def load_litert(path: Path, threads: int) -> tuple[Forward, str]:
+def litert_network(arguments: argparse.Namespace) -> Network:
+    """The network of ``eval_tf.py --tflite FILE``: spec, recipe and class names are read from the file.
+
+    Raises:
+        InputError: a bad file, or one without our metadata.
+    """
+    spec, provenance = read_metadata(litert_metadata(arguments.exported), str(arguments.exported))
+    return exported_network(arguments, spec, provenance)
+
+
+def load_litert(path: Path, threads: int) -> Loaded:
     """A LiteRT file on its interpreter, image by image. Integer inputs and outputs are scaled as the file states.
 
     Raises:
@@ -240,7 +351,7 @@ def load_litert(path: Path, threads: int) -> tuple[Forward, str]:
             rows.append(_dequantized(interpreter.get_tensor(wanted["index"])[0], wanted))
         return np.stack(rows)
 
-    return forward, f"LiteRT {version}"
+    return Loaded(forward, "LiteRT", version)
 
 
 def _quantized(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:

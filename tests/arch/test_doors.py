@@ -62,6 +62,8 @@ SCRIPTS = {
     "eval.py": {"proxyless_arch", "proxyless_nas", "torch"},
     "train.py": {"proxyless_arch", "proxyless_nas", "torch"},
     "eval_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
+    "export.py": {"proxyless_arch", "proxyless_nas", "torch"},
+    "export_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
 }
 
 

@@ -1,0 +1,199 @@
+"""LiteRT and SavedModel files: the source network's numbers, int8 where asked, and what they say about themselves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.exporting import KERAS_FORMATS, METADATA_NAME
+from proxyless_arch.spec import Block, Recipe, Zero
+from proxyless_nas_tensorflow import build
+from proxyless_nas_tensorflow.export import (
+    EXTRA_ASSETS,
+    KerasBackend,
+    calibrated,
+    float_layers,
+    litert_metadata,
+    load_litert,
+    quantized,
+    to_int8,
+    to_int16x8,
+    to_litert,
+    with_metadata,
+)
+from proxyless_nas_tensorflow.weights import load_named
+from tests.arch.nets import random_tensors, three_blocks
+
+schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+
+BASE = three_blocks()
+FLOAT, INT8 = schema.TensorType.FLOAT32, schema.TensorType.INT8
+SPECS = {
+    padding: replace(
+        BASE,
+        padding=padding,
+        blocks=(BASE.blocks[0], BASE.blocks[1], Block(op=Zero(channels=6), skip=True), BASE.blocks[2]),
+        recipe=Recipe(resolution=size, resize=size),
+    )
+    for padding, size in (("symmetric", 11), ("same", 12))
+}
+
+
+def lively(spec):
+    """Random weights whose logits are about 1 on noise."""
+    tensors = random_tensors(spec)
+    for name in tensors:
+        if name.endswith("running_var"):
+            tensors[name] = np.abs(tensors[name]) + 3
+        elif name.startswith("classifier"):
+            tensors[name] /= 3
+    net = build(spec, spec.resolution)
+    load_named(net, spec, tensors, "random")
+    return net
+
+
+def noise(spec, n, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, spec.resolution, spec.resolution, 3), dtype=np.float32)
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def files(request, tmp_path_factory):
+    """(backend, spec, {format name: file}) of one network."""
+    spec, folder = SPECS[request.param], tmp_path_factory.mktemp("exported")
+    backend = KerasBackend(lively(spec), float_blocks=2)
+    for name, format in KERAS_FORMATS.items():
+        backend.write(format, folder / name, '{"only": "text"}', noise(spec, 20, 1) if format.quantized else None)
+    return backend, spec, {name: folder / name for name in KERAS_FORMATS}
+
+
+@pytest.fixture(scope="module")
+def quantizer():
+    return calibrated(lively(SPECS["symmetric"]), noise(SPECS["symmetric"], 20, 1))
+
+
+def logits_of(content, tmp_path, images):
+    (tmp_path / "net.tflite").write_bytes(content)
+    return load_litert(tmp_path / "net.tflite", 1).forward(images)
+
+
+def output_types(content):
+    """The element type of every operation's first output, in order."""
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    return [graph.Tensors(graph.Operators(k).Outputs(0)).Type() for k in range(graph.OperatorsLength())]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("litert", 1e-5), ("saved_model", 1e-5), ("litert_fp16", 2e-2)])
+def test_logits_are_the_source_networks(files, name, limit):
+    backend, spec, paths = files
+    images = noise(spec, 5)
+    expected = backend.source(images)
+    assert expected.std() > 0.05
+    found = backend.load(KERAS_FORMATS[name], paths[name]).forward(images)
+    np.testing.assert_allclose(found, expected, atol=limit)
+
+
+def test_int8_is_near_the_source_and_not_it(files):
+    backend, spec, paths = files
+    images = noise(spec, 50, 2)
+    expected = backend.source(images)
+    found = backend.load(KERAS_FORMATS["litert_int8"], paths["litert_int8"]).forward(images)
+    assert np.abs(found - expected).max() > 1e-4
+    assert np.sqrt(((found - expected) ** 2).mean()) < 0.2 * expected.std()
+
+
+def test_metadata_travels_inside(files):
+    _, _, paths = files
+    for name in ("litert", "litert_fp16", "litert_int8"):
+        assert litert_metadata(paths[name]) == '{"only": "text"}'
+    assert (paths["saved_model"] / EXTRA_ASSETS / METADATA_NAME).read_text() == '{"only": "text"}'
+
+
+def test_a_litert_file_takes_one_image_and_folds_batch_normalization(files):
+    model = schema.Model.GetRootAs(files[2]["litert"].read_bytes(), 0)
+    graph, side = model.Subgraphs(0), files[1].resolution
+    assert graph.Tensors(graph.Inputs(0)).ShapeAsNumpy().tolist() == [1, side, side, 3]
+    codes = schema.BuiltinOperator
+    allowed = {codes.PAD, codes.CONV_2D, codes.DEPTHWISE_CONV_2D, codes.ADD, codes.MEAN, codes.FULLY_CONNECTED}
+    assert {model.OperatorCodes(k).BuiltinCode() for k in range(model.OperatorCodesLength())} <= allowed
+
+
+def test_which_layers_stay_float(quantizer):
+    whole = output_types(quantized(quantizer))
+    assert whole[-1] == FLOAT  # the logits
+    assert set(whole[:-1]) == {INT8}
+    kept = output_types(quantized(quantizer, float_names=["first_conv", "blocks.0"]))
+    changes = [k for k in range(1, len(kept)) if kept[k] != kept[k - 1]]
+    # the stem and block 0 (depthwise, project), one quantize, int8 up to the logits
+    assert changes == [3, len(kept) - 1]
+    assert kept[0] == FLOAT
+    last = output_types(quantized(quantizer, float_names=["classifier"]))
+    assert last[-2:].count(FLOAT) == 2
+
+
+def test_float_layers_of_a_spec():
+    assert float_layers(SPECS["same"], 0) == ()
+    assert float_layers(SPECS["same"], 3) == ("first_conv", "blocks.0", "blocks.1")  # block 2 vanished
+    assert float_layers(SPECS["same"], 99)[-1] == "blocks.3"
+
+
+def test_a_layer_that_is_not_there(quantizer):
+    with pytest.raises(ValueError, match=r"got blocks\.2$"):
+        quantized(quantizer, float_names=["blocks.1", "blocks.2"])
+
+
+def test_more_float_blocks_come_closer(quantizer, tmp_path):
+    spec = SPECS["symmetric"]
+    images, net = noise(spec, 50, 2), lively(spec)
+    expected = KerasBackend(net).source(images)
+    errors = [
+        np.sqrt(((logits_of(content, tmp_path, images) - expected) ** 2).mean())
+        for content in (quantized(quantizer), quantized(quantizer, float_names=float_layers(spec, 4)))
+    ]
+    assert errors[1] < errors[0]
+
+
+def test_integer_images_and_logits(quantizer, tmp_path):
+    spec = SPECS["symmetric"]
+    images = noise(spec, 20, 2)
+    content = quantized(quantizer, integer_io=True)
+    assert set(output_types(content)) == {INT8}
+    found = logits_of(content, tmp_path, images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, logits_of(quantized(quantizer), tmp_path, images), atol=0.5)
+
+
+def test_int16_activations_come_closer_than_int8(quantizer, tmp_path):
+    spec = SPECS["symmetric"]
+    images, net = noise(spec, 20, 2), lively(spec)
+    expected = KerasBackend(net).source(images)
+    wide = logits_of(to_int16x8(net, noise(spec, 20, 1)), tmp_path, images)
+    assert np.abs(wide - expected).mean() < np.abs(logits_of(quantized(quantizer), tmp_path, images) - expected).mean()
+
+
+def test_the_converter_keeps_quiet(capfd):
+    to_int8(lively(SPECS["symmetric"]), noise(SPECS["symmetric"], 2), float_blocks=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bad_litert_files(tmp_path):
+    with pytest.raises(InputError, match=r"no such file \(in .*missing"):
+        litert_metadata(tmp_path / "missing.tflite")
+    (tmp_path / "bad.tflite").write_bytes(b"no flatbuffer")
+    with pytest.raises(InputError, match="expected a LiteRT file"):
+        litert_metadata(tmp_path / "bad.tflite")
+    content = to_litert(lively(SPECS["symmetric"]))
+    (tmp_path / "cut.tflite").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="expected a LiteRT file that its interpreter reads"):
+        litert_metadata(tmp_path / "cut.tflite")
+    (tmp_path / "plain.tflite").write_bytes(content)
+    assert litert_metadata(tmp_path / "plain.tflite") is None
+
+
+def test_metadata_changes_nothing_else(tmp_path):
+    spec = SPECS["symmetric"]
+    content, images = to_litert(lively(spec)), noise(spec, 3)
+    described = with_metadata(content, "é" * 1000)
+    np.testing.assert_array_equal(logits_of(described, tmp_path, images), logits_of(content, tmp_path, images))
+    (tmp_path / "described.tflite").write_bytes(described)
+    assert litert_metadata(tmp_path / "described.tflite") == "é" * 1000

@@ -1,0 +1,175 @@
+"""export.py and export_tf.py as a person types them, and their files in eval.py and eval_tf.py."""
+
+import contextlib
+import importlib
+import json
+from dataclasses import replace
+
+# In one process torch goes first: the reverse can crash.
+with contextlib.suppress(ModuleNotFoundError):
+    import torch
+
+import pytest
+
+from proxyless_arch.codec import write_spec
+from proxyless_arch.datasets import digits
+from proxyless_arch.spec import Recipe, with_classes
+from proxyless_arch.weights import save_h5
+from tests.arch.nets import three_blocks
+from tests.scripts.test_eval_cli import tame_tensors
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("ai_edge_litert")
+
+SPEC = replace(with_classes(three_blocks(), 10, digits()[0].class_names), recipe=Recipe(resolution=11, resize=12))
+SCRIPTS = {"export": "onnx", "export_tf": "litert"}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A network of digits with calm random weights: logits of about 1."""
+    folder = tmp_path_factory.mktemp("run")
+    tensors = tame_tensors(SPEC)
+    for name in tensors:
+        if name.endswith("running_var"):
+            tensors[name] += 3
+    write_spec(folder / "spec.json", SPEC)
+    save_h5(folder / "weights.h5", SPEC, tensors, {"trained": "never"})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def main(script, *argv):
+    return importlib.import_module(script).main([str(word) for word in argv])
+
+
+def export(script, run_folder, output, *argv, formats=None):
+    words = ("--arch", run_folder, "--format", formats or SCRIPTS[script], "--output", output, "--rounds", 3)
+    return main(script, *words, *argv)
+
+
+def error_of(capsys, script, *argv):
+    assert main(script, *argv) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def scores(script, tmp_path, *argv):
+    path = tmp_path / "scores.json"
+    assert main(script, *argv, "--path", "digits", "--limit", 60, "--device", "cpu", "--save_json", path) == 0
+    return json.loads(path.read_text())
+
+
+def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
+    output = tmp_path / "exported"
+    assert export("export", run_folder, output, formats="onnx,torch_export") == 0
+    assert sorted(path.name for path in output.iterdir()) == ["export.json", "three.onnx", "three.pt2"]
+    record = json.loads((output / "export.json").read_text())
+    for file in record["files"]:
+        assert file["max_logit_difference"] < 1e-4
+        assert file["top1_agreement_percent"] == 100
+        assert file["top1_percent"] == record["source"]["top1_percent"]
+        assert file["size_bytes"] == (output / file["file"]).stat().st_size
+        assert file["latency_ms"]["quartile1"] <= file["latency_ms"]["median"] <= file["latency_ms"]["quartile3"]
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "three.onnx" in captured.out
+    source = scores("eval", tmp_path, "--arch", run_folder)
+    found = scores("eval", tmp_path, "--onnx", output / "three.onnx")
+    for key in ("top1_hits", "top5_hits", "n_images", "recipe", "arch", "num_classes"):
+        assert found[key] == source[key]
+    assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
+    assert found.keys() == source.keys()
+    assert found["framework"] == "onnxruntime"
+
+
+def test_keras_files_and_eval_of_the_litert_files(tmp_path, run_folder, capsys):
+    output = tmp_path / "exported"
+    assert export("export_tf", run_folder, output, formats="litert,litert_int8,saved_model") == 0
+    names = ["export_tf.json", "three.tflite", "three_int8.tflite", "three_saved_model"]
+    assert sorted(path.name for path in output.iterdir()) == names
+    record = json.loads((output / "export_tf.json").read_text())
+    by_format = {file["format"]: file for file in record["files"]}
+    assert by_format["litert"]["max_logit_difference"] < 1e-4
+    assert by_format["saved_model"]["max_logit_difference"] < 1e-4
+    assert by_format["litert_int8"]["tolerance"] is None
+    assert by_format["litert_int8"]["made"]["float_blocks"] == 3
+    assert record["calibration"]["data"] == "the embedded digits"
+    assert capsys.readouterr().err == ""
+    source = scores("eval_tf", tmp_path, "--arch", run_folder)
+    found = scores("eval_tf", tmp_path, "--tflite", output / "three.tflite")
+    assert found["top1_hits"] == source["top1_hits"]
+    assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
+    assert found["framework"] == "LiteRT"
+    assert found.keys() == source.keys()
+    int8 = scores("eval_tf", tmp_path, "--tflite", output / "three_int8.tflite")
+    assert int8["loss"] != source["loss"]
+    assert int8["loss"] == pytest.approx(source["loss"], rel=0.2)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bad_command_lines(script, run_folder, tmp_path, capsys):
+    common = ("--arch", run_folder, "--output", tmp_path / "out")
+    wrong = SCRIPTS[script] + "x"
+    assert f"did you mean '{SCRIPTS[script]}'?" in error_of(capsys, script, *common, "--format", wrong)
+    error = error_of(capsys, script, *common, "--format", SCRIPTS[script], "--check", tmp_path / "nothing")
+    assert "no such folder or .zip" in error
+    assert "--format" in error_of(capsys, script, "--arch", run_folder, "--output", tmp_path / "out")
+    error = error_of(capsys, script, "--arch", "proxyless_mobil", "--format", SCRIPTS[script], "--output", tmp_path)
+    assert "did you mean 'proxyless_mobile'?" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_output_below_a_file(script, run_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    words = ("--arch", run_folder, "--format", SCRIPTS[script], "--output", tmp_path / "file" / "out")
+    assert "--output: cannot be written: Not a directory" in error_of(capsys, script, *words)
+
+
+def test_an_empty_calibration_folder(run_folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    words = ("--arch", run_folder, "--format", "litert_int8", "--output", tmp_path / "out")
+    assert "no images in it" in error_of(capsys, "export_tf", *words, "--calibration", tmp_path / "empty")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("script", "flag"), [("eval", "--onnx"), ("eval_tf", "--tflite")])
+def test_exported_files_that_cannot_be_evaluated(script, flag, run_folder, tmp_path, capsys):
+    assert "no such file" in error_of(capsys, script, flag, tmp_path / "missing")
+    (tmp_path / "bad").write_bytes(b"nothing of the kind")
+    assert "expected a" in error_of(capsys, script, flag, tmp_path / "bad")
+    assert "--arch: not together with" in error_of(capsys, script, flag, tmp_path / "bad", "--arch", run_folder)
+    assert "--image_size: not together" in error_of(capsys, script, flag, tmp_path / "bad", "--image_size", 12)
+    assert "--precision: not together" in error_of(capsys, script, flag, tmp_path / "bad", "--precision", "bf16")
+    assert "--device" in error_of(capsys, script, flag, tmp_path / "bad", "--device", "cuda")
+    assert f"expected one of --arch and {flag}" in error_of(capsys, script)
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("script", "formats"), [("export", "onnx,torch_export"), ("export_tf", "litert,litert_int8")])
+def test_the_small_released_network_on_photos(script, formats, shared_data, tmp_path):
+    stem = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
+    photos = shared_data / "imagenet_sample.zip"
+    recipe = ("--mean", 0.5, 0.5, 0.5, "--std", 0.5, 0.5, 0.5)
+    data = ("--check", photos, "--check_images", 25)
+    if "int8" in formats:
+        data += ("--calibration", photos, "--calibration_images", 20)
+    words = ("--arch", f"{stem}.json", "--weights", f"{stem}.pth", *recipe, *data, "--rounds", 3)
+    assert main(script, *words, "--format", formats, "--output", tmp_path) == 0
+    record = json.loads((tmp_path / f"{script}.json").read_text())
+    assert record["check"]["labelled"]
+    assert 40 <= record["source"]["top1_percent"] <= 90
+    for file in record["files"]:
+        exact = file["format"] != "litert_int8"
+        assert file["max_logit_difference"] < (1e-4 if exact else 3)
+        assert file["top1_agreement_percent"] >= (100 if exact else 80)

@@ -1,0 +1,135 @@
+"""ONNX and torch.export files: the same numbers as the source network, and what they say about themselves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, read_metadata
+from proxyless_arch.spec import Block, Recipe, Zero
+from proxyless_nas import build
+from proxyless_nas.export import (
+    TorchBackend,
+    exported_program,
+    load_onnx,
+    on_tensors,
+    onnx_metadata,
+    write_torch_export,
+)
+from proxyless_nas.steps import recalibrate_bn
+from tests.arch.nets import three_blocks
+from tests.arch.test_exporting import network
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+BASE = three_blocks()
+# a vanished block, an odd size, and each padding: "same" at an even size pads the bottom and the right only
+SPECS = {
+    padding: replace(
+        BASE,
+        padding=padding,
+        blocks=(*BASE.blocks, Block(op=Zero(channels=6), skip=True)),
+        recipe=Recipe(resolution=size, resize=size),
+    )
+    for padding, size in (("symmetric", 11), ("same", 12))
+}
+
+
+def lively(spec):
+    net = build(spec, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    recalibrate_bn(net, [(torch.randn(16, 3, 24, 24, generator=generator), torch.zeros(16))])
+    return net
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def files(request, tmp_path_factory):
+    """(backend, spec, {format name: file}) of one network."""
+    spec, folder = SPECS[request.param], tmp_path_factory.mktemp("exported")
+    backend = TorchBackend(lively(spec))
+    for name, format in TORCH_FORMATS.items():
+        backend.write(format, folder / name, metadata_text(network(spec)), None)
+    return backend, spec, {name: folder / name for name in TORCH_FORMATS}
+
+
+@pytest.mark.parametrize("name", TORCH_FORMATS)
+def test_logits_are_the_source_networks_at_any_batch(files, name):
+    backend, spec, paths = files
+    loaded = backend.load(TORCH_FORMATS[name], paths[name])
+    for batch in (1, 2, 5):
+        images = np.random.default_rng(batch).standard_normal(
+            (batch, spec.resolution, spec.resolution, 3), dtype=np.float32
+        )
+        native = backend.native(images)
+        expected = backend.source(native)
+        assert expected.std() > 1e-3
+        np.testing.assert_allclose(loaded.forward(native), expected, atol=1e-5)
+
+
+def test_no_path_of_this_machine_is_in_the_files(files):
+    root = str(Path(__file__).resolve().parents[2]).encode()
+    for path in files[2].values():
+        assert root not in path.read_bytes()
+
+
+def test_metadata_travels_inside(files):
+    _, spec, paths = files
+    extra = {METADATA_NAME: ""}
+    torch.export.load(paths["torch_export"], extra_files=extra)
+    for text in (onnx_metadata(paths["onnx"]), extra[METADATA_NAME]):
+        assert read_metadata(text, "file")[0] == spec
+
+
+def test_an_onnx_file_names_its_input_batch_and_output(files):
+    graph = onnx.load(files[2]["onnx"]).graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["images", "logits"]
+    shapes = [[dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input]
+    assert shapes == [["batch", 3, files[1].resolution, files[1].resolution]]
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+
+
+def test_the_source_network_is_left_as_it_was(files):
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in files[0]._net.modules())
+
+
+def test_an_onnx_file_as_a_function_of_tensors(files):
+    backend, spec, paths = files
+    images = torch.randn(2, 3, spec.resolution, spec.resolution).to(memory_format=torch.channels_last)
+    found = on_tensors(load_onnx(paths["onnx"], 1))(images)
+    torch.testing.assert_close(found, torch.from_numpy(backend.source(images.numpy())), atol=1e-5, rtol=0)
+
+
+def test_bad_onnx_files(tmp_path):
+    with pytest.raises(InputError, match=r"no such file \(in .*missing.onnx"):
+        onnx_metadata(tmp_path / "missing.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"\x08no protobuf")
+    with pytest.raises(InputError, match="expected an ONNX file"):
+        onnx_metadata(tmp_path / "bad.onnx")
+
+
+def test_somebody_elses_onnx_file(tmp_path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "other.onnx")
+    assert onnx_metadata(tmp_path / "other.onnx") is None
+    with pytest.raises(InputError, match="it says nothing about its network"):
+        read_metadata(onnx_metadata(tmp_path / "other.onnx"), "other.onnx")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_raises_oserror():
+    program = exported_program(lively(SPECS["symmetric"]))
+    with pytest.raises(OSError, match="No space left"):
+        write_torch_export(program, Path("/dev/full"), "{}")
+
+
+def test_the_exporters_keep_quiet(tmp_path, capfd):
+    TorchBackend(lively(SPECS["symmetric"])).write(TORCH_FORMATS["onnx"], tmp_path / "net.onnx", "{}", None)
+    assert capfd.readouterr() == ("", "")
