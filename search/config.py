@@ -143,6 +143,13 @@ class Target:
         "what prices a layer that is missing in the table (default: nothing; a missing layer is an error)",
         ("predictor",),
     )
+    runtime: str | None = _flag(
+        None,
+        "what runs networks with --target_hardware cpu: onnxruntime (default), litert or torch",
+        ("onnxruntime", "litert", "torch"),
+    )
+    latency_threads: int = _flag(1, "threads of that runtime", minimum=1, maximum=1024)
+    force_latency_table: bool = _flag(False, "use a latency table made for other conditions, or not validated")
     grad_reg_loss_type: str = _flag(
         "hard", "hard (lands on the target), or the paper's mul#log and add#linear", ("hard", "mul#log", "add#linear")
     )

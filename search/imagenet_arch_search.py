@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -31,10 +30,11 @@ from tqdm import tqdm  # noqa: E402
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.runs import StopRequest, new_run_dir  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, session  # noqa: E402
-from search.report import METRICS_FILE, RunLog  # noqa: E402
+from search.report import RunLog  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 INTERRUPTED = 130
@@ -69,31 +69,6 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     return config.with_settings(config.from_recipe(recipe), given)
 
 
-class StopRequest:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.wanted = True
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-
-def new_run_dir(path: Path | None) -> Path:
-    if path is not None:
-        if (path / METRICS_FILE).exists() or (path / checkpoint.NAME).exists():
-            raise InputError(
-                "holds a run already: continue it with --resume, or name another folder", "--path", str(path)
-            )
-        return path
-    stem = time.strftime("%Y%m%d-%H%M%S")
-    candidates = (ROOT / "runs" / (stem + suffix) for suffix in ["", *(f"-{n}" for n in range(2, 100))])
-    return next(folder for folder in candidates if not folder.exists())
-
-
 def say(*words: object) -> None:
     """Print from one process only."""
     if distributed.is_main():
@@ -107,7 +82,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
         job = session.prepare(settings, device)
         # one clock decides the name of the run folder
-        run_dir = arguments.path if arguments.resume else distributed.broadcast_value(new_run_dir(arguments.path))
+        run_dir = arguments.path if arguments.resume else distributed.broadcast_value(new_run_dir(arguments.path, ROOT))
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, argv)
         return search_in(run_dir, job, arguments.resume, argv)
@@ -140,10 +115,11 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
     if resume:
         say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
 
-    stop, start, last_save = StopRequest(), time.perf_counter(), time.perf_counter()
+    start = last_save = time.perf_counter()
     quiet = None if distributed.is_main() else True
     bar = tqdm(total=job.schedule.total_steps, initial=search.step, unit="step", disable=quiet, dynamic_ncols=True)
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
         stack.enter_context(bar)
         log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write)) if distributed.is_main() else None
 

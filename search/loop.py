@@ -251,7 +251,7 @@ class Search:
 def _rng_states(device: torch.device) -> list[Tensor]:
     """torch's own generators, which dropout draws from: of the CPU and, where there is one, of the GPU."""
     states = [torch.get_rng_state()]
-    return states + [torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def run(

@@ -29,6 +29,7 @@ from search.latency import LatencySource, LookupTable, WithFallback, load_latenc
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
+LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
 SMALL_IMAGE = 64
 IMAGENET_RESOLUTION = 224
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
@@ -134,7 +135,7 @@ def read_run(folder: Path) -> Run:
     if result is not None and spec is None and "networks" not in result:
         notes.append("There is no spec.json in the folder: the derived network cannot be drawn.")
     space = _space(settings, spec)
-    source, table = _pricing(settings, space, notes)
+    source, table = _pricing(folder, settings, space, notes)
     if table is not None and not _agrees(table, result, records):
         notes.append(
             "Prices computed now differ from those of the run (another latency file or version): latency shares "
@@ -218,9 +219,11 @@ def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | 
 
 
 def _pricing(
-    settings: Mapping[str, Any], space: SearchSpace | None, notes: list[str]
+    folder: Path, settings: Mapping[str, Any], space: SearchSpace | None, notes: list[str]
 ) -> tuple[LatencySource | None, CostTable | None]:
     hardware, file = settings["target_hardware"], settings.get("latency_table")
+    if (folder / LATENCY_FILE).is_file():
+        file = str(folder / LATENCY_FILE)
     if space is None or hardware == "none":
         return None, None
     if hardware == "flops":

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +16,9 @@ from proxyless_arch import codec, pictures
 from proxyless_arch.cost import macs, total_macs, total_params
 from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import write_json
+from proxyless_arch.files import atomic_path, read_bytes, write_json
 from proxyless_arch.images import Augment
-from proxyless_arch.machine import cpu_name
+from proxyless_arch.runs import environment as run_environment
 from proxyless_arch.scores import EvalResult
 from proxyless_arch.shapes import LayerCall, walk
 from proxyless_arch.space import SearchSpace, macro_named
@@ -40,13 +36,16 @@ from search.config import SearchConfig
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.derive import choose_path, inherit
+from search.device import MEASURABLE, Device, device_of, load_table
 from search.gates import argmax_path
-from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, shipped
+from search.landing import Landing
+from search.latency import LatencySource, LookupTable, Predictor, WithFallback, load_latency_source, shipped
 from search.loop import Schedule, Search, schedule_of
 from search.projection import Projection
 from search.random_control import sample_at_cost
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
 from search.report_page import write_report
+from search.run_folder import LATENCY_FILE, next_commands, read_run
 
 SMALL_IMAGE = 64
 DIGITS_PIXELS = 16
@@ -64,6 +63,8 @@ class Job:
     goal: float | None
     schedule: Schedule
     device: torch.device
+    target_device: Device | None
+    table_file: Path | None
     augment: Augment | None
 
     def train_batches(self, first_step: int) -> Batches:
@@ -148,26 +149,31 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
     }[name]()
 
 
-def _latency_source(config: SearchConfig) -> LatencySource | None:
-    """What prices layers in ms for the target hardware; None when cost is not latency."""
+def _latency_source(
+    config: SearchConfig, space: SearchSpace
+) -> tuple[LatencySource | None, Device | None, Path | None]:
+    """What prices layers in ms for the target hardware (None when cost is not latency), the device to measure on (None
+    when the target is not this machine), and the file of a table (None for what is shipped)."""
     target = config.target
     hardware = target.target_hardware
     if hardware in ("flops", "none"):
         if target.latency_table is not None:
             raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
-        return None
+        return None, None, None
+    if hardware in MEASURABLE:
+        device = device_of(target)
+        found, here, path = load_table(target, space, device)
+        return _with_fallback(found, target.latency_fallback), device if here else None, path
     if target.latency_table is None:
-        if hardware != "mobile":
-            raise InputError(
-                f"--target_hardware {hardware} needs latencies measured on that device: give a table or predictor "
-                "file (only the Pixel 1 of --target_hardware mobile is shipped)",
-                "--latency_table",
-            )
-        return shipped("pixel1")
-    found = load_latency_source(target.latency_table)
-    if isinstance(found, LookupTable) and target.latency_fallback == "predictor":
+        return shipped("pixel1"), None, None
+    path = Path(target.latency_table)
+    return _with_fallback(load_latency_source(path), target.latency_fallback), None, path
+
+
+def _with_fallback(found: LookupTable | Predictor, fallback: str | None) -> LatencySource:
+    if isinstance(found, LookupTable) and fallback == "predictor":
         predictor = shipped("pixel1")
-        assert not isinstance(predictor, LookupTable)
+        assert isinstance(predictor, Predictor)
         return WithFallback(found, predictor)
     return found
 
@@ -215,7 +221,7 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         dropout_rate=config.space.dropout,
         class_names=data.class_names,
     )
-    source = _latency_source(config)
+    source, target_device, table_file = _latency_source(config, space)
     table = _cost_table(config, space, source)
     if config.data.train_batch_size > len(data.train):
         raise InputError(
@@ -231,6 +237,8 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         goal=_goal(config, table),
         schedule=schedule_of(config, len(data.train)),
         device=device,
+        target_device=target_device,
+        table_file=table_file,
         augment=_augment(config, resolution),
     )
 
@@ -305,32 +313,16 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
     return "\n".join(f"  {label:<10} {text}" for label, text in lines)
 
 
-def _git_commit() -> str | None:
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
-
-
 def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
     """What this run ran on, for environment.json."""
-    return {
-        "command": shlex.join(["python", *argv]),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cpu_count": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "device": device_name(device),
-        "executable": Path(sys.executable).name,
-    }
+    return run_environment(
+        argv,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        torch_threads=torch.get_num_threads(),
+        device=device_name(device),
+        processes=distributed.world_size(),
+    )
 
 
 def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
@@ -415,6 +407,21 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> Non
     net.eval()
 
 
+def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
+    """What the derived network took on the device searched for; None where that is not this machine."""
+    if landing is None or job.target_device is None:
+        return {"measured_latency_ms": None}
+    facts, best = job.target_device.facts(), landing.best
+    return {
+        "measured_latency_ms": best.timing.ms,
+        "measured_spread_percent": 100 * best.timing.sd / best.timing.ms,
+        "measured_on": {name: facts[name] for name in ("device", "runtime", "runtime_version", "threads", "clock")},
+        "measured_load_average": facts.get("load_average"),
+        "landing": [attempt.to_json() for attempt in landing.attempts],
+        "landing_stopped": landing.stopped,
+    }
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The derived network and the record that describes it."""
@@ -436,6 +443,11 @@ def finish(
     left_out = set(unreadable)
     table, goal, config = job.table, job.goal, job.config
     path, projection = choose_path(search.alphas, table, goal, config.target.derive)
+    landing = None
+    if job.target_device is not None and table is not None and goal is not None and projection is not None:
+        landing = job.target_device.land(job.space, search.alphas, table, goal)
+        projection = landing.best.projection
+        path = projection.path
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
     calibration = job.eval_batches(job.data.train, config.finish.recalibration_images)
     recalibrate_bn(net, calibration, job.device)
@@ -455,7 +467,8 @@ def finish(
         "target_hardware": config.target.target_hardware,
         "target_latency_ms": goal if is_ms else None,
         "target_macs": goal if is_macs else None,
-        "predicted_latency_ms": table.of_path(path) if table is not None and is_ms else None,
+        "predicted_latency_ms": (projection.cost if projection else table.of_path(path)) if table and is_ms else None,
+        **_measured(job, landing),
         "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
         "argmax_macs": total_macs(job.space.spec_for(best)),
         "expected_cost": search.expected_cost(),
@@ -482,6 +495,9 @@ def finish(
         run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
     )
     _draw(job, spec, run_dir)
+    if job.table_file is not None:  # the run stays readable when the table changes
+        with atomic_path(run_dir / LATENCY_FILE) as copy:
+            copy.write_bytes(read_bytes(job.table_file))
     write_json(run_dir / "result.json", record)
     write_report(run_dir)
     return Outcome(spec, projection, record)
@@ -559,8 +575,28 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     if table is not None and job.goal is not None:
         cost, best = table.of_path(tuple(record["path"])), table.of_path(tuple(record["argmax_path"]))
         say("asked", table.shown(job.goal))
-        how = f"by {table.source}; not measured" if table.unit == "ms" else "counted"
+        measured = record["measured_latency_ms"]
+        how = "counted" if table.unit == "MACs" else f"by {table.source}"
+        if table.unit == "ms" and measured is None:
+            how += "; not measured"
+        if outcome.projection is not None:
+            cost = outcome.projection.cost
         say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), {how}")
+        if measured is not None:
+            on = record["measured_on"]
+            say(
+                "measured",
+                f"{table.shown(measured)} ({100 * (measured / job.goal - 1):+.2f} %), sd of rounds "
+                f"{record['measured_spread_percent']:.1f} %; {on['runtime']} {on['runtime_version']}, "
+                f"{on['threads']} threads, {on['device']}",
+            )
+            if len(record["landing"]) > 1 or record["landing_stopped"]:
+                steps = ", ".join(f"{step['measured_latency_ms']:.3f}" for step in record["landing"])
+                say(
+                    "landing",
+                    f"measured {steps} ms in turn"
+                    + (f"; {record['landing_stopped']}" * bool(record["landing_stopped"])),
+                )
         if outcome.projection is not None:
             changed = outcome.projection.n_changed_from_argmax
             say("argmax", f"{table.shown(best)}; projection changed {changed} of {job.space.n_blocks} blocks")
@@ -588,4 +624,8 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
         say("unreadable", f"{record['unreadable_images']} images were left out (warnings above name them)")
     say("time", format_seconds(record["wall_seconds"]))
     say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
+    lines.append("\nnext:")
+    commands = next_commands(read_run(run_dir))
+    width = max(len(what) for what, _ in commands)
+    lines += [f"  {what:<{width}}  {command}" for what, command in commands]
     return "\n".join(lines)

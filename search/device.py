@@ -1,0 +1,118 @@
+"""A search for the machine at hand: which runtime it means, its latency table, and landing on it.
+
+``--target_hardware cpu`` (batch 1) and ``gpu8`` (batch 8) are this machine's unless the table given was measured on
+another one; then the network is priced by that table and not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.shapes import walk
+from proxyless_arch.space import SearchSpace
+from proxyless_nas import distributed
+from search import profile_latency
+from search.config import Target
+from search.cost_table import CostTable
+from search.landing import Landing, land
+from search.latency import LookupTable, Predictor, check_matches, load_latency_source
+from search.measure import Runtime, parse_hardware, runtime_named
+from search.profiling import measure_network
+
+MEASURABLE = ("cpu", "gpu8")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A runtime of this machine and the batch size it is used at."""
+
+    hardware: str
+    runtime: Runtime
+    batch_size: int
+
+    def facts(self) -> dict[str, Any]:
+        return self.runtime.facts()
+
+    def land(self, space: SearchSpace, alphas: Sequence[Tensor], table: CostTable, goal: float) -> Landing:
+        """Project, measure here, and project again while the measurement is off (search/landing.py)."""
+        log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
+        return land(
+            [np.asarray(values) for values in log_probs],
+            table,
+            goal,
+            lambda path: measure_network(self.runtime, walk(space.spec_for(path)), self.batch_size),
+        )
+
+
+def device_of(target: Target) -> Device:
+    """The device that the settings mean. Raises InputError for a runtime or a GPU that is not here."""
+    hardware = parse_hardware(target.target_hardware)
+    runtime = runtime_named(hardware, target.runtime, target.latency_threads)
+    return Device(target.target_hardware, runtime, hardware.batch_size)
+
+
+def profile_command(target: Target, space: SearchSpace) -> list[str]:
+    """The arguments of profile_latency.py that make the table of this space on this device."""
+    words: list[Any] = ["--target_hardware", target.target_hardware, "--threads", target.latency_threads]
+    words += ["--space", space.macro.name, "--width_mult", space.width_mult]
+    words += ["--resolution", space.recipe.resolution, "--num_classes", space.num_classes]
+    if target.runtime is not None:
+        words += ["--runtime", target.runtime]
+    return [str(word) for word in words]
+
+
+def find_or_make_table(target: Target, space: SearchSpace, device: Device, say: Callable[[str], Any] = print) -> Path:
+    """The table of this device and space under runs/latency, profiled now when it is not there.
+
+    Raises InputError when the table does not pass its validation (and is not forced).
+    """
+    command = profile_command(target, space)
+    arguments = profile_latency.parse(command)
+    conditions = profile_latency.conditions_of(arguments)
+    folder = profile_latency.default_output(conditions | device.facts())
+    if not (folder / "table.json").is_file() and distributed.is_main():
+        say(
+            f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
+            f"  python search/profile_latency.py {' '.join(command)}"
+        )
+        protocol = profile_latency.protocol_of(arguments)
+        outcome, _ = profile_latency.profile(arguments, protocol, conditions, device.runtime)
+        say(profile_latency.summary(outcome, folder, target.target_hardware))
+    distributed.barrier()
+    return folder / "table.json"
+
+
+def load_table(target: Target, space: SearchSpace, device: Device) -> tuple[LookupTable | Predictor, bool, Path]:
+    """(what prices layers, whether it was measured on this machine, its file).
+
+    Raises InputError when it was made under other conditions (batch, resolution, threads, runtime, dtype) or did not
+    pass its validation, unless --force_latency_table.
+    """
+    path = Path(target.latency_table) if target.latency_table else find_or_make_table(target, space, device)
+    source = load_latency_source(path)
+    known = source.provenance
+    facts = device.facts()
+    here = known.get("device") == facts["device"]
+    if not target.force_latency_table:
+        wanted: dict[str, Any] = {"batch_size": device.batch_size, "resolution": space.recipe.resolution}
+        wanted["dtype"] = facts["dtype"]
+        if here:
+            wanted |= {name: facts[name] for name in ("runtime", "threads")}
+        check_matches(known, wanted, str(path))
+        if isinstance(source, LookupTable) and source.validation and source.validation.get("passed") is False:
+            reasons = "; ".join(map(str, source.validation.get("reasons", ())))
+            raise InputError(
+                f"did not pass its validation on whole networks ({reasons}); measure it again on a quiet machine, or "
+                "use it all the same with --force_latency_table",
+                "validation",
+                str(path),
+            )
+    return source, here, path

@@ -1,0 +1,65 @@
+"""Landing on a device that the table misjudges, simulated: the measured network must reach what was asked."""
+
+import numpy as np
+import pytest
+
+from proxyless_arch.errors import InputError
+from proxyless_arch.space import SearchSpace
+from search.cost_table import CostTable, latency_cost_table
+from search.landing import land
+from search.latency import shipped
+from search.profiling import Measured
+
+TABLE = latency_cost_table(SearchSpace(), shipped("pixel1"))
+
+
+def took(ms):
+    return Measured(ms, 0.0, 1, 1, ms)
+
+
+def log_probs(seed=0):
+    rng = np.random.default_rng(seed)
+    return [np.log(rng.dirichlet(np.ones(len(edges)))) for edges in TABLE.per_edge]
+
+
+@pytest.mark.parametrize("target", [60.0, 80.0, 110.0])
+@pytest.mark.parametrize(("scale", "offset"), [(1.12, 0.0), (0.85, 3.0), (1.0, -4.0)])
+def test_lands_on_a_device_that_is_slower_faster_or_offset(target, scale, offset):
+    timed = []
+
+    def device(path):
+        timed.append(path)
+        return took(scale * TABLE.of_path(path) + offset)
+
+    landing = land(log_probs(), TABLE, target, device)
+    assert landing.best.error(target) <= 0.02
+    assert landing.best.timing.ms == pytest.approx(scale * TABLE.of_path(landing.best.projection.path) + offset)
+    assert len(timed) == len(landing.attempts) <= 4
+    first = landing.attempts[0].projection.cost
+    assert 0.99 * target <= first <= target
+
+
+def test_an_exact_table_needs_one_measurement():
+    landing = land(log_probs(), TABLE, 80.0, lambda path: took(TABLE.of_path(path)))
+    assert len(landing.attempts) == 1
+    assert landing.attempts[0].scale == 1.0
+
+
+def test_the_best_attempt_is_kept_when_none_lands():
+    noise = iter([1.3, 0.7, 1.4, 0.8])
+    landing = land(log_probs(), TABLE, 80.0, lambda path: took(80.0 * next(noise)))
+    assert len(landing.attempts) == 4
+    assert landing.best.timing.ms == pytest.approx(64.0)
+    assert "still off after 3" in landing.stopped
+
+
+def test_a_target_that_the_device_cannot_reach_ends_with_a_reason():
+    landing = land(log_probs(), TABLE, 180.0, lambda path: took(0.5 * TABLE.of_path(path)))
+    assert len(landing.attempts) == 1
+    assert "rescaled table" in landing.stopped
+
+
+def test_an_impossible_first_projection_is_an_error():
+    table = CostTable(1.0, ((0.0, 5.0),), "ms", "made up")
+    with pytest.raises(InputError):
+        land([np.log(np.array([0.5, 0.5]))], table, 3.0, lambda path: took(3.0))
