@@ -1,0 +1,468 @@
+"""The paper's comparison on this machine: the released networks beside those they were published against.
+
+    python benchmarks/compare_networks.py
+    python benchmarks/compare_networks.py --runtime torch --threads 2 --batch 8
+    python benchmarks/compare_networks.py --also runs/mine --networks proxyless_mobile mobilenetv2 mnasnet_a1
+    python benchmarks/compare_networks.py --device cuda
+
+Measured: latency, every network on the same runtime. In every round each network takes its turn, in a new order, so
+that whatever else the machine does falls on all of them; an anchor network is timed in between, and a round in which
+it drifts is repeated. The figure is the median over rounds of the median in a round, with the quartiles over rounds;
+the ratio to MobileNetV2 1.0 is taken within a round. Published: top-1 accuracy, with its source, never measured here.
+
+The networks of others come from an optional package (pip install 'proxyless-nas[compare]') and are left out without
+it. Their first export to ONNX takes 10 to 30 s each and is kept. --device cuda is the paper's GPU table, at batch 8,
+timed by replaying CUDA graphs; it was written without a GPU at hand and has not run on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import itertools
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+from tqdm import tqdm  # noqa: E402
+
+from benchmarks import published_networks as published  # noqa: E402
+from benchmarks.comparison_picture import draw  # noqa: E402
+from benchmarks.published_networks import FOREIGN, REFERENCE, Foreign  # noqa: E402
+from proxyless_arch import catalog  # noqa: E402
+from proxyless_arch.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.cost import total_macs, total_params  # noqa: E402
+from proxyless_arch.errors import InputError  # noqa: E402
+from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.lookup import find_spec  # noqa: E402
+from proxyless_arch.shapes import walk  # noqa: E402
+from proxyless_arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.strict import listed, nearest  # noqa: E402
+from search.graphs import RandomWeights, to_onnx, trace  # noqa: E402
+from search.measure import (  # noqa: E402
+    ROTATED_INPUTS,
+    CpuSession,
+    CudaSession,
+    Hardware,
+    OnnxRuntime,
+    Runtime,
+    Session,
+    TorchCuda,
+    machine_facts,
+    measure,
+    runtime_named,
+)
+from search.profiling import anchor_drift  # noqa: E402
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "proxyless-comparison"
+RUNTIMES = ("onnxruntime", "torch")
+NAMES = (*catalog.names(), *FOREIGN)
+VERSIONS_OF = ("numpy", "torch", "onnx", "onnxruntime", published.PACKAGE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How much is timed. ``max_drift`` is relative; a run shorter than ``min_ms`` is repeated within a timing."""
+
+    rounds: int = 15
+    runs: int = 10
+    warmup: int = 3
+    min_ms: float = 2.0
+    max_drift: float = 0.03
+    extra_rounds: int = 5
+    seed: int = 0
+
+
+QUICK = Protocol(rounds=3, runs=3, warmup=1, extra_rounds=1)
+
+
+class Conditions(NamedTuple):
+    """What every network runs on: images per run, and their side in pixels."""
+
+    batch_size: int
+    resolution: int
+
+
+class Contender(NamedTuple):
+    """A network with what is known of it before it runs. ``macs`` are for one image."""
+
+    name: str
+    label: str
+    origin: str
+    params: int
+    macs: int
+    counted: str
+    top1_percent: float | None
+    source: str | None
+    network: ArchSpec | Foreign
+
+
+# What takes part ----------------------------------------------------------------------------------------------------
+
+
+def contender(name: str, resolution: int) -> Contender:
+    """The network called ``name``; a foreign one needs its package."""
+    if name in FOREIGN:
+        foreign = FOREIGN[name]
+        module = published.module_of(foreign, "meta")
+        return Contender(
+            name, foreign.label, f"{published.PACKAGE} {published.VERSION}", published.count_params(module),
+            published.count_macs(module, resolution), "forward pass", foreign.top1_percent, foreign.source, foreign,
+        )  # fmt: skip
+    release = catalog.release(name)
+    return _ours(name, catalog.load(name), resolution, release.top1_percent, release.source)
+
+
+def _ours(
+    name: str, spec: ArchSpec, resolution: int, top1_percent: float | None = None, source: str | None = None
+) -> Contender:
+    return Contender(
+        name, name, "this repository", total_params(spec), total_macs(spec, resolution), "closed form", top1_percent,
+        source, spec,
+    )  # fmt: skip
+
+
+def contenders(names: Sequence[str] | None, also: Sequence[str], resolution: int) -> tuple[list[Contender], list[str]]:
+    """(those that take part, the labels of those left out because their package is missing).
+
+    Args:
+        names: what to compare, or None for everything there is.
+        also: spec files or run folders that take part as well.
+
+    Raises:
+        InputError: an unknown name, one given twice, a foreign network asked for by name whose package is missing.
+    """
+    for name in names or ():
+        if name not in NAMES:
+            raise InputError(f"expected {listed(NAMES)}, got {name!r}{nearest(name, NAMES)}", "--networks")
+    reason = published.unavailable()
+    asked_for = [name for name in names or () if name in FOREIGN]
+    if reason and asked_for:
+        raise InputError(f"{asked_for[0]}: {reason}", "--networks")
+    chosen = NAMES if names is None else names
+    left_out = [FOREIGN[name].label for name in chosen if reason and name in FOREIGN]
+    found = [contender(name, resolution) for name in chosen if not (reason and name in FOREIGN)]
+    found += [_ours(Path(word).stem or word, find_spec(word), resolution) for word in also]
+    labels = [one.name for one in found]
+    twice = [name for name in labels if labels.count(name) > 1]
+    if twice:
+        raise InputError(f"two networks are called {twice[0]!r}", "--networks")
+    if not found:
+        raise InputError("expected at least one network here or with --also", "--networks")
+    return found, left_out
+
+
+# Made ready to run --------------------------------------------------------------------------------------------------
+
+
+def torch_net(network: ArchSpec | Foreign) -> torch.nn.Module:
+    """The network in PyTorch: eval mode, batch normalization folded, channels_last."""
+    import torch
+
+    from proxyless_nas.inference import fold_bn
+    from proxyless_nas.network import build
+
+    match network:
+        case ArchSpec():
+            module: torch.nn.Module = fold_bn(build(network))
+        case Foreign():
+            module = published.folded(published.module_of(network))
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def onnx_file(network: ArchSpec | Foreign, conditions: Conditions, exports: Path) -> bytes:
+    """The network as an ONNX file, batch normalization folded: built directly, or exported once and kept."""
+    match network:
+        case ArchSpec():
+            graph = trace(walk(network, conditions.resolution), network.padding)
+            return to_onnx(graph, RandomWeights(), conditions.batch_size)
+        case Foreign():
+            return published.onnx_of(network, conditions.resolution, conditions.batch_size, exports)
+
+
+def session_on(runtime: Runtime, network: ArchSpec | Foreign, conditions: Conditions, exports: Path) -> Session:
+    """A network ready to be timed on random images, in the manner of ``runtime``."""
+    shape = (conditions.batch_size, 3, conditions.resolution, conditions.resolution)
+    weights = RandomWeights()
+    if isinstance(runtime, OnnxRuntime):
+        loaded = runtime.load(onnx_file(network, conditions, exports))
+        bindings = []
+        for _ in range(ROTATED_INPUTS):
+            binding = loaded.io_binding()
+            binding.bind_cpu_input(loaded.get_inputs()[0].name, weights.normal(shape).copy())
+            binding.bind_output(loaded.get_outputs()[0].name, "cpu")
+            bindings.append(binding)
+        turn = itertools.cycle(bindings)
+        return CpuSession(lambda: loaded.run_with_iobinding(next(turn)), runtime.clock == "thread_cpu")
+    import torch
+
+    module = torch_net(network)
+    images = [torch.from_numpy(weights.normal(shape).copy()) for _ in range(ROTATED_INPUTS)]
+    images = [image.contiguous(memory_format=torch.channels_last) for image in images]
+    if isinstance(runtime, TorchCuda):
+        return CudaSession(module.to(runtime.device), images[0].to(runtime.device))
+    rotated = itertools.cycle(images)
+
+    @torch.inference_mode()
+    def run() -> None:
+        module(next(rotated))
+
+    return CpuSession(run, runtime.clock == "thread_cpu")
+
+
+# Timed --------------------------------------------------------------------------------------------------------------
+
+
+class Round(NamedTuple):
+    """Every network's median in ms by both clocks, and how far the anchor drifted, relative."""
+
+    ms: Mapping[str, float]
+    other_ms: Mapping[str, float]
+    drift: float
+
+
+def one_round(
+    sessions: Mapping[str, Session], anchor: str, protocol: Protocol, number: int, tick: Callable[[str], Any]
+) -> Round:
+    """One pass over the networks in an order of its own, the anchor timed before each and at the end."""
+
+    def timed(name: str) -> tuple[float, float]:
+        found = measure(sessions[name], runs=protocol.runs, warmup=protocol.warmup, min_ms=protocol.min_ms)
+        return float(np.median(found.ms)), float(np.median(found.other_ms))
+
+    ms, other_ms, anchors = {}, {}, []
+    names = list(sessions)
+    for index in np.random.default_rng((protocol.seed, number)).permutation(len(names)):
+        name = names[index]
+        anchors.append(timed(anchor)[0])
+        ms[name], other_ms[name] = timed(name)
+        tick(name)
+    anchors.append(timed(anchor)[0])
+    return Round(ms, other_ms, anchor_drift(anchors))
+
+
+def take_turns(
+    sessions: Mapping[str, Session], anchor: str, protocol: Protocol, tick: Callable[[str], Any]
+) -> tuple[list[Round], int]:
+    """(the rounds that count, how many were repeated): those without drift, then those that drifted least."""
+    rounds: list[Round] = []
+    while len(rounds) < protocol.rounds + protocol.extra_rounds:
+        if sum(one.drift <= protocol.max_drift for one in rounds) >= protocol.rounds:
+            break
+        rounds.append(one_round(sessions, anchor, protocol, len(rounds), tick))
+    order = sorted(range(len(rounds)), key=lambda number: max(rounds[number].drift, protocol.max_drift))
+    kept = sorted(order[: protocol.rounds])
+    return [rounds[number] for number in kept], len(rounds) - len(kept)
+
+
+def quartiles(values: Sequence[float]) -> dict[str, float]:
+    low, median, high = np.percentile(np.asarray(values, dtype=np.float64), (25, 50, 75))
+    return {"median": round(float(median), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def row(one: Contender, rounds: Sequence[Round], reference: str | None) -> dict[str, Any]:
+    """What the record holds of a network; JSON values."""
+    times = [turn.ms[one.name] for turn in rounds]
+    latency = quartiles(times)
+    ratio = None if reference is None else quartiles([turn.ms[one.name] / turn.ms[reference] for turn in rounds])
+    return {
+        "name": one.name,
+        "label": one.label,
+        "origin": one.origin,
+        "params": one.params,
+        "macs": one.macs,
+        "macs_counted_by": one.counted,
+        "latency_ms": latency,
+        "spread_percent": round(100 * (latency["high"] - latency["low"]) / latency["median"], 2),
+        "other_clock_ms": quartiles([turn.other_ms[one.name] for turn in rounds])["median"],
+        "ratio_to_reference": ratio,
+        "published_top1_percent": one.top1_percent,
+        "published_source": one.source,
+        "round_medians_ms": [round(value, 4) for value in times],
+    }
+
+
+# Shown --------------------------------------------------------------------------------------------------------------
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The record for a person, fastest network first; what was measured, and what others published."""
+    facts, settings, reference = record["environment"], record["settings"], record["reference"]
+    label = next((one["label"] for one in record["networks"] if one["name"] == reference), None)
+    rows = [("network", "parameters", "MACs", "latency ms", "spread %", f"x {label}" if label else "ratio", "top-1 %")]
+    for one in sorted(record["networks"], key=lambda one: one["latency_ms"]["median"]):
+        ratio, top1 = one["ratio_to_reference"], one["published_top1_percent"]
+        rows.append(
+            (
+                one["label"],
+                f"{one['params']:,}",
+                f"{one['macs']:,}",
+                f"{one['latency_ms']['median']:.2f}",
+                f"{one['spread_percent']:.1f}",
+                "-" if ratio is None else f"{ratio['median']:.2f}",
+                "-" if top1 is None else f"{top1:.1f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)).rstrip()
+        for cells in ([*zip(texts, widths, strict=True)] for texts in rows)
+    ]
+    rule = "-" * max(map(len, lines))
+    drift = record["drift"]
+    sources: dict[str, list[str]] = {}
+    for one in record["networks"]:
+        if one["published_source"]:
+            sources.setdefault(one["published_source"], []).append(one["label"])
+    threads = "" if facts["threads"] is None else f", threads {facts['threads']}"
+    notes = [
+        f"measured: {facts['device']}, {facts['runtime']} {facts['runtime_version']}, {facts['dtype']}{threads}, "
+        f"batch {settings['batch_size']}, {settings['resolution']} px",
+        f"  {facts['date']}, load average {facts['load_average']} to {record['load_average_end']}, clock "
+        f"{facts['clock']}",
+        f"  medians and interquartile range over {drift['rounds_kept']} rounds ({drift['rounds_repeated']} repeated); "
+        f"the anchor drifted by {drift['anchor_percent']:.1f} % within a round at most",
+        "published, not measured: top-1 accuracy on ImageNet",
+        *(f"  {', '.join(labels)}: {source}" for source, labels in sources.items()),
+    ]
+    if drift["anchor_percent"] > drift["limit_percent"]:
+        notes.insert(3, f"  that is above {drift['limit_percent']:g} %: a busy machine; small differences are noise")
+    return "\n".join([lines[0], rule, *lines[1:], rule, *notes])
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="compare_networks.py", description=__doc__)
+    add = parser.add_argument
+    add("--device", default="cpu", help="cpu or cuda [cpu]")
+    add("--runtime", help="onnxruntime or torch (default: onnxruntime on a CPU, torch on a GPU)")
+    add("--threads", type=int, default=1, help="threads on a CPU [1]")
+    add("--batch", type=int, help="images per run [1 on a CPU, 8 on a GPU]")
+    add("--resolution", type=int, default=224, help="input pixels [224]")
+    add("--networks", nargs="*", metavar="NAME", help=f"what to compare [all: {', '.join(NAMES)}]")
+    add("--also", nargs="+", default=[], metavar="SPEC", help="spec files or run folders that take part as well")
+    add("--rounds", type=int, help=f"rounds over all networks [{Protocol.rounds}; {QUICK.rounds} with --quick]")
+    add("--quick", action="store_true", help="fewer rounds and runs")
+    add("--seed", type=int, default=0, help="of the order [0]")
+    add("--output", type=Path, help="folder of the record and the picture [runs/compare/DATE]")
+    add("--exports", type=Path, default=ROOT / "runs" / "compare" / "onnx", help="where exported networks are kept")
+    return parser.parse_strictly(argv)
+
+
+def _within(value: int, low: int, high: int, flag: str) -> int:
+    if not low <= value <= high:
+        raise InputError(f"expected {low}..{high}, got {value}", flag)
+    return value
+
+
+def runtime_for(device: str, name: str | None, threads: int) -> Runtime:
+    """What runs the networks. Raises InputError when it is unknown or not here."""
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"expected cpu or cuda, got {device!r}", "--device")
+    if name not in (None, *RUNTIMES):
+        raise InputError(f"expected {listed(RUNTIMES)}, got {name!r}{nearest(str(name), RUNTIMES)}", "--runtime")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError(f"torch {torch.__version__} sees no GPU here; --device cpu needs none", "--device")
+        return runtime_named(Hardware("cuda", 8), name)
+    return runtime_named(Hardware("cpu", 1), name, threads)
+
+
+def versions() -> dict[str, str]:
+    """Of the installed packages that take part."""
+    installed = {one.name: one.version for one in importlib.metadata.distributions()}
+    return {name: installed[name] for name in VERSIONS_OF if name in installed}
+
+
+def compare(
+    runtime: Runtime, taking_part: Sequence[Contender], conditions: Conditions, protocol: Protocol, exports: Path
+) -> dict[str, Any]:
+    """Measure, with progress on standard error: the record, but for the command."""
+    facts = runtime.facts()
+    layout = "{desc} {bar}| {n_fmt}/{total_fmt} {postfix} [{elapsed} passed, {remaining} left]"
+    sessions: dict[str, Session] = {}
+    with tqdm(taking_part, bar_format=layout, disable=None, desc="preparing") as bar:
+        for one in bar:
+            bar.set_postfix_str(one.label)
+            sessions[one.name] = session_on(runtime, one.network, conditions, exports)
+    reference = REFERENCE if REFERENCE in sessions else None
+    with tqdm(total=protocol.rounds * len(sessions), bar_format=layout, disable=None, desc="measuring") as bar:
+
+        def tick(name: str) -> None:
+            bar.total = max(bar.total, bar.n + 1)  # repeated rounds come on top
+            bar.set_postfix_str(name, refresh=False)
+            bar.update()
+
+        rounds, repeated = take_turns(sessions, reference or taking_part[0].name, protocol, tick)
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "environment": facts,
+        "load_average_end": machine_facts()["load_average"],
+        "versions": versions(),
+        "settings": {
+            "batch_size": conditions.batch_size, "resolution": conditions.resolution, "runs_per_round": protocol.runs,
+            "warmup": protocol.warmup, "seed": protocol.seed,
+        },
+        "statistic": "median and quartiles over rounds of the median in a round; ratios within a round",
+        "reference": reference,
+        "drift": {
+            "anchor": reference or taking_part[0].name,
+            "anchor_percent": round(100 * max(one.drift for one in rounds), 2),
+            "limit_percent": 100 * protocol.max_drift,
+            "rounds_kept": len(rounds),
+            "rounds_repeated": repeated,
+        },
+        "networks": [row(one, rounds, reference) for one in taking_part],
+    }  # fmt: skip
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = parse(argv)
+    usual = 8 if arguments.device == "cuda" else 1
+    conditions = Conditions(
+        _within(usual if arguments.batch is None else arguments.batch, 1, 4096, "--batch"),
+        _within(arguments.resolution, 32, 4096, "--resolution"),
+    )
+    protocol = replace(QUICK if arguments.quick else Protocol(), seed=_within(arguments.seed, 0, 2**31 - 1, "--seed"))
+    if arguments.rounds is not None:
+        protocol = replace(protocol, rounds=_within(arguments.rounds, 1, 10_000, "--rounds"))
+    runtime = runtime_for(arguments.device, arguments.runtime, arguments.threads)
+    taking_part, left_out = contenders(arguments.networks, arguments.also, conditions.resolution)
+    if left_out:
+        print(f"left out: {', '.join(left_out)}; {published.unavailable()}", flush=True)
+    folder = arguments.output or ROOT / "runs" / "compare" / time.strftime("%Y-%m-%d")
+    threads = "" if arguments.device == "cuda" else f"-t{arguments.threads}"
+    stem = f"{arguments.device}-{runtime.name}{threads}-b{conditions.batch_size}-r{conditions.resolution}"
+    record = compare(runtime, taking_part, conditions, protocol, arguments.exports)
+    record |= {"command": shlex.join(["python", "benchmarks/compare_networks.py", *argv]), "left_out": left_out}
+    write_json(folder / f"{stem}.json", record)
+    drawn = draw(record, folder / f"{stem}.png")
+    print(table(record))
+    print(f"\nwritten to {folder}: {stem}.json{f', {stem}.png' if drawn else ''}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    return exit_code(lambda: run(words))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
