@@ -52,9 +52,20 @@ class Device:
         )
 
 
-def device_of(target: Target) -> Device:
-    """The device that the settings mean. Raises InputError for a runtime or a GPU that is not here."""
+def device_of(target: Target) -> Device | None:
+    """The device that the settings mean; None for a GPU that is elsewhere, whose table was given.
+
+    Raises InputError for a runtime that is not installed, or for a GPU that is not here when no table of it is given.
+    """
     hardware = parse_hardware(target.target_hardware)
+    if hardware.kind == "cuda" and not torch.cuda.is_available():
+        if target.latency_table is not None:
+            return None
+        raise InputError(
+            f"there is no CUDA GPU here to measure; make the table on the machine that has it (python "
+            f"search/profile_latency.py --target_hardware {target.target_hardware}) and give it with --latency_table",
+            "--target_hardware",
+        )
     runtime = runtime_named(hardware, target.runtime, target.latency_threads)
     return Device(target.target_hardware, runtime, hardware.batch_size)
 
@@ -90,20 +101,25 @@ def find_or_make_table(target: Target, space: SearchSpace, device: Device, say: 
     return folder / "table.json"
 
 
-def load_table(target: Target, space: SearchSpace, device: Device) -> tuple[LookupTable | Predictor, bool, Path]:
-    """(what prices layers, whether it was measured on this machine, its file).
+def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predictor, Device | None, Path]:
+    """(what prices layers, the device to measure on, its file); the device is None when the table is of another one.
 
-    Raises InputError when it was made under other conditions (batch, resolution, threads, runtime, dtype) or did not
-    pass its validation, unless --force_latency_table.
+    Raises InputError when the table was made under other conditions (batch, resolution, threads, runtime, dtype) or
+    did not pass its validation, unless --force_latency_table.
     """
-    path = Path(target.latency_table) if target.latency_table else find_or_make_table(target, space, device)
+    device = device_of(target)
+    if target.latency_table is not None:
+        path = Path(target.latency_table)
+    else:
+        assert device is not None
+        path = find_or_make_table(target, space, device)
     source = load_latency_source(path)
     known = source.provenance
-    facts = device.facts()
-    here = known.get("device") == facts["device"]
+    facts = device.facts() if device is not None else {}
+    here = device is not None and known.get("device") == facts["device"]
     if not target.force_latency_table:
-        wanted: dict[str, Any] = {"batch_size": device.batch_size, "resolution": space.recipe.resolution}
-        wanted["dtype"] = facts["dtype"]
+        batch_size = parse_hardware(target.target_hardware).batch_size
+        wanted: dict[str, Any] = {"batch_size": batch_size, "dtype": "float32", "resolution": space.recipe.resolution}
         if here:
             wanted |= {name: facts[name] for name in ("runtime", "threads")}
         check_matches(known, wanted, str(path))
@@ -115,4 +131,4 @@ def load_table(target: Target, space: SearchSpace, device: Device) -> tuple[Look
                 "validation",
                 str(path),
             )
-    return source, here, path
+    return source, device if here else None, path

@@ -36,7 +36,7 @@ from search.config import SearchConfig
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.derive import choose_path, inherit
-from search.device import MEASURABLE, Device, device_of, load_table
+from search.device import MEASURABLE, Device, load_table
 from search.gates import argmax_path
 from search.landing import Landing
 from search.latency import LatencySource, LookupTable, Predictor, WithFallback, load_latency_source, shipped
@@ -161,9 +161,8 @@ def _latency_source(
             raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
         return None, None, None
     if hardware in MEASURABLE:
-        device = device_of(target)
-        found, here, path = load_table(target, space, device)
-        return _with_fallback(found, target.latency_fallback), device if here else None, path
+        found, device, path = load_table(target, space)
+        return _with_fallback(found, target.latency_fallback), device, path
     if target.latency_table is None:
         return shipped("pixel1"), None, None
     path = Path(target.latency_table)

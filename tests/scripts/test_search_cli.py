@@ -256,7 +256,7 @@ def test_help_from_the_root():
         (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
         (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),
         (["--target_macs", "1000"], "--target_macs: has no meaning with --target_hardware mobile"),
-        (["--target_hardware", "gpu8"], "--latency_table: --target_hardware gpu8 needs latencies"),
+        (["--target_hardware", "gpu8"], "--target_hardware: there is no CUDA GPU here to measure"),
         (["--latency_table", "{tmp}/nowhere.yaml"], "nowhere.yaml"),
         (["--train_batch_size", "60000"], "--train_batch_size: 60000 images per step, but there are 137"),
         (["--device", "cuda:x"], "--device"),
