@@ -704,7 +704,8 @@ def table(record: Mapping[str, Any]) -> str:
         ).rstrip()
         for row in rows
     ]
-    note = f"compared on {check['n_images']} images of {check['data']}; latency: median (quartiles) of "
+    unknown = "" if check["labelled"] else " (not labelled with the network's classes)"
+    note = f"compared on {check['n_images']} images of {check['data']}{unknown}; latency: median (quartiles) of "
     note += f"{check['rounds']} rounds at batch 1, threads: {record['threads']}, {record['cpu']}"
     return "\n".join([*lines, note])
 
