@@ -125,9 +125,10 @@ def place_labels(axes: Axes, dots: Sequence[Dot]) -> list[Annotation]:
         text, box = _best_place(axes, dot, taken, inside)
         placed.append(text)
         taken.append(box.padded(1.5 * scale))
-        x, y = axes.transData.transform((dot.median, dot.top1_percent))
+        (left, y), (x, _), (right, _) = axes.transData.transform([(end, dot.top1_percent) for end in dot[:3]])
         near = (float(np.clip(x, box.x0, box.x1)), float(np.clip(y, box.y0, box.y1)))
-        if math.hypot(near[0] - x, near[1] - y) > FAR * scale:
+        across = max(left - near[0], near[0] - right, 0.0)  # from the bar: a line along it would look like more of it
+        if math.hypot(across, near[1] - y) > FAR * scale:
             ends = axes.transData.inverted().transform([(x, y), near])
             axes.plot(*ends.T, color=GREY, linewidth=0.7, zorder=2)
     return placed
