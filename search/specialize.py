@@ -1,0 +1,187 @@
+"""Search one network for each of several targets, and cross them: every network on every device.
+
+    python search/specialize.py --targets mobile,cpu,flops
+    python search/specialize.py --targets mobile,cpu:onnxruntime,cpu:litert --path runs/special --data_path photos/
+
+A target is a --target_hardware of the search, for the CPU with a runtime behind a colon. All other flags go to each
+search. A search that is there already is taken as it is, an unfinished one is resumed: give the command again. The
+folder then holds one run folder per target, specialization.json and specialization.png. Latencies are predicted by
+each device's table; where the device is this machine they are measured as well.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
+
+from proxyless_arch.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.cost import total_macs  # noqa: E402
+from proxyless_arch.errors import InputError  # noqa: E402
+from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.pictures import draw_architectures  # noqa: E402
+from proxyless_arch.runs import new_run_dir  # noqa: E402
+from proxyless_arch.shapes import walk  # noqa: E402
+from proxyless_arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.strict import listed  # noqa: E402
+from proxyless_arch.tables import format_count  # noqa: E402
+from search import imagenet_arch_search  # noqa: E402
+from search.latency import LatencySource, network_ms  # noqa: E402
+from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
+from search.profiling import measure_network  # noqa: E402
+from search.run_folder import Run, read_run  # noqa: E402
+
+HARDWARE = ("mobile", "cpu", "gpu8", "flops")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One target of the command line: ``cpu:litert`` is hardware cpu, runtime litert."""
+
+    hardware: str
+    runtime: str | None
+
+    @property
+    def name(self) -> str:
+        return self.hardware if self.runtime is None else f"{self.hardware}-{self.runtime}"
+
+    def flags(self) -> list[str]:
+        return ["--target_hardware", self.hardware, *(["--runtime", self.runtime] if self.runtime else [])]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A column of the table: what prices a network and, for this machine, what measures it."""
+
+    name: str
+    source: LatencySource
+    runtime: Runtime | None
+    batch_size: int
+
+    def predicted_ms(self, spec: ArchSpec) -> float | None:
+        """None when the device's table does not hold a layer of this network."""
+        try:
+            return network_ms(self.source, walk(spec))
+        except InputError:
+            return None
+
+    def measured(self, spec: ArchSpec) -> dict[str, float] | None:
+        if self.runtime is None:
+            return None
+        found = measure_network(self.runtime, walk(spec), self.batch_size)
+        return {"ms": found.ms, "sd_percent": 100 * found.sd / found.ms}
+
+
+def parse_goals(text: str) -> list[Goal]:
+    """The targets of --targets. Raises InputError for an unknown one, or one named twice."""
+    goals = []
+    for word in text.split(","):
+        hardware, _, runtime = word.strip().partition(":")
+        if hardware not in HARDWARE or (runtime and hardware != "cpu"):
+            raise InputError(f"expected {listed(HARDWARE)}, or cpu:RUNTIME, got {word!r}", "--targets")
+        goals.append(Goal(hardware, runtime or None))
+    if len(set(goals)) != len(goals):
+        raise InputError(f"a target is named twice: {text}", "--targets")
+    return goals
+
+
+def searched(goal: Goal, folder: Path, flags: Sequence[str]) -> Run:
+    """The finished search for one goal: found in ``folder``, resumed, or run now. Raises InputError when it fails."""
+    if not (folder / "result.json").is_file():
+        resume = (folder / "config.json").is_file()
+        own = ["--resume"] if resume else [*goal.flags(), *flags]
+        print(f"\n== {goal.name} ==", flush=True)
+        status = imagenet_arch_search.main(["--path", str(folder), *own])
+        if status == imagenet_arch_search.INTERRUPTED:
+            raise KeyboardInterrupt
+        if status:
+            raise InputError("the search for this target did not finish (see above)", goal.name, str(folder))
+    return read_run(folder)
+
+
+def devices_of(goals: Sequence[Goal], runs: Sequence[Run]) -> list[Device]:
+    """The devices whose latency was a target; flops is no device."""
+    devices = []
+    for goal, run in zip(goals, runs, strict=True):
+        if goal.hardware == "flops" or run.source is None:
+            continue
+        here = (run.result or {}).get("measured_latency_ms") is not None
+        hardware = parse_hardware(goal.hardware) if here else None
+        threads = int(run.settings.get("latency_threads", 1))
+        runtime = runtime_named(hardware, goal.runtime, threads) if hardware else None
+        devices.append(Device(goal.name, run.source, runtime, hardware.batch_size if hardware else 1))
+    return devices
+
+
+def cross(goals: Sequence[Goal], runs: Sequence[Run], devices: Sequence[Device]) -> dict[str, Any]:
+    """Every network on every device, as one record."""
+    rows = []
+    for goal, run in zip(goals, runs, strict=True):
+        assert run.spec is not None and run.result is not None
+        spec, result = run.spec, run.result
+        rows.append(
+            {
+                "searched_for": goal.name,
+                "run": str(run.folder),
+                "asked": result["target_macs"] if goal.hardware == "flops" else result["target_latency_ms"],
+                "test_top1_percent": result["test_top1_percent"],
+                "macs": total_macs(spec),
+                "params": result["params"],
+                "predicted_ms": {device.name: device.predicted_ms(spec) for device in devices},
+                "measured": {device.name: device.measured(spec) for device in devices},
+            }
+        )
+    return {"networks": rows, "devices": [device.name for device in devices]}
+
+
+def _cell(row: dict[str, Any], device: str) -> str:
+    predicted, measured = row["predicted_ms"][device], row["measured"][device]
+    text = f"{predicted:.3g}" if predicted is not None else "no price"
+    return f"{text} / {measured['ms']:.3g}" if measured else text
+
+
+def table(record: dict[str, Any]) -> str:
+    """The cross table for a terminal; a network's own device is marked."""
+    devices = record["devices"]
+    lines = [["searched for", "test top-1 %", "MACs", *(f"{name} ms" for name in devices)]]
+    for row in record["networks"]:
+        cells = [_cell(row, name) + (" *" if name == row["searched_for"] else "  ") for name in devices]
+        macs = format_count(row["macs"]) + (" *" if row["searched_for"] == "flops" else "  ")
+        lines.append([row["searched_for"], f"{row['test_top1_percent']:.2f}", macs, *cells])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    notes = "* what it was searched for; latency: predicted by the device's table, / measured here where this is it"
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:], notes])
+
+
+def run(argv: Sequence[str] | None) -> None:
+    parser = Parser(prog="specialize.py", description=__doc__)
+    parser.add_argument("--targets", required=True, help="comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
+    parser.add_argument("--path", type=Path, help="folder of the runs (default: a dated one under runs/)")
+    arguments, flags = parser.parse_known_args(argv)
+    goals = parse_goals(arguments.targets)
+    folder = arguments.path or new_run_dir(None, ROOT)
+    runs = [searched(goal, folder / goal.name, flags) for goal in goals]
+    record = cross(goals, runs, devices_of(goals, runs))
+    write_json(folder / "specialization.json", record)
+    rows = []
+    for goal, found in zip(goals, runs, strict=True):
+        assert found.spec is not None
+        prices = [found.source.price_ms(call) for call in walk(found.spec)] if found.source is not None else None
+        rows.append((f"searched for {goal.name}", found.spec, prices))
+    draw_architectures(rows, folder / "specialization.png")
+    print(f"\n{table(record)}\n\nwritten to {folder}: specialization.json, specialization.png, one run per target")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
