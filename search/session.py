@@ -368,7 +368,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> Non
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        loss_sum, count = loss_sum + float(loss) * len(labels), count + len(labels)
+        loss_sum, count = loss_sum + loss.item() * len(labels), count + len(labels)
         hits += int((logits.argmax(1) == labels).sum())
         if (step + 1) % per_epoch == 0:
             now = time.perf_counter()
