@@ -56,8 +56,8 @@ METADATA_NAME = "proxyless_arch.json"
 """What the metadata is called inside every exported file."""
 TOLERANCE = 1e-4
 """Largest logit difference of a float32 export."""
-FLOAT_BLOCKS = 3
-"""Blocks, behind the stem, that stay float32 in an int8 file: experiments/int8_study.json says why."""
+FLOAT_SHARE = 1 / 4
+"""Share of the blocks, from the stem on, that stay float32 in an int8 file: experiments/int8_study.json says why."""
 MAX_FLATBUFFER = 2**31 - 1
 """Bytes of a LiteRT flatbuffer, and of an ONNX protobuf without files beside it."""
 WARM_UP_ROUNDS = 3
@@ -185,6 +185,11 @@ def check_holds(spec: ArchSpec, format: Format) -> None:
         )
 
 
+def default_float_blocks(spec: ArchSpec) -> int:
+    """How many of the first blocks of ``spec`` stay float32 in an int8 file: a quarter, rounded up."""
+    return math.ceil(FLOAT_SHARE * len(spec.blocks))
+
+
 # ------------------------------------------------------------------------------------------------------- the flags
 
 
@@ -219,9 +224,8 @@ def parse(
     quantized.add_argument(
         "--float_blocks",
         type=count,
-        default=FLOAT_BLOCKS,
         metavar="N",
-        help=f"blocks that stay float32, with the stem; 0: all of the network is int8 [{FLOAT_BLOCKS}]",
+        help="first blocks that stay float32, with the stem; 0: all of the network is int8 (default: a quarter)",
     )
     parser.add_argument("--seed", type=count, default=0, help="which images are taken [0]")
     arguments = parser.parse_strictly(argv)

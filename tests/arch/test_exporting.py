@@ -153,6 +153,13 @@ def test_calibration_needs_a_quantized_format(tmp_path):
         parsed(tmp_path, "--calibration", "photos", known=TORCH_FORMATS, formats="onnx")
 
 
+@pytest.mark.parametrize(("blocks", "floating"), [(0, 0), (1, 1), (4, 1), (5, 2), (22, 6)])
+def test_a_quarter_of_the_blocks_stays_float(blocks, floating):
+    keeps = Block(op=MBConv(in_channels=6, out_channels=6, kernel_size=3, expand_ratio=2), skip=True)
+    stem = replace(SPEC.stem, out_channels=6)
+    assert exporting.default_float_blocks(replace(SPEC, stem=stem, blocks=(keeps,) * blocks)) == floating
+
+
 # ---------------------------------------------------------------------------------------------------------- images
 
 

@@ -102,7 +102,7 @@ def test_keras_files_and_eval_of_the_litert_files(tmp_path, run_folder, capsys):
     assert by_format["litert"]["max_logit_difference"] < 1e-4
     assert by_format["saved_model"]["max_logit_difference"] < 1e-4
     assert by_format["litert_int8"]["tolerance"] is None
-    assert by_format["litert_int8"]["made"]["float_blocks"] == 3
+    assert by_format["litert_int8"]["made"]["float_blocks"] == 1
     assert record["calibration"]["data"] == "the embedded digits"
     assert capsys.readouterr().err == ""
     source = scores("eval_tf", tmp_path, "--arch", run_folder)
