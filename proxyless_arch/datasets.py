@@ -237,7 +237,7 @@ def digits() -> tuple[ImageDataset, ImageDataset]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise InputError("the digits come with scikit-learn, which is not installed", "dataset") from None
+        raise InputError("the digits come with scikit-learn: pip install scikit-learn", "dataset") from None
     bunch = load_digits()
     pixels = np.rint(bunch.images * 255 / 16).astype(np.uint8)
     names = tuple(f"{index:04d}" for index in range(len(pixels)))

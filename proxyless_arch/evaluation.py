@@ -187,7 +187,8 @@ class Network:
     """What is evaluated: a spec with the recipe in force, and its weights.
 
     ``weights`` says where they come from: a file, or an installed package. ``published`` is set for a network of the
-    catalog, and ``changed`` tells whether a flag changed its recipe.
+    catalog, and ``published_weights`` when its weights are the very file that was published. ``changed`` tells whether
+    a flag changed the recipe.
     """
 
     spec: ArchSpec
@@ -196,6 +197,7 @@ class Network:
     weights_blob_sha1: str | None
     published: Release | Demo | None
     changed: bool
+    published_weights: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What the weight file says about itself."""
 
@@ -216,6 +218,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
     weights = arguments.weights or weights
     if weights is None and is_demo(arguments.arch):
         found, origin, sha1 = demo_weights(arguments.arch), catalog.demo(arguments.arch).requirement, None
+        as_published = True  # demo_weights has compared the file's sha256
     else:
         if weights is None and arguments.arch in catalog.names():
             weights = find_weights(arguments.arch)
@@ -226,6 +229,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
                 "--weights",
             )
         found, origin, sha1 = _read(weights, spec, read_keras), str(weights), git_blob_sha1(weights)
+        as_published = isinstance(published, Release) and sha1 in published.blob_sha1.values()
     spec = described(spec, found)
     recipe = _recipe(spec.recipe, arguments)
     return Network(
@@ -235,6 +239,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         weights_blob_sha1=sha1,
         published=published,
         changed=recipe != spec.recipe,
+        published_weights=as_published,
         provenance=found.provenance,
     )
 
@@ -527,7 +532,7 @@ def report(
         "seconds": round(progress.seconds, 3),
         "waited_for_images_percent": round(100 * progress.waited_s / seconds, 1),
         "unreadable": list(unreadable.places),
-        "published": _published_record(network, images),
+        "published": _published_record(network, images, result.n_images),
     }
     _say("top-1", f"{result.top1_percent:.2f} % ({result.top1_hits} of {result.n_images})")
     _say("top-5", f"{result.top5_percent:.2f} % ({result.top5_hits} of {result.n_images})")
@@ -540,28 +545,41 @@ def report(
     if unreadable.places:
         _say("left out", f"{len(unreadable.places)} unreadable images")
     if record["published"]:
-        _say("published", _published_line(network, record["published"], result.n_images))
+        _say("published", _published_line(record["published"]))
     _save(arguments, record)
     return record
 
 
-def _published_record(network: Network, images: ImageDataset) -> dict[str, Any] | None:
-    """Published ImageNet accuracies of the network, when that is what was measured."""
+def _published_record(network: Network, images: ImageDataset, n_images: int) -> dict[str, Any] | None:
+    """Published ImageNet accuracies of the network, when images of ImageNet's classes were measured.
+
+    ``not_comparable`` lists why the measured accuracy may differ from them; it is empty for the same weights on the
+    same images prepared in the same way.
+    """
     published = network.published
     if published is None or not is_imagenet(images):
         return None
-    top5 = published.top5_percent if isinstance(published, Release) else None
-    return {"top1_percent": published.top1_percent, "top5_percent": top5, "source": published.source}
-
-
-def _published_line(network: Network, published: Mapping[str, Any], n_images: int) -> str:
-    top5 = "" if published["top5_percent"] is None else f" / {published['top5_percent']}"
     caveats = []
     if n_images != IMAGENET_VALIDATION_IMAGES:
         caveats.append(f"these {n_images} images are not the validation set of {IMAGENET_VALIDATION_IMAGES}")
-    if network.changed:
+    if not network.published_weights:
+        caveats.append("the weights are not the published file")
+    if network.spec.recipe != catalog.load(published.name).recipe:
         caveats.append("the recipe is another")
-    note = f"; not comparable: {' and '.join(caveats)}" if caveats else ""
+    if isinstance(published, Demo):
+        caveats.append(published.pipeline)
+    return {
+        "top1_percent": published.top1_percent,
+        "top5_percent": published.top5_percent if isinstance(published, Release) else None,
+        "source": published.source,
+        "not_comparable": caveats,
+    }
+
+
+def _published_line(published: Mapping[str, Any]) -> str:
+    top5 = "" if published["top5_percent"] is None else f" / {published['top5_percent']}"
+    caveats = published["not_comparable"]
+    note = f"; not comparable: {', and '.join(caveats)}" if caveats else ""
     return f"{published['top1_percent']}{top5} % on the ImageNet validation set ({published['source']}){note}"
 
 
@@ -590,8 +608,8 @@ def photos(recipe: Recipe) -> np.ndarray:
         from sklearn.datasets import load_sample_image
     except ImportError:
         raise InputError(
-            "give images to evaluate on; the two photos to show predictions on come with scikit-learn, which is not "
-            "installed",
+            "give images to evaluate on; the two photos to show predictions on come with scikit-learn: "
+            "pip install scikit-learn",
             "--path",
         ) from None
     return np.stack([eval_transform(Image.fromarray(load_sample_image(name)), recipe) for name in PHOTOS])

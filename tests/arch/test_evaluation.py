@@ -1,7 +1,10 @@
 """The part of the evaluation scripts that needs no framework: flags, which network on which images, the record."""
 
 import json
+import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ from proxyless_arch.scores import EvalResult
 from proxyless_arch.spec import Recipe, with_classes
 from proxyless_arch.weights import git_blob_sha1, save_h5, save_safetensors
 from tests.arch.nets import assert_equal, random_tensors, three_blocks
+from tests.demo_net import NAME, needs_demo
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = replace(three_blocks(), class_names=("ant", "bee", "cat", "dog", "elk"))
 
 
@@ -269,22 +274,47 @@ def test_the_record(run_folder, tmp_path, capsys):
     assert "50.00 % (2 of 4)" in printed and "published" not in printed
 
 
-def test_published_accuracy_is_shown_beside_imagenet_only(run_folder, capsys):
-    gpu = catalog.load("proxyless_gpu")
-    arguments = parse("--arch", "proxyless_gpu", "-p", "val")
-    network = replace(
-        evaluation.load_network(parse("--arch", run_folder)), spec=gpu, published=catalog.release("proxyless_gpu")
-    )
+def test_published_accuracy_is_shown_beside_imagenet_only(tmp_path, monkeypatch, capsys):
+    """It is comparable only for the published file, on the whole validation set, prepared by the published recipe."""
+    cpu = catalog.load("proxyless_cpu")
+    save_h5(tmp_path / "net.h5", cpu, random_tensors(cpu), {})
     imagenet = images_of(tuple(evaluation.imagenet_classes()))
-    record = report(arguments, network, imagenet, EvalResult(750, 920, 1000, 1.0))
-    assert record["published"]["top1_percent"] == 75.1
-    assert "these 1000 images are not the validation set of 50000" in capsys.readouterr().out
-    report(arguments, network, imagenet, EvalResult(37550, 46250, 50000, 1.0))
+    whole = EvalResult(37650, 46200, 50000, 1.0)
+
+    def published(arguments, images=imagenet, result=whole):
+        capsys.readouterr()
+        return report(arguments, evaluation.load_network(arguments), images, result)["published"]
+
+    given = ("--arch", "proxyless_cpu", "-p", "val", "--weights", tmp_path / "net.h5")
+    other = "the weights are not the published file"
+    assert published(parse(*given))["not_comparable"] == [other]
+    assert f"not comparable: {other}" in capsys.readouterr().out
+
+    release = replace(catalog.release("proxyless_cpu"), blob_sha1={"p.pth": git_blob_sha1(tmp_path / "net.h5")})
+    monkeypatch.setattr(catalog, "RELEASES", {**catalog.RELEASES, "proxyless_cpu": release})
+    record = published(parse(*given))
+    assert (record["top1_percent"], record["top5_percent"], record["not_comparable"]) == (75.3, 92.4, [])
     printed = capsys.readouterr().out
-    assert "75.1 / 92.5 % on the ImageNet validation set" in printed and "not comparable" not in printed
-    report(arguments, replace(network, changed=True), imagenet, EvalResult(37550, 46250, 50000, 1.0))
-    assert "not comparable: the recipe is another" in capsys.readouterr().out
-    assert report(arguments, network, images_of(SPEC.class_names), EvalResult(1, 1, 1, 1.0))["published"] is None
+    assert "75.3 / 92.4 % on the ImageNet validation set" in printed and "not comparable" not in printed
+    assert published(parse(*given, "--resize", "240"))["not_comparable"] == ["the recipe is another"]
+    assert published(parse(*given), result=EvalResult(7, 9, 10, 1.0))["not_comparable"] == [
+        "these 10 images are not the validation set of 50000"
+    ]
+    # a recipe that a weight file or spec file brings is another one too, without any flag
+    save_h5(tmp_path / "net.h5", replace(cpu, recipe=Recipe(resize=224)), random_tensors(cpu), {})
+    assert published(parse(*given))["not_comparable"] == [other, "the recipe is another"]
+    numbered = images_of(tuple(f"{k:04d}" for k in range(1000)))
+    assert published(parse(*given), images=numbered) is None
+
+
+@needs_demo
+def test_the_demos_published_accuracy_used_another_pipeline():
+    arguments = parse("--arch", NAME, "-p", "val")
+    network = evaluation.load_network(arguments)
+    imagenet = images_of(tuple(evaluation.imagenet_classes()))
+    published = report(arguments, network, imagenet, EvalResult(37000, 46000, 50000, 1.0))["published"]
+    (caveat,) = published["not_comparable"]
+    assert "crops before it resizes" in caveat
 
 
 def test_loss_that_overflows_is_null_and_no_image_is_an_error(run_folder, tmp_path):
@@ -310,3 +340,16 @@ def test_demonstration_names_the_most_likely_classes(run_folder, capsys):
     assert sum(top["percent"] for top in record["predictions"][0]["top"]) == pytest.approx(100, abs=0.01)
     assert "china.jpg" in capsys.readouterr().out
     assert evaluation.photos(network.spec.recipe).shape == (2, 11, 11, 3)
+
+
+def test_without_scikit_learn_the_command_that_installs_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    for read in (lambda: evaluation.photos(Recipe()), lambda: evaluation.open_images("digits", with_classes(SPEC, 10))):
+        with pytest.raises(InputError, match="pip install scikit-learn"):
+            read()
+
+
+@pytest.mark.parametrize("extra", ["torch", "tf"])
+def test_each_zoos_extra_brings_the_photos(extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(need.startswith("scikit-learn") for need in project["optional-dependencies"][extra])
