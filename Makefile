@@ -1,16 +1,21 @@
 # make search: set up .venv and search a network on the embedded digits. make test: set up and pass the tests.
+# make test-alone: install each zoo without the other framework and score with it (minutes, 0.5 GB; not in make test).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: search test lint clean
+.PHONY: search test test-alone lint clean
 
 search: $(READY)
 	$(BIN)/python search/imagenet_arch_search.py --target_hardware mobile
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
+
+test-alone:
+	.ci/one_framework torch
+	.ci/one_framework tf
 
 lint: $(READY)
 	$(BIN)/ruff check .
