@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
         framework=framework,
         framework_version=version,
         device=device_name(device),
-        precision=arguments.precision,
+        precision="as exported" if arguments.exported else arguments.precision,
         batch_size=arguments.batch_size,
         workers=workers,
     )

@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> None:
         framework=framework,
         framework_version=version,
         device=described,
-        precision=arguments.precision,
+        precision="as exported" if arguments.exported else arguments.precision,
         batch_size=arguments.batch_size,
         workers=workers,
     )
