@@ -28,6 +28,8 @@ from proxyless_arch.strict import shown
 
 MAX_FILE_BYTES = 2**31
 MAX_RANK = 8
+MAX_GROWTH = 4
+"""Bytes of tensors per byte of a torch.save file."""
 
 # what a broken pickle makes the unpickler, or a constructor called with nonsense, raise
 _BROKEN_PICKLE = (
@@ -87,6 +89,8 @@ def _pickle_end(data: bytes, start: int) -> int:
     stream.seek(start)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if opcode.name in ("EXT1", "EXT2", "EXT4"):  # names by number, which find_class may never see
+                raise InputError("a pickle that uses the extension registry, which a weight file does not need")
             # a pickler numbers its memo upwards; the unpickler would allocate up to any index it is given
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:
                 raise InputError("a damaged pickle: its memo indices jump")
@@ -220,12 +224,18 @@ def _storage(pid: Any) -> _Storage:
     return _Storage(kind, key, numel)
 
 
+def _check_size(storage: _Storage, n_bytes: int) -> None:
+    """Whether a storage is stored in as many bytes as its elements take."""
+    expected = storage.numel * storage.kind.numpy_dtype.itemsize
+    if n_bytes != expected:
+        raise InputError(f"expected a storage of {storage.numel} elements ({expected} bytes), got {n_bytes} bytes")
+
+
 def _tensor(view: _View, content: bytes | memoryview) -> np.ndarray:
     """The values of a view of a storage whose bytes are ``content``; InputError when it reaches beyond them."""
     kind, numel = view.storage.kind, view.storage.numel
     item = kind.numpy_dtype.itemsize
-    if len(content) != numel * item:
-        raise InputError(f"expected a storage of {numel} elements ({numel * item} bytes), got {len(content)} bytes")
+    _check_size(view.storage, len(content))
     if len(view.size) != len(view.stride):
         raise InputError(f"size {view.size} and stride {view.stride} differ in length")
     count = math.prod(view.size)
@@ -260,13 +270,17 @@ def _views(loaded: Any) -> dict[str, _View]:
     return views
 
 
-def _arrays(views: Mapping[str, _View], content: Callable[[_Storage], bytes | memoryview]) -> dict[str, np.ndarray]:
+def _arrays(
+    views: Mapping[str, _View], content: Callable[[_Storage], bytes | memoryview], file_bytes: int
+) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
-    left = MAX_FILE_BYTES
+    # half precision doubles on the way in, and a few tensors may share a storage; a thousand that do are an attack
+    limit = min(MAX_FILE_BYTES, MAX_GROWTH * file_bytes)
+    left = limit
     for name, view in views.items():
         left -= 4 * math.prod(view.size)
         if left < 0:
-            raise InputError(f"expected at most {MAX_FILE_BYTES} bytes of tensors, got more")
+            raise InputError(f"expected at most {limit} bytes of tensors in a file of {file_bytes} bytes, got more")
         try:
             tensors[name] = _tensor(view, content(view.storage))
         except InputError as error:
@@ -288,6 +302,9 @@ def _from_zip(data: bytes) -> dict[str, np.ndarray]:
         (folder,) = folders
         if f"{folder}byteorder" in entries and archive.read(entries[f"{folder}byteorder"]) != b"little":
             raise InputError("expected little-endian data", "zip")
+        # entries may claim the same bytes over and over: together they must fit into the file
+        if sum(entry.file_size for entry in entries.values()) > len(data):
+            raise InputError("its entries overlap: not a file of torch.save", "zip")
         pickled = archive.read(entries[f"{folder}data.pkl"])
         views = _views(_unpickle(pickled[: _pickle_end(pickled, 0)], _TORCH, persistent=_storage))
         contents: dict[str, bytes] = {}
@@ -297,8 +314,9 @@ def _from_zip(data: bytes) -> dict[str, np.ndarray]:
                 entry_name = f"{folder}data/{key}"
                 if entry_name not in entries:
                     raise InputError(f"the storage {_seen(key)} is missing")
+                _check_size(view.storage, entries[entry_name].file_size)
                 contents[key] = archive.read(entries[entry_name])
-        return _arrays(views, lambda storage: contents[storage.key])
+        return _arrays(views, lambda storage: contents[storage.key], len(data))
     except InputError:
         raise
     except _BROKEN_ZIP as error:
@@ -353,7 +371,7 @@ def _from_legacy(data: bytes) -> dict[str, np.ndarray]:
             raise InputError(f"the storage {_seen(storage.key)} is missing")
         return contents[storage.key]
 
-    return _arrays(views, content)
+    return _arrays(views, content, len(data))
 
 
 def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

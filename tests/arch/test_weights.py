@@ -1,11 +1,14 @@
 """Weight files: what is written comes back, and no file can do more than be refused."""
 
 import codecs
+import copyreg
 import io
+import os
 import pickle
 import random
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 
 import numpy as np
@@ -385,6 +388,63 @@ def test_what_is_no_pth(tmp_path):
         archive.writestr("net/data.pkl", b"\x80\x02}." + bytes(10**6))
     path.write_bytes(buffer.getvalue())
     assert "compressed" in refusal(load_pth, path)
+
+
+def overlapping_zip(pickled, n_entries, block):
+    """Entries that each hold the headers of all later ones and the same ``block`` at the end."""
+    names = [f"net/data/{k:04d}".encode() for k in range(n_entries)]
+    first = zip_of(pickled, {})
+    end_of_first = first.index(b"PK\x01\x02")
+    content, headers, directory = block, [], []
+    for name in reversed(names):  # a header is 30 bytes and its name 13; a byte of padding keeps elements whole
+        size, crc = len(content), zlib.crc32(content)
+        common = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 33, crc, size, size, len(name), 1)
+        content = b"PK\x03\x04" + common + name + b"\0" + content
+        headers.append((name, crc, size, len(content)))
+    body = first[:end_of_first] + content
+    for name, crc, size, from_end in reversed(headers):
+        sizes = struct.pack(
+            "<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 33, crc, size, size, len(name), 0, 0, 0, 0, 0, len(body) - from_end
+        )
+        directory.append(b"PK\x01\x02" + sizes + name)
+    tail = first[end_of_first : first.index(b"PK\x05\x06")] + b"".join(directory)
+    return body + tail + struct.pack(
+        "<4sHHHHIIH", b"PK\x05\x06", 0, 0, n_entries + 1, n_entries + 1, len(tail), len(body), 0
+    ), [size for _, _, size, _ in reversed(headers)]
+
+
+def test_a_small_file_cannot_fill_the_memory(tmp_path, monkeypatch):
+    path = tmp_path / "net.pth"
+    block, n = bytes(4000), 40
+    sizes = overlapping_zip(b"", n, block)[1]
+    state = {f"t{k}": tensor(Storage(f"{k:04d}", sizes[k] // 4), 0, (1,), (1,)) for k in range(n)}
+    path.write_bytes(overlapping_zip(pickled(state), n, block)[0])
+    assert "its entries overlap" in refusal(load_pth, path)
+
+    shared = {f"t{k}": tensor(Storage("0", 1000), 0, (1000,), (1,)) for k in range(40)}
+    path.write_bytes(zip_of(pickled(shared), {"0": bytes(4000)}))
+    assert "bytes of tensors in a file of" in refusal(load_pth, path)
+
+    read = []
+    monkeypatch.setattr(
+        zipfile.ZipFile,
+        "read",
+        lambda self, entry, inner=zipfile.ZipFile.read: read.append(entry.filename) or inner(self, entry),
+    )
+    path.write_bytes(zip_of(pickled({"t": tensor(Storage("0", 1), 0, (1,), (1,))}), {"0": bytes(4000)}))
+    assert "expected a storage of 1 elements (4 bytes), got 4000 bytes" in refusal(load_pth, path)
+    assert read == ["net/data.pkl"], "a storage of another size was read"
+
+
+@pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"])
+def test_the_extension_registry_is_closed(opcode, tmp_path, monkeypatch):
+    monkeypatch.setitem(copyreg._inverted_registry, 1, ("os", "getcwd"))
+    monkeypatch.setitem(copyreg._extension_cache, 1, os.getcwd)
+    body = b"\x80\x02}(X\x01\x00\x00\x00a" + opcode + b")Ru."
+    (tmp_path / "net.pth").write_bytes(zip_of(body, {}))
+    (tmp_path / "net.tfinit").write_bytes(body)
+    for name in ("net.pth", "net.tfinit"):
+        assert "extension registry" in refusal(read_tensors, tmp_path / name)
 
 
 @pytest.fixture
