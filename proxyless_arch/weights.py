@@ -122,6 +122,12 @@ def to_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
     return np.array(tensor.transpose(_tf_axes(name, tensor.ndim)), order="C")
 
 
+def from_tf_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a tensor of TensorFlow's ``shape`` has in the contract."""
+    axes = _tf_axes(name, len(shape))
+    return tuple(shape[axes.index(axis)] for axis in range(len(axes)))
+
+
 def from_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
     """The inverse of to_tf_layout."""
     axes = _tf_axes(name, tensor.ndim)
@@ -378,10 +384,10 @@ def matched(found: WeightFile, spec: ArchSpec, source: str) -> WeightFile:
     Raises:
         InputError: the weights of another network.
     """
-    if found.spec is not None:
-        _check_same_network(found.spec, spec, source)
-        return found
     check_tensors(found.tensors, spec, source)
+    if found.spec is not None:
+        _check_same_network(found.spec, spec, source)  # stride, padding and eps show in no tensor
+        return found
     return replace(found, spec=spec, tensors={name: found.tensors[name] for name in expected_tensors(spec)})
 
 

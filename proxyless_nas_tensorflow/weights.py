@@ -6,8 +6,10 @@ proxyless_arch.tensors has the contract, proxyless_arch.weights the axis table.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from proxyless_arch.weights import (
     WeightFile,
     check_tensors,
     from_tf_layout,
+    from_tf_shape,
     read_tensors,
     save_tensors,
     to_tf_layout,
@@ -45,6 +48,14 @@ VARIABLES: Mapping[type, Mapping[str, str]] = {
     },
     keras.layers.Dense: {"weight": "kernel", "bias": "bias"},
 }
+# what Keras calls these layers in its files, and their parts in the order in which it numbers them
+_KINDS: Mapping[type, str] = {
+    keras.layers.Conv2D: "conv2d",
+    keras.layers.DepthwiseConv2D: "depthwise_conv2d",
+    keras.layers.BatchNormalization: "batch_normalization",
+    keras.layers.Dense: "dense",
+}
+_PARTS: Mapping[str, tuple[str, ...]] = {kind: tuple(VARIABLES[layer]) for layer, kind in _KINDS.items()}
 
 
 def named_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
@@ -68,10 +79,10 @@ def load_named(model: keras.Model, spec: ArchSpec, tensors: NamedTensors, source
     Raises InputError listing missing, unexpected and wrongly shaped tensors; the model is then untouched.
     """
     check_tensors(tensors, spec, source)
-    _assign(model, tensors)
+    assign(model, tensors)
 
 
-def _assign(model: keras.Model, tensors: NamedTensors) -> None:
+def assign(model: keras.Model, tensors: NamedTensors) -> None:
     """Put checked ``tensors``, perhaps not all, into ``model``."""
     for name, variable in named_variables(model):
         if name in tensors:
@@ -86,7 +97,7 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
 
     Raises:
         InputError: a bad file, or the weights of another network (with the missing, unexpected and wrongly shaped
-            tensors, but for ``.weights.h5``, which does not name them); a network given is then untouched.
+            tensors); a network given is then untouched.
     """
     spec = network if isinstance(network, ArchSpec) else network.spec
     found = _read_keras(path, spec) if _is_keras(path) else read_tensors(path, spec)
@@ -106,7 +117,7 @@ def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained,
         return _read_keras(path, with_classes(net.spec, released_classes) if as_released else net.spec)
 
     found = read_pretrained(release, pretrained, net.spec, released_classes, read)
-    _assign(net, found.tensors)
+    assign(net, found.tensors)
     net.spec = described(net.spec, found)
 
 
@@ -143,26 +154,28 @@ def save_keras_weights(path: str | os.PathLike[str], model: keras.Model) -> None
 def load_keras_weights(path: str | os.PathLike[str], spec: ArchSpec) -> NamedTensors:
     """The tensors of a ``.weights.h5`` file of a whole network built from ``spec``.
 
-    Keras files hold no tensor names, only the order of layers: they go through a model.
+    Keras reads them by the order of layers, so they go through a model.
 
     Raises:
-        InputError: missing, damaged, or the weights of another network.
+        InputError: missing, damaged, or the weights of another network (with the missing, unexpected and wrongly
+            shaped tensors).
     """
     source = _checked(path)
     model = build(spec)
     try:
         with h5py.File(source, "r") as file:
-            found = _count_weights(file)
+            shapes = _keras_shapes(file, model)
+        check_tensors({name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, spec, source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Keras warns of here is the error below
             model.load_weights(source)
     except FileNotFoundError:
         raise InputError("no such file", source=source) from None
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = " ".join(str(error).split())
         raise InputError(f"not the Keras weights of {spec.name!r}: {reason}", source=source) from None
-    if found != len(model.weights):
-        raise InputError(f"expected the {len(model.weights)} tensors of {spec.name!r}, got {found}", source=source)
     return to_named(model)
 
 
@@ -191,10 +204,41 @@ def _checked(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def _count_weights(file: h5py.File) -> int:
-    """Arrays under ``layers/`` but for the state of dropout; Keras leaves any it does not look for unread."""
+def _keras_shapes(file: h5py.File, model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """{released name: shape in the contract} of the arrays under ``layers/``, but for the state of dropout.
+
+    A group there is called after the layer's class and its number among the layers of that class. Keras writes the
+    layer's name beside it, which says more when the networks differ; a file without it is named by the order.
+    """
     if not isinstance(file.get("layers"), h5py.Group):
         raise KeyError("no group 'layers'")
-    names: list[str] = []
-    file["layers"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return sum("seed_generator" not in name for name in names)
+    arrays: dict[str, h5py.Dataset] = {}
+
+    def collect(name: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+            arrays[name] = item
+
+    file["layers"].visititems(collect)
+    places = _keras_places(model)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, array in arrays.items():
+        layer = array.parent.attrs.get("name")
+        group, _, number = place.partition("/vars/")
+        parts = next((parts for kind, parts in _PARTS.items() if re.fullmatch(rf"{kind}(_[0-9]+)?", group)), ())
+        known = isinstance(layer, str) and number.isdecimal() and int(number) < len(parts)
+        name = f"{layer}.{parts[int(number)]}" if known else places.get(place, f"layers/{place}")
+        shapes[f"layers/{place}" if name in shapes else name] = from_tf_shape(name, array.shape)
+    return shapes
+
+
+def _keras_places(model: keras.Model) -> dict[str, str]:
+    """{place under ``layers/`` of a Keras weight file: released name} of every weight."""
+    seen: Counter[str] = Counter()
+    places: dict[str, str] = {}
+    for layer in model.layers:
+        kind = _KINDS.get(type(layer))
+        if kind is not None:
+            group = f"{kind}_{seen[kind]}" if seen[kind] else kind
+            seen[kind] += 1
+            places |= {f"{group}/vars/{k}": f"{layer.name}.{part}" for k, part in enumerate(_PARTS[kind])}
+    return places

@@ -167,7 +167,7 @@ def test_bad_networks(tmp_path, run_folder):
         ([tmp_path / "empty"], "there is no spec.json in it"),
         ([tmp_path / "bare"], "holds no weights: add --weights FILE"),
         ([run_folder / "spec.json"], "holds no weights: add --weights FILE"),
-        ([run_folder, "--weights", tmp_path / "other.h5"], "num_classes: expected 5, got 7"),
+        ([run_folder, "--weights", tmp_path / "other.h5"], "classifier.linear.bias: expected 5, got 7"),
         ([run_folder, "--weights", tmp_path / "none.pth"], "no such file"),
         ([run_folder, "--weights", tmp_path / "net.weights.h5"], "use eval_tf.py"),
         ([run_folder, "--weights", tmp_path / "net.onnx"], "expected a file that ends in"),

@@ -117,7 +117,11 @@ def test_bad_tensors_are_not_saved(save, load, extension, tmp_path):
 def test_weights_of_another_network_are_refused(save, load, extension, tmp_path):
     path = tmp_path / f"net{extension}"
     save(path, SPEC, TENSORS, {})
-    assert "num_classes: expected 7, got 5" in refusal(read_tensors, path, with_classes(SPEC, 7))
+    said = refusal(read_tensors, path, with_classes(SPEC, 7))
+    assert "2 of another shape (classifier.linear.weight: expected 7x8, got 5x8, classifier.linear.bias" in said
+    longer = refusal(read_tensors, path, replace(SPEC, blocks=(*SPEC.blocks, SPEC.blocks[2])))
+    assert "15 missing (blocks.3.mobile_inverted_conv.inverted_bottleneck.conv.weight, " in longer
+    assert "15 unexpected" in refusal(read_tensors, path, replace(SPEC, blocks=SPEC.blocks[:2]))
     unskipped = replace(SPEC, blocks=(*SPEC.blocks[:2], replace(SPEC.blocks[2], skip=False)))
     assert "blocks: the file's network 'three' differs" in refusal(read_tensors, path, unskipped)
     other_bn = replace(SPEC, bn=replace(SPEC.bn, eps=1e-5))

@@ -121,7 +121,7 @@ def test_a_mismatch_lists_the_tensors_and_leaves_the_net_alone(tiny_spec, tmp_pa
     (tmp_path / "a.tfinit").write_bytes(pickle.dumps(named))
     net = filled(tiny_spec)
     before = to_named(net)
-    assert "num_classes: expected 10, got 3" in refusal(load_weights, net, tmp_path / "a.safetensors")
+    assert "classifier.linear.bias: expected 10, got 3" in refusal(load_weights, net, tmp_path / "a.safetensors")
     assert "1 unexpected (stranger)" in refusal(load_weights, net, tmp_path / "a.tfinit")
     assert_equal(to_named(net), before)
 

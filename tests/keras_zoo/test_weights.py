@@ -99,14 +99,41 @@ def test_keras_weights_of_another_network(tiny_spec, tmp_path, recwarn):
     assert not [warning for warning in recwarn.list if warning.category is UserWarning]
 
 
-def test_tensors_left_over_are_an_error(tiny_spec, tmp_path):
+@pytest.mark.parametrize("names", [True, False], ids=["named", "by order"])
+def test_a_mismatch_in_keras_weights_is_listed(tiny_spec, tmp_path, names):
+    """Older Keras files hold no layer names; the order of the layers then names them."""
     path = tmp_path / "net.weights.h5"
     save_keras_weights(path, zoo.build(tiny_spec))
     with h5py.File(path, "r+") as file:
+        if not names:
+            for group in file["layers"].values():
+                if "vars" in group and "name" in group["vars"].attrs:
+                    del group["vars"].attrs["name"]
+        load_keras_weights_of(file, path, tiny_spec)
         file["layers/conv2d_99/vars/0"] = np.zeros(3, np.float32)
-    n_tensors = len(expected_tensors(tiny_spec))
-    with pytest.raises(InputError, match=f"expected the {n_tensors} tensors of 'tiny', got {n_tensors + 1}"):
+        del file["layers/conv2d/vars/0"], file["layers/dense/vars/1"]
+        file["layers/dense/vars/1"] = np.zeros(3, np.float32)
+    with pytest.raises(InputError) as caught:
         load_keras_weights(path, tiny_spec)
+    assert str(caught.value) == (
+        "the tensors are not those of 'tiny': 1 missing (first_conv.conv.weight); "
+        "1 unexpected (layers/conv2d_99/vars/0); "
+        f"1 of another shape (classifier.linear.bias: expected 10, got 3) (in {path})"
+    )
+
+
+def load_keras_weights_of(file, path, spec):
+    """Whether the file, still open, holds the weights of ``spec``."""
+    file.flush()
+    assert list(load_keras_weights(path, spec)) == list(expected_tensors(spec))
+
+
+def test_keras_weights_of_another_depth_name_the_block(tiny_spec, tmp_path):
+    path = tmp_path / "net.weights.h5"
+    save_keras_weights(path, zoo.build(tiny_spec))
+    last = len(tiny_spec.blocks) - 1
+    with pytest.raises(InputError, match=rf"unexpected \(blocks\.{last}\."):
+        load_keras_weights(path, replace(tiny_spec, blocks=tiny_spec.blocks[:-1]))
 
 
 def test_files_that_are_none(tiny_spec, tmp_path):
