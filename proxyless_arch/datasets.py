@@ -5,7 +5,9 @@ A data set is a value: an ordered tuple of names, a label for each, and a source
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ import numpy as np
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_bytes
-from proxyless_arch.images import Augment, decode
+from proxyless_arch.images import decode
 from proxyless_arch.strict import listed, nearest
 
 if TYPE_CHECKING:
@@ -33,6 +35,21 @@ MAX_FILE_BYTES = 2**30
 MAX_FOLDER_DEPTH = 8
 SPLIT_STREAM = 1
 """First word after the seed of the generators here; proxyless_arch.batches uses others, so that none coincide."""
+
+# RuntimeError: encrypted, or NotImplementedError for an unknown compression method or version.
+_DAMAGED: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    UnicodeDecodeError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
+with contextlib.suppress(ImportError):  # a Python built without lzma: zipfile then raises RuntimeError
+    from lzma import LZMAError
+
+    _DAMAGED += (LZMAError,)
 
 _LAYOUT = "expected one folder per class (class_name/photo.jpg), or train/ and val/ (or test/) holding such folders"
 
@@ -89,8 +106,7 @@ class ZipSource:
             return archive.read(name)
         except KeyError:
             raise InputError("no such member in the archive", source=self.place(name)) from None
-        # RuntimeError: encrypted; NotImplementedError: an unknown compression method.
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise InputError(f"cannot be read from the archive: {error}", source=self.place(name)) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -337,13 +353,6 @@ def load_for_search(
     return SearchData(train=weights, valid=alpha, test=test)
 
 
-def default_augment(dataset: str, resolution: int) -> Augment:
-    """The augmentation that suits a data set of load_for_search at an input resolution in pixels."""
-    if dataset == "digits":
-        return Augment.digits(resolution)
-    return Augment.small(resolution) if dataset == "cifar10" else Augment.imagenet()
-
-
 def _train_and_test(
     path: str | os.PathLike[str], test_size: int | float, seed: int
 ) -> tuple[ImageDataset, ImageDataset]:
@@ -398,10 +407,10 @@ def _folder_lister(root: Path) -> Lister:
 def _open_zip(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"expected a folder or a .zip of one: {error}", source=path) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from None
+    except _DAMAGED as error:
+        raise InputError(f"expected a folder or a .zip of one: {error}", source=path) from None
 
 
 def _zip_lister(path: str) -> Lister:

@@ -13,7 +13,6 @@ from PIL import Image
 from proxyless_arch import datasets
 from proxyless_arch.batches import BatchPlan, Sample, eval_steps, read_batch
 from proxyless_arch.datasets import (
-    default_augment,
     digits,
     load_for_search,
     open_folder,
@@ -42,8 +41,8 @@ def write_folder(root, files: dict[str, bytes]):
     return root
 
 
-def write_zip(path, files: dict[str, bytes]):
-    with zipfile.ZipFile(path, "w") as archive:
+def write_zip(path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return path
@@ -215,6 +214,44 @@ def test_a_damaged_archive_member_is_named(tmp_path):
         found.read(0)
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_any_compression_is_named(tmp_path, compression):
+    path = write_zip(tmp_path / "set.zip", photos(), compression)
+    found = open_folder(path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        member, after = archive.getinfo("cat/0.png"), archive.getinfo("cat/1.png").header_offset
+    start = member.header_offset + 30 + len(member.filename)
+    for first in range(start, after - 8):  # everything from here on is lost
+        path.write_bytes(whole[:first] + b"\xff" * (after - first) + whole[after:])
+        with pytest.raises(InputError, match=r"cannot be read from the archive: .*set\.zip:cat/0\.png"):
+            open_folder(path).read(0)
+    path.write_bytes(whole)
+    assert found.read(0).size == (6, 5)
+
+
+def test_a_member_behind_a_password_is_named(tmp_path):
+    path = write_zip(tmp_path / "set.zip", photos())
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(header) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"archive: .*is encrypted, password required.*set\.zip:cat/0\.png"):
+        open_folder(path).read(0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "byte", "problem"), [(6, 0xFF, "zip file version 25.5"), (46, 0x8D, "'utf-8' codec can't decode")]
+)
+def test_a_damaged_table_of_contents_is_named(tmp_path, offset, byte, problem):
+    path = write_zip(tmp_path / "set.zip", {"é/0.png": png(0)})
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + offset] = byte
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"expected a folder or a \.zip of one: {problem}.*set\.zip"):
+        open_folder(path)
+
+
 def test_a_deleted_image_is_named(tmp_path):
     found = open_folder(write_folder(tmp_path / "set", photos()))
     (tmp_path / "set/cat/0.png").unlink()
@@ -363,12 +400,6 @@ def test_search_sets_refused(write):
         load_for_search("imagnet", path, 4, seed=0)
     with pytest.raises(InputError, match="data_path: imagenet needs a folder"):
         load_for_search("imagenet", None, 4, seed=0)
-
-
-def test_default_augmentation():
-    assert not default_augment("digits", 16).flip
-    assert default_augment("cifar10", 32) == Augment.small(32)
-    assert default_augment("imagefolder", 224) == Augment.imagenet()
 
 
 # Batches
