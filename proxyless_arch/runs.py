@@ -8,6 +8,7 @@ import platform
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,20 +50,38 @@ class StopRequest:
 
 
 def new_run_dir(path: Path | None, home: Path) -> Path:
-    """The folder of a new run: ``path``, or a dated one under ``home``/runs. Nothing is created.
+    """The folder of a new run, created: ``path``, or a dated one under ``home``/runs that no other run gets.
 
     Raises:
-        InputError: ``path`` holds a run already.
+        InputError: ``path`` holds a run already, or no folder that can be written to can be made there.
     """
-    if path is not None:
-        if (path / METRICS_FILE).exists() or any(path.glob("checkpoint*.pt")):
-            raise InputError(
-                "holds a run already: continue it with --resume, or name another folder", "--path", str(path)
-            )
-        return path
+    folder = path or home / "runs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # can be written to
+            pass
+        if path is None:
+            return _dated(folder)
+        taken = (folder / METRICS_FILE).exists() or any(folder.glob("checkpoint*.pt"))
+    except OSError as error:
+        raise InputError(f"expected a folder to write the run to: {error.strerror}", "--path", str(folder)) from None
+    if taken:
+        raise InputError("holds a run already: continue it with --resume, or name another folder", "--path", str(path))
+    return folder
+
+
+def _dated(home: Path) -> Path:
+    """A folder named by the time. The one process whose mkdir succeeds has it."""
     stem = time.strftime("%Y%m%d-%H%M%S")
-    candidates = (home / "runs" / (stem + suffix) for suffix in ["", *(f"-{n}" for n in range(2, 100))])
-    return next(folder for folder in candidates if not folder.exists())
+    number = 1
+    while True:
+        folder = home / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def environment(argv: Sequence[str], **more: Any) -> dict[str, Any]:
