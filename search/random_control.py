@@ -19,10 +19,10 @@ def sample_at_cost(
     """``count`` different networks, uniform over those whose cost lies in [lower * target, target].
 
     The number of completions of every partial path is counted on a grid of costs; a path is then drawn block by block
-    in proportion to them, and kept when its exact cost lies in the window. Only networks whose rounded cost falls off
-    the grid window although the exact one does not (a rounding of half a bin per block) can be missed.
+    in proportion to them, and kept when its exact cost lies in the window. The window on the grid is wider than the
+    exact one by all that rounding can add up to (half a bin per block), so that no network inside is left out.
 
-    Raises InputError when fewer than ``count`` such networks are found.
+    Raises InputError when fewer than ``count`` are found in ``MAX_DRAWS_PER_NETWORK`` draws for each.
     """
     edges = [np.asarray(costs) for costs in table.per_edge]
     floor = table.fixed + sum(costs.min() for costs in edges)

@@ -42,6 +42,13 @@ def test_all_networks_of_a_small_window_are_found_and_no_more():
         sample_at_cost(table, 7.0, len(inside) + 1, np.random.default_rng(1))
 
 
+@pytest.mark.parametrize(("cost", "lower"), [(409.5, 0.99), (404.5, 4045 / 4095)])
+def test_no_network_is_lost_to_rounding(cost, lower):
+    """Bins of width 1; each of ten blocks is rounded by half a bin, all up (409.5) or all down (404.5)."""
+    table = CostTable(0.0, ((0.0, cost),) * 10, "ms", "made up")
+    assert sample_at_cost(table, 4095.0, 1, np.random.default_rng(0), lower) == [(1,) * 10]
+
+
 @pytest.mark.parametrize("target", [35.0, 60.0, 80.0, 114.0, 180.0])
 def test_imagenet_space_at_several_costs(target):
     table = latency_cost_table(SearchSpace(), shipped("pixel1"))
