@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -149,7 +150,9 @@ class _Steps:
         return iter(self.steps)
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; the parent decides, saves, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
@@ -166,7 +169,7 @@ def _loader(reader: _Reader, steps: _Steps, n_workers: int) -> DataLoader:
         num_workers=n_workers,
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         # Its own generator: else every loader draws from torch's global one and a resumed run differs.
         generator=torch.Generator(),
     )

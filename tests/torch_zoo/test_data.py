@@ -2,13 +2,14 @@
 
 import io
 import pickle
+import signal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from proxyless_arch.datasets import digits, open_folder
+from proxyless_arch.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.errors import InputError
 from proxyless_arch.images import Augment, eval_transform, normalize
 from proxyless_arch.spec import Recipe
@@ -125,6 +126,26 @@ def test_a_batch_with_nothing_readable(damaged):
         list(train_batches(damaged, RECIPE, AUGMENT, batch_size=1, seed=0, n_steps=8))
     training = train_batches(damaged, RECIPE, AUGMENT, batch_size=8, seed=0, n_steps=2)
     assert [len(labels) for _, labels in training] == [6, 6] and len(training.unreadable.places) == 4
+
+
+class CtrlCSource:
+    """Images that are white where Ctrl-C would be ignored, and black elsewhere."""
+
+    def place(self, name):
+        return name
+
+    def image(self, name):
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        return Image.new("RGB", (20, 20), (255, 255, 255) if ignored else (0, 0, 0))
+
+
+def test_a_worker_leaves_ctrl_c_to_the_process_it_works_for():
+    before = signal.getsignal(signal.SIGINT)
+    for n_workers in (0, 1):
+        images = ImageDataset(CtrlCSource(), ("a", "b"), np.zeros(2, dtype=np.int64), ("one",))
+        ((found, _),) = eval_batches(images, RECIPE, batch_size=2, n_workers=n_workers)
+        assert bool((found > 0).all()) == (n_workers > 0)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("n_workers", [0, 1])
