@@ -132,8 +132,23 @@ def from_dict(cls: type[Config], value: Any, format_name: str, version: int, sou
         raise error.from_source(source) from None
 
 
+class _Switch(argparse.Action):
+    """``--flag`` and its opposite in one line of help: ``--no_flag``, or ``--flag`` for ``--no_flag``."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        self._off = f"--{dest.removeprefix('no_')}" if dest.startswith("no_") else f"--no_{dest}"
+        super().__init__([*option_strings, self._off], dest, nargs=0, **options)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, option != self._off)
+
+
 def add_flags(parser: argparse.ArgumentParser, cls: type, aliases: Mapping[str, Sequence[str]] | None = None) -> None:
     """One flag per setting, grouped as the dataclasses are. A flag that is not given is left out of the namespace.
+
+    A switch can be turned off as well: ``--nesterov, --no_nesterov``, and ``--no_decay_bn, --decay_bn``.
 
     ``aliases``: ``{setting: other spellings of its flag}``, dashes included.
     """
@@ -147,10 +162,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, aliases: Mapping[str, 
         spellings = [*(aliases or {}).get(name, ()), f"--{name}"]
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if base is bool:
-            section.add_argument(*spellings, action="store_true", **options)
-            section.add_argument(
-                f"--no_{name}", dest=name, action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-            )
+            section.add_argument(*spellings, action=_Switch, **options)
         else:
             allowed = field.metadata.get("allowed")
             metavar = "{" + ",".join(allowed) + "}" if allowed else base.__name__.upper()
