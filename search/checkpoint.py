@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from proxyless_arch.errors import InputError
 from proxyless_nas.checkpointing import NAME, load_fields, save_fields
 
 __all__ = ["FORMAT", "NAME", "VERSION", "Checkpoint", "load", "save"]
@@ -19,7 +20,8 @@ class Checkpoint:
     """The state of a search between two steps.
 
     ``step``: weight steps done. ``sums``: the running sums of the unfinished epoch. ``metrics_offset``: bytes of
-    metrics.jsonl that belong to this state. ``wall_seconds``: time spent so far, over all runs.
+    metrics.jsonl that belong to this state. ``wall_seconds``: time spent so far, over all runs. ``data``: what
+    the run was started on (session.fingerprint). ``unreadable``: places of the images left out so far.
     """
 
     config: dict[str, Any]
@@ -31,6 +33,16 @@ class Checkpoint:
     metrics_offset: int
     wall_seconds: float
     torch_rng: list[torch.Tensor]
+    data: dict[str, Any]
+    unreadable: list[str]
+
+
+def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], source: str) -> None:
+    """Raises InputError when the config or the data (images, classes, prices, goal) are not those of the checkpoint."""
+    for place, ours, theirs in (("config.json", config, saved.config), ("data", data, saved.data)):
+        changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if changed:
+            raise InputError(f"not what this run was started with; differs in {', '.join(changed)}", place, source)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

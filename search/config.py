@@ -17,6 +17,7 @@ from proxyless_arch import settings
 from proxyless_arch.files import read_json
 from proxyless_arch.settings import setting as _flag
 
+SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
 
@@ -35,7 +36,13 @@ class DataConfig:
         0.2, "images held out of training for alpha: a count, or a fraction below 1", minimum=0.0001
     )
     resolution: int | None = _flag(
-        None, "image size in pixels (default: 16 for digits, 32 for small, 224 for imagenet)", minimum=8, maximum=1024
+        None,
+        "image size in pixels (default: digits 16, cifar10 or space small or tiny 32, else 224)",
+        minimum=8,
+        maximum=1024,
+    )
+    resize_scale: float | None = _flag(
+        None, "smallest share of the image that a random crop takes (default: 0.08)", minimum=0.01, maximum=1
     )
     augment: str | None = _flag(
         None, "training augmentation (default: by data set and space)", ("imagenet", "small", "digits", "none")
@@ -183,6 +190,9 @@ class SearchConfig:
     recipe: str = "default"
     manual_seed: int = _flag(0, "seed of everything random", minimum=0, maximum=2**31 - 1)
     device: str = _flag("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
+    torch_threads: int | None = _flag(
+        None, "threads of torch on the CPU (default: its own choice)", minimum=1, maximum=1024
+    )
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     warmup: Warmup = field(default_factory=Warmup)
@@ -200,6 +210,18 @@ def flags() -> dict[str, tuple[str | None, dataclasses.Field, Any]]:
 def with_settings(config: SearchConfig, changes: Mapping[str, Any], source: str | None = None) -> SearchConfig:
     """``config`` with flat ``{flag: value}`` changes; see settings.with_settings."""
     return settings.with_settings(config, changes, source)
+
+
+def default_resolution(dataset: str, space: str | None) -> int:
+    """Pixels, where none are given: by the data set, then by the space."""
+    if dataset == "digits":
+        return 16
+    return 32 if dataset == "cifar10" or space in ("small", "tiny") else 224
+
+
+def default_space(resolution: int) -> str:
+    """The macro-architecture that suits a resolution, where none is given."""
+    return "small" if resolution <= SMALL_IMAGE else "imagenet"
 
 
 def recipe_names() -> list[str]:

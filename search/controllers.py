@@ -56,9 +56,10 @@ def resolved_arch_lr(opt: ArchOpt, total_steps: int) -> float:
 class ExpectedCost:
     """E[cost] = fixed + sum_b sum_j p_bj c_bj (eq. 5), differentiable in alpha; exact, as costs are additive."""
 
-    def __init__(self, table: CostTable, device: torch.device | str, scale: float = 1.0) -> None:
+    def __init__(self, table: CostTable, scale: float = 1.0) -> None:
+        # in double precision, which mps does not have: on the CPU
         self.fixed = table.fixed * scale
-        self.edges = [torch.tensor(edge, dtype=torch.float64, device=device) * scale for edge in table.per_edge]
+        self.edges = [torch.tensor(edge, dtype=torch.float64) * scale for edge in table.per_edge]
 
     def __call__(
         self, alphas: Sequence[Tensor], temperature: float = 1.0, gates: Sequence[Gate] | None = None
@@ -70,7 +71,7 @@ class ExpectedCost:
         """
         terms = []
         for block, (p, cost) in enumerate(
-            zip(probabilities([a.double() for a in alphas], temperature), self.edges, strict=True)
+            zip(probabilities([a.cpu().double() for a in alphas], temperature), self.edges, strict=True)
         ):
             candidates = gates[block].candidates if gates is not None else range(len(p))
             if len(candidates) == len(p):
@@ -78,7 +79,7 @@ class ExpectedCost:
             else:
                 pair = list(candidates)
                 outside = (p * cost).sum() - (p[pair] * cost[pair]).sum()
-                within = F.softmax(alphas[block][pair].double() / temperature, dim=0)
+                within = F.softmax(alphas[block][pair].cpu().double() / temperature, dim=0)
                 terms.append(outside.detach() + p[pair].sum().detach() * (within * cost[pair]).sum())
         return torch.stack(terms).sum() + self.fixed
 
@@ -163,7 +164,7 @@ class GradientController(Controller):
 
     def __init__(self, alphas: list[Tensor], table: CostTable | None, *settings: Any, **named: Any) -> None:
         super().__init__(alphas, table, *settings, **named)
-        self.cost = ExpectedCost(table, alphas[0].device, self.scale) if table is not None else None
+        self.cost = ExpectedCost(table, self.scale) if table is not None else None
         self.start_cost = table.uniform_expected * self.scale if table is not None else None
         self.lam = self.target.hard_lambda
         self.deviation = 0.0
@@ -185,6 +186,7 @@ class GradientController(Controller):
     def _loss(self, ce: Tensor, cost: Tensor | None) -> Tensor:
         if cost is None or self.goal is None:
             return ce
+        cost = cost.to(ce)
         target = self.target
         if target.grad_reg_loss_type == "mul#log":
             return objective.mul_log(ce, cost, self.goal, target.grad_reg_loss_alpha, target.grad_reg_loss_beta)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
+import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from proxyless_arch.cli import Parser  # noqa: E402
@@ -57,6 +58,8 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
         if arguments.path is None:
             raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
         saved = config.read_config(arguments.path / "config.json")
+        if arguments.recipe not in (None, saved.recipe):
+            raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {arguments.recipe!r}", "--recipe")
         wanted = config.to_dict(config.with_settings(saved, given))
         changed = [name for name, value in config.to_dict(saved).items() if wanted[name] != value]
         if changed:
@@ -77,12 +80,16 @@ def say(*words: object) -> None:
 
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     settings = effective_config(arguments)
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
     with distributed.init_from_environment(settings.device) as device:
         if settings.data.dataset == "digits" and not arguments.resume:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
         job = session.prepare(settings, device)
-        # one clock decides the name of the run folder
-        run_dir = arguments.path if arguments.resume else distributed.broadcast_value(new_run_dir(arguments.path, ROOT))
+        run_dir = arguments.path
+        if not arguments.resume:  # one process chooses the folder
+            own = new_run_dir(arguments.path, ROOT) if distributed.is_main() else None
+            run_dir = distributed.broadcast_value(own)
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, argv)
         return search_in(run_dir, job, arguments.resume, argv)
@@ -91,25 +98,19 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]) -> int:
     """Search from the start, or from the folder's checkpoint, to the finished network."""
     search = session.new_search(job)
-    as_json = config.to_dict(job.config)
+    as_json, data = config.to_dict(job.config), session.fingerprint(job)
     resume_at, spent = 0 if resume else None, 0.0
     # a run that was killed before its first checkpoint starts over
     if resume and (run_dir / checkpoint.NAME).exists():
         saved = checkpoint.load(run_dir / checkpoint.NAME)
-        if saved.config != as_json:
-            changed = [name for name, value in as_json.items() if saved.config.get(name) != value]
-            raise InputError(
-                f"does not belong to the checkpoint beside it; differs in {', '.join(changed)}",
-                "config.json",
-                str(run_dir),
-            )
+        checkpoint.check_same(saved, as_json, data, str(run_dir))
         search.restore(saved)
         resume_at, spent = saved.metrics_offset, saved.wall_seconds
     if distributed.is_main():
         run_dir.mkdir(parents=True, exist_ok=True)
         if not resume:
             write_json(run_dir / "config.json", as_json)
-        write_json(run_dir / "environment.json", session.environment(job.device, argv))
+        session.write_environment(run_dir, job.device, argv, resume)
     timing = loop.seconds_per_step(search, next(job.train_batches(0))) if job.schedule.total_steps else None
     say(session.header(job, run_dir, timing))
     if resume:
@@ -119,7 +120,6 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
     quiet = None if distributed.is_main() else True
     bar = tqdm(total=job.schedule.total_steps, initial=search.step, unit="step", disable=quiet, dynamic_ncols=True)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
         stack.enter_context(bar)
         log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write)) if distributed.is_main() else None
 
@@ -128,7 +128,9 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
             last_save = time.perf_counter()
             if log is not None:
                 seconds = spent + last_save - start
-                checkpoint.save(run_dir / checkpoint.NAME, search.checkpoint(as_json, log.offset, seconds))
+                search.unreadable |= {*train.unreadable.places, *valid.unreadable.places}
+                state = search.checkpoint(as_json, data, log.offset, seconds)
+                checkpoint.save(run_dir / checkpoint.NAME, state)
 
         def on_epoch(record: dict[str, Any]) -> None:
             if log is not None:
@@ -141,21 +143,19 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
                 save()
             return not stopping
 
+        train, valid = job.train_batches(search.step), job.valid_batches(search.controller.step)
         if not resume:
             save()
-        train, valid = job.train_batches(search.step), job.valid_batches(search.controller.step)
-        done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
+        with StopRequest() as stop:
+            done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
         bar.close()
         if not done:
             again = shlex.join(["python", "search/imagenet_arch_search.py", "--path", str(run_dir), "--resume"])
             say(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
             return INTERRUPTED
         if log is not None:  # one process derives and scores: every image is counted once
-            unreadable = {*train.unreadable.places, *valid.unreadable.places}
-            seconds = spent + time.perf_counter() - start
-            outcome = session.finish(job, search, run_dir, log, seconds, unreadable)
+            outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start)
             say(session.summary(job, outcome, run_dir))
-        distributed.barrier()
     return 0
 
 
@@ -164,7 +164,7 @@ def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
     if not distributed.is_main():
         return 0
     write_json(run_dir / "config.json", config.to_dict(job.config))
-    write_json(run_dir / "environment.json", session.environment(job.device, argv))
+    session.write_environment(run_dir, job.device, argv, resumed=False)
     record = session.write_random_networks(job, run_dir)
     assert job.table is not None
     costs = [entry["cost"] for entry in record["networks"]]
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: stopped before the update: {error}; try a lower learning rate or --grad_clip", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the last checkpoint in the run folder is whole", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
 
 

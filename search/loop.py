@@ -95,6 +95,7 @@ class Search:
     device: torch.device
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
+    unreadable: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         seed = self.config.manual_seed
@@ -224,7 +225,9 @@ class Search:
             "seconds": seconds,
         }
 
-    def checkpoint(self, config: dict[str, Any], metrics_offset: int, wall_seconds: float) -> Checkpoint:
+    def checkpoint(
+        self, config: dict[str, Any], data: dict[str, Any], metrics_offset: int, wall_seconds: float
+    ) -> Checkpoint:
         return Checkpoint(
             config=config,
             step=self.step,
@@ -235,6 +238,8 @@ class Search:
             metrics_offset=metrics_offset,
             wall_seconds=wall_seconds,
             torch_rng=_rng_states(self.device),
+            data=data,
+            unreadable=sorted(self.unreadable),
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -243,6 +248,7 @@ class Search:
         self.controller.load_state_dict(checkpoint.controller)
         self.step = checkpoint.step
         self.sums = EpochSums(**checkpoint.sums)
+        self.unreadable = set(checkpoint.unreadable)
         torch.set_rng_state(checkpoint.torch_rng[0])
         if self.device.type == "cuda" and len(checkpoint.torch_rng) > 1:
             torch.cuda.set_rng_state(checkpoint.torch_rng[1], self.device)

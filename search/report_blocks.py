@@ -91,7 +91,7 @@ def blocks(
     top = top_share or (max(shares) if shares else 1.0)
     looks = [look(call, costs[index] if costs else None, unit, highest) for index, call in enumerate(calls)]
     scale = _scale(calls)
-    rows = list(zip(calls, looks, shares or [None] * len(calls), strict=True))
+    rows = list(zip(calls, looks, shares if shares is not None else [None] * len(calls), strict=True))
     stages = [_stage(members, prefix, top, shares is not None) for members in _stages(rows)]
     return tag("div", *stages, class_="network", style=f"--scale:{scale:.3f}")
 

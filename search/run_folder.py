@@ -23,15 +23,13 @@ from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import Node
-from search.config import FORMAT
+from search.config import FORMAT, default_resolution, default_space
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
 from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, network_ms, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
 LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
-SMALL_IMAGE = 64
-IMAGENET_RESOLUTION = 224
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
 
 
@@ -205,8 +203,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
 def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | None:
     """The search space of the run; where the run did not come to its end, with as many classes as can be known."""
     dataset = settings["dataset"]
-    resolution = settings.get("resolution") or (16 if dataset == "digits" else IMAGENET_RESOLUTION)
-    name = settings.get("space") or ("small" if resolution <= SMALL_IMAGE else "imagenet")
+    resolution = settings.get("resolution") or default_resolution(dataset, settings.get("space"))
+    name = settings.get("space") or default_space(resolution)
     if name not in MACROS:
         return None
     recipe: Recipe = spec.recipe if spec is not None else imagenet_recipe(resolution)
@@ -247,7 +245,7 @@ def _agrees(table: CostTable, result: Mapping[str, Any] | None, records: Sequenc
     """Whether the table gives the costs that the run wrote down."""
     found: list[tuple[Sequence[int], float]] = []
     if result is not None and "path" in result and table.unit == "ms":
-        found.append((result["path"], result["predicted_latency_ms"]))
+        found.append((result["path"], result["predicted_latency_ms"] / result.get("table_scale", 1.0)))
     found += [
         (record["argmax_path"], record["argmax_cost"])
         for record in records[-1:]

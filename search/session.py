@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from proxyless_arch import codec, pictures
 from proxyless_arch.cost import macs, total_macs, total_params
 from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import atomic_path, read_bytes, write_json
+from proxyless_arch.files import atomic_path, read_bytes, read_json, write_json
 from proxyless_arch.images import Augment
 from proxyless_arch.runs import environment as run_environment
 from proxyless_arch.scores import EvalResult
@@ -32,7 +33,7 @@ from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import to_named
 from search import objective
-from search.config import SearchConfig
+from search.config import SMALL_IMAGE, SearchConfig, default_resolution, default_space
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.derive import choose_path, inherit
@@ -46,9 +47,6 @@ from search.random_control import sample_at_cost
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
 from search.report_page import write_report
 from search.run_folder import LATENCY_FILE, next_commands, read_run
-
-SMALL_IMAGE = 64
-DIGITS_PIXELS = 16
 
 
 @dataclass(frozen=True)
@@ -141,12 +139,15 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
     if name is None:
         small = resolution <= SMALL_IMAGE
         name = "digits" if config.data.dataset == "digits" else "small" if small else "imagenet"
-    return {
+    found = {
         "digits": lambda: Augment.digits(resolution),
         "small": lambda: Augment.small(resolution),
         "imagenet": Augment.imagenet,
         "none": lambda: None,
     }[name]()
+    if found is not None and config.data.resize_scale is not None:
+        found = replace(found, min_scale=config.data.resize_scale)
+    return found
 
 
 def _latency_source(
@@ -156,6 +157,13 @@ def _latency_source(
     when the target is not this machine), and the file of a table (None for what is shipped)."""
     target = config.target
     hardware = target.target_hardware
+    if hardware not in MEASURABLE and target.runtime is not None:
+        raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
+    if target.latency_fallback is not None and (hardware != "mobile" or target.latency_table is None):
+        raise InputError(
+            "the shipped predictor is a Pixel 1's: it fills the gaps of a table given with --target_hardware mobile",
+            "--latency_fallback",
+        )
     if hardware in ("flops", "none"):
         if target.latency_table is not None:
             raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
@@ -195,7 +203,7 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
         return None
     flag, given = ("--target_latency_ms", in_ms) if unit == "ms" else ("--target_macs", in_macs)
     goal = check_target(given, table, flag) if given is not None else default_target(table)
-    if target.grad_reg_loss_type == "mul#log":
+    if target.grad_reg_loss_type == "mul#log" and config.arch.arch_algo == "grad":
         scale = 1e-6 if unit == "MACs" else 1.0
         objective.check_logarithm(table.minimum * scale, goal * scale)
     return goal
@@ -203,8 +211,10 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
 
 def prepare(config: SearchConfig, device: torch.device) -> Job:
     """Open the data, build the space, price it and check the target. Raises InputError before anything is written."""
-    resolution = config.data.resolution or (DIGITS_PIXELS if config.data.dataset == "digits" else 224)
+    resolution = config.data.resolution or default_resolution(config.data.dataset, config.space.space)
     valid_size = config.data.valid_size
+    if valid_size >= 1 and valid_size != int(valid_size):
+        raise InputError(f"expected a fraction below 1 or a whole number of images, got {valid_size}", "valid_size")
     data = load_for_search(
         config.data.dataset,
         config.data.data_path,
@@ -212,7 +222,7 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         config.manual_seed,
     )
     space = SearchSpace(
-        macro=macro_named(config.space.space or ("small" if resolution <= SMALL_IMAGE else "imagenet")),
+        macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
         num_classes=len(data.class_names),
         recipe=_recipe(resolution, config.data.dataset),
@@ -240,6 +250,20 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         table_file=table_file,
         augment=_augment(config, resolution),
     )
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    """What a run must find again to be resumed: its images, classes, prices and goal. Plain values."""
+
+    def digest(*values: object) -> str:
+        return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+
+    sets = {"train": job.data.train, "valid": job.data.valid, "test": job.data.test}
+    images = {f"{name}_images": len(images) for name, images in sets.items()}
+    names = {f"{name}_names": digest(images.names, images.labels.tolist()) for name, images in sets.items()}
+    table = job.table
+    costs = digest(table.fixed, table.per_edge) if table is not None else None
+    return {**images, **names, "class_names": digest(job.data.class_names), "latency_table": costs, "target": job.goal}
 
 
 def new_search(job: Job) -> Search:
@@ -312,9 +336,9 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
     return "\n".join(f"  {label:<10} {text}" for label, text in lines)
 
 
-def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
-    """What this run ran on, for environment.json."""
-    return run_environment(
+def write_environment(run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool) -> None:
+    """environment.json: what this run ran on. A resume is added to it; what was there stays."""
+    now = run_environment(
         argv,
         torch=torch.__version__,
         numpy=np.__version__,
@@ -322,6 +346,11 @@ def environment(device: torch.device, argv: Sequence[str]) -> dict[str, Any]:
         device=device_name(device),
         processes=distributed.world_size(),
     )
+    path = run_dir / "environment.json"
+    if resumed and path.is_file():
+        first = read_json(path)
+        now = {**first, "resumed": [*first.get("resumed", []), now]}
+    write_json(path, now)
 
 
 def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
@@ -333,8 +362,8 @@ def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[s
     return result
 
 
-def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> None:
-    """Train the derived network alone for ``finetune_epochs``; one record per epoch."""
+def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
+    """Train the derived network alone for ``finetune_epochs``; one record per epoch. Returns the unreadable images."""
     config = job.config
     per_epoch, epochs = job.schedule.steps_per_epoch, config.finish.finetune_epochs
     weights = config.weights
@@ -404,6 +433,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> Non
             )
             start, loss_sum, hits, count = now, 0.0, 0, 0
     net.eval()
+    return tuple(batches.unreadable.places)
 
 
 def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
@@ -430,16 +460,13 @@ class Outcome:
     record: dict[str, Any]
 
 
-def finish(
-    job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, unreadable: Iterable[str] = ()
-) -> Outcome:
+def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float) -> Outcome:
     """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
 
-    ``wall_seconds``: time spent in the search so far; the time taken here is added. ``unreadable``: the places of the
-    images that the search had to leave out; those met here are added.
+    ``wall_seconds``: time spent in the search so far; the time taken here is added.
     """
     start = time.perf_counter()
-    left_out = set(unreadable)
+    left_out = set(search.unreadable)
     table, goal, config = job.table, job.goal, job.config
     path, projection = choose_path(search.alphas, table, goal, config.target.derive)
     landing = None
@@ -454,7 +481,7 @@ def finish(
     valid, test = (_scores(job, net, images, left_out) for images in (job.data.valid, job.data.test))
     tuned: dict[str, float] = {}
     if config.finish.finetune_epochs:
-        finetune(job, net, log, search.step)
+        left_out.update(finetune(job, net, log, search.step))
         tuned = {
             "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
             "finetuned_test_top1_percent": _scores(job, net, job.data.test, left_out).top1_percent,
@@ -467,6 +494,7 @@ def finish(
         "target_latency_ms": goal if is_ms else None,
         "target_macs": goal if is_macs else None,
         "predicted_latency_ms": (projection.cost if projection else table.of_path(path)) if table and is_ms else None,
+        "table_scale": landing.best.scale if landing is not None else 1.0,
         **_measured(job, landing),
         "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
         "argmax_macs": total_macs(job.space.spec_for(best)),
@@ -493,11 +521,11 @@ def finish(
     save_h5(
         run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
     )
-    _draw(job, spec, run_dir)
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as copy:
             copy.write_bytes(read_bytes(job.table_file))
     write_json(run_dir / "result.json", record)
+    _draw(job, spec, run_dir)
     write_report(run_dir)
     return Outcome(spec, projection, record)
 
@@ -576,6 +604,8 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
         say("asked", table.shown(job.goal))
         measured = record["measured_latency_ms"]
         how = "counted" if table.unit == "MACs" else f"by {table.source}"
+        if record["table_scale"] != 1:
+            how += f" times {record['table_scale']:.4f}, as measured"
         if table.unit == "ms" and measured is None:
             how += "; not measured"
         if outcome.projection is not None:

@@ -22,6 +22,8 @@ def state(step=7):
         metrics_offset=123,
         wall_seconds=4.5,
         torch_rng=[torch.get_rng_state()],
+        data={"train_images": 7},
+        unreadable=["a.jpg"],
     )
 
 

@@ -45,7 +45,7 @@ def moved(alphas, block, choice, change):
 def test_expected_cost_is_the_enumeration_and_its_gradient_a_finite_difference(temperature):
     for table in (random_table(SIZES), macs_cost_table(SPACE)):
         scale = 1e-6 if table.unit == "MACs" else 1.0
-        cost = ExpectedCost(table, "cpu", scale)
+        cost = ExpectedCost(table, scale)
         alphas = random_alphas(SIZES)
         value = cost(alphas, temperature)
         assert value.dtype == torch.float64
@@ -63,7 +63,7 @@ def test_expected_cost_is_the_enumeration_and_its_gradient_a_finite_difference(t
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_in_two_mode_the_value_is_the_full_one_and_the_gradient_stays_within_the_pair(temperature):
     table = random_table(SIZES)
-    cost = ExpectedCost(table, "cpu")
+    cost = ExpectedCost(table)
     alphas = random_alphas(SIZES)
     for draw in range(3):
         _, gates = sample(alphas, step_rng(0, 1, draw), "two", temperature)
@@ -115,7 +115,7 @@ def alpha_gradient(loss):
     alphas = random_alphas(SIZES)
     table = random_table(SIZES, scale=3.0)
     ce = sum((alpha.sin() * torch.arange(len(alpha))).sum() for alpha in alphas) ** 2 + 1
-    gradients = torch.autograd.grad(loss(ce, ExpectedCost(table, "cpu")(alphas)), alphas)
+    gradients = torch.autograd.grad(loss(ce, ExpectedCost(table)(alphas)), alphas)
     return torch.cat(gradients)
 
 
@@ -285,7 +285,7 @@ def test_stats_of_an_update():
     alphas = random_alphas(SIZES)
     goal = 0.8 * table.uniform_expected
     owner = controller(alphas, table=table, goal=goal)
-    expected = ExpectedCost(table, "cpu")(alphas).item()
+    expected = ExpectedCost(table)(alphas).item()
     stats = owner.update(Fake(), IMAGES, LABELS)
     assert stats.expected_cost == pytest.approx(expected, rel=1e-12)
     assert stats.n_images == 4
@@ -303,7 +303,7 @@ def test_macs_reach_the_loss_in_millions():
     owner = controller(alphas, table=table, goal=table.uniform_expected, target=Target(grad_reg_loss_type="add#linear"))
     assert owner.goal == pytest.approx(table.uniform_expected / 1e6)
     stats = owner.update(Fake(), IMAGES, LABELS)
-    assert stats.expected_cost == pytest.approx(ExpectedCost(table, "cpu")(random_alphas(SIZES)).item(), rel=1e-9)
+    assert stats.expected_cost == pytest.approx(ExpectedCost(table)(random_alphas(SIZES)).item(), rel=1e-9)
     assert stats.lam is None
     relative = stats.expected_cost / table.uniform_expected - 1
     assert stats.loss == pytest.approx(stats.cross_entropy + 0.1 * relative, rel=1e-9)

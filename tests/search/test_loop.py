@@ -149,7 +149,7 @@ def resume_and_compare(uninterrupted, tmp_path, stops):
     for stop in stops:
         go_on(search, records, stop)
         assert search.step == stop
-        checkpoint.save(path, search.checkpoint({}, 10 * stop, 1.5))
+        checkpoint.save(path, search.checkpoint({}, {}, 10 * stop, 1.5))
         before = everything(search)
         torch.manual_seed(999)  # a new process would not stand where this one does
         search = new_search()
@@ -172,7 +172,7 @@ def test_other_modes_resume_too(tmp_path, mode):
     end = everything(straight)
     first, again = new_search(settings), []
     go_on(first, again, 9)
-    checkpoint.save(tmp_path / "c.pt", first.checkpoint({}, 0, 0.0))
+    checkpoint.save(tmp_path / "c.pt", first.checkpoint({}, {}, 0, 0.0))
     second = new_search(settings)
     second.restore(checkpoint.load(tmp_path / "c.pt"))
     go_on(second, again)

@@ -76,7 +76,7 @@ def test_three_targets_are_hit(mode, steps, arch_lr, slope):
     assert ranked[0] == known  # by construction; and it is clear:
     assert len(ranked) == 1 or utility(known) - utility(ranked[1]) > 0.02
     controller = search(mode, steps, goal, arch_lr=arch_lr)
-    expected = ExpectedCost(TABLE, "cpu")(controller.alphas, controller.temperature).item()
+    expected = ExpectedCost(TABLE)(controller.alphas, controller.temperature).item()
     assert expected == pytest.approx(goal, rel=0.02)
     path, projection = choose_path(controller.alphas, TABLE, goal)
     assert 0.99 * goal <= projection.cost <= goal

@@ -1,0 +1,128 @@
+"""What a resume refuses, and what it keeps."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from proxyless_arch.errors import InputError
+from search import checkpoint, config, imagenet_arch_search
+
+TINY = ["--width_mult", "0.1", "--resolution", "8", "--warmup_epochs", "1", "--n_epochs", "1", "--torch_threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of noise, told apart by brightness."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir()
+        for index in range(40):
+            pixels = rng.integers(100 * label, 100 * label + 100, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture
+def run(photos, tmp_path):
+    """A finished run on a copy of the photos: (photos, run folder, its flags)."""
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    flags = ["--data_path", str(data), "--recipe", "fast", "--train_batch_size", "16", *TINY]
+    folder = tmp_path / "run"
+    assert imagenet_arch_search.main(["--path", str(folder), *flags]) == 0
+    return data, folder
+
+
+def resumed(folder, capsys, *more) -> tuple[int, str]:
+    capsys.readouterr()
+    status = imagenet_arch_search.main(["--path", str(folder), "--resume", *more])
+    return status, capsys.readouterr().err
+
+
+def test_images_that_went_away_are_noticed(run, capsys):
+    data, folder = run
+    for index in range(20):
+        (data / "dark" / f"{index:03d}.png").unlink()
+    before = (folder / "result.json").read_bytes()
+    status, errors = resumed(folder, capsys)
+    assert status == 2
+    assert "data: not what this run was started with; differs in train_images" in errors
+    assert (folder / "result.json").read_bytes() == before
+
+
+def test_a_class_that_came_is_noticed(run, capsys):
+    data, folder = run
+    shutil.copytree(data / "dark", data / "medium")
+    status, errors = resumed(folder, capsys)
+    assert status == 2
+    assert "class_names" in errors
+
+
+def test_an_edited_config_is_noticed(run, capsys):
+    _, folder = run
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "init_lr": 0.5}))
+    status, errors = resumed(folder, capsys)
+    assert status == 2
+    assert "config.json: not what this run was started with; differs in init_lr" in errors
+
+
+def test_a_resume_keeps_its_recipe_and_the_first_environment(run, capsys):
+    _, folder = run
+    status, errors = resumed(folder, capsys, "--recipe", "paper")
+    assert status == 2
+    assert "--recipe: a resumed run keeps its recipe, 'fast'; got 'paper'" in errors
+    first = json.loads((folder / "environment.json").read_text())
+    assert resumed(folder, capsys)[0] == 0
+    later = json.loads((folder / "environment.json").read_text())
+    assert {key: later[key] for key in first} == first
+    assert "--resume" in later["resumed"][0]["command"]
+
+
+def test_other_prices_are_noticed(run, capsys):
+    _, folder = run
+    saved = checkpoint.load(folder / checkpoint.NAME)
+    other = {**saved.data, "latency_table": "0" * 16}
+    with pytest.raises(InputError, match="differs in latency_table"):
+        checkpoint.check_same(saved, saved.config, other, "here")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "space", "pixels", "macro"),
+    [
+        ("digits", None, 16, "small"),
+        ("cifar10", None, 32, "small"),
+        ("imagefolder", "tiny", 32, "small"),
+        ("imagefolder", None, 224, "imagenet"),
+    ],
+)
+def test_defaults_follow_the_data(dataset, space, pixels, macro):
+    assert config.default_resolution(dataset, space) == pixels
+    assert config.default_space(pixels) == macro
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--valid_size", "1.5"], "valid_size: expected a fraction below 1 or a whole number of images, got 1.5"),
+        (["--runtime", "torch"], "--runtime: nothing runs networks with --target_hardware mobile"),
+        (["--latency_fallback", "predictor"], "--latency_fallback: the shipped predictor is a Pixel 1's"),
+    ],
+)
+def test_settings_without_use_are_refused(flags, problem, tmp_path, capsys):
+    assert imagenet_arch_search.main(["--path", str(tmp_path / "run"), *flags]) == 2
+    assert problem in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mps_needs_no_double_precision_in_the_cost():
+    """The expected cost is computed on the CPU, whatever the device of alpha."""
+    from search.controllers import ExpectedCost
+    from search.cost_table import CostTable
+
+    cost = ExpectedCost(CostTable(1.0, ((0.0, 2.0),), "ms", "made up"))
+    assert all(edge.device.type == "cpu" for edge in cost.edges)
