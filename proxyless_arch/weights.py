@@ -372,6 +372,12 @@ def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> 
         InputError: an unknown extension, a bad file, or the weights of another network.
     """
     source, extension = str(path), Path(path).suffix.lower()
+    if source.lower().endswith(KERAS_SUFFIX):
+        raise InputError(
+            f"{KERAS_SUFFIX} files are Keras's own, which eval_tf.py and proxyless_nas_tensorflow read; its "
+            "weights.load_weights(spec, file), then weights.save_weights('net.h5', net, {}), make a file for both zoos",
+            source=source,
+        )
     if extension not in _READERS:
         raise InputError(f"expected a file that ends in {listed(_READERS)}, got {extension!r}", source=source)
     found = _READERS[extension](path)
@@ -396,15 +402,21 @@ def save_tensors(
     spec: ArchSpec,
     tensors: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
+    *,
+    also: Iterable[str] = (),
 ) -> None:
     """Write a network and its weights in the format that the extension names, ``.h5`` or ``.safetensors``.
+
+    Args:
+        also: extensions that the caller writes itself, for the message about one that nobody does.
 
     Raises:
         InputError: another extension, tensors that are not those of ``spec``, or ``provenance`` is not JSON.
     """
     extension = Path(path).suffix.lower()
     if extension not in _WRITERS:
-        raise InputError(f"expected a file that ends in {listed(_WRITERS)}, got {extension!r}", source=str(path))
+        every = listed((*_WRITERS, *also))
+        raise InputError(f"expected a file that ends in {every}, got {extension!r}", source=str(path))
     if Path(path).name.lower().endswith(KERAS_SUFFIX):
         raise InputError(
             f"{KERAS_SUFFIX} is the name of Keras files, which proxyless_nas_tensorflow writes", source=str(path)

@@ -12,16 +12,19 @@ from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_las
 class ProxylessNet(nn.Module):
     """A network of the ProxylessNAS family; takes (N, 3, H, W) at any size, gives (N, classes) logits.
 
-    ``spec`` is the architecture it was built from; its recipe says how images are prepared.
+    ``spec`` is the architecture it was built from; its recipe says how images are prepared. Without its top the
+    network gives the feature map in front of the pool, (N, feature_mix width, h, w), and has no classifier.
     """
 
-    def __init__(self, spec: ArchSpec) -> None:
+    def __init__(self, spec: ArchSpec, include_top: bool = True) -> None:
         super().__init__()
         self.spec = spec
+        self.include_top = include_top
         self.first_conv = build_op(spec.stem, spec.bn, spec.padding)
         self.blocks = nn.ModuleList(ResidualBlock(block, spec.bn, spec.padding) for block in spec.blocks)
         self.feature_mix_layer = build_op(spec.feature_mix, spec.bn, spec.padding)
-        self.classifier = build_op(spec.classifier, spec.bn, spec.padding)
+        if include_top:
+            self.classifier = build_op(spec.classifier, spec.bn, spec.padding)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> the feature map in front of the pool, (N, feature_mix width, h, w)."""
@@ -31,15 +34,22 @@ class ProxylessNet(nn.Module):
         return self.feature_mix_layer(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.forward_features(x).mean((2, 3)))
+        features = self.forward_features(x)
+        return self.classifier(features.mean((2, 3))) if self.include_top else features
 
 
-def build(spec: ArchSpec, generator: torch.Generator | None = None, *, zero_gamma: bool = False) -> ProxylessNet:
+def build(
+    spec: ArchSpec, generator: torch.Generator | None = None, *, include_top: bool = True, zero_gamma: bool = False
+) -> ProxylessNet:
     """The network of ``spec`` with He fan-out weights, in channels_last memory.
 
-    ``zero_gamma`` starts every block with a skip as the identity, which trains faster in short runs.
+    Args:
+        spec: the architecture.
+        generator: of the initial weights.
+        include_top: without it the output is the feature map in front of the pool, (N, feature_mix width, h, w).
+        zero_gamma: start every block with a skip as the identity, which trains faster in short runs.
     """
-    net = ProxylessNet(spec)
+    net = ProxylessNet(spec, include_top)
     init_weights(net, generator)
     if zero_gamma:
         for block in net.blocks:

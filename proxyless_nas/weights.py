@@ -31,7 +31,7 @@ def to_named(module: nn.Module) -> NamedTensors:
 
 
 def load_named(module: nn.Module, spec: ArchSpec, tensors: NamedTensors, source: str = "weights") -> None:
-    """Put ``tensors`` into a network built from ``spec``.
+    """Put ``tensors`` into a network built from ``spec``. One without its top takes all but the classifier's.
 
     Raises InputError listing missing, unexpected and wrongly shaped tensors; the module is then untouched.
     """
@@ -43,8 +43,9 @@ def assign(module: nn.Module, tensors: NamedTensors) -> None:
     """Put checked ``tensors``, perhaps not all, into ``module``."""
     own = module.state_dict()
     with torch.no_grad():
-        for name, array in tensors.items():
-            own[name].copy_(torch.from_numpy(np.array(array)))
+        for name, tensor in own.items():
+            if name in tensors:
+                tensor.copy_(torch.from_numpy(np.array(tensors[name])))
 
 
 def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str]) -> ProxylessNet:
@@ -79,11 +80,11 @@ def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Ma
     state dict under 'state_dict', as released, and holds the tensors alone.
 
     Raises:
-        InputError: another extension, or ``provenance`` is not JSON.
+        InputError: another extension, ``provenance`` is not JSON, or a network without its top.
     """
     tensors = to_named(net)
     if Path(path).suffix.lower() not in TORCH_SUFFIXES:
-        save_tensors(path, net.spec, tensors, provenance)
+        save_tensors(path, net.spec, tensors, provenance, also=TORCH_SUFFIXES)
         return
     check_tensors(tensors, net.spec)
     with atomic_path(path) as temporary:

@@ -3,7 +3,8 @@
 ``pretrained=True`` loads the published ImageNet weights: from ``$PROXYLESSNAS_HOME``, the cache, or their URL, and
 only when their git blob id is right (proxyless_arch.fetch). A path loads that file instead (``.pth``, ``.tfinit``,
 ``.h5`` or ``.safetensors``). With another ``num_classes`` than the 1000 of ImageNet, for transfer learning, the
-classifier keeps its fresh random weights and everything else is loaded.
+classifier keeps its fresh random weights and everything else is loaded. ``include_top=False`` gives the feature map
+in front of the pool.
 """
 
 from __future__ import annotations
@@ -18,36 +19,43 @@ from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_pretrained
 
 
-def _released(release: Release, pretrained: Pretrained, num_classes: int, dropout_rate: float) -> ProxylessNet:
+def _released(
+    release: Release, pretrained: Pretrained, num_classes: int, dropout_rate: float, include_top: bool
+) -> ProxylessNet:
     spec = catalog.load(release.name)
     released_classes = spec.num_classes
     if num_classes != released_classes:
         spec = with_classes(spec, num_classes)
-    net = build(replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate)))
+    spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
+    net = build(spec, include_top=include_top)
     if pretrained is not False:
         load_pretrained(net, release, pretrained, released_classes)
     return net
 
 
-def proxyless_cpu(pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0) -> ProxylessNet:
+def proxyless_cpu(
+    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
+) -> ProxylessNet:
     """ProxylessNAS specialized for CPU: 4.4 M parameters, 439 M MACs at 224."""
-    return _released(catalog.release("proxyless_cpu"), pretrained, num_classes, dropout_rate)
+    return _released(catalog.release("proxyless_cpu"), pretrained, num_classes, dropout_rate, include_top)
 
 
-def proxyless_gpu(pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0) -> ProxylessNet:
+def proxyless_gpu(
+    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
+) -> ProxylessNet:
     """ProxylessNAS specialized for GPU: 7.1 M parameters, 465 M MACs at 224."""
-    return _released(catalog.release("proxyless_gpu"), pretrained, num_classes, dropout_rate)
+    return _released(catalog.release("proxyless_gpu"), pretrained, num_classes, dropout_rate, include_top)
 
 
 def proxyless_mobile(
-    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0
+    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
 ) -> ProxylessNet:
     """ProxylessNAS specialized for mobile phones: 4.1 M parameters, 320 M MACs at 224."""
-    return _released(catalog.release("proxyless_mobile"), pretrained, num_classes, dropout_rate)
+    return _released(catalog.release("proxyless_mobile"), pretrained, num_classes, dropout_rate, include_top)
 
 
 def proxyless_mobile_14(
-    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0
+    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
 ) -> ProxylessNet:
     """ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."""
-    return _released(catalog.release("proxyless_mobile_14"), pretrained, num_classes, dropout_rate)
+    return _released(catalog.release("proxyless_mobile_14"), pretrained, num_classes, dropout_rate, include_top)

@@ -134,7 +134,7 @@ def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Ma
     if _is_keras(path):
         save_keras_weights(path, net)
     else:
-        save_tensors(path, net.spec, to_named(net), provenance)
+        save_tensors(path, net.spec, to_named(net), provenance, also=(KERAS_SUFFIX,))
 
 
 def save_keras_weights(path: str | os.PathLike[str], model: keras.Model) -> None:

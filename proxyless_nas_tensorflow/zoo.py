@@ -4,6 +4,7 @@
 cache, or their URL, and only when their git blob id is right (proxyless_arch.fetch). A path loads that file instead
 (``.pth``, ``.tfinit``, ``.h5``, ``.safetensors`` or ``.weights.h5``). With another ``num_classes`` than the 1000 of
 ImageNet, for transfer learning, the classifier keeps its fresh random weights and everything else is loaded.
+``include_top=False`` gives the feature map in front of the pool.
 """
 
 from __future__ import annotations

@@ -127,7 +127,9 @@ def test_a_mismatch_lists_the_tensors_and_leaves_the_net_alone(tiny_spec, tmp_pa
 
 
 def test_what_cannot_be_saved(tiny_spec, tmp_path):
-    assert "expected a file that ends in .h5" in refusal(save_weights, tmp_path / "a.pth", build(tiny_spec), PROVENANCE)
+    assert "expected a file that ends in .h5, .hdf5, .safetensors or .weights.h5, got '.pth'" in refusal(
+        save_weights, tmp_path / "a.pth", build(tiny_spec), PROVENANCE
+    )
     headless = build(tiny_spec, include_top=False)
     assert "2 missing (classifier" in refusal(save_weights, tmp_path / "a.h5", headless, PROVENANCE)
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ from proxyless_nas.layers import ConvBN, SameConv2d, ZeroLayer, init_weights
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import load_named, to_named
-from tests.arch.nets import rich, three_blocks
+from tests.arch.nets import random_tensors, rich, three_blocks
 
 RELEASED = ("proxyless_cpu", "proxyless_gpu", "proxyless_mobile", "proxyless_mobile_14")
 
@@ -81,6 +81,20 @@ def test_released_networks_by_name():
     assert net.classifier.linear.out_features == 10
     assert net.classifier.dropout.p == 0.3
     assert net.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+
+
+def test_without_its_top_a_network_gives_the_feature_map():
+    spec, images = three_blocks(), torch.randn(2, 3, 11, 11)
+    whole, headless = (build(spec, torch.Generator().manual_seed(2), include_top=top).eval() for top in (True, False))
+    with torch.no_grad():
+        assert torch.equal(headless(images), whole.forward_features(images))
+    kept = {name: shape for name, shape in expected_tensors(spec).items() if not name.startswith("classifier.")}
+    assert shapes_of(headless) == kept
+    tensors = random_tensors(spec, seed=3)
+    load_named(headless, spec, tensors)
+    np.testing.assert_array_equal(to_named(headless)["first_conv.bn.bias"], tensors["first_conv.bn.bias"])
+    net = proxyless_nas.proxyless_mobile(include_top=False).eval()
+    assert net(torch.randn(1, 3, 64, 64)).shape == (1, net.spec.feature_mix.out_channels, 2, 2)
 
 
 def test_bn_constants_and_dropout_come_from_the_spec():

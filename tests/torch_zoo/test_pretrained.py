@@ -12,7 +12,7 @@ import torch
 from proxyless_arch import catalog
 from proxyless_arch.errors import InputError
 from proxyless_arch.spec import with_classes
-from proxyless_arch.weights import git_blob_sha1, load_h5, save_h5, save_safetensors, to_tf_layout
+from proxyless_arch.weights import git_blob_sha1, load_h5, read_tensors, save_h5, save_safetensors, to_tf_layout
 from proxyless_nas import build, proxyless_cpu, zoo
 from proxyless_nas.weights import load_named, load_weights, save_weights, to_named
 from tests.arch.nets import assert_equal, random_tensors, rich, three_blocks
@@ -78,9 +78,9 @@ def test_another_number_of_classes_gets_all_but_the_classifier(published, monkey
     monkeypatch.setenv("PROXYLESSNAS_HOME", str(folder))
     pretrained = True if source == "home" else folder / "proxyless_cpu.pth"
     torch.manual_seed(3)
-    fresh = to_named(zoo._released(release, False, 7, 0.0))
+    fresh = to_named(zoo._released(release, False, 7, 0.0, True))
     torch.manual_seed(3)
-    net = zoo._released(release, pretrained, 7, 0.0)
+    net = zoo._released(release, pretrained, 7, 0.0, True)
     found = to_named(net)
     for name, tensor in found.items():
         np.testing.assert_array_equal(tensor, (fresh if name in CLASSIFIER else tensors)[name], err_msg=name)
@@ -179,6 +179,14 @@ def test_a_pth_is_a_state_dict_that_plain_torch_loads(tmp_path):
     assert_equal(to_named(other), to_named(net))
 
 
+def test_a_keras_file_says_how_to_convert_it(tmp_path):
+    (tmp_path / "net.weights.h5").touch()
+    for read in (lambda path: load_weights(SPEC, path), lambda path: proxyless_cpu(pretrained=path), read_tensors):
+        message = refusal(read, tmp_path / "net.weights.h5")
+        assert ".weights.h5 files are Keras's own" in message and "proxyless_nas_tensorflow" in message
+        assert "weights.save_weights('net.h5', net, {})" in message
+
+
 def test_h5_keeps_provenance_and_its_recipe_travels(tmp_path):
     save_weights(tmp_path / "a.h5", filled(SPEC), PROVENANCE)
     assert load_h5(tmp_path / "a.h5").provenance == PROVENANCE
@@ -200,7 +208,7 @@ def test_a_mismatch_lists_the_tensors_and_leaves_the_net_alone(tmp_path):
 
 def test_what_cannot_be_saved(tmp_path):
     net = filled(SPEC)
-    assert "expected a file that ends in .h5, .hdf5 or .safetensors, got '.bin'" in refusal(
+    assert "expected a file that ends in .h5, .hdf5, .safetensors, .pth or .pt, got '.bin'" in refusal(
         save_weights, tmp_path / "a.bin", net, PROVENANCE
     )
     assert "the name of Keras files" in refusal(save_weights, tmp_path / "a.weights.h5", net, PROVENANCE)
