@@ -8,6 +8,7 @@ the caller knows.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -228,16 +229,16 @@ def _h5_tensor(group: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(dataset[()], dtype=np.float32)
 
 
-def _read_h5(path: str | os.PathLike[str]) -> WeightFile:
+def _read_h5(data: bytes, source: str) -> WeightFile:
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(io.BytesIO(data), "r") as file:
         if _attribute(file, "format") != FORMAT:
             raise InputError(f"expected format {FORMAT!r}, got {_attribute(file, 'format')!r}")
         if "version" not in file.attrs or file.attrs["version"] != VERSION:
             raise InputError(f"expected version {VERSION} of {FORMAT}")
         spec_text, provenance_text = _attribute(file, "spec"), _attribute(file, "provenance")
-        spec, provenance = parse_spec(spec_text, str(path)), _provenance(provenance_text, str(path))
+        spec, provenance = parse_spec(spec_text, source), _provenance(provenance_text, source)
         group = file["tensors"] if isinstance(file.get("tensors", getlink=True), h5py.HardLink) else None
         if not isinstance(group, h5py.Group):
             raise InputError("expected a group 'tensors'")
@@ -260,8 +261,9 @@ def load_h5(path: str | os.PathLike[str]) -> WeightFile:
     """
     source = str(path)
     try:
-        _check_seal(read_bytes(path))
-        return _read_h5(path)
+        data = read_bytes(path)
+        _check_seal(data)
+        return _read_h5(data, source)  # the bytes that were verified, whatever happens to the file meanwhile
     except InputError as error:
         raise error.from_source(source) from None
     except _BROKEN_H5 as error:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from proxyless_arch import catalog
+from proxyless_arch import catalog, weights
 from proxyless_arch.codec import read_spec
 from proxyless_arch.errors import InputError
 from proxyless_arch.spec import replace, with_classes
@@ -141,6 +141,19 @@ def test_an_h5_is_plain_hdf5(tmp_path):
         assert list(file["tensors"]) == list(TENSORS)
         assert file["tensors/classifier.linear.weight"].dtype == np.float32
         assert (file.attrs["format"], file.attrs["version"]) == ("proxyless-arch/weights", 1)
+
+
+def test_an_h5_is_parsed_from_the_bytes_that_were_verified(tmp_path, monkeypatch):
+    """A file exchanged between the check and the reading must not be read."""
+    path = tmp_path / "net.h5"
+    save_h5(path, SPEC, TENSORS, {})
+
+    def exchange(data, inner=weights._check_seal):
+        inner(data)
+        save_h5(path, SPEC, random_tensors(SPEC, seed=9), {})
+
+    monkeypatch.setattr(weights, "_check_seal", exchange)
+    assert_equal(load_h5(path).tensors, TENSORS)
 
 
 def test_truncated_foreign_and_altered_h5(tmp_path):
