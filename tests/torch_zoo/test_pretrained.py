@@ -59,7 +59,7 @@ def refusal(call, *arguments, **options):
 def test_true_loads_the_published_file(published, monkeypatch):
     folder, release, tensors = published
     monkeypatch.setenv("PROXYLESSNAS_HOME", str(folder))
-    net = zoo._released(release, True, 1000, 0.2)
+    net = zoo._released(release, True, 1000, 0.2, True)
     assert_equal(to_named(net), tensors)
     assert net.spec == replace(CPU, classifier=replace(CPU.classifier, dropout_rate=0.2))
 
