@@ -10,6 +10,7 @@ Whatever breaks a rule raises InputError naming the field.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -31,12 +32,18 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: object) -> bool:
+    """A finite float, or an int that fits in one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def _check_width(place: str, value: int) -> None:
     _check(_is_int(value) and 1 <= value <= MAX_WIDTH, place, f"an integer in 1..{MAX_WIDTH}", value)
 
 
 def _check_one_of(place: str, value: object, allowed: tuple) -> None:
-    _check(not isinstance(value, bool) and value in allowed, place, listed(allowed), value)
+    same_type = isinstance(value, type(allowed[0])) and not isinstance(value, bool)
+    _check(same_type and value in allowed, place, listed(allowed), value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +166,7 @@ class Linear:
         _check_width("in_features", self.in_features)
         _check_width("out_features", self.out_features)
         rate = self.dropout_rate
-        _check(
-            isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate < 1,
-            "dropout_rate",
-            "a number in [0, 1)",
-            rate,
-        )
+        _check(_is_number(rate) and 0 <= rate < 1, "dropout_rate", "a number in [0, 1)", rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +177,8 @@ class BatchNorm:
     momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(0 < self.eps <= 1, "eps", "a number in (0, 1]", self.eps)
-        _check(0 < self.momentum <= 1, "momentum", "a number in (0, 1]", self.momentum)
+        for place, value in (("eps", self.eps), ("momentum", self.momentum)):
+            _check(_is_number(value) and 0 < value <= 1, place, "a number in (0, 1]", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +210,8 @@ class Recipe:
         )
         _check_one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
         for place, values in (("mean", self.mean), ("std", self.std)):
-            _check(isinstance(values, tuple) and len(values) == 3, place, "three numbers (R, G, B)", list(values))
+            good = isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
+            _check(good, place, "three numbers (R, G, B)", values)
         _check(min(self.std) > 0, "std", "three numbers above 0", min(self.std))
 
 
@@ -234,12 +237,17 @@ class ArchSpec:
     def __post_init__(self) -> None:
         _check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
         _check_one_of("padding", self.padding, ("symmetric", "same"))
-        _check(
-            isinstance(self.blocks, tuple) and len(self.blocks) <= 1000,
-            "blocks",
-            "at most 1000 blocks",
-            len(self.blocks),
-        )
+        _check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks", self.blocks)
+        _check(len(self.blocks) <= 1000, "blocks", "at most 1000 blocks", len(self.blocks))
+        for place, part, kind in (
+            ("stem", self.stem, Conv),
+            *((f"blocks[{index}]", block, Block) for index, block in enumerate(self.blocks)),
+            ("feature_mix", self.feature_mix, Conv),
+            ("classifier", self.classifier, Linear),
+            ("bn", self.bn, BatchNorm),
+            ("recipe", self.recipe, Recipe),
+        ):
+            _check(isinstance(part, kind), place, f"a {kind.__name__}", part)
         _check(self.stem.in_channels == 3, "stem.in_channels", "3 (an RGB image)", self.stem.in_channels)
         width = self.stem.out_channels
         for index, block in enumerate(self.blocks):
@@ -262,6 +270,8 @@ class ArchSpec:
             f"{self.feature_mix.out_channels} (the width of feature_mix)",
             self.classifier.in_features,
         )
+        named = isinstance(self.class_names, tuple) and all(isinstance(name, str) for name in self.class_names)
+        _check(named, "class_names", "a tuple of strings", self.class_names)
         if self.class_names:
             _check(
                 len(self.class_names) == self.num_classes,
