@@ -218,8 +218,8 @@ def film(run: Run) -> Film | None:
     if run.table is not None:
         shares = []
         for row in rows:
-            costs = [choices[index][choice].cost or 0.0 for index, choice in enumerate(row)]
-            shares.append(max(costs) / sum(costs))
+            row_costs = [choices[index][choice].cost or 0.0 for index, choice in enumerate(row)]
+            shares.append(max(row_costs) / sum(row_costs))
         top_share = max(shares)
     costs = run.costs(last)
     data = {

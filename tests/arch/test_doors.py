@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,48 @@ def test_framework_free_files_of_search(file):
         assert not typing_only or package == "search"
 
 
+def without_framework(room):
+    """The files of a room whose import loads neither torch nor a zoo, not even through another file."""
+    loaded = {
+        place(path): [name for _, name, lazy, typing_only in imports(path) if not lazy and not typing_only]
+        for path in files_of(room)
+    }
+    needy: set[str] = set()
+
+    def needs(name):
+        package, *inner = name.split(".")
+        return package in ("torch", "proxyless_nas") or (
+            package == room and "/".join([room, *inner[:1]]) + ".py" in needy
+        )
+
+    while found := {file for file, names in loaded.items() if file not in needy and any(map(needs, names))}:
+        needy |= found
+    return sorted(set(loaded) - needy)
+
+
+def test_mypy_checks_every_file_that_needs_no_framework():
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    assert configured == ["proxyless_arch", *without_framework("search")]
+    assert set(FRAMEWORK_FREE) <= set(configured)
+
+
+def test_the_search_for_files_without_framework_finds_indirect_imports(tmp_path, monkeypatch):
+    (tmp_path / "search").mkdir()
+    files = {
+        "direct": "import torch.nn",
+        "zoo": "from proxyless_nas.layers import build_op",
+        "far": "from search import direct",
+        "farther": "from search.far import thing",
+        "late": "def f():\n    import torch",
+        "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from search.zoo import Zoo",
+        "free": "import numpy\nfrom search import late, typed",
+    }
+    for name, text in files.items():
+        (tmp_path / "search" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert without_framework("search") == ["search/free.py", "search/late.py", "search/typed.py"]
+
+
 def test_the_table_of_owners_is_true():
     """An entry that nothing uses is one that no longer describes the house."""
     assert set(OWNERS) == LAZY["proxyless_arch"]
@@ -208,9 +251,14 @@ def test_proxyless_arch_needs_numpy_alone():
     assert done.returncode == 0, done.stderr
 
 
-def test_pricing_needs_no_framework():
-    modules = [file.removesuffix(".py").replace("/", ".") for file in FRAMEWORK_FREE]
-    done = import_without(modules, [*FRAMEWORKS, *OPTIONAL])
+@pytest.mark.parametrize(
+    ("files", "blocked"),
+    [(list(FRAMEWORK_FREE), OPTIONAL), (without_framework("search"), ["proxyless_nas"])],
+    ids=["pricing", "every file that says so"],
+)
+def test_pricing_needs_no_framework(files, blocked):
+    modules = [file.removesuffix(".py").replace("/", ".") for file in files]
+    done = import_without(modules, [*FRAMEWORKS, *blocked])
     assert done.returncode == 0, done.stderr
 
 
