@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from proxyless_arch import evaluation
 from proxyless_arch.cli import exit_code
-from proxyless_arch.machine import tune_allocator, usable_cores
+from proxyless_arch.machine import network_threads, tune_allocator
 
 
 def run(argv: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
-    threads = max(1, usable_cores() - workers)
+    threads = network_threads(workers, "OMP_NUM_THREADS")
     torch.set_num_threads(threads)
     if arguments.exported:
         loaded = load_onnx(arguments.exported, threads)

@@ -18,7 +18,7 @@ import numpy as np
 
 from proxyless_arch import evaluation
 from proxyless_arch.cli import exit_code
-from proxyless_arch.machine import tune_allocator, usable_cores
+from proxyless_arch.machine import network_threads, tune_allocator
 from proxyless_arch.spec import ArchSpec
 from proxyless_arch.weights import NamedTensors
 
@@ -42,7 +42,13 @@ def run(argv: Sequence[str]) -> None:
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches
-    from proxyless_nas_tensorflow.devices import device_name, pick_device, tensorflow_version
+    from proxyless_nas_tensorflow.devices import (
+        THREADS_VARIABLE,
+        device_name,
+        pick_device,
+        tensorflow_version,
+        use_threads,
+    )
     from proxyless_nas_tensorflow.export import load_litert
     from proxyless_nas_tensorflow.inference import prepared
     from proxyless_nas_tensorflow.network import build
@@ -52,11 +58,13 @@ def run(argv: Sequence[str]) -> None:
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = evaluation.n_workers(arguments, images, device == "CPU:0") if images else 0
+    threads = network_threads(workers, THREADS_VARIABLE, "OMP_NUM_THREADS")
     if arguments.exported:
-        threads = max(1, usable_cores() - workers)
         forward, framework, version = load_litert(arguments.exported, threads)
         described = f"cpu, {threads} threads"
     else:
+        if device == "CPU:0":
+            use_threads(threads)
         net = build(spec, spec.resolution)
         load_named(net, spec, network.tensors, network.weights)
         forward, framework, version = prepared(net, device, arguments.precision), "tensorflow", tensorflow_version()

@@ -96,9 +96,12 @@ def parse(
     device.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (PyTorch) [auto]")
     device.add_argument("-g", "--gpu", dest="device", type=_gpu, metavar="N", help="the same as --device cuda:N")
     how.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the convolutions [fp32]")
-    how.add_argument("--save_json", type=Path, metavar="FILE", help="write the record there")
+    how.add_argument("--save_json", type=new_file, metavar="FILE", help="write the record there")
     arguments = parser.parse_strictly(argv)
-    arguments.path = arguments.path or os.environ.get(IMAGENET_DIR) or None
+    if arguments.path == "":
+        raise InputError("expected a folder or .zip of images, got ''", "--path")
+    if arguments.path is None:
+        arguments.path = os.environ.get(IMAGENET_DIR) or None
     if arguments.arch is None and arguments.exported is None:
         raise InputError(f"expected one of --arch and {exported}, got neither", "--arch")
     if arguments.exported is not None:
@@ -172,6 +175,17 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
     return value
+
+
+def new_file(text: str) -> Path:
+    """A flag's value: a file that can be written, in a folder that is there or can be made."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file to write, got {'a folder, ' if text else ''}{text!r}")
+    there = next(parent for parent in (path.absolute()).parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}: {there} does not take it")
+    return path
 
 
 def _gpu(text: str) -> str:

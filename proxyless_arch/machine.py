@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from proxyless_arch.errors import InputError
+
 PRECISIONS = ("fp32", "bf16")
 """The number formats in which a network may compute."""
 
@@ -29,6 +31,37 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def network_threads(n_readers: int, *variables: str) -> int:
+    """Threads for a network on a CPU beside ``n_readers`` processes that read images: every core they leave.
+
+    The first of the environment ``variables`` that holds a number decides instead.
+    """
+    for variable in variables:
+        text = os.environ.get(variable, "")
+        if text.isascii() and text.isdecimal() and int(text) > 0:
+            return int(text)
+    return max(1, usable_cores() - n_readers)
+
+
+def parse_device(name: str) -> tuple[str, int | None]:
+    """(auto, cpu, cuda or mps; N of ``cuda:N``). Whether this machine has it is for the framework to say.
+
+    Raises InputError for anything else.
+    """
+    kind, colon, number = name.partition(":")
+    numbered = kind == "cuda" and number.isascii() and number.isdecimal()
+    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not numbered):
+        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device")
+    return kind, int(number) if numbered else None
+
+
+def absent_device(name: str, framework: str, n_found: int) -> InputError:
+    """The error for a device that ``framework`` (with its version) does not see, of which kind it sees ``n_found``."""
+    return InputError(
+        f"{name} asked for, but {framework} sees {n_found} of that kind here; use --device cpu", "--device"
+    )
 
 
 def tune_allocator() -> bool:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from proxyless_arch.errors import InputError
+from proxyless_arch.machine import absent_device, parse_device
 
 
 def pick_device(name: str) -> torch.device:
     """auto: cuda, then mps, then cpu. Raises InputError for a device this machine does not have."""
-    has_mps = torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device")
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not has_mps):
-        raise InputError(
-            f"{kind} asked for, but torch {torch.__version__} sees none here; use --device cpu", "--device"
-        )
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise InputError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}", "--device") from None
+    kind, number = parse_device(name)
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if kind == "auto":
+        kind = next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
+    if (number or 0) >= counts[kind]:
+        raise absent_device(name, f"torch {torch.__version__}", counts[kind])
+    return torch.device(kind) if number is None else torch.device(kind, number)
 
 
 def device_name(device: torch.device) -> str:

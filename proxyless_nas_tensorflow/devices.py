@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.machine import usable_cores
+from proxyless_arch.machine import absent_device, network_threads, parse_device
 from proxyless_nas_tensorflow._quiet import captured_stderr
+
+THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
+"""The environment variable that TensorFlow itself reads when it starts."""
 
 
 def tensorflow_version() -> str:
@@ -17,23 +19,19 @@ def pick_device(name: str) -> str:
     """auto: the first GPU, else the CPU. InputError for a device that TensorFlow does not see here.
 
     Args:
-        name: auto, cpu, cuda or cuda:N.
+        name: auto, cpu, cuda or cuda:N; mps is known, and never there.
 
     Returns:
         TensorFlow's name: ``CPU:0`` or ``GPU:N``.
     """
+    kind, number = parse_device(name)
     with captured_stderr():  # TensorFlow looks for CUDA now, and says so
-        n_gpus = len(tf.config.list_physical_devices("GPU"))
-    if name == "auto":
-        return "GPU:0" if n_gpus else "CPU:0"
-    kind, _, number = name.partition(":")
-    if name != "cpu" and (kind != "cuda" or not (number or "0").isdecimal()):
-        raise InputError(f"expected auto, cpu, cuda or cuda:N, got {name!r}", "--device")
-    if kind == "cuda" and int(number or 0) >= n_gpus:
-        raise InputError(
-            f"{name} asked for, but TensorFlow {tf.__version__} sees {n_gpus} GPUs here; use --device cpu", "--device"
-        )
-    return "CPU:0" if kind == "cpu" else f"GPU:{int(number or 0)}"
+        counts = {"cpu": 1, "cuda": len(tf.config.list_physical_devices("GPU")), "mps": 0}
+    if kind == "auto":
+        kind = next(kind for kind in ("cuda", "cpu") if counts[kind])
+    if (number or 0) >= counts[kind]:
+        raise absent_device(name, f"TensorFlow {tf.__version__}", counts[kind])
+    return "CPU:0" if kind == "cpu" else f"GPU:{number or 0}"
 
 
 def device_name(device: str) -> str:
@@ -42,8 +40,12 @@ def device_name(device: str) -> str:
     if kind == "GPU":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[int(number)])
         return details.get("device_name", device)
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
-    return f"cpu, {threads} threads"
+    return f"cpu, {_threads()} threads"
+
+
+def _threads() -> int:
+    """Threads that one operation runs on: as configured, else as TensorFlow decides when it starts."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or network_threads(0, THREADS_VARIABLE)
 
 
 def use_threads(threads: int) -> int:
@@ -55,5 +57,5 @@ def use_threads(threads: int) -> int:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:  # it is initialized
-        return tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
+        return _threads()
     return threads

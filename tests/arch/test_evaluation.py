@@ -86,6 +86,24 @@ def test_bad_flags(argv, message):
     assert message in str(caught.value)
 
 
+def test_the_record_must_be_writable_before_anything_runs(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert parse("-a", "x", "--save_json", tmp_path / "new" / "deep" / "r.json").save_json.name == "r.json"
+    assert not (tmp_path / "new").exists()
+    for value in (tmp_path, tmp_path / "file" / "r.json", ""):
+        with pytest.raises(InputError, match="save_json: expected a file"):
+            parse("-a", "x", "--save_json", value)
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    with pytest.raises(InputError, match=f"{tmp_path} does not take it"):
+        parse("-a", "x", "--save_json", tmp_path / "new" / "r.json")
+
+
+def test_an_empty_path_is_a_mistake_and_not_imagenet(monkeypatch):
+    monkeypatch.setenv(evaluation.IMAGENET_DIR, "/imagenet")
+    with pytest.raises(InputError, match=r"--path: expected a folder or \.zip of images, got ''"):
+        parse("-a", "x", "--path", "")
+
+
 def test_arch_is_required():
     with pytest.raises(InputError, match="required: -a/--arch"):
         parse()

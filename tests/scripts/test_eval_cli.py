@@ -253,6 +253,42 @@ def test_a_script_never_imports_the_other_framework(script, other, run_folder, p
     assert done.returncode == 0, done.stderr
 
 
+THREADS = """
+import sys
+sys.path.insert(0, {root!r})
+import proxyless_arch.machine as machine
+machine.usable_cores = lambda: 4
+import {script} as script
+code = script.main(["-a", {run!r}, "-p", {photos!r}, "-j", "1", "--save_json", {record!r}])
+if {script!r} == "eval":
+    import torch
+    threads = torch.get_num_threads()
+else:
+    import tensorflow as tf
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+print("threads", threads)
+raise SystemExit(code)
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("given", [None, "2"])
+def test_threads_are_as_the_environment_says_and_as_the_record_says(script, given, run_folder, photos, tmp_path):
+    """Without a word from the environment, one core of four is left to the reading process."""
+    code = THREADS.format(
+        root=str(ROOT), script=script, run=str(run_folder), photos=str(photos), record=str(tmp_path / "record.json")
+    )
+    variable = "OMP_NUM_THREADS" if script == "eval" else "TF_NUM_INTRAOP_THREADS"
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {} if given is None else {variable: given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    threads = given or "3"
+    assert f"threads {threads}\n" in done.stdout
+    assert json.loads((tmp_path / "record.json").read_text())["device"] == f"cpu, {threads} threads"
+
+
 @pytest.mark.shared_data
 def test_the_small_released_net_scores_what_it_should(shared_data, tmp_path):
     """Top-1 63.4 and top-5 84.1 on the whole sample, image for image the same in both frameworks."""

@@ -84,13 +84,17 @@ def test_a_precision_that_is_none():
         prepared(build(three_blocks()), "cpu", "fp8")
 
 
-def test_devices():
+def test_devices(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu") and device_name(torch.device("cpu")).startswith("cpu, ")
-    with pytest.raises(InputError, match="--device: expected auto, cpu"):
-        pick_device("tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="cuda asked for"):
-            pick_device("cuda:1")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for n_gpus in (0, 2):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda n_gpus=n_gpus: n_gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
+        assert pick_device("auto").type == ("cuda" if n_gpus else "cpu")
+        for absent in ("cuda:2", "cuda:99", "mps"):
+            with pytest.raises(InputError, match=f"--device: {absent} asked for, but torch .* sees . of that kind"):
+                pick_device(absent)
+    assert pick_device("cuda") == torch.device("cuda") and pick_device("cuda:1") == torch.device("cuda", 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are glibc's")

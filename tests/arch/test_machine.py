@@ -1,0 +1,35 @@
+"""What a script asks of the machine: devices by name, threads."""
+
+import pytest
+
+from proxyless_arch import machine
+from proxyless_arch.errors import InputError
+from proxyless_arch.machine import network_threads, parse_device
+
+
+def test_devices_by_name():
+    names = ("auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12")
+    kinds = [("auto", None), ("cpu", None), ("mps", None), ("cuda", None), ("cuda", 0), ("cuda", 12)]
+    assert [parse_device(name) for name in names] == kinds
+
+
+@pytest.mark.parametrize(
+    "name", ["", "tpu", "CPU", "cpu:5", "cpu:", "cuda:", "cuda:-1", "cuda:x", "cuda:²", "mps:0", "auto:0"]
+)
+def test_what_is_no_device(name):
+    with pytest.raises(InputError) as caught:
+        parse_device(name)
+    assert str(caught.value) == f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}"
+
+
+def test_a_network_leaves_cores_to_the_readers_unless_the_environment_decides(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    monkeypatch.delenv("FIRST", raising=False)
+    monkeypatch.setenv("SECOND", "")
+    assert [network_threads(readers, "FIRST", "SECOND") for readers in (0, 2, 8, 30)] == [8, 6, 1, 1]
+    monkeypatch.setenv("SECOND", "3")
+    assert network_threads(2, "FIRST", "SECOND") == 3
+    monkeypatch.setenv("FIRST", "5")
+    assert network_threads(2, "FIRST", "SECOND") == 5
+    monkeypatch.setenv("FIRST", "many")
+    assert network_threads(2, "FIRST", "SECOND") == 3
