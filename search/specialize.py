@@ -167,7 +167,12 @@ def run(argv: Sequence[str] | None) -> None:
     arguments, flags = parser.parse_known_args(argv)
     goals = parse_goals(arguments.targets)
     folder = arguments.path or new_run_dir(None, ROOT)
-    runs = [searched(goal, folder / goal.name, flags) for goal in goals]
+    try:
+        runs = [searched(goal, folder / goal.name, flags) for goal in goals]
+    except InputError:
+        if arguments.path is None and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     record = cross(goals, runs, devices_of(goals, runs))
     write_json(folder / "specialization.json", record)
     rows = []
