@@ -18,27 +18,24 @@ import numpy as np
 from proxyless_arch import catalog
 from proxyless_arch.catalog import Demo, Release
 from proxyless_arch.cli import Parser
-from proxyless_arch.codec import read_spec
 from proxyless_arch.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.demo import demo_weights, is_demo
 from proxyless_arch.errors import InputError
 from proxyless_arch.fetch import find_weights
 from proxyless_arch.files import parse_json, write_json
 from proxyless_arch.images import eval_transform
+from proxyless_arch.lookup import SELF_DESCRIBING, find_network
 from proxyless_arch.machine import PRECISIONS, cpu_name, usable_cores
 from proxyless_arch.pretrained import described
 from proxyless_arch.scores import EvalResult
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
-from proxyless_arch.strict import listed, nearest
-from proxyless_arch.weights import NamedTensors, WeightFile, git_blob_sha1, read_tensors
+from proxyless_arch.strict import listed
+from proxyless_arch.weights import KERAS_SUFFIX, NamedTensors, WeightFile, git_blob_sha1, read_tensors
 
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
 IMAGENET_DIR = "IMAGENET_DIR"
 IMAGENET_VALIDATION_IMAGES = 50_000
 DIGITS = "digits"
-KERAS_SUFFIX = ".weights.h5"
-SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors")
-"""Extensions of weight files that hold their network."""
 PHOTOS = ("china.jpg", "flower.jpg")
 """The photos in the scikit-learn wheel."""
 READER_SHARE = 4
@@ -227,7 +224,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
             what to put where).
     """
-    spec, weights = resolve_arch(arguments.arch)
+    spec, weights = find_network(arguments.arch, "--arch")
     published = _published(spec)
     weights = arguments.weights or weights
     if weights is None and is_demo(arguments.arch):
@@ -270,30 +267,6 @@ def exported_network(arguments: argparse.Namespace, spec: ArchSpec, provenance: 
         changed=recipe != spec.recipe,
         provenance=provenance,
     )
-
-
-def resolve_arch(arch: str) -> tuple[ArchSpec, Path | None]:
-    """(the spec, its own weight file when it has one); a known name comes before a file of that name."""
-    names, path = catalog.known_names(), Path(arch)
-    if arch in names:
-        return catalog.load(arch), None
-    if path.is_dir():
-        if not (path / "spec.json").is_file():
-            raise InputError("expected the run folder of a search: there is no spec.json in it", "--arch", arch)
-        weights = path / "weights.h5"
-        return read_spec(path / "spec.json"), weights if weights.is_file() else None
-    if not path.exists():
-        raise InputError(
-            f"expected {listed(map(repr, names))}, a spec file or the run folder of a search, got {arch!r}"
-            f"{nearest(arch, names)}",
-            "--arch",
-        )
-    if path.suffix.lower() in SELF_DESCRIBING:
-        spec = read_tensors(path).spec
-        if spec is None:
-            raise InputError("this weight file does not say of which network: give it with --weights", "--arch", arch)
-        return spec, path
-    return read_spec(path), None
 
 
 def _published(spec: ArchSpec) -> Release | Demo | None:

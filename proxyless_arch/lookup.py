@@ -12,33 +12,44 @@ from proxyless_arch.strict import listed, nearest
 from proxyless_arch.weights import read_tensors
 
 SPEC_FILE = "spec.json"
-WEIGHT_SUFFIXES = (".h5", ".hdf5", ".safetensors")
+WEIGHT_FILE = "weights.h5"
+SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors")
+"""Extensions of weight files that hold their network."""
 
 
 def find_spec(word: str) -> ArchSpec:
-    """The network that ``word`` means; a known name comes before a file of that name.
+    """The network that ``word`` means (see find_network)."""
+    return find_network(word)[0]
+
+
+def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
+    """(the network that ``word`` means, its own weight file when it has one).
 
     Args:
         word: a name of the catalog, a JSON file in either dialect, a weight file that holds its network, or a run
-            folder (its spec.json).
+            folder (its spec.json and weights.h5). A known name comes before a file of that name.
+        place: the flag that ``word`` was given with, for the errors.
 
     Raises:
         InputError: nothing of that name (with the nearest), or what it names cannot be read.
     """
     names, path = catalog.known_names(), Path(word)
     if word in names:
-        return catalog.load(word)
+        return catalog.load(word), None
     if path.is_dir():
         if not (path / SPEC_FILE).is_file():
-            raise InputError(f"expected the run folder of a finished search: there is no {SPEC_FILE} in it", word)
-        return read_spec(path / SPEC_FILE)
+            raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it", place, word)
+        weights = path / WEIGHT_FILE
+        return read_spec(path / SPEC_FILE), weights if weights.is_file() else None
     if not path.exists():
         raise InputError(
-            f"expected {listed(map(repr, names))}, a spec file or a run folder, got {word!r}{nearest(word, names)}"
+            f"expected {listed(map(repr, names))}, a spec file or a run folder, got {word!r}{nearest(word, names)}",
+            place,
         )
-    if path.suffix.lower() in WEIGHT_SUFFIXES:
+    if path.suffix.lower() in SELF_DESCRIBING:
         spec = read_tensors(path).spec
         if spec is None:
-            raise InputError("this weight file does not say of which network", word)
-        return spec
-    return read_spec(path)
+            advice = ": give it with --weights" if place else ""
+            raise InputError(f"this weight file does not say of which network{advice}", place, word)
+        return spec, path
+    return read_spec(path), None

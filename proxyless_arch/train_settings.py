@@ -14,10 +14,11 @@ from proxyless_arch import catalog, settings
 from proxyless_arch.datasets import DATASETS, ImageDataset, SearchData, digits, load_for_search, open_folder
 from proxyless_arch.demo import demo_weights, is_demo
 from proxyless_arch.errors import InputError
-from proxyless_arch.evaluation import expected_folders, resize_for, resolve_arch
+from proxyless_arch.evaluation import expected_folders, resize_for
 from proxyless_arch.fetch import find_weights
 from proxyless_arch.files import read_json
 from proxyless_arch.images import Augment
+from proxyless_arch.lookup import find_network
 from proxyless_arch.pretrained import described
 from proxyless_arch.settings import setting
 from proxyless_arch.spec import ArchSpec, Recipe, with_classes
@@ -156,7 +157,7 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
     """
     if not given.get("arch"):
         raise InputError("name the network to train: a released name, a spec file or a run folder", "--arch")
-    spec, own_weights = resolve_arch(given["arch"])
+    spec, own_weights = find_network(given["arch"], "--arch")
     is_run = Path(given["arch"]).is_dir()
     inferred, notes = _data_of(given, spec, is_run)
     name = recipe or ("digits" if inferred.get("dataset", given.get("dataset")) == "digits" else "default")
@@ -262,7 +263,7 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
         InputError: weights that are not there, or those of another network.
     """
     assert config.arch is not None
-    spec, own_weights = resolve_arch(config.arch)
+    spec, own_weights = find_network(config.arch, "--arch")
     found, origin = _weights(config, spec, own_weights)
     tensors: NamedTensors = {}
     if found is not None:

@@ -12,7 +12,8 @@ from proxyless_arch import catalog
 from proxyless_arch.__main__ import difference, main
 from proxyless_arch.codec import read_spec, write_spec
 from proxyless_arch.cost import total_macs, total_params
-from proxyless_arch.lookup import find_spec
+from proxyless_arch.errors import InputError
+from proxyless_arch.lookup import find_network, find_spec
 from proxyless_arch.shapes import walk
 from proxyless_arch.space import TINY, SearchSpace
 from proxyless_arch.spec import with_classes
@@ -143,6 +144,21 @@ def test_a_weight_file_names_its_network(tmp_path):
     tensors = {name: np.zeros(shape, np.float32) for name, shape in expected_tensors(OURS).items()}
     save_h5(tmp_path / "weights.h5", OURS, tensors, {})
     assert find_spec(str(tmp_path / "weights.h5")) == OURS
+
+
+def test_one_look_up_for_every_script(tmp_path):
+    """The scripts and `python -m proxyless_arch` find a network alike; a script's error names its flag."""
+    write_spec(tmp_path / "spec.json", OURS)
+    assert find_network(str(tmp_path)) == (find_spec(str(tmp_path)), None) == (OURS, None)
+    (tmp_path / "weights.h5").touch()
+    assert find_network(str(tmp_path)) == (OURS, tmp_path / "weights.h5")
+    for read, start in (
+        (find_spec, "expected 'proxyless_cpu', "),
+        (lambda word: find_network(word, "--arch"), "--arch: "),
+    ):
+        with pytest.raises(InputError) as caught:
+            read("proxyles_cpu")
+        assert str(caught.value).startswith(start) and "did you mean 'proxyless_cpu'" in str(caught.value)
 
 
 def test_as_a_module_into_a_closed_pipe():
