@@ -5,7 +5,8 @@
 
 Forward passes only; no image is read. The variants take turns, one batch each, so that whatever else the machine does
 falls on all of them; a ratio is taken within a round, and the table gives its median and range. Weights are random:
-they do not change the time.
+they do not change the time. The exit status is 1 when a ratio's low end or the agreement of the float32 logits
+misses what is expected; the record, which is written all the same, lists what did.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -21,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +33,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from proxyless_arch import catalog  # noqa: E402
 from proxyless_arch.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.evaluation import count, new_file, positive  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
 from proxyless_arch.machine import cpu_name, tune_allocator  # noqa: E402
 from proxyless_arch.spec import ArchSpec  # noqa: E402
@@ -54,6 +58,8 @@ RATIOS = (
     ("eval_tf.py bf16", "eval_tf.py", None),
 )
 """(variant, compared with, the factor it should at least have)."""
+TOLERANCE = 1e-4
+"""Largest difference of a float32 variant's logits from the plain framework's."""
 
 
 def random_tensors(spec: ArchSpec) -> NamedTensors:
@@ -193,23 +199,25 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 3), "low": round(min(values), 3), "high": round(max(values), 3)}
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str]) -> int:
+    """The exit status."""
     parser = Parser(prog="eval_speed.py", description=__doc__)
     parser.add_argument("-a", "--arch", default="proxyless_mobile", choices=catalog.known_names())
-    parser.add_argument("-b", "--batch_size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1, help="of every variant [1]")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--warmup", type=int, default=2, help="rounds that are not counted [2]")
-    parser.add_argument("--save_json", type=Path, metavar="FILE")
+    parser.add_argument("-b", "--batch_size", type=positive, default=32)
+    parser.add_argument("--threads", type=positive, default=1, help="of every variant [1]")
+    parser.add_argument("--rounds", type=positive, default=9)
+    parser.add_argument("--warmup", type=count, default=2, help="rounds that are not counted [2]")
+    parser.add_argument("--save_json", type=new_file, metavar="FILE")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_strictly(argv)
     if arguments.serve:
         framework, tuned = arguments.serve
         serve(framework, tuned == "1", arguments.arch, arguments.batch_size)
-        return
+        return 0
     times, differences, deviations = measure(arguments)
     per_image = {
-        name: spread([value / arguments.batch_size for value in values]) | {"largest_difference": differences[name]}
+        name: spread([value / arguments.batch_size for value in values])
+        | {"largest_difference": differences[name] if math.isfinite(differences[name]) else None}
         for name, values in times.items()
     }
     ratios = [
@@ -229,13 +237,14 @@ def run(argv: Sequence[str]) -> None:
         "logit_std": deviations,
         "ms_per_image": per_image,
         "speedup": ratios,
+        "missed": missed(ratios, differences),
     }
     print(f"{arguments.arch} at batch {arguments.batch_size}, {arguments.threads} thread(s), {arguments.rounds} rounds")
     print(f"{record['cpu']}, load {record['load_average']}, {record['versions']}")
     for name, row in per_image.items():
         print(
             f"  {name:<18} {row['median']:7.2f} ms per image ({row['low']:.2f} to {row['high']:.2f}), "
-            f"logits within {row['largest_difference']:.1e}"
+            f"logits within {differences[name]:.1e}"
         )
     for row in ratios:
         promise = f", at least {row['at_least']} expected" if row["at_least"] else ""
@@ -245,6 +254,24 @@ def run(argv: Sequence[str]) -> None:
         )
     if arguments.save_json:
         write_json(arguments.save_json, record)
+    for miss in record["missed"]:
+        print(f"missed: {miss}", file=sys.stderr)
+    return 1 if record["missed"] else 0
+
+
+def missed(ratios: Sequence[Mapping[str, Any]], differences: Mapping[str, float]) -> list[str]:
+    """What falls short, one line each: a ratio's slowest round, or float32 logits that differ."""
+    slow = [
+        f"{row['variant']} over {row['over']}: expected {row['at_least']} or more, got {row['low']}"
+        for row in ratios
+        if row["at_least"] is not None and row["low"] < row["at_least"]
+    ]
+    apart = [
+        f"{name}: expected logits within {TOLERANCE:g}, got {difference:.2g}"
+        for name, difference in differences.items()
+        if not name.endswith("bf16") and not difference <= TOLERANCE
+    ]
+    return slow + apart
 
 
 def versions() -> dict[str, str]:
@@ -258,7 +285,13 @@ def versions() -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+    status = 0
+
+    def body() -> None:
+        nonlocal status
+        status = run(sys.argv[1:] if argv is None else argv)
+
+    return exit_code(body) or status
 
 
 if __name__ == "__main__":

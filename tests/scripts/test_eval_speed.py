@@ -1,0 +1,40 @@
+"""benchmarks/eval_speed.py says whether the promises of speed and agreement hold, by its exit status too."""
+
+import json
+
+import pytest
+
+from benchmarks import eval_speed
+
+VARIANTS = [name for names in eval_speed.PROCESSES.values() for name in names]
+FAST = {"torch plain": 40.0, "torch plain tuned": 20.0}
+
+
+def measured(times, differences):
+    """Stands in for measure: milliseconds of two rounds of every variant, and how far the logits are apart."""
+    per_round = {name: times.get(name, [FAST.get(name, 10.0)] * 2) for name in VARIANTS}
+    return lambda arguments: (per_round, dict.fromkeys(VARIANTS, 1e-6) | differences, {"torch": 1.0, "tensorflow": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("times", "differences", "missed"),
+    [
+        ({}, {"eval.py bf16": 0.05}, []),
+        ({"eval.py": [10.0, 14.0]}, {}, ["eval.py over torch plain: expected 3.0 or more, got 2.857"]),
+        ({"eval_tf.py": [12.0, 10.0]}, {}, ["eval_tf.py over tf.function: expected 0.9 or more, got 0.833"]),
+        ({}, {"eval.py": 2e-4}, ["eval.py: expected logits within 0.0001, got 0.0002"]),
+        ({}, {"eval_tf.py": float("inf")}, ["eval_tf.py: expected logits within 0.0001, got inf"]),
+    ],
+)
+def test_a_promise_that_is_missed_fails_the_command(times, differences, missed, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(eval_speed, "measure", measured(times, differences))
+    path = tmp_path / "speed.json"
+    assert eval_speed.main(["--rounds", "2", "--save_json", str(path)]) == (1 if missed else 0)
+    assert capsys.readouterr().err.splitlines() == [f"missed: {line}" for line in missed]
+    assert json.loads(path.read_text())["missed"] == missed
+
+
+@pytest.mark.parametrize("flag", ["--batch_size", "--rounds", "--threads"])
+def test_nothing_cannot_be_measured(flag, capsys):
+    assert eval_speed.main([flag, "0"]) == 2
+    assert "expected an integer, 1 or more, got '0'" in capsys.readouterr().err
