@@ -6,7 +6,7 @@
 Forward passes only; no image is read. The variants take turns, one batch each, so that whatever else the machine does
 falls on all of them; a ratio is taken within a round, and the table gives its median and range. Weights are random:
 they do not change the time. The exit status is 1 when a ratio's low end or the agreement of the float32 logits
-misses what is expected; the record, which is written all the same, lists what did.
+misses what is expected (of the ratios at batch 32 only); the record, which is written all the same, lists what did.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ RATIOS = (
     ("eval_tf.py", "tf.function", 0.9),
     ("eval_tf.py bf16", "eval_tf.py", None),
 )
-"""(variant, compared with, the factor it should at least have)."""
+"""(variant, compared with, the factor it should at least have at PROMISED_BATCH)."""
+PROMISED_BATCH = 32
+"""The factors are promised for this batch size; the allocator, for one, matters less at smaller ones."""
 TOLERANCE = 1e-4
 """Largest difference of a float32 variant's logits from the plain framework's."""
 
@@ -221,7 +223,7 @@ def run(argv: Sequence[str]) -> int:
         for name, values in times.items()
     }
     ratios = [
-        {"variant": name, "over": base, "at_least": least}
+        {"variant": name, "over": base, "at_least": least if arguments.batch_size == PROMISED_BATCH else None}
         | spread([slow / fast for fast, slow in zip(times[name], times[base], strict=True)])
         for name, base, least in RATIOS
     ]

@@ -38,3 +38,9 @@ def test_a_promise_that_is_missed_fails_the_command(times, differences, missed, 
 def test_nothing_cannot_be_measured(flag, capsys):
     assert eval_speed.main([flag, "0"]) == 2
     assert "expected an integer, 1 or more, got '0'" in capsys.readouterr().err
+
+
+def test_the_ratios_are_promised_at_batch_32_only(monkeypatch):
+    monkeypatch.setattr(eval_speed, "measure", measured({"eval.py": [39.0, 39.0]}, {}))
+    assert eval_speed.main(["--rounds", "2"]) == 1
+    assert eval_speed.main(["--rounds", "2", "--batch_size", "8"]) == 0
