@@ -47,15 +47,25 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Landing:
-    """All attempts; ``best`` is the one measured nearest to the target. ``stopped``: why there was no further one."""
+    """All attempts; ``best``: the network measured nearest to the target (the mean, where it was measured more often).
+
+    ``final``: one more measurement of it, taken after it was chosen: a choice among noisy numbers flatters the one
+    it was made by. ``stopped``: why there was no further attempt, where none was within the tolerance.
+    """
 
     attempts: tuple[Attempt, ...]
-    target: float
+    best: Attempt
+    final: Measured
     stopped: str = field(default="")
 
-    @property
-    def best(self) -> Attempt:
-        return min(self.attempts, key=lambda attempt: attempt.error(self.target))
+
+def _best(attempts: Sequence[Attempt], target: float) -> Attempt:
+    def error(attempt: Attempt) -> float:
+        path = attempt.projection.path
+        times = [other.timing.ms for other in attempts if other.projection.path == path]
+        return abs(sum(times) / len(times) / target - 1)
+
+    return min(attempts, key=error)
 
 
 def land(
@@ -74,18 +84,21 @@ def land(
     """
     projection = project(log_probs, table, target)
     attempts: list[Attempt] = []
-    scale = 1.0
+    scale, stopped = 1.0, ""
     while True:
-        attempt = Attempt(projection, scale, time(projection.path))
-        attempts.append(attempt)
-        if attempt.error(target) <= tolerance:
-            return Landing(tuple(attempts), target)
+        attempts.append(Attempt(projection, scale, time(projection.path)))
+        if attempts[-1].error(target) <= tolerance:
+            break
         if len(attempts) > max_projections:
-            return Landing(tuple(attempts), target, f"still off after {max_projections} further projections")
-        scale *= attempt.timing.ms / projection.cost
+            stopped = f"still off after {max_projections} further projections"
+            break
+        # the median over all attempts: one disturbed measurement must not throw the next projection off
+        ratios = [attempt.timing.ms / table.of_path(attempt.projection.path) for attempt in attempts]
+        scale = float(np.median(ratios))
         try:
             projection = project(log_probs, table.scaled(scale), target)
         except InputError as error:
-            return Landing(tuple(attempts), target, f"no network on the rescaled table: {shown(str(error))}")
-        if projection.path in [earlier.projection.path for earlier in attempts]:
-            return Landing(tuple(attempts), target, "the rescaled table chooses a network that was measured already")
+            stopped = f"no network on the rescaled table: {shown(str(error))}"
+            break
+    best = _best(attempts, target)
+    return Landing(tuple(attempts), best, time(best.projection.path), stopped)

@@ -440,10 +440,10 @@ def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
     """What the derived network took on the device searched for; None where that is not this machine."""
     if landing is None or job.target_device is None:
         return {"measured_latency_ms": None}
-    facts, best = job.target_device.facts(), landing.best
+    facts = job.target_device.facts()
     return {
-        "measured_latency_ms": best.timing.ms,
-        "measured_spread_percent": 100 * best.timing.sd / best.timing.ms,
+        "measured_latency_ms": landing.final.ms,
+        "measured_spread_percent": 100 * landing.final.sd / landing.final.ms,
         "measured_on": {name: facts[name] for name in ("device", "runtime", "runtime_version", "threads", "clock")},
         "measured_load_average": facts.get("load_average"),
         "landing": [attempt.to_json() for attempt in landing.attempts],

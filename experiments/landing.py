@@ -1,0 +1,58 @@
+"""Does the search land on this machine's CPU? Ask for three latencies, take what comes out, record asked and measured.
+
+    python experiments/landing.py --data_path photos.zip
+
+Runs search/imagenet_arch_search.py --target_hardware cpu at width 1.0 and 224 px for each target, with no training
+epochs unless flags say otherwise: what is tested is the way from a target to a measured network (table, projection,
+measurement, rescaling), not accuracy. Other flags go to the searches. Writes experiments/landing.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from proxyless_arch.files import write_json  # noqa: E402
+from search import imagenet_arch_search  # noqa: E402
+
+SHORT = ["--warmup_epochs", "0", "--n_epochs", "0", "--train_batch_size", "8", "--recalibration_images", "64"]
+KEPT = (
+    "target_latency_ms", "predicted_latency_ms", "table_scale", "measured_latency_ms", "measured_spread_percent",
+    "measured_on", "measured_load_average", "landing", "landing_stopped", "manual_seed",
+)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", type=float, nargs="+", default=[4.0, 5.0, 6.5], help="ms [4 5 6.5]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="[0 1]")
+    arguments, flags = parser.parse_known_args()
+    records = []
+    for target in arguments.targets:
+        for seed in arguments.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "run"
+                own = ["--path", str(path), "--target_hardware", "cpu", "--target_latency_ms", str(target)]
+                own += ["--recipe", "default", "--resolution", "224", "--space", "imagenet", "--manual_seed", str(seed)]
+                if imagenet_arch_search.main([*own, *SHORT, *flags]):
+                    return 1
+                result = json.loads((path / "result.json").read_text())
+            records.append({name: result[name] for name in KEPT})
+    write_json(ROOT / "experiments" / "landing.json", {"what": "asked against measured", "runs": records})
+    for record in records:
+        asked, measured = record["target_latency_ms"], record["measured_latency_ms"]
+        print(
+            f"asked {asked:.2f} ms, measured {measured:.3f} ms ({100 * (measured / asked - 1):+.2f} %), sd of rounds "
+            f"{record['measured_spread_percent']:.1f} %, {len(record['landing'])} measurements"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
