@@ -8,7 +8,7 @@ from search.latency import LookupTable, shipped, shipped_names
 
 
 def test_what_is_shipped():
-    assert shipped_names() == ("amd_epyc_onnxruntime", "pixel1")
+    assert shipped_names() == ("amd_epyc_onnxruntime", "amd_epyc_onnxruntime_predictor", "pixel1")
 
 
 @pytest.mark.parametrize("name", shipped_names())
