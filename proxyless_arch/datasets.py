@@ -241,6 +241,15 @@ def any_images(path: str | os.PathLike[str]) -> ImageDataset:
     return ImageDataset(source, tuple(names), np.zeros(len(names), dtype=np.int64), ())
 
 
+def has_own_test(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder or zip brings a val or test set of its own; else load_for_search splits one off.
+
+    Raises InputError when it cannot be read.
+    """
+    _, lister = _open_source(path)
+    return bool({"val", "test"} & set(_find_splits(lister)))
+
+
 def digits() -> tuple[ImageDataset, ImageDataset]:
     """scikit-learn's handwritten digits as (1437 training images, 360 test images): 8x8 pixels, ten classes.
 

@@ -111,7 +111,7 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
         if not resume:
             write_json(run_dir / "config.json", as_json)
         session.write_environment(run_dir, job.device, argv, resume)
-    timing = loop.seconds_per_step(search, next(job.train_batches(0))) if job.schedule.total_steps else None
+    timing = loop.seconds_per_step(search, job.first_batch()) if job.schedule.total_steps else None
     say(session.header(job, run_dir, timing))
     if resume:
         say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")

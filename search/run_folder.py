@@ -15,6 +15,7 @@ from typing import Any
 from proxyless_arch import catalog
 from proxyless_arch.codec import read_spec
 from proxyless_arch.cost import macs
+from proxyless_arch.datasets import has_own_test
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
 from proxyless_arch.runs import METRICS_FILE, read_metrics
@@ -313,6 +314,15 @@ def published_points(run: Run) -> list[PublishedPoint]:
     return points
 
 
+def _own_test(run: Run) -> bool:
+    """Whether the run's data have test images that eval.py scores alone."""
+    path = run.settings.get("data_path")
+    try:
+        return path is None or has_own_test(path)
+    except InputError:  # the data are not there any more
+        return False
+
+
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """(what it does, the command) to go on with; only scripts that are there are named."""
     folder = str(run.folder)
@@ -326,9 +336,10 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
         words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
         return [("draw the first one", line(*words))]
     data = str(run.settings.get("data_path") or "digits")
+    seen = "" if _own_test(run) else " (all images, those of the search included)"
     candidates = [
-        ("score it with PyTorch", ("eval.py", "--arch", folder, "--path", data)),
-        ("score it with TensorFlow", ("eval_tf.py", "--arch", folder, "--path", data)),
+        (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--path", data)),
+        (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--path", data)),
         ("train it to its full accuracy", ("train.py", "--arch", folder)),
         (
             "export it for ONNX Runtime",

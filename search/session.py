@@ -76,6 +76,14 @@ class Job:
             self.config.manual_seed,
         )
 
+    def first_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """One batch of this process's share, read here: no worker process is left behind."""
+        size = self.config.data.train_batch_size // distributed.world_size()
+        single = train_batches(
+            self.data.train, self.space.recipe, self.augment, batch_size=size, seed=self.config.manual_seed, n_steps=1
+        )
+        return next(single)
+
     def valid_batches(self, first_step: int) -> Batches:
         """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
         size = min(self.config.arch.grad_data_batch or self.config.data.train_batch_size, len(self.data.valid))
@@ -234,7 +242,8 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
     table = _cost_table(config, space, source)
     if config.data.train_batch_size > len(data.train):
         raise InputError(
-            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on",
+            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
+            f"try {max(2, len(data.train) // 8)}",
             "--train_batch_size",
         )
     return Job(

@@ -487,3 +487,14 @@ def test_imagenet_sample(shared_data):
     batch = read_batch(found, Recipe(), None, 0, [Sample(0, 0), Sample(0, 999)])
     assert batch.images.shape == (2, 224, 224, 3) and batch.labels.tolist() == [0, 999] and not batch.errors
     assert -2.2 < batch.images.min() < -1 and 1 < batch.images.max() < 2.7
+
+
+def test_has_own_test(tmp_path):
+    for name in ("flat/a", "flat/b", "split/train/a", "split/train/b", "split/val/a", "split/val/b"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "0.png")
+    assert not datasets.has_own_test(tmp_path / "flat")
+    assert datasets.has_own_test(tmp_path / "split")
+    with pytest.raises(InputError):
+        datasets.has_own_test(tmp_path / "nowhere")
