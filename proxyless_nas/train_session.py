@@ -128,7 +128,11 @@ def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = N
     data = open_data(config)
     size, world = config.data.train_batch_size, distributed.world_size()
     if size > len(data.train):
-        raise InputError(f"{size} images per step, but there are {len(data.train)} to train on", "--train_batch_size")
+        raise InputError(
+            f"{size} images per step, but there are {len(data.train)} to train on; for so few try "
+            f"{max(2, len(data.train) // 8)}",
+            "--train_batch_size",
+        )
     if size % world or size // world < config.optimization.accumulation:
         raise InputError(
             f"expected a multiple of {world} (the processes) with an image for each of the "
