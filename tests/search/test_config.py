@@ -118,7 +118,7 @@ def bounded():
                 )
 
 
-@pytest.mark.parametrize(("name", "last", "beyond"), bounded())
+@pytest.mark.parametrize(("name", "last", "beyond"), list(bounded()))
 def test_bounds(name, last, beyond):
     assert to_dict(with_settings(SearchConfig(), {name: last}))[name] == last
     with pytest.raises(InputError, match=f"^{name}: expected"):
