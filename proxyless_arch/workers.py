@@ -71,6 +71,7 @@ def _worker(read: ReadBatch, steps: Sequence[Sequence[Sample]]) -> Iterator[subp
 def _receive(process: subprocess.Popen[bytes]) -> Batch:
     assert process.stdout is not None
     try:
+        # not a file: the pipe of a process that this one started, which runs this module
         return pickle.load(process.stdout)
     except (EOFError, pickle.UnpicklingError):
         code = process.wait()
@@ -79,6 +80,7 @@ def _receive(process: subprocess.Popen[bytes]) -> Batch:
 
 def work(orders: BinaryIO, answers: BinaryIO) -> None:
     """A worker's life: read the steps that are ordered and answer each with its batch."""
+    # the pipe of the process that started this one
     read, steps = pickle.load(orders)
     for samples in steps:
         pickle.dump(read(samples), answers, protocol=5)

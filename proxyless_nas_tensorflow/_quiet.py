@@ -30,7 +30,7 @@ def captured_stderr() -> Iterator[None]:
         os.dup2(capture.fileno(), STDERR)
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever went wrong, show what was held back, and pass it on
             sys.stderr.flush()
             os.dup2(original, STDERR)
             capture.seek(0)
