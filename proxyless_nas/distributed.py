@@ -16,6 +16,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Imported before there is a group: its functions take the default group as the default of an argument, and the first
+# step of an optimizer imports it. Imported later it would keep the group, and gloo's threads, alive past
+# destroy_process_group; the interpreter then aborts now and then as it ends.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from proxyless_arch.errors import InputError
