@@ -102,26 +102,30 @@ def train(
 
     tune_allocator()
     resume = arguments.resume
-    job = train_session.prepare(config, device, read_spec(arguments.path / "spec.json") if resume else None)
+    with distributed.fail_together():
+        job = train_session.prepare(config, device, read_spec(arguments.path / "spec.json") if resume else None)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() - (job.n_workers if device.type == "cpu" else 0)))
     training = train_session.new_training(job)
     run_dir = arguments.path
     if not resume:
-        found = runs.new_run_dir(arguments.path, ROOT) if main_rank else None
+        with distributed.fail_together():
+            found = runs.new_run_dir(arguments.path, ROOT) if main_rank else None
         run_dir = distributed.broadcast_value(found)
-    fields, best = train_session.restore(job, training, run_dir) if resume else ({}, None)
-    if main_rank:
-        if not resume:
-            train_session.write_start(job, run_dir)
-        write_json(run_dir / "environment.json", train_session.environment(job, ["train.py", *argv]))
+    with distributed.fail_together():
+        fields, best = train_session.restore(job, training, run_dir) if resume else ({}, None)
+        if main_rank:
+            if not resume:
+                train_session.write_start(job, run_dir)
+            write_json(run_dir / "environment.json", train_session.environment(job, ["train.py", *argv]))
     for note in notes:
         say(note)
     say(train_session.header(job, run_dir))
     if resume:
         say(f"  resumed    at step {training.step} of {job.schedule.total_steps}")
 
-    metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
+    with distributed.fail_together():
+        metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
     state = train_session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
     size, total = config.data.train_batch_size, job.schedule.total_steps
     bar = tqdm(

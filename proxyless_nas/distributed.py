@@ -23,6 +23,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import Tensor
 
+from proxyless_arch.cli import BAD_INPUT
 from proxyless_arch.errors import InputError
 from proxyless_nas.devices import pick_device
 
@@ -147,6 +148,31 @@ def broadcast_value(value: Any, source: int = 0) -> Any:
     box = [value]
     dist.broadcast_object_list(box, source)
     return box[0]
+
+
+@contextlib.contextmanager
+def fail_together() -> Iterator[None]:
+    """What one rank cannot do, none goes on after: they meet at the end of the block, and every rank ends at once.
+
+    For what the ranks do apart (rank 0 alone makes the run folder); there may be no collective in the block.
+
+    Raises:
+        InputError, OSError: on the first rank whose block raised it, which is the one to report it.
+        SystemExit: with the code of bad input on all other ranks, which have nothing to say.
+    """
+    error: InputError | OSError | None = None
+    try:
+        yield
+    except (InputError, OSError) as caught:
+        error = caught
+    failed: list[Any] = [error is not None]
+    if world_size() > 1:
+        failed = [None] * world_size()
+        dist.all_gather_object(failed, error is not None)
+    if error is not None and failed.index(True) == rank():
+        raise error
+    if True in failed:
+        raise SystemExit(BAD_INPUT)
 
 
 def barrier() -> None:

@@ -85,10 +85,12 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with distributed.init_from_environment(settings.device) as device:
         if settings.data.dataset == "digits" and not arguments.resume:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
-        job = session.prepare(settings, device)
+        with distributed.fail_together():
+            job = session.prepare(settings, device)
         run_dir = arguments.path
         if not arguments.resume:  # one process chooses the folder
-            own = new_run_dir(arguments.path, ROOT) if distributed.is_main() else None
+            with distributed.fail_together():
+                own = new_run_dir(arguments.path, ROOT) if distributed.is_main() else None
             run_dir = distributed.broadcast_value(own)
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, argv)
@@ -100,17 +102,18 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
     search = session.new_search(job)
     as_json, data = config.to_dict(job.config), session.fingerprint(job)
     resume_at, spent = 0 if resume else None, 0.0
-    # a run that was killed before its first checkpoint starts over
-    if resume and (run_dir / checkpoint.NAME).exists():
-        saved = checkpoint.load(run_dir / checkpoint.NAME)
-        checkpoint.check_same(saved, as_json, data, str(run_dir))
-        search.restore(saved)
-        resume_at, spent = saved.metrics_offset, saved.wall_seconds
-    if distributed.is_main():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            write_json(run_dir / "config.json", as_json)
-        session.write_environment(run_dir, job.device, argv, resume)
+    with distributed.fail_together():
+        # a run that was killed before its first checkpoint starts over
+        if resume and (run_dir / checkpoint.NAME).exists():
+            saved = checkpoint.load(run_dir / checkpoint.NAME)
+            checkpoint.check_same(saved, as_json, data, str(run_dir))
+            search.restore(saved)
+            resume_at, spent = saved.metrics_offset, saved.wall_seconds
+        if distributed.is_main():
+            run_dir.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                write_json(run_dir / "config.json", as_json)
+            session.write_environment(run_dir, job.device, argv, resume)
     timing = loop.seconds_per_step(search, job.first_batch()) if job.schedule.total_steps else None
     say(session.header(job, run_dir, timing))
     if resume:
@@ -121,7 +124,10 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
     bar = tqdm(total=job.schedule.total_steps, initial=search.step, unit="step", disable=quiet, dynamic_ncols=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bar)
-        log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write)) if distributed.is_main() else None
+        log = None
+        with distributed.fail_together():
+            if distributed.is_main():
+                log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write))
 
         def save() -> None:
             nonlocal last_save

@@ -85,6 +85,8 @@ def test_one_process_needs_no_group(monkeypatch):
         assert tensor.tolist() == [1, 1]
         assert distributed.broadcast_value(3) == 3
         assert distributed.same_on_all_ranks([tensor])
+        with pytest.raises(InputError, match="own"), distributed.fail_together():
+            raise InputError("own")
 
 
 def test_devices_that_ranks_cannot_share(monkeypatch):
@@ -94,18 +96,18 @@ def test_devices_that_ranks_cannot_share(monkeypatch):
         pass
 
 
-# ------------------------------------------------------------------------------------------- train.py under torchrun
+# ---------------------------------------------------------------------------------------- the scripts under torchrun
 
 
-def by_hand(*words):
-    """The two ranks of train.py, started as torchrun starts them (which itself takes seconds)."""
+def by_hand(*words, script="train.py"):
+    """The two ranks of a script, started as torchrun starts them (which itself takes seconds)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words],
+            [sys.executable, str(ROOT / script), *words],
             env=ENVIRONMENT | address | {"RANK": rank, "LOCAL_RANK": rank},
             stderr=subprocess.PIPE,
         )
@@ -138,3 +140,16 @@ def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
         _, complaints = process.communicate(timeout=120)
         assert process.returncode == 0, complaints
     same_run(straight, broken)
+
+
+@pytest.mark.parametrize("script", ["train.py", "search/imagenet_arch_search.py"])
+def test_what_rank_0_alone_is_refused_ends_both_ranks_with_one_message(script, tmp_path):
+    write_spec(tmp_path / "mini.json", mini_net())
+    (tmp_path / "metrics.jsonl").write_text("{}\n")  # the run folder is taken
+    flags = [*TRAIN, "--arch", str(tmp_path / "mini.json")] if script == "train.py" else ["--target_hardware", "flops"]
+    ranks = by_hand(*flags, "--device", "cpu", "--path", str(tmp_path), script=script)
+    complaints = [process.communicate(timeout=60)[1].decode() for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2], complaints
+    assert complaints[0].count("holds a run already") == complaints[0].count("\n") == 1
+    assert complaints[1] == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "mini.json"]
