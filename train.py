@@ -25,7 +25,7 @@ from proxyless_arch import runs, settings, train_settings
 from proxyless_arch.cli import INTERRUPTED, Parser, exit_code
 from proxyless_arch.codec import read_spec
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import write_json
+from proxyless_arch.files import read_json, write_json
 from proxyless_arch.machine import tune_allocator, usable_cores
 
 ROOT = Path(__file__).resolve().parent
@@ -50,26 +50,28 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_strictly(argv)
 
 
-def resumed_config(arguments: argparse.Namespace, given: dict[str, Any]) -> train_settings.TrainConfig:
-    """The settings that a run was started with; flags may only repeat them."""
+def resumed_config(
+    arguments: argparse.Namespace, given: dict[str, Any]
+) -> tuple[train_settings.TrainConfig, tuple[str, ...]]:
+    """The settings that a run was started with (flags may only repeat them), and what to say about them."""
     if arguments.path is None:
         raise InputError("needs the run folder: add --path FOLDER", "--resume")
-    saved = train_settings.read_config(arguments.path / "config.json")
+    path = arguments.path / "config.json"
+    saved = train_settings.read_config(path)
     wanted = train_settings.to_dict(settings.with_settings(saved, given))
     changed = [name for name, value in train_settings.to_dict(saved).items() if wanted[name] != value]
     if changed:
         raise InputError(
             f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}", "--resume"
         )
-    return saved
+    return saved, settings.note_on_absent(saved, read_json(path))
 
 
 def run(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     given = {name: value for name, value in vars(arguments).items() if name not in ("path", "resume", "recipe")}
-    notes: tuple[str, ...] = ()
     if arguments.resume:
-        config = resumed_config(arguments, given)
+        config, notes = resumed_config(arguments, given)
     else:
         config, notes = train_settings.effective_config(given, arguments.recipe)
 
@@ -115,8 +117,7 @@ def train(
     with distributed.fail_together():
         fields, best = train_session.restore(job, training, run_dir) if resume else ({}, None)
         if main_rank:
-            if not resume:
-                train_session.write_start(job, run_dir)
+            train_session.write_start(job, run_dir)
             write_json(run_dir / "environment.json", train_session.environment(job, ["train.py", *argv]))
     for note in notes:
         say(note)

@@ -120,16 +120,31 @@ def to_dict(config: Any, format_name: str, version: int) -> dict[str, Any]:
 
 
 def from_dict(cls: type[Config], value: Any, format_name: str, version: int, source: str) -> Config:
-    """The inverse of to_dict. Raises InputError naming the key and ``source``."""
+    """The inverse of to_dict. A setting that ``value`` does not have, being older, takes its default.
+
+    Raises InputError naming the key and ``source``; an unknown key is an error.
+    """
     try:
         known = flags(cls)
-        members = Node(value).fields(["format", "version", RECIPE, *known])
+        members = Node(value).fields(["format", "version", RECIPE], list(known))
         members["format"].exactly(format_name)
         members["version"].exactly(version)
-        settings = {name: members[name].value for name in known}
+        settings = {name: members[name].value for name in known if name in members}
         return with_settings(cls(**{RECIPE: members[RECIPE].text()}), settings, source)
     except InputError as error:
         raise error.from_source(source) from None
+
+
+def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line for a person where ``config``, read from ``saved``, has settings that are younger; else none."""
+    absent = [
+        f"{name}={getattr(getattr(config, group) if group else config, name)}"
+        for name, (group, _, _) in flags(type(config)).items()
+        if name not in saved
+    ]
+    if not absent:
+        return ()
+    return (f"config.json is older than some settings, which take today's defaults: {', '.join(absent)}",)
 
 
 class _Switch(argparse.Action):

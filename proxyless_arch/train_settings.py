@@ -131,9 +131,14 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     return settings.to_dict(config, FORMAT, VERSION)
 
 
+def from_dict(value: Any, source: str) -> TrainConfig:
+    """The inverse of to_dict; see settings.from_dict."""
+    return settings.from_dict(TrainConfig, value, FORMAT, VERSION, source)
+
+
 def read_config(path: Path) -> TrainConfig:
     """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
-    return settings.from_dict(TrainConfig, read_json(path), FORMAT, VERSION, str(path))
+    return from_dict(read_json(path), str(path))
 
 
 def recipe_names() -> list[str]:

@@ -5,7 +5,6 @@ With several processes the run folder must be on a disk that all of them see; ra
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -36,6 +35,7 @@ from proxyless_arch.train_settings import (
     Start,
     TrainConfig,
     augment_for,
+    from_dict,
     open_data,
     start_of,
     to_dict,
@@ -362,7 +362,7 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
     """
     path = run_dir / checkpointing.NAME
     fields = checkpointing.load_fields(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training")
-    if fields["config"] != json.loads(json.dumps(to_dict(job.config))):
+    if from_dict(fields["config"], str(path)) != job.config:
         raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir))
     try:
         training.load_state_dict(fields["training"])
@@ -453,7 +453,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 
 def write_start(job: Job, run_dir: Path) -> None:
-    """What a new run folder holds before the first step: config.json and spec.json."""
+    """What a run folder holds before the first step: config.json (with every setting of today) and spec.json."""
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "config.json", to_dict(job.config))
     codec.write_spec(run_dir / "spec.json", job.spec)

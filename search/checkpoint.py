@@ -10,6 +10,7 @@ import torch
 
 from proxyless_arch.errors import InputError
 from proxyless_nas.checkpointing import NAME, load_fields, save_fields
+from search.config import from_dict, to_dict
 
 __all__ = ["FORMAT", "NAME", "VERSION", "Checkpoint", "load", "save"]
 FORMAT, VERSION = "proxyless-nas/checkpoint", 1
@@ -38,8 +39,12 @@ class Checkpoint:
 
 
 def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], source: str) -> None:
-    """Raises InputError when the config or the data (images, classes, prices, goal) are not those of the checkpoint."""
-    for place, ours, theirs in (("config.json", config, saved.config), ("data", data, saved.data)):
+    """Raises InputError when the config or the data (images, classes, prices, goal) are not those of the checkpoint.
+
+    A setting that the checkpoint is too old to have counts as its default, as it does in config.json.
+    """
+    before = to_dict(from_dict(saved.config, source))
+    for place, ours, theirs in (("config.json", config, before), ("data", data, saved.data)):
         changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if changed:
             raise InputError(f"not what this run was started with; differs in {', '.join(changed)}", place, source)

@@ -239,7 +239,7 @@ def to_dict(config: SearchConfig) -> dict[str, Any]:
 
 
 def from_dict(value: Any, source: str) -> SearchConfig:
-    """The inverse of to_dict. Raises InputError naming the key and ``source``."""
+    """The inverse of to_dict; see settings.from_dict."""
     return settings.from_dict(SearchConfig, value, FORMAT, VERSION, source)
 
 

@@ -30,8 +30,9 @@ from tqdm import tqdm  # noqa: E402
 
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.files import read_json, write_json  # noqa: E402
 from proxyless_arch.runs import StopRequest, new_run_dir  # noqa: E402
+from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, session  # noqa: E402
@@ -85,6 +86,9 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with distributed.init_from_environment(settings.device) as device:
         if settings.data.dataset == "digits" and not arguments.resume:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
+        if arguments.resume:
+            for note in note_on_absent(settings, read_json(arguments.path / "config.json")):
+                say(note)
         with distributed.fail_together():
             job = session.prepare(settings, device)
         run_dir = arguments.path
@@ -111,8 +115,7 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
             resume_at, spent = saved.metrics_offset, saved.wall_seconds
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                write_json(run_dir / "config.json", as_json)
+            write_json(run_dir / "config.json", as_json)  # a resumed one gains the settings it is too old to have
             session.write_environment(run_dir, job.device, argv, resume)
     timing = loop.seconds_per_step(search, job.first_batch()) if job.schedule.total_steps else None
     say(session.header(job, run_dir, timing))

@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from proxyless_arch.errors import InputError
-from search import checkpoint, config, imagenet_arch_search
+from proxyless_arch.files import write_json
+from search import checkpoint, config, imagenet_arch_search, report
 
 TINY = ["--width_mult", "0.1", "--resolution", "8", "--warmup_epochs", "1", "--n_epochs", "1", "--torch_threads", "1"]
 
@@ -69,6 +71,27 @@ def test_an_edited_config_is_noticed(run, capsys):
     status, errors = resumed(folder, capsys)
     assert status == 2
     assert "config.json: not what this run was started with; differs in init_lr" in errors
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(run, capsys):
+    """Its default is taken, said once and written down; a value that the run had is not given up for it."""
+    _, folder = run
+    whole = json.loads((folder / "config.json").read_text())
+    younger = ("strict_data", "grad_clip")
+    old = {name: value for name, value in whole.items() if name not in younger}
+    state = torch.load(folder / checkpoint.NAME, weights_only=True)
+    torch.save({**state, "config": old}, folder / checkpoint.NAME)
+    write_json(folder / "config.json", old)
+    assert report.main([str(folder)]) == 0
+    said = "config.json is older than some settings, which take today's defaults: strict_data=False, grad_clip=None"
+    capsys.readouterr()
+    for expected in (1, 0):
+        assert imagenet_arch_search.main(["--path", str(folder), "--resume"]) == 0
+        assert capsys.readouterr().out.count(said) == expected
+        assert json.loads((folder / "config.json").read_text()) == whole
+    write_json(folder / "config.json", {name: value for name, value in whole.items() if name != "width_mult"})
+    status, errors = resumed(folder, capsys)
+    assert (status, "differs in width_mult" in errors) == (2, True)
 
 
 def test_a_resume_keeps_its_recipe_and_the_first_environment(run, capsys):

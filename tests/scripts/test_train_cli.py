@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import eval as eval_script
 import train
 from proxyless_arch import train_settings
 from proxyless_arch.codec import read_spec, write_spec
+from proxyless_arch.files import write_json
 from proxyless_arch.runs import read_metrics
 from proxyless_arch.spec import with_classes
 from proxyless_arch.weights import load_h5
@@ -267,6 +269,23 @@ def test_a_saved_config_of_another_command_is_refused(tmp_path, capsys):
     code, _, err = run(capsys, "--path", tmp_path, "--resume")
     assert code == 2
     assert "(in " in err
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(straight, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    whole = json.loads((folder / "config.json").read_text())
+    old = {name: value for name, value in whole.items() if name not in ("strict_data", "grad_clip")}
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    torch.save({**state, "config": old}, folder / "checkpoint.pt")
+    write_json(folder / "config.json", old)
+    said = "config.json is older than some settings, which take today's defaults: strict_data=False, grad_clip=None"
+    for expected in (1, 0):
+        code, out, err = run(capsys, "--path", folder, "--resume")
+        assert (code, err) == (0, "")
+        assert out.count(said) == expected
+        assert json.loads((folder / "config.json").read_text()) == whole
+    same_run(straight, folder)
 
 
 def test_weights_of_another_network_are_refused(straight, tmp_path, capsys):
