@@ -3,6 +3,7 @@
     python search/report.py runs/mine
     python search/report.py runs/mine --gif film.gif
     python search/report.py runs/mine runs/other --output comparison.html
+    python search/report.py runs/mine runs/random --trained runs/trained-*
 
 One run: its report.html is made (again). Several: one page that compares them. A page is one self-contained file.
 """
@@ -222,13 +223,21 @@ def run(argv: Sequence[str] | None) -> None:
         "--output", type=Path, help="the page (default: report.html in the run, or comparison.html here)"
     )
     parser.add_argument("--gif", type=Path, help="also write the film of the (one) search as a GIF")
+    parser.add_argument(
+        "--trained",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="TRAINED_RUN",
+        help="run folders of train.py, each with a network of the runs: shows what accuracy it came to",
+    )
     arguments = parser.parse_strictly(argv)
     if len(arguments.runs) > 1:
         if arguments.gif is not None:
             raise InputError("a film shows one search: name one run", "--gif")
-        print(write_comparison(arguments.runs, arguments.output or Path("comparison.html")))
+        print(write_comparison(arguments.runs, arguments.output or Path("comparison.html"), arguments.trained))
         return
-    print(write_report(arguments.runs[0], arguments.output))
+    print(write_report(arguments.runs[0], arguments.output, arguments.trained))
     if arguments.gif is not None:
         print(write_film(arguments.runs[0], arguments.gif))
 

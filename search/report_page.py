@@ -16,31 +16,54 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.files import write_text
 from proxyless_arch.runs import format_seconds
 from proxyless_arch.tables import describe, format_cost, format_count, op_label
+from proxyless_arch.train_settings import to_dict as to_training_dict
 from search.config import RECIPE_DIR, from_recipe, to_dict
 from search.markup import Markup, joined, tag
 from search.report_blocks import blocks, film, film_data, legend
 from search.report_charts import N_SERIES_COLOURS, Phase, Point, Series, heat_map, line_chart, plane
-from search.run_folder import Run, frames, next_commands, phase_name, published_points, read_run
+from search.run_folder import (
+    SPEC_FILE,
+    Run,
+    TrainedRun,
+    frames,
+    next_commands,
+    phase_name,
+    published_points,
+    read_run,
+    read_trained,
+    with_trained,
+)
 
 REPORT_FILE = "report.html"
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 MAX_DRAWN_CONTROLS = 8
+INDIFFERENT = frozenset(
+    {"recipe", "arch", "manual_seed", "device", "save_every_seconds", "test_batch_size", "n_worker"}
+    | {"dataset", "data_path"}  # with_trained has compared the images
+)
+"""Settings of train.py that need not agree in trainings that are compared."""
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 
-def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
+def write_report(
+    folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, trained: Sequence[Path] = ()
+) -> Path:
     """Write the report of one run; returns its path, by default ``report.html`` in the run folder.
 
-    Raises InputError when the folder is no run, or the report cannot be written (nothing is then left).
+    ``trained``: run folders of train.py that trained its network or networks. Raises InputError when a folder is no
+    run or has nothing to do with it, or the report cannot be written (nothing is then left).
     """
-    run = read_run(Path(folder))
+    (run,) = with_trained([read_run(Path(folder))], list(map(read_trained, trained)))
     return _write(output if output is not None else run.folder / REPORT_FILE, report(run))
 
 
-def write_comparison(folders: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> Path:
-    """Write one page that compares runs. Raises InputError as ``write_report`` does."""
-    return _write(output, comparison([read_run(Path(folder)) for folder in folders]))
+def write_comparison(
+    folders: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], trained: Sequence[Path] = ()
+) -> Path:
+    """Write one page that compares runs. ``trained`` and errors: as for ``write_report``."""
+    runs = [read_run(Path(folder)) for folder in folders]
+    return _write(output, comparison(with_trained(runs, list(map(read_trained, trained)))))
 
 
 def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
@@ -428,22 +451,29 @@ def _run_points(run: Run, style: str, named: bool, factor: float) -> list[Point]
     if run.result is None or run.unit is None:
         return []
     _, _, _, shown = _scaled(run.unit)
+
+    def point(file: str, cost: float, accuracy: float, label: str, how: str) -> Point:
+        kind = "run" if run.is_searched else "control"
+        tip = f"{run.name}{f', {file}' if run.is_random else ''}: {shown(cost * factor)}, {how} {accuracy:.2f} %"
+        return Point(label=label, x=cost * factor, y=accuracy, kind=kind, style=style, tip=tip)
+
+    points = []
+    for file, cost, accuracy in _networks_of(run):
+        label = run.name if named and not run.is_random else ""
+        if accuracy is not None:
+            points.append(point(file, cost, accuracy, label, "test accuracy"))
+        for each in run.trained.get(file, ()):
+            label = f"{run.name}, trained" if not run.is_random else ""
+            points.append(point(file, cost, each.top1_percent, label, f"{each.text()}: test accuracy"))
+    return points
+
+
+def _networks_of(run: Run) -> list[tuple[str, float, float | None]]:
+    """(spec file, cost, test accuracy in percent where the run has one) of what a finished run made."""
+    assert run.result is not None
     if run.is_random:
-        entries = [entry for entry in run.result["networks"] if _accuracy(entry) is not None]
-        return [
-            Point(
-                label="", x=entry["cost"] * factor, y=_accuracy(entry) or 0.0, kind="control", style=style,
-                tip=f"{run.name}, {entry.get('spec', '')}: {shown(entry['cost'] * factor)}, {_accuracy(entry):.2f} %",
-            )
-            for entry in entries
-        ]  # fmt: skip
-    accuracy = _accuracy(run.result)
-    if run.predicted is None or accuracy is None:
-        return []
-    cost = run.predicted * factor
-    tip = f"{run.name}: {shown(cost)}, test accuracy {accuracy:.2f} %"
-    kind = "run" if run.is_searched else "control"
-    return [Point(label=run.name if named else "", x=cost, y=accuracy, kind=kind, style=style, tip=tip)]
+        return [(entry.get("spec", ""), entry["cost"], _accuracy(entry)) for entry in run.result["networks"]]
+    return [(SPEC_FILE, run.predicted, _accuracy(run.result))] if run.predicted is not None else []
 
 
 def _same_axes(runs: Sequence[Run]) -> str | None:
@@ -530,12 +560,31 @@ def _plane_notes(runs: Sequence[Run], released: bool, trail: bool) -> list[str]:
         notes.append(
             "Random controls are not shown: "
             + (
-                "the accuracy of these was not measured."
+                "the accuracy of these is not known; train some with train.py and give search/report.py their run "
+                "folders after --trained."
                 if drawn
                 else "give search/report.py runs of --arch_algo random, or of 0 search epochs, beside this one."
             )
         )
+    trained = [each for run in runs for found in run.trained.values() for each in found]
+    if trained:
+        notes.append("Trained networks: test accuracy after train.py; the tips say for how long.")
+        unlike = _unlike(trained)
+        if unlike:
+            notes.append(f"They were not trained alike, so do not compare them: they differ in {', '.join(unlike)}.")
+        if any(run.is_searched and not run.trained for run in runs):
+            notes.append("A searched network that was not trained so has the weights it inherited: train it too.")
     return notes
+
+
+def _unlike(trained: Sequence[TrainedRun]) -> list[str]:
+    """The settings that matter for accuracy in which trainings differ; the seed is not among them."""
+    settings = [to_training_dict(each.settings) for each in trained]
+    return [
+        name
+        for name in settings[0]
+        if name not in INDIFFERENT and any(each[name] != settings[0][name] for each in settings)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- settings and records

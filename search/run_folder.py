@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import Node
+from proxyless_arch.train_settings import FORMAT as TRAINING
+from proxyless_arch.train_settings import TrainConfig
+from proxyless_arch.train_settings import read_config as read_training_config
 from search.config import FORMAT, default_resolution, default_space
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
 from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, network_ms, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
+SPEC_FILE = "spec.json"
 LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
 
@@ -45,6 +49,25 @@ class Frame:
     caption: str
     path: Choices
     confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run of train.py: the network, the settings it was trained with (config.json) and its result.json."""
+
+    folder: Path
+    spec: ArchSpec
+    settings: TrainConfig
+    result: Mapping[str, Any]
+
+    @property
+    def top1_percent(self) -> float:
+        """On the test images."""
+        return self.result["test_top1_percent"]
+
+    def text(self) -> str:
+        """How it was trained, in a few words."""
+        return f"{self.settings.optimization.n_epochs} epochs of train.py in {self.folder.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +88,8 @@ class Run:
     source: LatencySource | None
     table: CostTable | None
     notes: tuple[str, ...]
+    trained: Mapping[str, Sequence[TrainedRun]] = field(default_factory=dict)
+    """What train.py made of its networks, by their spec files' names within the folder; see with_trained."""
 
     @property
     def name(self) -> str:
@@ -129,7 +154,7 @@ def read_run(folder: Path) -> Run:
     result = _result(folder / "result.json") if (folder / "result.json").is_file() else None
     metrics = folder / METRICS_FILE
     records = _records(metrics) if metrics.is_file() else []
-    spec = read_spec(folder / "spec.json") if result is not None and (folder / "spec.json").is_file() else None
+    spec = read_spec(folder / SPEC_FILE) if result is not None and (folder / SPEC_FILE).is_file() else None
     notes: list[str] = []
     if result is not None and spec is None and "networks" not in result:
         notes.append("There is no spec.json in the folder: the derived network cannot be drawn.")
@@ -155,6 +180,69 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def read_trained(folder: Path) -> TrainedRun:
+    """A run folder of train.py. Raises InputError when it is none, not finished, or was scored on no test images."""
+    settings = read_training_config(folder / "config.json")
+    if not (folder / "result.json").is_file():
+        again = shlex.join(["python", "train.py", "--path", str(folder), "--resume"])
+        raise InputError(f"this training did not come to its end; continue it with: {again}", source=str(folder))
+    result = _object(folder / "result.json")
+    try:
+        Node(result.get("test_top1_percent"), "test_top1_percent").number(0, 100)
+        Node(result.get("n_test_images"), "n_test_images").integer(1, 2**40)
+    except InputError as error:
+        raise error.from_source(str(folder / "result.json")) from None
+    return TrainedRun(folder=folder, spec=read_spec(folder / "spec.json"), settings=settings, result=result)
+
+
+def with_trained(runs: Sequence[Run], trained: Sequence[TrainedRun]) -> list[Run]:
+    """The runs, each with the trainings of its own networks (the searched one, or the random ones).
+
+    Raises:
+        InputError: a training of a network that none of the runs has, or on other images or another resolution.
+    """
+    found: list[Run] = []
+    strangers = list(trained)
+    for run in runs:
+        named = run.result["networks"] if run.result is not None and run.is_random else []
+        specs = {entry["spec"]: read_spec(run.folder / entry["spec"]) for entry in named}
+        if run.spec is not None:
+            specs[SPEC_FILE] = run.spec
+        own: dict[str, list[TrainedRun]] = {}
+        for each in trained:
+            for file, spec in specs.items():
+                if _same_network(each.spec, spec):
+                    _check_comparable(each, spec, run)
+                    own.setdefault(file, []).append(each)
+                    strangers = [other for other in strangers if other is not each]
+        found.append(replace(run, trained=own))
+    if strangers:
+        names = ", ".join(str(run.folder) for run in runs)
+        raise InputError(f"its network is none of {names}", "--trained", str(strangers[0].folder))
+    return found
+
+
+def _same_network(left: ArchSpec, right: ArchSpec) -> bool:
+    """Whether the two differ in nothing but what train.py may change: name, recipe, dropout and class names."""
+    here = (left.stem, left.blocks, left.feature_mix, left.bn, left.padding, left.num_classes)
+    return here == (right.stem, right.blocks, right.feature_mix, right.bn, right.padding, right.num_classes)
+
+
+def _check_comparable(trained: TrainedRun, spec: ArchSpec, run: Run) -> None:
+    images, searched = trained.settings.data, run.settings
+    for what, ours, theirs in (
+        ("images", _images(images.dataset, images.data_path), _images(searched["dataset"], searched.get("data_path"))),
+        ("resolution", trained.spec.resolution, spec.resolution),
+    ):
+        if ours != theirs:
+            problem = f"trained with other {what} than {run.folder} has: {ours}, not {theirs}"
+            raise InputError(problem, "--trained", str(trained.folder))
+
+
+def _images(dataset: str | None, path: str | None) -> str | None:
+    return str(Path(path).resolve()) if path is not None else dataset
+
+
 def _object(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
@@ -165,8 +253,15 @@ def _object(path: Path) -> dict[str, Any]:
 def _settings(path: Path) -> dict[str, Any]:
     """config.json as it is: a report can be made of a run whose settings have other names by now."""
     settings = _object(path)
+    if settings.get("format") == TRAINING:
+        folder = path.parent
+        raise InputError(
+            f"expected the run folder of a search, got one of train.py: its numbers are in {folder / 'result.json'}; "
+            f"score it with: {shlex.join(['python', 'eval.py', '--arch', str(folder)])}; show it on the page of the "
+            f"search it came from with: {shlex.join(['python', 'search/report.py', 'RUN', '--trained', str(folder)])}"
+        )
     try:
-        Node(settings.get("format"), "format").exactly(FORMAT)  # training runs have a config.json too
+        Node(settings.get("format"), "format").exactly(FORMAT)
         for key in ("target_hardware", "dataset"):
             Node(settings.get(key), key).text()
     except InputError as error:

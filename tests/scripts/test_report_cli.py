@@ -1,13 +1,15 @@
 """search/report.py and search/show.py as commands."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import train
 from search import report, show
-from tests.search.made_run import write_run
+from tests.search.made_run import write_random, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +33,20 @@ def test_several_runs(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == "comparison.html\n"
     assert "Compared: one and two" in Path("comparison.html").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "one", "two"]
+
+
+def test_a_random_network_that_train_py_trained_is_a_control(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_random(Path("random"))
+    words = ["--arch", "random/specs/random_001.json", "--epochs", "0", "--path", "trained", "--device", "cpu"]
+    assert train.main(words) == 0
+    assert report.main(["random", "--trained", "trained"]) == 0
+    accuracy = json.loads(Path("trained/result.json").read_text())["test_top1_percent"]
+    tip = f"0 epochs of train.py in trained: test accuracy {accuracy:.2f} %"
+    assert tip in Path("random/report.html").read_text()
+    capsys.readouterr()
+    assert report.main(["trained"]) == 2
+    assert "got one of train.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.files import write_json
 from proxyless_arch.space import IMAGENET, TINY, SearchSpace
 from proxyless_arch.spec import Recipe
+from proxyless_arch.train_settings import TrainConfig
+from proxyless_arch.train_settings import to_dict as training_dict
 from search.config import from_recipe, to_dict, with_settings
 from search.cost_table import latency_cost_table, macs_cost_table
 from search.latency import shipped
@@ -108,3 +110,14 @@ def write_random(folder: Path, *, count=3, accuracy=None):
         networks.append(entry | ({"test_top1_percent": accuracy + index} if accuracy is not None else {}))
     record = {"target": 2.0, "cost_unit": "ms", "target_hardware": "mobile", "manual_seed": 0, "networks": networks}
     write_json(folder / "result.json", record)
+
+
+def write_trained(folder: Path, spec, accuracy: float, **settings):
+    """The folder that train.py leaves when it has trained ``spec``, as far as a report reads it."""
+    folder.mkdir()
+    config = (
+        training_dict(TrainConfig()) | {"dataset": "digits", "arch": "a/spec.json", "weights": "scratch"} | settings
+    )
+    write_json(folder / "config.json", config)
+    write_spec(folder / "spec.json", spec)
+    write_json(folder / "result.json", {"test_top1_percent": accuracy, "n_test_images": 360})

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import threading
 import urllib.parse
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from proxyless_arch.codec import read_spec
 from proxyless_arch.errors import InputError
 from proxyless_arch.shapes import walk
 from proxyless_arch.spec import Zero
@@ -19,7 +21,7 @@ from search.markup import VOID, Markup, joined, tag
 from search.report_charts import Point, Series, heat_map, label_of, line_chart, plane, ticks
 from search.report_page import comparison, report, write_comparison, write_film, write_report
 from search.run_folder import frames, next_commands, published_points, read_run
-from tests.search.made_run import write_random, write_run
+from tests.search.made_run import write_random, write_run, write_trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BROWSERS_OWN = ("googleapis.com", "google.com")
@@ -333,6 +335,65 @@ def test_an_unsearched_run_is_a_control(tmp_path):
     assert not read_run(tmp_path / "run").is_searched
     page, _ = page_of(tmp_path / "run")
     assert "random control" in page.words
+
+
+def titles(page_text):
+    return [html.unescape(found) for found in re.findall(r"<title>([^<]*)</title>", page_text)]
+
+
+def test_trained_networks_are_shown_at_their_cost(tmp_path):
+    _, _, result, spec = write_run(tmp_path / "run")
+    write_random(tmp_path / "random")
+    networks = json.loads((tmp_path / "random" / "result.json").read_text())["networks"]
+    second = replace(read_spec(tmp_path / "random" / networks[1]["spec"]), class_names=tuple("0123456789"))
+    write_trained(tmp_path / "a", second, 87.5)
+    write_trained(tmp_path / "b", second, 88.5, manual_seed=1)
+    write_trained(tmp_path / "c", spec, 91.25, weights="inherit")
+    folders = [tmp_path / "run", tmp_path / "random"]
+    alike = [tmp_path / "a", tmp_path / "b"]
+    text = write_comparison(folders, tmp_path / "page.html", alike).read_text()
+    page, found = Page(text), titles(text)
+    cost = f"{networks[1]['cost']:.4g} ms"
+    assert f"random, specs/random_001.json: {cost}, 300 epochs of train.py in a: test accuracy 87.50 %" in found
+    assert f"random, specs/random_001.json: {cost}, 300 epochs of train.py in b: test accuracy 88.50 %" in found
+    assert len(page.classed("hollow")) == 2 + 1  # and one in the legend
+    assert "not trained alike" not in page.words and "train it too" in page.words
+    text = write_comparison(folders, tmp_path / "page.html", [*alike, tmp_path / "c"]).read_text()
+    cost = f"{result['predicted_latency_ms']:.4g} ms"
+    assert f"run: {cost}, 300 epochs of train.py in c: test accuracy 91.25 %" in titles(text)
+    assert "do not compare them: they differ in weights." in Page(text).words
+    assert "train it too" not in Page(text).words
+    text = write_report(tmp_path / "random", trained=alike).read_text()
+    assert len(Page(text).classed("hollow")) == 2 + 1
+
+
+def test_trainings_of_something_else_are_refused(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run")
+    op = spec.blocks[0].op
+    other = replace(
+        spec, blocks=(replace(spec.blocks[0], op=replace(op, kernel_size=8 - op.kernel_size)), *spec.blocks[1:])
+    )
+    smaller = replace(spec, recipe=replace(spec.recipe, resolution=8, resize=8))
+    for name, net, more, message in (
+        ("stranger", other, {}, "its network is none of"),
+        ("data", spec, {"dataset": "imagefolder", "data_path": "x"}, "trained with other images"),
+        ("size", smaller, {}, "trained with other resolution than .*: 8, not 16"),
+        ("unfinished", spec, {}, "train.py --path .*unfinished --resume"),
+    ):
+        write_trained(tmp_path / name, net, 50.0, **more)
+        if name == "unfinished":
+            (tmp_path / name / "result.json").unlink()
+        with pytest.raises(InputError, match=message):
+            write_report(tmp_path / "run", tmp_path / "page.html", [tmp_path / name])
+    with pytest.raises(InputError, match="config"):
+        write_report(tmp_path / "run", tmp_path / "page.html", [tmp_path / "run"])
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_training_run_is_told_from_a_search(tmp_path):
+    write_trained(tmp_path / "net", write_run(tmp_path / "run")[3], 50.0)
+    with pytest.raises(InputError, match=r"got one of train\.py.*eval\.py --arch .*net; .*report\.py RUN --trained"):
+        write_report(tmp_path / "net")
 
 
 def test_random_networks(tmp_path):
