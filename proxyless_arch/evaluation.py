@@ -27,7 +27,7 @@ from proxyless_arch.images import eval_transform
 from proxyless_arch.lookup import SELF_DESCRIBING, find_network
 from proxyless_arch.machine import PRECISIONS, cpu_name, usable_cores
 from proxyless_arch.pretrained import described
-from proxyless_arch.scores import EvalResult
+from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import listed
 from proxyless_arch.weights import KERAS_SUFFIX, NamedTensors, WeightFile, git_blob_sha1, read_tensors
@@ -521,8 +521,8 @@ def report(
         "unreadable": list(unreadable.places),
         "published": _published_record(network, images, result.n_images),
     }
-    _say("top-1", f"{result.top1_percent:.2f} % ({result.top1_hits} of {result.n_images})")
-    _say("top-5", f"{result.top5_percent:.2f} % ({result.top5_hits} of {result.n_images})")
+    _say("top-1", shown_score(result.top1_percent, result.n_images))
+    _say("top-5", shown_score(result.top5_percent, result.n_images))
     _say("loss", f"{result.loss:.4f}" if finite else "not finite: the logits overflow")
     _say(
         "speed",

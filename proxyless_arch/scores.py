@@ -20,6 +20,28 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
     return int(((ahead.sum(1) < k) & np.isfinite(logits).all(1)).sum())
 
 
+FEW_IMAGES = 1000
+"""Below so many images one more hit moves the first decimal of a percentage: the second would say nothing."""
+
+
+def shown_percent(percent: float, n_images: int | None) -> str:
+    """A share of ``n_images`` (None: not known) for people, with no more decimals than they carry."""
+    few = n_images is None or n_images < FEW_IMAGES
+    return f"{percent:.{1 if few else 2}f} %"
+
+
+def shown_counts(percent: float, n_images: int | None, what: str = "images") -> str:
+    """The counts behind a share of right answers: ``351 of 360 test images``. ``what`` was counted."""
+    if n_images is None:
+        return f"of the {what}, whose number was not recorded"
+    return f"{round(percent * n_images / 100):,} of {n_images:,} {what}"
+
+
+def shown_score(percent: float, n_images: int | None, what: str = "images") -> str:
+    """A share of right answers, with its counts: ``97.5 % (351 of 360 test images)``."""
+    return f"{shown_percent(percent, n_images)} ({shown_counts(percent, n_images, what)})"
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """Sums over images; percentages are derived from them."""

@@ -27,7 +27,7 @@ from proxyless_arch.evaluation import DIGITS, READER_SHARE, describe_recipe
 from proxyless_arch.files import write_json
 from proxyless_arch.images import Augment
 from proxyless_arch.machine import usable_cores
-from proxyless_arch.scores import EvalResult
+from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.spec import ArchSpec
 from proxyless_arch.tables import format_count
 from proxyless_arch.train_settings import (
@@ -498,18 +498,20 @@ def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
     """The end of a run, for a person."""
     images = job.config.data.data_path or DIGITS
 
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f} %"
+    def score(value: float | None, what: str, n_images: int) -> str:
+        return "-" if value is None else shown_score(value, n_images, what)
 
-    last = ", ".join(f"{percent(value)} {name}" for name, value in record["last_test_top1_percent"].items())
-    accuracy = f"{percent(record['test_top1_percent'])} of {record['n_test_images']} test images"
-    if record["n_valid_images"]:
-        valid = f"{percent(record['top1_percent'])} of {record['n_valid_images']} validation images"
-        accuracy += f", {valid} (they chose the epoch)"
+    n_test, n_valid = record["n_test_images"], record["n_valid_images"]
+    accuracy = score(record["test_top1_percent"], "test images", n_test)
+    if n_valid:
+        accuracy += f", {score(record['top1_percent'], 'validation images; they chose the epoch', n_valid)}"
+    last = ", ".join(
+        f"{name} {score(value, 'test images', n_test)}" for name, value in record["last_test_top1_percent"].items()
+    )
     lines = [
         ("weights", f"{run_dir / BEST_FILE}: {record['weights']}"),
         ("accuracy", accuracy),
-        ("last epoch", f"{last} on the test images"),
+        ("last epoch", last),
         *(
             [("unreadable", f"{record['unreadable_images']} times an image was left out (warnings above name them)")]
             if record["unreadable_images"]

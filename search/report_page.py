@@ -15,6 +15,7 @@ from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import write_text
 from proxyless_arch.runs import format_seconds
+from proxyless_arch.scores import shown_counts, shown_percent, shown_score
 from proxyless_arch.tables import describe, format_cost, format_count, op_label
 from proxyless_arch.train_settings import to_dict as to_training_dict
 from search.config import RECIPE_DIR, from_recipe, to_dict
@@ -196,14 +197,14 @@ def _tiles(run: Run) -> Markup:
         test = "finetuned_test_top1_percent" if tuned else "test_top1_percent"
         valid = "finetuned_top1_percent" if tuned else "top1_percent"
         weights = "fine-tuned" if tuned else "weights inherited"
+        n_test, n_valid = result.get("n_test_images"), result.get("n_valid_images")
         tiles.append(
             _tile(
                 "Test accuracy",
-                _exact(test, result[test], f"{result[test]:.2f} %"),
-                _counted("of {} test images, ", result.get("n_test_images")),
-                f"{weights}; validation ",
-                _exact(valid, result[valid], f"{result[valid]:.2f} %"),
-                _counted(" of {}", result.get("n_valid_images")),
+                _exact(test, result[test], shown_percent(result[test], n_test)),
+                f"{shown_counts(result[test], n_test, 'test images')}, {weights}; validation ",
+                _exact(valid, result[valid], shown_percent(result[valid], n_valid)),
+                f" ({shown_counts(result[valid], n_valid)})",
             )
         )
         tiles.append(
@@ -224,10 +225,6 @@ def _tiles(run: Run) -> Markup:
         shown = f"{accuracy:.2f} %" if accuracy is not None else None
         tiles.append(_tile("Validation accuracy so far", shown, "of sampled networks inside the supernet"))
     return tag("section", *tiles, class_="tiles", aria_label="Results")
-
-
-def _counted(text: str, count: int | None) -> str:
-    return text.format(f"{count:,}" if count is not None else "all")
 
 
 def _tile(what: str, value: Markup | str | None, *more: object) -> Markup:
@@ -452,19 +449,20 @@ def _run_points(run: Run, style: str, named: bool, factor: float) -> list[Point]
         return []
     _, _, _, shown = _scaled(run.unit)
 
-    def point(file: str, cost: float, accuracy: float, label: str, how: str) -> Point:
+    def point(file: str, cost: float, accuracy: float, n_images: int | None, label: str, how: str) -> Point:
         kind = "run" if run.is_searched else "control"
-        tip = f"{run.name}{f', {file}' if run.is_random else ''}: {shown(cost * factor)}, {how} {accuracy:.2f} %"
+        name = f"{run.name}, {file}" if run.is_random else run.name
+        tip = f"{name}: {shown(cost * factor)}, {how} {shown_score(accuracy, n_images, 'test images')}"
         return Point(label=label, x=cost * factor, y=accuracy, kind=kind, style=style, tip=tip)
 
     points = []
     for file, cost, accuracy in _networks_of(run):
         label = run.name if named and not run.is_random else ""
         if accuracy is not None:
-            points.append(point(file, cost, accuracy, label, "test accuracy"))
+            points.append(point(file, cost, accuracy, run.result.get("n_test_images"), label, "top-1"))
         for each in run.trained.get(file, ()):
             label = f"{run.name}, trained" if not run.is_random else ""
-            points.append(point(file, cost, each.top1_percent, label, f"{each.text()}: test accuracy"))
+            points.append(point(file, cost, each.top1_percent, each.n_images, label, f"{each.text()}: top-1"))
     return points
 
 
@@ -727,7 +725,7 @@ def _summary(runs: Sequence[Run]) -> Markup:
             _exact("predicted", run.predicted, _cost_text(run, run.predicted)) if run.predicted is not None else "-",
             (_apart(run.predicted, run.target) or "-") if run.predicted is not None else "-",
             _cost_text(run, run.measured_ms) if run.measured_ms is not None else "not measured",
-            f"{accuracy:.2f} %" if accuracy is not None else "-",
+            shown_score(accuracy, result.get("n_test_images")) if accuracy is not None else "-",
             format_count(result["macs"]) if known else "-",
             format_count(result["params"]) if known else "-",
             str(result.get("manual_seed", run.settings.get("manual_seed", "-"))),

@@ -65,6 +65,11 @@ class TrainedRun:
         """On the test images."""
         return self.result["test_top1_percent"]
 
+    @property
+    def n_images(self) -> int:
+        """The test images."""
+        return self.result["n_test_images"]
+
     def text(self) -> str:
         """How it was trained, in a few words."""
         return f"{self.settings.optimization.n_epochs} epochs of train.py in {self.folder.name}"

@@ -289,7 +289,7 @@ def test_the_record(run_folder, tmp_path, capsys):
     assert (record["top1_percent"], record["top5_percent"], record["top1_hits"], record["loss"]) == (50, 75, 2, 1.5)
     assert record["recipe"]["resolution"] == 11 and record["published"] is None and record["unreadable"] == []
     printed = capsys.readouterr().out
-    assert "50.00 % (2 of 4)" in printed and "published" not in printed
+    assert "50.0 % (2 of 4 images)" in printed and "published" not in printed
 
 
 def test_published_accuracy_is_shown_beside_imagenet_only(tmp_path, monkeypatch, capsys):

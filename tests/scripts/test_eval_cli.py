@@ -88,7 +88,7 @@ def test_both_scripts_give_one_record(run_folder, photos, tmp_path, capsys):
     assert ours["n_images"] == 30 and 0 < ours["top5_hits"] <= 30 and ours["top5_percent"] == 100
     assert (ours["framework"], theirs["framework"]) == ("torch", "tensorflow")
     printed = capsys.readouterr().out
-    assert printed.count(f"top-1      {ours['top1_percent']:.2f} % ({ours['top1_hits']} of 30)") == 2
+    assert printed.count(f"top-1      {ours['top1_percent']:.1f} % ({ours['top1_hits']} of 30 images)") == 2
     assert printed.count("short side 13 (bicubic), centre 11 x 11, mean 0.5 0.5 0.5, std 0.5 0.25 1") == 2
 
 
@@ -300,7 +300,10 @@ def test_the_small_released_net_scores_what_it_should(shared_data, tmp_path):
         half = (".5", ".5", ".5")
         done = start(script, *argv, "--mean", *half, "--std", *half, "--save_json", path, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "top-1      63.40 % (634 of 1000)" in done.stdout and "top-5      84.10 % (841 of 1000)" in done.stdout
+        assert (
+            "top-1      63.40 % (634 of 1,000 images)" in done.stdout
+            and "top-5      84.10 % (841 of 1,000 images)" in done.stdout
+        )
         records.append(json.loads(path.read_text()))
     assert {key: records[0][key] for key in EQUAL_PARTS} == {key: records[1][key] for key in EQUAL_PARTS}
     assert records[0]["loss"] == pytest.approx(records[1]["loss"], abs=1e-5)

@@ -42,7 +42,7 @@ def test_a_random_network_that_train_py_trained_is_a_control(tmp_path, capsys, m
     assert train.main(words) == 0
     assert report.main(["random", "--trained", "trained"]) == 0
     accuracy = json.loads(Path("trained/result.json").read_text())["test_top1_percent"]
-    tip = f"0 epochs of train.py in trained: test accuracy {accuracy:.2f} %"
+    tip = f"0 epochs of train.py in trained: top-1 {accuracy:.1f} % ({round(3.6 * accuracy)} of 360 test images)"
     assert tip in Path("random/report.html").read_text()
     capsys.readouterr()
     assert report.main(["trained"]) == 2

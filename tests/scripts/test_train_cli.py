@@ -280,8 +280,11 @@ def test_a_run_that_is_older_than_a_setting_goes_on(straight, tmp_path, capsys):
     torch.save({**state, "config": old}, folder / "checkpoint.pt")
     write_json(folder / "config.json", old)
     said = "config.json is older than some settings, which take today's defaults: strict_data=False, grad_clip=None"
+    result = json.loads((folder / "result.json").read_text())
+    score = f"{result['test_top1_percent']:.1f} % ({round(3.6 * result['test_top1_percent'])} of 360 test images)"
     for expected in (1, 0):
         code, out, err = run(capsys, "--path", folder, "--resume")
+        assert f"accuracy   {score}, " in out
         assert (code, err) == (0, "")
         assert out.count(said) == expected
         assert json.loads((folder / "config.json").read_text()) == whole

@@ -354,13 +354,19 @@ def test_trained_networks_are_shown_at_their_cost(tmp_path):
     text = write_comparison(folders, tmp_path / "page.html", alike).read_text()
     page, found = Page(text), titles(text)
     cost = f"{networks[1]['cost']:.4g} ms"
-    assert f"random, specs/random_001.json: {cost}, 300 epochs of train.py in a: test accuracy 87.50 %" in found
-    assert f"random, specs/random_001.json: {cost}, 300 epochs of train.py in b: test accuracy 88.50 %" in found
+    assert (
+        f"random, specs/random_001.json: {cost}, 300 epochs of train.py in a: top-1 87.5 % (315 of 360 test images)"
+        in found
+    )
+    assert (
+        f"random, specs/random_001.json: {cost}, 300 epochs of train.py in b: top-1 88.5 % (319 of 360 test images)"
+        in found
+    )
     assert len(page.classed("hollow")) == 2 + 1  # and one in the legend
     assert "not trained alike" not in page.words and "train it too" in page.words
     text = write_comparison(folders, tmp_path / "page.html", [*alike, tmp_path / "c"]).read_text()
     cost = f"{result['predicted_latency_ms']:.4g} ms"
-    assert f"run: {cost}, 300 epochs of train.py in c: test accuracy 91.25 %" in titles(text)
+    assert f"run: {cost}, 300 epochs of train.py in c: top-1 91.2 % (328 of 360 test images)" in titles(text)
     assert "do not compare them: they differ in weights." in Page(text).words
     assert "train it too" not in Page(text).words
     text = write_report(tmp_path / "random", trained=alike).read_text()
