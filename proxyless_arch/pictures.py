@@ -338,6 +338,7 @@ def draw_search(
     target: float | None,
     unit: str,
     labels: Sequence[Sequence[str]] | None = None,
+    chosen: Sequence[int] | None = None,
     title: str = "",
 ) -> None:
     """Draw how a search went from the records of its metrics.jsonl (search/report.py), epoch by epoch.
@@ -351,6 +352,8 @@ def draw_search(
         target: the cost asked for, in ``unit``, or None.
         unit: unit of the costs: "ms" or "MACs".
         labels: per block, the name of each choice (``op_label``); shown at the end of the block's row.
+        chosen: per block, the choice of the derived network; where it is not the leading one it is named in its
+            stead, in another colour and with its own probability.
         title: over the panels.
 
     Raises:
@@ -364,7 +367,7 @@ def draw_search(
     _draw_costs(panels[1, 0], records, target, unit)
     _draw_learning(panels[1, 1], records)
     _draw_entropy(panels[2, 0], records)
-    _draw_choices(panels[2, 1], records, labels)
+    _draw_choices(panels[2, 1], records, labels, chosen)
     _save(figure, path)
 
 
@@ -495,7 +498,10 @@ def _two_axes(
 
 
 def _draw_choices(
-    panel: SubFigure, records: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[str]] | None
+    panel: SubFigure,
+    records: Sequence[Mapping[str, Any]],
+    labels: Sequence[Sequence[str]] | None,
+    chosen: Sequence[int] | None,
 ) -> None:
     _heading(panel, "Probability of each block's leading operation")
     columns = [record.get("probabilities") or [] for record in records]
@@ -518,15 +524,22 @@ def _draw_choices(
     for _, first, _last in list(_phases(records))[1:]:
         axes.axvline(first - 0.5, color="white", linewidth=1.4, zorder=3)
     final = next(column for column in reversed(columns) if column)
+    any_other = False
     for block, probabilities in enumerate(final):
         leading = max(probabilities)
-        choice = probabilities.index(leading)
+        choice = probabilities.index(leading) if chosen is None else chosen[block]
         name = labels[block][choice].removesuffix(" s2").removeprefix("-- ") if labels else f"choice {choice}"
         undecided = min(probabilities) == leading
+        other = probabilities[choice] < leading
+        any_other = any_other or other
         axes.text(
-            1.012, block + 1, "undecided" if undecided else f"{name} {leading:.2f}",
-            transform=axes.get_yaxis_transform(), fontsize=7.5, color=GREY if undecided else INK, va="center",
+            1.012, block + 1, "undecided" if undecided else f"{name} {probabilities[choice]:.2f}",
+            transform=axes.get_yaxis_transform(), fontsize=7.5, va="center",
+            color=GREY if undecided else VERMILION if other else INK,
         )  # fmt: skip
+    if any_other:
+        text = "red: chosen to meet the target, not leading"
+        panel.text(0.96, 0.035, text, fontsize=7.5, color=VERMILION, ha="right", va="center")
     bar = panel.colorbar(image, cax=panel.add_axes((0.925, 0.12, 0.018, 0.74)))
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)  # type: ignore[operator]

@@ -137,6 +137,18 @@ def test_search_history(tmp_path):
     words = texts(tmp_path / "s.svg")
     assert {"cost (ms)", "target 80.00 ms", "expected cost", "warm-up", "search", "fine-tune"} <= set(words)
     assert "MB6 7x7 0.90" in words and "skipped 0.75" in words
+    assert not any("not leading" in word for word in words)
+
+
+def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
+    labels = [["MB3 3x3", "MB6 7x7 s2"], ["MB3 5x5", "-- skipped"]]
+    records = [record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]])]
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(0, 1))
+    words = texts(tmp_path / "s.svg")
+    assert "MB3 3x3 0.10" in words and "skipped 0.75" in words and "MB6 7x7 0.90" not in words
+    assert "red: chosen to meet the target, not leading" in words
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(1, 1))
+    assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
 
 
 @pytest.mark.parametrize("n_warmup", [0, 1, 3])
