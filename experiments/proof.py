@@ -1,0 +1,612 @@
+"""Does searching beat not searching? Both algorithms against random networks of equal cost, with gates on the way.
+
+    python experiments/proof.py --data_path cifar10.zip --work DIR
+
+Everything is trained on CIFAR-10 by one recipe, fixed before any search result was seen. The gates, in order:
+
+a. the training recipe separates sizes by more than 3 standard deviations of the training seed;
+b. the supernet ranks random networks of equal cost: Spearman of inherited and stand-alone accuracy at least 0.5;
+c. both algorithms run at two targets, one so low that blocks must vanish, with two search seeds each;
+d. the searched networks are compared with random networks of equal cost (search/random_control.py) and with simple
+   controls, all trained alike, the searched ones and the controls with two training seeds.
+
+Work is cut into tasks that each write one file into ``--work``; a task whose file is there is not done again, and
+several processes may work on the same folder at once. ``--summary`` reads the files and writes experiments/proof.json
+and docs/proof.png. A task is at most a few minutes long, the training of a supernet saves its state as it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from proxyless_arch.datasets import load_for_search  # noqa: E402
+from proxyless_arch.files import atomic_path, read_json, write_json  # noqa: E402
+from proxyless_arch.space import Macro, SearchSpace, Stage  # noqa: E402
+from proxyless_arch.space import Path as Choices  # noqa: E402
+from proxyless_arch.spec import Recipe  # noqa: E402
+from proxyless_arch.train_settings import Optimization  # noqa: E402
+from proxyless_nas.network import build  # noqa: E402
+from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
+from proxyless_nas.training import Schedule, Training  # noqa: E402
+from search.config import SearchConfig, with_settings  # noqa: E402
+from search.cost_table import CostTable, macs_cost_table  # noqa: E402
+from search.derive import choose_path, inherit  # noqa: E402
+from search.gates import argmax_path, probabilities  # noqa: E402
+from search.loop import Schedule as SearchSchedule  # noqa: E402
+from search.loop import Search  # noqa: E402
+from search.random_control import sample_at_cost  # noqa: E402
+
+# 9 searched blocks at 8 x 8 and 4 x 4 positions: small enough to train 70 networks on one CPU core in an hour
+MACRO = Macro(
+    name="proof",
+    stem_width=16,
+    stem_stride=2,
+    first_width=8,
+    stages=(Stage(16, 3, 2), Stage(24, 3, 2), Stage(40, 3, 1)),
+    mix_width=160,
+)
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+SPACE = SearchSpace(macro=MACRO, num_classes=10, recipe=Recipe(resolution=32, resize=32, mean=MEAN, std=STD))
+TABLE: CostTable = macs_cost_table(SPACE)
+TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without Zero the cheapest network has 1.26e6
+VALID = 5000
+
+TRAIN_BATCH = 64
+TRAIN_STEPS = 1800  # 2.6 epochs of 45,000 images
+TRAIN_PARTS = 20  # the first of which is the warm-up of the learning rate
+TRAIN = Optimization(
+    n_epochs=TRAIN_PARTS,
+    warmup_epochs=1,
+    init_lr=0.2,
+    weight_decay=1e-4,
+    label_smoothing=0.0,
+    zero_gamma=True,
+    ema_decay=0.0,
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    """uint8 (n, 32, 32, 3) and labels, by set; the sets are disjoint."""
+
+    sets: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def load(cls, data_path: Path, work: Path) -> Images:
+        """Decoded once into ``work``; the split of proxyless_arch.datasets (alpha's images held out of training)."""
+        cache = work / "cifar10.npz"
+        with locked(cache):
+            if not cache.exists():
+                data = load_for_search("cifar10", data_path, VALID, 0)
+                arrays = {}
+                for name in ("train", "valid", "test"):
+                    images = getattr(data, name)
+                    arrays[name] = np.stack([np.asarray(images.read(i).convert("RGB")) for i in range(len(images))])
+                    arrays[f"{name}_labels"] = np.asarray(images.labels, dtype=np.int64)
+                with atomic_path(cache) as part, open(part, "wb") as file:
+                    np.savez(file, **arrays)
+        with np.load(cache) as arrays:
+            return cls({n: (arrays[n], arrays[f"{n}_labels"]) for n in ("train", "valid", "test")})
+
+    def tensor(self, pixels: np.ndarray) -> torch.Tensor:
+        """(n, 3, 32, 32) float32, normalized, channels_last."""
+        scale = 1 / (255 * np.asarray(STD, np.float32))
+        shift = np.asarray(MEAN, np.float32) / np.asarray(STD, np.float32)
+        return torch.from_numpy(pixels * scale - shift).permute(0, 3, 1, 2)
+
+    def train_batches(self, size: int, seed: int, first: int, last: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of the steps first .. last - 1: epochs without replacement, shifted by up to 4 pixels, mirrored."""
+        pixels, labels = self.sets["train"]
+        padded = np.pad(pixels, ((0, 0), (4, 4), (4, 4), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (32, 32), axis=(1, 2))
+        per_epoch = len(pixels) // size
+        for step in range(first, last):
+            epoch, index = divmod(step, per_epoch)
+            if step == first or index == 0:
+                order = np.random.default_rng([seed, 1, epoch]).permutation(len(pixels))
+            chosen = order[index * size : (index + 1) * size]
+            rng = np.random.default_rng([seed, 2, step])
+            rows, columns = rng.integers(0, 9, (2, size))
+            batch = windows[chosen, rows, columns].transpose(0, 2, 3, 1)
+            mirrored = rng.random(size) < 0.5
+            batch = np.where(mirrored[:, None, None, None], batch[:, :, ::-1], batch)
+            yield self.tensor(batch), torch.from_numpy(labels[chosen])
+
+    def batches(
+        self, name: str, size: int = 500, limit: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images of a set as they are, or ``limit`` of them spread over it (the sets are sorted by class)."""
+        pixels, labels = self.sets[name]
+        chosen = np.random.default_rng(0).permutation(len(pixels))[: limit or len(pixels)]
+        for first in range(0, len(chosen), size):
+            part = chosen[first : first + size]
+            yield self.tensor(pixels[part]), torch.from_numpy(labels[part])
+
+    def valid_batch(self, size: int, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A random batch of alpha's images, not augmented."""
+        pixels, labels = self.sets["valid"]
+        chosen = np.random.default_rng([seed, 3, step]).choice(len(pixels), size, replace=False)
+        return self.tensor(pixels[chosen]), torch.from_numpy(labels[chosen])
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold ``path``.lock; false when another process holds it and ``wait`` is false. A dead process holds nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def train_alone(images: Images, path: Choices, seed: int, settings: Optimization = TRAIN) -> dict:
+    """Train the network of ``path`` from scratch and score it on alpha's images and on the test images."""
+    start = time.perf_counter()
+    net = build(SPACE.spec_for(path), torch.Generator().manual_seed(seed), zero_gamma=settings.zero_gamma)
+    schedule = Schedule(
+        steps_per_epoch=TRAIN_STEPS // TRAIN_PARTS,
+        n_epochs=settings.n_epochs,
+        warmup_epochs=settings.warmup_epochs,
+        init_lr=settings.init_lr,
+    )
+    training = Training(net, settings, schedule, batch_size=TRAIN_BATCH, seed=seed)
+    for batch, labels in images.train_batches(TRAIN_BATCH, seed, 0, schedule.total_steps):
+        training.update(batch, labels)
+    sums = training.take_sums()
+    recalibrate_bn(net, images.batches("train", limit=2000))
+    scores = {name: evaluate(net, images.batches(name)) for name in ("valid", "test")}
+    return {
+        "path": list(path),
+        "seed": seed,
+        "macs": TABLE.of_path(path),
+        "train_loss": sums.loss / sums.images,
+        **{f"{name}_top1_percent": 100 * score.top1_hits / score.n_images for name, score in scores.items()},
+        "test_loss": scores["test"].loss_sum / scores["test"].n_images,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+SUPERNET = {"warmup_lr": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.0, "train_batch_size": TRAIN_BATCH}
+SUPERNET_STEPS = 20_000
+SAVE_EVERY = 2000
+SEARCH_SEEDS = (0, 1)
+N_RANDOM = 20
+# architecture steps with the weights frozen behind the warm-up: (settings, steps, images of a step)
+ALGORITHMS = {
+    "grad": ({"arch_algo": "grad", "grad_binary_mode": "full_v2", "grad_reg_loss_type": "hard"}, 1500, 64),
+    "rl": ({"arch_algo": "rl", "rl_batch_size": 10, "rl_reward": "absolute", "rl_absolute_weight": 0.3}, 1000, 128),
+}
+
+
+def new_search(seed: int, settings: dict, goal: float, arch_steps: int) -> Search:
+    """A search whose warm-up is SUPERNET_STEPS long; its architecture steps are taken with frozen weights."""
+    config = with_settings(SearchConfig(), {**SUPERNET, **settings, "manual_seed": seed})
+    schedule = SearchSchedule(
+        steps_per_epoch=SUPERNET_STEPS,
+        warmup_epochs=1,
+        search_epochs=1,
+        arch_every=SUPERNET_STEPS,
+        arch_repeats=arch_steps,
+    )
+    return Search(config, SPACE, TABLE, goal, schedule, torch.device("cpu"))
+
+
+def supernet_file(work: Path, seed: int) -> Path:
+    return work / "supernet" / f"{seed}.pt"
+
+
+def train_supernet(images: Images, work: Path, seed: int) -> None:
+    """Uniform paths, cosine to 0. Continues where its file says it stopped."""
+    file = supernet_file(work, seed)
+    search = new_search(seed, {}, TARGETS["high"], 1)
+    seconds = 0.0
+    if file.exists():
+        state = torch.load(file, weights_only=True)
+        search.supernet.load_state_dict(state["supernet"])
+        search.optimizer.load_state_dict(state["optimizer"])
+        search.step, seconds = state["step"], state["seconds"]
+    begin = time.perf_counter() - seconds
+    for batch, labels in images.train_batches(TRAIN_BATCH, seed, search.step, SUPERNET_STEPS):
+        search.weight_step(batch, labels)
+        if search.step % SAVE_EVERY == 0:
+            state = {"supernet": search.supernet.state_dict(), "optimizer": search.optimizer.state_dict()}
+            state |= {"step": search.step, "seconds": time.perf_counter() - begin}
+            sums = search.sums
+            hits, seen = sums.train_hits, sums.train_images
+            print(f"supernet {seed}: {search.step} steps, {100 * hits / seen:.1f} % since the start", flush=True)
+            with atomic_path(file) as part:
+                torch.save(state, part)
+
+
+def trained_supernet(work: Path, seed: int, settings: dict, goal: float, arch_steps: int) -> Search | None:
+    """None while the supernet of ``seed`` is not finished."""
+    if not supernet_file(work, seed).exists():
+        return None
+    state = torch.load(supernet_file(work, seed), weights_only=True)
+    if state["step"] < SUPERNET_STEPS:
+        return None
+    search = new_search(seed, settings, goal, arch_steps)
+    search.supernet.load_state_dict(state["supernet"])
+    search.step = SUPERNET_STEPS
+    return search
+
+
+def inherited_scores(images: Images, search: Search, path: Choices) -> dict:
+    """Accuracy of ``path`` with the supernet's weights and its own BN statistics, on alpha's images."""
+    net = inherit(search.supernet, SPACE, path)
+    recalibrate_bn(net, images.batches("train", limit=2000))
+    score = evaluate(net, images.batches("valid"))
+    return {
+        "path": list(path),
+        "inherited_valid_top1_percent": 100 * score.top1_hits / score.n_images,
+        "inherited_valid_loss": score.loss_sum / score.n_images,
+    }
+
+
+def search_once(images: Images, work: Path, algorithm: str, target: str, seed: int) -> dict | None:
+    settings, steps, size = ALGORITHMS[algorithm]
+    search = trained_supernet(work, seed, settings, TARGETS[target], steps)
+    if search is None:
+        return None
+    start = time.perf_counter()
+    curve = []
+    for step in range(steps):
+        search.arch_step(*images.valid_batch(size, seed, step))
+        if (step + 1) % (steps // 20) == 0:
+            alphas = [alpha.detach() for alpha in search.alphas]
+            curve.append(
+                {
+                    "step": step + 1,
+                    "expected_macs": TABLE.expected([p.double().numpy() for p in probabilities(alphas)]),
+                    "argmax_macs": TABLE.of_path(argmax_path(alphas)),
+                }
+            )
+    path, _ = choose_path(search.alphas, TABLE, TARGETS[target])
+    found = inherited_scores(images, search, path)
+    return {
+        **found,
+        "algorithm": algorithm,
+        "target": target,
+        "seed": seed,
+        "macs": TABLE.of_path(path),
+        "argmax_path": list(argmax_path(search.alphas)),
+        "changed_blocks": sum(a != b for a, b in zip(path, argmax_path(search.alphas), strict=True)),
+        "probabilities": [[round(float(v), 5) for v in p] for p in probabilities(search.alphas)],
+        "curve": curve,
+        "search_seconds": time.perf_counter() - start,
+    }
+
+
+def filled(target: float, options: Callable[[int], Sequence[int]]) -> Choices:
+    """The network nearest below ``target`` among those made of a block's first or second option (or only the first)."""
+    best: tuple[float, Choices] | None = None
+    for path in itertools.product(*(options(block) for block in range(SPACE.n_blocks))):
+        cost = TABLE.of_path(path)
+        if cost <= target and (best is None or cost > best[0]):
+            best = cost, path
+    assert best is not None
+    return best[1]
+
+
+K3E3, K3E6 = 0, 3
+SIZES = {"3x3e6": (K3E6,) * SPACE.n_blocks, "3x3e3": (K3E3,) * SPACE.n_blocks, "cheapest": TABLE.min_path}
+
+
+def random_paths(target: str) -> list[Choices]:
+    return sample_at_cost(TABLE, TARGETS[target], N_RANDOM, np.random.default_rng(2026))
+
+
+def controls(target: str) -> dict[str, Choices]:
+    """What a person would draw: one operation everywhere, and blocks left out (or widened) until it fits."""
+    goal = TARGETS[target]
+
+    def or_zero(op: int) -> Choices:
+        return filled(goal, lambda block: (op, len(SPACE.choices[block]) - 1) if SPACE.skips[block] else (op,))
+
+    found = {"3x3e6, Zero to fit": or_zero(K3E6)}
+    if TABLE.of_path(SIZES["3x3e3"]) > goal:
+        return {**found, "3x3e3, Zero to fit": or_zero(K3E3)}
+    return {**found, "3x3e3, 3x3e6 to fit": filled(goal, lambda block: (K3E3, K3E6))}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work and the file it writes; ``work`` returns None while what it needs is not there yet."""
+
+    file: Path
+    work: Callable[[], dict[str, Any] | None]
+
+
+def alone_file(folder: Path, path: Choices, seed: int) -> Path:
+    return folder / "alone" / f"{'-'.join(map(str, path))}-seed{seed}.json"
+
+
+def tasks(images: Images, work: Path) -> list[Task]:
+    """All of it, in the order in which it is worth doing."""
+
+    def alone(path: Choices, seed: int) -> Task:
+        return Task(alone_file(work, path, seed), lambda: train_alone(images, path, seed))
+
+    def supernet(seed: int) -> Task:
+        def train() -> dict[str, Any]:
+            train_supernet(images, work, seed)
+            return {"seed": seed, "steps": SUPERNET_STEPS}
+
+        return Task(work / "supernet" / f"{seed}.json", train)
+
+    def ranking(seed: int, target: str) -> Task:
+        def rank() -> dict[str, Any] | None:
+            search = trained_supernet(work, seed, {}, TARGETS[target], 1)
+            if search is None:
+                return None
+            return {"scores": [inherited_scores(images, search, path) for path in random_paths(target)]}
+
+        return Task(work / "ranking" / f"{seed}-{target}.json", rank)
+
+    def search(algorithm: str, target: str, seed: int) -> Task:
+        return Task(
+            work / "search" / f"{algorithm}-{target}-{seed}.json",
+            lambda: search_once(images, work, algorithm, target, seed),
+        )
+
+    def trained_result(algorithm: str, target: str, seed: int, training_seed: int) -> list[Task]:
+        found = work / "search" / f"{algorithm}-{target}-{seed}.json"
+        return [alone(tuple(read_json(found)["path"]), training_seed)] if found.exists() else []
+
+    every = list(itertools.product(ALGORITHMS, TARGETS, SEARCH_SEEDS))
+    return [
+        supernet(0),
+        *(alone(path, seed) for seed in range(3) for path in SIZES.values()),
+        *(alone(path, 0) for path in random_paths("high")),
+        ranking(0, "high"),
+        supernet(1),
+        *(alone(path, 0) for path in random_paths("low")),
+        *(ranking(seed, target) for seed in SEARCH_SEEDS for target in TARGETS),
+        *(search(algorithm, target, seed) for algorithm, target, seed in every),
+        *(task for seed in range(2) for one in every for task in trained_result(*one, seed)),
+        *(alone(path, seed) for seed in range(2) for target in TARGETS for path in controls(target).values()),
+    ]
+
+
+def run_tasks(images: Images, work: Path) -> None:
+    """Do what is not done and what no other process is doing, until nothing is left."""
+    while True:
+        listed = tasks(images, work)
+        for number, task in enumerate(listed, 1):
+            if task.file.exists():
+                continue
+            with locked(task.file, wait=False) as mine:
+                if not mine or task.file.exists():
+                    continue
+                start = time.perf_counter()
+                result = task.work()
+                if result is None:
+                    continue
+                write_json(task.file, result)
+            shown = {name: value for name, value in result.items() if isinstance(value, float)}
+            line = ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
+            print(f"[{number}/{len(listed)}] {task.file.stem}: {time.perf_counter() - start:.0f} s, {line}", flush=True)
+            break
+        else:
+            return
+
+
+def summarize(work: Path) -> dict[str, Any]:
+    """Everything that is done so far, in one record. Percent are points of test top-1 on 10,000 images."""
+
+    def scores(path: Choices, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        files = [alone_file(work, path, seed) for seed in seeds]
+        return [read_json(file) for file in files if file.exists()]
+
+    def top1(records: Sequence[dict[str, Any]]) -> list[float]:
+        return [record["test_top1_percent"] for record in records]
+
+    sizes = {name: top1(scores(path, range(3))) for name, path in SIZES.items()}
+    done = [read_json(file) for file in sorted((work / "alone").glob("*.json"))]
+    return {
+        "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
+        "trained_networks": len(done),
+        "training_seconds": sum(record["seconds"] for record in done),
+        "gate_a": gate_a(sizes),
+        "gate_b": {f.stem: ranked(work, f) for f in sorted((work / "ranking").glob("*.json"))},
+        "targets": {target: compared(work, target, scores, top1) for target in TARGETS},
+        "torch": torch.__version__,
+    }
+
+
+def gate_a(sizes: dict[str, list[float]]) -> dict[str, Any]:
+    """How far apart the sizes are, in pooled standard deviations of the training seed."""
+    complete = all(len(values) > 1 for values in sizes.values())
+    seed_sd = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in sizes.values()]))) if complete else None
+    means = {name: float(np.mean(values)) for name, values in sizes.items() if values}
+    gaps = [means[a] - means[b] for a, b in itertools.pairwise(SIZES) if a in means and b in means]
+    return {
+        "test_top1_percent": sizes,
+        "seed_sd": seed_sd,
+        "gaps": gaps,
+        "gaps_in_sd": [gap / seed_sd for gap in gaps] if seed_sd else None,
+        "passed": bool(seed_sd and min(gaps) > 3 * seed_sd),
+    }
+
+
+def ranked(work: Path, file: Path) -> dict[str, Any]:
+    """Spearman's coefficient of inherited and stand-alone accuracy, with a 95 % interval by bootstrap."""
+    pairs = [
+        (score["inherited_valid_top1_percent"], read_json(alone)["test_top1_percent"])
+        for score in read_json(file)["scores"]
+        if (alone := alone_file(work, tuple(score["path"]), 0)).exists()
+    ]
+    inherited, alone_scores = (np.array(column) for column in zip(*pairs, strict=True))
+    rng = np.random.default_rng(0)
+    draws = [
+        stats.spearmanr(inherited[chosen], alone_scores[chosen]).statistic
+        for chosen in rng.integers(0, len(pairs), (2000, len(pairs)))
+    ]
+    spearman = float(stats.spearmanr(inherited, alone_scores).statistic)
+    return {
+        "n": len(pairs),
+        "spearman": spearman,
+        "interval_95": [float(np.nanquantile(draws, q)) for q in (0.025, 0.975)],
+        "inherited_valid_top1_percent": inherited.tolist(),
+        "test_top1_percent": alone_scores.tolist(),
+        "passed": len(pairs) >= N_RANDOM and spearman >= 0.5,
+    }
+
+
+def compared(work: Path, target: str, scores: Callable[..., list], top1: Callable[..., list]) -> dict[str, Any]:
+    """The searched networks and the controls of one target beside its random networks."""
+    random_records = [record for path in random_paths(target) for record in scores(path, [0])]
+    random_top1 = np.array(top1(random_records))
+    searched = []
+    for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS):
+        file = work / "search" / f"{algorithm}-{target}-{seed}.json"
+        if not file.exists():
+            continue
+        found = read_json(file)
+        own = top1(scores(tuple(found["path"]), range(2)))
+        kept = ("algorithm", "seed", "macs", "path", "argmax_path", "changed_blocks", "search_seconds")
+        searched.append({**{name: found[name] for name in kept}, "test_top1_percent": own, **place(own, random_top1)})
+    drawn = {
+        name: {"path": list(path), "macs": TABLE.of_path(path), "test_top1_percent": top1(scores(path, range(2)))}
+        for name, path in controls(target).items()
+    }
+    for control in drawn.values():
+        control |= place(control["test_top1_percent"], random_top1)
+    return {
+        "macs": TARGETS[target],
+        "random": {
+            "test_top1_percent": random_top1.tolist(),
+            "mean": float(random_top1.mean()) if len(random_top1) else None,
+            "sd": float(random_top1.std(ddof=1)) if len(random_top1) > 1 else None,
+            "best_of_k": best_of_k(random_records),
+        },
+        "searched": searched,
+        "controls": drawn,
+    }
+
+
+def place(own: Sequence[float], random_top1: np.ndarray) -> dict[str, Any]:
+    """Where the mean over training seeds stands among the random networks, with an exact 95 % binomial interval."""
+    if not len(own) or not len(random_top1):
+        return {}
+    beaten = int((random_top1 < np.mean(own)).sum())
+    interval = stats.binomtest(beaten, len(random_top1)).proportion_ci(method="exact")
+    return {
+        "mean": float(np.mean(own)),
+        "above_random_mean": float(np.mean(own) - random_top1.mean()),
+        "random_beaten": beaten,
+        "percentile": 100 * beaten / len(random_top1),
+        "percentile_interval_95": [100 * interval.low, 100 * interval.high],
+    }
+
+
+def best_of_k(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Mean test score of the best of k random networks, chosen by the score on alpha's images."""
+    ordered = sorted(records, key=lambda record: -record["valid_top1_percent"])
+    n = len(ordered)
+    return {
+        str(k): sum(
+            math.comb(n - 1 - rank, k - 1) / math.comb(n, k) * record["test_top1_percent"]
+            for rank, record in enumerate(ordered)
+            if n - 1 - rank >= k - 1
+        )
+        for k in (1, 5, 10)
+        if k <= n
+    }
+
+
+def draw(record: dict[str, Any], out: Path) -> None:
+    """Above: test scores by target. Below: inherited against stand-alone scores of the random networks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colors = {"random": "#9aa0a6", "control": "#e69f00", "grad": "#0072b2", "rl": "#009e73"}
+    names = {"grad": "gradient", "rl": "REINFORCE"}
+    figure, rows = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(1, 1, 0.8))
+    for axes, (target, found) in zip(rows, record["targets"].items(), strict=False):
+        points = found["random"]["test_top1_percent"]
+        offsets = np.random.default_rng(0).uniform(-0.18, 0.18, len(points))
+        axes.scatter(offsets, points, color=colors["random"], s=22, label=f"{len(points)} random networks")
+        axes.axhline(found["random"]["mean"], color=colors["random"], lw=1, ls=":")
+        ticks = ["random"]
+        for name, control in found["controls"].items():
+            axes.scatter(
+                [len(ticks)] * len(control["test_top1_percent"]),
+                control["test_top1_percent"],
+                color=colors["control"],
+                marker="s",
+                s=28,
+            )
+            ticks.append(name.replace(", ", ",\n"))
+        for algorithm in ALGORITHMS:
+            for one in [one for one in found["searched"] if one["algorithm"] == algorithm]:
+                shift = 0.24 * (one["seed"] - 0.5)
+                values = one["test_top1_percent"]
+                axes.plot([len(ticks) + shift] * len(values), values, color=colors[algorithm], marker="D", ms=5, lw=1)
+            ticks.append(f"{names[algorithm]}\nsearch")
+        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.set_title(f"{target} target: {found['macs'] / 1e6:.1f} M MACs", fontsize=10)
+        axes.set_ylabel("top-1 on 10,000 test images, %")
+        axes.grid(axis="y", alpha=0.25)
+    axes = rows[2]
+    for (stem, gate), color in zip(
+        record["gate_b"].items(), ("#0072b2", "#56b4e9", "#d55e00", "#e69f00"), strict=False
+    ):
+        seed, target = stem.split("-")
+        axes.scatter(
+            gate["inherited_valid_top1_percent"],
+            gate["test_top1_percent"],
+            s=18,
+            color=color,
+            label=f"supernet {seed}, {target}: Spearman {gate['spearman']:.2f}",
+        )
+    axes.set_xlabel("inherited top-1 on 5,000 images, %")
+    axes.set_ylabel("stand-alone top-1 on 10,000 test images, %")
+    axes.set_title("does the supernet rank random networks?", fontsize=10)
+    axes.legend(fontsize=7.5, frameon=False)
+    axes.grid(alpha=0.25)
+    with atomic_path(out) as part:
+        figure.savefig(part, dpi=130, format="png")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_path", type=Path, help="cifar10.zip: class folders in train/ and test/")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' files")
+    parser.add_argument("--summary", action="store_true", help="only read what is there")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.summary:
+        record = summarize(arguments.work)
+        write_json(ROOT / "experiments" / "proof.json", record)
+        draw(record, ROOT / "docs" / "proof.png")
+        return 0
+    images = Images.load(arguments.data_path, arguments.work)
+    run_tasks(images, arguments.work)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
