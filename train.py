@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +88,27 @@ def train(
     notes: Sequence[str],
     device: Any,
 ) -> int:
+    from proxyless_nas import distributed, train_session
+
+    resume = arguments.resume
+    run_dir = arguments.path if resume else None
+    try:
+        tune_allocator()
+        with distributed.fail_together():
+            job = train_session.prepare(config, device, read_spec(run_dir / "spec.json") if resume else None)
+        if not resume:
+            with distributed.fail_together():
+                found = runs.new_run_dir(arguments.path, ROOT) if distributed.is_main() else None
+            run_dir = distributed.broadcast_value(found)
+        return train_in(run_dir, job, resume, argv, notes)
+    except KeyboardInterrupt:
+        if distributed.is_main():
+            print(runs.after_interrupt("train.py", run_dir), flush=True)
+        return INTERRUPTED
+
+
+def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: Sequence[str]) -> int:
+    """Train from the start, or from the folder's checkpoint, to the end of the schedule."""
     import torch
     from tqdm import tqdm
 
@@ -102,18 +122,9 @@ def train(
             tqdm.write(text)
             sys.stdout.flush()
 
-    tune_allocator()
-    resume = arguments.resume
-    with distributed.fail_together():
-        job = train_session.prepare(config, device, read_spec(arguments.path / "spec.json") if resume else None)
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, usable_cores() - (job.n_workers if device.type == "cpu" else 0)))
+        torch.set_num_threads(max(1, usable_cores() - (job.n_workers if job.device.type == "cpu" else 0)))
     training = train_session.new_training(job)
-    run_dir = arguments.path
-    if not resume:
-        with distributed.fail_together():
-            found = runs.new_run_dir(arguments.path, ROOT) if main_rank else None
-        run_dir = distributed.broadcast_value(found)
     with distributed.fail_together():
         fields, best = train_session.restore(job, training, run_dir) if resume else ({}, None)
         if main_rank:
@@ -125,10 +136,7 @@ def train(
     if resume:
         say(f"  resumed    at step {training.step} of {job.schedule.total_steps}")
 
-    with distributed.fail_together():
-        metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
-    state = train_session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
-    size, total = config.data.train_batch_size, job.schedule.total_steps
+    size, total = job.config.data.train_batch_size, job.schedule.total_steps
     bar = tqdm(
         total=total * size,
         initial=training.step * size,
@@ -138,6 +146,9 @@ def train(
         disable=None if main_rank else True,
     )
     with runs.StopRequest() as stop, bar:
+        with distributed.fail_together():
+            metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
+        state = train_session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
         try:
             if not resume:
                 state.save()
@@ -157,7 +168,7 @@ def train(
                 )
             return NON_FINITE
     if not done:
-        again = shlex.join(["python", "train.py", "--path", str(run_dir), "--resume"])
+        again = runs.resume_command("train.py", run_dir)
         say(f"\nstopped and saved at step {training.step} of {total}; continue with\n  {again}")
         return INTERRUPTED
     record = train_session.finish(state)

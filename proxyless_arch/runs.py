@@ -19,7 +19,7 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.files import parse_json, read_bytes
 from proxyless_arch.machine import cpu_name
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, CHECKPOINT_FILE = "metrics.jsonl", "checkpoint.pt"
 WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 """Fields of a metrics record that differ between two runs of the same command."""
 
@@ -47,6 +47,21 @@ class StopRequest:
     def _ask(self, number: int, frame: Any) -> None:
         self.wanted = True
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def resume_command(script: str, run_dir: Path) -> str:
+    """What a person types to go on with a run."""
+    return shlex.join(["python", script, "--path", str(run_dir), "--resume"])
+
+
+def after_interrupt(script: str, run_dir: Path | None) -> str:
+    """What is true after a Ctrl-C that was not granted between two steps.
+
+    ``run_dir``: None where the run had none yet.
+    """
+    if run_dir is None or not (run_dir / CHECKPOINT_FILE).is_file():
+        return "\ninterrupted before the first step: there is nothing to resume"
+    return f"\ninterrupted; continue from the last checkpoint with\n  {resume_command(script, run_dir)}"
 
 
 def new_run_dir(path: Path | None, home: Path) -> Path:

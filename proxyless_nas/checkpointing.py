@@ -14,8 +14,9 @@ import torch
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path
+from proxyless_arch.runs import CHECKPOINT_FILE
 
-NAME = "checkpoint.pt"
+NAME = CHECKPOINT_FILE
 # what zipfile and torch's restricted unpickler raise on bytes that are not what torch.save wrote
 _UNREADABLE = (
     zipfile.BadZipFile,

@@ -18,7 +18,7 @@ from proxyless_arch.cost import macs
 from proxyless_arch.datasets import has_own_test
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
-from proxyless_arch.runs import METRICS_FILE, read_metrics
+from proxyless_arch.runs import METRICS_FILE, read_metrics, resume_command
 from proxyless_arch.shapes import LayerCall, walk
 from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
@@ -189,7 +189,7 @@ def read_trained(folder: Path) -> TrainedRun:
     """A run folder of train.py. Raises InputError when it is none, not finished, or was scored on no test images."""
     settings = read_training_config(folder / "config.json")
     if not (folder / "result.json").is_file():
-        again = shlex.join(["python", "train.py", "--path", str(folder), "--resume"])
+        again = resume_command("train.py", folder)
         raise InputError(f"this training did not come to its end; continue it with: {again}", source=str(folder))
     result = _object(folder / "result.json")
     try:
@@ -431,7 +431,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
         return shlex.join(["python", *words])
 
     if run.result is None:
-        return [("continue the search", line("search/imagenet_arch_search.py", "--path", folder, "--resume"))]
+        return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
     if run.is_random:
         words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
         return [("draw the first one", line(*words))]

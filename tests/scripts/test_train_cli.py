@@ -23,7 +23,7 @@ from proxyless_arch.files import write_json
 from proxyless_arch.runs import read_metrics
 from proxyless_arch.spec import with_classes
 from proxyless_arch.weights import load_h5
-from proxyless_nas import checkpointing
+from proxyless_nas import checkpointing, train_session
 from tests.scripts.mini import TRAIN, mini_net, same_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,6 +150,31 @@ def test_ctrl_c_saves_and_resume_continues(straight, spec_file, tmp_path, capsys
     code, out, _ = run(capsys, *again.split()[2:])
     assert code == 0
     same_run(straight, path)
+
+
+@pytest.mark.parametrize("place", ["prepare", "new_training", "header"])
+def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, spec_file, tmp_path, capsys, monkeypatch):
+    words = ["--epochs", "0", "--arch", spec_file, "--path", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(train_session, place, interrupted)
+        code, out, err = run(capsys, *words)
+    assert (code, err) == (130, "")
+    assert out.endswith("interrupted before the first step: there is nothing to resume\n")
+    assert run(capsys, *words)[0] == 0  # the same command does not find the folder taken
+
+
+def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(spec_file, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(train_session, "finish", interrupted)
+        code, out, _ = run(capsys, "--epochs", "0", "--arch", spec_file, "--path", path)
+    command = f"python train.py --path {path} --resume"
+    assert (code, out.splitlines()[-1].strip()) == (130, command)
+    assert run(capsys, *command.split()[2:])[0] == 0
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
