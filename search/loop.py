@@ -188,8 +188,12 @@ class Search:
         temperature = 1.0 if self.in_warmup else self.controller.temperature
         return self.table.expected([p.numpy() for p in probabilities(alphas, temperature)])
 
-    def record(self, seconds: float) -> dict[str, Any]:
-        """What the finished epoch was, in the schema of report.EpochRecord; resets the sums."""
+    def record(self, seconds: float, images_before: float = 0.0) -> dict[str, Any]:
+        """What the finished epoch was, in the schema of report.EpochRecord; resets the sums.
+
+        ``seconds``: that its steps took in this process, in which it began after ``images_before`` training images
+        (not 0 where the run was resumed within the epoch).
+        """
         sums, self.sums = self.sums, EpochSums()
         done = self.step // self.schedule.steps_per_epoch - 1
         warm = done < self.schedule.warmup_epochs
@@ -221,7 +225,7 @@ class Search:
             "entropy": float(entropy(alphas, temperature)),
             "probabilities": [[round(value, 6) for value in block] for block in probs],
             "argmax_path": list(path),
-            "images_per_second": sums.train_images / seconds if seconds > 0 else None,
+            "images_per_second": (sums.train_images - images_before) / seconds if seconds > 0 else None,
             "seconds": seconds,
         }
 
@@ -274,7 +278,7 @@ def run(
     called between two steps and stops the run by returning false; ``on_epoch`` gets each finished epoch's record.
     """
     device = search.device
-    epoch_start = time.perf_counter()
+    epoch_start, images_before = time.perf_counter(), search.sums.train_images
     while search.step < search.schedule.total_steps:
         images, labels = next(train_batches)
         search.weight_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
@@ -285,8 +289,8 @@ def run(
             if not distributed.same_on_all_ranks(search.alphas):
                 raise RuntimeError(f"the processes' alphas differ at step {search.step}")
             now = time.perf_counter()
-            on_epoch(search.record(now - epoch_start))
-            epoch_start = now
+            on_epoch(search.record(now - epoch_start, images_before))
+            epoch_start, images_before = now, 0.0
         if not on_step(search):
             return False
     return True

@@ -190,6 +190,17 @@ def test_modes_and_seeds_lead_elsewhere(uninterrupted):
             assert not torch.equal(end[place], uninterrupted[1][place])
 
 
+def test_images_per_second_counts_what_was_done_since_the_resume():
+    first, records = new_search(), []
+    assert not go_on(first, records, stop_at=4)
+    saved = first.checkpoint({}, {}, 0, 0.0)
+    resumed = new_search()
+    resumed.restore(saved)
+    assert go_on(resumed, records)
+    done = [round(record["images_per_second"] * record["seconds"]) for record in records]
+    assert done == [2 * BATCH, N_TRAIN, N_TRAIN]  # 2 of the 6 steps of the first epoch were left
+
+
 def test_schedule_arithmetic():
     schedule = Schedule(steps_per_epoch=7, warmup_epochs=2, search_epochs=3, arch_every=5, arch_repeats=2)
     assert (schedule.warmup_steps, schedule.search_steps, schedule.total_steps) == (14, 21, 35)
