@@ -20,7 +20,7 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path, read_bytes, read_json, write_json
 from proxyless_arch.images import Augment
 from proxyless_arch.runs import environment as run_environment
-from proxyless_arch.scores import EvalResult
+from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.shapes import LayerCall, walk
 from proxyless_arch.space import SearchSpace, macro_named
 from proxyless_arch.spec import ArchSpec, BatchNorm, Recipe, imagenet_recipe
@@ -534,7 +534,7 @@ def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: f
         with atomic_path(run_dir / LATENCY_FILE) as copy:
             copy.write_bytes(read_bytes(job.table_file))
     write_json(run_dir / "result.json", record)
-    _draw(job, spec, run_dir)
+    _draw(job, spec, path, run_dir)
     write_report(run_dir)
     return Outcome(spec, projection, record)
 
@@ -582,7 +582,7 @@ def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in kept}
 
 
-def _draw(job: Job, spec: ArchSpec, run_dir: Path) -> None:
+def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path) -> None:
     costs = job.costs(walk(spec))
     unit = job.table.unit if job.table else "ms"
     hardware = job.config.target.target_hardware
@@ -595,6 +595,7 @@ def _draw(job: Job, spec: ArchSpec, run_dir: Path) -> None:
         target=job.goal,
         unit=unit,
         labels=labels,
+        chosen=choices,
         title=title,
     )
 
@@ -645,17 +646,17 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
         f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
         "not of the supernet)",
     )
+    n_valid, n_test = record["n_valid_images"], record["n_test_images"]
     say(
         "accuracy",
-        f"{record['top1_percent']:.2f} % of {record['n_valid_images']} validation images (they chose alpha), "
-        f"{record['test_top1_percent']:.2f} % of {record['n_test_images']} test images; inherited weights, "
-        "BN recalibrated",
+        f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
+        f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
     )
     if "finetuned_top1_percent" in record:
         say(
             "fine-tuned",
-            f"{record['finetuned_top1_percent']:.2f} % validation, "
-            f"{record['finetuned_test_top1_percent']:.2f} % test, after "
+            f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
+            f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
             f"{job.config.finish.finetune_epochs} epochs of training this network alone",
         )
     if record["unreadable_images"]:

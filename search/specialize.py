@@ -27,6 +27,7 @@ from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
 from proxyless_arch.pictures import draw_architectures  # noqa: E402
 from proxyless_arch.runs import new_run_dir  # noqa: E402
+from proxyless_arch.scores import shown_score  # noqa: E402
 from proxyless_arch.shapes import walk  # noqa: E402
 from proxyless_arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.strict import listed  # noqa: E402
@@ -131,6 +132,7 @@ def cross(goals: Sequence[Goal], runs: Sequence[Run], devices: Sequence[Device])
                 "run": str(run.folder),
                 "asked": result["target_macs"] if goal.hardware == "flops" else result["target_latency_ms"],
                 "test_top1_percent": result["test_top1_percent"],
+                "n_test_images": result.get("n_test_images"),
                 "macs": total_macs(spec),
                 "params": result["params"],
                 "predicted_ms": {device.name: device.predicted_ms(spec) for device in devices},
@@ -149,11 +151,12 @@ def _cell(row: dict[str, Any], device: str) -> str:
 def table(record: dict[str, Any]) -> str:
     """The cross table for a terminal; a network's own device is marked."""
     devices = record["devices"]
-    lines = [["searched for", "test top-1 %", "MACs", *(f"{name} ms" for name in devices)]]
+    lines = [["searched for", "test top-1", "MACs", *(f"{name} ms" for name in devices)]]
     for row in record["networks"]:
         cells = [_cell(row, name) + (" *" if name == row["searched_for"] else "  ") for name in devices]
         macs = format_count(row["macs"]) + (" *" if row["searched_for"] == "flops" else "  ")
-        lines.append([row["searched_for"], f"{row['test_top1_percent']:.2f}", macs, *cells])
+        score = shown_score(row["test_top1_percent"], row["n_test_images"])
+        lines.append([row["searched_for"], score, macs, *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     notes = "* what it was searched for; latency: predicted by the device's table, / measured here where this is it"

@@ -21,6 +21,7 @@ def test_two_targets_are_searched_crossed_and_not_searched_again(tmp_path, capsy
     assert record["devices"] == ["mobile"]
     assert [row["searched_for"] for row in record["networks"]] == ["mobile", "flops"]
     for row in record["networks"]:
+        assert f"{row['test_top1_percent']:.1f} % ({round(3.6 * row['test_top1_percent'])} of 360 images)" in printed
         spec = read_spec(tmp_path / row["searched_for"] / "spec.json")
         assert row["macs"] == total_macs(spec)
         assert row["predicted_ms"]["mobile"] == pytest.approx(network_ms(shipped("pixel1"), walk(spec)), rel=1e-12)
