@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from tqdm import tqdm  # noqa: E402
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import read_json, write_json  # noqa: E402
-from proxyless_arch.runs import StopRequest, new_run_dir  # noqa: E402
+from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
@@ -40,6 +39,7 @@ from search.report import RunLog  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 INTERRUPTED = 130
+SCRIPT = "search/imagenet_arch_search.py"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -98,7 +98,11 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             run_dir = distributed.broadcast_value(own)
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, argv)
-        return search_in(run_dir, job, arguments.resume, argv)
+        try:
+            return search_in(run_dir, job, arguments.resume, argv)
+        except KeyboardInterrupt:
+            say(after_interrupt(SCRIPT, run_dir))
+            return INTERRUPTED
 
 
 def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]) -> int:
@@ -128,9 +132,6 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
     with contextlib.ExitStack() as stack:
         stack.enter_context(bar)
         log = None
-        with distributed.fail_together():
-            if distributed.is_main():
-                log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write))
 
         def save() -> None:
             nonlocal last_save
@@ -153,13 +154,16 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
             return not stopping
 
         train, valid = job.train_batches(search.step), job.valid_batches(search.controller.step)
-        if not resume:
-            save()
         with StopRequest() as stop:
+            with distributed.fail_together():
+                if distributed.is_main():
+                    log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write))
+            if not resume:
+                save()
             done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
         bar.close()
         if not done:
-            again = shlex.join(["python", "search/imagenet_arch_search.py", "--path", str(run_dir), "--resume"])
+            again = resume_command(SCRIPT, run_dir)
             say(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
             return INTERRUPTED
         if log is not None:  # one process derives and scores: every image is counted once
@@ -186,8 +190,11 @@ def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
+    resumed: Path | None = None
     try:
-        return run(parse(words), ["search/imagenet_arch_search.py", *words])
+        arguments = parse(words)
+        resumed = arguments.path if arguments.resume else None
+        return run(arguments, [SCRIPT, *words])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -195,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: stopped before the update: {error}; try a lower learning rate or --grad_clip", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        print(after_interrupt(SCRIPT, resumed), flush=True)
         return INTERRUPTED
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,33 @@ def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
         for folder in (straight, run_dir)
     ]
     assert logs[0] == logs[1]
+
+
+def no_more(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["session.prepare", "session.new_search", "loop.seconds_per_step", "session.header"])
+def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_path, monkeypatch):
+    words = [*TINY, "--n_epochs", "0", "--path", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"search.{place}", no_more)
+        status, printed, errors = here(*words)
+    assert (status, errors) == (INTERRUPTED, "")
+    assert printed.endswith("interrupted before the first step: there is nothing to resume\n")
+    assert here(*words)[0] == 0  # the same command does not find the folder taken
+
+
+@pytest.mark.parametrize("place", ["session.finish", "session.prepare"])
+def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished, here, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"search.{place}", no_more)
+        status, printed, _ = here("--path", run_dir, "--resume")
+    command = f"python search/imagenet_arch_search.py --path {run_dir} --resume"
+    assert (status, printed.splitlines()[-1].strip()) == (INTERRUPTED, command)
+    assert here(*command.split()[2:])[0] == 0
 
 
 def test_a_finished_run_resumed_gives_the_same_result(finished, here):
