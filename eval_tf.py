@@ -18,6 +18,7 @@ import numpy as np
 
 from proxyless_arch import evaluation
 from proxyless_arch.cli import exit_code
+from proxyless_arch.litert import litert_network, load_litert
 from proxyless_arch.machine import network_threads, tune_allocator
 from proxyless_arch.spec import ArchSpec
 from proxyless_arch.weights import NamedTensors
@@ -31,12 +32,7 @@ def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:
 
 def run(argv: Sequence[str]) -> None:
     arguments = evaluation.parse(argv, "eval_tf.py", __doc__, "--tflite")
-    if arguments.exported:
-        from proxyless_nas_tensorflow.export import litert_network
-
-        network = litert_network(arguments)
-    else:
-        network = evaluation.load_network(arguments, read_keras)
+    network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments, read_keras)
     spec = network.spec
     images = evaluation.open_images(arguments.path, spec) if arguments.path else None
 
@@ -49,7 +45,6 @@ def run(argv: Sequence[str]) -> None:
         tensorflow_version,
         use_threads,
     )
-    from proxyless_nas_tensorflow.export import load_litert
     from proxyless_nas_tensorflow.inference import prepared
     from proxyless_nas_tensorflow.network import build
     from proxyless_nas_tensorflow.steps import evaluate

@@ -1,11 +1,14 @@
-"""Write a network as files that run without this repository, with PyTorch: ONNX and torch.export.
+"""Write a network as files that run without this repository, with PyTorch: ONNX, torch.export, ExecuTorch, LiteRT.
 
     python export.py --arch proxyless_mobile --format onnx --output exported
     python export.py --arch runs/mine --format onnx,torch_export --output exported
     python export.py --arch net.json --weights net.pth --format onnx --output exported --check photos/
+    python export.py --arch proxyless_mobile --format onnx,executorch,litert_torch --output exported
 
 Each file is compared with the source network on real images before it gets its name, and timed in its own runtime;
 exported/export.json holds the figures. A file that misses its tolerance (1e-4 between logits) is not written.
+executorch and litert_torch need extras of their names (pip install 'proxyless-nas[executorch,litert-torch]'); one that
+is not installed is skipped, with the reason, when other formats are asked for too.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from proxyless_arch.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.evaluation import Network  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.litert import load_litert  # noqa: E402
 from proxyless_arch.machine import cpu_name  # noqa: E402
 from proxyless_arch.scores import EvalResult, top_k_hits  # noqa: E402
 from proxyless_arch.spec import MBConv  # noqa: E402
@@ -131,8 +132,6 @@ def variants(network: Network, pixels: np.ndarray) -> Iterator[tuple[str, bytes]
 
 def score(content: bytes, path: Path, pixels: np.ndarray) -> tuple[np.ndarray, float]:
     """((N, classes) logits, median ms per image) of a LiteRT file on one thread."""
-    from proxyless_nas_tensorflow.export import load_litert
-
     path.write_bytes(content)
     forward = load_litert(path, 1).forward
     rows, times = [], []

@@ -87,6 +87,8 @@ class Format:
         name: for --format.
         suffix: of the file, behind the network's name.
         modules: what writing and checking it imports, beside the framework.
+        extra: of this package, which brings them.
+        optional: the extra is in no list of requirements; without it the format is left out and others are written.
         tolerance: the largest logit difference from the source network that passes; None: reported, not judged.
         quantized: it needs calibration images.
         max_bytes: what a file can hold; None: anything.
@@ -96,6 +98,8 @@ class Format:
     name: str
     suffix: str
     modules: tuple[str, ...] = ()
+    extra: str = "export"
+    optional: bool = False
     tolerance: float | None = TOLERANCE
     quantized: bool = False
     max_bytes: int | None = None
@@ -110,6 +114,22 @@ def _table(*formats: Format) -> Mapping[str, Format]:
 TORCH_FORMATS: Mapping[str, Format] = _table(
     Format(name="onnx", suffix=".onnx", modules=("onnx", "onnxscript", "onnxruntime"), max_bytes=MAX_FLATBUFFER),
     Format(name="torch_export", suffix=".pt2"),
+    Format(
+        name="executorch",
+        suffix=".pte",
+        modules=("executorch",),
+        extra="executorch",
+        optional=True,
+        max_bytes=MAX_FLATBUFFER,
+    ),
+    Format(
+        name="litert_torch",
+        suffix="_torch.tflite",  # beside the files of export_tf.py
+        modules=("litert_torch", "ai_edge_litert"),
+        extra="litert-torch",
+        optional=True,
+        max_bytes=MAX_FLATBUFFER,
+    ),
 )
 KERAS_FORMATS: Mapping[str, Format] = _table(
     Format(name="litert", suffix=".tflite", modules=("ai_edge_litert",), max_bytes=MAX_FLATBUFFER),
@@ -149,19 +169,34 @@ def choose_formats(text: str, known: Mapping[str, Format]) -> tuple[Format, ...]
     return tuple(known[name] for name in names)
 
 
-def check_runtimes(formats: Sequence[Format]) -> None:
-    """Whether everything that the formats need is installed.
+class Skipped(NamedTuple):
+    """A format that was asked for and is left out: ``reason`` says what to install."""
+
+    format: Format
+    reason: str
+
+
+def missing(format: Format) -> str | None:
+    """What ``format`` needs that is not installed, and what to install; None when nothing is missing."""
+    packages = [module.replace("_", "-") for module in format.modules if importlib.util.find_spec(module) is None]
+    if not packages:
+        return None
+    return f"needs {' and '.join(packages)}, not installed: pip install 'proxyless-nas[{format.extra}]'"
+
+
+def check_runtimes(formats: Sequence[Format]) -> tuple[tuple[Format, ...], tuple[Skipped, ...]]:
+    """(the formats that can be written, the optional ones whose packages are not installed).
 
     Raises:
-        InputError: something is not, with what to install.
+        InputError: what a format needs is not installed, and it is not optional, or there is no other to write.
     """
-    for format in formats:
-        missing = [module for module in format.modules if importlib.util.find_spec(module) is None]
-        if missing:
-            packages = " and ".join(module.replace("_", "-") for module in missing)
-            raise InputError(
-                f"{format.name} needs {packages}, not installed: pip install 'proxyless-nas[export]'", "--format"
-            )
+    found = [(format, missing(format)) for format in formats]
+    ready = tuple(format for format, reason in found if reason is None)
+    skipped = tuple(Skipped(format, reason) for format, reason in found if reason is not None)
+    refused = [f"{format.name} {reason}" for format, reason in skipped if not (format.optional and ready)]
+    if refused:
+        raise InputError("; ".join(refused), "--format")
+    return ready, skipped
 
 
 def check_holds(spec: ArchSpec, format: Format) -> None:
@@ -234,7 +269,7 @@ def parse(
         names = [format.name for format in known.values() if format.quantized]
         wanted = listed(names) if names else "the int8 format of export_tf.py"
         raise InputError(f"only {wanted} is calibrated, got --format {arguments.format}", "--calibration")
-    check_runtimes(arguments.formats)
+    arguments.formats, arguments.skipped = check_runtimes(arguments.formats)
     return arguments
 
 
@@ -551,7 +586,7 @@ class Export:
 def export(
     arguments: argparse.Namespace, argv: Sequence[str], network: Network, backend: Backend, record_name: str
 ) -> dict[str, Any]:
-    """Write, check, time and publish every format asked for; prints the table and returns the record.
+    """Write, check, time and publish every format that can be; prints the table and returns the record.
 
     Args:
         arguments: of ``parse``.
@@ -678,11 +713,12 @@ def _record(
             }
             for done in exports
         ],
+        "skipped": [{"format": format.name, "reason": reason} for format, reason in arguments.skipped],
     }
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """The record for a terminal: one line per file, the source network first."""
+    """The record for a terminal: one line per file, the source network first, what was left out last."""
     check = record["check"]
     rows = [("", "size", "max |d logit|", "same top-1", "top-1", "ms per image", "runtime")]
     source = record["source"]
@@ -708,6 +744,7 @@ def table(record: Mapping[str, Any]) -> str:
         ).rstrip()
         for row in rows
     ]
+    lines += [f"{left['format'].ljust(widths[0])}  skipped: {left['reason']}" for left in record["skipped"]]
     unknown = "" if check["labelled"] else " (not labelled with the network's classes)"
     note = f"compared on {check['n_images']} images of {check['data']}{unknown}; latency: median (quartiles) of "
     note += f"{check['rounds']} rounds at batch 1, threads: {record['threads']}, {record['cpu']}"

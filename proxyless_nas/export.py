@@ -1,15 +1,19 @@
-"""Files that run without this repository: ONNX and torch.export programs. The Keras twin writes LiteRT and SavedModel.
+"""Files that run without this repository: ONNX, torch.export, ExecuTorch, LiteRT. The twin writes LiteRT, SavedModel.
 
-Both hold the network with batch normalization folded, take float32 images (batch, 3, H, W) of the recipe's size and
-any batch, and give (batch, classes) logits. Spec, recipe, class names and provenance travel inside.
+All hold the network with batch normalization folded and give (batch, classes) logits. ONNX files and torch.export
+programs take float32 images (batch, 3, H, W) of the recipe's size and any batch; ExecuTorch programs one (1, 3, H, W),
+LiteRT files one (1, H, W, 3) like those of the twin. Spec, recipe, class names and provenance travel inside: in an
+ExecuTorch program as a constant method, which takes nothing and returns the text.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import logging
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,12 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.evaluation import Network, exported_network
 from proxyless_arch.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
+from proxyless_arch.files import read_bytes
+from proxyless_arch.litert import load_litert, with_metadata
+from proxyless_arch.quiet import captured_stderr
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
 
@@ -57,8 +64,7 @@ class TorchBackend:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
     def write(self, format: Format, path: Path, metadata: str, calibration: np.ndarray | None) -> Mapping[str, Any]:
-        program = exported_program(self._folded)
-        return WRITERS[format.name](program, path, metadata)
+        return WRITERS[format.name](self._folded, path, metadata)
 
     def load(self, format: Format, path: Path) -> Loaded:
         return LOADERS[format.name](path, self.threads)
@@ -66,18 +72,28 @@ class TorchBackend:
 
 def exported_program(net: ProxylessNet) -> ExportedProgram:
     """``net`` as torch.export sees it, for the size of its recipe and any batch; without traces of this machine."""
+    return _program(net, _blank(net, 2).to(memory_format=torch.channels_last), DYNAMIC_SHAPES)
+
+
+def _blank(net: ProxylessNet, batch: int) -> Tensor:
     side = net.spec.resolution
-    images = torch.zeros(2, 3, side, side).to(memory_format=torch.channels_last)
+    return torch.zeros(batch, 3, side, side)
+
+
+def _program(net: nn.Module, images: Tensor, dynamic_shapes: Any = None) -> ExportedProgram:
     with _quiet(), torch.no_grad():
-        program = torch.export.export(net, (images,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
+        program = torch.export.export(net, (images,), dynamic_shapes=dynamic_shapes, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
 
 
-def write_torch_export(program: ExportedProgram, path: Path, metadata: str) -> Mapping[str, Any]:
+# The writers take a network as fold_bn returns it.
+
+
+def write_torch_export(net: ProxylessNet, path: Path, metadata: str) -> Mapping[str, Any]:
     """A ``.pt2`` archive, which ``torch.export.load(path).module()`` runs."""
-    content = io.BytesIO()
+    program, content = exported_program(net), io.BytesIO()
     program.example_inputs = None  # two blank images, which would be a third of a small network's file
     with _quiet():
         torch.export.save(program, content, extra_files={METADATA_NAME: metadata})
@@ -85,10 +101,11 @@ def write_torch_export(program: ExportedProgram, path: Path, metadata: str) -> M
     return {"torch": torch.__version__}
 
 
-def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> Mapping[str, Any]:
+def write_onnx(net: ProxylessNet, path: Path, metadata: str) -> Mapping[str, Any]:
     """One ``.onnx`` file; the metadata is an entry of its metadata_props."""
     import onnx
 
+    program = exported_program(net)
     with _quiet():
         exported = torch.onnx.export(
             program,
@@ -109,9 +126,57 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> Mapping[s
     return {"opset": model.opset_import[0].version, "ir_version": model.ir_version, "batch": "dynamic"}
 
 
-WRITERS: Mapping[str, Callable[[ExportedProgram, Path, str], Mapping[str, Any]]] = {
+def write_executorch(net: ProxylessNet, path: Path, metadata: str) -> Mapping[str, Any]:
+    """A ``.pte`` program for one image, computed by XNNPACK; its method ``METADATA_NAME`` returns the metadata."""
+    with _silence():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.version import __version__ as version
+
+        lowered = to_edge_transform_and_lower(
+            _program(_PooledForXnnpack(net).eval(), _blank(net, 1)),
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={METADATA_NAME: metadata},
+        )
+        content = lowered.to_executorch().buffer
+    write_file(path, content)
+    calls = [node.target for node in lowered.exported_program().graph.nodes if node.op == "call_function"]
+    delegated = (torch.ops.higher_order.executorch_call_delegate, operator.getitem)
+    left = sorted({str(call) for call in calls if call not in delegated})
+    return {"executorch": version, "delegate": "XNNPACK", "not_delegated": left, "batch": 1}
+
+
+class _PooledForXnnpack(nn.Module):
+    """A network as XNNPACK takes all of it: weights in NCHW memory, and a mean that keeps its dimensions."""
+
+    def __init__(self, net: ProxylessNet) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net)
+        for weight in self.net.parameters():
+            # contiguous() would keep the strides of channels_last where a dimension is 1
+            weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.classifier(self.net.forward_features(x).mean((2, 3), keepdim=True).flatten(1))
+
+
+def write_litert_torch(net: ProxylessNet, path: Path, metadata: str) -> Mapping[str, Any]:
+    """A ``.tflite`` file for one image (1, H, W, 3), which ``eval_tf.py --tflite`` evaluates like those of the twin."""
+    with _silence():
+        import litert_torch
+
+        image = _blank(net, 1).permute(0, 2, 3, 1).contiguous()
+        model = litert_torch.convert(litert_torch.to_channel_last_io(net, args=[0]).eval(), (image,))
+        content = model.model_content()
+    write_file(path, with_metadata(content, metadata))
+    return {"litert_torch": litert_torch.__version__, "weights": "float32", "batch": 1}
+
+
+WRITERS: Mapping[str, Callable[[ProxylessNet, Path, str], Mapping[str, Any]]] = {
     "onnx": write_onnx,
     "torch_export": write_torch_export,
+    "executorch": write_executorch,
+    "litert_torch": write_litert_torch,
 }
 
 
@@ -143,6 +208,49 @@ def load_onnx(path: Path, threads: int) -> Loaded:
     return Loaded(forward, "onnxruntime", onnxruntime.__version__)
 
 
+def load_executorch(path: Path, threads: int) -> Loaded:
+    """A ``.pte`` file on ExecuTorch, image by image. Sets the number of threads of every ExecuTorch program.
+
+    Raises:
+        InputError: no such file, or ExecuTorch cannot read it.
+    """
+    program = _executorch_program(path)
+    with _silence():
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.version import __version__ as version
+
+        _unsafe_reset_threadpool(threads)  # unsafe while a program runs
+        program.load_method("forward")  # once, and without its remarks
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        method = program.load_method("forward")  # from the program, because a method crashes when it outlives that
+        # in NCHW memory: the runtime reads other strides as if they were these
+        return np.concatenate(
+            [method.execute([torch.from_numpy(np.ascontiguousarray(image[None]))])[0].numpy() for image in images]
+        )
+
+    return Loaded(forward, "executorch", version)
+
+
+def executorch_metadata(path: Path) -> str | None:
+    """The metadata of a ``.pte`` file, or None when it has none of ours.
+
+    Raises:
+        InputError: no such file, or ExecuTorch cannot read it.
+    """
+    program = _executorch_program(path)
+    if METADATA_NAME not in program.method_names:
+        return None
+    with _silence():
+        return program.load_method(METADATA_NAME).execute([])[0]
+
+
+def load_litert_torch(path: Path, threads: int) -> Loaded:
+    """A LiteRT file on its interpreter, for images (N, 3, H, W) like those of the other formats here."""
+    loaded = load_litert(path, threads)
+    return loaded._replace(forward=lambda images: loaded.forward(np.ascontiguousarray(images.transpose(0, 2, 3, 1))))
+
+
 def onnx_metadata(path: Path) -> str | None:
     """The metadata of a ``.onnx`` file, or None when it has none of ours."""
     return _session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA_NAME)
@@ -166,6 +274,8 @@ def on_tensors(loaded: Loaded) -> Callable[[Tensor], Tensor]:
 LOADERS: Mapping[str, Callable[[Path, int], Loaded]] = {
     "onnx": load_onnx,
     "torch_export": load_torch_export,
+    "executorch": load_executorch,
+    "litert_torch": load_litert_torch,
 }
 
 
@@ -188,6 +298,22 @@ def _session(path: Path, threads: int) -> Any:
         raise InputError(f"expected an ONNX file that onnxruntime reads: {error}", source=str(path)) from None
 
 
+def _executorch_program(path: Path) -> Any:
+    content = read_bytes(path)
+    try:
+        with _silence():
+            from executorch.runtime import Runtime
+    except ImportError:
+        raise InputError(
+            "it needs executorch, not installed: pip install 'proxyless-nas[executorch]'", source=str(path)
+        ) from None
+    try:
+        with _silence():
+            return Runtime.get().load_program(content)
+    except RuntimeError as error:
+        raise InputError(f"expected a file that ExecuTorch reads: {error}", source=str(path)) from None
+
+
 def _channels_last(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
 
@@ -204,3 +330,10 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without what converters say of their progress and of libraries that are not there; shown if the body fails."""
+    with _quiet(), captured_stderr(), contextlib.redirect_stdout(io.StringIO()):
+        yield

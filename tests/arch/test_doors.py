@@ -21,9 +21,9 @@ ROOMS = {
 }
 # What a room may import beyond that inside a function only: it is loaded where it is used, or not at all.
 LAZY = {
-    "proxyless_arch": {"h5py", "safetensors", "matplotlib", "PIL", "sklearn", "tqdm"},
-    "proxyless_nas": {"onnx", "onnxruntime"},
-    "proxyless_nas_tensorflow": {"ai_edge_litert", "flatbuffers"},
+    "proxyless_arch": {"h5py", "safetensors", "matplotlib", "PIL", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers"},
+    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch"},
+    "proxyless_nas_tensorflow": {"ai_edge_litert"},
     "search": {
         "yaml", "tensorboardX", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers"
     },
@@ -36,6 +36,8 @@ OWNERS = {
     "PIL": {"proxyless_arch/images.py", "proxyless_arch/datasets.py", "proxyless_arch/evaluation.py"},
     "sklearn": {"proxyless_arch/datasets.py", "proxyless_arch/evaluation.py"},
     "tqdm": {"proxyless_arch/evaluation.py", "proxyless_arch/fetch.py"},
+    "ai_edge_litert": {"proxyless_arch/litert.py"},
+    "flatbuffers": {"proxyless_arch/litert.py"},
 }
 OPTIONAL = sorted(set().union(*LAZY.values()))
 # The files of search that stay free of the framework: the cost of a network is known without running one.

@@ -3,7 +3,9 @@
 import errno
 import json
 import sys
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,8 +77,8 @@ class FakeBackend:
         return Loaded(lambda images: self.source(images) + self.off, "fakert", "2.0")
 
 
-def exported(tmp_path, backend, *argv, formats="litert"):
-    arguments = parsed(tmp_path, "--rounds", 2, *argv, formats=formats)
+def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert"):
+    arguments = parsed(tmp_path, "--rounds", 2, *argv, known=known, formats=formats)
     return exporting.export(arguments, ["export.py"], network(), backend, "export.json")
 
 
@@ -86,7 +88,7 @@ def exported(tmp_path, backend, *argv, formats="litert"):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("onx", "expected onnx or torch_export, got 'onx'; did you mean 'onnx'?"),
+        ("onx", "expected onnx, torch_export, executorch or litert_torch, got 'onx'; did you mean 'onnx'?"),
         ("onnx,onnx", "every format once"),
         (" , ", "separated by commas"),
     ],
@@ -109,10 +111,43 @@ def test_several_formats_keep_their_order():
         ("ai_edge_litert", KERAS_FORMATS, "litert", "ai-edge-litert"),
     ],
 )
-def test_a_missing_runtime_says_what_to_install(monkeypatch, module, table, name, package):
+@pytest.mark.parametrize("others", [(), ("torch_export",)])
+def test_a_missing_runtime_says_what_to_install(monkeypatch, module, table, name, package, others):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=f"{name} needs {package}, not installed: pip install 'proxyless-nas.export.'"):
-        exporting.check_runtimes([table[name]])
+        exporting.check_runtimes([table[name], *(TORCH_FORMATS[other] for other in others)])
+
+
+@pytest.fixture
+def without_extras(monkeypatch):
+    """Neither of the optional packages, installed or not."""
+    for module in ("executorch", "litert_torch"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+
+def test_an_optional_format_that_is_not_installed_is_skipped_beside_others(without_extras):
+    formats = [TORCH_FORMATS[name] for name in ("executorch", "torch_export", "litert_torch")]
+    ready, skipped = exporting.check_runtimes(formats)
+    assert ready == (TORCH_FORMATS["torch_export"],)
+    assert [(format.name, reason) for format, reason in skipped] == [
+        ("executorch", "needs executorch, not installed: pip install 'proxyless-nas[executorch]'"),
+        ("litert_torch", "needs litert-torch, not installed: pip install 'proxyless-nas[litert-torch]'"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("executorch",), ("litert_torch",), ("litert_torch", "executorch")])
+def test_optional_formats_alone_are_an_error_when_not_installed(without_extras, names):
+    with pytest.raises(InputError, match="--format: ") as caught:
+        exporting.check_runtimes([TORCH_FORMATS[name] for name in names])
+    for name in names:
+        extra = name.replace("_", "-")
+        assert f"{name} needs {extra}, not installed: pip install 'proxyless-nas[{extra}]'" in str(caught.value)
+
+
+def test_the_extras_exist():
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    for format in (*TORCH_FORMATS.values(), *KERAS_FORMATS.values()):
+        assert format.extra in project["optional-dependencies"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,12 +300,24 @@ def test_files_and_record(tmp_path, capsys):
     assert record["files"][0]["size_bytes"] == len("litert")
     assert record["files"][0]["top1_percent"] == record["source"]["top1_percent"]
     assert record["calibration"]["n_images"] == 200
+    assert record["skipped"] == []
     assert backend.given["litert"][1] is None
     assert len(backend.given["litert_int8"][1]) == 200
     printed = capsys.readouterr().out
     assert "three_int8.tflite" in printed
     assert "threads: 1" in printed
     assert max(map(len, printed.splitlines()[:4])) < 140
+
+
+def test_a_skipped_format_is_in_the_table_and_the_record(tmp_path, without_extras, capsys):
+    record = exported(tmp_path, FakeBackend(), known=TORCH_FORMATS, formats="executorch,torch_export")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "three.pt2"]
+    assert [file["format"] for file in record["files"]] == ["torch_export"]
+    reason = "needs executorch, not installed: pip install 'proxyless-nas[executorch]'"
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["skipped"] == [
+        {"format": "executorch", "reason": reason}
+    ]
+    assert f"executorch  skipped: {reason}\n" in capsys.readouterr().out
 
 
 def test_metadata_describes_the_network(tmp_path):

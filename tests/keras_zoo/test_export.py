@@ -7,6 +7,7 @@ import pytest
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.exporting import KERAS_FORMATS, METADATA_NAME
+from proxyless_arch.litert import litert_metadata, load_litert, with_metadata
 from proxyless_arch.spec import Block, Recipe, Zero
 from proxyless_nas_tensorflow import build
 from proxyless_nas_tensorflow.export import (
@@ -14,13 +15,10 @@ from proxyless_nas_tensorflow.export import (
     KerasBackend,
     calibrated,
     float_layers,
-    litert_metadata,
-    load_litert,
     quantized,
     to_int8,
     to_int16x8,
     to_litert,
-    with_metadata,
 )
 from proxyless_nas_tensorflow.weights import load_named
 from tests.arch.nets import random_tensors, three_blocks

@@ -85,13 +85,3 @@ def test_keras_already_on_another_backend(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", fake)
     with pytest.raises(InputError, match="imported on 'torch'"):
         _quiet.check_backend()
-
-
-def test_standard_error_comes_back(capfd):
-    with _quiet.captured_stderr():
-        os.write(2, b"hidden")
-    with pytest.raises(KeyboardInterrupt), _quiet.captured_stderr():
-        os.write(2, b"shown,")
-        raise KeyboardInterrupt
-    os.write(2, b"after")
-    assert capfd.readouterr().err == "shown,after"

@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import json
+import os
+import sys
 from dataclasses import replace
 
 # In one process torch goes first: the reverse can crash.
@@ -90,6 +92,38 @@ def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
     assert found.keys() == source.keys()
     assert found["framework"] == "onnxruntime"
+
+
+def test_a_format_that_is_not_installed_is_skipped_beside_others(tmp_path, run_folder, capsys, monkeypatch):
+    for module in ("executorch", "litert_torch"):
+        monkeypatch.setitem(sys.modules, module, None)
+    output = tmp_path / "exported"
+    assert export("export", run_folder, output, formats="torch_export,executorch,litert_torch") == 0
+    assert sorted(path.name for path in output.iterdir()) == ["export.json", "three.pt2"]
+    skipped = {line["format"]: line["reason"] for line in json.loads((output / "export.json").read_text())["skipped"]}
+    printed = capsys.readouterr().out
+    for name, extra in (("executorch", "executorch"), ("litert_torch", "litert-torch")):
+        assert skipped[name] == f"needs {extra}, not installed: pip install 'proxyless-nas[{extra}]'"
+        assert f"skipped: {skipped[name]}" in printed
+        words = ("--arch", run_folder, "--format", name, "--output", tmp_path / "alone")
+        assert f"--format: {name} {skipped[name]}" in error_of(capsys, "export", *words)
+    assert not (tmp_path / "alone").exists()
+
+
+@pytest.mark.parametrize(("name", "file"), [("executorch", "three.pte"), ("litert_torch", "three_torch.tflite")])
+def test_optional_torch_files(tmp_path, run_folder, capfd, monkeypatch, name, file):
+    pytest.importorskip(name)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))  # as in a process without pytest
+    output = tmp_path / "exported"
+    assert export("export", run_folder, output, formats=name) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["export.json", file]
+    found = json.loads((output / "export.json").read_text())["files"][0]
+    assert found["max_logit_difference"] < 1e-4
+    assert found["top1_agreement_percent"] == 100
+    assert found["size_bytes"] == (output / file).stat().st_size
+    captured = capfd.readouterr()
+    assert file in captured.out
+    assert captured.err == ""
 
 
 def test_keras_files_and_eval_of_the_litert_files(tmp_path, run_folder, capsys):

@@ -1,5 +1,7 @@
 """ONNX and torch.export files: the same numbers as the source network, and what they say about themselves."""
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,17 +10,19 @@ import pytest
 import torch
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, read_metadata
+from proxyless_arch.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, missing, read_metadata
+from proxyless_arch.litert import litert_metadata
 from proxyless_arch.spec import Block, Recipe, Zero
 from proxyless_nas import build
 from proxyless_nas.export import (
     TorchBackend,
-    exported_program,
+    executorch_metadata,
     load_onnx,
     on_tensors,
     onnx_metadata,
     write_torch_export,
 )
+from proxyless_nas.inference import fold_bn
 from proxyless_nas.steps import recalibrate_bn
 from tests.arch.nets import three_blocks
 from tests.arch.test_exporting import network
@@ -40,6 +44,13 @@ SPECS = {
 }
 
 
+INSTALLED = {name: format for name, format in TORCH_FORMATS.items() if missing(format) is None}
+FORMATS = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in INSTALLED, reason=f"{name} {missing(format)}"))
+    for name, format in TORCH_FORMATS.items()
+]
+
+
 def lively(spec):
     net = build(spec, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
@@ -52,12 +63,12 @@ def files(request, tmp_path_factory):
     """(backend, spec, {format name: file}) of one network."""
     spec, folder = SPECS[request.param], tmp_path_factory.mktemp("exported")
     backend = TorchBackend(lively(spec))
-    for name, format in TORCH_FORMATS.items():
+    for name, format in INSTALLED.items():
         backend.write(format, folder / name, metadata_text(network(spec)), None)
-    return backend, spec, {name: folder / name for name in TORCH_FORMATS}
+    return backend, spec, {name: folder / name for name in INSTALLED}
 
 
-@pytest.mark.parametrize("name", TORCH_FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_logits_are_the_source_networks_at_any_batch(files, name):
     backend, spec, paths = files
     loaded = backend.load(TORCH_FORMATS[name], paths[name])
@@ -83,6 +94,34 @@ def test_metadata_travels_inside(files):
     torch.export.load(paths["torch_export"], extra_files=extra)
     for text in (onnx_metadata(paths["onnx"]), extra[METADATA_NAME]):
         assert read_metadata(text, "file")[0] == spec
+    readers = {"executorch": executorch_metadata, "litert_torch": litert_metadata}
+    for name in readers.keys() & paths.keys():
+        assert read_metadata(readers[name](paths[name]), name)[0] == spec
+
+
+def test_executorch_delegates_the_whole_network(tmp_path):
+    pytest.importorskip("executorch")
+    backend = TorchBackend(lively(SPECS["same"]))
+    made = backend.write(TORCH_FORMATS["executorch"], tmp_path / "net.pte", "{}", None)
+    assert (made["delegate"], made["not_delegated"]) == ("XNNPACK", [])
+
+
+def test_executorch_runs_images_that_are_not_in_nchw_memory(files):
+    backend, spec, paths = files
+    if "executorch" not in paths:
+        pytest.skip(f"executorch {missing(TORCH_FORMATS['executorch'])}")
+    images = np.random.default_rng(0).standard_normal((2, spec.resolution, spec.resolution, 3), dtype=np.float32)
+    found = backend.load(TORCH_FORMATS["executorch"], paths["executorch"]).forward(images.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(found, backend.source(backend.native(images)), atol=1e-5)
+
+
+def test_bad_executorch_files(tmp_path):
+    pytest.importorskip("executorch")
+    with pytest.raises(InputError, match=r"no such file \(in .*missing.pte"):
+        executorch_metadata(tmp_path / "missing.pte")
+    (tmp_path / "bad.pte").write_bytes(b"no program" * 100)
+    with pytest.raises(InputError, match="expected a file that ExecuTorch reads"):
+        executorch_metadata(tmp_path / "bad.pte")
 
 
 def test_an_onnx_file_names_its_input_batch_and_output(files):
@@ -125,11 +164,15 @@ def test_somebody_elses_onnx_file(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_raises_oserror():
-    program = exported_program(lively(SPECS["symmetric"]))
+    net = fold_bn(lively(SPECS["symmetric"]))
     with pytest.raises(OSError, match="No space left"):
-        write_torch_export(program, Path("/dev/full"), "{}")
+        write_torch_export(net, Path("/dev/full"), "{}")
 
 
-def test_the_exporters_keep_quiet(tmp_path, capfd):
-    TorchBackend(lively(SPECS["symmetric"])).write(TORCH_FORMATS["onnx"], tmp_path / "net.onnx", "{}", None)
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_exporters_keep_quiet(tmp_path, capfd, monkeypatch, name):
+    monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))  # as in a process without pytest
+    backend = TorchBackend(lively(SPECS["symmetric"]))
+    backend.write(TORCH_FORMATS[name], tmp_path / "net", "{}", None)
+    backend.load(TORCH_FORMATS[name], tmp_path / "net")
     assert capfd.readouterr() == ("", "")
