@@ -3,11 +3,12 @@
     python search/imagenet_arch_search.py --target_hardware mobile
     python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --path runs/mine
     python search/imagenet_arch_search.py --path runs/mine --resume
+    python search/imagenet_arch_search.py --target_hardware flops --path runs/other --warmup_from runs/mine
     torchrun --nproc_per_node=4 search/imagenet_arch_search.py --data_path photos/
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
 defaults. The run folder holds config.json, environment.json, metrics.jsonl, TensorBoard events, checkpoint.pt,
-spec.json, weights.h5, architecture.png, search.png and result.json.
+warmup.pt (what --warmup_from starts from), spec.json, weights.h5, architecture.png, search.png and result.json.
 """
 
 from __future__ import annotations
@@ -34,18 +35,25 @@ from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resum
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
-from search import checkpoint, config, loop, session  # noqa: E402
-from search.report import RunLog  # noqa: E402
+from search import checkpoint, config, loop, session, warmup  # noqa: E402
+from search.report import RunLog, format_seconds  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 INTERRUPTED = 130
 SCRIPT = "search/imagenet_arch_search.py"
+OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no settings
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="imagenet_arch_search.py", description=__doc__)
     parser.add_argument("--path", type=Path, help="run folder (default: a dated one under runs/)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --path")
+    parser.add_argument(
+        "--warmup_from",
+        type=Path,
+        metavar="RUN",
+        help="start behind that run's warm-up: same data, space, seed and weight training; any target or algorithm",
+    )
     names = ", ".join(config.recipe_names())
     parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: digits, or default with data)")
     config.add_flags(parser)
@@ -54,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     """Recipe, then flags. A resumed run takes its saved config, and flags may only repeat it."""
-    given = {name: value for name, value in vars(arguments).items() if name not in ("path", "resume", "recipe")}
+    given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
     if arguments.resume:
         if arguments.path is None:
             raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
@@ -91,6 +99,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 say(note)
         with distributed.fail_together():
             job = session.prepare(settings, device)
+            warm = warm_up_to_start_from(arguments, job)
         run_dir = arguments.path
         if not arguments.resume:  # one process chooses the folder
             with distributed.fail_together():
@@ -99,14 +108,33 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, argv)
         try:
-            return search_in(run_dir, job, arguments.resume, argv)
+            return search_in(run_dir, job, arguments.resume, warm, argv)
         except KeyboardInterrupt:
             say(after_interrupt(SCRIPT, run_dir))
             return INTERRUPTED
 
 
-def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]) -> int:
-    """Search from the start, or from the folder's checkpoint, to the finished network."""
+def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> warmup.WarmUp | None:
+    """The warm-up of another run, read and checked; None where this one does its own or is past it.
+
+    A resumed run keeps what it was started with, and the flag may only repeat that. Only where it was killed before
+    its first checkpoint does it look at the other run again.
+    """
+    source = arguments.warmup_from
+    if arguments.resume:
+        kept = warmup.recorded(arguments.path)
+        if source not in (None, kept):
+            raise InputError(f"a resumed run keeps its warm-up ({kept or 'its own'}); got {source}", warmup.FLAG)
+        source = None if (arguments.path / checkpoint.NAME).exists() else kept
+    if source is None:
+        return None
+    if job.config.arch.arch_algo == "random":
+        raise InputError("--arch_algo random trains nothing: it has no use for a warm-up", warmup.FLAG)
+    return warmup.read(source, job.schedule, config.to_dict(job.config), session.fingerprint(job))
+
+
+def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp | None, argv: Sequence[str]) -> int:
+    """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
     search = session.new_search(job)
     as_json, data = config.to_dict(job.config), session.fingerprint(job)
     resume_at, spent = 0 if resume else None, 0.0
@@ -117,12 +145,23 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
             checkpoint.check_same(saved, as_json, data, str(run_dir))
             search.restore(saved)
             resume_at, spent = saved.metrics_offset, saved.wall_seconds
+        elif warm is not None:
+            warm.put_before(search)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
             write_json(run_dir / "config.json", as_json)  # a resumed one gains the settings it is too old to have
-            session.write_environment(run_dir, job.device, argv, resume)
+            session.write_environment(run_dir, job.device, argv, resume, warm.folder if warm is not None else None)
+            if warm is not None:
+                resume_at = warmup.begin(run_dir, warm, search, as_json, data)
+    if warm is not None:  # each process read the file that it found
+        agreed = distributed.same_on_all_ranks(list(search.supernet.parameters()))
+        with distributed.fail_together():
+            if not agreed:
+                raise InputError("the processes found different weights there", warmup.FLAG, str(warm.folder))
     timing = loop.seconds_per_step(search, job.first_batch()) if job.schedule.total_steps else None
-    say(session.header(job, run_dir, timing))
+    say(session.header(job, run_dir, timing, search.step))
+    if warm is not None:
+        say(f"  warm-up    that of {warm.folder} ({job.schedule.warmup_epochs} epochs, {format_seconds(warm.seconds)})")
     if resume:
         say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
 
@@ -140,6 +179,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
                 seconds = spent + last_save - start
                 search.unreadable |= {*train.unreadable.places, *valid.unreadable.places}
                 state = search.checkpoint(as_json, data, log.offset, seconds)
+                if 0 < search.step == job.schedule.warmup_steps:
+                    warmup.keep(run_dir, state)
                 checkpoint.save(run_dir / checkpoint.NAME, state)
 
         def on_epoch(record: dict[str, Any]) -> None:
@@ -158,7 +199,7 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
             with distributed.fail_together():
                 if distributed.is_main():
                     log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write))
-            if not resume:
+            if not resume and warm is None:
                 save()
             done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
         bar.close()
@@ -167,7 +208,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, argv: Sequence[str]
             say(f"\nstopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}")
             return INTERRUPTED
         if log is not None:  # one process derives and scores: every image is counted once
-            outcome = session.finish(job, search, run_dir, log, spent + time.perf_counter() - start)
+            seconds = spent + time.perf_counter() - start
+            outcome = session.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
             say(session.summary(job, outcome, run_dir))
     return 0
 

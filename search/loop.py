@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -195,27 +195,38 @@ class Search:
         (not 0 where the run was resumed within the epoch).
         """
         sums, self.sums = self.sums, EpochSums()
-        done = self.step // self.schedule.steps_per_epoch - 1
-        warm = done < self.schedule.warmup_epochs
-        temperature = 1.0 if warm else self.controller.temperature
-        alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
-        probs = [p.tolist() for p in probabilities(alphas, temperature)]
-        table, path = self.table, argmax_path(alphas)
 
         def mean(total: float, count: float) -> float | None:
             return total / count if count else None
 
         return {
-            "phase": "warmup" if warm else "search",
-            "epoch": done if warm else done - self.schedule.warmup_epochs,
-            "n_epochs": self.schedule.warmup_epochs if warm else self.schedule.search_epochs,
-            "step": self.step,
-            "arch_step": self.controller.step,
+            **self.unmeasured_record(self.step // self.schedule.steps_per_epoch - 1),
             "train_loss": mean(sums.train_loss, sums.train_images),
             "train_top1_percent": mean(100 * sums.train_hits, sums.train_images),
             "valid_loss": mean(sums.valid_loss, sums.valid_images),
             "valid_top1_percent": mean(100 * sums.valid_hits, sums.valid_images),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": (sums.train_images - images_before) / seconds if seconds > 0 else None,
+            "seconds": seconds,
+        }
+
+    def unmeasured_record(self, done: int) -> dict[str, Any]:
+        """The record of epoch ``done`` (from 0, over both phases), with alpha and its costs as they are now.
+
+        What the epoch's steps measure (losses, hits, the learning rate, time) is None.
+        """
+        warm = done < self.schedule.warmup_epochs
+        temperature = 1.0 if warm else self.controller.temperature
+        alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
+        probs = [p.tolist() for p in probabilities(alphas, temperature)]
+        table, path = self.table, argmax_path(alphas)
+        return {
+            "phase": "warmup" if warm else "search",
+            "epoch": done if warm else done - self.schedule.warmup_epochs,
+            "n_epochs": self.schedule.warmup_epochs if warm else self.schedule.search_epochs,
+            "step": (done + 1) * self.schedule.steps_per_epoch,
+            "arch_step": self.controller.step,
+            **dict.fromkeys(("train_loss", "train_top1_percent", "valid_loss", "valid_top1_percent", "learning_rate")),
             "expected_cost": self.expected_cost(),
             "argmax_cost": table.of_path(path) if table is not None else None,
             "cost_unit": table.unit if table is not None else "ms",
@@ -225,8 +236,7 @@ class Search:
             "entropy": float(entropy(alphas, temperature)),
             "probabilities": [[round(value, 6) for value in block] for block in probs],
             "argmax_path": list(path),
-            "images_per_second": (sums.train_images - images_before) / seconds if seconds > 0 else None,
-            "seconds": seconds,
+            **dict.fromkeys(("images_per_second", "seconds")),
         }
 
     def checkpoint(
@@ -245,6 +255,13 @@ class Search:
             data=data,
             unreadable=sorted(self.unreadable),
         )
+
+    def start_behind(self, warm: Checkpoint) -> None:
+        """Take over the end of another search's warm-up: weights, BN, optimizer, torch's generators and the step.
+
+        Alpha stays as this search drew it: no warm-up moves it.
+        """
+        self.restore(replace(warm, controller=self.controller.state_dict()))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.supernet.load_state_dict(checkpoint.supernet)

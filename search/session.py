@@ -279,8 +279,11 @@ def new_search(job: Job) -> Search:
     return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device)
 
 
-def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
-    """What is about to happen, for a person. ``seconds``: measured per weight step and per architecture step."""
+def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_step: int = 0) -> str:
+    """What is about to happen, for a person, from weight step ``first_step`` on.
+
+    ``seconds``: measured per weight step and per architecture step.
+    """
     config, space, schedule, table = job.config, job.space, job.schedule, job.table
     processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
     data = job.data
@@ -333,7 +336,8 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
         )
     )
     if seconds is not None:
-        total = schedule.total_steps * seconds[0] + schedule.arch_steps * seconds[1]
+        arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
+        total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
         lines.append(
             (
                 "expected",
@@ -345,8 +349,13 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None) -> str:
     return "\n".join(f"  {label:<10} {text}" for label, text in lines)
 
 
-def write_environment(run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool) -> None:
-    """environment.json: what this run ran on. A resume is added to it; what was there stays."""
+def write_environment(
+    run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
+) -> None:
+    """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own.
+
+    A resume is added to it; what was there stays.
+    """
     now = run_environment(
         argv,
         torch=torch.__version__,
@@ -354,6 +363,7 @@ def write_environment(run_dir: Path, device: torch.device, argv: Sequence[str], 
         torch_threads=torch.get_num_threads(),
         device=device_name(device),
         processes=distributed.world_size(),
+        **({"warmup_from": str(warmup_from)} if warmup_from is not None else {}),
     )
     path = run_dir / "environment.json"
     if resumed and path.is_file():
@@ -469,10 +479,13 @@ class Outcome:
     record: dict[str, Any]
 
 
-def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float) -> Outcome:
+def finish(
+    job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
+) -> Outcome:
     """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
 
-    ``wall_seconds``: time spent in the search so far; the time taken here is added.
+    ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
+    the warm-up, where it was another.
     """
     start = time.perf_counter()
     left_out = set(search.unreadable)
@@ -523,6 +536,7 @@ def finish(job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: f
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": config.manual_seed,
+        "warmup_from": str(warmup_from) if warmup_from is not None else None,
         "unreadable_images": len(left_out),
         "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
     }
@@ -661,7 +675,8 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
         )
     if record["unreadable_images"]:
         say("unreadable", f"{record['unreadable_images']} images were left out (warnings above name them)")
-    say("time", format_seconds(record["wall_seconds"]))
+    behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
+    say("time", format_seconds(record["wall_seconds"]) + behind)
     say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
     lines.append("\nnext:")
     commands = next_commands(read_run(run_dir))

@@ -4,9 +4,10 @@
     python search/specialize.py --targets mobile,cpu:onnxruntime,cpu:litert --path runs/special --data_path photos/
 
 A target is a --target_hardware of the search, for the CPU with a runtime behind a colon. All other flags go to each
-search. A search that is there already is taken as it is, an unfinished one is resumed: give the command again. The
-folder then holds one run folder per target, specialization.json and specialization.png. Latencies are predicted by
-each device's table; where the device is this machine they are measured as well.
+search. The warm-up depends on no target: the first search does it, the others start behind it. A search that is there
+already is taken as it is, an unfinished one is resumed: give the command again. The folder then holds one run folder
+per target, specialization.json and specialization.png. Latencies are predicted by each device's table; where the device
+is this machine they are measured as well.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from proxyless_arch.shapes import walk  # noqa: E402
 from proxyless_arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.strict import listed  # noqa: E402
 from proxyless_arch.tables import format_count  # noqa: E402
-from search import imagenet_arch_search  # noqa: E402
+from search import imagenet_arch_search, warmup  # noqa: E402
+from search.config import SearchConfig, read_config, to_dict  # noqa: E402
 from search.latency import LatencySource, network_ms  # noqa: E402
 from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
 from search.profiling import measure_network  # noqa: E402
@@ -92,12 +94,61 @@ def parse_goals(text: str) -> list[Goal]:
     return goals
 
 
-def searched(goal: Goal, folder: Path, flags: Sequence[str]) -> Run:
-    """The finished search for one goal: found in ``folder``, resumed, or run now. Raises InputError when it fails."""
+def settings_of(goal: Goal, folder: Path, flags: Sequence[str]) -> tuple[SearchConfig, bool]:
+    """The config of the search for a goal, and whether it may start behind the warm-up of another of these searches.
+
+    It may not where there is none, or where the flags name one. Raises InputError for a bad flag.
+    """
+    words = imagenet_arch_search.parse(["--path", str(folder), *goal.flags(), *flags])
+    config = imagenet_arch_search.effective_config(words)
+    trains = config.arch.arch_algo != "random" and config.warmup.warmup_epochs > 0
+    return config, trains and words.warmup_from is None
+
+
+def sharing(goals: Sequence[Goal], folder: Path, flags: Sequence[str]) -> str | None:
+    """One line on the warm-up that the searches still to be begun share; None where they do not. Checks the flags."""
+    waiting = [goal for goal in goals if not (folder / goal.name / "config.json").is_file()]
+    found = [settings_of(goal, folder / goal.name, flags) for goal in waiting]
+    if not found or not all(shares for _, shares in found):
+        return None
+    config = found[0][0]
+    is_there = warmed(config, [folder / goal.name for goal in goals]) is not None
+    saved = len(found) if is_there else len(found) - 1
+    warm, search = config.warmup.warmup_epochs, config.weights.n_epochs
+    if saved == 0:
+        return None
+    return (
+        f"the warm-up ({warm} epochs) depends on no target and is done once: "
+        f"this saves {saved * warm} of {len(found) * (warm + search)} epochs"
+    )
+
+
+def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
+    """The first run folder among ``others`` whose warm-up is the one that ``config`` asks for; None where none is."""
+    for folder in others:
+        if (folder / warmup.NAME).is_file() and (folder / "config.json").is_file():
+            theirs = to_dict(read_config(folder / "config.json"))
+            if not warmup.differences(to_dict(config), theirs, str(folder)):
+                return folder
+    return None
+
+
+def searched(goal: Goal, folder: Path, flags: Sequence[str], others: Sequence[Path] = ()) -> Run:
+    """The finished search for one goal: found in ``folder``, resumed, or run now. Raises InputError when it fails.
+
+    A new one starts behind the warm-up of one of the run folders ``others``, where that is the one it needs.
+    """
     if not (folder / "result.json").is_file():
         resume = (folder / "config.json").is_file()
-        own = ["--resume"] if resume else [*goal.flags(), *flags]
-        print(f"\n== {goal.name} ==", flush=True)
+        own, title = ["--resume"], goal.name
+        if not resume:
+            own = [*goal.flags(), *flags]
+            config, shares = settings_of(goal, folder, flags)
+            source = warmed(config, others) if shares else None
+            if source is not None:
+                own += [warmup.FLAG, str(source)]
+                title += f", behind the warm-up of {source.name}"
+        print(f"\n== {title} ==", flush=True)
         status = imagenet_arch_search.main(["--path", str(folder), *own])
         if status == imagenet_arch_search.INTERRUPTED:
             raise KeyboardInterrupt
@@ -171,7 +222,11 @@ def run(argv: Sequence[str] | None) -> None:
     goals = parse_goals(arguments.targets)
     folder = arguments.path or new_run_dir(None, ROOT)
     try:
-        runs = [searched(goal, folder / goal.name, flags) for goal in goals]
+        line = sharing(goals, folder, flags)
+        if line is not None:
+            print(line)
+        others = [folder / goal.name for goal in goals]
+        runs = [searched(goal, folder / goal.name, flags, others) for goal in goals]
     except InputError:
         if arguments.path is None and not any(folder.iterdir()):
             folder.rmdir()

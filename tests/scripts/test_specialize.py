@@ -50,8 +50,50 @@ def test_wrong_targets(tmp_path, capsys, targets, problem):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_search_that_fails_is_named(tmp_path, capsys):
+def test_a_mistyped_flag_is_found_before_any_search(tmp_path, capsys):
     assert specialize.main(["--targets", "mobile", "--path", str(tmp_path), "--n_epoch", "1"]) == 2
+    assert "did you mean '--n_epochs'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_that_fails_is_named(tmp_path, capsys):
+    assert specialize.main(["--targets", "mobile", "--path", str(tmp_path), "--train_batch_size", "60000"]) == 2
     errors = capsys.readouterr().err
-    assert "did you mean '--n_epochs'" in errors
+    assert "--train_batch_size: 60000 images per step" in errors
     assert "mobile: the search for this target did not finish" in errors
+
+
+def test_one_warm_up_serves_all_targets(tmp_path, capsys):
+    few = ["--path", str(tmp_path), *TINY, "--warmup_epochs", "2", "--valid_size", "1300"]
+    assert specialize.main(["--targets", "mobile,flops", *few]) == 0
+    printed = capsys.readouterr().out
+    assert "the warm-up (2 epochs) depends on no target and is done once: this saves 2 of 6 epochs" in printed
+    assert "== mobile ==" in printed
+    assert "== flops, behind the warm-up of mobile ==" in printed
+
+    def warmup_of(name):
+        return json.loads((tmp_path / name / "result.json").read_text())["warmup_from"]
+
+    assert warmup_of("mobile") is None
+    assert warmup_of("flops") == str(tmp_path / "mobile")
+    # searches of other flags in the same folder: their warm-up is another, and they do it themselves
+    (tmp_path / "flops").rename(tmp_path / "before")
+    assert specialize.main(["--targets", "mobile,flops", *few, "--warmup_lr", "0.2"]) == 0
+    printed = capsys.readouterr().out
+    assert "done once" not in printed
+    assert "== flops ==" in printed
+    assert warmup_of("flops") is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "saves 50 of 147 epochs"),
+        (["--n_epochs", "0"], "saves 50 of 75 epochs"),
+        (["--warmup_epochs", "0"], None),
+        (["--warmup_from", "elsewhere"], None),
+    ],
+)
+def test_what_sharing_saves(tmp_path, flags, expected):
+    line = specialize.sharing(specialize.parse_goals("mobile,cpu:litert,flops"), tmp_path, flags)
+    assert (line is None) if expected is None else line.endswith(expected)
