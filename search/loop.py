@@ -259,9 +259,11 @@ class Search:
     def start_behind(self, warm: Checkpoint) -> None:
         """Take over the end of another search's warm-up: weights, BN, optimizer, torch's generators and the step.
 
-        Alpha stays as this search drew it: no warm-up moves it.
+        Alpha stays as this search drew it: no warm-up moves it. ``warm`` may be used again: torch's optimizer would
+        keep the momentum it is given, and move it.
         """
-        self.restore(replace(warm, controller=self.controller.state_dict()))
+        own = {"optimizer": copy.deepcopy(warm.optimizer), "controller": self.controller.state_dict()}
+        self.restore(replace(warm, **own))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.supernet.load_state_dict(checkpoint.supernet)

@@ -301,6 +301,35 @@ def test_what_is_said_to_have_no_part_has_none(changes):
     assert learning_rates[0] == learning_rates[1]
 
 
+def test_a_state_in_memory_serves_several_searches():
+    """Two searches behind one state are equal: the first has not moved what the second starts from."""
+    config = with_settings(SearchConfig(), {"train_batch_size": 6, "warmup_epochs": 1, "n_epochs": 1})
+    space = tiny_space()
+    table = macs_cost_table(space)
+
+    def new():
+        schedule = Schedule(3, 1, 1, 1, 1)
+        return Search(config, space, table, 0.8 * table.uniform_expected, schedule, torch.device("cpu"))
+
+    def batches(first):
+        return (tiny_batch(dtype=torch.float32, seed=step) for step in range(first, 6))
+
+    def go_on(search, last):
+        valid = (tiny_batch(dtype=torch.float32, seed=100 + step) for step in range(3))
+        run(search, batches(search.step), valid, on_epoch=lambda record: None, on_step=lambda s: s.step < last)
+        return search.checkpoint({}, {}, 0, 0.0)
+
+    uninterrupted = go_on(new(), 6)
+    warm = go_on(new(), 3)
+    for _ in range(2):
+        search = new()
+        search.start_behind(warm)
+        found = go_on(search, 6)
+        assert_same(vars(found)["supernet"], vars(uninterrupted)["supernet"])
+        assert_same(found.optimizer, uninterrupted.optimizer)
+        assert_same(found.controller, uninterrupted.controller)
+
+
 @pytest.mark.parametrize("changes", [{"warmup_lr": 0.2}, {"momentum": 0.5}, {"weight_decay": 0.1}, {"manual_seed": 1}])
 def test_what_has_a_part_moves_the_weights(changes):
     expected, found = warmed(), warmed(**changes)
