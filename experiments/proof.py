@@ -8,7 +8,7 @@ a. the training recipe separates sizes by more than 3 standard deviations of the
 b. the supernet ranks random networks of equal cost: Spearman of inherited and stand-alone accuracy at least 0.5;
 c. both algorithms run at two targets, one so low that blocks must vanish, with two search seeds each;
 d. the searched networks are compared with random networks of equal cost (search/random_control.py) and with simple
-   controls, all trained alike, the searched ones and the controls with two training seeds.
+   controls, all trained alike, with two training seeds.
 
 Work is cut into tasks that each write one file into ``--work``; a task whose file is there is not done again, and
 several processes may work on the same folder at once. ``--summary`` reads the files and writes experiments/proof.json
@@ -291,7 +291,9 @@ def search_once(images: Images, work: Path, algorithm: str, target: str, seed: i
         "macs": TABLE.of_path(path),
         "argmax_path": list(argmax_path(search.alphas)),
         "changed_blocks": sum(a != b for a, b in zip(path, argmax_path(search.alphas), strict=True)),
-        "probabilities": [[round(float(v), 5) for v in p] for p in probabilities(search.alphas)],
+        "probabilities": [
+            [round(float(v), 5) for v in p] for p in probabilities([alpha.detach() for alpha in search.alphas])
+        ],
         "curve": curve,
         "search_seconds": time.perf_counter() - start,
     }
@@ -385,6 +387,7 @@ def tasks(images: Images, work: Path) -> list[Task]:
         *(search(algorithm, target, seed) for algorithm, target, seed in every),
         *(task for seed in range(2) for one in every for task in trained_result(*one, seed)),
         *(alone(path, seed) for seed in range(2) for target in TARGETS for path in controls(target).values()),
+        *(alone(path, 1) for target in reversed(TARGETS) for path in random_paths(target)),
     ]
 
 
@@ -411,25 +414,28 @@ def run_tasks(images: Images, work: Path) -> None:
             return
 
 
+def alone_records(work: Path, path: Choices) -> list[dict[str, Any]]:
+    """What was trained from scratch for ``path``, one record per training seed."""
+    files = [alone_file(work, path, seed) for seed in range(3)]
+    return [read_json(file) for file in files if file.exists()]
+
+
+def top1(records: Sequence[dict[str, Any]]) -> list[float]:
+    return [record["test_top1_percent"] for record in records]
+
+
 def summarize(work: Path) -> dict[str, Any]:
     """Everything that is done so far, in one record. Percent are points of test top-1 on 10,000 images."""
 
-    def scores(path: Choices, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        files = [alone_file(work, path, seed) for seed in seeds]
-        return [read_json(file) for file in files if file.exists()]
-
-    def top1(records: Sequence[dict[str, Any]]) -> list[float]:
-        return [record["test_top1_percent"] for record in records]
-
-    sizes = {name: top1(scores(path, range(3))) for name, path in SIZES.items()}
+    sizes = {name: top1(alone_records(work, path)) for name, path in SIZES.items()}
     done = [read_json(file) for file in sorted((work / "alone").glob("*.json"))]
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
         "trained_networks": len(done),
         "training_seconds": sum(record["seconds"] for record in done),
         "gate_a": gate_a(sizes),
-        "gate_b": {f.stem: ranked(work, f) for f in sorted((work / "ranking").glob("*.json"))},
-        "targets": {target: compared(work, target, scores, top1) for target in TARGETS},
+        "gate_b": {target: ranked(work, target) for target in TARGETS},
+        "targets": {target: compared(work, target) for target in TARGETS},
         "torch": torch.__version__,
     }
 
@@ -449,59 +455,106 @@ def gate_a(sizes: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def ranked(work: Path, file: Path) -> dict[str, Any]:
-    """Spearman's coefficient of inherited and stand-alone accuracy, with a 95 % interval by bootstrap."""
-    pairs = [
-        (score["inherited_valid_top1_percent"], read_json(alone)["test_top1_percent"])
-        for score in read_json(file)["scores"]
-        if (alone := alone_file(work, tuple(score["path"]), 0)).exists()
-    ]
-    inherited, alone_scores = (np.array(column) for column in zip(*pairs, strict=True))
-    rng = np.random.default_rng(0)
-    draws = [
-        stats.spearmanr(inherited[chosen], alone_scores[chosen]).statistic
-        for chosen in rng.integers(0, len(pairs), (2000, len(pairs)))
-    ]
-    spearman = float(stats.spearmanr(inherited, alone_scores).statistic)
-    return {
-        "n": len(pairs),
-        "spearman": spearman,
-        "interval_95": [float(np.nanquantile(draws, q)) for q in (0.025, 0.975)],
-        "inherited_valid_top1_percent": inherited.tolist(),
-        "test_top1_percent": alone_scores.tolist(),
-        "passed": len(pairs) >= N_RANDOM and spearman >= 0.5,
-    }
+def ranked(work: Path, target: str) -> dict[str, Any]:
+    """Spearman's coefficients of one target's random networks, with 95 % intervals by bootstrap.
+
+    Stand-alone scores are means over training seeds. Inherited scores are those of each supernet and their mean, by
+    accuracy and by (minus) cross-entropy on alpha's images.
+    """
+    paths = random_paths(target)
+    alone = [[record["test_top1_percent"] for record in alone_records(work, path)] for path in paths]
+    seeds = min(map(len, alone))
+    if not seeds:
+        return {}
+    truth = np.array([np.mean(values[:seeds]) for values in alone])
+    found: dict[str, Any] = {"n": len(paths), "training_seeds": seeds, "test_top1_percent": truth.tolist()}
+    if seeds > 1:
+        found["between_training_seeds"] = correlation(*(np.array([v[seed] for v in alone]) for seed in range(2)))
+    inherited: dict[str, list[np.ndarray]] = {"accuracy": [], "loss": []}
+    for seed in SEARCH_SEEDS:
+        file = work / "ranking" / f"{seed}-{target}.json"
+        if file.exists():
+            scores = read_json(file)["scores"]
+            inherited["accuracy"].append(np.array([score["inherited_valid_top1_percent"] for score in scores]))
+            inherited["loss"].append(-np.array([score["inherited_valid_loss"] for score in scores]))
+    for metric, values in inherited.items():
+        if values:
+            one = {f"supernet_{seed}": correlation(own, truth) for seed, own in enumerate(values)}
+            if len(values) > 1:
+                one["mean_of_both"] = correlation(np.mean(values, 0), truth)
+                one["between_supernets"] = correlation(*values)
+            found[f"inherited_{metric}"] = {**one, "values": [value.tolist() for value in values]}
+    return found
 
 
-def compared(work: Path, target: str, scores: Callable[..., list], top1: Callable[..., list]) -> dict[str, Any]:
-    """The searched networks and the controls of one target beside its random networks."""
-    random_records = [record for path in random_paths(target) for record in scores(path, [0])]
-    random_top1 = np.array(top1(random_records))
+def correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    chosen = np.random.default_rng(0).integers(0, len(one), (2000, len(one)))
+    draws = [stats.spearmanr(one[c], other[c]).statistic for c in chosen]
+    interval = [round(float(np.nanquantile(draws, q)), 3) for q in (0.025, 0.975)]
+    return {"spearman": round(float(stats.spearmanr(one, other).statistic), 3), "interval_95": interval}
+
+
+def compared(work: Path, target: str) -> dict[str, Any]:
+    """The searched networks and the controls of one target beside its random networks (means over training seeds)."""
+    drawn = [records for path in random_paths(target) if (records := alone_records(work, path))]
+    random_top1 = np.array([np.mean(top1(records)) for records in drawn])
     searched = []
     for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS):
         file = work / "search" / f"{algorithm}-{target}-{seed}.json"
         if not file.exists():
             continue
         found = read_json(file)
-        own = top1(scores(tuple(found["path"]), range(2)))
+        own = top1(alone_records(work, tuple(found["path"])))
         kept = ("algorithm", "seed", "macs", "path", "argmax_path", "changed_blocks", "search_seconds")
-        searched.append({**{name: found[name] for name in kept}, "test_top1_percent": own, **place(own, random_top1)})
-    drawn = {
-        name: {"path": list(path), "macs": TABLE.of_path(path), "test_top1_percent": top1(scores(path, range(2)))}
-        for name, path in controls(target).items()
+        inherited = ("inherited_valid_top1_percent", "inherited_valid_loss")
+        searched.append(
+            {**{name: found[name] for name in (*kept, *inherited)}, "test_top1_percent": own, **place(own, random_top1)}
+        )
+    by_hand = {}
+    for name, path in controls(target).items():
+        own = top1(alone_records(work, path))
+        by_hand[name] = {"path": list(path), "macs": TABLE.of_path(path), "test_top1_percent": own}
+        by_hand[name] |= place(own, random_top1)
+    groups = {
+        name: [one["mean"] for one in searched if one["algorithm"] == name and "mean" in one] for name in ALGORITHMS
     }
-    for control in drawn.values():
-        control |= place(control["test_top1_percent"], random_top1)
+    groups["all"] = [mean for means in list(groups.values()) for mean in means]
     return {
         "macs": TARGETS[target],
         "random": {
+            "paths": [records[0]["path"] for records in drawn],
             "test_top1_percent": random_top1.tolist(),
-            "mean": float(random_top1.mean()) if len(random_top1) else None,
-            "sd": float(random_top1.std(ddof=1)) if len(random_top1) > 1 else None,
-            "best_of_k": best_of_k(random_records),
+            "training_seeds": [len(records) for records in drawn],
+            "mean": float(random_top1.mean()) if len(drawn) else None,
+            "sd": float(random_top1.std(ddof=1)) if len(drawn) > 1 else None,
+            "best_of_k": best_of_k(drawn),
         },
         "searched": searched,
-        "controls": drawn,
+        "searched_against_random": {name: against(means, random_top1) for name, means in groups.items() if means},
+        "controls": by_hand,
+    }
+
+
+def against(means: Sequence[float], random_top1: np.ndarray) -> dict[str, Any]:
+    """Probability that a searched network beats a random one (ties count half), and the gap of the means.
+
+    Intervals: 95 %, by bootstrap over the searches and over the random networks.
+    """
+    rng = np.random.default_rng(0)
+    own = np.array(means)
+
+    def superiority(left: np.ndarray, right: np.ndarray) -> float:
+        return float(np.mean((left[:, None] > right) + 0.5 * (left[:, None] == right)))
+
+    draws = [(rng.choice(own, len(own)), rng.choice(random_top1, len(random_top1))) for _ in range(2000)]
+    gaps = [left.mean() - right.mean() for left, right in draws]
+    shares = [superiority(left, right) for left, right in draws]
+    return {
+        "n_searches": len(own),
+        "percentile": 100 * superiority(own, random_top1),
+        "percentile_interval_95": [100 * float(np.quantile(shares, q)) for q in (0.025, 0.975)],
+        "gap": float(own.mean() - random_top1.mean()),
+        "gap_interval_95": [float(np.quantile(gaps, q)) for q in (0.025, 0.975)],
     }
 
 
@@ -520,17 +573,21 @@ def place(own: Sequence[float], random_top1: np.ndarray) -> dict[str, Any]:
     }
 
 
-def best_of_k(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Mean test score of the best of k random networks, chosen by the score on alpha's images."""
-    ordered = sorted(records, key=lambda record: -record["valid_top1_percent"])
+def best_of_k(drawn: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
+    """Mean test score of the best of k random networks, chosen by their scores on alpha's images."""
+
+    def mean(records: Sequence[dict[str, Any]], key: str) -> float:
+        return float(np.mean([record[key] for record in records]))
+
+    ordered = sorted(drawn, key=lambda records: -mean(records, "valid_top1_percent"))
     n = len(ordered)
     return {
         str(k): sum(
-            math.comb(n - 1 - rank, k - 1) / math.comb(n, k) * record["test_top1_percent"]
-            for rank, record in enumerate(ordered)
+            math.comb(n - 1 - rank, k - 1) / math.comb(n, k) * mean(records, "test_top1_percent")
+            for rank, records in enumerate(ordered)
             if n - 1 - rank >= k - 1
         )
-        for k in (1, 5, 10)
+        for k in (1, 2, 5, 10)
         if k <= n
     }
 
@@ -547,6 +604,8 @@ def draw(record: dict[str, Any], out: Path) -> None:
     figure, rows = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(1, 1, 0.8))
     for axes, (target, found) in zip(rows, record["targets"].items(), strict=False):
         points = found["random"]["test_top1_percent"]
+        if not points:
+            continue
         offsets = np.random.default_rng(0).uniform(-0.18, 0.18, len(points))
         axes.scatter(offsets, points, color=colors["random"], s=22, label=f"{len(points)} random networks")
         axes.axhline(found["random"]["mean"], color=colors["random"], lw=1, ls=":")
@@ -571,21 +630,18 @@ def draw(record: dict[str, Any], out: Path) -> None:
         axes.set_ylabel("top-1 on 10,000 test images, %")
         axes.grid(axis="y", alpha=0.25)
     axes = rows[2]
-    for (stem, gate), color in zip(
-        record["gate_b"].items(), ("#0072b2", "#56b4e9", "#d55e00", "#e69f00"), strict=False
-    ):
-        seed, target = stem.split("-")
-        axes.scatter(
-            gate["inherited_valid_top1_percent"],
-            gate["test_top1_percent"],
-            s=18,
-            color=color,
-            label=f"supernet {seed}, {target}: Spearman {gate['spearman']:.2f}",
-        )
-    axes.set_xlabel("inherited top-1 on 5,000 images, %")
-    axes.set_ylabel("stand-alone top-1 on 10,000 test images, %")
+    for (target, gate), color in zip(record["gate_b"].items(), ("#0072b2", "#d55e00"), strict=True):
+        losses = gate.get("inherited_loss", {})
+        if losses:
+            spearman = losses.get("mean_of_both", losses["supernet_0"])["spearman"]
+            label = f"{target} target: Spearman {spearman:.2f}"
+            axes.scatter(-np.mean(losses["values"], 0), gate["test_top1_percent"], s=18, color=color, label=label)
+    axes.invert_xaxis()
+    axes.set_xlabel("inherited cross-entropy on 5,000 images (mean of two supernets)")
+    axes.set_ylabel("stand-alone top-1, %")
     axes.set_title("does the supernet rank random networks?", fontsize=10)
-    axes.legend(fontsize=7.5, frameon=False)
+    if axes.collections:
+        axes.legend(fontsize=8, frameon=False)
     axes.grid(alpha=0.25)
     with atomic_path(out) as part:
         figure.savefig(part, dpi=130, format="png")
