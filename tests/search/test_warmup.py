@@ -1,9 +1,13 @@
 """A warm-up taken from another run: the search ends bit for bit as with its own, or it is refused and told why."""
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,6 +243,27 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     monkeypatch.setattr(warmup.distributed, "world_size", lambda: 2)
     with pytest.raises(InputError, match="processes was 1, here it is 2"):
         warmup.read(first, schedule, state.config, fingerprint)
+
+
+@pytest.mark.slow
+def test_two_processes_start_behind_the_warm_up_of_two(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words += [str(root / "search" / "imagenet_arch_search.py"), "--path"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+
+    def searched(name, *more):
+        done = subprocess.run([*words, str(tmp_path / name), *more], env=environment, capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    assert searched("first/run", *FIRST)[0] == 0
+    assert searched("own/run", *SECOND)[0] == 0
+    assert searched("from/run", *SECOND, "--warmup_from", str(tmp_path / "first" / "run"))[0] == 0
+    assert_same_search(tmp_path / "from" / "run", tmp_path / "own" / "run")
+    status, errors = searched("no", *SECOND, "--warmup_lr", "0.3", "--warmup_from", str(tmp_path / "first" / "run"))
+    assert status != 0
+    assert errors.count("error: --warmup_from: ") == 1
+    assert not (tmp_path / "no").exists()
 
 
 def test_every_setting_is_judged():
