@@ -495,8 +495,14 @@ def correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
 
 
 def compared(work: Path, target: str) -> dict[str, Any]:
-    """The searched networks and the controls of one target beside its random networks (means over training seeds)."""
+    """The searched networks and the controls of one target beside its random networks.
+
+    Compared are means over those training seeds that every random network was trained with: a seed shifts all networks
+    together (the order of the images is the same), by up to a point.
+    """
     drawn = [records for path in random_paths(target) if (records := alone_records(work, path))]
+    seeds = min(map(len, drawn), default=0)
+    drawn = [records[:seeds] for records in drawn]
     random_top1 = np.array([np.mean(top1(records)) for records in drawn])
     searched = []
     for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS):
@@ -508,13 +514,17 @@ def compared(work: Path, target: str) -> dict[str, Any]:
         kept = ("algorithm", "seed", "macs", "path", "argmax_path", "changed_blocks", "search_seconds")
         inherited = ("inherited_valid_top1_percent", "inherited_valid_loss")
         searched.append(
-            {**{name: found[name] for name in (*kept, *inherited)}, "test_top1_percent": own, **place(own, random_top1)}
+            {
+                **{name: found[name] for name in (*kept, *inherited)},
+                "test_top1_percent": own,
+                **place(own[:seeds], random_top1),
+            }
         )
     by_hand = {}
     for name, path in controls(target).items():
         own = top1(alone_records(work, path))
         by_hand[name] = {"path": list(path), "macs": TABLE.of_path(path), "test_top1_percent": own}
-        by_hand[name] |= place(own, random_top1)
+        by_hand[name] |= place(own[:seeds], random_top1)
     groups = {
         name: [one["mean"] for one in searched if one["algorithm"] == name and "mean" in one] for name in ALGORITHMS
     }
@@ -524,7 +534,7 @@ def compared(work: Path, target: str) -> dict[str, Any]:
         "random": {
             "paths": [records[0]["path"] for records in drawn],
             "test_top1_percent": random_top1.tolist(),
-            "training_seeds": [len(records) for records in drawn],
+            "training_seeds": seeds,
             "mean": float(random_top1.mean()) if len(drawn) else None,
             "sd": float(random_top1.std(ddof=1)) if len(drawn) > 1 else None,
             "best_of_k": best_of_k(drawn),
@@ -592,6 +602,13 @@ def best_of_k(drawn: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
     }
 
 
+def spread(axes: Any, position: float, values: Sequence[float], color: str, marker: str) -> None:
+    """The mean over training seeds as a marker, each seed as the end of a thin line."""
+    if values:
+        axes.plot([position] * len(values), values, color=color, lw=1)
+        axes.plot([position], [np.mean(values)], color=color, marker=marker, ms=6)
+
+
 def draw(record: dict[str, Any], out: Path) -> None:
     """Above: test scores by target. Below: inherited against stand-alone scores of the random networks."""
     import matplotlib
@@ -610,23 +627,17 @@ def draw(record: dict[str, Any], out: Path) -> None:
         axes.scatter(offsets, points, color=colors["random"], s=22, label=f"{len(points)} random networks")
         axes.axhline(found["random"]["mean"], color=colors["random"], lw=1, ls=":")
         ticks = ["random"]
+        seeds = found["random"]["training_seeds"]
         for name, control in found["controls"].items():
-            axes.scatter(
-                [len(ticks)] * len(control["test_top1_percent"]),
-                control["test_top1_percent"],
-                color=colors["control"],
-                marker="s",
-                s=28,
-            )
+            spread(axes, len(ticks), control["test_top1_percent"][:seeds], colors["control"], "s")
             ticks.append(name.replace(", ", ",\n"))
         for algorithm in ALGORITHMS:
             for one in [one for one in found["searched"] if one["algorithm"] == algorithm]:
-                shift = 0.24 * (one["seed"] - 0.5)
-                values = one["test_top1_percent"]
-                axes.plot([len(ticks) + shift] * len(values), values, color=colors[algorithm], marker="D", ms=5, lw=1)
+                position = len(ticks) + 0.24 * (one["seed"] - 0.5)
+                spread(axes, position, one["test_top1_percent"][:seeds], colors[algorithm], "D")
             ticks.append(f"{names[algorithm]}\nsearch")
         axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
-        axes.set_title(f"{target} target: {found['macs'] / 1e6:.1f} M MACs", fontsize=10)
+        axes.set_title(f"{target} target: {found['macs'] / 1e6:g} M MACs", fontsize=10)
         axes.set_ylabel("top-1 on 10,000 test images, %")
         axes.grid(axis="y", alpha=0.25)
     axes = rows[2]
@@ -637,7 +648,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
             label = f"{target} target: Spearman {spearman:.2f}"
             axes.scatter(-np.mean(losses["values"], 0), gate["test_top1_percent"], s=18, color=color, label=label)
     axes.invert_xaxis()
-    axes.set_xlabel("inherited cross-entropy on 5,000 images (mean of two supernets)")
+    axes.set_xlabel("inherited cross-entropy on 5,000 images,\nmean of two supernets")
     axes.set_ylabel("stand-alone top-1, %")
     axes.set_title("does the supernet rank random networks?", fontsize=10)
     if axes.collections:
