@@ -12,14 +12,18 @@ d. the searched networks are compared with random networks of equal cost (search
 
 Work is cut into tasks that each write one file into ``--work``; a task whose file is there is not done again, and
 several processes may work on the same folder at once. ``--summary`` reads the files and writes experiments/proof.json
-and docs/proof.png. A task is at most a few minutes long, the training of a supernet saves its state as it goes.
+and docs/proof.png. A task takes a few minutes; the training of a supernet, about a quarter of an hour, saves its state
+as it goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import datetime
 import fcntl
 import itertools
+import json
 import math
 import sys
 import time
@@ -36,8 +40,11 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from proxyless_arch.cli import exit_code  # noqa: E402
 from proxyless_arch.datasets import load_for_search  # noqa: E402
+from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import atomic_path, read_json, write_json  # noqa: E402
+from proxyless_arch.machine import cpu_name  # noqa: E402
 from proxyless_arch.space import Macro, SearchSpace, Stage  # noqa: E402
 from proxyless_arch.space import Path as Choices  # noqa: E402
 from proxyless_arch.spec import Recipe  # noqa: E402
@@ -53,7 +60,7 @@ from search.loop import Schedule as SearchSchedule  # noqa: E402
 from search.loop import Search  # noqa: E402
 from search.random_control import sample_at_cost  # noqa: E402
 
-# 9 searched blocks at 8 x 8 and 4 x 4 positions: small enough to train 70 networks on one CPU core in an hour
+# 9 searched blocks at 8 x 8 and 4 x 4 positions: small enough to train fifty networks an hour on one CPU core
 MACRO = Macro(
     name="proof",
     stem_width=16,
@@ -277,7 +284,7 @@ def search_once(images: Images, work: Path, algorithm: str, target: str, seed: i
             curve.append(
                 {
                     "step": step + 1,
-                    "expected_macs": TABLE.expected([p.double().numpy() for p in probabilities(alphas)]),
+                    "expected_macs": search.expected_cost(),
                     "argmax_macs": TABLE.of_path(argmax_path(alphas)),
                 }
             )
@@ -414,76 +421,99 @@ def run_tasks(images: Images, work: Path) -> None:
             return
 
 
-def alone_records(work: Path, path: Choices) -> list[dict[str, Any]]:
-    """What was trained from scratch for ``path``, one record per training seed."""
-    files = [alone_file(work, path, seed) for seed in range(3)]
-    return [read_json(file) for file in files if file.exists()]
-
-
-def top1(records: Sequence[dict[str, Any]]) -> list[float]:
-    return [record["test_top1_percent"] for record in records]
+def alone_records(work: Path, path: Choices) -> dict[int, dict[str, Any]]:
+    """What was trained from scratch for ``path``, by training seed."""
+    files = {seed: alone_file(work, path, seed) for seed in range(3)}
+    return {seed: read_json(file) for seed, file in files.items() if file.exists()}
 
 
 def summarize(work: Path) -> dict[str, Any]:
-    """Everything that is done so far, in one record. Percent are points of test top-1 on 10,000 images."""
-
-    sizes = {name: top1(alone_records(work, path)) for name, path in SIZES.items()}
+    """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
     done = [read_json(file) for file in sorted((work / "alone").glob("*.json"))]
+    training_seconds = float(np.mean([record["seconds"] for record in done]))
+    supernets = [torch.load(supernet_file(work, seed), weights_only=True)["seconds"] for seed in SEARCH_SEEDS]
+    searches = [read_json(file)["search_seconds"] for file in (work / "search").glob("*.json")]
+    per_search = float(np.mean(supernets) + np.mean(searches))
+    shared = float(np.mean(supernets) / (len(ALGORITHMS) * len(TARGETS)) + np.mean(searches))
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
+        "facts": facts(),
+        "machine": f"{cpu_name()}, one thread a process, other work on the machine; torch {torch.__version__}",
+        "date": f"{datetime.date.today()}",
         "trained_networks": len(done),
-        "training_seconds": sum(record["seconds"] for record in done),
-        "gate_a": gate_a(sizes),
+        "seconds": {
+            "training": training_seconds,
+            "supernets": supernets,
+            "search": float(np.mean(searches)),
+            "search_in_trainings": per_search / training_seconds,
+            "search_in_trainings_with_the_supernet_shared_by_four": shared / training_seconds,
+        },
+        "gate_a": gate_a(work, done),
         "gate_b": {target: ranked(work, target) for target in TARGETS},
         "targets": {target: compared(work, target) for target in TARGETS},
-        "torch": torch.__version__,
     }
 
 
-def gate_a(sizes: dict[str, list[float]]) -> dict[str, Any]:
-    """How far apart the sizes are, in pooled standard deviations of the training seed."""
-    complete = all(len(values) > 1 for values in sizes.values())
-    seed_sd = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in sizes.values()]))) if complete else None
-    means = {name: float(np.mean(values)) for name, values in sizes.items() if values}
-    gaps = [means[a] - means[b] for a, b in itertools.pairwise(SIZES) if a in means and b in means]
+def gate_a(work: Path, done: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How far apart the sizes are, in standard deviations of the training seed.
+
+    The standard deviation is pooled over every network that was trained with two seeds or more; the sizes' own nine
+    trainings give another, with few degrees of freedom.
+    """
+    sizes = {name: [r["test_top1_percent"] for r in alone_records(work, path).values()] for name, path in SIZES.items()}
+    by_path: dict[tuple[int, ...], list[float]] = {}
+    for record in done:
+        by_path.setdefault(tuple(record["path"]), []).append(record["test_top1_percent"])
+    repeated = [values for values in by_path.values() if len(values) > 1]
+
+    def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+        freedom = sum(len(values) - 1 for values in groups)
+        return math.sqrt(sum(np.var(values) * len(values) for values in groups) / freedom), freedom
+
+    (sd, freedom), (own_sd, own_freedom) = pooled(repeated), pooled(list(sizes.values()))
+    means = {name: float(np.mean(values)) for name, values in sizes.items()}
+    gaps = [means[one] - means[other] for one, other in itertools.pairwise(SIZES)]
     return {
         "test_top1_percent": sizes,
-        "seed_sd": seed_sd,
         "gaps": gaps,
-        "gaps_in_sd": [gap / seed_sd for gap in gaps] if seed_sd else None,
-        "passed": bool(seed_sd and min(gaps) > 3 * seed_sd),
+        "seed_sd": sd,
+        "degrees_of_freedom": freedom,
+        "gaps_in_sd": [gap / sd for gap in gaps],
+        "seed_sd_of_the_sizes": own_sd,
+        "degrees_of_freedom_of_the_sizes": own_freedom,
+        "gaps_in_sd_of_the_sizes": [gap / own_sd for gap in gaps],
+        "passed": bool(min(gaps) > 3 * sd),
     }
 
 
 def ranked(work: Path, target: str) -> dict[str, Any]:
-    """Spearman's coefficients of one target's random networks, with 95 % intervals by bootstrap.
+    """Spearman's coefficients of one target's random networks, with 95 % intervals by bootstrap over the networks.
 
-    Stand-alone scores are means over training seeds. Inherited scores are those of each supernet and their mean, by
-    accuracy and by (minus) cross-entropy on alpha's images.
+    Stand-alone scores are means over the training seeds that all of them have. The gate is about inherited accuracy on
+    alpha's images; cross-entropy on the same images, and the mean of both supernets, were looked at afterwards.
     """
     paths = random_paths(target)
-    alone = [[record["test_top1_percent"] for record in alone_records(work, path)] for path in paths]
-    seeds = min(map(len, alone))
-    if not seeds:
-        return {}
-    truth = np.array([np.mean(values[:seeds]) for values in alone])
+    alone = [alone_records(work, path) for path in paths]
+    seeds = sorted(set.intersection(*(set(records) for records in alone)))
+    by_seed = np.array([[records[seed]["test_top1_percent"] for seed in seeds] for records in alone])
+    truth = by_seed.mean(1)
     found: dict[str, Any] = {"n": len(paths), "training_seeds": seeds, "test_top1_percent": truth.tolist()}
-    if seeds > 1:
-        found["between_training_seeds"] = correlation(*(np.array([v[seed] for v in alone]) for seed in range(2)))
-    inherited: dict[str, list[np.ndarray]] = {"accuracy": [], "loss": []}
-    for seed in SEARCH_SEEDS:
-        file = work / "ranking" / f"{seed}-{target}.json"
-        if file.exists():
-            scores = read_json(file)["scores"]
-            inherited["accuracy"].append(np.array([score["inherited_valid_top1_percent"] for score in scores]))
-            inherited["loss"].append(-np.array([score["inherited_valid_loss"] for score in scores]))
-    for metric, values in inherited.items():
-        if values:
-            one = {f"supernet_{seed}": correlation(own, truth) for seed, own in enumerate(values)}
-            if len(values) > 1:
-                one["mean_of_both"] = correlation(np.mean(values, 0), truth)
-                one["between_supernets"] = correlation(*values)
-            found[f"inherited_{metric}"] = {**one, "values": [value.tolist() for value in values]}
+    if len(seeds) > 1:
+        found["between_training_seeds"] = correlation(by_seed[:, 0], by_seed[:, 1])
+    rankings = [read_json(work / "ranking" / f"{seed}-{target}.json")["scores"] for seed in SEARCH_SEEDS]
+    accuracy = [np.array([score["inherited_valid_top1_percent"] for score in scores]) for scores in rankings]
+    loss = [-np.array([score["inherited_valid_loss"] for score in scores]) for scores in rankings]
+    own = [correlation(values, truth) for values in accuracy]
+    found["inherited_accuracy"] = own
+    found["passed"] = all(one["spearman"] >= 0.5 for one in own)
+    found["post_hoc"] = {
+        "inherited_loss": [correlation(values, truth) for values in loss],
+        "mean_of_both_accuracy": correlation(np.mean(accuracy, 0), truth),
+        "mean_of_both_loss": correlation(np.mean(loss, 0), truth),
+        "accuracy_between_supernets": correlation(*accuracy),
+        "loss_between_supernets": correlation(*loss),
+    }
+    found["values"] = {"accuracy": [v.tolist() for v in accuracy], "loss": [(-v).tolist() for v in loss]}
     return found
 
 
@@ -497,109 +527,137 @@ def correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
 def compared(work: Path, target: str) -> dict[str, Any]:
     """The searched networks and the controls of one target beside its random networks.
 
-    Compared are means over those training seeds that every random network was trained with: a seed shifts all networks
-    together (the order of the images is the same), by up to a point.
+    Compared are means over the training seeds that every network here has.
     """
-    drawn = [records for path in random_paths(target) if (records := alone_records(work, path))]
-    seeds = min(map(len, drawn), default=0)
-    drawn = [records[:seeds] for records in drawn]
-    random_top1 = np.array([np.mean(top1(records)) for records in drawn])
-    searched = []
-    for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS):
-        file = work / "search" / f"{algorithm}-{target}-{seed}.json"
-        if not file.exists():
-            continue
-        found = read_json(file)
-        own = top1(alone_records(work, tuple(found["path"])))
-        kept = ("algorithm", "seed", "macs", "path", "argmax_path", "changed_blocks", "search_seconds")
-        inherited = ("inherited_valid_top1_percent", "inherited_valid_loss")
-        searched.append(
-            {
-                **{name: found[name] for name in (*kept, *inherited)},
-                "test_top1_percent": own,
-                **place(own[:seeds], random_top1),
-            }
-        )
-    by_hand = {}
-    for name, path in controls(target).items():
-        own = top1(alone_records(work, path))
-        by_hand[name] = {"path": list(path), "macs": TABLE.of_path(path), "test_top1_percent": own}
-        by_hand[name] |= place(own[:seeds], random_top1)
-    groups = {
-        name: [one["mean"] for one in searched if one["algorithm"] == name and "mean" in one] for name in ALGORITHMS
-    }
-    groups["all"] = [mean for means in list(groups.values()) for mean in means]
+    drawn = [alone_records(work, path) for path in random_paths(target)]
+    names = [f"{algorithm}-{target}-{seed}" for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS)]
+    found = [read_json(work / "search" / f"{name}.json") for name in names]
+    trained = [alone_records(work, tuple(one["path"])) for one in found]
+    by_hand = {name: (path, alone_records(work, path)) for name, path in controls(target).items()}
+    everything = [*drawn, *trained, *(records for _, records in by_hand.values())]
+    seeds = sorted(set.intersection(*(set(records) for records in everything)))
+
+    def scores(records: dict[int, dict[str, Any]], key: str = "test_top1_percent") -> list[float]:
+        return [records[seed][key] for seed in seeds]
+
+    random_top1 = np.array([np.mean(scores(records)) for records in drawn])
+    valid = np.array([np.mean(scores(records, "valid_top1_percent")) for records in drawn])
+
+    def shown(path: Choices, records: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        cost = {"macs": TABLE.of_path(path), "share_of_target": TABLE.of_path(path) / TARGETS[target]}
+        return {"path": list(path), **cost, "test_top1_percent": scores(records), **place(scores(records), random_top1)}
+
+    kept = ("algorithm", "seed", "argmax_path", "changed_blocks", "search_seconds")
+    kept = (*kept, "inherited_valid_top1_percent", "inherited_valid_loss")
+    searched = [
+        {**{name: one[name] for name in kept}, **shown(tuple(one["path"]), records)}
+        for one, records in zip(found, trained, strict=True)
+    ]
     return {
         "macs": TARGETS[target],
+        "training_seeds": seeds,
         "random": {
-            "paths": [records[0]["path"] for records in drawn],
+            "paths": [list(path) for path in random_paths(target)],
             "test_top1_percent": random_top1.tolist(),
-            "training_seeds": seeds,
-            "mean": float(random_top1.mean()) if len(drawn) else None,
-            "sd": float(random_top1.std(ddof=1)) if len(drawn) > 1 else None,
-            "best_of_k": best_of_k(drawn),
+            "mean": float(random_top1.mean()),
+            "sd": float(random_top1.std(ddof=1)),
+            "best_of_k": {
+                str(k): best_of_k(valid, random_top1, k) for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20)
+            },
         },
         "searched": searched,
-        "searched_against_random": {name: against(means, random_top1) for name, means in groups.items() if means},
-        "controls": by_hand,
+        "searched_against_random": against(np.array([one["mean"] for one in searched]), random_top1),
+        "controls": {name: shown(path, records) for name, (path, records) in by_hand.items()},
     }
 
 
-def against(means: Sequence[float], random_top1: np.ndarray) -> dict[str, Any]:
-    """Probability that a searched network beats a random one (ties count half), and the gap of the means.
-
-    Intervals: 95 %, by bootstrap over the searches and over the random networks.
-    """
-    rng = np.random.default_rng(0)
-    own = np.array(means)
-
-    def superiority(left: np.ndarray, right: np.ndarray) -> float:
-        return float(np.mean((left[:, None] > right) + 0.5 * (left[:, None] == right)))
-
-    draws = [(rng.choice(own, len(own)), rng.choice(random_top1, len(random_top1))) for _ in range(2000)]
-    gaps = [left.mean() - right.mean() for left, right in draws]
-    shares = [superiority(left, right) for left, right in draws]
-    return {
-        "n_searches": len(own),
-        "percentile": 100 * superiority(own, random_top1),
-        "percentile_interval_95": [100 * float(np.quantile(shares, q)) for q in (0.025, 0.975)],
-        "gap": float(own.mean() - random_top1.mean()),
-        "gap_interval_95": [float(np.quantile(gaps, q)) for q in (0.025, 0.975)],
-    }
+def superiority(own: np.ndarray, random_top1: np.ndarray) -> float:
+    """Probability that one of ``own`` beats a random network; ties count half."""
+    return float(np.mean((own[:, None] > random_top1) + 0.5 * (own[:, None] == random_top1)))
 
 
 def place(own: Sequence[float], random_top1: np.ndarray) -> dict[str, Any]:
     """Where the mean over training seeds stands among the random networks, with an exact 95 % binomial interval."""
-    if not len(own) or not len(random_top1):
-        return {}
     beaten = int((random_top1 < np.mean(own)).sum())
     interval = stats.binomtest(beaten, len(random_top1)).proportion_ci(method="exact")
     return {
         "mean": float(np.mean(own)),
         "above_random_mean": float(np.mean(own) - random_top1.mean()),
         "random_beaten": beaten,
-        "percentile": 100 * beaten / len(random_top1),
+        "percentile": 100 * superiority(np.array([np.mean(own)]), random_top1),
         "percentile_interval_95": [100 * interval.low, 100 * interval.high],
     }
 
 
-def best_of_k(drawn: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
-    """Mean test score of the best of k random networks, chosen by their scores on alpha's images."""
+def against(own: np.ndarray, random_top1: np.ndarray) -> dict[str, Any]:
+    """All searches of a target together: mean percentile, mean gap, and an exact test (Mann and Whitney, one-sided).
 
-    def mean(records: Sequence[dict[str, Any]], key: str) -> float:
-        return float(np.mean([record[key] for record in records]))
-
-    ordered = sorted(drawn, key=lambda records: -mean(records, "valid_top1_percent"))
-    n = len(ordered)
+    The intervals are bootstrapped over the random networks alone: these searches are taken as they are. The test takes
+    them for independent, which they are not quite: the algorithms share the two supernets.
+    """
+    rng = np.random.default_rng(0)
+    draws = [rng.choice(random_top1, len(random_top1)) for _ in range(5000)]
+    shares = [100 * superiority(own, draw) for draw in draws]
+    gaps = [own.mean() - draw.mean() for draw in draws]
     return {
-        str(k): sum(
-            math.comb(n - 1 - rank, k - 1) / math.comb(n, k) * mean(records, "test_top1_percent")
-            for rank, records in enumerate(ordered)
-            if n - 1 - rank >= k - 1
-        )
-        for k in (1, 2, 5, 10)
-        if k <= n
+        "n_searches": len(own),
+        "percentile": 100 * superiority(own, random_top1),
+        "percentile_interval_95_over_random_networks": [float(np.quantile(shares, q)) for q in (0.025, 0.975)],
+        "gap": float(own.mean() - random_top1.mean()),
+        "gap_interval_95_over_random_networks": [float(np.quantile(gaps, q)) for q in (0.025, 0.975)],
+        "mann_whitney_p": float(stats.mannwhitneyu(own, random_top1, alternative="greater", method="exact").pvalue),
     }
+
+
+def best_of_k(chosen_by: np.ndarray, score: np.ndarray, k: int) -> float:
+    """Mean ``score`` of the best of k networks, chosen by ``chosen_by``, over all subsets of k."""
+    ordered = score[np.argsort(-chosen_by, kind="stable")]
+    n = len(ordered)
+    weights = [math.comb(n - 1 - rank, k - 1) / math.comb(n, k) for rank in range(n)]
+    return float(np.dot(weights, ordered))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The comparison as a Markdown table: a line for each kind of network, a column for each target."""
+    targets = record["targets"]
+    k = round(record["seconds"]["search_in_trainings"])
+    shared = max(1, round(record["seconds"]["search_in_trainings_with_the_supernet_shared_by_four"]))
+    lines = ["| | " + " | ".join(f"{t['macs'] / 1e6:g} M MACs" for t in targets.values()) + " |"]
+    lines.append("| --- |" + " --- |" * len(targets))
+
+    def line(label: str, cells: Sequence[str]) -> None:
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+
+    line(
+        "20 random networks, mean (sd)",
+        [f"{t['random']['mean']:.1f} ({t['random']['sd']:.1f})" for t in targets.values()],
+    )
+    for number in sorted({shared, k}):
+        cells = [f"{best_of_random(t, number):.1f}" for t in targets.values()]
+        line(f"best of {number} random networks by validation", cells)
+
+    def drawn_by_hand(control: dict[str, Any] | None) -> str:
+        if control is None:
+            return ""
+        share = 100 * control["share_of_target"]
+        return f"{control['mean']:.1f} (beats {control['random_beaten']} of 20, at {share:.0f} % of the cost)"
+
+    for name in dict.fromkeys(name for target in targets.values() for name in target["controls"]):
+        line(name, [drawn_by_hand(target["controls"].get(name)) for target in targets.values()])
+    for algorithm, label in (("grad", "gradient search"), ("rl", "REINFORCE search")):
+        for seed in SEARCH_SEEDS:
+            ones = [
+                next(one for one in t["searched"] if (one["algorithm"], one["seed"]) == (algorithm, seed))
+                for t in targets.values()
+            ]
+            line(f"{label}, seed {seed}", [f"{one['mean']:.1f} (beats {one['random_beaten']} of 20)" for one in ones])
+    return "\n".join(lines)
+
+
+def best_of_random(target: dict[str, Any], k: int) -> float:
+    """The recorded best_of_k whose k is nearest."""
+    curve = target["random"]["best_of_k"]
+    return curve[min(curve, key=lambda key: abs(int(key) - k))]
 
 
 def spread(axes: Any, position: float, values: Sequence[float], color: str, marker: str) -> None:
@@ -610,7 +668,7 @@ def spread(axes: Any, position: float, values: Sequence[float], color: str, mark
 
 
 def draw(record: dict[str, Any], out: Path) -> None:
-    """Above: test scores by target. Below: inherited against stand-alone scores of the random networks."""
+    """Test scores by target, and on the right inherited against stand-alone scores of the random networks."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -621,20 +679,17 @@ def draw(record: dict[str, Any], out: Path) -> None:
     figure, rows = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(1, 1, 0.8))
     for axes, (target, found) in zip(rows, record["targets"].items(), strict=False):
         points = found["random"]["test_top1_percent"]
-        if not points:
-            continue
         offsets = np.random.default_rng(0).uniform(-0.18, 0.18, len(points))
         axes.scatter(offsets, points, color=colors["random"], s=22, label=f"{len(points)} random networks")
         axes.axhline(found["random"]["mean"], color=colors["random"], lw=1, ls=":")
         ticks = ["random"]
-        seeds = found["random"]["training_seeds"]
         for name, control in found["controls"].items():
-            spread(axes, len(ticks), control["test_top1_percent"][:seeds], colors["control"], "s")
+            spread(axes, len(ticks), control["test_top1_percent"], colors["control"], "s")
             ticks.append(name.replace(", ", ",\n"))
         for algorithm in ALGORITHMS:
             for one in [one for one in found["searched"] if one["algorithm"] == algorithm]:
                 position = len(ticks) + 0.24 * (one["seed"] - 0.5)
-                spread(axes, position, one["test_top1_percent"][:seeds], colors[algorithm], "D")
+                spread(axes, position, one["test_top1_percent"], colors[algorithm], "D")
             ticks.append(f"{names[algorithm]}\nsearch")
         axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
         axes.set_title(f"{target} target: {found['macs'] / 1e6:g} M MACs", fontsize=10)
@@ -642,23 +697,49 @@ def draw(record: dict[str, Any], out: Path) -> None:
         axes.grid(axis="y", alpha=0.25)
     axes = rows[2]
     for (target, gate), color in zip(record["gate_b"].items(), ("#0072b2", "#d55e00"), strict=True):
-        losses = gate.get("inherited_loss", {})
-        if losses:
-            spearman = losses.get("mean_of_both", losses["supernet_0"])["spearman"]
-            label = f"{target} target: Spearman {spearman:.2f}"
-            axes.scatter(-np.mean(losses["values"], 0), gate["test_top1_percent"], s=18, color=color, label=label)
-    axes.invert_xaxis()
-    axes.set_xlabel("inherited cross-entropy on 5,000 images,\nmean of two supernets")
+        for seed, marker in zip(SEARCH_SEEDS, ("o", "^"), strict=True):
+            label = f"{target}, supernet {seed}: Spearman {gate['inherited_accuracy'][seed]['spearman']:.2f}"
+            inherited = gate["values"]["accuracy"][seed]
+            axes.scatter(inherited, gate["test_top1_percent"], s=18, color=color, marker=marker, label=label)
+    axes.set_xlabel("inherited top-1 on 5,000 images, %")
     axes.set_ylabel("stand-alone top-1, %")
-    axes.set_title("does the supernet rank random networks?", fontsize=10)
-    if axes.collections:
-        axes.legend(fontsize=8, frameon=False)
+    passed = all(gate["passed"] for gate in record["gate_b"].values())
+    axes.set_title(f"do supernets rank random networks? gate (.5) {'passed' if passed else 'not passed'}", fontsize=10)
+    axes.legend(fontsize=7.5, frameon=False)
     axes.grid(alpha=0.25)
     with atomic_path(out) as part:
         figure.savefig(part, dpi=130, format="png")
 
 
-def main() -> int:
+def facts() -> dict[str, Any]:
+    """What the files of a work folder depend on."""
+    return {
+        "macro": dataclasses.asdict(MACRO),
+        "targets_macs": TARGETS,
+        "images_for_alpha": VALID,
+        "training": {**dataclasses.asdict(TRAIN), "steps": TRAIN_STEPS, "parts": TRAIN_PARTS, "batch": TRAIN_BATCH},
+        "supernet": {**SUPERNET, "steps": SUPERNET_STEPS},
+        "algorithms": {
+            name: {**settings, "steps": steps, "images": images}
+            for name, (settings, steps, images) in ALGORITHMS.items()
+        },
+    }
+
+
+def check_same_work(work: Path) -> None:
+    """Raises InputError when the folder's files were made with other settings."""
+    file = work / "facts.json"
+    with locked(file):
+        now = json.loads(json.dumps(facts()))
+        if not file.exists():
+            write_json(file, now)
+        then = read_json(file)
+    changed = [name for name in now if now[name] != then.get(name)]
+    if changed:
+        raise InputError(f"the files here were made with other settings: {', '.join(changed)}", "--work", str(file))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", type=Path, help="cifar10.zip: class folders in train/ and test/")
     parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' files")
@@ -669,11 +750,14 @@ def main() -> int:
         record = summarize(arguments.work)
         write_json(ROOT / "experiments" / "proof.json", record)
         draw(record, ROOT / "docs" / "proof.png")
-        return 0
+        print(table(record))
+        return
+    if arguments.data_path is None:
+        parser.error("--data_path is needed: the zip of CIFAR-10")
+    check_same_work(arguments.work)
     images = Images.load(arguments.data_path, arguments.work)
     run_tasks(images, arguments.work)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code(main))
