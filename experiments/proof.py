@@ -703,9 +703,9 @@ def draw(record: dict[str, Any], out: Path) -> None:
             axes.scatter(inherited, gate["test_top1_percent"], s=18, color=color, marker=marker, label=label)
     axes.set_xlabel("inherited top-1 on 5,000 images, %")
     axes.set_ylabel("stand-alone top-1, %")
-    passed = all(gate["passed"] for gate in record["gate_b"].values())
-    axes.set_title(f"do supernets rank random networks? gate (.5) {'passed' if passed else 'not passed'}", fontsize=10)
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.set_title("do the supernets rank random networks?", fontsize=10)
+    axes.set_ylim(bottom=axes.get_ylim()[0] - 1.6)  # room for the legend
+    axes.legend(fontsize=7.5, frameon=False, loc="lower right")
     axes.grid(alpha=0.25)
     with atomic_path(out) as part:
         figure.savefig(part, dpi=130, format="png")
