@@ -18,7 +18,6 @@ from torch import Tensor
 from proxyless_arch.errors import InputError
 from proxyless_arch.shapes import walk
 from proxyless_arch.space import SearchSpace
-from proxyless_nas import distributed
 from search import profile_latency
 from search.config import Target
 from search.cost_table import CostTable
@@ -80,25 +79,32 @@ def profile_command(target: Target, space: SearchSpace) -> list[str]:
     return [str(word) for word in words]
 
 
-def find_or_make_table(target: Target, space: SearchSpace, device: Device, say: Callable[[str], Any] = print) -> Path:
-    """The table of this device and space under runs/latency, profiled now when it is not there.
+def _kept_in(target: Target, space: SearchSpace, device: Device) -> Path:
+    """The folder under runs/latency of this device's table of this space."""
+    conditions = profile_latency.conditions_of(profile_latency.parse(profile_command(target, space)))
+    return profile_latency.default_output(conditions | device.facts())
 
-    Raises InputError when the table does not pass its validation (and is not forced).
+
+def make_missing_table(target: Target, space: SearchSpace, say: Callable[[str], Any] = print) -> None:
+    """Profile this device now where a table is needed and none was given or made yet. For one process alone.
+
+    Raises InputError for a device that cannot be measured, or when the measurement fails.
     """
+    device = device_of(target)
+    if device is None or target.latency_table is not None:
+        return
+    folder = _kept_in(target, space, device)
+    if (folder / "table.json").is_file():
+        return
     command = profile_command(target, space)
+    say(
+        f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
+        f"  python search/profile_latency.py {' '.join(command)}"
+    )
     arguments = profile_latency.parse(command)
-    conditions = profile_latency.conditions_of(arguments)
-    folder = profile_latency.default_output(conditions | device.facts())
-    if not (folder / "table.json").is_file() and distributed.is_main():
-        say(
-            f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
-            f"  python search/profile_latency.py {' '.join(command)}"
-        )
-        protocol = profile_latency.protocol_of(arguments)
-        outcome, _ = profile_latency.profile(arguments, protocol, conditions, device.runtime)
-        say(profile_latency.summary(outcome, folder, target.target_hardware))
-    distributed.barrier()
-    return folder / "table.json"
+    protocol, conditions = profile_latency.protocol_of(arguments), profile_latency.conditions_of(arguments)
+    outcome, _ = profile_latency.profile(arguments, protocol, conditions, device.runtime)
+    say(profile_latency.summary(outcome, folder, target.target_hardware))
 
 
 def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predictor, Device | None, Path]:
@@ -112,7 +118,7 @@ def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predic
         path = Path(target.latency_table)
     else:
         assert device is not None
-        path = find_or_make_table(target, space, device)
+        path = _kept_in(target, space, device) / "table.json"
     source = load_latency_source(path)
     known = source.provenance
     facts = device.facts() if device is not None else {}

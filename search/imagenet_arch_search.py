@@ -97,8 +97,8 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         if arguments.resume:
             for note in note_on_absent(settings, read_json(arguments.path / "config.json")):
                 say(note)
+        job = session.prepare(settings, device)
         with distributed.fail_together():
-            job = session.prepare(settings, device)
             warm = warm_up_to_start_from(arguments, job)
         run_dir = arguments.path
         if not arguments.resume:  # one process chooses the folder

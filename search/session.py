@@ -33,11 +33,11 @@ from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import to_named
 from search import objective
-from search.config import SMALL_IMAGE, SearchConfig, default_resolution, default_space
+from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution, default_space
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.derive import choose_path, inherit
-from search.device import MEASURABLE, Device, load_table
+from search.device import MEASURABLE, Device, load_table, make_missing_table
 from search.gates import argmax_path
 from search.landing import Landing
 from search.latency import LatencySource, LookupTable, Predictor, WithFallback, load_latency_source, shipped
@@ -158,12 +158,8 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
     return found
 
 
-def _latency_source(
-    config: SearchConfig, space: SearchSpace
-) -> tuple[LatencySource | None, Device | None, Path | None]:
-    """What prices layers in ms for the target hardware (None when cost is not latency), the device to measure on (None
-    when the target is not this machine), and the file of a table (None for what is shipped)."""
-    target = config.target
+def _check_target(target: Target) -> None:
+    """Raises InputError for flags that do not go together, before anything is measured."""
     hardware = target.target_hardware
     if hardware not in MEASURABLE and target.runtime is not None:
         raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
@@ -172,6 +168,15 @@ def _latency_source(
             "the shipped predictor is a Pixel 1's: it fills the gaps of a table given with --target_hardware mobile",
             "--latency_fallback",
         )
+
+
+def _latency_source(
+    config: SearchConfig, space: SearchSpace
+) -> tuple[LatencySource | None, Device | None, Path | None]:
+    """What prices layers in ms for the target hardware (None when cost is not latency), the device to measure on (None
+    when the target is not this machine), and the file of a table (None for what is shipped)."""
+    target = config.target
+    hardware = target.target_hardware
     if hardware in ("flops", "none"):
         if target.latency_table is not None:
             raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
@@ -218,7 +223,21 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
 
 
 def prepare(config: SearchConfig, device: torch.device) -> Job:
-    """Open the data, build the space, price it and check the target. Raises InputError before anything is written."""
+    """Open the data, build the space, price it and check the target. Every process calls it: they fail together.
+
+    Raises InputError before anything is written but the latency table of this device, which is made where it lacks.
+    """
+    with distributed.fail_together():
+        _check_target(config.target)
+        data, space = _open(config)
+    with distributed.fail_together():  # the others wait here for the one that measures
+        if config.target.target_hardware in MEASURABLE and distributed.is_main():
+            make_missing_table(config.target, space)
+    with distributed.fail_together():
+        return _priced(config, data, space, device)
+
+
+def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
     resolution = config.data.resolution or default_resolution(config.data.dataset, config.space.space)
     valid_size = config.data.valid_size
     if valid_size >= 1 and valid_size != int(valid_size):
@@ -229,6 +248,12 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         valid_size if valid_size < 1 else int(valid_size),
         config.manual_seed,
     )
+    if config.data.train_batch_size > len(data.train):
+        raise InputError(
+            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
+            f"try {max(2, len(data.train) // 8)}",
+            "--train_batch_size",
+        )
     space = SearchSpace(
         macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
@@ -238,14 +263,12 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         dropout_rate=config.space.dropout,
         class_names=data.class_names,
     )
+    return data, space
+
+
+def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: torch.device) -> Job:
     source, target_device, table_file = _latency_source(config, space)
     table = _cost_table(config, space, source)
-    if config.data.train_batch_size > len(data.train):
-        raise InputError(
-            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
-            f"try {max(2, len(data.train) // 8)}",
-            "--train_batch_size",
-        )
     return Job(
         config=config,
         data=data,
@@ -257,7 +280,7 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         device=device,
         target_device=target_device,
         table_file=table_file,
-        augment=_augment(config, resolution),
+        augment=_augment(config, space.recipe.resolution),
     )
 
 

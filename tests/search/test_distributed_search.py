@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,3 +94,46 @@ def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
         assert torch.equal(tensor, two.supernet[name]), name
     records = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("straight", "broken")]
     assert {**records[0], "wall_seconds": 0} == {**records[1], "wall_seconds": 0}
+
+
+REFUSED = """
+import os, sys, time
+from pathlib import Path
+from proxyless_arch.errors import InputError
+from search import imagenet_arch_search, profile_latency
+
+def profile(*arguments):
+    assert os.environ["RANK"] == "0"
+    time.sleep(0.5)
+    raise InputError("the machine is too busy to measure")
+
+profile_latency.profile = profile
+profile_latency.default_output = lambda conditions: Path(sys.argv[1]) / "latency"
+words = "--target_hardware cpu --runtime torch --width_mult 0.1 --resolution 8 --device cpu --path"
+raise SystemExit(imagenet_arch_search.main([*words.split(), sys.argv[1] + "/run"]))
+"""
+
+
+def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", REFUSED, str(tmp_path)],
+            env=ENVIRONMENT | group | {"RANK": rank, "LOCAL_RANK": rank},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        complaints = [process.communicate(timeout=90)[1].decode() for process in ranks]
+    finally:  # a rank that waits for ever
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [2, 2], complaints
+    assert complaints == ["error: the machine is too busy to measure\n", ""]
+    assert list(tmp_path.iterdir()) == []
