@@ -56,7 +56,7 @@ def resumed_config(
     if arguments.path is None:
         raise InputError("needs the run folder: add --path FOLDER", "--resume")
     path = arguments.path / "config.json"
-    saved = train_settings.read_config(path)
+    saved = train_settings.read_config(path, fill_missing=True)
     wanted = train_settings.to_dict(settings.with_settings(saved, given))
     changed = [name for name, value in train_settings.to_dict(saved).items() if wanted[name] != value]
     if changed:

@@ -119,32 +119,48 @@ def to_dict(config: Any, format_name: str, version: int) -> dict[str, Any]:
     return flat
 
 
-def from_dict(cls: type[Config], value: Any, format_name: str, version: int, source: str) -> Config:
-    """The inverse of to_dict. A setting that ``value`` does not have, being older, takes its default.
+def from_dict(
+    cls: type[Config], value: Any, format_name: str, version: int, source: str, *, fill_missing: bool = False
+) -> Config:
+    """The inverse of to_dict.
 
-    Raises InputError naming the key and ``source``; an unknown key is an error.
+    Args:
+        fill_missing: a setting that ``value`` does not have, being older, takes today's default. For a run that is
+            resumed, which says so (note_on_absent); nobody else may take a default for what the run was done with.
+
+    Raises InputError naming the keys and ``source``: unknown ones and, unless they are filled, missing ones.
     """
     try:
         known = flags(cls)
         members = Node(value).fields(["format", "version", RECIPE], list(known))
         members["format"].exactly(format_name)
         members["version"].exactly(version)
+        if not fill_missing and (missing := absent(cls, members)):
+            raise InputError(f"not all settings are there (an older version's?): missing {', '.join(missing)}")
         settings = {name: members[name].value for name in known if name in members}
         return with_settings(cls(**{RECIPE: members[RECIPE].text()}), settings, source)
     except InputError as error:
         raise error.from_source(source) from None
 
 
+def absent(cls: type, saved: Mapping[str, Any]) -> list[str]:
+    """The settings that saved ones do not have, being older."""
+    return [name for name in flags(cls) if name not in saved]
+
+
+def recorded(cls: type[Config], value: Any, format_name: str, version: int, source: str) -> dict[str, Any]:
+    """The flat settings that ``value`` has, checked as from_dict does; no others."""
+    found = to_dict(from_dict(cls, value, format_name, version, source, fill_missing=True), format_name, version)
+    return {name: found[name] for name in flags(cls) if name in value}
+
+
 def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     """One line for a person where ``config``, read from ``saved``, has settings that are younger; else none."""
-    absent = [
-        f"{name}={getattr(getattr(config, group) if group else config, name)}"
-        for name, (group, _, _) in flags(type(config)).items()
-        if name not in saved
-    ]
-    if not absent:
+    effective = to_dict(config, "", 0)
+    filled = [f"{name}={effective[name]}" for name in absent(type(config), saved)]
+    if not filled:
         return ()
-    return (f"config.json is older than some settings, which take today's defaults: {', '.join(absent)}",)
+    return (f"config.json is older than some settings, which take today's defaults: {', '.join(filled)}",)
 
 
 class _Switch(argparse.Action):

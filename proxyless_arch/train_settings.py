@@ -131,14 +131,19 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     return settings.to_dict(config, FORMAT, VERSION)
 
 
-def from_dict(value: Any, source: str) -> TrainConfig:
+def from_dict(value: Any, source: str, *, fill_missing: bool = False) -> TrainConfig:
     """The inverse of to_dict; see settings.from_dict."""
-    return settings.from_dict(TrainConfig, value, FORMAT, VERSION, source)
+    return settings.from_dict(TrainConfig, value, FORMAT, VERSION, source, fill_missing=fill_missing)
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(path: Path, *, fill_missing: bool = False) -> TrainConfig:
     """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
-    return from_dict(read_json(path), str(path))
+    return from_dict(read_json(path), str(path), fill_missing=fill_missing)
+
+
+def read_recorded(path: Path) -> dict[str, Any]:
+    """The settings that a run folder's config.json has, which may be an older one; nothing is filled in."""
+    return settings.recorded(TrainConfig, read_json(path), FORMAT, VERSION, str(path))
 
 
 def recipe_names() -> list[str]:

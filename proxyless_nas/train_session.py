@@ -362,7 +362,7 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
     """
     path = run_dir / checkpointing.NAME
     fields = checkpointing.load_fields(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training")
-    if from_dict(fields["config"], str(path)) != job.config:
+    if from_dict(fields["config"], str(path), fill_missing=True) != job.config:
         raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir))
     try:
         training.load_state_dict(fields["training"])

@@ -43,7 +43,7 @@ def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], 
 
     A setting that the checkpoint is too old to have counts as its default, as it does in config.json.
     """
-    before = to_dict(from_dict(saved.config, source))
+    before = to_dict(from_dict(saved.config, source, fill_missing=True))
     for place, ours, theirs in (("config.json", config, before), ("data", data, saved.data)):
         changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if changed:

@@ -238,13 +238,13 @@ def to_dict(config: SearchConfig) -> dict[str, Any]:
     return settings.to_dict(config, FORMAT, VERSION)
 
 
-def from_dict(value: Any, source: str) -> SearchConfig:
+def from_dict(value: Any, source: str, *, fill_missing: bool = False) -> SearchConfig:
     """The inverse of to_dict; see settings.from_dict."""
-    return settings.from_dict(SearchConfig, value, FORMAT, VERSION, source)
+    return settings.from_dict(SearchConfig, value, FORMAT, VERSION, source, fill_missing=fill_missing)
 
 
-def read_config(path: Path) -> SearchConfig:
-    return from_dict(read_json(path), str(path))
+def read_config(path: Path, *, fill_missing: bool = False) -> SearchConfig:
+    return from_dict(read_json(path), str(path), fill_missing=fill_missing)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -66,7 +66,7 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     if arguments.resume:
         if arguments.path is None:
             raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
-        saved = config.read_config(arguments.path / "config.json")
+        saved = config.read_config(arguments.path / "config.json", fill_missing=True)
         if arguments.recipe not in (None, saved.recipe):
             raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {arguments.recipe!r}", "--recipe")
         wanted = config.to_dict(config.with_settings(saved, given))

@@ -25,16 +25,17 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 from proxyless_arch.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.cost import total_macs  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.files import read_json, write_json  # noqa: E402
 from proxyless_arch.pictures import draw_architectures  # noqa: E402
 from proxyless_arch.runs import new_run_dir  # noqa: E402
 from proxyless_arch.scores import shown_score  # noqa: E402
+from proxyless_arch.settings import absent  # noqa: E402
 from proxyless_arch.shapes import walk  # noqa: E402
 from proxyless_arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.strict import listed  # noqa: E402
 from proxyless_arch.tables import format_count  # noqa: E402
 from search import imagenet_arch_search, warmup  # noqa: E402
-from search.config import SearchConfig, read_config, to_dict  # noqa: E402
+from search.config import SearchConfig, to_dict  # noqa: E402
 from search.latency import LatencySource, network_ms  # noqa: E402
 from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
 from search.profiling import measure_network  # noqa: E402
@@ -127,8 +128,10 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
     """The first run folder among ``others`` whose warm-up is the one that ``config`` asks for; None where none is."""
     for folder in others:
         if (folder / warmup.NAME).is_file() and (folder / "config.json").is_file():
-            theirs = to_dict(read_config(folder / "config.json"))
-            if not warmup.differences(to_dict(config), theirs, str(folder)):
+            theirs = read_json(folder / "config.json")
+            if isinstance(theirs, dict) and absent(SearchConfig, theirs):
+                continue  # an older run: what it was done with is not all known
+            if not warmup.differences(to_dict(config), theirs, str(folder / "config.json")):
                 return folder
     return None
 

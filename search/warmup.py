@@ -61,7 +61,7 @@ def settings_with_a_part() -> list[str]:
 def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> list[str]:
     """``name was VALUE, here it is VALUE`` for every setting that makes two warm-ups differ.
 
-    Both are config.json data. Raises InputError naming ``source`` when ``theirs`` is none.
+    Both are config.json data. Raises InputError naming ``source`` when ``theirs`` is none, or does not have them all.
     """
     before = to_dict(from_dict(theirs, source))
     return _unequal({name: ours[name] for name in settings_with_a_part()}, before)

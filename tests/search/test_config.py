@@ -10,7 +10,7 @@ import pytest
 
 from proxyless_arch.cli import Parser
 from proxyless_arch.errors import InputError
-from proxyless_arch.settings import base_type
+from proxyless_arch.settings import base_type, note_on_absent
 from search import config
 from search.config import (
     SearchConfig,
@@ -264,6 +264,22 @@ def test_mutated_files_give_our_error_or_a_valid_config(tmp_path):
             accepted += 1
     assert refused > 150
     assert accepted > 5
+
+
+def test_a_missing_setting_is_an_error_unless_a_resume_fills_it():
+    saved = to_dict(SearchConfig()) | {"manual_seed": 7}
+    older = {name: value for name, value in saved.items() if name not in ("strict_data", "grad_clip")}
+    with pytest.raises(InputError, match=r"missing strict_data, grad_clip \(in memory\)"):
+        from_dict(older, "memory")
+    assert to_dict(from_dict(older, "memory", fill_missing=True)) == saved
+    said = "config.json is older than some settings, which take today's defaults: strict_data=False, grad_clip=None"
+    assert note_on_absent(from_dict(older, "memory", fill_missing=True), older) == (said,)
+    bare = {name: saved[name] for name in ("format", "version", "recipe")}
+    with pytest.raises(InputError, match="missing manual_seed, device, "):
+        from_dict(bare, "memory")
+    for fill in (True, False):  # what a file must have is not filled
+        with pytest.raises(InputError, match=r"^recipe: missing"):
+            from_dict({name: saved[name] for name in saved if name != "recipe"}, "memory", fill_missing=fill)
 
 
 def test_format_and_version_are_checked():

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from proxyless_arch.errors import InputError
+from proxyless_arch.files import write_json
 from proxyless_arch.weights import load_h5
-from search import checkpoint, imagenet_arch_search, warmup
+from search import checkpoint, imagenet_arch_search, specialize, warmup
 from search.config import SearchConfig, flags, from_recipe, to_dict, with_settings
 from search.cost_table import macs_cost_table
 from search.imagenet_arch_search import INTERRUPTED, main
@@ -277,11 +278,16 @@ def test_every_setting_is_judged():
     assert set(warmup.NO_PART) < set(flags())
 
 
-def test_a_setting_that_the_other_run_is_too_old_to_have_counts_as_its_default():
-    ours = to_dict(from_recipe("digits"))
+def test_a_setting_that_the_other_run_is_too_old_to_have_is_not_taken_for_its_default(tmp_path):
+    config = from_recipe("digits")
+    ours = to_dict(config)
     old = {name: value for name, value in ours.items() if name != "grad_clip"}
-    assert warmup.differences(ours, old, "there") == []
-    assert warmup.differences({**ours, "grad_clip": 1.0}, old, "there") == ["grad_clip was null, here it is 1.0"]
+    assert warmup.differences(ours, ours, "there") == []
+    with pytest.raises(InputError, match=r"missing grad_clip \(in there\)"):
+        warmup.differences(ours, old, "there")
+    (tmp_path / warmup.NAME).touch()
+    write_json(tmp_path / "config.json", old)
+    assert specialize.warmed(config, [tmp_path]) is None
     with pytest.raises(InputError, match=r"format.*in there"):
         warmup.differences(ours, {"a": 1}, "there")
 
