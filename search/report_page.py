@@ -16,8 +16,9 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.files import write_text
 from proxyless_arch.runs import format_seconds
 from proxyless_arch.scores import shown_counts, shown_percent, shown_score
+from proxyless_arch.settings import flags
 from proxyless_arch.tables import describe, format_cost, format_count, op_label
-from proxyless_arch.train_settings import to_dict as to_training_dict
+from proxyless_arch.train_settings import TrainConfig
 from search.config import RECIPE_DIR, from_recipe, to_dict
 from search.markup import Markup, joined, tag
 from search.report_blocks import blocks, film, film_data, legend
@@ -567,22 +568,33 @@ def _plane_notes(runs: Sequence[Run], released: bool, trail: bool) -> list[str]:
     trained = [each for run in runs for found in run.trained.values() for each in found]
     if trained:
         notes.append("Trained networks: test accuracy after train.py; the tips say for how long.")
-        unlike = _unlike(trained)
+        unlike, unknown = _unlike(trained)
         if unlike:
             notes.append(f"They were not trained alike, so do not compare them: they differ in {', '.join(unlike)}.")
+        if unknown:
+            notes.append(
+                "Whether they were trained alike is not known: of older runs some settings were not recorded: "
+                f"{', '.join(unknown)}."
+            )
         if any(run.is_searched and not run.trained for run in runs):
             notes.append("A searched network that was not trained so has the weights it inherited: train it too.")
     return notes
 
 
-def _unlike(trained: Sequence[TrainedRun]) -> list[str]:
-    """The settings that matter for accuracy in which trainings differ; the seed is not among them."""
-    settings = [to_training_dict(each.settings) for each in trained]
-    return [
-        name
-        for name in settings[0]
-        if name not in INDIFFERENT and any(each[name] != settings[0][name] for each in settings)
-    ]
+def _unlike(trained: Sequence[TrainedRun]) -> tuple[list[str], list[str]]:
+    """The settings that matter for accuracy (the seed is not among them): those in which trainings differ, and those
+    that were not recorded of each of them, with the folders concerned; one training has nothing to be unlike."""
+    differ, unknown = [], []
+    for name in flags(TrainConfig) if len(trained) > 1 else ():
+        if name in INDIFFERENT:
+            continue
+        known = [each.settings[name] for each in trained if name in each.settings]
+        if any(value != known[0] for value in known):
+            differ.append(name)
+        if len(known) < len(trained):
+            silent = [each.folder.name for each in trained if name not in each.settings]
+            unknown.append(f"{name} (in {', '.join(silent)})")
+    return differ, unknown
 
 
 # ------------------------------------------------------------------------------------------- settings and records
@@ -783,7 +795,7 @@ def _differences(runs: Sequence[Run]) -> Markup | None:
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     rows = []
     for key in keys:
-        values = [run.settings.get(key) for run in runs]
+        values = [run.settings.get(key, "not recorded") for run in runs]  # a run may be older than a setting
         if any(value != values[0] for value in values):
             rows.append((key, [_plain(value) for value in values]))
     if not rows:

@@ -25,8 +25,7 @@ from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import Node
 from proxyless_arch.train_settings import FORMAT as TRAINING
-from proxyless_arch.train_settings import TrainConfig
-from proxyless_arch.train_settings import read_config as read_training_config
+from proxyless_arch.train_settings import read_recorded as read_training_settings
 from search.config import FORMAT, default_resolution, default_space
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
 from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, network_ms, shipped
@@ -53,11 +52,14 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished run of train.py: the network, the settings it was trained with (config.json) and its result.json."""
+    """A finished run of train.py: the network, the settings it was trained with (config.json) and its result.json.
+
+    An older run has fewer settings than there are today; what it was done with in the others is not known.
+    """
 
     folder: Path
     spec: ArchSpec
-    settings: TrainConfig
+    settings: Mapping[str, Any]
     result: Mapping[str, Any]
 
     @property
@@ -72,7 +74,8 @@ class TrainedRun:
 
     def text(self) -> str:
         """How it was trained, in a few words."""
-        return f"{self.settings.optimization.n_epochs} epochs of train.py in {self.folder.name}"
+        epochs = self.settings.get("n_epochs", "a not recorded number of")
+        return f"{epochs} epochs of train.py in {self.folder.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,7 @@ def read_run(folder: Path) -> Run:
 
 def read_trained(folder: Path) -> TrainedRun:
     """A run folder of train.py. Raises InputError when it is none, not finished, or was scored on no test images."""
-    settings = read_training_config(folder / "config.json")
+    settings = read_training_settings(folder / "config.json")
     if not (folder / "result.json").is_file():
         again = resume_command("train.py", folder)
         raise InputError(f"this training did not come to its end; continue it with: {again}", source=str(folder))
@@ -234,9 +237,13 @@ def _same_network(left: ArchSpec, right: ArchSpec) -> bool:
 
 
 def _check_comparable(trained: TrainedRun, spec: ArchSpec, run: Run) -> None:
-    images, searched = trained.settings.data, run.settings
+    own, searched = trained.settings, run.settings
+    unknown = [name for name in ("dataset", "data_path") if name not in own]
+    if unknown:
+        problem = f"which images it was trained on is not recorded: config.json has no {' and no '.join(unknown)}"
+        raise InputError(problem, "--trained", str(trained.folder))
     for what, ours, theirs in (
-        ("images", _images(images.dataset, images.data_path), _images(searched["dataset"], searched.get("data_path"))),
+        ("images", _images(own["dataset"], own["data_path"]), _images(searched["dataset"], searched.get("data_path"))),
         ("resolution", trained.spec.resolution, spec.resolution),
     ):
         if ours != theirs:

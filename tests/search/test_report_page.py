@@ -373,6 +373,25 @@ def test_trained_networks_are_shown_at_their_cost(tmp_path):
     assert len(Page(text).classed("hollow")) == 2 + 1
 
 
+def test_what_an_older_training_did_not_record_is_not_certified(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run")
+    for name in ("old", "new"):
+        write_trained(tmp_path / name, spec, 50.0)
+    path = tmp_path / "old" / "config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in whole.items() if name not in ("ema_decay", "n_epochs")}))
+    output, both = tmp_path / "page.html", [tmp_path / "old", tmp_path / "new"]
+    text = write_report(tmp_path / "run", output, both).read_text()
+    assert "some settings were not recorded: n_epochs (in old), ema_decay (in old)." in Page(text).words
+    assert "not trained alike" not in Page(text).words
+    assert any("a not recorded number of epochs of train.py in old" in title for title in titles(text))
+    alone = Page(write_report(tmp_path / "run", output, both[:1]).read_text())
+    assert "trained alike" not in alone.words
+    path.write_text(json.dumps({name: whole[name] for name in ("format", "version", "recipe")}))
+    with pytest.raises(InputError, match=r"not recorded: config\.json has no dataset and no data_path"):
+        write_report(tmp_path / "run", output, both)
+
+
 def test_trainings_of_something_else_are_refused(tmp_path):
     _, _, _, spec = write_run(tmp_path / "run")
     op = spec.blocks[0].op
