@@ -149,8 +149,9 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             warm.put_before(search)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
-            write_json(run_dir / "config.json", as_json)  # a resumed one gains the settings it is too old to have
+            # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
             session.write_environment(run_dir, job.device, argv, resume, warm.folder if warm is not None else None)
+            write_json(run_dir / "config.json", as_json)  # a resumed one gains the settings it is too old to have
             if warm is not None:
                 resume_at = warmup.begin(run_dir, warm, search, as_json, data)
     if warm is not None:  # each process read the file that it found
@@ -218,8 +219,8 @@ def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
     """--arch_algo random: nothing is trained; the product is a folder of spec files of equal cost."""
     if not distributed.is_main():
         return 0
-    write_json(run_dir / "config.json", config.to_dict(job.config))
     session.write_environment(run_dir, job.device, argv, resumed=False)
+    write_json(run_dir / "config.json", config.to_dict(job.config))
     record = session.write_random_networks(job, run_dir)
     assert job.table is not None
     costs = [entry["cost"] for entry in record["networks"]]

@@ -153,6 +153,26 @@ def test_a_run_killed_before_its_first_checkpoint_takes_the_warm_up_again(first,
     assert_same_search(folder, own)
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_killed_beside_its_config_does_not_forget_whose_warm_up_it_has(first, tmp_path, monkeypatch, after):
+    folder = tmp_path / "run"
+    words = ["--path", str(folder), *SECOND, "--warmup_from", str(first)]
+
+    def killed(path, value):
+        if after:
+            write_json(path, value)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagenet_arch_search, "write_json", killed)
+        assert main(words) == INTERRUPTED
+    assert warmup.recorded(folder) == first
+    assert (folder / "config.json").exists() is after
+    monkeypatch.setattr(imagenet_arch_search, "StopRequest", StopsAtOnce)
+    assert main(["--path", str(folder), "--resume"] if after else words) == INTERRUPTED
+    assert checkpoint.load(folder / checkpoint.NAME).step == 5  # behind the four of the warm-up
+
+
 def test_a_run_that_did_its_own_warm_up_keeps_it(own, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(own, folder)
