@@ -131,7 +131,8 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
             theirs = read_json(folder / "config.json")
             if isinstance(theirs, dict) and absent(SearchConfig, theirs):
                 continue  # an older run: what it was done with is not all known
-            if not warmup.differences(to_dict(config), theirs, str(folder / "config.json")):
+            differs = warmup.differences(to_dict(config), theirs, str(folder / "config.json"))
+            if not differs and warmup.computed_alike(folder, config.torch_threads):
                 return folder
     return None
 

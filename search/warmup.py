@@ -1,8 +1,9 @@
 """One warm-up for several searches: it depends on neither target nor algorithm, so a search can start behind another's.
 
 At the end of its warm-up every search keeps ``warmup.pt`` in its run folder, a checkpoint of that moment. A search that
-starts from it ends bit for bit where it would have ended with a warm-up of its own, provided that everything the
-warm-up depends on is the same: that is checked.
+starts from it ends where it would have ended with a warm-up of its own, on the CPU of one machine bit for bit. What is
+checked to be the same: the settings that a warm-up depends on, the images, the number of processes, and torch's version
+and threads. The machine is not: another kind of processor may round otherwise, and a GPU does so from run to run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from proxyless_arch.errors import InputError
@@ -68,14 +70,33 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> li
 
 
 def _unequal(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    pairs = [(name, value, theirs.get(name)) for name, value in ours.items()]
-    return [f"{name} was {shown(other)}, here it is {shown(value)}" for name, value, other in pairs if value != other]
+    found = []
+    for name, value in ours.items():
+        if name not in theirs:
+            found.append(f"{name} was not recorded, here it is {shown(value)}")
+        elif theirs[name] != value:
+            found.append(f"{name} was {shown(theirs[name])}, here it is {shown(value)}")
+    return found
 
 
 def _data(fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """What a warm-up depends on beside its settings: the images and, for the BN of a share, the number of processes."""
+    """What a warm-up depends on beside its settings: the images, and what computes."""
     kept = {name: value for name, value in fingerprint.items() if name not in NO_PART_DATA}
-    return {**kept, "processes": distributed.world_size()}
+    return {**kept, **_computes(torch.get_num_threads())}
+
+
+def _computes(threads: int) -> dict[str, Any]:
+    """The processes matter to the BN of a share; the threads and torch's version to the order of sums."""
+    return {"processes": distributed.world_size(), "torch_version": str(torch.__version__), "num_threads": threads}
+
+
+def computed_alike(folder: Path, threads: int | None) -> bool:
+    """Whether a search here, with this ``torch_threads``, computes as the warm-up in ``folder`` did.
+
+    Raises InputError when its warmup.pt is damaged.
+    """
+    data = checkpoint.load(folder / NAME).data
+    return not _unequal(_computes(threads or torch.get_num_threads()), data)
 
 
 def keep(run_dir: Path, state: Checkpoint) -> None:

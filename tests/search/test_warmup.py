@@ -17,7 +17,7 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.files import write_json
 from proxyless_arch.weights import load_h5
 from search import checkpoint, imagenet_arch_search, specialize, warmup
-from search.config import SearchConfig, flags, from_recipe, to_dict, with_settings
+from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
 from search.cost_table import macs_cost_table
 from search.imagenet_arch_search import INTERRUPTED, main
 from search.loop import Schedule, Search, run
@@ -264,6 +264,25 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     monkeypatch.setattr(warmup.distributed, "world_size", lambda: 2)
     with pytest.raises(InputError, match="processes was 1, here it is 2"):
         warmup.read(first, schedule, state.config, fingerprint)
+
+
+def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
+    state = checkpoint.load(first / warmup.NAME)
+    assert (state.data["torch_version"], state.data["num_threads"]) == (torch.__version__, 1)
+    schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
+    fingerprint = checkpoint.load(first / checkpoint.NAME).data
+    config = read_config(first / "config.json")
+    monkeypatch.setattr(warmup.torch, "get_num_threads", lambda: 2)
+    with pytest.raises(InputError, match="num_threads was 1, here it is 2"):
+        warmup.read(first, schedule, state.config, fingerprint)
+    assert specialize.warmed(config, [first]) == first  # it will set its threads to 1
+    assert warmup.computed_alike(first, 1)
+    assert not warmup.computed_alike(first, None)
+    monkeypatch.undo()
+    monkeypatch.setattr(warmup.torch, "__version__", "0.4")
+    with pytest.raises(InputError, match=r"torch_version was '.*', here it is '0\.4'"):
+        warmup.read(first, schedule, state.config, fingerprint)
+    assert specialize.warmed(config, [first]) is None
 
 
 @pytest.mark.slow
