@@ -1,6 +1,6 @@
 """Does a search end where it was asked to? Twenty seeds, three targets, three algorithms, on the digits' space.
 
-    nice python experiments/landing_digits.py
+    nice python experiments/landing_digits.py --picture docs/landing.png
 
 Each search is a shortened digits search (the settings are in the JSON); the searches of one seed share its warm-up,
 which depends on neither target nor algorithm. A target is a share of the space's mean cost; the smallest cannot be met
@@ -11,7 +11,6 @@ again, the command goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -31,7 +30,7 @@ from tqdm import tqdm  # noqa: E402
 
 from proxyless_arch.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import read_json, write_json  # noqa: E402
+from proxyless_arch.files import atomic_path, read_json, write_json  # noqa: E402
 from proxyless_arch.machine import cpu_name  # noqa: E402
 from proxyless_arch.spec import Zero  # noqa: E402
 from search import loop, session  # noqa: E402
@@ -198,6 +197,36 @@ class Space:
         }
 
 
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """A dot per search and stage: how far E[cost], the most probable and the derived network lie from the target.
+
+    The band is what a derived network must hit.
+    """
+    from matplotlib.figure import Figure
+
+    stages = {"expected_distance_percent": "E[cost]", "argmax_distance_percent": "argmax"}
+    stages |= {"derived_distance_percent": "derived"}
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(ALGORITHMS), sharey=True)
+    rng = np.random.default_rng(0)
+    for axes, name in zip(panels, ALGORITHMS, strict=True):
+        axes.axhspan(-100 * (1 - LOWER), 0, color="#9ED2A0", zorder=0)
+        for share, colour in zip(SHARES, ("#3B6FB6", "#6B6B6B", "#C8553D"), strict=False):
+            own = [row for row in rows if row["algorithm"] == name and row["target_share"] == share]
+            for place, stage in enumerate(stages):
+                heights = [row[stage] for row in own if stage in row]
+                sideways = place + rng.uniform(-0.3, 0.3, len(heights))
+                label = f"target {share:g} of the space's mean" if name == "two" and place == 0 else None
+                axes.scatter(sideways, heights, s=9, color=colour, alpha=0.8, linewidths=0, label=label)
+        axes.set_xticks(range(len(stages)), list(stages.values()))
+        axes.set_title(name, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("from the target, %")
+    figure.legend(loc="outside lower center", ncols=len(SHARES), fontsize=8, frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+
+
 def read_rows(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """The searches that ``path`` holds already. Raises InputError when they were run with other settings."""
     if not path.is_file():
@@ -212,9 +241,10 @@ def read_rows(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run(argv: Sequence[str] | None) -> None:
-    parser = Parser(prog="landing_digits.py", description=__doc__, argument_default=argparse.SUPPRESS)
+    parser = Parser(prog="landing_digits.py", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)), help="[0 .. 19]")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="[experiments/landing_digits.json]")
+    parser.add_argument("--picture", type=Path, help="also draw the distances from the target as a PNG")
     arguments = parser.parse_strictly(argv)
     torch.set_num_threads(1)
     space = Space.of(0)
@@ -233,6 +263,8 @@ def run(argv: Sequence[str] | None) -> None:
                 machine = {"cpu": cpu_name(), "torch": torch.__version__, "torch_threads": torch.get_num_threads()}
                 write_json(arguments.output, {**facts, **machine, "summary": by_algorithm(rows), "searches": rows})
                 bar.update(1)
+    if arguments.picture is not None:
+        draw(rows, arguments.picture)
     for name, found in by_algorithm(rows).items():
         off = found["absolute_argmax_distance_percent"]
         print(

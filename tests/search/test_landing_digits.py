@@ -46,8 +46,10 @@ def short(monkeypatch):
 
 
 def test_a_row_is_what_the_command_gives(short, tmp_path, capsys):
-    assert landing.main(["--seeds", "3", "--output", str(tmp_path / "out.json")]) == 0
-    assert "3 searches" not in capsys.readouterr().out
+    words = ["--seeds", "3", "--output", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")]
+    assert landing.main(words) == 0
+    assert capsys.readouterr().out.count(" 1 searches: ") == 3
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "out.json").read_text())
     assert [r["algorithm"] for r in record["searches"]] == ["full_v2", "two", "rl"]
     assert record["architecture_steps"] == 4
