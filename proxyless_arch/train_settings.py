@@ -192,6 +192,10 @@ def _data_of(given: Mapping[str, Any], spec: ArchSpec, is_run: bool) -> tuple[di
         names = ("dataset", "data_path", "valid_size", "manual_seed")
         inherited = {name: found[name] for name in names if found.get(name) is not None and name not in given}
         if "dataset" in inherited:
+            unknown = [f"--{name}" for name in ("valid_size", "manual_seed") if name not in {**found, **given}]
+            if unknown:  # today's defaults might train on images that the run held out
+                problem = "not recorded, so the run's split of its images is not known: give it"
+                raise InputError(problem, " and ".join(unknown), str(config_file))
             what = "scikit-learn's embedded digits" if inherited["dataset"] == "digits" else inherited.get("data_path")
             return inherited, (f"no --data_path given: the images and split of the run, {what}",)
     if spec.num_classes == 10:

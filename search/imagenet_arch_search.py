@@ -35,7 +35,7 @@ from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resum
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
-from search import checkpoint, config, loop, session, warmup  # noqa: E402
+from search import checkpoint, config, loop, results, session, warmup  # noqa: E402
 from search.report import RunLog, format_seconds  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
@@ -210,8 +210,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             return INTERRUPTED
         if log is not None:  # one process derives and scores: every image is counted once
             seconds = spent + time.perf_counter() - start
-            outcome = session.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
-            say(session.summary(job, outcome, run_dir))
+            outcome = results.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
+            say(results.summary(job, outcome, run_dir))
     return 0
 
 
@@ -221,7 +221,7 @@ def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
         return 0
     session.write_environment(run_dir, job.device, argv, resumed=False)
     write_json(run_dir / "config.json", config.to_dict(job.config))
-    record = session.write_random_networks(job, run_dir)
+    record = results.write_random_networks(job, run_dir)
     assert job.table is not None
     costs = [entry["cost"] for entry in record["networks"]]
     print(

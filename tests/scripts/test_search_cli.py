@@ -213,7 +213,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_
     assert here(*words)[0] == 0  # the same command does not find the folder taken
 
 
-@pytest.mark.parametrize("place", ["session.finish", "session.prepare"])
+@pytest.mark.parametrize("place", ["results.finish", "session.prepare"])
 def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished, here, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     shutil.copytree(finished[0], run_dir)

@@ -201,6 +201,20 @@ def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
     assert json.loads((tmp_path / "anew" / "result.json").read_text())["test_top1_percent"] < 40
 
 
+def test_a_run_that_does_not_say_its_split_is_refused(straight, tmp_path, capsys):
+    for name in ("spec.json", "weights.h5"):
+        (tmp_path / name).write_bytes((straight / name).read_bytes())
+    saved = json.loads((straight / "config.json").read_text())
+    size = saved.pop("valid_size")
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    words = ["--epochs", "0", "--arch", tmp_path, "--path", tmp_path / "run"]
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "--valid_size: not recorded" in err
+    assert str(tmp_path / "config.json") in err
+    assert run(capsys, *words, "--valid_size", size)[0] == 0
+
+
 def test_other_classes_get_a_fresh_classifier(straight, tmp_path, capsys):
     folder = photos(tmp_path / "photos", ["red", "green", "blue"])
     words = ["-d", folder, "--arch", straight, "-b", "4", "--epochs", "1", "--valid_size", "3", "-j", "0"]

@@ -1,0 +1,357 @@
+"""A finished search becomes a network, its record, pictures and the last words of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from proxyless_arch import codec, pictures
+from proxyless_arch.cost import total_macs, total_params
+from proxyless_arch.datasets import ImageDataset
+from proxyless_arch.errors import InputError
+from proxyless_arch.files import atomic_path, read_bytes, write_json
+from proxyless_arch.scores import EvalResult, shown_score
+from proxyless_arch.shapes import walk
+from proxyless_arch.spec import ArchSpec
+from proxyless_arch.tables import describe, format_count, op_label
+from proxyless_arch.weights import save_h5
+from proxyless_nas.data import train_batches
+from proxyless_nas.network import ProxylessNet
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
+from proxyless_nas.weights import to_named
+from search.derive import choose_path, inherit
+from search.gates import argmax_path
+from search.landing import Landing
+from search.loop import Search
+from search.projection import Projection
+from search.random_control import sample_at_cost
+from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
+from search.report_page import write_report
+from search.run_folder import LATENCY_FILE, next_commands, read_run
+from search.session import Job
+
+RECALIBRATION_STREAM = 8
+
+
+def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
+    """The score on all of ``images``; the places of those that cannot be read are added to ``unreadable``."""
+    net.eval()
+    batches = job.eval_batches(images)
+    result = evaluate(net, batches, job.device)
+    unreadable.update(batches.unreadable.places)
+    return result
+
+
+def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
+    """At most ``count`` images in random order: folders are sorted by class, and a batch must not hold one class."""
+    return images.subset(np.random.default_rng([seed, RECALIBRATION_STREAM]).permutation(len(images))[:count])
+
+
+def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
+    """Train the derived network alone for ``finetune_epochs``; one record per epoch. Returns the unreadable images."""
+    config = job.config
+    per_epoch, epochs = job.schedule.steps_per_epoch, config.finish.finetune_epochs
+    weights = config.weights
+    optimizer = sgd(
+        net,
+        lr=config.finish.finetune_lr,
+        momentum=weights.momentum,
+        nesterov=weights.nesterov,
+        weight_decay=weights.weight_decay,
+        no_decay_bn=weights.no_decay_bn,
+    )
+    batches = train_batches(
+        job.data.train,
+        job.space.recipe,
+        job.augment,
+        batch_size=config.data.train_batch_size,
+        seed=config.manual_seed + 2,
+        n_steps=epochs * per_epoch,
+        n_workers=job.n_workers,
+        strict=config.data.strict_data,
+    )
+    start, loss_sum, hits, count = time.perf_counter(), 0.0, 0, 0
+    net.train()
+    for step, (images, labels) in enumerate(batches):
+        images, labels = images.to(job.device), labels.to(job.device)
+        set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
+        logits = net(images)
+        loss = smoothed_loss(logits, labels, weights.label_smoothing)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"training loss {float(loss)} at fine-tune step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss_sum, count = loss_sum + loss.item() * len(labels), count + len(labels)
+        hits += int((logits.argmax(1) == labels).sum())
+        if (step + 1) % per_epoch == 0:
+            now = time.perf_counter()
+            empty = dict.fromkeys(
+                (
+                    "valid_loss",
+                    "valid_top1_percent",
+                    "expected_cost",
+                    "argmax_cost",
+                    "target",
+                    "lambda",
+                    "temperature",
+                    "entropy",
+                    "probabilities",
+                    "argmax_path",
+                )
+            )
+            log.epoch(
+                {
+                    **empty,
+                    "phase": "finetune",
+                    "epoch": step // per_epoch,
+                    "n_epochs": epochs,
+                    "step": steps_before + step + 1,
+                    "arch_step": job.schedule.arch_steps,
+                    "train_loss": loss_sum / count,
+                    "train_top1_percent": 100 * hits / count,
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "cost_unit": job.table.unit if job.table else "ms",
+                    "images_per_second": count / (now - start),
+                    "seconds": now - start,
+                }
+            )
+            start, loss_sum, hits, count = now, 0.0, 0, 0
+    net.eval()
+    return tuple(batches.unreadable.places)
+
+
+def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
+    """What the derived network took on the device searched for; None where that is not this machine."""
+    if landing is None or job.target_device is None:
+        return {"measured_latency_ms": None}
+    facts = job.target_device.facts()
+    return {
+        "measured_latency_ms": landing.final.ms,
+        "measured_spread_percent": 100 * landing.final.sd / landing.final.ms,
+        "measured_on": {name: facts[name] for name in ("device", "runtime", "runtime_version", "threads", "clock")},
+        "measured_load_average": facts.get("load_average"),
+        "landing": [attempt.to_json() for attempt in landing.attempts],
+        "landing_stopped": landing.stopped,
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The derived network and the record that describes it."""
+
+    spec: ArchSpec
+    projection: Projection | None
+    record: dict[str, Any]
+
+
+def finish(
+    job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
+) -> Outcome:
+    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
+
+    ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
+    the warm-up, where it was another.
+    """
+    start = time.perf_counter()
+    left_out = set(search.unreadable)
+    table, goal, config = job.table, job.goal, job.config
+    path, projection = choose_path(search.alphas, table, goal, config.target.derive)
+    landing = None
+    if job.target_device is not None and table is not None and goal is not None and projection is not None:
+        landing = job.target_device.land(job.space, search.alphas, table, goal)
+        projection = landing.best.projection
+        path = projection.path
+    net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
+    calibration = job.eval_batches(mixed(job.data.train, config.finish.recalibration_images, config.manual_seed))
+    recalibrate_bn(net, calibration, job.device)
+    left_out.update(calibration.unreadable.places)
+    valid, test = (_scores(job, net, images, left_out) for images in (job.data.valid, job.data.test))
+    tuned: dict[str, float] = {}
+    if config.finish.finetune_epochs:
+        left_out.update(finetune(job, net, log, search.step))
+        tuned = {
+            "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
+            "finetuned_test_top1_percent": _scores(job, net, job.data.test, left_out).top1_percent,
+        }
+    spec = net.spec
+    best = argmax_path(search.alphas)
+    is_ms, is_macs = table is not None and table.unit == "ms", table is not None and table.unit == "MACs"
+    record = {
+        "target_hardware": config.target.target_hardware,
+        "target_latency_ms": goal if is_ms else None,
+        "target_macs": goal if is_macs else None,
+        "predicted_latency_ms": (projection.cost if projection else table.of_path(path)) if table and is_ms else None,
+        "table_scale": landing.best.scale if landing is not None else 1.0,
+        **_measured(job, landing),
+        "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
+        "argmax_macs": total_macs(job.space.spec_for(best)),
+        "expected_cost": search.expected_cost(),
+        "cost_unit": table.unit if table is not None else None,
+        "latency_source": table.source if table is not None and is_ms else None,
+        "macs": total_macs(spec),
+        "params": total_params(spec),
+        "top1_percent": valid.top1_percent,
+        "test_top1_percent": test.top1_percent,
+        **tuned,
+        "n_valid_images": valid.n_images,
+        "n_test_images": test.n_images,
+        "weights": "inherited from the supernet, BN recalibrated" + (", then fine-tuned" if tuned else ""),
+        "path": list(path),
+        "argmax_path": list(best),
+        "resolution": spec.resolution,
+        "num_classes": spec.num_classes,
+        "manual_seed": config.manual_seed,
+        "warmup_from": str(warmup_from) if warmup_from is not None else None,
+        "unreadable_images": len(left_out),
+        "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
+    }
+    codec.write_spec(run_dir / "spec.json", spec)
+    save_h5(
+        run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
+    )
+    if job.table_file is not None:  # the run stays readable when the table changes
+        with atomic_path(run_dir / LATENCY_FILE) as copy:
+            copy.write_bytes(read_bytes(job.table_file))
+    write_json(run_dir / "result.json", record)
+    _draw(job, spec, path, run_dir)
+    write_report(run_dir)
+    return Outcome(spec, projection, record)
+
+
+def write_random_networks(job: Job, run_dir: Path) -> dict[str, Any]:
+    """The random control: ``n_archs`` different networks of the target's cost, each as a spec file, and their list.
+
+    Writes ``specs/random_000.json`` and on, ``architectures.png`` (the first eight) and ``result.json``.
+    """
+    table, goal, config = job.table, job.goal, job.config
+    if table is None or goal is None:
+        raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
+    paths = sample_at_cost(table, goal, config.arch.n_archs, np.random.default_rng([config.manual_seed, 6]))
+    entries = []
+    rows = []
+    for index, path in enumerate(paths):
+        spec = job.space.spec_for(path, f"random_{index:03d}")
+        codec.write_spec(run_dir / "specs" / f"{spec.name}.json", spec)
+        rows.append((spec.name, spec, job.costs(walk(spec))))
+        entries.append(
+            {
+                "spec": f"specs/{spec.name}.json",
+                "path": list(path),
+                "cost": table.of_path(path),
+                "macs": total_macs(spec),
+                "params": total_params(spec),
+            }
+        )
+    pictures.draw_architectures(rows[:8], run_dir / "architectures.png", unit=table.unit)
+    record = {
+        "target": goal,
+        "cost_unit": table.unit,
+        "cost_source": table.source,
+        "target_hardware": config.target.target_hardware,
+        "manual_seed": config.manual_seed,
+        "networks": entries,
+    }
+    write_json(run_dir / "result.json", record)
+    write_report(run_dir)
+    return record
+
+
+def _provenance(record: dict[str, Any]) -> dict[str, Any]:
+    kept = ("weights", "top1_percent", "test_top1_percent", "manual_seed", "target_hardware")
+    return {key: record[key] for key in kept}
+
+
+def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path) -> None:
+    costs = job.costs(walk(spec))
+    unit = job.table.unit if job.table else "ms"
+    hardware = job.config.target.target_hardware
+    title = f"{spec.name}: searched for {hardware}"
+    pictures.draw_architectures([(title, spec, costs)], run_dir / "architecture.png", unit=unit)
+    labels = [[op_label(op) for op in ops] for ops in job.space.choices]
+    pictures.draw_search(
+        read_metrics(run_dir / METRICS_FILE),
+        run_dir / "search.png",
+        target=job.goal,
+        unit=unit,
+        labels=labels,
+        chosen=choices,
+        title=title,
+    )
+
+
+def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
+    """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
+    record, spec, table = outcome.record, outcome.spec, job.table
+    unit = table.unit if table else "ms"
+    lines = ["", describe(spec, costs=job.costs(walk(spec)), unit=unit), ""]
+
+    def say(label: str, text: str) -> None:
+        lines.append(f"  {label:<10} {text}")
+
+    if table is not None and job.goal is not None:
+        cost, best = table.of_path(tuple(record["path"])), table.of_path(tuple(record["argmax_path"]))
+        say("asked", table.shown(job.goal))
+        measured = record["measured_latency_ms"]
+        how = "counted" if table.unit == "MACs" else f"by {table.source}"
+        if record["table_scale"] != 1:
+            how += f" times {record['table_scale']:.4f}, as measured"
+        if table.unit == "ms" and measured is None:
+            how += "; not measured"
+        if outcome.projection is not None:
+            cost = outcome.projection.cost
+        say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), {how}")
+        if measured is not None:
+            on = record["measured_on"]
+            say(
+                "measured",
+                f"{table.shown(measured)} ({100 * (measured / job.goal - 1):+.2f} %), sd of rounds "
+                f"{record['measured_spread_percent']:.1f} %; {on['runtime']} {on['runtime_version']}, "
+                f"{on['threads']} threads, {on['device']}",
+            )
+            if len(record["landing"]) > 1 or record["landing_stopped"]:
+                steps = ", ".join(f"{step['measured_latency_ms']:.3f}" for step in record["landing"])
+                say(
+                    "landing",
+                    f"measured {steps} ms in turn"
+                    + (f"; {record['landing_stopped']}" * bool(record["landing_stopped"])),
+                )
+        if outcome.projection is not None:
+            changed = outcome.projection.n_changed_from_argmax
+            say("argmax", f"{table.shown(best)}; projection changed {changed} of {job.space.n_blocks} blocks")
+        else:
+            say("note", "derived by argmax: nothing makes this network land on the target")
+    say(
+        "size",
+        f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
+        "not of the supernet)",
+    )
+    n_valid, n_test = record["n_valid_images"], record["n_test_images"]
+    say(
+        "accuracy",
+        f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
+        f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
+    )
+    if "finetuned_top1_percent" in record:
+        say(
+            "fine-tuned",
+            f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
+            f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
+            f"{job.config.finish.finetune_epochs} epochs of training this network alone",
+        )
+    if record["unreadable_images"]:
+        say("unreadable", f"{record['unreadable_images']} images were left out (warnings above name them)")
+    behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
+    say("time", format_seconds(record["wall_seconds"]) + behind)
+    say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
+    lines.append("\nnext:")
+    commands = next_commands(read_run(run_dir))
+    width = max(len(what) for what, _ in commands)
+    lines += [f"  {what:<{width}}  {command}" for what, command in commands]
+    return "\n".join(lines)
