@@ -7,7 +7,7 @@ another one; then the network is priced by that table and not measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from search import profile_latency
 from search.config import Target
 from search.cost_table import CostTable
 from search.landing import Landing, land
-from search.latency import LookupTable, Predictor, check_matches, load_latency_source
+from search.latency import LatencySource, LookupTable, Predictor, check_matches, load_latency_source
 from search.measure import Runtime, parse_hardware, runtime_named
-from search.profiling import measure_network
+from search.profiling import Anchor, measure_network
 
 MEASURABLE = ("cpu", "gpu8")
 
@@ -40,15 +40,40 @@ class Device:
     def facts(self) -> dict[str, Any]:
         return self.runtime.facts()
 
-    def land(self, space: SearchSpace, alphas: Sequence[Tensor], table: CostTable, goal: float) -> Landing:
-        """Project, measure here, and project again while the measurement is off (search/landing.py)."""
+    def land(
+        self, space: SearchSpace, alphas: Sequence[Tensor], table: CostTable, goal: float, source: LatencySource
+    ) -> Landing:
+        """Project, measure here, and project again while the measurement is off (search/landing.py).
+
+        ``source``: what ``table`` was priced by; a table measured here knows its anchor's time, and networks are
+        measured at that speed of the machine.
+        """
         log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
-        return land(
+        anchor, reference_ms = anchor_of(self.runtime, space, self.batch_size, source)
+        landing = land(
             [np.asarray(values) for values in log_probs],
             table,
             goal,
-            lambda path: measure_network(self.runtime, walk(space.spec_for(path)), self.batch_size),
+            lambda path: measure_network(anchor, walk(space.spec_for(path)), reference_ms),
         )
+        return replace(landing, reference_ms=reference_ms)
+
+
+def anchor_of(
+    runtime: Runtime, space: SearchSpace, batch_size: int, source: LatencySource
+) -> tuple[Anchor, float | None]:
+    """The anchor to time networks of ``space`` beside, and its time when ``source`` was measured.
+
+    That is None for what was not measured on this space here; then the anchor is only good for one sitting.
+    """
+    known = getattr(source, "provenance", {})
+    ours = {"space": space.macro.name, "width_mult": space.width_mult, "resolution": space.recipe.resolution}
+    same = all(known.get(name) == value for name, value in {**ours, "batch_size": batch_size}.items())
+    reference_ms, num_classes = known.get("anchor_ms"), known.get("num_classes")
+    if not same or not isinstance(reference_ms, float) or not isinstance(num_classes, int):
+        return Anchor(runtime, space, batch_size), None
+    as_it_was = replace(space, num_classes=num_classes, class_names=())  # to the classifier
+    return Anchor(runtime, as_it_was, batch_size), reference_ms
 
 
 def device_of(target: Target) -> Device | None:

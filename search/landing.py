@@ -3,12 +3,16 @@
 A table predicts whole networks to within a few per cent. One measurement of the derived network tells by how much the
 table is off around the target; scaling the table by measured / predicted and projecting again costs milliseconds and
 no new search.
+
+The machine's own speed wanders by more than a table is off. So what decides is the time at the speed that the machine
+had when the table was measured, known from an anchor network timed then and now; the time as the clock showed it is
+recorded beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,8 +44,10 @@ class Attempt:
             "path": list(self.projection.path),
             "predicted_latency_ms": self.projection.cost,
             "table_scale": self.scale,
-            "measured_latency_ms": self.timing.ms,
+            "measured_at_table_speed_ms": self.timing.ms,
+            "measured_latency_ms": self.timing.raw_ms,
             "measured_spread_percent": 100 * self.timing.sd / self.timing.ms,
+            "measured_rounds": self.timing.rounds,
         }
 
 
@@ -51,12 +57,20 @@ class Landing:
 
     ``final``: one more measurement of it, taken after it was chosen: a choice among noisy numbers flatters the one
     it was made by. ``stopped``: why there was no further attempt, where none was within the tolerance.
+    ``reference_ms``: what the anchor took when the table was measured; None where that is not known, and times are
+    those of this sitting.
     """
 
     attempts: tuple[Attempt, ...]
     best: Attempt
     final: Measured
-    stopped: str = field(default="")
+    stopped: str = ""
+    reference_ms: float | None = None
+
+    @property
+    def slower(self) -> float | None:
+        """By how much the machine is slower now than when the table was measured, relative."""
+        return None if self.reference_ms is None else self.final.anchor_ms / self.reference_ms - 1
 
 
 def _best(attempts: Sequence[Attempt], target: float) -> Attempt:

@@ -250,7 +250,7 @@ def torch_module(calls: Sequence[LayerCall], bn: BatchNorm | None = None) -> tor
 
 
 class TorchCpu(_CpuRuntime):
-    """Eager PyTorch on the CPU. The number of threads is that of the process, and is set here."""
+    """Eager PyTorch on the CPU. The number of threads belongs to the process: it is set for a timing and put back."""
 
     name = "torch"
     package = "torch"
@@ -258,7 +258,6 @@ class TorchCpu(_CpuRuntime):
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
         self._torch = _package("torch", "torch", self.name)
-        self._torch.set_num_threads(threads)
         self._tuned = tune_allocator()
 
     def facts(self) -> dict[str, Any]:
@@ -275,7 +274,25 @@ class TorchCpu(_CpuRuntime):
         def run() -> None:
             module(next(turn))
 
-        return CpuSession(run, self.threads == 1)
+        return _TorchSession(run, self.threads)
+
+
+class _TorchSession(CpuSession):
+    """Runs on a number of threads of its own; a search in this process keeps its."""
+
+    def __init__(self, run: Callable[[], Any], threads: int) -> None:
+        super().__init__(run, threads == 1)
+        self._threads = threads
+
+    def times(self, timings: int, inner: int = 1) -> Times:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            return super().times(timings, inner)
+        finally:
+            torch.set_num_threads(before)
 
 
 def _nchw(hwc: Hwc, batch_size: int) -> tuple[int, int, int, int]:
@@ -308,7 +325,7 @@ class TorchCuda:
             "cudnn": torch.backends.cudnn.version(),
             "threads": None,
             "dtype": "float32",
-            "tf32": torch.backends.cudnn.allow_tf32,
+            "tf32": True,  # forced while a session is made and timed
             "memory_format": "channels_last",
             "clock": self.clock,
         } | machine_facts()
@@ -322,7 +339,10 @@ class TorchCuda:
 
 
 class CudaSession:
-    """A module captured once as a CUDA graph; convolution algorithms are chosen before (cudnn.benchmark)."""
+    """A module captured once as a CUDA graph; convolution algorithms are chosen before (cudnn.benchmark).
+
+    Written without a GPU at hand and not run on one.
+    """
 
     def __init__(self, module: torch.nn.Module, image: torch.Tensor) -> None:
         import torch
@@ -344,7 +364,10 @@ class CudaSession:
         def eager() -> None:
             self._module(self._image)
 
-        with self._torch.inference_mode(), self._torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with (
+            self._torch.inference_mode(),
+            self._torch.backends.cudnn.flags(enabled=True, benchmark=True),
+        ):
             return Times(self._between_events(self._graph.replay, timings, inner),
                          self._between_events(eager, timings, inner))  # fmt: skip
 
@@ -353,6 +376,7 @@ class CudaSession:
         for _ in range(timings):
             start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
             cuda.synchronize()
+            run()  # keeps the GPU busy while the first timed run is launched: an idle one would show the launch
             start.record()
             for _ in range(inner):
                 run()

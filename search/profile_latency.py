@@ -42,7 +42,7 @@ from search import exported_ops, profiling  # noqa: E402
 from search.fit import NetErrors  # noqa: E402
 from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
 from search.pictures import draw_validation  # noqa: E402
-from search.profiling import QUICK, Bench, Outcome, Plan, Protocol, RawLog  # noqa: E402
+from search.profiling import QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog  # noqa: E402
 
 FAILED_GATE = 1
 MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock")  # of a runtime's facts, to resume
@@ -310,7 +310,8 @@ def profile(
                 bar.total = max(bar.total, bar.n + effort)  # repeated rounds come on top
                 bar.update(effort)
 
-            bench = Bench(runtime, log, protocol, plan.anchor(), conditions["batch_size"], tick)
+            anchor = Anchor(runtime, space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms)
+            bench = Bench(anchor, log, protocol, tick)
             outcome = profiling.profile(bench, plan, facts | conditions | {"tool": _tool(), "source": "measured here"})
     write(outcome, plan, folder, protocol.calibration_nets)
     return outcome, folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import to_named
+from search.cost_table import CostTable
 from search.derive import choose_path, inherit
 from search.gates import argmax_path
 from search.landing import Landing
@@ -131,10 +133,15 @@ def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
     """What the derived network took on the device searched for; None where that is not this machine."""
     if landing is None or job.target_device is None:
         return {"measured_latency_ms": None}
-    facts = job.target_device.facts()
+    facts, final, slower = job.target_device.facts(), landing.final, landing.slower
     return {
-        "measured_latency_ms": landing.final.ms,
-        "measured_spread_percent": 100 * landing.final.sd / landing.final.ms,
+        "measured_latency_ms": final.raw_ms,
+        "measured_at_table_speed_ms": final.ms if slower is not None else None,
+        "machine_slower_percent": 100 * slower if slower is not None else None,
+        "measured_standard_error_percent": 100 * final.noise,
+        "measured_spread_percent": 100 * final.sd / final.ms,
+        "measured_rounds": final.rounds,
+        "measured_other_clock_ms": final.other_ms if math.isfinite(final.other_ms) else None,
         "measured_on": {name: facts[name] for name in ("device", "runtime", "runtime_version", "threads", "clock")},
         "measured_load_average": facts.get("load_average"),
         "landing": [attempt.to_json() for attempt in landing.attempts],
@@ -165,7 +172,8 @@ def finish(
     path, projection = choose_path(search.alphas, table, goal, config.target.derive)
     landing = None
     if job.target_device is not None and table is not None and goal is not None and projection is not None:
-        landing = job.target_device.land(job.space, search.alphas, table, goal)
+        assert job.source is not None
+        landing = job.target_device.land(job.space, search.alphas, table, goal, job.source)
         projection = landing.best.projection
         path = projection.path
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
@@ -286,6 +294,29 @@ def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path) -> No
     )
 
 
+def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> Iterator[tuple[str, str]]:
+    """What the derived network took here, as the clock showed it and at the speed that its table was made at."""
+    on, error = record["measured_on"], record["measured_standard_error_percent"]
+
+    def beside(ms: float) -> str:
+        return f"{table.shown(ms)} ({100 * (ms / goal - 1):+.2f} %)"
+
+    where = f"{on['runtime']} {on['runtime_version']}, {on['threads']} threads, {on['device']}"
+    yield "measured", f"{beside(record['measured_latency_ms'])}, standard error {error:.1f} %; {where}"
+    at_table_speed, slower = record["measured_at_table_speed_ms"], record["machine_slower_percent"]
+    if at_table_speed is not None:
+        yield (
+            "",
+            f"{beside(at_table_speed)} at the speed the machine had for the table: it is {abs(slower):.1f} % "
+            f"{'slower' if slower > 0 else 'faster'} now",
+        )
+    steps = record["landing"]
+    if len(steps) > 1 or record["landing_stopped"]:
+        times = ", ".join(f"{step['measured_at_table_speed_ms']:.3f}" for step in steps)
+        stopped = f"; {record['landing_stopped']}" if record["landing_stopped"] else ""
+        yield "landing", f"measured {times} ms in turn, at that speed{stopped}"
+
+
 def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
     record, spec, table = outcome.record, outcome.spec, job.table
@@ -308,20 +339,8 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
             cost = outcome.projection.cost
         say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), {how}")
         if measured is not None:
-            on = record["measured_on"]
-            say(
-                "measured",
-                f"{table.shown(measured)} ({100 * (measured / job.goal - 1):+.2f} %), sd of rounds "
-                f"{record['measured_spread_percent']:.1f} %; {on['runtime']} {on['runtime_version']}, "
-                f"{on['threads']} threads, {on['device']}",
-            )
-            if len(record["landing"]) > 1 or record["landing_stopped"]:
-                steps = ", ".join(f"{step['measured_latency_ms']:.3f}" for step in record["landing"])
-                say(
-                    "landing",
-                    f"measured {steps} ms in turn"
-                    + (f"; {record['landing_stopped']}" * bool(record["landing_stopped"])),
-                )
+            for label, text in _measured_lines(record, table, job.goal):
+                say(label, text)
         if outcome.projection is not None:
             changed = outcome.projection.n_changed_from_argmax
             say("argmax", f"{table.shown(best)}; projection changed {changed} of {job.space.n_blocks} blocks")

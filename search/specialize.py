@@ -36,9 +36,10 @@ from proxyless_arch.strict import listed  # noqa: E402
 from proxyless_arch.tables import format_count  # noqa: E402
 from search import imagenet_arch_search, warmup  # noqa: E402
 from search.config import SearchConfig, to_dict  # noqa: E402
+from search.device import anchor_of  # noqa: E402
 from search.latency import LatencySource, network_ms  # noqa: E402
-from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
-from search.profiling import measure_network  # noqa: E402
+from search.measure import parse_hardware, runtime_named  # noqa: E402
+from search.profiling import Anchor, measure_network  # noqa: E402
 from search.run_folder import Run, read_run  # noqa: E402
 
 HARDWARE = ("mobile", "cpu", "gpu8", "flops")
@@ -61,12 +62,13 @@ class Goal:
 
 @dataclass(frozen=True)
 class Device:
-    """A column of the table: what prices a network and, for this machine, what measures it."""
+    """A column of the table: what prices a network and, for this machine, beside what and at what speed of the
+    machine it is measured (search/device.anchor_of)."""
 
     name: str
     source: LatencySource
-    runtime: Runtime | None
-    batch_size: int
+    anchor: Anchor | None
+    reference_ms: float | None
 
     def predicted_ms(self, spec: ArchSpec) -> float | None:
         """None when the device's table does not hold a layer of this network."""
@@ -76,10 +78,10 @@ class Device:
             return None
 
     def measured(self, spec: ArchSpec) -> dict[str, float] | None:
-        if self.runtime is None:
+        if self.anchor is None:
             return None
-        found = measure_network(self.runtime, walk(spec), self.batch_size)
-        return {"ms": found.ms, "sd_percent": 100 * found.sd / found.ms}
+        found = measure_network(self.anchor, walk(spec), self.reference_ms)
+        return {"ms": found.ms, "raw_ms": found.raw_ms, "standard_error_percent": 100 * found.noise}
 
 
 def parse_goals(text: str) -> list[Goal]:
@@ -167,11 +169,12 @@ def devices_of(goals: Sequence[Goal], runs: Sequence[Run]) -> list[Device]:
     for goal, run in zip(goals, runs, strict=True):
         if goal.hardware == "flops" or run.source is None:
             continue
-        here = (run.result or {}).get("measured_latency_ms") is not None
-        hardware = parse_hardware(goal.hardware) if here else None
-        threads = int(run.settings.get("latency_threads", 1))
-        runtime = runtime_named(hardware, goal.runtime, threads) if hardware else None
-        devices.append(Device(goal.name, run.source, runtime, hardware.batch_size if hardware else 1))
+        anchor, reference_ms = None, None
+        if run.measured_ms is not None and run.space is not None:
+            hardware = parse_hardware(goal.hardware)
+            runtime = runtime_named(hardware, goal.runtime, int(run.settings.get("latency_threads", 1)))
+            anchor, reference_ms = anchor_of(runtime, run.space, hardware.batch_size, run.source)
+        devices.append(Device(goal.name, run.source, anchor, reference_ms))
     return devices
 
 

@@ -276,6 +276,29 @@ def test_a_round_in_which_the_anchor_drifts_is_repeated():
     assert len(rounds) == 3 and repeated <= 2  # a machine that never rests ends as well
 
 
+def test_times_are_given_at_the_anchor_s_median_speed():
+    """The machine slows down all the time; ratios and times come out as on a steady one."""
+    calls = []
+
+    class Slowing(Scripted):
+        def times(self, timings, inner=1):
+            self.calls.append(self.name)
+            return Times((self.ms * (1 + 0.002 * len(self.calls)),) * timings, ())
+
+    own = {"a": 3, "b": 5, "c": 7, "d": 9}
+    sessions = {name: Slowing(name, ms, calls) for name, ms in own.items()}
+    rounds, _ = comparing.take_turns(sessions, "a", PROTOCOL, lambda name: None)
+    contenders = [comparing.contender("proxyless_mobile", 224)._replace(name=name) for name in own]
+    rows = {one.name: comparing.row(one, rounds, "a") for one in contenders}
+    speed = rows["a"]["latency_ms"]["median"] / own["a"]
+    assert speed > 1.05
+    for name, ms in own.items():
+        assert rows[name]["ratio_to_reference"]["median"] == pytest.approx(ms / own["a"], rel=2e-3)
+        assert rows[name]["latency_ms"]["median"] == pytest.approx(speed * ms, rel=2e-3)
+        assert rows[name]["spread_percent"] < 0.4
+    assert any(abs(one.ms["d"] / (speed * own["d"]) - 1) > 0.02 for one in rounds)  # what the clock said
+
+
 # The picture --------------------------------------------------------------------------------------------------------
 
 

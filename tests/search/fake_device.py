@@ -17,7 +17,8 @@ def repeatable(text):
 class FakeDevice:
     """Networks cost the sum of their layers (a distorted Pixel 1) and ``overhead_ms``; isolated layers mislead.
 
-    noise: standard deviation of one timing, relative. drift: change per timing, relative (a machine that heats up).
+    noise: standard deviation of one timing, relative. slower: the whole machine, relative. drift: change of that per
+    timing (a machine that heats up).
     interaction: how far networks are from the sum of their layers, relative. isolated_error: how far isolated layers
     are from their cost inside a network.
     """
@@ -25,9 +26,18 @@ class FakeDevice:
     name, clock, other_clock = "fake", "thread_cpu", "wall"
 
     def __init__(
-        self, *, noise=0.0, drift=0.0, interaction=0.0, isolated_error=0.15, overhead_ms=0.4, stop_after=None, seed=0
+        self,
+        *,
+        noise=0.0,
+        slower=0.0,
+        drift=0.0,
+        interaction=0.0,
+        isolated_error=0.15,
+        overhead_ms=0.4,
+        stop_after=None,
+        seed=0,
     ):
-        self.noise, self.drift, self.interaction = noise, drift, interaction
+        self.noise, self.slower, self.drift, self.interaction = noise, slower, drift, interaction
         self.isolated_error, self.overhead_ms, self.stop_after = isolated_error, overhead_ms, stop_after
         self.rng = np.random.default_rng(seed)
         self.pixel1 = shipped("pixel1")
@@ -66,5 +76,5 @@ class FakeSession:
         for _ in range(timings):
             self.device.n_timings += 1
             factor = max(0.1, 1 + self.device.noise * self.device.rng.standard_normal())
-            found.append(self.ms * factor * (1 + self.device.drift * self.device.n_timings))
+            found.append(self.ms * factor * (1 + self.device.slower + self.device.drift * self.device.n_timings))
         return Times(tuple(found), tuple(2 * ms for ms in found))

@@ -222,3 +222,14 @@ def test_a_gpu_replays_a_graph_and_runs_eagerly_beside_it():
     calls = walk(tiny_space().spec_for(PATH))
     found = measure(device.session(calls, 8), runs=5)
     assert 0 < np.median(found.ms) < np.median(found.other_ms)
+
+
+def test_timing_on_torch_leaves_the_threads_of_the_process_alone():
+    import torch
+
+    inside = []
+    before = torch.get_num_threads()
+    session = measuring._TorchSession(lambda: inside.append(torch.get_num_threads()), before + 1)
+    session.times(2)
+    assert inside == [before + 1] * 2
+    assert torch.get_num_threads() == before
