@@ -287,10 +287,13 @@ def _measured(run: Run) -> Markup | None:
         more = tag("div", "no device ran this network", class_="more")
         return tag("div", tag("div", "Measured", class_="what"), absent, more, class_="card tile")
     apart = _apart(run.measured_ms, run.target)
+    words = [f"{apart} from asked"] if apart else []
+    at_table_speed = (run.result or {}).get("measured_at_table_speed_ms")
+    if at_table_speed is not None:
+        own = _apart(at_table_speed, run.target)
+        words.append(f"{_cost_text(run, at_table_speed)} ({own}) at the speed that the table was measured at")
     return _tile(
-        "Measured",
-        _exact("measured_latency_ms", run.measured_ms, _cost_text(run, run.measured_ms)),
-        f"{apart} from asked" if apart else "",
+        "Measured", _exact("measured_latency_ms", run.measured_ms, _cost_text(run, run.measured_ms)), "; ".join(words)
     )
 
 
