@@ -7,8 +7,13 @@ import pytest
 from proxyless_arch.codec import read_spec
 from proxyless_arch.cost import total_macs
 from proxyless_arch.shapes import walk
+from proxyless_arch.space import TINY as TINY_MACRO
+from proxyless_arch.space import SearchSpace
+from proxyless_arch.spec import Recipe
 from search import specialize
 from search.latency import network_ms, shipped
+from search.profiling import Anchor
+from tests.search.fake_device import FakeDevice
 
 TINY = ["--warmup_epochs", "0", "--n_epochs", "1", "--width_mult", "0.1", "--resolution", "8"]
 
@@ -34,6 +39,19 @@ def test_two_targets_are_searched_crossed_and_not_searched_again(tmp_path, capsy
     before = (tmp_path / "mobile" / "checkpoint.pt").stat().st_mtime_ns
     assert specialize.main(command) == 0
     assert (tmp_path / "mobile" / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_a_network_is_measured_at_the_speed_of_its_column_s_table():
+    """This machine is a third slower than when the table was made."""
+    space = SearchSpace(macro=TINY_MACRO, num_classes=10, recipe=Recipe(resolution=16, resize=16))
+    reference_ms = Anchor(FakeDevice(), space, 1).ms()
+    now = FakeDevice(slower=1 / 3)
+    device = specialize.Device("cpu", shipped("pixel1"), Anchor(now, space, 1), reference_ms)
+    spec = space.spec_for((1,) * space.n_blocks)
+    found = device.measured(spec)
+    assert found["ms"] == pytest.approx(now.true_ms(walk(spec)))
+    assert found["raw_ms"] == pytest.approx(4 / 3 * found["ms"])
+    assert specialize.Device("mobile", shipped("pixel1"), None, None).measured(spec) is None
 
 
 @pytest.mark.parametrize(

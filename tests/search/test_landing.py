@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.space import SearchSpace
+from proxyless_arch.spec import Zero
 from search.cost_table import CostTable, latency_cost_table
+from search.device import Device, anchor_of
 from search.landing import land
-from search.latency import shipped
-from search.profiling import Measured
+from search.latency import LookupTable, shipped
+from search.profiling import Anchor, Measured
+from tests.search.fake_device import FakeDevice
 
 TABLE = latency_cost_table(SearchSpace(), shipped("pixel1"))
 
@@ -73,3 +77,47 @@ def test_an_impossible_first_projection_is_an_error():
     table = CostTable(1.0, ((0.0, 5.0),), "ms", "made up")
     with pytest.raises(InputError):
         land([np.log(np.array([0.5, 0.5]))], table, 3.0, lambda path: took(3.0))
+
+
+SPACE = SearchSpace(num_classes=1000)
+ANCHOR_MS = Anchor(FakeDevice(), SPACE, 1).ms()
+CONDITIONS = {"space": "imagenet", "width_mult": 1.0, "resolution": 224, "batch_size": 1, "num_classes": 1000}
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"),
+    [({}, True), ({"resolution": 192}, False), ({"anchor_ms": "soon"}, False), ({"num_classes": None}, False)],
+)
+def test_a_table_of_another_space_has_no_anchor_for_this_one(changed, known):
+    table = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS} | changed)
+    anchor, reference_ms = anchor_of(FakeDevice(), SPACE, 1, table)
+    assert reference_ms == (ANCHOR_MS if known else None)
+    assert anchor.ms() == pytest.approx(ANCHOR_MS)
+
+
+def test_a_slow_moment_does_not_move_the_landing():
+    """The table is exact; the machine is a quarter slower than when it was made: the first network is the one."""
+    now = FakeDevice(slower=0.25, isolated_error=0.0)
+    prices = latency_cost_table(SPACE, Exact(now))
+    source = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS})
+    alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
+    landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, source)
+    assert len(landing.attempts) == 1
+    assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
+    assert landing.final.raw_ms == pytest.approx(1.25 * landing.final.ms, rel=1e-6)
+    assert landing.slower == pytest.approx(0.25)
+
+
+class Exact:
+    """The prices of a simulated device."""
+
+    source = "simulated"
+
+    def __init__(self, device):
+        self.device, self.offset_ms = device, device.overhead_ms
+
+    def price_ms(self, call):
+        return self.device.cost_ms(call) if not isinstance(call.op, Zero) else 0.0
+
+    def extrapolated(self, call):
+        return ()
