@@ -6,12 +6,14 @@
 * the CSV of ``run.py``: ``file,round,timing,ms`` after a comment line with the facts of the machine;
 * logs of Android's LiteRT benchmark_model, one after the other in one file or one per file: its lines
   ``Graph: [...]`` and ``Inference timings in us: ... Inference (avg): ...`` (the median where it prints one);
-* its operator profiles as CSV (--profiling_output_csv_file), one file per graph, named after the graph.
+* its operator profiles as CSV (--enable_op_profiling=true --profiling_output_csv_file=op-000.csv), one file per graph,
+  named after the graph.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -22,25 +24,31 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import read_bytes, read_json, write_json
+from proxyless_arch.files import parse_json, read_bytes, write_json
+from proxyless_arch.space import MACROS
 from proxyless_arch.strict import Node
 from search.graphs import RandomWeights, to_litert, to_onnx, trace
 from search.latency import MAX_MS
 from search.profiling import Case, Measured
 
 MANIFEST_FORMAT = "proxyless-latency/manifest"
-SUFFIXES = (".onnx", ".tflite")
+SUFFIX_OF = {"onnxruntime": ".onnx", "litert": ".tflite"}  # the runtimes of run.py
+SUFFIXES = tuple(SUFFIX_OF.values())
 RUNNER = Path(__file__).parent / "standalone_runner.py"
 
 
 def export(
-    folder: Path, ops: Sequence[Case], networks: Sequence[Case], conditions: Mapping[str, Any], network_suffix: str
+    folder: Path,
+    ops: Sequence[Case],
+    networks: Sequence[Case],
+    conditions: Mapping[str, Any],
+    suffixes: Sequence[str] = SUFFIXES,
 ) -> int:
-    """Write all files into ``folder``; the number of bytes written.
+    """Write every case as a file of each suffix into ``folder``; the number of bytes written.
+
+    Files of an earlier export are replaced, or removed.
 
     Args:
-        ops: as .onnx and as .tflite each.
-        networks: as ``network_suffix`` alone: they are large.
         conditions: of the export (batch size, resolution, space, ...), for the manifest.
 
     Raises:
@@ -49,12 +57,14 @@ def export(
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise InputError("the folder is not empty", "--export_ops", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.iterdir():
+        if _EXPORTED.fullmatch(earlier.name):
+            earlier.unlink()
     weights, batch_size = RandomWeights(), int(conditions["batch_size"])
     written, cases = 0, []
     for kind, members in (("op", ops), ("net", networks)):
         for index, case in enumerate(members):
             name = f"{kind}-{index:03d}"
-            suffixes = SUFFIXES if kind == "op" else (network_suffix,)
             graph = trace(case.calls)
             for suffix in suffixes:
                 content = (to_onnx if suffix == ".onnx" else to_litert)(graph, weights, batch_size)
@@ -69,15 +79,20 @@ def export(
     return written
 
 
+_EXPORTED = re.compile(r"(op|net)-[0-9]{3,}\.(onnx|tflite)")
+
+
 class Manifest(NamedTuple):
     conditions: dict[str, Any]
     cases: dict[str, str]  # file stem -> case name
+    digest: str = ""  # as run.py writes it into its results
 
 
 def read_manifest(path: Path) -> Manifest:
     """A manifest that ``export`` wrote. Raises InputError."""
     try:
-        top = Node(read_json(path)).fields(("format", "version", "conditions", "cases"))
+        content = read_bytes(path)
+        top = Node(parse_json(content, str(path))).fields(("format", "version", "conditions", "cases"))
         top["format"].exactly(MANIFEST_FORMAT)
         top["version"].exactly(1)
         cases: dict[str, str] = {}
@@ -86,9 +101,22 @@ def read_manifest(path: Path) -> Manifest:
             if keys["file"].text() in cases:
                 raise InputError(f"{keys['file'].text()} appears twice", element.path)
             cases[keys["file"].text()] = keys["case"].text()
-        return Manifest({name: node.value for name, node in top["conditions"].items()}, cases)
+        return Manifest(_conditions(top["conditions"]), cases, hashlib.sha256(content).hexdigest()[:16])
     except InputError as error:
         raise error.from_source(str(path)) from None
+
+
+def _conditions(node: Node) -> dict[str, Any]:
+    keys = node.fields(("batch_size", "resolution", "space", "width_mult", "num_classes", "seed", "validation_nets"))
+    return {
+        "batch_size": keys["batch_size"].integer(1, 4096),
+        "resolution": keys["resolution"].integer(8, 4096),
+        "space": keys["space"].text(tuple(MACROS)),
+        "width_mult": keys["width_mult"].number(0.05, 10),
+        "num_classes": keys["num_classes"].integer(1, 65_536),
+        "seed": keys["seed"].integer(0, 2**31 - 1),
+        "validation_nets": keys["validation_nets"].integer(20, 1000),
+    }
 
 
 class Results(NamedTuple):
@@ -100,6 +128,7 @@ class Results(NamedTuple):
 
 _GRAPH = re.compile(r"Graph: \[(?P<path>[^\]]+)\]")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
+_COUNTED = re.compile(r"\bcount=[0-9]")
 _COUNT = re.compile(rf"\bcount=(?P<count>[0-9]+) .*\bavg=(?P<avg>{_NUMBER}) std=(?P<std>{_NUMBER})(?P<rest>.*)")
 _MEDIAN = re.compile(rf"\bmedian=(?P<median>{_NUMBER})")
 _TIMINGS = re.compile(rf"Inference timings in us: Init: .*Inference \(avg\): (?P<avg>{_NUMBER})")
@@ -116,8 +145,11 @@ def read_results(path: Path, manifest: Manifest) -> Results:
             continue
         try:
             found, said = _read(file, read_bytes(file).decode("utf-8-sig", "replace"))
+            facts = _merged(facts, said)
         except InputError as error:
             raise error.from_source(str(file)) from None
+        if said.get("export", manifest.digest) != manifest.digest:
+            raise InputError("these are timings of another export than the manifest's", "export", str(file))
         for stem, measured in found.items():
             if stem not in manifest.cases:
                 raise InputError(f"no such file in the manifest: {stem!r}", "", str(file))
@@ -125,12 +157,19 @@ def read_results(path: Path, manifest: Manifest) -> Results:
             if name in cases:
                 raise InputError(f"the timings of {stem} are there twice", "", str(file))
             cases[name] = measured
-        facts |= said
     if not cases:
         raise InputError(
             "no timings: expected the CSV of run.py, or output of the LiteRT benchmark tool", "", str(path)
         )
+    facts.pop("export", None)
     return Results(cases, facts)
+
+
+def _merged(facts: dict[str, Any], said: dict[str, Any], place: str = "") -> dict[str, Any]:
+    for name in ("device", "runtime", "threads"):
+        if name in said and facts.get(name, said[name]) != said[name]:
+            raise InputError(f"{name} {said[name]!r}, but {facts[name]!r} before: import them by themselves", place)
+    return facts | said
 
 
 def _read(file: Path, text: str) -> tuple[dict[str, Measured], dict[str, Any]]:
@@ -161,7 +200,7 @@ def _runner_csv(text: str) -> tuple[dict[str, Measured], dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         place = f"line {number}"
         if line.startswith("#"):
-            facts |= _facts(line[1:], place)
+            facts = _merged(facts, _facts(line[1:], place), place)
             continue
         row = next(csv.reader([line]), [])
         if row in ([], ["file", "round", "timing", "ms"]):
@@ -202,9 +241,9 @@ def _benchmark_logs(text: str, file_stem: str) -> tuple[dict[str, Measured], dic
         if match := _GRAPH.search(line):
             stem, count = PurePosixPath(match["path"]).stem, None
         elif match := _THREADS.search(line):
-            facts["threads"] = int(match["threads"])
-        elif match := _COUNT.search(line):
-            count = match
+            facts = _merged(facts, {"threads": int(match["threads"])}, place)
+        elif _COUNTED.search(line):
+            count = _COUNT.search(line)  # none for one run: the timings' line has it
         elif match := _TIMINGS.search(line):
             average, sd, n = match["avg"], 0.0, 1
             if count is not None:
@@ -219,25 +258,40 @@ def _benchmark_logs(text: str, file_stem: str) -> tuple[dict[str, Measured], dic
 
 
 def _operator_profile(text: str) -> Measured:
-    """Time per run: the sum of the column ``avg_ms`` of the run order of the regular runs (not of initialization)."""
-    best: float | None = None
-    wanted, column, total = False, None, 0.0
-    for number, line in enumerate(text.splitlines(), start=1):
-        cells = [cell.strip() for cell in line.split(",")]
-        if "=====" in line or len(cells) < 3:
-            if wanted and column is not None and total > 0:
-                best, wanted = total, False  # the last run order of the file is that of the regular runs
-            if "Run Order" in line:
-                wanted, column, total = True, None, 0.0
-        elif cells[0] == "node type":
-            names = [name for name in cells if name in ("avg_ms", "avg ms")]
-            if not names:
-                raise InputError("expected a column avg_ms", f"line {number}")
-            column = cells.index(names[0])
-        elif wanted and column is not None and len(cells) > column:
-            total += _ms(cells[column], f"line {number}") if cells[column] != "0" else 0.0
-    if wanted and column is not None and total > 0:
-        best = total
-    if best is None:
+    """Time per run: of every line in the run order of the regular runs (not of initialization), ms times calls.
+
+    The columns are ``node type[, start], first, avg_ms, %, cdf%, mem KB, times called, name``, counted here from the
+    first percentage: a node type has commas of its own (``Convolution (NHWC, F32) GEMM``). avg_ms is that of a call;
+    one that takes less than a microsecond is 0.
+    """
+    lines = text.splitlines()
+    regular = next((number for number, line in enumerate(lines) if "Operator-wise Profiling Info" in line), 0)
+    titles = (number for number in range(regular, len(lines)) if "= Run Order =" in lines[number])
+    title = next(titles, None)
+    if title is None:
         raise InputError("expected the section 'Run Order' of an operator profile")
-    return Measured(best, 0.0, 1, 1, float("nan"))
+    columns = [name.strip() for name in "".join(lines[title + 1 : title + 2]).split(",")]
+    if not {"avg_ms", "avg ms"} & set(columns):
+        raise InputError("expected a column avg_ms", f"line {title + 2}")
+    total = 0.0
+    for number, line in enumerate(lines[title + 2 :], start=title + 3):
+        if not line.strip():
+            break
+        total += _operator_ms(line, f"line {number}")
+    else:
+        raise InputError("the run order is cut off: expected an empty line after it")
+    return Measured(_ms(repr(total), "Run Order"), 0.0, 1, 1, float("nan"))
+
+
+def _operator_ms(line: str, place: str) -> float:
+    cells = [cell.strip() for cell in line.split(",")]
+    share = next((index for index, cell in enumerate(cells) if cell.endswith("%")), 0)
+    if share < 2 or len(cells) < share + 4 or not cells[share + 3].isdecimal():
+        raise InputError(f"expected node type, first, avg_ms, %, cdf%, mem KB, times called, got {line[:60]!r}", place)
+    try:
+        value = float(cells[share - 1])
+    except ValueError:
+        raise InputError(f"expected a time, got {cells[share - 1][:40]!r}", place) from None
+    if not 0 <= value <= MAX_MS:
+        raise InputError(f"expected a time of 0 ms or more, got {cells[share - 1][:40]!r}", place)
+    return value * max(1, int(cells[share + 3]))  # older ones print 0 calls

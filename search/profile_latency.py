@@ -7,7 +7,8 @@
 For a phone or any other machine: export the operations, run run.py there (or Android's LiteRT benchmark_model on the
 .tflite files), and read the timings back.
 
-    python search/profile_latency.py --export_ops phone/
+    python search/profile_latency.py --export_ops phone/ --runtime litert
+    python phone/run.py --runtime litert
     python search/profile_latency.py --import_results phone/results-litert.csv --device_name "my phone"
 
 The output folder holds table.json and predictor.json (for --latency_table of the search), validation.json,
@@ -22,6 +23,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,7 @@ from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import write_json  # noqa: E402
 from proxyless_arch.space import MACROS, SearchSpace, macro_named  # noqa: E402
 from proxyless_arch.spec import imagenet_recipe  # noqa: E402
+from proxyless_arch.strict import listed  # noqa: E402
 from search import exported_ops, profiling  # noqa: E402
 from search.fit import NetErrors  # noqa: E402
 from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
@@ -240,16 +243,19 @@ def export_ops(arguments: argparse.Namespace, protocol: Protocol, conditions: di
     _within(arguments.export_networks, 20, 1000, "--export_networks")
     protocol = replace(protocol, validation_nets=arguments.export_networks)
     plan = Plan.of(space, protocol, "isolated")
-    suffix = ".tflite" if arguments.runtime == "litert" else ".onnx"
+    runtimes = list(exported_ops.SUFFIX_OF) if arguments.runtime is None else [arguments.runtime]
+    if runtimes[0] not in exported_ops.SUFFIX_OF:
+        raise InputError(f"expected {listed(exported_ops.SUFFIX_OF)} to export for, got {runtimes[0]!r}", "--runtime")
+    suffixes = [exported_ops.SUFFIX_OF[name] for name in runtimes]
     conditions = conditions | {"seed": protocol.seed, "validation_nets": protocol.validation_nets}
-    size = exported_ops.export(arguments.export_ops, plan.op_cases(), plan.network_cases(), conditions, suffix)
-    folder = arguments.export_ops
+    folder, start = arguments.export_ops, time.monotonic()
+    size = exported_ops.export(folder, plan.op_cases(), plan.network_cases(), conditions, suffixes)
     print(
-        f"{len(plan.ops)} operations as .onnx and .tflite, {len(plan.validation)} networks as {suffix} "
-        f"({size / 1e6:.0f} MB) in {folder}\n"
-        f"copy it to the machine, run there:   python run.py --runtime {arguments.runtime or 'onnxruntime'}\n"
+        f"{len(plan.ops)} operations and {len(plan.validation)} networks as {' and '.join(suffixes)}: "
+        f"{size / 1e6:.0f} MB, written in {time.monotonic() - start:.0f} s to {folder}\n"
+        f"copy it to the machine, run there:   python run.py --runtime {' (or) --runtime '.join(runtimes)}\n"
         f"bring results-*.csv back, and:       python search/profile_latency.py --import_results "
-        f"{folder}/results-{arguments.runtime or 'onnxruntime'}.csv"
+        f"{folder}/results-{runtimes[0]}.csv"
     )
 
 

@@ -5,13 +5,14 @@
     python run.py --runtime litert               (pip install ai-edge-litert)
 
 Writes results-<runtime>.csv beside this file, a line per timing, appended at once: after an interruption the same
-command goes on where it stopped. Bring that file back and read it with
+command goes on where it stopped (with other --threads: give another --output). Bring that file back and read it with
 
     python search/profile_latency.py --import_results results-onnxruntime.csv
 """
 
 import argparse
 import csv
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -68,6 +69,7 @@ RUNTIMES = {
     "onnxruntime": (onnx_session, ".onnx", "onnxruntime"),
     "litert": (litert_session, ".tflite", "ai-edge-litert"),
 }
+SAME = ("device", "runtime", "runtime_version", "threads", "export")  # to go on with an earlier file
 
 
 def timings(run, threads, runs, warmup, min_ms):
@@ -85,6 +87,27 @@ def timings(run, threads, runs, warmup, min_ms):
     return [once(inner) for _ in range(runs)]
 
 
+def kept(path, facts):
+    """(bytes of whole lines, pairs of file and round in them) of an earlier run; exits where that was another one."""
+    if not os.path.exists(path):  # noqa: PTH110
+        return 0, set()
+    with open(path, "rb") as file:
+        content = file.read()
+    whole = content.rfind(b"\n") + 1  # a kill may have cut off the last line
+    try:
+        lines = content[:whole].decode("utf-8").splitlines()
+        earlier = json.loads(lines[0].lstrip("# ")) if lines else facts
+        different = [name for name in SAME if earlier.get(name) != facts[name]]
+    except (ValueError, AttributeError):
+        different = None
+    if different is None or not b"# {".startswith(content[:3]):
+        sys.exit("%s: no results of this script; choose another --output" % path)  # noqa: UP031
+    if different:
+        texts = ", ".join("%s %r, now %r" % (name, earlier.get(name), facts[name]) for name in different)  # noqa: UP031
+        sys.exit("%s holds timings of other conditions (%s); choose another --output" % (path, texts))  # noqa: UP031
+    return whole, {(row[0], row[1]) for row in csv.reader(lines[1:]) if len(row) == 4}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default="onnxruntime")
@@ -96,26 +119,28 @@ def main():
     parser.add_argument("--output", default=None, help="CSV file (default: results-<runtime>.csv beside this script)")
     arguments = parser.parse_args()
     load, suffix, package = RUNTIMES[arguments.runtime]
-    with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:  # noqa: PTH118
-        cases = [case for case in json.load(file)["cases"] if suffix in case["suffixes"]]
+    with open(os.path.join(HERE, "manifest.json"), "rb") as file:  # noqa: PTH118
+        manifest = file.read()
+    every = json.loads(manifest.decode("utf-8"))["cases"]
+    cases = [case for case in every if suffix in case["suffixes"]]
+    if len(cases) < len(every):
+        texts = len(every) - len(cases), len(every), suffix
+        sys.exit("%d of %d cases were not exported as %s: export without --runtime, for all" % texts)  # noqa: UP031
     output = arguments.output or os.path.join(HERE, "results-%s.csv" % arguments.runtime)  # noqa: PTH118, UP031
-    done = set()
-    if os.path.exists(output):  # noqa: PTH110
-        with open(output, newline="", encoding="utf-8") as file:
-            done = {
-                (row[0], row[1]) for row in csv.reader(line for line in file if line.endswith("\n")) if len(row) == 4
-            }
+    facts = {
+        "device": cpu_name(),
+        "os": platform.platform(),
+        "runtime": arguments.runtime,
+        "runtime_version": importlib.metadata.version(package),
+        "threads": arguments.threads,
+        "clock": "thread_cpu" if arguments.threads == 1 else "wall",
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "export": hashlib.sha256(manifest).hexdigest()[:16],
+    }
+    whole, done = kept(output, facts)
     with open(output, "a", newline="", encoding="utf-8") as file:
-        if not done:
-            facts = {
-                "device": cpu_name(),
-                "os": platform.platform(),
-                "runtime": arguments.runtime,
-                "runtime_version": importlib.metadata.version(package),
-                "threads": arguments.threads,
-                "clock": "thread_cpu" if arguments.threads == 1 else "wall",
-                "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            }
+        file.truncate(whole)
+        if not whole:
             file.write("# %s\nfile,round,timing,ms\n" % json.dumps(facts))  # noqa: UP031
         for number in range(arguments.rounds):
             order = list(cases)

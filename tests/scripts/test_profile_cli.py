@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from search import profile_latency
+from search import exported_ops, profile_latency
 from search.cost_table import latency_cost_table
 from search.latency import LookupTable, check_matches, load_latency_source
+from tests.search.test_profile import log
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "search" / "profile_latency.py"
@@ -66,24 +67,111 @@ def test_a_killed_profile_goes_on_and_makes_a_table(tmp_path, capsys):
     assert (folder / "validation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_export_is_timed_by_its_own_runner_and_imported(tmp_path, capsys):
-    folder = tmp_path / "phone"
-    settings = ["--space", "tiny", "--num_classes", "10", "--width_mult", "0.5"]
-    assert profile_latency.main([*settings, "--export_ops", str(folder), "--export_networks", "20"]) == 0
-    assert "python run.py --runtime onnxruntime" in capsys.readouterr().out
-    words = [sys.executable, "run.py", "--rounds", "2", "--runs", "3", "--warmup", "1", "--min_ms", "0.2"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=90)
+EXPORT = ["--space", "tiny", "--num_classes", "10", "--resolution", "16", "--width_mult", "0.5",
+          "--export_networks", "20"]  # fmt: skip
+
+
+def time_export(folder, *words):
+    """run.py in the folder of an export: 3 timings of each of 40 operations and 20 networks per round."""
+    words = [sys.executable, "run.py", "--runs", "3", "--warmup", "1", "--min_ms", "0.2", *words]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=90)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_an_export_is_timed_by_its_own_runner_and_imported(tmp_path, capsys, runtime):
+    folder, out = tmp_path / "phone", tmp_path / "out"
+    assert profile_latency.main([*EXPORT, "--export_ops", str(folder)]) == 0
+    said = capsys.readouterr().out
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".onnx", ".tflite"))
+    assert f"40 operations and 20 networks as .onnx and .tflite: {size / 1e6:.0f} MB, written in " in said
+    assert "python run.py --runtime onnxruntime (or) --runtime litert" in said
+    done = time_export(folder, "--runtime", runtime, "--rounds", "2")
     assert done.returncode == 0, done.stderr
-    results = folder / "results-onnxruntime.csv"
-    again = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=90)
+    results = folder / f"results-{runtime}.csv"
+    rows = [line.split(",")[:3] for line in results.read_text().splitlines()[2:]]
+    files = [f"op-{n:03d}" for n in range(40)] + [f"net-{n:03d}" for n in range(20)]
+    assert sorted(rows) == sorted([file, str(r), str(n)] for file in files for r in range(2) for n in range(3))
+    again = time_export(folder, "--runtime", runtime, "--rounds", "2")
     assert again.returncode == 0 and "round" not in again.stderr  # nothing was left to do
-    status = profile_latency.main(["--import_results", str(results), "--output", str(tmp_path / "out")])
-    table = load_latency_source(tmp_path / "out" / "table.json")
+    words = ["--import_results", str(results), "--device_name", "my phone", "--output", str(out)]
+    status = profile_latency.main(words)
+    table = load_latency_source(out / "table.json")
     assert status == (0 if table.validation["passed"] else 1)
-    assert table.provenance["method"] == "isolated"
-    assert (table.provenance["runtime"], table.provenance["width_mult"]) == ("onnxruntime", 0.5)
-    assert table.n_nets == 10
+    facts = table.provenance
+    assert (facts["device"], facts["runtime"], facts["threads"], facts["method"]) == (
+        "my phone",
+        runtime,
+        1,
+        "isolated",
+    )
+    assert (facts["width_mult"], facts["rounds"], table.n_nets) == (0.5, 2, 10)
     latency_cost_table(profile_latency.space_of("tiny", 0.5, 16, 10), table)
+
+
+def test_the_log_of_a_loop_over_benchmark_model_is_imported(tmp_path, capsys):
+    """README's loop for Android, with a stand-in whose microseconds are the bytes of the file."""
+    assert profile_latency.main([*EXPORT, "--export_ops", str(tmp_path / "phone"), "--runtime", "litert"]) == 0
+    tool = tmp_path / "benchmark_model"
+    says = log("$stem", "$avg", folder="")
+    tool.write_text(
+        f'#!/bin/sh\ngraph=${{1#--graph=}}\nstem=${{graph%.tflite}}\navg=$(wc -c < "$graph")\ncat <<END\n{says}END\n'
+    )
+    tool.chmod(0o755)
+    loop = "for f in phone/*.tflite; do ./benchmark_model --graph=$f --num_threads=1 --num_runs=50; done 2>&1"
+    done = subprocess.run(["sh", "-c", loop], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    results, out = tmp_path / "phone" / "benchmark.log", tmp_path / "out"
+    results.write_text(done.stdout)
+    capsys.readouterr()
+    assert profile_latency.main(["--import_results", str(results), "--output", str(out)]) == 2
+    assert "--device_name: the results do not name their machine" in capsys.readouterr().err
+    words = ["--import_results", str(results), "--device_name", "my phone", "--output", str(out)]
+    assert profile_latency.main(words) == 0
+    table = load_latency_source(out / "table.json")
+    cases = exported_ops.read_manifest(tmp_path / "phone" / "manifest.json").cases
+    wanted = {name: (tmp_path / "phone" / f"{stem}.tflite").stat().st_size / 1000 for stem, name in cases.items()}
+    networks = json.loads((out / "validation.json").read_text())["networks"]
+    found = {str(key): timing.ms for key, timing in table.entries.items()}
+    found |= {f"net {'.'.join(map(str, network['path']))}": network["measured_ms"] for network in networks}
+    assert found == pytest.approx(wanted) and len(found) == 60
+    facts = table.provenance
+    assert (facts["runtime"], facts["threads"], facts["clock"], facts["source"]) == (
+        "litert", 1, "wall", "benchmark.log")  # fmt: skip
+
+
+def test_the_runner_goes_on_where_it_was_cut_off_and_under_the_same_conditions_alone(tmp_path, capsys):
+    folder = tmp_path / "phone"
+    assert profile_latency.main([*EXPORT, "--export_ops", str(folder), "--runtime", "litert"]) == 0
+    assert "as .tflite: " in capsys.readouterr().out and not list(folder.glob("*.onnx"))
+    missing = time_export(folder)
+    assert missing.returncode == 1 and "60 of 60 cases were not exported as .onnx" in missing.stderr
+    litert = ("--runtime", "litert", "--rounds", "1")
+    results = folder / "results-litert.csv"
+    assert time_export(folder, *litert).returncode == 0
+    lines = results.read_bytes().splitlines(keepends=True)
+    kept = b"".join(lines[: 2 + 3 * 30])
+    results.write_bytes(kept + lines[2 + 3 * 30][:9])  # killed in the middle of a line
+    cut = results.read_bytes()
+    refused = time_export(folder, *litert, "--threads", "2")
+    assert refused.returncode == 1
+    assert "results-litert.csv holds timings of other conditions (threads 1, now 2)" in refused.stderr
+    (folder / "thesis.txt").write_text("precious")
+    assert "no results of this script" in time_export(folder, *litert, "--output", "thesis.txt").stderr
+    assert results.read_bytes() == cut and (folder / "thesis.txt").read_text() == "precious"
+
+    assert time_export(folder, *litert).returncode == 0
+    assert results.read_bytes().startswith(kept)
+    manifest = exported_ops.read_manifest(folder / "manifest.json")
+    found = exported_ops.read_results(results, manifest)
+    assert found.cases.keys() == set(manifest.cases.values())
+    assert {measured.n for measured in found.cases.values()} == {3}
+
+    # the files of another export have the same names
+    assert profile_latency.main([*EXPORT, "--seed", "1", "--export_ops", str(folder), "--runtime", "litert"]) == 0
+    assert "other conditions (export " in time_export(folder, *litert).stderr
+    capsys.readouterr()
+    assert profile_latency.main(["--import_results", str(results), "--output", str(tmp_path / "out")]) == 2
+    assert "export: these are timings of another export than the manifest's" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_runner_needs_numpy_and_the_runtime_alone():
@@ -117,6 +205,7 @@ def test_the_runner_needs_numpy_and_the_runtime_alone():
         (["--validation_nets", "5"], "--validation_nets: expected 20..10000, got 5"),
         (["--rounds", "0"], "--rounds: expected 1..100, got 0"),
         (["--import_results", "absent.csv"], "no such file (in manifest.json)"),
+        (["--runtime", "torch", "--export_ops", "out"], "--runtime: expected onnxruntime or litert to export for, got"),
         (["--quik"], "--quik: unknown argument; did you mean '--quick'?"),
     ],
 )

@@ -12,6 +12,7 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.shapes import LayerCall, walk
 from proxyless_arch.space import TINY, SearchSpace
 from proxyless_arch.spec import MBConv, Recipe
+from search import fit as fit_module
 from search.fit import (
     Calibration,
     Errors,
@@ -19,10 +20,8 @@ from search.fit import (
     calibrate,
     fit,
     fit_fixed,
-    held_out,
     net_errors,
     nnls_relative,
-    predicted,
     predictor_json,
     row_of,
 )
@@ -202,8 +201,8 @@ NOTE10_KEY = re.compile(
 )
 
 
-def note10_rows(path, feature_set):
-    """(features, ms, output size) of a table of another family: squeeze-and-excitation and h-swish are terms more."""
+def note10_ops(path):
+    """A table of another family, whose layers may have squeeze-and-excitation and h-swish: they are in the name."""
     for name, timing in yaml.safe_load(path.read_text()).items():
         match = NOTE10_KEY.fullmatch(name)
         if match is None:
@@ -217,33 +216,52 @@ def note10_rows(path, feature_set):
             stride=stride,
             mid_channels=mid,
         )
-        call = LayerCall("b", op, (height, width, c_in), (out_height, out_width, c_out), bool(skip))
-        row = row_of(call, feature_set, 1)
-        expanded = height * width * mid if mid != c_in else 0
-        row["hs_el"] = hs * (expanded + out_height * out_width * mid) / 1e6
-        row["se_el"] = se * out_height * out_width * mid / 1e6
-        row["se_w"] = se * mid * mid / 2 / 1e6
-        yield row, timing["mean"]
+        in_hwc, out_hwc = (height, width, c_in), (out_height, out_width, c_out)
+        yield Op(LayerCall(f"{se}{hs}", op, in_hwc, out_hwc, bool(skip)), timing["mean"])
+
+
+def note10_row_of(call, feature_set, channel_tile):
+    """row_of with the published study's three terms for squeeze-and-excitation and h-swish."""
+    row = row_of(call, feature_set, channel_tile)
+    se, hs = map(int, call.name)
+    mid = call.op.hidden_channels
+    expanded = call.in_hwc[0] * call.in_hwc[1] * mid if mid != call.op.in_channels else 0
+    written = call.out_hwc[0] * call.out_hwc[1] * mid
+    row["hs_el"] = hs * (expanded + written) / 1e6
+    row["se_el"] = se * written / 1e6
+    row["se_w"] = se * mid * mid / 2 / 1e6
+    return row
+
+
+@pytest.fixture
+def note10(shared_data, monkeypatch):
+    monkeypatch.setattr(fit_module, "row_of", note10_row_of)
+    return {size: list(note10_ops(shared_data / "latency" / f"note10_{size}.yaml")) for size in (192, 208, 224)}
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize(("feature_set", "limit"), [("core", 4.0), ("full", 3.5)])
-def test_a_resolution_that_was_not_measured_is_predicted(shared_data, feature_set, limit):
-    """Note 10, fitted on two of 192, 208 and 224 pixels; the published study has 2 to 4 % on resolutions left out."""
-    tables = {r: list(note10_rows(shared_data / "latency" / f"note10_{r}.yaml", feature_set)) for r in (192, 208, 224)}
-    for resolution, held in tables.items():
-        assert len(held) > 80
-        training = [pair for other, rows in tables.items() if other != resolution for pair in rows]
-        coefficients = nnls_relative([row for row, _ in training], [ms for _, ms in training])
-        errors = Errors.of(predicted(coefficients, [row for row, _ in held]), np.array([ms for _, ms in held]))
-        print(resolution, feature_set, errors)
-        assert 1.0 < errors.mape < limit
-        assert errors.max < 15
-    together = [(*pair, resolution) for resolution, rows in tables.items() for pair in rows]
-    rows, ms, groups = zip(*together, strict=True)
-    assert held_out(rows, ms, groups).mape < limit
-    whole = nnls_relative(rows, ms)
-    assert whole["exp_in_el"] == whole["proj_out_el"] == 0 if feature_set == "full" else True
+def test_the_published_fit_on_another_phone_is_met(note10):
+    """Note 10, fitted on 192, 208 and 224 pixels: the mean and largest errors of /work/shared/LATENCY.md."""
+    ops = [op for size in note10.values() for op in size]
+    assert len(ops) == 273
+    found = fit(ops)
+    assert (found.feature_set, found.channel_tile) == ("full", 1)
+    assert found.errors == pytest.approx((1.9, 9.7), abs=0.2)
+    assert found.coefficients["exp_in_el"] == found.coefficients["proj_out_el"] == 0
+    assert fit_fixed(ops, "core", 1).errors == pytest.approx((2.5, 9.7), abs=0.2)
+    assert fit_fixed(ops, "full", 16).errors == pytest.approx((2.5, 12.3), abs=0.2)
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("size", "mape", "largest"), [(192, 3.34, 8.71), (208, 2.04, 8.68), (224, 1.90, 10.12)])
+def test_a_resolution_that_was_not_measured_is_predicted(note10, size, mape, largest):
+    """Fitted on the two others. The study's own are 3.0 % at 160 and 2.1 % at 176 pixels, whose tables we lack."""
+    found = fit([op for other, ops in note10.items() if other != size for op in ops])
+    assert (found.feature_set, found.channel_tile) == ("full", 1)
+    held = note10[size]
+    assert len(held) == 91
+    errors = Errors.of(found.ms([op.call for op in held]), np.array([op.ms for op in held]))
+    assert errors == pytest.approx((mape, largest), abs=0.2)
 
 
 def test_walks_of_the_space_hold_the_enumerated_layers():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -325,68 +326,114 @@ def test_only_conditions_are_compared():
 
 # Another machine ----------------------------------------------------------------------------------------------------
 
+# As benchmark_model prints it: tensorflow/lite/tools/benchmark/benchmark_model.cc, tensorflow/lite/tools/logging.h
 LOG = """\
 INFO: STARTING!
 INFO: Log parameter values verbosely: [0]
+INFO: Min num runs: [50]
 INFO: Num threads: [1]
-INFO: Graph: [/data/local/tmp/{stem}.tflite]
-INFO: Loaded model /data/local/tmp/{stem}.tflite
+INFO: Graph: [{folder}{stem}.tflite]
+INFO: Signature to run: []
+INFO: #threads used for CPU inference: [1]
+INFO: Loaded model {folder}{stem}.tflite
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
 INFO: The input model file size (MB): 0.61
 INFO: Initialized session in 5.579ms.
 INFO: Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.
 INFO: count=63 first=9671 curr=7800 min=7705 max=9671 avg=7953.4 std=301{quantiles_0}
+
 INFO: Running benchmark for at least 50 iterations and at least 1 seconds but terminate if exceeding 150 seconds.
-INFO: count=129 first=7839 curr=7761 min=7676 max=8290 avg={avg} std=61{quantiles}
+INFO: {count}
+
 INFO: Inference timings in us: Init: 5579, First inference: 9671, Warmup (avg): 7953.4, Inference (avg): {avg}
-INFO: Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE
+INFO: Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual \
+memory footprint of the model at runtime. Take the information at your discretion.
+INFO: Memory footprint delta from the start of the tool (MB): init=8.44922 overall=10.8789
 """
 
+
+def log(stem, avg, count=None, quantiles="", folder="phone/"):
+    count = count or f"count=129 first=7839 curr=7761 min=7676 max=8290 avg={avg} std=61{quantiles}"
+    return LOG.format(stem=stem, avg=avg, count=count, quantiles_0=quantiles, folder=folder)
+
+
+# As tensorflow/core/util/stats_calculator.cc writes it: node types of XNNPACK have commas, avg_ms is of one call, and
+# what takes less than a microsecond is 0
 PROFILE = """\
 Profiling Info for Benchmark Initialization:
 ============================== Run Order ==============================
 node type, first, avg_ms, %, cdf%, mem KB, times called, name
-ModifyGraphWithDelegate, 4.2, 4.2, 66.6%, 66.6%, 1000, 1, ModifyGraphWithDelegate/0
+ModifyGraphWithDelegate, 4.2, 4.2, 80.7692%, 80.7692%, 7148, 1, ModifyGraphWithDelegate/0
+AllocateTensors, 0.9, 0.5, 19.2308%, 100%, 0, 2, AllocateTensors/0
+
+============================== Top by Computation Time ==============================
+node type, first, avg_ms, %, cdf%, mem KB, times called, name
+ModifyGraphWithDelegate, 4.2, 4.2, 80.7692%, 80.7692%, 7148, 1, ModifyGraphWithDelegate/0
+
+Number of nodes executed: 2
+============================== Summary by node type ==============================
+node type, count, avg_ms, avg %, cdf %, mem KB, times called
+ModifyGraphWithDelegate, 1, 4.2, 80.7692%, 80.7692%, 7148, 1
+
+Timings (microseconds): count=1 curr=5200
+Memory (bytes): count=0
+2 nodes observed
+
+
 
 Operator-wise Profiling Info for Regular Benchmark Runs:
 ============================== Run Order ==============================
 node type, first, avg_ms, %, cdf%, mem KB, times called, name
-CONV_2D, 0.031, 0.5, 40%, 40%, 0, 1, [value1]:0
-DEPTHWISE_CONV_2D, 0.031, 0.25, 20%, 60%, 0, 1, [value2]:1
-CONV_2D, 0.031, 0.5, 40%, 100%, 0, 1, [output]:2
+Convolution (NHWC, F32) GEMM, 0.031, 0.5, 40%, 40%, 0, 1, Delegate/Convolution (NHWC\t F32) GEMM:0
+Convolution (NHWC, F32) DWConv, 0.031, 0.125, 20%, 60%, 0, 2, Delegate/Convolution (NHWC\t F32) DWConv:1
+Add (ND, F32), 0.001, 0.000, 0%, 60%, 0, 1, Delegate/Add (ND\t F32):2
+Copy (NC, X32), 0, 0, 0%, 60%, 0, 1, Delegate/Copy (NC\t X32):3
+CONV_2D, 0.031, 0.5, 40%, 100%, 0, 1, [StatefulPartitionedCall:0]:4
 
 ============================== Top by Computation Time ==============================
 node type, first, avg_ms, %, cdf%, mem KB, times called, name
-CONV_2D, 0.031, 0.5, 40%, 40%, 0, 1, [value1]:0
+CONV_2D, 0.031, 0.5, 40%, 40%, 0, 1, [StatefulPartitionedCall:0]:4
 
-Number of nodes executed: 3
+Number of nodes executed: 5
 ============================== Summary by node type ==============================
 node type, count, avg_ms, avg %, cdf %, mem KB, times called
-CONV_2D, 2, 1.0, 80%, 80%, 0, 2
+Convolution (NHWC, F32) GEMM, 1, 0.5, 40%, 40%, 0, 1
 
-Timings (microseconds): count=50 first=1250 curr=1250 min=1250 max=1250 avg=1250 std=0
+Timings (microseconds): count=50 first=1290 curr=1245 min=1240 max=1290 avg=1250 std=6
 Memory (bytes): count=0
-3 nodes observed
+5 nodes observed
+
+
+"""
+DELEGATE = """\
+Delegate internal: 
+============================== Run Order ==============================
+node type, first, avg_ms, %, cdf%, mem KB, times called, name
+DelegateOpInvoke, 0.3, 0.3, 100%, 100%, 0, 1, Delegate/conv:0
+
 """
 
 MANIFEST = exported_ops.Manifest({}, {"op-000": "stem", "op-001": "head"})
 
 
 def test_logs_of_the_litert_benchmark_tool(tmp_path):
-    quantiles = " p5=7690 median=7766 p95=7900"
-    text = LOG.format(stem="op-000", avg="7775.03", quantiles=quantiles, quantiles_0=quantiles)
-    text += LOG.format(stem="op-001", avg="2.95034e+06", quantiles="", quantiles_0="")  # older: without quantiles
+    text = log("op-000", "7775.03", quantiles=" p5=7690 median=7766 p95=7900")
+    text += log("op-001", "2.95034e+06", folder="/data/local/tmp/")  # older: without quantiles
     (tmp_path / "log.txt").write_text(text)
     found = exported_ops.read_results(tmp_path / "log.txt", MANIFEST)
     assert found.cases["stem"][:4] == pytest.approx((7.766, 0.061, 1, 129))
     assert found.cases["head"][:4] == pytest.approx((2950.34, 0.061, 1, 129))
     assert found.facts == {"runtime": "litert", "clock": "wall", "threads": 1}
+    (tmp_path / "log.txt").write_text(log("op-000", "7100", count="count=1 curr=7100"))  # not that of the warm-up
+    assert exported_ops.read_results(tmp_path / "log.txt", MANIFEST).cases["stem"].ms == pytest.approx(7.1)
 
 
 def test_operator_profiles_of_the_litert_benchmark_tool(tmp_path):
     (tmp_path / "op-000.csv").write_text(PROFILE)
-    (tmp_path / "op-001.csv").write_text(PROFILE.replace("avg_ms", "avg ms").replace(" 0.25,", " 0.5,"))
+    old = re.sub(r", (first|[0-9.]+)(, (avg_ms|[0-9.]+), [0-9.]*%)", r", 0.7, \1\2", PROFILE)  # a column start more
+    (tmp_path / "op-001.csv").write_text(old.replace(" 0.5, 40%", " 1.5, 40%") + DELEGATE)
     found = exported_ops.read_results(tmp_path, MANIFEST)
-    assert {name: measured.ms for name, measured in found.cases.items()} == {"stem": 1.25, "head": 1.5}
+    assert {name: measured.ms for name, measured in found.cases.items()} == {"stem": 1.25, "head": 3.25}
 
 
 def test_the_csv_of_the_runner(tmp_path):
@@ -410,8 +457,14 @@ def test_the_csv_of_the_runner(tmp_path):
         ("op-009,0,0,1\n", "no such file in the manifest: 'op-009'"),
         ("op-000;0;0;1\n", "line 1: expected file,round,timing,ms"),
         ("# {\n", "line 1: expected the facts of the machine"),
-        (2 * LOG.format(stem="op-000", avg="7", quantiles="", quantiles_0=""), "the timings of op-000 are there twice"),
+        (2 * log("op-000", "7"), "the timings of op-000 are there twice"),
+        (log("op-000", "7") + log("op-001", "7").replace("[1]", "[4]"), "line 24: threads 4, but 1 before"),
         ("node type, first, avg_ms\n", "expected the section 'Run Order'"),
+        (re.sub(" 0.5, | 0.125, ", " 0.000, ", PROFILE), "Run Order: expected a time above 0 ms"),
+        (PROFILE.replace(" 0.125,", " -0.1,"), "line 26: expected a time of 0 ms or more, got '-0.1'"),
+        (PROFILE.replace(" 0.125,", " fast,"), "line 26: expected a time, got 'fast'"),
+        (PROFILE.replace(", 20%, 60%", ""), "line 26: expected node type, first, avg_ms, %, cdf%, mem KB, times c"),
+        (PROFILE[: PROFILE.rindex("Add (ND")], "the run order is cut off"),
     ],
 )
 def test_wrong_results_are_refused_by_file_and_line(tmp_path, text, message):
@@ -431,22 +484,49 @@ def test_missing_results_are_named():
         profiling.assemble(plan, PROTOCOL, every, {}, 0.0, {})
 
 
+EXPORTED = {"batch_size": 1, "resolution": 16, "space": "tiny", "width_mult": 1.0, "num_classes": 10, "seed": 0,
+            "validation_nets": 20}  # fmt: skip
+
+
 def test_an_export_can_be_read_back(tmp_path):
     plan = Plan.of(SPACE, replace(PROTOCOL, validation_nets=2), "isolated")
-    conditions = {"batch_size": 1, "space": "tiny"}
-    size = exported_ops.export(tmp_path / "out", plan.op_cases(), plan.network_cases(), conditions, ".tflite")
+    many = replace(PROTOCOL, validation_nets=4)
+    exported_ops.export(tmp_path / "out", [], Plan.of(SPACE, many, "isolated").network_cases(), EXPORTED)
+    assert (tmp_path / "out" / "net-003.onnx").is_file()
+    size = exported_ops.export(tmp_path / "out", plan.op_cases(), plan.network_cases(), EXPORTED)
     manifest = exported_ops.read_manifest(tmp_path / "out" / "manifest.json")
-    assert manifest.conditions == conditions
+    assert manifest.conditions == EXPORTED
     assert list(manifest.cases.values()) == [case.name for case in (*plan.op_cases(), *plan.network_cases())]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"run.py", "manifest.json", "op-000.onnx", "op-000.tflite", "net-001.tflite"} <= names
-    assert "net-001.onnx" not in names
+    stems = [f"op-{n:03d}" for n in range(len(plan.ops))] + ["net-000", "net-001"]  # and none of the earlier export
+    assert names == {"run.py", "manifest.json", *(stem + suffix for stem in stems for suffix in (".onnx", ".tflite"))}
     written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir() if path.suffix in (".onnx", ".tflite"))
     assert size == written
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="the folder is not empty"):
-        exported_ops.export(tmp_path / "full", [], [], conditions, ".onnx")
+        exported_ops.export(tmp_path / "full", [], [], EXPORTED)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation_nets": None}, "conditions.validation_nets: missing; keys here: batch_size, "),
+        ({"width_mult": None}, "conditions.width_mult: missing; keys here: batch_size, "),
+        ({"resolution": "16"}, "conditions.resolution: expected an integer in 8..4096, got '16'"),
+        ({"space": "imagnet"}, "conditions.space: expected 'imagenet', 'small' or 'tiny', got 'imagnet'"),
+        ({"validation_nets": 5}, "conditions.validation_nets: expected an integer in 20..1000, got 5"),
+        ({"threads": 1}, "conditions.threads: unknown key; allowed here: batch_size, "),
+    ],
+)
+def test_a_manifest_is_read_strictly(tmp_path, change, message):
+    conditions = {name: value for name, value in (EXPORTED | change).items() if value is not None}
+    cases = [{"file": "op-000", "case": "stem", "suffixes": [".onnx"]}]
+    manifest = {"format": exported_ops.MANIFEST_FORMAT, "version": 1, "conditions": conditions, "cases": cases}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError) as caught:
+        exported_ops.read_manifest(tmp_path / "manifest.json")
+    assert str(caught.value).startswith(message) and str(caught.value).endswith("manifest.json)")
 
 
 def test_every_op_has_one_key():
