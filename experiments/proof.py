@@ -76,7 +76,7 @@ TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without Zero the cheapest netw
 VALID = 5000
 
 TRAIN_BATCH = 64
-TRAIN_STEPS = 1800  # 2.6 epochs of 45,000 images
+TRAIN_STEPS = 5400  # 7.7 epochs of 45,000 images
 TRAIN_PARTS = 20  # the first of which is the warm-up of the learning rate
 TRAIN = Optimization(
     n_epochs=TRAIN_PARTS,
@@ -382,19 +382,22 @@ def tasks(images: Images, work: Path) -> list[Task]:
         found = work / "search" / f"{algorithm}-{target}-{seed}.json"
         return [alone(tuple(read_json(found)["path"]), training_seed)] if found.exists() else []
 
+    def compare(target: str) -> list[Task]:
+        """The networks of one target, each trained once."""
+        found = [one for a, s in itertools.product(ALGORITHMS, SEARCH_SEEDS) for one in trained_result(a, target, s, 0)]
+        drawn = [alone(path, 0) for path in (*random_paths(target), *controls(target).values())]
+        return [*drawn[: N_RANDOM // 2], *found, *drawn[N_RANDOM // 2 :]]
+
     every = list(itertools.product(ALGORITHMS, TARGETS, SEARCH_SEEDS))
     return [
-        supernet(0),
+        *map(supernet, SEARCH_SEEDS),
         *(alone(path, seed) for seed in range(3) for path in SIZES.values()),
-        *(alone(path, 0) for path in random_paths("high")),
-        ranking(0, "high"),
-        supernet(1),
-        *(alone(path, 0) for path in random_paths("low")),
         *(ranking(seed, target) for seed in SEARCH_SEEDS for target in TARGETS),
         *(search(algorithm, target, seed) for algorithm, target, seed in every),
-        *(task for seed in range(2) for one in every for task in trained_result(*one, seed)),
-        *(alone(path, seed) for seed in range(2) for target in TARGETS for path in controls(target).values()),
-        *(alone(path, 1) for target in reversed(TARGETS) for path in random_paths(target)),
+        *(task for target in TARGETS for task in compare(target)),
+        *(task for one in every for task in trained_result(*one, 1)),
+        *(alone(path, 1) for target in TARGETS for path in controls(target).values()),
+        *(alone(path, 1) for target in TARGETS for path in random_paths(target)),
     ]
 
 
@@ -430,24 +433,19 @@ def alone_records(work: Path, path: Choices) -> dict[int, dict[str, Any]]:
 def summarize(work: Path) -> dict[str, Any]:
     """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
     done = [read_json(file) for file in sorted((work / "alone").glob("*.json"))]
-    training_seconds = float(np.mean([record["seconds"] for record in done]))
     supernets = [torch.load(supernet_file(work, seed), weights_only=True)["seconds"] for seed in SEARCH_SEEDS]
     searches = [read_json(file)["search_seconds"] for file in (work / "search").glob("*.json")]
-    per_search = float(np.mean(supernets) + np.mean(searches))
-    shared = float(np.mean(supernets) / (len(ALGORITHMS) * len(TARGETS)) + np.mean(searches))
+    # weight steps of one path, which is what a step of a training is too; seconds of both kinds under the same load
+    arch_steps = SUPERNET_STEPS * float(np.mean(searches) / np.mean(supernets))
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
         "facts": facts(),
         "machine": f"{cpu_name()}, one thread a process, other work on the machine; torch {torch.__version__}",
         "date": f"{datetime.date.today()}",
         "trained_networks": len(done),
-        "seconds": {
-            "training": training_seconds,
-            "supernets": supernets,
-            "search": float(np.mean(searches)),
-            "search_in_trainings": per_search / training_seconds,
-            "search_in_trainings_with_the_supernet_shared_by_four": shared / training_seconds,
-        },
+        "seconds": {"supernets": supernets, "search": float(np.mean(searches))},
+        "search_in_trainings": (SUPERNET_STEPS + arch_steps) / TRAIN_STEPS,
+        "search_in_trainings_with_the_supernet_shared_by_four": (SUPERNET_STEPS / 4 + arch_steps) / TRAIN_STEPS,
         "gate_a": gate_a(work, done),
         "gate_b": {target: ranked(work, target) for target in TARGETS},
         "targets": {target: compared(work, target) for target in TARGETS},
@@ -527,7 +525,8 @@ def correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
 def compared(work: Path, target: str) -> dict[str, Any]:
     """The searched networks and the controls of one target beside its random networks.
 
-    Compared are means over the training seeds that every network here has.
+    Compared are means over the training seeds that every network here has. ``best_of_k``: k networks trained once and
+    the best of them by validation taken, over all subsets and over the training seed they are chosen by.
     """
     drawn = [alone_records(work, path) for path in random_paths(target)]
     names = [f"{algorithm}-{target}-{seed}" for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS)]
@@ -541,7 +540,7 @@ def compared(work: Path, target: str) -> dict[str, Any]:
         return [records[seed][key] for seed in seeds]
 
     random_top1 = np.array([np.mean(scores(records)) for records in drawn])
-    valid = np.array([np.mean(scores(records, "valid_top1_percent")) for records in drawn])
+    valid = np.array([scores(records, "valid_top1_percent") for records in drawn])
 
     def shown(path: Choices, records: dict[int, dict[str, Any]]) -> dict[str, Any]:
         cost = {"macs": TABLE.of_path(path), "share_of_target": TABLE.of_path(path) / TARGETS[target]}
@@ -562,7 +561,8 @@ def compared(work: Path, target: str) -> dict[str, Any]:
             "mean": float(random_top1.mean()),
             "sd": float(random_top1.std(ddof=1)),
             "best_of_k": {
-                str(k): best_of_k(valid, random_top1, k) for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20)
+                str(k): float(np.mean([best_of_k(once, random_top1, k) for once in valid.T]))
+                for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20)
             },
         },
         "searched": searched,
@@ -620,8 +620,8 @@ def best_of_k(chosen_by: np.ndarray, score: np.ndarray, k: int) -> float:
 def table(record: dict[str, Any]) -> str:
     """The comparison as a Markdown table: a line for each kind of network, a column for each target."""
     targets = record["targets"]
-    k = round(record["seconds"]["search_in_trainings"])
-    shared = max(1, round(record["seconds"]["search_in_trainings_with_the_supernet_shared_by_four"]))
+    k = round(record["search_in_trainings"])
+    shared = max(1, round(record["search_in_trainings_with_the_supernet_shared_by_four"]))
     lines = ["| | " + " | ".join(f"{t['macs'] / 1e6:g} M MACs" for t in targets.values()) + " |"]
     lines.append("| --- |" + " --- |" * len(targets))
 

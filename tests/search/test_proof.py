@@ -97,3 +97,72 @@ def test_one_process_at_a_time_holds_a_task(tmp_path):
         assert (first, second) == (True, False)
     with proof.locked(tmp_path / "task", wait=False) as again:
         assert again
+
+
+def write_alone(work, path, seed, test, valid=None):
+    record = {"path": list(path), "seed": seed, "test_top1_percent": test, "valid_top1_percent": valid or test}
+    proof.write_json(proof.alone_file(work, path, seed), {**record, "seconds": 1.0})
+    return record
+
+
+@pytest.mark.parametrize(("cheapest", "passed"), [(50.0, True), (55.0, False)])
+def test_gate_a_by_hand(tmp_path, cheapest, passed):
+    """Seeds 1 apart in every size, and a fourth network whose seeds are 5 apart: pooled over 3 x 2 + 1 degrees."""
+    middle = {"3x3e6": 63.0, "3x3e3": 57.0, "cheapest": cheapest}
+    done = [
+        write_alone(tmp_path, path, seed, middle[name] + seed - 1)
+        for name, path in proof.SIZES.items()
+        for seed in range(3)
+    ]
+    other = (1,) * proof.SPACE.n_blocks
+    done += [write_alone(tmp_path, other, seed, 60.0 + 5 * seed) for seed in range(2)]
+    found = proof.gate_a(tmp_path, done)
+    assert found["degrees_of_freedom"] == 7 and found["degrees_of_freedom_of_the_sizes"] == 6
+    assert found["seed_sd"] == pytest.approx(((3 * 2 + 12.5) / 7) ** 0.5)
+    assert found["seed_sd_of_the_sizes"] == pytest.approx(1.0)
+    assert found["gaps"] == pytest.approx([6.0, 57.0 - cheapest])
+    assert found["passed"] == passed  # 3 sd are 4.9 points
+
+
+def test_gate_b_by_hand(tmp_path):
+    """Of 20 networks the first supernet reverses the last two, the second reverses all."""
+    paths = proof.random_paths("high")
+    for place, path in enumerate(paths):
+        write_alone(tmp_path, path, 0, 60.0 + place / 10)
+        write_alone(tmp_path, path, 1, 62.0 + place / 10)
+    swapped = [*range(18), 19, 18]
+    for seed, order in ((0, swapped), (1, range(20, 0, -1))):
+        scores = [{"inherited_valid_top1_percent": float(o), "inherited_valid_loss": 9.0 - o} for o in order]
+        proof.write_json(tmp_path / "ranking" / f"{seed}-high.json", {"scores": scores})
+    found = proof.ranked(tmp_path, "high")
+    assert found["training_seeds"] == [0, 1]
+    assert found["test_top1_percent"] == pytest.approx([61.0 + place / 10 for place in range(20)])
+    # 1 - 6 sum d^2 / (n (n^2 - 1))
+    assert [one["spearman"] for one in found["inherited_accuracy"]] == pytest.approx([1 - 12 / 7980, -1.0], abs=1e-3)
+    assert found["between_training_seeds"]["spearman"] == 1.0
+    assert not found["passed"]
+
+
+def test_compared_by_hand(tmp_path):
+    """Two seeds; the searched networks are the random ones' equals, one above, and the best of k is chosen by one."""
+    paths = proof.random_paths("high")
+    for seed in range(2):
+        for place, path in enumerate(paths):  # validation says the reverse of the test images in seed 1
+            write_alone(tmp_path, path, seed, 60.0 + place, 60.0 + (place if seed == 0 else -place))
+        for path in proof.controls("high").values():
+            write_alone(tmp_path, path, seed, 50.0)
+    for number, (algorithm, seed) in enumerate(itertools.product(proof.ALGORITHMS, proof.SEARCH_SEEDS)):
+        path = (number,) * proof.SPACE.n_blocks
+        for training_seed, score in enumerate((70.0 + number, 71.0 + number)):
+            write_alone(tmp_path, path, training_seed, score)
+        record = dict.fromkeys(("argmax_path", "changed_blocks", "search_seconds", "inherited_valid_loss"), 0)
+        record |= {"path": list(path), "algorithm": algorithm, "seed": seed, "inherited_valid_top1_percent": 0.0}
+        proof.write_json(tmp_path / "search" / f"{algorithm}-high-{seed}.json", record)
+    found = proof.compared(tmp_path, "high")
+    assert found["training_seeds"] == [0, 1]
+    assert [one["random_beaten"] for one in found["searched"]] == [11, 12, 13, 14]
+    assert [one["mean"] for one in found["searched"]] == [70.5, 71.5, 72.5, 73.5]
+    assert all(control["random_beaten"] == 0 for control in found["controls"].values())
+    # all 20: the best by seed 0 is the best, by seed 1 the worst
+    assert found["random"]["best_of_k"]["20"] == pytest.approx((79.0 + 60.0) / 2)
+    assert found["searched_against_random"]["gap"] == pytest.approx(72.0 - 69.5)
