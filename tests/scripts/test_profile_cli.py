@@ -125,7 +125,7 @@ def test_the_log_of_a_loop_over_benchmark_model_is_imported(tmp_path, capsys):
     assert profile_latency.main(["--import_results", str(results), "--output", str(out)]) == 2
     assert "--device_name: the results do not name their machine" in capsys.readouterr().err
     words = ["--import_results", str(results), "--device_name", "my phone", "--output", str(out)]
-    assert profile_latency.main(words) == 0
+    assert profile_latency.main(words) == profile_latency.FAILED_GATE  # these few networks cannot vouch for it
     table = load_latency_source(out / "table.json")
     cases = exported_ops.read_manifest(tmp_path / "phone" / "manifest.json").cases
     wanted = {name: (tmp_path / "phone" / f"{stem}.tflite").stat().st_size / 1000 for stem, name in cases.items()}
