@@ -95,12 +95,15 @@ def train(
     try:
         tune_allocator()
         with distributed.fail_together():
-            job = train_session.prepare(config, device, read_spec(run_dir / "spec.json") if resume else None)
+            begun = resume and runs.has_begun(run_dir)
+            job = train_session.prepare(config, device, read_spec(run_dir / "spec.json") if begun else None)
+        if resume and not begun:
+            notes = (*notes, "this run was killed before its first checkpoint: it starts over")
         if not resume:
             with distributed.fail_together():
                 found = runs.new_run_dir(arguments.path, ROOT) if distributed.is_main() else None
             run_dir = distributed.broadcast_value(found)
-        return train_in(run_dir, job, resume, argv, notes)
+        return train_in(run_dir, job, begun, argv, notes)
     except KeyboardInterrupt:
         if distributed.is_main():
             print(runs.after_interrupt("train.py", run_dir), flush=True)

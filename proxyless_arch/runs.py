@@ -20,6 +20,7 @@ from proxyless_arch.files import parse_json, read_bytes
 from proxyless_arch.machine import cpu_name
 
 METRICS_FILE, CHECKPOINT_FILE = "metrics.jsonl", "checkpoint.pt"
+CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
 WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 """Fields of a metrics record that differ between two runs of the same command."""
 
@@ -59,9 +60,18 @@ def after_interrupt(script: str, run_dir: Path | None) -> str:
 
     ``run_dir``: None where the run had none yet.
     """
-    if run_dir is None or not (run_dir / CHECKPOINT_FILE).is_file():
+    if run_dir is None or not (run_dir / CONFIG_FILE).is_file():
         return "\ninterrupted before the first step: there is nothing to resume"
-    return f"\ninterrupted; continue from the last checkpoint with\n  {resume_command(script, run_dir)}"
+    again = resume_command(script, run_dir)
+    if not (run_dir / CHECKPOINT_FILE).is_file():
+        return f"\ninterrupted before the first step; start over with\n  {again}"
+    return f"\ninterrupted; continue from the last checkpoint with\n  {again}"
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether the run in a folder got to its first checkpoint. One that was killed before has nothing to lose."""
+    metrics = run_dir / METRICS_FILE
+    return (run_dir / CHECKPOINT_FILE).exists() or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def new_run_dir(path: Path | None, home: Path) -> Path:
@@ -77,7 +87,8 @@ def new_run_dir(path: Path | None, home: Path) -> Path:
             pass
         if path is None:
             return _dated(folder)
-        taken = (folder / METRICS_FILE).exists() or any(folder.glob("checkpoint*.pt"))
+        files = (CONFIG_FILE, METRICS_FILE, RESULT_FILE)
+        taken = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint*.pt"))
     except OSError as error:
         raise InputError(f"expected a folder to write the run to: {error.strerror}", "--path", str(folder)) from None
     if taken:

@@ -42,7 +42,7 @@ def test_a_given_folder_is_made(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoint.pt", "checkpoint_best.pt"])
+@pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoint.pt", "checkpoint_best.pt"])
 def test_a_folder_with_a_run_is_refused(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"^--path: holds a run already: continue it with --resume"):

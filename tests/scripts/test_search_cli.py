@@ -202,7 +202,7 @@ def no_more(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("place", ["session.prepare", "session.new_search", "loop.seconds_per_step", "session.header"])
+@pytest.mark.parametrize("place", ["session.prepare", "session.new_search"])
 def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_path, monkeypatch):
     words = [*TINY, "--n_epochs", "0", "--path", tmp_path / "run"]
     with monkeypatch.context() as patch:
@@ -211,6 +211,17 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_
     assert (status, errors) == (INTERRUPTED, "")
     assert printed.endswith("interrupted before the first step: there is nothing to resume\n")
     assert here(*words)[0] == 0  # the same command does not find the folder taken
+
+
+@pytest.mark.parametrize("place", ["loop.seconds_per_step", "session.header"])
+def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, here, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(f"search.{place}", no_more)
+        status, printed, _ = here(*TINY, "--n_epochs", "0", "--path", tmp_path / "run")
+    command = f"python search/imagenet_arch_search.py --path {tmp_path / 'run'} --resume"
+    said = ["interrupted before the first step; start over with", f"  {command}"]
+    assert (status, printed.splitlines()[-2:]) == (INTERRUPTED, said)
+    assert here(*command.split()[2:])[0] == 0
 
 
 @pytest.mark.parametrize("place", ["results.finish", "session.prepare"])

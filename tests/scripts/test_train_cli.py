@@ -128,6 +128,32 @@ def test_sigkill_and_resume_equals_uninterrupted(seed, straight, spec_file, tmp_
     same_run(straight, path)
 
 
+@pytest.mark.parametrize("place", ["train_session.codec.write_spec", "train_session.Run.save"])
+def test_killed_before_its_first_checkpoint_a_run_starts_over(place, straight, spec_file, tmp_path, capsys):
+    path = tmp_path / "broken"
+    words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
+    program = f"""import os, signal, sys, train
+from proxyless_nas import train_session
+{place} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+train.main(sys.argv[1:])"""
+    killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
+    code, _, err = run(capsys, *words)
+    assert (code, "holds a run already: continue it with --resume" in err) == (2, True)
+    code, out, err = run(capsys, "--path", path, "--resume")
+    assert (code, err) == (0, "")
+    assert "this run was killed before its first checkpoint: it starts over" in out
+    same_run(straight, path)
+
+
+def test_a_lost_checkpoint_does_not_start_over(straight, tmp_path, capsys):
+    shutil.copytree(straight, tmp_path / "run")
+    (tmp_path / "run" / checkpointing.NAME).unlink()
+    code, _, err = run(capsys, "--path", tmp_path / "run", "--resume")
+    assert (code, "no checkpoint here to resume from" in err) == (2, True)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
+
+
 def test_ctrl_c_saves_and_resume_continues(straight, spec_file, tmp_path, capsys, monkeypatch):
     from proxyless_nas.training import Training
 
@@ -152,7 +178,7 @@ def test_ctrl_c_saves_and_resume_continues(straight, spec_file, tmp_path, capsys
     same_run(straight, path)
 
 
-@pytest.mark.parametrize("place", ["prepare", "new_training", "header"])
+@pytest.mark.parametrize("place", ["prepare", "new_training"])
 def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, spec_file, tmp_path, capsys, monkeypatch):
     words = ["--epochs", "0", "--arch", spec_file, "--path", tmp_path / "run"]
     with monkeypatch.context() as patch:
@@ -163,10 +189,11 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, spec_file,
     assert run(capsys, *words)[0] == 0  # the same command does not find the folder taken
 
 
-def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(spec_file, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("place", ["header", "finish"])
+def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, spec_file, tmp_path, capsys, monkeypatch):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train_session, "finish", interrupted)
+        patch.setattr(train_session, place, interrupted)
         code, out, _ = run(capsys, "--epochs", "0", "--arch", spec_file, "--path", path)
     command = f"python train.py --path {path} --resume"
     assert (code, out.splitlines()[-1].strip()) == (130, command)
