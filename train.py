@@ -57,6 +57,8 @@ def resumed_config(
         raise InputError("needs the run folder: add --path FOLDER", "--resume")
     path = arguments.path / "config.json"
     saved = train_settings.read_config(path, fill_missing=True)
+    if arguments.recipe not in (None, saved.recipe):
+        raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {arguments.recipe!r}", "--recipe")
     wanted = train_settings.to_dict(settings.with_settings(saved, given))
     changed = [name for name, value in train_settings.to_dict(saved).items() if wanted[name] != value]
     if changed:
@@ -133,7 +135,7 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
         if main_rank:
             train_session.write_start(job, run_dir)
             write_json(run_dir / "environment.json", train_session.environment(job, ["train.py", *argv]))
-    for note in notes:
+    for note in (*notes, *(train_session.note_on_machine(job, fields) if resume else ())):
         say(note)
     say(train_session.header(job, run_dir))
     if resume:

@@ -6,6 +6,7 @@ A data set is a value: an ordered tuple of names, a label for each, and a source
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import struct
 import zipfile
@@ -325,6 +326,17 @@ class SearchData:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.train.class_names
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run must find again to be resumed: the names and labels of its images. Plain values."""
+
+        def digest(*values: object) -> str:
+            return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+
+        sets = {"train": self.train, "valid": self.valid, "test": self.test}
+        counts = {f"{name}_images": len(images) for name, images in sets.items()}
+        names = {f"{name}_names": digest(images.names, images.labels.tolist()) for name, images in sets.items()}
+        return {**counts, **names, "class_names": digest(self.class_names)}
 
 
 def load_for_search(

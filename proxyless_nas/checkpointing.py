@@ -40,11 +40,14 @@ def save_fields(path: Path, format_name: str, version: int, fields: Mapping[str,
         torch.save({"format": format_name, "version": version, **fields}, temporary)
 
 
-def load_fields(path: Path, format_name: str, version: int, names: Iterable[str], what: str) -> dict[str, Any]:
+def load_fields(
+    path: Path, format_name: str, version: int, names: Iterable[str], what: str, optional: Iterable[str] = ()
+) -> dict[str, Any]:
     """The fields called ``names`` of a checkpoint (tensors and plain values only; no code is run).
 
     Args:
         what: what wrote it, for the message: 'search', 'training'.
+        optional: fields that an older one does not have; None there.
 
     Raises:
         InputError: the file is missing, cut off, damaged, or not one of ours.
@@ -67,4 +70,4 @@ def load_fields(path: Path, format_name: str, version: int, names: Iterable[str]
     missing = [name for name in names if name not in raw]
     if missing:
         raise InputError(f"missing {', '.join(missing)}", source=str(path))
-    return {name: raw[name] for name in names}
+    return {name: raw.get(name) for name in (*names, *optional)}

@@ -9,8 +9,9 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ from proxyless_nas.weights import assign, load_named, to_named
 
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "proxyless-nas/training-checkpoint", 1
 CHECKPOINT_FIELDS = ("config", "training", "best", "metrics_offset", "wall_seconds")
+CHECKPOINT_YOUNGER = ("data", "ran_on")
+"""Fields that older checkpoints do not have."""
 BEST_FILE, LAST_FILE = "weights.h5", "last.h5"
 MAX_READERS = 8
 
@@ -66,6 +69,21 @@ class Job:
     schedule: Schedule
     augment: Augment | None
     device: torch.device
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the images; a resumed run must find the same ones."""
+        return self.data.fingerprint()
+
+    @property
+    def ran_on(self) -> dict[str, Any]:
+        """What the last bits of a run depend on, beside its settings and images."""
+        return {
+            "torch": str(torch.__version__),
+            "device": self.device.type,
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+            "processes": distributed.world_size(),
+        }
 
     @property
     def n_workers(self) -> int:
@@ -275,6 +293,8 @@ class Run:
                 "best": asdict(self.best) if self.best is not None else None,
                 "metrics_offset": self.metrics.offset,
                 "wall_seconds": self.wall_seconds,
+                "data": self.job.fingerprint,
+                "ran_on": self.job.ran_on,
             }
             path = self.run_dir / checkpointing.NAME
             checkpointing.save_fields(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, fields)
@@ -358,18 +378,51 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
     """Put a run's checkpoint into ``training``; returns its fields and the best epoch so far.
 
     Raises:
-        InputError: no checkpoint, a damaged one, or one of another network.
+        InputError: no checkpoint, a damaged one, one of another network, or of other images or processes.
     """
     path = run_dir / checkpointing.NAME
-    fields = checkpointing.load_fields(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training")
+    fields = checkpointing.load_fields(
+        path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training", CHECKPOINT_YOUNGER
+    )
     if from_dict(fields["config"], str(path), fill_missing=True) != job.config:
         raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir))
+    if fields["data"] is not None and (changed := _changed_images(fields["data"], job.fingerprint)):
+        raise InputError(f"not the images this run was started with: {'; '.join(changed)}", "--resume", str(path))
+    processes = (fields["ran_on"] or job.ran_on)["processes"]
+    if processes != distributed.world_size():  # each normalizes by its own share of a batch
+        raise InputError(
+            f"this run trains in {processes} processes, each with its own BN statistics and dropout, got "
+            f"{distributed.world_size()}: start it with torchrun --nproc_per_node={processes} (1: without torchrun)",
+            "--resume",
+            str(path),
+        )
     try:
         training.load_state_dict(fields["training"])
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"does not fit this network: {reason}", source=str(path)) from None
     return fields, Best(**fields["best"]) if fields["best"] is not None else None
+
+
+def _changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How two fingerprints of images differ, for a person."""
+    changed = []
+    for name, purpose in (("train", "to train on"), ("valid", "to choose the epoch by"), ("test", "to test on")):
+        count, found = before[f"{name}_images"], now[f"{name}_images"]
+        if count != found:
+            changed.append(f"{count} images {purpose}, now {found}")
+        elif before[f"{name}_names"] != now[f"{name}_names"]:
+            changed.append(f"other names or labels among the {count} images {purpose}")
+    return [*changed, *(["other classes"] if before["class_names"] != now["class_names"] else [])]
+
+
+def note_on_machine(job: Job, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line where the run of a checkpoint goes on with another torch, device or number of threads; else none."""
+    before = fields["ran_on"] or job.ran_on
+    changed = [f"{name} {value} (was {before[name]})" for name, value in job.ran_on.items() if value != before[name]]
+    if not changed:
+        return ()
+    return (f"not bit for bit the uninterrupted run: it goes on with {', '.join(changed)}",)
 
 
 def loop(

@@ -273,15 +273,10 @@ def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: 
 def fingerprint(job: Job) -> dict[str, Any]:
     """What a run must find again to be resumed: its images, classes, prices and goal. Plain values."""
 
-    def digest(*values: object) -> str:
-        return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
-
-    sets = {"train": job.data.train, "valid": job.data.valid, "test": job.data.test}
-    images = {f"{name}_images": len(images) for name, images in sets.items()}
-    names = {f"{name}_names": digest(images.names, images.labels.tolist()) for name, images in sets.items()}
-    table = job.table
-    costs = digest(table.fixed, table.per_edge) if table is not None else None
-    return {**images, **names, "class_names": digest(job.data.class_names), "latency_table": costs, "target": job.goal}
+    table, costs = job.table, None
+    if table is not None:
+        costs = hashlib.sha256(repr((table.fixed, table.per_edge)).encode()).hexdigest()[:16]
+    return {**job.data.fingerprint(), "latency_table": costs, "target": job.goal}
 
 
 def new_search(job: Job) -> Search:

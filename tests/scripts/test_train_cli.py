@@ -316,6 +316,10 @@ def test_recipes_load_and_their_names_are_flags():
         (["--resume"], "--resume: needs the run folder: add --path FOLDER"),
         (["--resume", "--path", "nowhere"], "no such file"),
         (["--path", "{run}", "--arch", "{spec}"], "--path: holds a run already: continue it with --resume"),
+        (
+            ["--path", "{run}", "--resume", "--recipe", "fast"],
+            "--recipe: a resumed run keeps its recipe, 'digits'; got",
+        ),
         (["--path", "{run}", "--resume", "--lr", "3"], "keeps its settings; differs from config.json: init_lr"),
     ],
 )
@@ -355,6 +359,50 @@ def test_a_run_that_is_older_than_a_setting_goes_on(straight, tmp_path, capsys):
         assert out.count(said) == expected
         assert json.loads((folder / "config.json").read_text()) == whole
     same_run(straight, folder)
+
+
+def test_images_that_changed_since_are_refused(straight, tmp_path, capsys):
+    folder = photos(tmp_path / "photos", ["blue", "green", "red"])
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--epochs", "1", "--valid_size", "3", "-j", "0"]
+    assert run(capsys, *words, "--path", tmp_path / "run")[0] == 0
+    again = ["--path", tmp_path / "run", "--resume"]
+    assert run(capsys, *again)[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    image = folder / "red" / "5.png"
+    image.rename(folder / "red" / "6.png")
+    code, _, err = run(capsys, *again)
+    assert code == 2
+    assert err.startswith("error: --resume: not the images this run was started with: other names or labels among ")
+    image.with_name("6.png").unlink()
+    code, _, err = run(capsys, *again)
+    assert code == 2
+    assert "started with: 12 images to train on, now 11" in err
+    assert err.endswith(f"(in {tmp_path / 'run' / 'checkpoint.pt'})\n")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def with_ran_on(straight, folder, **changes):
+    """A copy of a run whose checkpoint says that it ran on something else; with None, it says nothing, as once."""
+    shutil.copytree(straight, folder)
+    state = torch.load(folder / checkpointing.NAME, weights_only=True)
+    state["ran_on"] |= changes
+    younger = [name for name in train_session.CHECKPOINT_YOUNGER if not changes]
+    torch.save({name: value for name, value in state.items() if name not in younger}, folder / checkpointing.NAME)
+    return folder
+
+
+def test_another_number_of_processes_is_refused_and_another_torch_or_thread_count_is_said(straight, tmp_path, capsys):
+    code, _, err = run(capsys, "--path", with_ran_on(straight, tmp_path / "four", processes=4), "--resume")
+    assert code == 2
+    assert "--resume: this run trains in 4 processes, " in err
+    assert "got 1: start it with torchrun --nproc_per_node=4" in err
+    said = "not bit for bit the uninterrupted run: it goes on with "
+    folder = with_ran_on(straight, tmp_path / "other", torch="1.0", threads=3)
+    code, out, err = run(capsys, "--path", folder, "--resume")
+    assert (code, err) == (0, "")
+    assert f"{said}torch {torch.__version__} (was 1.0), threads 1 (was 3)\n" in out
+    code, out, err = run(capsys, "--path", with_ran_on(straight, tmp_path / "old"), "--resume")
+    assert (code, err, out.count(said)) == (0, "", 0)
 
 
 def test_weights_of_another_network_are_refused(straight, tmp_path, capsys):
