@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,21 @@ from typing import Any, BinaryIO
 
 from proxyless_arch.errors import InputError
 
+TEMPORARY = re.compile(r"\..+\.([1-9][0-9]{0,8})-[a-z0-9_]{8}\.tmp(\..+)?")
+"""The names that atomic_path gives, with the number of the process that writes."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.
 
-    On any failure (a full disk, Ctrl-C) the temporary file is removed and an earlier ``path`` is untouched.
+    On any failure (a full disk, Ctrl-C) the temporary file is removed and an earlier ``path`` is untouched. A process
+    that is killed leaves it behind: remove_abandoned.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".tmp{target.suffix}", dir=target.parent)
+    prefix, suffix = f".{target.name}.{os.getpid()}-", f".tmp{target.suffix}"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,6 +38,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporary files of atomic_path that killed processes left in ``folder``.
+
+    Call it before this process writes there: only another living process keeps its files. (One that is started again
+    in a container may have the number of the one that was killed.)
+    """
+    for path in folder.glob(".*.tmp*"):
+        found = TEMPORARY.fullmatch(path.name)
+        if found is not None and (int(found[1]) == os.getpid() or not _is_alive(int(found[1]))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is a process of that number on this machine; true where that cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -25,7 +25,7 @@ from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.datasets import ImageDataset, SearchData
 from proxyless_arch.errors import InputError
 from proxyless_arch.evaluation import DIGITS, READER_SHARE, describe_recipe
-from proxyless_arch.files import write_json
+from proxyless_arch.files import remove_abandoned, write_json
 from proxyless_arch.images import Augment
 from proxyless_arch.machine import usable_cores
 from proxyless_arch.scores import EvalResult, shown_score
@@ -508,6 +508,7 @@ def finish(run: Run) -> dict[str, Any]:
 def write_start(job: Job, run_dir: Path) -> None:
     """What a run folder holds before the first step: config.json (with every setting of today) and spec.json."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(run_dir)
     write_json(run_dir / "config.json", to_dict(job.config))
     codec.write_spec(run_dir / "spec.json", job.spec)
 

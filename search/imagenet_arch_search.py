@@ -30,7 +30,7 @@ from tqdm import tqdm  # noqa: E402
 
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import read_json, write_json  # noqa: E402
+from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
 from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
@@ -149,6 +149,7 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             warm.put_before(search)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(run_dir)
             # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
             session.write_environment(run_dir, job.device, argv, resume, warm.folder if warm is not None else None)
             write_json(run_dir / "config.json", as_json)  # a resumed one gains the settings it is too old to have

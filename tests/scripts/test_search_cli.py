@@ -221,7 +221,9 @@ def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, 
     command = f"python search/imagenet_arch_search.py --path {tmp_path / 'run'} --resume"
     said = ["interrupted before the first step; start over with", f"  {command}"]
     assert (status, printed.splitlines()[-2:]) == (INTERRUPTED, said)
+    (tmp_path / "run" / f".checkpoint.pt.{os.getpid()}-abcd0123.tmp.pt").touch()  # as a kill would leave it
     assert here(*command.split()[2:])[0] == 0
+    assert_whole(tmp_path / "run")
 
 
 @pytest.mark.parametrize("place", ["results.finish", "session.prepare"])

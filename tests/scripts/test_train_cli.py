@@ -106,29 +106,34 @@ def test_it_learns_the_digits(straight, capsys):
     assert json.loads(scores.read_text())["top1_percent"] == pytest.approx(result["test_top1_percent"], abs=0.3)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sigkill_and_resume_equals_uninterrupted(seed, straight, spec_file, tmp_path, capsys):
-    path, rng = tmp_path / "broken", random.Random(seed)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def epochs_done(path):
+    return read_metrics(path / "metrics.jsonl") if (path / "metrics.jsonl").exists() else []
+
+
+@pytest.mark.parametrize("moment", [0, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, *range(4, 25)))])
+def test_sigkill_and_resume_equals_uninterrupted(moment, straight, spec_file, tmp_path, capsys):
+    """Killed in one of the first five epochs, at any time in it: before config.json is whole there is no run."""
+    path, rng = tmp_path / "broken", random.Random(moment)
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words], env=environment, stdout=subprocess.DEVNULL
-    )
-    checkpoint, deadline = path / checkpointing.NAME, time.monotonic() + 60
-    while not checkpoint.exists():
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (path / "config.json").exists() or len(epochs_done(path)) < moment % 5:
         assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0, 1.0))
+        time.sleep(0.005)
+    fastest = min(record["seconds"] for record in epochs_done(path) or epochs_done(straight))
+    time.sleep(rng.uniform(0, fastest))
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
+    assert not (path / "result.json").exists()
     code, out, err = run(capsys, "--path", path, "--resume")
     assert (code, err) == (0, "")
-    assert "resumed    at step" in out
+    assert "resumed    at step" in out or "it starts over" in out
+    assert {file.name for file in path.iterdir()} == FILES
     same_run(straight, path)
 
 
-@pytest.mark.parametrize("place", ["train_session.codec.write_spec", "train_session.Run.save"])
+@pytest.mark.parametrize("place", ["train_session.codec.write_spec", "train_session.checkpointing.torch.save"])
 def test_killed_before_its_first_checkpoint_a_run_starts_over(place, straight, spec_file, tmp_path, capsys):
     path = tmp_path / "broken"
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
@@ -143,6 +148,7 @@ train.main(sys.argv[1:])"""
     code, out, err = run(capsys, "--path", path, "--resume")
     assert (code, err) == (0, "")
     assert "this run was killed before its first checkpoint: it starts over" in out
+    assert {file.name for file in path.iterdir()} == FILES  # the half-written one is gone
     same_run(straight, path)
 
 
