@@ -33,6 +33,7 @@ from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
 from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.settings import note_on_absent  # noqa: E402
+from proxyless_arch.space import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, results, session, warmup  # noqa: E402
@@ -100,13 +101,14 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         job = session.prepare(settings, device)
         with distributed.fail_together():
             warm = warm_up_to_start_from(arguments, job)
+            drawn = results.random_paths(job) if settings.arch.arch_algo == "random" else []
         run_dir = arguments.path
         if not arguments.resume:  # one process chooses the folder
             with distributed.fail_together():
                 own = new_run_dir(arguments.path, ROOT) if distributed.is_main() else None
             run_dir = distributed.broadcast_value(own)
         if settings.arch.arch_algo == "random":
-            return draw_random(job, run_dir, argv)
+            return draw_random(job, run_dir, drawn, argv)
         try:
             return search_in(run_dir, job, arguments.resume, warm, argv)
         except KeyboardInterrupt:
@@ -216,13 +218,15 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
     return 0
 
 
-def draw_random(job: session.Job, run_dir: Path, argv: Sequence[str]) -> int:
-    """--arch_algo random: nothing is trained; the product is a folder of spec files of equal cost."""
+def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv: Sequence[str]) -> int:
+    """--arch_algo random: nothing is trained; the product is a folder of spec files of equal cost, those ``drawn``."""
     if not distributed.is_main():
         return 0
+    for folder in (run_dir, run_dir / "specs"):
+        remove_abandoned(folder)
     session.write_environment(run_dir, job.device, argv, resumed=False)
     write_json(run_dir / "config.json", config.to_dict(job.config))
-    record = results.write_random_networks(job, run_dir)
+    record = results.write_random_networks(job, run_dir, drawn)
     assert job.table is not None
     costs = [entry["cost"] for entry in record["networks"]]
     print(

@@ -19,6 +19,7 @@ from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path, read_bytes, write_json
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.shapes import walk
+from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec
 from proxyless_arch.tables import describe, format_count, op_label
 from proxyless_arch.weights import save_h5
@@ -233,15 +234,24 @@ def finish(
     return Outcome(spec, projection, record)
 
 
-def write_random_networks(job: Job, run_dir: Path) -> dict[str, Any]:
-    """The random control: ``n_archs`` different networks of the target's cost, each as a spec file, and their list.
+def random_paths(job: Job) -> list[Choices]:
+    """``n_archs`` different networks of the target's cost.
+
+    Raises InputError when there is no target, or there are not as many.
+    """
+    if job.table is None or job.goal is None:
+        raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
+    rng = np.random.default_rng([job.config.manual_seed, 6])
+    return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng)
+
+
+def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> dict[str, Any]:
+    """The random control, of ``random_paths``: each network as a spec file, and their list.
 
     Writes ``specs/random_000.json`` and on, ``architectures.png`` (the first eight) and ``result.json``.
     """
     table, goal, config = job.table, job.goal, job.config
-    if table is None or goal is None:
-        raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
-    paths = sample_at_cost(table, goal, config.arch.n_archs, np.random.default_rng([config.manual_seed, 6]))
+    assert table is not None
     entries = []
     rows = []
     for index, path in enumerate(paths):

@@ -1,0 +1,75 @@
+"""--arch_algo random as a person types it: spec files of one cost, whole or not at all."""
+
+import json
+
+import pytest
+import torch
+
+from proxyless_arch.codec import read_spec
+from proxyless_arch.cost import total_macs
+from proxyless_arch.shapes import walk
+from search.imagenet_arch_search import main
+from search.latency import network_ms, shipped
+
+WORDS = ["--arch_algo", "random", "--space", "tiny", "--resolution", "8", "--width_mult", "0.1", "--device", "cpu"]
+
+
+def draw(folder, *words, n_archs=4):
+    return main([*WORDS, "--path", str(folder), "--n_archs", str(n_archs), *map(str, words)])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def specs_of(folder):
+    return [read_spec(path) for path in sorted((folder / "specs").iterdir())]
+
+
+@pytest.mark.parametrize("hardware", ["mobile", "flops"])
+def test_every_network_is_written_and_costs_what_was_asked(hardware, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert draw(run, "--target_hardware", hardware) == 0
+    result, specs = json.loads((run / "result.json").read_text()), specs_of(run)
+    files = [f"specs/random_{index:03d}.json" for index in range(4)]
+    assert [entry["spec"] for entry in result["networks"]] == files
+    assert sorted(path.relative_to(run).as_posix() for path in (run / "specs").iterdir()) == files
+    assert len({spec.blocks for spec in specs}) == 4
+    for spec, entry in zip(specs, result["networks"], strict=True):
+        # counted from the network that was written, not looked up in the table that it was drawn by
+        cost = total_macs(spec) if hardware == "flops" else network_ms(shipped("pixel1"), walk(spec))
+        assert 0.99 * result["target"] <= cost <= result["target"]
+        assert (entry["cost"], entry["macs"]) == (pytest.approx(cost, rel=1e-6), total_macs(spec))
+        assert (spec.num_classes, spec.resolution) == (10, 8)
+    assert "4 random networks of" in capsys.readouterr().out
+    assert (run / "report.html").stat().st_size > 0
+
+
+def test_a_second_draw_does_not_mix_with_the_first(tmp_path, capsys):
+    assert draw(tmp_path, "--target_hardware", "flops") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "specs").iterdir()}
+    assert draw(tmp_path, "--target_hardware", "flops", "--manual_seed", 1, n_archs=2) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "specs").iterdir()} == before
+    (tmp_path / "result.json").unlink()  # as if killed while it wrote
+    (tmp_path / "specs" / "random_002.json").unlink()
+    (tmp_path / "specs" / "random_003.json").rename(tmp_path / "specs" / ".random_003.json.999999999-abcd0123.tmp.json")
+    assert main(["--path", str(tmp_path), "--resume"]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "specs").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--target_hardware", "none"], "--target_hardware: random networks are drawn at a cost: they need a target"),
+        (["--target_hardware", "flops", "--n_archs", "3"], "--n_archs: found 0 different networks between "),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(words, problem, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("search.random_control.MAX_DRAWS_PER_NETWORK", 0)
+    assert draw(tmp_path / "run", *words) == 2
+    assert problem in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
