@@ -102,11 +102,13 @@ def eval_batches(
 class Batches(Iterator[TensorBatch]):
     """An iterator of (images, labels) that can be run through once.
 
-    ``len()`` is the number of batches planned; ``unreadable.places`` names the images left out so far.
+    ``len()`` is the number of batches planned; ``unreadable.places`` names the images left out so far, and
+    ``first_images`` the first few of the batch given last.
     """
 
     def __init__(self, loader: DataLoader, n_batches: int, unreadable: Unreadable, keep_going: bool) -> None:
         self.unreadable = unreadable
+        self.first_images: list[str] = []
         self._loader, self._n_batches, self._keep_going = loader, n_batches, keep_going
         self._batches = self._run()
 
@@ -117,7 +119,8 @@ class Batches(Iterator[TensorBatch]):
         return next(self._batches)
 
     def _run(self) -> Iterator[TensorBatch]:
-        for images, labels, errors in self._loader:
+        for images, labels, errors, first_images in self._loader:
+            self.first_images = first_images
             self.unreadable.record(errors)
             if len(labels):
                 # NHWC in memory is exactly what torch calls channels_last.
@@ -135,9 +138,10 @@ class _Reader(Dataset):
     augment: Augment | None
     seed: int
 
-    def __getitems__(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, list[InputError]]:
+    def __getitems__(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, list[InputError], list[str]]:
         images, labels, errors = read_batch(self.dataset, self.recipe, self.augment, self.seed, samples)
-        return torch.from_numpy(images), torch.from_numpy(labels), list(errors)
+        first = [self.dataset.place(sample.image) for sample in samples[:3]]
+        return torch.from_numpy(images), torch.from_numpy(labels), list(errors), first
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _as_is(batch: tuple[torch.Tensor, torch.Tensor, list[InputError]]) -> tuple:
+def _as_is(batch: tuple) -> tuple:
     return batch
 
 

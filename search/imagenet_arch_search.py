@@ -205,7 +205,11 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
                     log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write))
             if not resume and warm is None:
                 save()
-            done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
+            try:
+                done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
+            except NonFiniteLossError as error:
+                images = (valid if search.arch_steps_due() else train).first_images
+                raise NonFiniteLossError(f"{error}; its first images: {', '.join(images)}") from None
         bar.close()
         if not done:
             again = resume_command(SCRIPT, run_dir)

@@ -86,10 +86,14 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
         set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
         logits = net(images)
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"training loss {float(loss)} at fine-tune step {step}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+        for what, value in (("loss", loss), ("gradient norm", norm)):
+            if not torch.isfinite(value):
+                first = ", ".join(batches.first_images)
+                problem = f"training {what} {value.item()} at fine-tune step {step}; its first images: {first}"
+                raise NonFiniteLossError(problem)
         optimizer.step()
         loss_sum, count = loss_sum + loss.item() * len(labels), count + len(labels)
         hits += int((logits.argmax(1) == labels).sum())

@@ -15,12 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
+from proxyless_arch.batches import BatchPlan
 from proxyless_arch.codec import read_spec
 from proxyless_arch.cost import total_macs, total_params
-from proxyless_arch.datasets import digits
+from proxyless_arch.datasets import digits, load_for_search
 from proxyless_arch.weights import load_h5
 from proxyless_nas.data import eval_batches
-from proxyless_nas.steps import evaluate
+from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
 from search import checkpoint
 from search.imagenet_arch_search import INTERRUPTED, main
@@ -245,6 +246,37 @@ def test_a_finished_run_resumed_gives_the_same_result(finished, here):
     assert status == 0, errors
     assert lasting(result_of(run_dir)) == before
     assert_whole(run_dir)
+
+
+def first_images(of, seed, step):
+    """The places that the error must name: drawn by the plan of the batches, not by what read them."""
+    data = load_for_search("digits", None, 1300, 0)
+    images, size = (data.train, 64) if of == "train" else (data.valid, 32)
+    plan = BatchPlan(n_images=len(images), batch_size=size, seed=seed)
+    return ", ".join(images.place(sample.image) for sample in next(plan.steps(step, 1))[:3])
+
+
+@pytest.mark.parametrize(
+    ("place", "problem", "images"),
+    [
+        ("loop.smoothed_loss", "training gradient that is not finite at weight step 0", ("train", 0, 0)),
+        ("controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
+        ("results.smoothed_loss", "training gradient norm nan at fine-tune step 0", ("train", 2, 0)),
+    ],
+)
+def test_what_is_not_finite_says_in_which_images(place, problem, images, here, tmp_path, monkeypatch):
+    def broken_gradient(logits, *rest):
+        logits.register_hook(lambda gradient: gradient * float("nan"))
+        return smoothed_loss(logits, *rest)
+
+    def broken_loss(controller, ce, cost):  # steps 0 to 3 are also timed before the search
+        return ce * (float("nan") if controller.step == 5 else 1.0)
+
+    monkeypatch.setattr(f"search.{place}", broken_loss if images[0] == "valid" else broken_gradient)
+    status, _, errors = here(*TINY, "--n_epochs", "3", "--finetune_epochs", "1", "--path", tmp_path / "run")
+    expected = f"error: stopped before the update: {problem}; its first images: {first_images(*images)}; try a lower "
+    assert (status, expected in errors) == (1, True), errors
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_an_occupied_folder_is_refused(finished, here):
