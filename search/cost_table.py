@@ -31,7 +31,7 @@ class CostTable:
 
     ``fixed``: what every network of the space pays (stem, first block, feature mix, classifier, calibration offset).
     ``per_edge[b][j]``: choice ``j`` of searched block ``b``. ``source``: where the numbers come from.
-    ``extrapolated``: one line per layer whose price was predicted outside the range of its predictor's data.
+    ``extrapolated``: one line per layer whose price lies outside the data behind it.
     """
 
     fixed: float

@@ -6,7 +6,8 @@ another one; then the network is priced by that table and not measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from search.cost_table import CostTable
 from search.landing import Landing, land
 from search.latency import LatencySource, LookupTable, Predictor, check_matches, load_latency_source
 from search.measure import Runtime, parse_hardware, runtime_named
-from search.profiling import Anchor, measure_network
+from search.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
 
 MEASURABLE = ("cpu", "gpu8")
 
@@ -124,42 +125,75 @@ def make_missing_table(target: Target, space: SearchSpace, say: Callable[[str], 
     command = profile_command(target, space)
     say(
         f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
-        f"  python search/profile_latency.py {' '.join(command)}"
+        f"  {_shown(command)}"
     )
     arguments = profile_latency.parse(command)
     protocol, conditions = profile_latency.protocol_of(arguments), profile_latency.conditions_of(arguments)
     outcome, _ = profile_latency.profile(arguments, protocol, conditions, device.runtime)
-    say(profile_latency.summary(outcome, folder, target.target_hardware))
+    say(profile_latency.summary(outcome, folder))
+
+
+def _shown(command: Sequence[str]) -> str:
+    return shlex.join(["python", "search/profile_latency.py", *command])
 
 
 def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predictor, Device | None, Path]:
     """(what prices layers, the device to measure on, its file); the device is None when the table is of another one.
 
-    Raises InputError when the table was made under other conditions (batch, resolution, threads, runtime, dtype) or
-    did not pass its validation, unless --force_latency_table.
+    For ``mobile`` a table was given. Raises InputError when it was made under other conditions (batch, resolution,
+    threads, runtime, dtype) or did not pass its validation, unless --force_latency_table. What a file does not record
+    is not checked: the released YAML records nothing.
     """
-    device = device_of(target)
+    is_ours = target.target_hardware in MEASURABLE
+    device = device_of(target) if is_ours else None
     if target.latency_table is not None:
         path = Path(target.latency_table)
     else:
         assert device is not None
         path = _kept_in(target, space, device) / "table.json"
     source = load_latency_source(path)
-    known = source.provenance
     facts = device.facts() if device is not None else {}
-    here = device is not None and known.get("device") == facts["device"]
+    here = device is not None and source.provenance.get("device") == facts["device"]
     if not target.force_latency_table:
-        batch_size = parse_hardware(target.target_hardware).batch_size
+        batch_size = parse_hardware(target.target_hardware).batch_size if is_ours else 1
         wanted: dict[str, Any] = {"batch_size": batch_size, "dtype": "float32", "resolution": space.recipe.resolution}
         if here:
             wanted |= {name: facts[name] for name in ("runtime", "threads")}
-        check_matches(known, wanted, str(path))
-        if isinstance(source, LookupTable) and source.validation and source.validation.get("passed") is False:
-            reasons = "; ".join(map(str, source.validation.get("reasons", ())))
-            raise InputError(
-                f"did not pass its validation on whole networks ({reasons}); measure it again on a quiet machine, or "
-                "use it all the same with --force_latency_table",
-                "validation",
-                str(path),
-            )
+        check_matches(source.provenance, wanted, str(path))
+        check_passed(source, str(path), profile_command(target, space) if here and target.latency_table is None else ())
     return source, device if here else None, path
+
+
+def check_passed(source: LookupTable | Predictor, path: str, command: Sequence[str] = ()) -> None:
+    """Raises InputError when the file's own record says that it predicts whole networks badly, or that too few vouch.
+
+    Args:
+        command: the arguments of profile_latency.py that made it, where they are known.
+    """
+    is_table = isinstance(source, LookupTable)
+    record = source.validation if is_table else source.error.get("net")
+    reasons = _failures(record) if isinstance(record, Mapping) else []
+    if reasons:
+        again = _shown([*command, "--fresh"]) if command else "the command that made it, with --fresh"
+        raise InputError(
+            f"did not pass its validation on whole networks ({'; '.join(reasons)}); measure it again on a quiet "
+            f"machine ({again}), or use it all the same with --force_latency_table",
+            "validation" if is_table else "error.net",
+            path,
+        )
+
+
+def _failures(record: Mapping[str, Any]) -> list[str]:
+    """Why the networks of a record do not vouch for prices; it holds whatever the file says."""
+    if record.get("passed") is False:
+        reasons = record.get("reasons")
+        return list(map(str, reasons)) if isinstance(reasons, list) and reasons else ["passed: false"]
+    figures = {name: record[name] for name in ("mape", "kendall", "n") if isinstance(record.get(name), int | float)}
+    found = []
+    if figures.get("mape", 0) > MAX_MAPE:
+        found.append(f"MAPE {figures['mape']:.1f} % is above {MAX_MAPE:g} %")
+    if figures.get("kendall", 1) < MIN_KENDALL:
+        found.append(f"Kendall's tau {figures['kendall']:.3f} is below {MIN_KENDALL:g}")
+    if figures and figures.get("n", MIN_SCORED) < MIN_SCORED:
+        found.append(f"{figures['n']:g} networks score, at least {MIN_SCORED} must")
+    return found

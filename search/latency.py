@@ -34,6 +34,9 @@ TABLE_FORMAT = "proxyless-latency/table"
 PREDICTOR_FORMAT = "proxyless-latency/predictor"
 SHIPPED_FOLDER = Path(__file__).parent / "latency_tables"
 MAX_MS = 1e6  # a layer that takes longer than this is a typing error
+# of the released YAML, which names no unit; a Pixel 1 does 3e6 a millisecond, its whole table takes 400 ms
+MAX_MACS_PER_MS = 1e9  # on one image; layers this small keep a server's GPU below it
+MAX_TABLE_MS = 1e5  # all layers together, a few networks' worth
 STEM_KERNEL = 3  # of the stem that fixed_ops.Conv was measured on; every network of the family has it
 
 FeatureSet = Literal["core", "full"]
@@ -374,7 +377,8 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class LookupTable:
-    """Measured layers. A layer it lacks is an error, never a guess.
+    """Measured layers. A layer it lacks is an error, never a guess; but for the classifier of another number of
+    classes, a matrix product whose time is in proportion to them. ``extrapolated`` names it.
 
     ``scale`` and ``offset_ms`` were fitted on ``n_nets`` measured whole networks, as a predictor's are: a network
     costs ``offset_ms`` plus ``scale`` times its entries.
@@ -415,8 +419,8 @@ class LookupTable:
     def from_released_yaml(cls, text: bytes, source: str) -> LookupTable:
         """Parse the YAML released with ProxylessNAS (mobile_trim.yaml): ``layer description: {mean, var, count}``.
 
-        The format names no unit; the released file is in ms, and so must any other one be.
-        Raises InputError naming the line.
+        The format names no unit; the released file is in ms, and so must any other one be: times that no device has
+        are refused. Raises InputError naming the line.
         """
         entries: dict[LayerKey, Timing] = {}
         for name, children, line in _yaml_mapping(_yaml_root(text)):
@@ -429,25 +433,41 @@ class LookupTable:
             entries[key] = _released_timing(children, place)
         if not entries:
             raise InputError("expected layers and their times, got none")
+        _check_plausible(entries)
         return cls(source, entries, {"source": source})
 
     def price_ms(self, call: LayerCall) -> float:
-        """The measured ms of a layer, times ``scale``. Raises InputError naming the key when it was not measured."""
+        """The measured ms of a layer, times ``scale``; a classifier may be scaled from one of other classes.
+
+        Raises InputError naming the key when it was not measured.
+        """
         key = layer_key(call)
         if key is None:
             return 0.0
-        if key not in self.entries:
+        if key in self.entries:
+            return self.scale * self.entries[key].ms
+        other = self._other_classifier(key)
+        if other is None:
             raise InputError(
                 f"no latency for {key}; measure it, or let the fitted predictor fill in with "
                 "--latency_fallback predictor",
                 call.name,
                 self.source,
             )
-        return self.scale * self.entries[key].ms
+        return self.scale * self.entries[other].ms * key.out_hwc[2] / other.out_hwc[2]
 
     def extrapolated(self, call: LayerCall) -> tuple[str, ...]:
-        """Nothing is: an entry is a measurement."""
-        return ()
+        """A classifier that was measured with another number of classes; everything else is a measurement."""
+        key = layer_key(call)
+        other = self._other_classifier(key) if key is not None and key not in self.entries else None
+        if key is None or other is None:
+            return ()
+        return (f"the time for {key.out_hwc[2]} classes is scaled from the measured {other.out_hwc[2]}",)
+
+    def _other_classifier(self, key: LayerKey) -> LayerKey | None:
+        """The measured classifier on the same features whose number of classes is nearest."""
+        found = [other for other in self.entries if key.op == other.op == "linear" and other.in_hwc == key.in_hwc]
+        return min(found, key=lambda other: abs(other.out_hwc[2] - key.out_hwc[2]), default=None)
 
     def has(self, call: LayerCall) -> bool:
         """Whether ``call`` has an entry, or needs none (Zero)."""
@@ -568,6 +588,31 @@ def _released_key(name: str, place: str) -> LayerKey:
     return _checked_key(LayerKey("mbconv", in_hwc, out_hwc, kernel, c_in * expand, stride, match["skip"] == "1"), place)
 
 
+def _check_plausible(entries: Mapping[LayerKey, Timing]) -> None:
+    """Raises InputError when the times must be in another unit than ms."""
+    total, macs = math.fsum(timing.ms for timing in entries.values()), sum(map(_macs, entries))
+    if macs > MAX_MACS_PER_MS * total:
+        why = f"{macs / total * 1e3:.1e} multiply-accumulates per second on one image. Are they in seconds?"
+    elif total > MAX_TABLE_MS:
+        why = f"more than {MAX_TABLE_MS:g}. Are they in microseconds?"
+    else:
+        return
+    raise InputError(
+        f"expected times in ms, but the {len(entries)} layers would take {total:.4g} ms together, {why} "
+        "(This format names no unit; our JSON format does)"
+    )
+
+
+def _macs(key: LayerKey) -> int:
+    """Multiply-accumulates of a layer, from its key."""
+    (height, width, c_in), (out_height, out_width, c_out) = key.in_hwc, key.out_hwc
+    out_pixels = out_height * out_width
+    if key.op != "mbconv":
+        return out_pixels * key.kernel**2 * c_in * c_out
+    expand = height * width * c_in * key.mid if key.mid != c_in else 0
+    return expand + out_pixels * key.mid * (key.kernel**2 + c_out)
+
+
 def _yaml_root(text: bytes) -> yaml.Node:
     """The document as nodes. Nothing is constructed, so no tag can do anything, and every node knows its line."""
     import yaml
@@ -682,7 +727,7 @@ def check_matches(provenance: Mapping[str, Any], wanted: Mapping[str, Any], sour
     """A table or predictor must have been measured under the conditions it is used for.
 
     Args:
-        provenance: of the file. A condition that it does not record (absent or null) cannot be compared.
+        provenance: of the file. A condition that it does not record (absent, null or "(assumed)") cannot be compared.
         wanted: any of CONDITIONS with the value of this run, for example ``{"batch_size": 1, "resolution": 224}``.
         source: the file, for the error.
 
@@ -695,15 +740,20 @@ def check_matches(provenance: Mapping[str, Any], wanted: Mapping[str, Any], sour
     different = [
         f"{name} {provenance[name]!r} instead of {value!r}"
         for name, value in wanted.items()
-        if value is not None and provenance.get(name) is not None and provenance[name] != value
+        if value is not None and _recorded(provenance, name) not in (None, value)
     ]
     if different:
         raise InputError(
             f"was measured for {'; '.join(different)}: measure it for this run with search/profile_latency.py, or "
-            "force its use",
+            "use it all the same with --force_latency_table",
             "provenance",
             source,
         )
+
+
+def _recorded(provenance: Mapping[str, Any], name: str) -> Any:
+    value = provenance.get(name)
+    return None if isinstance(value, str) and value.endswith("(assumed)") else value
 
 
 # Files --------------------------------------------------------------------------------------------------------------

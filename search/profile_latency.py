@@ -12,7 +12,8 @@ For a phone or any other machine: export the operations, run run.py there (or An
     python search/profile_latency.py --import_results phone/results-litert.csv --device_name "my phone"
 
 The output folder holds table.json and predictor.json (for --latency_table of the search), validation.json,
-validation.png, and raw.jsonl with every timing: interrupt the command, give it again, and it goes on where it was.
+validation.png, and raw.jsonl with every timing: interrupt the command, give it again, and it goes on where it was
+(--fresh measures anew).
 Exit status 1: measured, but the table did not pass its validation.
 """
 
@@ -24,8 +25,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,21 @@ from tqdm import tqdm  # noqa: E402
 
 from proxyless_arch.cli import BAD_INPUT, INTERRUPTED, Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.files import open_bytes, parse_json, write_json  # noqa: E402
 from proxyless_arch.space import MACROS, SearchSpace, macro_named  # noqa: E402
 from proxyless_arch.spec import imagenet_recipe  # noqa: E402
 from proxyless_arch.strict import listed  # noqa: E402
-from search import exported_ops, profiling  # noqa: E402
+from search import config, exported_ops, profiling  # noqa: E402
 from search.fit import NetErrors  # noqa: E402
 from search.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
 from search.pictures import draw_validation  # noqa: E402
-from search.profiling import QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog  # noqa: E402
+from search.profiling import MIN_SCORED, QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog  # noqa: E402
 
 FAILED_GATE = 1
 MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock")  # of a runtime's facts, to resume
 METHODS = ("in_network", "isolated")
+IMAGES = "FOLDER_OF_YOUR_IMAGES"
+MAY_GROW = ("rounds", "extra_rounds")  # of the protocol: more rounds are added to those that are there
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,11 +70,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="fewer rounds and networks")
     add("--rounds", type=int, help=f"rounds over everything [{Protocol.rounds}; {QUICK.rounds} with --quick]")
     add("--design_nets", type=int, help=f"networks to solve from [{Protocol.design_nets}; {QUICK.design_nets} quick]")
-    add("--validation_nets", type=int, help=f"networks that vouch, 10 of them calibrate [{Protocol.validation_nets}]")
+    add("--validation_nets", type=int, help=f"networks that vouch, 10 of them calibrate [{Protocol.validation_nets}]; "
+        f"a table passes with {Protocol.calibration_nets + MIN_SCORED} at least")  # fmt: skip
     add("--seed", type=int, default=0, help="of the order and the networks [0]")
     add("--output", type=Path, help="folder (default: runs/latency/<device>-<runtime>-t1-b1-r224-w1.0)")
+    add("--fresh", action="store_true", help="measure anew; what the folder holds is kept as raw-<date>.jsonl")
     add("--export_ops", type=Path, metavar="DIR", help="write the operations for another machine, and stop")
-    add("--export_networks", type=int, default=30, help="whole networks among the exported, to validate with [30]")
+    add("--export_networks", type=int, default=40, help="whole networks among the exported, to validate with [40]")
     add("--import_results", type=Path, metavar="FILE", help="timings from another machine (a file or a folder)")
     add("--manifest", type=Path, help="manifest.json of the export (default: beside the results)")
     add("--device_name", help="the other machine, where its results do not name it")
@@ -83,6 +88,17 @@ def _within(value: float, low: float, high: float, flag: str) -> None:
         raise InputError(f"expected {low:g}..{high:g}, got {value:g}", flag)
 
 
+def _check_networks(count: int, arguments: argparse.Namespace, maximum: int, flag: str) -> None:
+    enough = Protocol.calibration_nets + MIN_SCORED
+    if 20 <= count < enough and not arguments.quick:
+        raise InputError(
+            f"expected {enough}..{maximum}, got {count}: {Protocol.calibration_nets} calibrate and {MIN_SCORED} must "
+            "score; with --quick fewer are measured, and the table does not pass",
+            flag,
+        )
+    _within(count, 20, maximum, flag)
+
+
 def protocol_of(arguments: argparse.Namespace) -> Protocol:
     """The protocol the flags ask for. Raises InputError."""
     protocol = QUICK if arguments.quick else Protocol()
@@ -90,7 +106,7 @@ def protocol_of(arguments: argparse.Namespace) -> Protocol:
     protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
     _within(protocol.rounds, 1, 100, "--rounds")
     _within(protocol.design_nets, 20, 10_000, "--design_nets")
-    _within(protocol.validation_nets, 20, 10_000, "--validation_nets")
+    _check_networks(protocol.validation_nets, arguments, 10_000, "--validation_nets")
     _within(protocol.seed, 0, 2**31 - 1, "--seed")
     if arguments.method not in METHODS:
         raise InputError(f"expected {' or '.join(METHODS)}, got {arguments.method!r}", "--method")
@@ -196,8 +212,8 @@ def _figures(errors: NetErrors) -> str:
     )
 
 
-def summary(outcome: Outcome, folder: Path, target_hardware: str) -> str:
-    """What came out, for a person, and what to do next."""
+def summary(outcome: Outcome, folder: Path) -> str:
+    """What came out, for a person."""
     score = outcome.chosen.errors.n
     lines = [f"\n{score} measured networks that the table has not seen, {min(outcome.measured_ms):.2f} to "
              f"{max(outcome.measured_ms):.2f} ms:"]  # fmt: skip
@@ -223,24 +239,59 @@ def summary(outcome: Outcome, folder: Path, target_hardware: str) -> str:
     if not outcome.verdict.passed:
         lines.append("\nNOT GOOD ENOUGH to search with:")
         lines += [f"   {reason}" for reason in outcome.verdict.reasons]
-        lines.append(f"What was measured is kept in {folder}; more rounds add to it.")
-        return "\n".join(lines)
-    known = outcome.table.provenance
-    words = ["python", "search/imagenet_arch_search.py", "--target_hardware", target_hardware,
-             "--latency_table", str(folder / "table.json")]  # fmt: skip
-    if known.get("width_mult") != 1.0:
-        words += ["--width_mult", str(known["width_mult"])]
-    if known.get("space") != "imagenet":
-        words += ["--space", str(known["space"])]
-    if known.get("resolution") != 224:
-        words += ["--resolution", str(known["resolution"])]
-    lines.append(f"\nwritten to {folder}\nnow search for it:\n   {shlex.join(words)}")
+        lines.append(f"What was measured is kept in {folder}; more rounds add to it, --fresh measures anew.")
+    else:
+        lines.append(f"\nwritten to {folder}")
     return "\n".join(lines)
+
+
+def search_words(known: Mapping[str, Any], target_hardware: str, table: Path) -> list[str]:
+    """The command that searches with a table of these conditions: every flag that differs from the search's defaults.
+
+    Complete but for the images, or, for a table of the tiny space, on the embedded digits. Raises InputError where no
+    search can use it.
+    """
+    on_digits = known["space"] == "tiny" and known["resolution"] <= config.SMALL_IMAGE
+    base = config.from_recipe("digits" if on_digits else "default")
+    always = {"target_hardware": target_hardware, "latency_table": str(table)}
+    always |= {} if on_digits else {"data_path": IMAGES}
+    needed = {name: known[name] for name in ("space", "width_mult", "resolution")}
+    if target_hardware == "cpu":
+        needed |= {"runtime": known["runtime"], "latency_threads": known["threads"]}
+    config.with_settings(base, always | needed)
+    batch_size = 1 if target_hardware == "mobile" else parse_hardware(target_hardware).batch_size
+    for name, wanted in (("batch_size", batch_size), ("dtype", "float32")):
+        if known[name] != wanted:
+            raise InputError(f"--target_hardware {target_hardware} needs {wanted}, got {known[name]}", name)
+    usual = {"runtime": "onnxruntime", "space": config.default_space(known["resolution"])}
+    usual |= {name: value for name, value in config.to_dict(base).items() if value is not None}
+    told = {name: value for name, value in needed.items() if name in usual and value != usual[name]}
+    pixels = base.data.resolution or config.default_resolution(base.data.dataset, told.get("space"))
+    told |= {} if known["resolution"] == pixels else {"resolution": known["resolution"]}
+    flags = [str(word) for name, value in (always | told).items() for word in (f"--{name}", value)]
+    return ["python", "search/imagenet_arch_search.py", *flags]
+
+
+def next_step(outcome: Outcome, folder: Path, target_hardware: str) -> str:
+    """What a person does with a table that passed; empty where it did not."""
+    if not outcome.verdict.passed:
+        return ""
+    known, table = outcome.table.provenance, folder / "table.json"
+    try:
+        words = search_words(known, target_hardware, table)
+    except InputError as error:
+        show = shlex.join(["python", "search/show.py", "proxyless_mobile", "--latency", str(table)])
+        return f"no search can use this table ({error}); it prices networks:\n   {show}"
+    return (
+        f"now search for it:\n   {shlex.join(words)}\n"
+        f"   (made for images of {known['num_classes']} classes; for any other number the classifier's time is scaled "
+        "in proportion, and the run says so)"
+    )
 
 
 def export_ops(arguments: argparse.Namespace, protocol: Protocol, conditions: dict[str, Any]) -> None:
     space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
-    _within(arguments.export_networks, 20, 1000, "--export_networks")
+    _check_networks(arguments.export_networks, arguments, 1000, "--export_networks")
     protocol = replace(protocol, validation_nets=arguments.export_networks)
     plan = Plan.of(space, protocol, "isolated")
     runtimes = list(exported_ops.SUFFIX_OF) if arguments.runtime is None else [arguments.runtime]
@@ -282,8 +333,47 @@ def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
     folder = arguments.output or default_output(conditions | facts)
     folder.mkdir(parents=True, exist_ok=True)
     write(outcome, plan, folder, protocol.calibration_nets)
-    print(summary(outcome, folder, "cpu"))
+    hardware = "mobile" if known["batch_size"] == 1 else f"gpu{known['batch_size']}"  # not this machine
+    print(summary(outcome, folder), next_step(outcome, folder, hardware), sep="\n")
     return 0 if outcome.verdict.passed else FAILED_GATE
+
+
+def set_aside(raw: Path) -> None:
+    """Rename raw.jsonl to raw-<date of its last timing>.jsonl, so that everything is measured anew."""
+    if not raw.exists():
+        return
+    name = f"raw-{time.strftime('%Y%m%d-%H%M%S', time.localtime(raw.stat().st_mtime))}"
+    number, kept = 1, raw.with_name(f"{name}.jsonl")
+    while kept.exists():
+        number += 1
+        kept = raw.with_name(f"{name}-{number}.jsonl")
+    raw.rename(kept)
+
+
+def open_log(raw: Path, conditions: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[RawLog, dict[str, Any]]:
+    """(the log, when and how its first timing was taken): ``now`` for a new one, else what its header says.
+
+    Raises InputError when it holds the timings of other conditions.
+    """
+    try:
+        known = _header(raw)
+        begun = dict(now) if known is None else {name: known.get(name) for name in now}
+        return RawLog(raw, {**conditions, **begun}), begun
+    except InputError as error:
+        raise InputError(f"{error.problem}, or measure anew with --fresh", error.place, error.source) from None
+
+
+def _header(raw: Path) -> dict[str, Any] | None:
+    """The conditions in the first line of a log; None where there is none yet."""
+    if not raw.exists():
+        return None
+    with open_bytes(raw) as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):  # a kill cut it off
+        return None
+    first = parse_json(line, str(raw))
+    conditions = first.get("conditions") if isinstance(first, dict) else None
+    return conditions if isinstance(conditions, dict) else {}
 
 
 def profile(
@@ -305,7 +395,12 @@ def profile(
         f"  folder     {folder}",
         flush=True,
     )
-    with RawLog(folder / "raw.jsonl", fixed) as log:
+    if arguments.fresh:
+        set_aside(folder / "raw.jsonl")
+    steady = {name: value for name, value in asdict(protocol).items() if name not in MAY_GROW}
+    now = {"date": facts.get("date"), "load_average": facts["load_average"], "tool": _tool()}
+    opened, begun = open_log(folder / "raw.jsonl", fixed | steady, now)
+    with opened as log:
         if len(log):
             print(f"  resumed    {len(log)} timings are there already", flush=True)
         layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
@@ -318,7 +413,8 @@ def profile(
 
             anchor = Anchor(runtime, space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms)
             bench = Bench(anchor, log, protocol, tick)
-            outcome = profiling.profile(bench, plan, facts | conditions | {"tool": _tool(), "source": "measured here"})
+            provenance = facts | conditions | begun | {"source": "measured here"}
+            outcome = profiling.profile(bench, plan, provenance)
     write(outcome, plan, folder, protocol.calibration_nets)
     return outcome, folder
 
@@ -333,7 +429,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     runtime = runtime_named(parse_hardware(arguments.target_hardware), arguments.runtime, arguments.threads)
     outcome, folder = profile(arguments, protocol, conditions, runtime)
-    print(summary(outcome, folder, arguments.target_hardware))
+    print(summary(outcome, folder), next_step(outcome, folder, arguments.target_hardware), sep="\n")
     return 0 if outcome.verdict.passed else FAILED_GATE
 
 
@@ -345,7 +441,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        again = shlex.join(["python", "search/profile_latency.py", *words])
+        again = shlex.join(["python", "search/profile_latency.py", *(word for word in words if word != "--fresh")])
         print(f"\ninterrupted; every timing is kept. Go on with\n  {again}", file=sys.stderr)
         return INTERRUPTED
 

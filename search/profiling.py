@@ -552,7 +552,9 @@ def judge(errors: NetErrors, noise: float, drift: float, rounds: int, max_drift:
         drift: how far the anchor moved within a round, relative.
     """
     if errors.n < MIN_SCORED:
-        few = f"{errors.n} networks were scored, {MIN_SCORED} are needed: use --validation_nets {MIN_SCORED + 10}"
+        enough = Protocol.calibration_nets + MIN_SCORED
+        few = f"{errors.n} networks were scored, {MIN_SCORED} are needed: use --validation_nets {enough} (for another "
+        few += f"machine: export again with --export_networks {enough})"
         return Verdict(False, (few,))
     if errors.mape <= MAX_MAPE and errors.kendall >= MIN_KENDALL:
         return Verdict(True, ())

@@ -30,7 +30,7 @@ from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution,
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.device import MEASURABLE, Device, load_table, make_missing_table
-from search.latency import LatencySource, LookupTable, Predictor, WithFallback, load_latency_source, shipped
+from search.latency import LatencySource, LookupTable, Predictor, WithFallback, shipped
 from search.loop import Schedule, Search, schedule_of
 from search.report import format_seconds
 
@@ -167,13 +167,10 @@ def _latency_source(
         if target.latency_table is not None:
             raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
         return None, None, None
-    if hardware in MEASURABLE:
-        found, device, path = load_table(target, space)
-        return _with_fallback(found, target.latency_fallback), device, path
-    if target.latency_table is None:
+    if hardware == "mobile" and target.latency_table is None:
         return shipped("pixel1"), None, None
-    path = Path(target.latency_table)
-    return _with_fallback(load_latency_source(path), target.latency_fallback), None, path
+    found, device, path = load_table(target, space)
+    return _with_fallback(found, target.latency_fallback), device, path
 
 
 def _with_fallback(found: LookupTable | Predictor, fallback: str | None) -> LatencySource:
@@ -320,7 +317,9 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
             )
         )
         lines.append(("priced by", table.source))
-        if table.extrapolated:
+        if len(table.extrapolated) == 1:
+            lines.append(("note", f"{table.extrapolated[0]}: an estimate, not a measurement"))
+        elif table.extrapolated:
             lines.append(
                 (
                     "note",

@@ -1,6 +1,7 @@
 """search/profile_latency.py as a person runs it: on this machine, killed and resumed, exported and imported."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,16 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from search import exported_ops, profile_latency
+from search import exported_ops, imagenet_arch_search, profile_latency, session
 from search.cost_table import latency_cost_table
 from search.latency import LookupTable, check_matches, load_latency_source
+from tests.search.fake_device import FakeDevice
 from tests.search.test_profile import log
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "search" / "profile_latency.py"
 SMALL = ["--space", "tiny", "--num_classes", "10", "--quick", "--rounds", "1", "--design_nets", "20",
-         "--validation_nets", "20"]  # fmt: skip
+         "--validation_nets", "40"]  # fmt: skip
 
 
 def lines_of(raw):
@@ -63,12 +66,12 @@ def test_a_killed_profile_goes_on_and_makes_a_table(tmp_path, capsys):
     assert 0 < costs.minimum < costs.maximum < 100
     record = json.loads((folder / "validation.json").read_text())
     assert record["figures"].keys() >= {"in_network", "isolated"}
-    assert [network["role"] for network in record["networks"]] == ["calibration"] * 10 + ["score"] * 10
+    assert [network["role"] for network in record["networks"]] == ["calibration"] * 10 + ["score"] * 30
     assert (folder / "validation.png").read_bytes().startswith(b"\x89PNG")
 
 
 EXPORT = ["--space", "tiny", "--num_classes", "10", "--resolution", "16", "--width_mult", "0.5",
-          "--export_networks", "20"]  # fmt: skip
+          "--export_networks", "20", "--quick"]  # fmt: skip
 
 
 def time_export(folder, *words):
@@ -94,9 +97,10 @@ def test_an_export_is_timed_by_its_own_runner_and_imported(tmp_path, capsys, run
     again = time_export(folder, "--runtime", runtime, "--rounds", "2")
     assert again.returncode == 0 and "round" not in again.stderr  # nothing was left to do
     words = ["--import_results", str(results), "--device_name", "my phone", "--output", str(out)]
-    status = profile_latency.main(words)
+    assert profile_latency.main(words) == profile_latency.FAILED_GATE
     table = load_latency_source(out / "table.json")
-    assert status == (0 if table.validation["passed"] else 1)
+    assert table.validation["passed"] is False
+    assert table.validation["reasons"][-1].startswith("10 networks were scored, 30 are needed")
     facts = table.provenance
     assert (facts["device"], facts["runtime"], facts["threads"], facts["method"]) == (
         "my phone",
@@ -203,6 +207,11 @@ def test_the_runner_needs_numpy_and_the_runtime_alone():
         (["--resolution", "4"], "--resolution: expected 8..4096, got 4"),
         (["--method", "guess"], "--method: expected in_network or isolated, got 'guess'"),
         (["--validation_nets", "5"], "--validation_nets: expected 20..10000, got 5"),
+        (["--validation_nets", "39"], "--validation_nets: expected 40..10000, got 39: 10 calibrate and 30 must score"),
+        (
+            ["--export_ops", "absent", "--export_networks", "39"],
+            "--export_networks: expected 40..1000, got 39: 10 calibrate and 30 must score",
+        ),
         (["--rounds", "0"], "--rounds: expected 1..100, got 0"),
         (["--import_results", "absent.csv"], "no such file (in manifest.json)"),
         (["--runtime", "torch", "--export_ops", "out"], "--runtime: expected onnxruntime or litert to export for, got"),
@@ -229,5 +238,82 @@ def test_cuda_asked_for_and_absent(tmp_path, monkeypatch, capsys):
 def test_a_folder_of_other_conditions_is_left_alone(tmp_path, capsys):
     (tmp_path / "raw.jsonl").write_text('{"format": "proxyless-latency/raw", "version": 2, "conditions": {}}\n')
     assert profile_latency.main([*SMALL, "--output", str(tmp_path)]) == 2
-    assert "holds the timings of other conditions" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "holds the timings of other conditions" in message and "or measure anew with --fresh" in message
     assert [path.name for path in tmp_path.iterdir()] == ["raw.jsonl"]
+
+
+# On a simulated device ----------------------------------------------------------------------------------------------
+
+TINY = ["--space", "tiny", "--width_mult", "0.5", "--num_classes", "10", "--quick"]
+
+
+@pytest.fixture
+def profiled(tmp_path, monkeypatch):
+    """``profiled(words, day, **facts)``: (exit status, the simulated device, table.json) of one command on a day."""
+
+    def run(words, day, **settings):
+        device = FakeDevice(noise=0.005, **settings)
+        facts = device.facts() | {"runtime": "onnxruntime", "date": day, "load_average": [len(day)]}
+        device.facts = lambda: facts
+        monkeypatch.setattr(profile_latency, "runtime_named", lambda *wanted: device)
+        status = profile_latency.main([*words, "--output", str(tmp_path / "lat")])
+        table = tmp_path / "lat" / "table.json"
+        return status, device, json.loads(table.read_text()) if table.exists() else None
+
+    return run
+
+
+def test_a_table_says_when_its_timings_were_taken(profiled, tmp_path, capsys):
+    with_date = profiled(TINY, "Monday")
+    assert with_date[0] == 0 and with_date[1].n_sessions > 0
+    again = profiled(TINY, "on Tuesday")
+    assert again[1].n_sessions == 0
+    assert again[2] == with_date[2]
+    assert (again[2]["provenance"]["date"], again[2]["provenance"]["load_average"]) == ("Monday", [6])
+    capsys.readouterr()
+
+    # timings of another protocol are not taken over; more rounds of the same one are added
+    status, device, _ = profiled([word for word in TINY if word != "--quick"], "on Tuesday")
+    assert (status, device.n_sessions) == (2, 0)
+    message = capsys.readouterr().err
+    assert "runs 6, now 10" in message and "or measure anew with --fresh" in message
+    status, more, table = profiled([*TINY, "--rounds", "3"], "on Tuesday")
+    assert status == 0 and 0 < more.n_sessions < with_date[1].n_sessions
+    assert (table["provenance"]["rounds"], table["provenance"]["date"]) == (3, "Monday")
+
+    # --fresh measures everything, and keeps what was there
+    kept = (tmp_path / "lat" / "raw.jsonl").read_bytes()
+    status, fresh, table = profiled([*TINY, "--fresh"], "on Tuesday")
+    assert status == 0 and fresh.n_sessions == with_date[1].n_sessions
+    assert table["provenance"]["date"] == "on Tuesday"
+    assert [path.read_bytes() for path in (tmp_path / "lat").glob("raw-*.jsonl")] == [kept]
+    capsys.readouterr()
+
+    # after an interruption the command that goes on does not begin anew
+    assert profiled([*TINY, "--fresh"], "today", stop_after=5)[0] == 130
+    assert "--fresh" not in capsys.readouterr().err
+    assert len(list((tmp_path / "lat").glob("raw-*.jsonl"))) == 2
+
+
+def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_path, monkeypatch, capsys):
+    _, device, _ = profiled(TINY, "Monday")
+    printed = capsys.readouterr().out
+    line = printed.split("now search for it:\n")[1].splitlines()[0]
+    words = shlex.split(line)
+    assert words == ["python", "search/imagenet_arch_search.py", "--target_hardware", "cpu", "--latency_table",
+                     str(tmp_path / "lat" / "table.json")]  # fmt: skip
+    assert "made for images of 10 classes" in printed
+    monkeypatch.setattr("search.device.runtime_named", lambda *wanted: device)
+    settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words[2:]))
+    job = session.prepare(settings, torch.device("cpu"))
+    assert job.target_device is not None and job.table.extrapolated == ()
+
+
+def test_too_few_networks_do_not_vouch(profiled, capsys):
+    status, _, table = profiled([*TINY, "--validation_nets", "39"], "Monday")
+    assert status == 1 and table["validation"]["passed"] is False
+    assert table["validation"]["n"] == 29
+    printed = capsys.readouterr().out
+    assert "too few networks: 29 score, at least 30 must; use --validation_nets 40" in printed
+    assert "now search for it" not in printed

@@ -11,6 +11,7 @@ import pytest
 from proxyless_arch import catalog
 from proxyless_arch.errors import InputError
 from proxyless_arch.shapes import LayerCall, walk
+from proxyless_arch.space import SearchSpace
 from proxyless_arch.spec import Conv, Linear, MBConv, Zero
 from search.latency import (
     SHIPPED_FOLDER,
@@ -28,6 +29,7 @@ from search.latency import (
     shipped,
     shipped_names,
 )
+from search.profiling import unique_ops
 
 PIXEL1_JSON = json.loads((SHIPPED_FOLDER / "pixel1.json").read_text())
 
@@ -342,6 +344,31 @@ def test_a_wrong_yaml_is_refused_by_line(text, message):
         parse_latency_source(text, "t.yaml")
     assert message in str(caught.value)
     assert "t.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e-3, "seconds"), (1e3, "microseconds")])
+def test_a_yaml_in_another_unit_is_refused(factor, unit):
+    """The Pixel 1's prices of the space in the released format, which has no place for a unit."""
+    pixel1 = shipped("pixel1")
+
+    def released(factor):
+        lines = []
+        for key, call in unique_ops(SearchSpace()).items():
+            name = {"linear": "Logits", "conv": "Conv" if key.kernel == 3 else "Conv_1", "mbconv": "expanded_conv"}[
+                key.op
+            ]
+            out = key.out_hwc[2:] if key.op == "linear" else key.out_hwc
+            name += f"-input:{'x'.join(map(str, key.in_hwc))}-output:{'x'.join(map(str, out))}"
+            if key.op == "mbconv":
+                expand = key.mid // key.in_hwc[2]
+                name += f"-expand:{expand}-kernel:{key.kernel}-stride:{key.stride}-idskip:{int(key.skip)}"
+            lines.append(f"{name}: {{mean: {factor * pixel1.price_ms(call):.6e}}}\n")
+        return "".join(lines).encode()
+
+    table = parse_latency_source(released(1), "t.yaml")
+    assert len(table.entries) == len(unique_ops(SearchSpace()))
+    with pytest.raises(InputError, match=f"expected times in ms, .* Are they in {unit}.*t.yaml"):
+        parse_latency_source(released(factor), "t.yaml")
 
 
 def test_a_missing_file_is_an_input_error(tmp_path):

@@ -194,7 +194,8 @@ def test_the_gate_at_its_edges():
 
 def test_fewer_than_thirty_scored_networks_do_not_pass():
     verdict = judge(NetErrors(29, 0.1, 1.0, 0.0, 1.0, 1.0), 0.001, 0.0, 3)
-    assert verdict == (False, ("29 networks were scored, 30 are needed: use --validation_nets 40",))
+    assert not verdict.passed
+    assert verdict.reasons[0].startswith("29 networks were scored, 30 are needed: use --validation_nets 40")
 
 
 def test_the_anchor_drifts_only_when_its_neighbours_agree():
