@@ -17,7 +17,7 @@ from search.latency import SHIPPED_FOLDER, LookupTable, Timing
 from search.profiling import unique_ops
 from tests.search.fake_device import FakeDevice
 
-SMALL = ["--width_mult", "0.05", "--resolution", "8", "--device", "cpu"]
+SMALL = ["--width_mult", "0.05", "--resolution", "8", "--device", "cpu", "--warmup_epochs", "0", "--n_epochs", "0"]
 PASSED = {"passed": True, "reasons": [], "n": 30, "mape": 2.0, "kendall": 0.95}
 
 
