@@ -67,11 +67,6 @@ class Landing:
     stopped: str = ""
     reference_ms: float | None = None
 
-    @property
-    def slower(self) -> float | None:
-        """By how much the machine is slower now than when the table was measured, relative."""
-        return None if self.reference_ms is None else self.final.anchor_ms / self.reference_ms - 1
-
 
 def _best(attempts: Sequence[Attempt], target: float) -> Attempt:
     def error(attempt: Attempt) -> float:

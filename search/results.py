@@ -138,11 +138,12 @@ def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
     """What the derived network took on the device searched for; None where that is not this machine."""
     if landing is None or job.target_device is None:
         return {"measured_latency_ms": None}
-    facts, final, slower = job.target_device.facts(), landing.final, landing.slower
+    facts, final, reference_ms = job.target_device.facts(), landing.final, landing.reference_ms
     return {
         "measured_latency_ms": final.raw_ms,
-        "measured_at_table_speed_ms": final.ms if slower is not None else None,
-        "machine_slower_percent": 100 * slower if slower is not None else None,
+        "measured_at_table_speed_ms": final.ms if reference_ms is not None else None,
+        "anchor_ms": final.anchor_ms,
+        "table_anchor_ms": reference_ms,
         "measured_standard_error_percent": 100 * final.noise,
         "measured_spread_percent": 100 * final.sd / final.ms,
         "measured_rounds": final.rounds,
@@ -317,8 +318,9 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
 
     where = f"{on['runtime']} {on['runtime_version']}, {on['threads']} threads, {on['device']}"
     yield "measured", f"{beside(record['measured_latency_ms'])}, standard error {error:.1f} %; {where}"
-    at_table_speed, slower = record["measured_at_table_speed_ms"], record["machine_slower_percent"]
+    at_table_speed = record["measured_at_table_speed_ms"]
     if at_table_speed is not None:
+        slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         yield (
             "",
             f"{beside(at_table_speed)} at the speed the machine had for the table: it is {abs(slower):.1f} % "

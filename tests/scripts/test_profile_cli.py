@@ -315,5 +315,5 @@ def test_too_few_networks_do_not_vouch(profiled, capsys):
     assert status == 1 and table["validation"]["passed"] is False
     assert table["validation"]["n"] == 29
     printed = capsys.readouterr().out
-    assert "too few networks: 29 score, at least 30 must; use --validation_nets 40" in printed
+    assert "29 networks were scored, 30 are needed: use --validation_nets 40" in printed
     assert "now search for it" not in printed

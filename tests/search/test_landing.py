@@ -105,7 +105,7 @@ def test_a_slow_moment_does_not_move_the_landing():
     assert len(landing.attempts) == 1
     assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
     assert landing.final.raw_ms == pytest.approx(1.25 * landing.final.ms, rel=1e-6)
-    assert landing.slower == pytest.approx(0.25)
+    assert landing.final.anchor_ms == pytest.approx(1.25 * landing.reference_ms)
 
 
 class Exact:
