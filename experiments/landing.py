@@ -54,8 +54,9 @@ def main() -> int:
             f"{ms:.2f} ms ({100 * (ms / asked - 1):+.1f} %)"
             for ms in (record["measured_at_table_speed_ms"], record["measured_latency_ms"])
         )
+        slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         print(
-            f"| {asked:.2f} ms | {own} | {clocked} | {100 * (record['anchor_ms'] / record['table_anchor_ms'] - 1):+.1f} % | "
+            f"| {asked:.2f} ms | {own} | {clocked} | {slower:+.1f} % | "
             f"{record['measured_standard_error_percent']:.1f} % | {len(record['landing'])} |"
         )
     return 0
