@@ -209,10 +209,12 @@ class GradientController(Controller):
         logits = supernet(images, path, gates)
         ce = F.cross_entropy(logits, labels)
         cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
-        feedback = self.lam, self.deviation  # which _loss moves
-        loss = self._loss(ce, cost)
         hits = int((logits.argmax(1) == labels).sum())
-        totals = distributed.summed(ce.item() * len(labels), hits, len(labels), not math.isfinite(loss.item()))
+        totals = distributed.summed(ce.item() * len(labels), hits, len(labels))
+        feedback = self.lam, self.deviation  # which _loss moves
+        # of the whole batch: a process that could not read all of its images counts for less in the mean over all
+        loss = self._loss(ce * (len(labels) * distributed.world_size() / totals[2]), cost)
+        broken = any(distributed.summed(not math.isfinite(loss.item())))
         gradients: list[Tensor | None] = list(torch.autograd.grad(loss, self.alphas))
         if self.opt.zero_rule == "release":
             for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
@@ -220,7 +222,7 @@ class GradientController(Controller):
                     gradients[index] = None
         before = [alpha.detach().clone() for alpha in self.alphas]
         try:
-            if totals[3]:
+            if broken:
                 raise NonFiniteLossError(f"loss {loss.item()} at architecture step {self.step}")
             self.apply(gradients)
         except NonFiniteLossError:

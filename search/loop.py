@@ -151,7 +151,8 @@ class Search:
         if totals[3]:
             raise NonFiniteLossError(f"training loss {loss.item()} at weight step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # of the whole batch: a process that could not read all of its images counts for less in the mean over all
+        (loss * (len(labels) * distributed.world_size() / totals[2])).backward()
         # every process sampled the same path, so the same parameters have a gradient
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         distributed.all_reduce_mean(gradients)

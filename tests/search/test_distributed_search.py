@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from search import checkpoint
+from tests.search import two_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -31,14 +32,27 @@ def finish(process) -> str:
     return output
 
 
-@pytest.mark.parametrize("algorithm", ["grad", "rl"])
-def test_two_processes_equal_one(tmp_path, algorithm):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What one process found, and each of two."""
+    folder = tmp_path_factory.mktemp("processes")
     script = ROOT / "tests" / "search" / "two_processes.py"
-    both = start(*TORCHRUN, script, algorithm, tmp_path / "two.pt")
-    finish(start(sys.executable, script, algorithm, tmp_path / "one.pt"))
+    both = start(*TORCHRUN, script, folder / "two")
+    finish(start(sys.executable, script, folder / "one"))
     finish(both)
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
-    assert (one["processes"], two["processes"]) == (1, 2)
+    found = [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one.0", "two.0", "two.1")]
+    assert [each["processes"] for each in found] == [1, 2, 2]
+    return found
+
+
+def test_alphas_that_differ_between_the_processes_are_an_error(found):
+    assert [each["apart"] for each in found] == [None, *["the processes' alphas differ at step 5"] * 2]
+
+
+@pytest.mark.parametrize("algorithm", two_processes.ALGORITHMS)
+@pytest.mark.parametrize("case", two_processes.CASES)
+def test_two_processes_equal_one(found, case, algorithm):
+    one, two, _ = (each[f"{case} {algorithm}"] for each in found)
     for left, right in zip(one["alphas"], two["alphas"], strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
     for name, tensor in one["supernet"].items():
