@@ -119,6 +119,9 @@ class ArchOpt:
     grad_data_batch: int | None = _flag(
         None, "images per architecture step (default: train_batch_size)", minimum=2, maximum=65536
     )
+    arch_rest_epochs: int = _flag(
+        0, "search epochs at the start in which alpha rests (the release: 1)", minimum=0, maximum=100_000
+    )
     zero_rule: str = _flag(
         "ordinary",
         "ordinary: Zero is an operation like any other; release: a block that sampled Zero skips its update",
@@ -128,10 +131,24 @@ class ArchOpt:
         "alpha", "paths of the weight steps after the warm-up: from alpha, or uniform", ("alpha", "uniform")
     )
     rl_batch_size: int = _flag(10, "paths per REINFORCE update", minimum=1, maximum=10_000)
+    rl_data_batch: int | None = _flag(
+        None, "images per REINFORCE update (default: as for a gradient step)", minimum=2, maximum=65536
+    )
+    rl_update_steps_per_epoch: int | None = _flag(
+        None,
+        "REINFORCE updates per epoch, at most one per weight step (default: as grad_update_arch_param_every has it)",
+        minimum=1,
+    )
+    rl_update_per_epoch: bool = _flag(False, "all those updates at the end of the epoch, as many as are asked for")
     rl_reward: str = _flag("absolute", "absolute (TuNAS) or paper: acc * (T / cost)^w", ("absolute", "paper"))
     rl_absolute_weight: float = _flag(0.3, "b of the absolute reward", minimum=0)
     rl_tradeoff_ratio: float = _flag(0.1, "w of the paper's reward", minimum=0)
     rl_baseline_momentum: float = _flag(0.95, "momentum of the reward baseline", minimum=0, maximum=1)
+    rl_baseline_rule: str = _flag(
+        "past",
+        "past: the baseline is of the updates before; release: this update's rewards move it before it is subtracted",
+        ("past", "release"),
+    )
     rl_freeze: float = _flag(0.25, "share of the architecture steps before REINFORCE moves alpha", minimum=0, maximum=1)
 
 

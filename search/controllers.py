@@ -265,7 +265,9 @@ class ReinforceController(Controller):
 
     Each update samples ``rl_batch_size`` paths and scores them on the same validation images with batch statistics,
     without moving any. For the first ``rl_freeze`` of the steps alpha stays while the baseline settles (TuNAS,
-    Bender et al. 2020). The baseline is an exponential mean of rewards; its first value is the first mean reward.
+    Bender et al. 2020). The baseline is an exponential mean of rewards; its first value is the first mean reward. By
+    the rule ``past`` an update subtracts the baseline of the updates before it, by ``release`` the one that its own
+    rewards have moved already.
     """
 
     STATE = ("step", "baseline")
@@ -301,10 +303,12 @@ class ReinforceController(Controller):
             hits.append(int(totals[1]))
         rewards = [self.reward(hit / n_images, path) for hit, path in zip(hits, paths, strict=True)]
         mean_reward = sum(rewards) / len(rewards)
-        baseline = mean_reward if self.baseline is None else self.baseline
+        past = mean_reward if self.baseline is None else self.baseline
+        moved = past + (1 - self.opt.rl_baseline_momentum) * (mean_reward - past)
         if self.step >= self.opt.rl_freeze * self.total_steps:
+            baseline = moved if self.opt.rl_baseline_rule == "release" else past
             self.apply(reinforce_gradient(self.alphas, paths, rewards, baseline))
-        self.baseline = baseline + (1 - self.opt.rl_baseline_momentum) * (mean_reward - baseline)
+        self.baseline = moved
         self.step += 1
         return ArchStats(
             loss=-mean_reward,

@@ -32,13 +32,21 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps of what: derived from the config and the number of training images."""
+    """How many steps of what: derived from the config and the number of training images.
+
+    ``arch_repeats`` architecture steps follow every ``arch_every`` weight steps of the search; or, where it is given,
+    there are ``arch_per_epoch`` in an epoch: evenly spread, at most one behind a weight step, or all ``at_epoch_end``.
+    In the first ``arch_rest_epochs`` of the search there are none.
+    """
 
     steps_per_epoch: int
     warmup_epochs: int
     search_epochs: int
     arch_every: int
     arch_repeats: int
+    arch_rest_epochs: int = 0
+    arch_per_epoch: int | None = None
+    at_epoch_end: bool = False
 
     @property
     def warmup_steps(self) -> int:
@@ -54,20 +62,33 @@ class Schedule:
 
     @property
     def arch_steps(self) -> int:
-        return self.search_steps // self.arch_every * self.arch_repeats
+        return self.arch_steps_before(self.total_steps)
 
     def arch_steps_before(self, step: int) -> int:
         """Architecture steps done when ``step`` weight steps are done."""
-        return max(0, step - self.warmup_steps) // self.arch_every * self.arch_repeats
+        searched = max(0, step - self.warmup_steps - self.arch_rest_epochs * self.steps_per_epoch)
+        if self.arch_per_epoch is None:
+            return searched // self.arch_every * self.arch_repeats
+        epochs, within = divmod(searched, self.steps_per_epoch)
+        if self.at_epoch_end:
+            return epochs * self.arch_per_epoch
+        # the release cuts the epoch into segments, the first ones a step longer, and updates at the end of each
+        segments = min(self.arch_per_epoch, self.steps_per_epoch)
+        length, longer = divmod(self.steps_per_epoch, segments)
+        return epochs * segments + max(within // (length + 1), (within - longer) // length)
 
 
 def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
+    rl = config.arch.arch_algo == "rl"
     return Schedule(
         steps_per_epoch=max(1, n_train // config.data.train_batch_size),
         warmup_epochs=config.warmup.warmup_epochs,
         search_epochs=config.weights.n_epochs,
         arch_every=config.arch.grad_update_arch_param_every,
         arch_repeats=config.arch.grad_update_steps,
+        arch_rest_epochs=config.arch.arch_rest_epochs,
+        arch_per_epoch=config.arch.rl_update_steps_per_epoch if rl else None,
+        at_epoch_end=config.arch.rl_update_per_epoch,
     )
 
 

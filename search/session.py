@@ -72,8 +72,10 @@ class Job:
 
     def valid_batches(self, first_step: int) -> Batches:
         """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
-        size = min(self.config.arch.grad_data_batch or self.config.data.train_batch_size, len(self.data.valid))
-        size -= size % distributed.world_size()
+        arch = self.config.arch
+        given = arch.rl_data_batch if arch.arch_algo == "rl" and arch.rl_data_batch else arch.grad_data_batch
+        size = min(given or self.config.data.train_batch_size, len(self.data.valid))
+        size -= size % distributed.world_size()  # only where there are fewer images than are asked for
         return self._batches(
             self.data.valid, None, size, self.schedule.arch_steps, first_step, self.config.manual_seed + 1
         )
@@ -156,6 +158,21 @@ def _check_target(target: Target) -> None:
         )
 
 
+def check_batches(config: SearchConfig, processes: int) -> None:
+    """Raises InputError for a batch that cannot be shared out equally, and for updates per epoch without a number."""
+    data, arch = config.data, config.arch
+    sizes = {
+        "train_batch_size": data.train_batch_size,
+        "grad_data_batch": arch.grad_data_batch,
+        "rl_data_batch": arch.rl_data_batch,
+    }
+    for flag, size in sizes.items():
+        if size is not None and size % processes:
+            raise InputError(f"expected a multiple of {processes} (the processes), got {size}", f"--{flag}")
+    if arch.rl_update_per_epoch and arch.rl_update_steps_per_epoch is None:
+        raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
+
+
 def _latency_source(
     config: SearchConfig, space: SearchSpace
 ) -> tuple[LatencySource | None, Device | None, Path | None]:
@@ -212,6 +229,7 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
     """
     with distributed.fail_together():
         _check_target(config.target)
+        check_batches(config, distributed.world_size())
         data, space = _open(config)
     with distributed.fail_together():  # the others wait here for the one that measures
         if config.target.target_hardware in MEASURABLE and distributed.is_main():

@@ -133,6 +133,10 @@ def test_defaults_follow_the_data(dataset, space, pixels, macro):
     [
         (["--valid_size", "1.5"], "valid_size: expected a fraction below 1 or a whole number of images, got 1.5"),
         (["--runtime", "torch"], "--runtime: nothing runs networks with --target_hardware mobile"),
+        (
+            ["--rl_update_per_epoch"],
+            "--rl_update_per_epoch: expected --rl_update_steps_per_epoch with it: how many updates",
+        ),
         (["--latency_fallback", "predictor"], "--latency_fallback: the shipped predictor is a Pixel 1's"),
     ],
 )

@@ -31,7 +31,8 @@ RELEASED_FLAGS = shlex.split(
     "--warmup_epochs --arch_algo --arch_lr --arch_adam_beta1 --arch_adam_beta2 --arch_adam_eps "
     "--arch_weight_decay --arch_init_ratio --target_hardware --grad_update_arch_param_every "
     "--grad_update_steps --grad_binary_mode --grad_data_batch --grad_reg_loss_type "
-    "--grad_reg_loss_lambda --grad_reg_loss_alpha --grad_reg_loss_beta --valid_size --dataset"
+    "--grad_reg_loss_lambda --grad_reg_loss_alpha --grad_reg_loss_beta --valid_size --dataset --rl_batch_size "
+    "--rl_update_per_epoch --rl_update_steps_per_epoch --rl_tradeoff_ratio"
 )
 
 
@@ -73,6 +74,43 @@ def test_recipes_load(name):
     for key, value in saved.items():
         if key not in raw and key != "recipe":
             assert value == default[key]
+
+
+# argparse defaults of the release (search/imagenet_arch_search.py of mit-han-lab/proxylessnas), under its names
+RELEASED_DEFAULTS = {
+    "manual_seed": 0, "n_epochs": 120, "init_lr": 0.025, "dataset": "imagenet", "train_batch_size": 256,
+    "test_batch_size": 1000, "valid_size": 50000, "momentum": 0.9, "weight_decay": 4e-5, "label_smoothing": 0.1,
+    "width_mult": 1.0, "bn_momentum": 0.1, "bn_eps": 1e-3, "dropout": 0, "arch_algo": "grad", "warmup_epochs": 40,
+    "arch_init_ratio": 1e-3, "arch_lr": 1e-3, "arch_adam_beta1": 0, "arch_adam_beta2": 0.999, "arch_adam_eps": 1e-8,
+    "arch_weight_decay": 0, "grad_update_arch_param_every": 5, "grad_update_steps": 1, "grad_binary_mode": "full_v2",
+    "grad_data_batch": None, "grad_reg_loss_type": "mul#log", "grad_reg_loss_lambda": 0.1, "grad_reg_loss_alpha": 0.2,
+    "grad_reg_loss_beta": 0.3, "rl_batch_size": 10, "rl_update_per_epoch": False, "rl_update_steps_per_epoch": 300,
+    "rl_tradeoff_ratio": 0.1,
+}  # fmt: skip
+# what it has in its code or under another name
+RELEASED_OTHERWISE = {
+    "nesterov": True,  # not --no_nesterov
+    "no_decay_bn": False,  # --no_decay_keys None
+    "warmup_lr": 0.05,  # lr_max of warm_up()
+    "resize_scale": None,  # 0.08, as ours by default
+    "augment": "imagenet",  # --distort_color normal
+    "grad_clip": None,
+    "path_sampling": "alpha",
+    "zero_gamma": False,
+    "arch_rest_epochs": 1,  # if epoch > 0 in train()
+    "zero_rule": "release",  # MixedEdge skips the update
+    "rl_data_batch": 1000,  # test_batch_size in rl_update_step()
+    "rl_reward": "paper",
+    "rl_baseline_momentum": 0.01,  # baseline += 0.99 * (mean reward - baseline) ...
+    "rl_baseline_rule": "release",  # ... before it is subtracted
+    "rl_freeze": 0.0,
+    "derive": "argmax",
+}
+
+
+def test_the_recipe_of_the_paper_is_the_release():
+    saved, released = to_dict(from_recipe("paper")), RELEASED_DEFAULTS | RELEASED_OTHERWISE
+    assert {name: saved[name] for name in released} == released
 
 
 def test_default_recipes_are_there():

@@ -376,7 +376,8 @@ def test_release_rule_leaves_a_block_that_sampled_zero():
         alphas = random_alphas(sizes_of(SPACE), std=0.1)
         before = [alpha.detach().clone() for alpha in alphas]
         opt = ArchOpt(arch_lr=0.1, zero_rule="release")
-        control = GradientController(alphas, macs_cost_table(SPACE), None, opt, Target(), 10, seed)
+        table = macs_cost_table(SPACE)
+        control = GradientController(alphas, table, 0.7 * table.uniform_expected, opt, Target(), 10, seed)
         path, _ = sample(alphas, step_rng(seed, 1, 0), "full_v2")
         control.update(tiny_supernet(), images, labels)
         for block, choice, old, new in zip(SPACE.choices, path, before, alphas, strict=True):

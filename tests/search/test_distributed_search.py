@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from search import checkpoint
+from proxyless_arch.errors import InputError
+from search import checkpoint, session
+from search.config import SearchConfig, with_settings
 from tests.search import two_processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +110,23 @@ def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
         assert torch.equal(tensor, two.supernet[name]), name
     records = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("straight", "broken")]
     assert {**records[0], "wall_seconds": 0} == {**records[1], "wall_seconds": 0}
+
+
+@pytest.mark.parametrize("flag", ["train_batch_size", "grad_data_batch", "rl_data_batch"])
+def test_a_batch_must_be_shared_out_equally(flag):
+    config = with_settings(SearchConfig(), {"train_batch_size": 66, flag: 64})
+    session.check_batches(config, 2)
+    with pytest.raises(InputError, match=rf"^--{flag}: expected a multiple of 3 \(the processes\), got 64$"):
+        session.check_batches(config, 3)
+
+
+def test_a_batch_for_other_processes_is_refused_once_and_first(tmp_path):
+    script = ROOT / "search" / "imagenet_arch_search.py"
+    three = start(*TORCHRUN[:-1], "--nproc_per_node=3", script, "--path", tmp_path / "run", "--train_batch_size", "64")
+    output = three.communicate(timeout=240)[0].decode()
+    assert three.returncode != 0
+    assert output.count("error: --train_batch_size: expected a multiple of 3 (the processes), got 64") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 REFUSED = """

@@ -216,12 +216,45 @@ def test_schedule_arithmetic():
         assert all(step in (0, any_.arch_repeats) for step in steps)
 
 
+def released_schedule(n_batches, per_epoch, at_end):
+    """{weight step of an epoch, from 0: updates behind it}: RLArchSearchConfig.get_update_schedule of the release."""
+    if at_end:
+        return {n_batches - 1: per_epoch}
+    segments = [n_batches // per_epoch] * per_epoch
+    for longer in range(n_batches % per_epoch):
+        segments[longer] += 1
+    return {end - 1: 1 for end in itertools.accumulate(segments)}
+
+
+def test_reinforce_updates_fall_where_the_release_has_them():
+    """... and none in the first epoch of the search, for either algorithm."""
+    rng = random.Random(0)
+    for at_end in (False, True) * 100:
+        n, per_epoch, warm, search = rng.randint(1, 40), rng.randint(1, 50), rng.randint(0, 2), rng.randint(0, 3)
+        schedule = Schedule(n, warm, search, 5, 1, arch_rest_epochs=1, arch_per_epoch=per_epoch, at_epoch_end=at_end)
+        due = released_schedule(n, per_epoch, at_end)
+        done = 0
+        for step in range(schedule.total_steps):
+            assert schedule.arch_steps_before(step) == done
+            if step >= (warm + 1) * n:
+                done += due.get(step % n, 0)
+        assert schedule.arch_steps == done
+    resting = Schedule(7, 2, 3, 5, 2, arch_rest_epochs=1)
+    assert [resting.arch_steps_before(step) for step in (14, 21, 25, 26, 31, 35)] == [0, 0, 0, 2, 4, 4]
+    assert resting.arch_steps == 4
+
+
 def test_schedule_of_a_config():
     settings = replace(config(), data=DataConfig(train_batch_size=10))
     assert schedule_of(settings, 99).steps_per_epoch == 9  # the 9 left over wait for the next epoch's order
     assert schedule_of(settings, 5).steps_per_epoch == 1
     found = schedule_of(settings, 99)
     assert (found.warmup_epochs, found.search_epochs, found.arch_every, found.arch_repeats) == (1, 2, 2, 1)
+    own = {"arch_rest_epochs": 1, "rl_update_steps_per_epoch": 4, "rl_update_per_epoch": True}
+    assert schedule_of(config(**own, arch_algo="grad"), 96) == Schedule(
+        6, 1, 2, 2, 1, arch_rest_epochs=1, at_epoch_end=True
+    )
+    assert schedule_of(config(**own, arch_algo="rl"), 96) == Schedule(6, 1, 2, 2, 1, 1, 4, at_epoch_end=True)
 
 
 def test_learning_rate_is_a_cosine_in_each_phase():

@@ -85,6 +85,28 @@ def test_baseline_is_the_exponential_mean_of_the_mean_rewards():
         assert control.baseline == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("rule", ["past", "release"])
+def test_which_baseline_an_update_subtracts(rule):
+    """The release moves its baseline by 0.99 of the way to the mean reward first; ours is of the updates before."""
+    control = controller(rl_freeze=0.0, rl_baseline_momentum=0.01, rl_baseline_rule=rule)
+    applied = []
+    control.apply = applied.append  # alpha stays: every update draws from the same probabilities
+    baseline = None
+    for step in range(4):
+        rng = step_rng(0, 1, step)
+        drawn = [sample_path(control.alphas, rng) for _ in range(16)]
+        rewards = [control.reward(float(p[0] % 2 == 0), p) for p in drawn]
+        mean = sum(rewards) / 16
+        before = mean if baseline is None else baseline
+        baseline = mean if baseline is None else baseline + 0.99 * (mean - baseline)
+        used = baseline if rule == "release" else before
+        control.update(FakeSupernet(), torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.long))
+        expected = reinforce_gradient(control.alphas, drawn, rewards, used)
+        for got, wanted in zip(applied[-1], expected, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9)
+        assert control.baseline == pytest.approx(baseline, rel=1e-12)
+
+
 def test_it_learns_the_best_path():
     control = controller(total_steps=400, goal=4.5, rl_absolute_weight=1.0, arch_lr=0.05)
     images, labels = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.long)
