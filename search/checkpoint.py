@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from proxyless_arch.errors import InputError
+from proxyless_arch.strict import shown
+from proxyless_nas import distributed
 from proxyless_nas.checkpointing import NAME, load_fields, save_fields
 from search.config import from_dict, to_dict
 
@@ -22,7 +24,8 @@ class Checkpoint:
 
     ``step``: weight steps done. ``sums``: the running sums of the unfinished epoch. ``metrics_offset``: bytes of
     metrics.jsonl that belong to this state. ``wall_seconds``: time spent so far, over all runs. ``data``: what
-    the run was started on (session.fingerprint). ``unreadable``: places of the images left out so far.
+    the run was started on (session.fingerprint) and what computes (computes). ``unreadable``: places of the images left
+    out so far.
     """
 
     config: dict[str, Any]
@@ -38,16 +41,48 @@ class Checkpoint:
     unreadable: list[str]
 
 
+def computes(threads: int | None = None) -> dict[str, Any]:
+    """What computes: the processes matter to the BN of a share, the threads and torch's version to the order of sums.
+
+    ``threads``: of torch (default: those it has now).
+    """
+    return {
+        "processes": distributed.world_size(),
+        "torch_version": str(torch.__version__),
+        "num_threads": threads or torch.get_num_threads(),
+    }
+
+
+def computed_otherwise(saved: Checkpoint) -> str | None:
+    """A line on another torch or other threads than the checkpoint's: the run goes on, but not bit for bit.
+
+    None where they are the same, and where the checkpoint is too old to have them.
+    """
+    now = {name: value for name, value in computes().items() if saved.data.get(name, value) != value}
+    changed = [f"{name} was {shown(saved.data[name])}, here it is {shown(value)}" for name, value in now.items()]
+    return f"{'; '.join(changed)}: no longer equal to an uninterrupted run bit for bit" if changed else None
+
+
 def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], source: str) -> None:
-    """Raises InputError when the config or the data (images, classes, prices, goal) are not those of the checkpoint.
+    """Raises InputError when config, data (images, classes, prices, goal) or number of processes are others.
 
     A setting that the checkpoint is too old to have counts as its default, as it does in config.json.
     """
     before = to_dict(from_dict(saved.config, source, fill_missing=True))
     for place, ours, theirs in (("config.json", config, before), ("data", data, saved.data)):
-        changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        names = [name for name in {**ours, **theirs} if name not in computes()]
+        changed = [name for name in names if ours.get(name) != theirs.get(name)]
         if changed:
             raise InputError(f"not what this run was started with; differs in {', '.join(changed)}", place, source)
+    world = distributed.world_size()
+    processes = saved.data.get("processes", world)
+    if processes != world:
+        raise InputError(
+            f"expected {shown(processes)} processes, as this run was started with (BN sees the share of each), got "
+            f"{world}; torchrun --nproc_per_node={shown(processes)}",
+            "--resume",
+            source,
+        )
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

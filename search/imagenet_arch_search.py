@@ -138,13 +138,14 @@ def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> wa
 def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp | None, argv: Sequence[str]) -> int:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
     search = session.new_search(job)
-    as_json, data = config.to_dict(job.config), session.fingerprint(job)
-    resume_at, spent = 0 if resume else None, 0.0
+    as_json, data = config.to_dict(job.config), {**session.fingerprint(job), **checkpoint.computes()}
+    resume_at, spent, note = 0 if resume else None, 0.0, None
     with distributed.fail_together():
         # a run that was killed before its first checkpoint starts over
         if resume and (run_dir / checkpoint.NAME).exists():
             saved = checkpoint.load(run_dir / checkpoint.NAME)
             checkpoint.check_same(saved, as_json, data, str(run_dir))
+            note = checkpoint.computed_otherwise(saved) if job.device.type == "cpu" else None
             search.restore(saved)
             resume_at, spent = saved.metrics_offset, saved.wall_seconds
         elif warm is not None:
@@ -168,6 +169,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         say(f"  warm-up    that of {warm.folder} ({job.schedule.warmup_epochs} epochs, {format_seconds(warm.seconds)})")
     if resume:
         say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
+        if note is not None:
+            say(f"  note       {note}")
 
     start = last_save = time.perf_counter()
     quiet = None if distributed.is_main() else True

@@ -12,14 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
 from proxyless_arch.runs import METRICS_FILE, read_metrics
 from proxyless_arch.strict import Node, shown
-from proxyless_nas import distributed
 from search import checkpoint
 from search.checkpoint import Checkpoint
 from search.config import flags, from_dict, to_dict
@@ -82,12 +80,7 @@ def _unequal(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 def _data(fingerprint: dict[str, Any]) -> dict[str, Any]:
     """What a warm-up depends on beside its settings: the images, and what computes."""
     kept = {name: value for name, value in fingerprint.items() if name not in NO_PART_DATA}
-    return {**kept, **_computes(torch.get_num_threads())}
-
-
-def _computes(threads: int) -> dict[str, Any]:
-    """The processes matter to the BN of a share; the threads and torch's version to the order of sums."""
-    return {"processes": distributed.world_size(), "torch_version": str(torch.__version__), "num_threads": threads}
+    return {**kept, **checkpoint.computes()}
 
 
 def computed_alike(folder: Path, threads: int | None) -> bool:
@@ -96,7 +89,7 @@ def computed_alike(folder: Path, threads: int | None) -> bool:
     Raises InputError when its warmup.pt is damaged.
     """
     data = checkpoint.load(folder / NAME).data
-    return not _unequal(_computes(threads or torch.get_num_threads()), data)
+    return not _unequal(checkpoint.computes(threads), data)
 
 
 def keep(run_dir: Path, state: Checkpoint) -> None:

@@ -114,6 +114,30 @@ def test_other_prices_are_noticed(run, capsys):
         checkpoint.check_same(saved, saved.config, other, "here")
 
 
+def test_another_number_of_processes_is_refused_and_another_torch_is_said(run, capsys):
+    _, folder = run
+    state = torch.load(folder / checkpoint.NAME, weights_only=True)
+    facts = {"processes": 1, "torch_version": torch.__version__, "num_threads": 1}
+    assert {name: state["data"][name] for name in facts} == facts
+
+    def resumed_as(**changes) -> tuple[int, str, str]:
+        data = {name: value for name, value in (state["data"] | changes).items() if value is not None}
+        torch.save({**state, "data": data}, folder / checkpoint.NAME)
+        capsys.readouterr()
+        status = imagenet_arch_search.main(["--path", str(folder), "--resume"])
+        return status, *capsys.readouterr()
+
+    status, _, errors = resumed_as(processes=2)
+    assert status == 2
+    assert "--resume: expected 2 processes, as this run was started with (BN sees the share of each), got 1" in errors
+    status, said, errors = resumed_as(torch_version="2.0.1", num_threads=4)
+    assert (status, errors.count("Traceback")) == (0, 0)
+    (line,) = [line for line in said.splitlines() if "bit for bit" in line]
+    assert f"torch_version was '2.0.1', here it is '{torch.__version__}'; num_threads was 4, here it is 1: no" in line
+    status, said, _ = resumed_as(**dict.fromkeys(facts))  # as a run has it that is older than these facts
+    assert (status, "bit for bit" in said) == (0, False)
+
+
 @pytest.mark.parametrize(
     ("dataset", "space", "pixels", "macro"),
     [

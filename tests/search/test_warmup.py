@@ -261,7 +261,7 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     assert len(warmup.read(first, schedule, state.config, other_goal).epochs) == 2
     with pytest.raises(InputError, match=r"train_names was '[0-9a-f]{16}', here it is 'f00'"):
         warmup.read(first, schedule, state.config, {**fingerprint, "train_names": "f00"})
-    monkeypatch.setattr(warmup.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(checkpoint.distributed, "world_size", lambda: 2)
     with pytest.raises(InputError, match="processes was 1, here it is 2"):
         warmup.read(first, schedule, state.config, fingerprint)
 
