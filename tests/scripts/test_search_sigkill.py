@@ -1,5 +1,10 @@
-"""SIGKILL at any moment, then --resume: the same alphas, weights, metrics and derived network, bit for bit."""
+"""SIGKILL at any moment, then --resume: the same alphas, weights, metrics and derived network, bit for bit.
 
+The runs that are killed save every few steps, so that they are resumed from within an epoch too; a kill that came too
+late does not count and is tried again.
+"""
+
+import functools
 import json
 import os
 import signal
@@ -12,13 +17,16 @@ import numpy as np
 import pytest
 import torch
 
+from proxyless_arch.weights import load_h5
 from search import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "search" / "imagenet_arch_search.py"
 FLAGS = [
+    "--valid_size",
+    "800",
     "--warmup_epochs",
-    "2",
+    "1",
     "--n_epochs",
     "3",
     "--width_mult",
@@ -28,13 +36,19 @@ FLAGS = [
     "--finetune_epochs",
     "1",
 ]
+ALGORITHMS = {"grad": [], "rl": ["--arch_algo", "rl", "--rl_batch_size", "2"]}
 CLOCKS = ("seconds", "images_per_second")
+SAVES_OFTEN = """
+from search import imagenet_arch_search
+imagenet_arch_search.SAVE_EVERY_SECONDS = 0.02
+raise SystemExit(imagenet_arch_search.main())
+"""
 
 
 def start(*words):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finished(process) -> None:
@@ -44,15 +58,49 @@ def finished(process) -> None:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """(an uninterrupted run, the seconds from its config.json to its end)."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
-    process = start("--path", folder, *FLAGS)
-    while not (folder / "config.json").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    begun = time.monotonic()
-    finished(process)
-    return folder, time.monotonic() - begun
+    """The uninterrupted run of an algorithm and the seconds from its config.json to its end, as a function."""
+
+    @functools.cache
+    def run(algorithm: str) -> tuple[Path, float]:
+        folder = tmp_path_factory.mktemp(algorithm) / "run"
+        process = start(SCRIPT, "--path", folder, *FLAGS, *ALGORITHMS[algorithm])
+        begun = wait_for(process, (folder / "config.json").exists)
+        finished(process)
+        return folder, time.monotonic() - begun
+
+    return run
+
+
+def wait_for(process, happened) -> float:
+    """The time at which it had happened, or the process had ended."""
+    while process.poll() is None and not happened():
+        time.sleep(0.03)
+    return time.monotonic()
+
+
+def saved_step(folder: Path) -> int:
+    return checkpoint.load(folder / checkpoint.NAME).step if (folder / checkpoint.NAME).exists() else -1
+
+
+def was_killed(process) -> bool:
+    """Kill it, unless it was done already."""
+    process.kill()
+    errors = process.communicate(timeout=60)[1].decode()
+    assert process.returncode in (-signal.SIGKILL, 0), errors
+    return process.returncode == -signal.SIGKILL
+
+
+def killed_at_any_time(process, folder: Path, whole: Path, seconds: float, rng) -> bool:
+    wait_for(process, (folder / "config.json").exists)
+    time.sleep(rng.uniform(0, 0.95 * seconds))
+    return was_killed(process)
+
+
+def killed_within_an_epoch(process, folder: Path, whole: Path, seconds: float, rng) -> bool:
+    records = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    per_epoch, wanted = records[0]["step"], rng.integers(1, records[-1]["step"] - 5)
+    wait_for(process, lambda: (step := saved_step(folder)) >= wanted and step % per_epoch)
+    return was_killed(process) and saved_step(folder) % per_epoch > 0
 
 
 def product(folder: Path) -> dict:
@@ -62,22 +110,23 @@ def product(folder: Path) -> dict:
         "metrics": [{key: value for key, value in record.items() if key not in CLOCKS} for record in records],
         "result": {key: value for key, value in result.items() if key != "wall_seconds"},
         "spec": json.loads((folder / "spec.json").read_text())["blocks"],
+        "weights": {name: tensor.tobytes() for name, tensor in load_h5(folder / "weights.h5").tensors.items()},
     }
 
 
-@pytest.mark.parametrize("moment", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 20))])
+@pytest.mark.parametrize("moment", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 23))])
 def test_killed_and_resumed_is_uninterrupted(straight, tmp_path, moment):
-    whole, seconds = straight
-    folder = tmp_path / "run"
-    rng = np.random.default_rng([7, moment])
-    process = start("--path", folder, *FLAGS)
-    while not (folder / "config.json").exists():
-        assert process.poll() is None, process.communicate()[1].decode()
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0, 0.95 * seconds))
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    finished(start("--path", folder, "--resume"))
+    algorithm = ("grad", "rl")[moment % 2]
+    kill = (killed_within_an_epoch, killed_within_an_epoch, killed_at_any_time)[moment % 3]
+    whole, seconds = straight(algorithm)
+    for attempt in range(10):
+        folder, rng = tmp_path / str(attempt) / "run", np.random.default_rng([7, moment, attempt])
+        process = start("-c", SAVES_OFTEN, "--path", folder, *FLAGS, *ALGORITHMS[algorithm])
+        if kill(process, folder, whole, seconds, rng):
+            break
+    else:
+        pytest.fail("every kill came too late")
+    finished(start(SCRIPT, "--path", folder, "--resume"))
     assert product(folder) == product(whole)
     ours, theirs = (checkpoint.load(each / checkpoint.NAME) for each in (folder, whole))
     for left, right in zip(ours.controller["alphas"], theirs.controller["alphas"], strict=True):

@@ -272,14 +272,14 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     config = read_config(first / "config.json")
-    monkeypatch.setattr(warmup.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
     with pytest.raises(InputError, match="num_threads was 1, here it is 2"):
         warmup.read(first, schedule, state.config, fingerprint)
     assert specialize.warmed(config, [first]) == first  # it will set its threads to 1
     assert warmup.computed_alike(first, 1)
     assert not warmup.computed_alike(first, None)
     monkeypatch.undo()
-    monkeypatch.setattr(warmup.torch, "__version__", "0.4")
+    monkeypatch.setattr(checkpoint.torch, "__version__", "0.4")
     with pytest.raises(InputError, match=r"torch_version was '.*', here it is '0\.4'"):
         warmup.read(first, schedule, state.config, fingerprint)
     assert specialize.warmed(config, [first]) is None
