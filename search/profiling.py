@@ -633,18 +633,22 @@ def assemble(
     keys = list(isolated)
     counts = _counts(keys, held)
 
-    def price(by_key: Mapping[LayerKey, float], offset: float = 0.0) -> Priced:
-        sums = counts @ np.array([by_key[key] for key in keys]) + offset
+    def price(by_key: Mapping[LayerKey, float], base: Calibration) -> Priced:
+        sums = base(counts @ np.array([by_key[key] for key in keys]))
         return validated(sums.tolist(), truth, protocol.calibration_nets)
 
-    priced = {"isolated": price(isolated)}
-    method, entries, offset, solution = "isolated", isolated, 0.0, None
+    method, entries, base, solution = "isolated", isolated, Calibration(), None
+    priced = {}
     if plan.design:
+        design = [calls[path] for path in plan.design]
         design_ms = [networks[names[path]].ms for path in plan.design]
-        solution = solve(isolated, [calls[path] for path in plan.design], design_ms, protocol.seed)
-        priced["in_network"] = price(solution.ms, solution.offset_ms)
-        if solution.cv_mape < (1 - MUST_GAIN) * solution.isolated_cv_mape:
-            method, entries, offset = "in_network", solution.ms, solution.offset_ms
+        base = affine((_counts(keys, design) @ np.array([isolated[key] for key in keys])).tolist(), design_ms)
+        solution = solve(isolated, design, design_ms, protocol.seed)
+        solved = Calibration(1.0, solution.offset_ms)
+        priced["in_network"] = price(solution.ms, solved)
+    priced["isolated"] = price(isolated, base)
+    if solution is not None and solution.cv_mape < (1 - MUST_GAIN) * solution.isolated_cv_mape:
+        method, entries, base = "in_network", solution.ms, solved
     noise = float(np.median([networks[names[path]].noise for path in plan.validation]))
     chosen = priced[method]
     calibration = chosen.calibration
@@ -677,8 +681,8 @@ def assemble(
         entries={key: _timing(entries[key], ops[str(key)], method) for key in keys},
         provenance=record,
         validation=validation,
-        scale=calibration.scale,
-        offset_ms=calibration.offset_ms + calibration.scale * offset,
+        scale=calibration.scale * base.scale,
+        offset_ms=calibration.offset_ms + calibration.scale * base.offset_ms,
         n_nets=calibration.n_nets,
     )
     return Outcome(

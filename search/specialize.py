@@ -209,12 +209,14 @@ def _cell(row: dict[str, Any], device: str) -> str:
 def table(record: dict[str, Any]) -> str:
     """The cross table for a terminal; a network's own device is marked."""
     devices = record["devices"]
-    lines = [["searched for", "test top-1", "MACs", *(f"{name} ms" for name in devices)]]
+    lines = [["searched for", "asked", "test top-1", "MACs", *(f"{name} ms" for name in devices)]]
     for row in record["networks"]:
         cells = [_cell(row, name) + (" *" if name == row["searched_for"] else "  ") for name in devices]
         macs = format_count(row["macs"]) + (" *" if row["searched_for"] == "flops" else "  ")
         score = shown_score(row["test_top1_percent"], row["n_test_images"])
-        lines.append([row["searched_for"], score, macs, *cells])
+        in_macs = row["searched_for"] == "flops"
+        asked = f"{format_count(row['asked'])} MACs" if in_macs else f"{row['asked']:.3g} ms"
+        lines.append([row["searched_for"], asked, score, macs, *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     notes = "* what it was searched for; latency: predicted by the device's table, / measured here where this is it"
