@@ -76,7 +76,7 @@ TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without Zero the cheapest netw
 VALID = 5000
 
 TRAIN_BATCH = 64
-TRAIN_STEPS = 5400  # 7.7 epochs of 45,000 images
+TRAIN_STEPS = 1800  # 2.6 epochs of 45,000 images; --train_steps
 TRAIN_PARTS = 20  # the first of which is the warm-up of the learning rate
 TRAIN = Optimization(
     n_epochs=TRAIN_PARTS,
@@ -447,9 +447,19 @@ def summarize(work: Path) -> dict[str, Any]:
         "search_in_trainings": (SUPERNET_STEPS + arch_steps) / TRAIN_STEPS,
         "search_in_trainings_with_the_supernet_shared_by_four": (SUPERNET_STEPS / 4 + arch_steps) / TRAIN_STEPS,
         "gate_a": gate_a(work, done),
-        "gate_b": {target: ranked(work, target) for target in TARGETS},
-        "targets": {target: compared(work, target) for target in TARGETS},
+        "gate_b": {target: ranked(work, target) for target in TARGETS if finished(work, target)},
+        "targets": {target: compared(work, target) for target in TARGETS if finished(work, target)},
     }
+
+
+def finished(work: Path, target: str) -> bool:
+    """Whether every network of a target was searched for and trained once."""
+    names = [f"{algorithm}-{target}-{seed}" for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS)]
+    searched = [work / "search" / f"{name}.json" for name in names]
+    if not all(file.exists() for file in searched):
+        return False
+    paths = [tuple(read_json(file)["path"]) for file in searched]
+    return all(alone_records(work, path) for path in (*paths, *random_paths(target), *controls(target).values()))
 
 
 def gate_a(work: Path, done: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -696,7 +706,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
         axes.set_ylabel("top-1 on 10,000 test images, %")
         axes.grid(axis="y", alpha=0.25)
     axes = rows[2]
-    for (target, gate), color in zip(record["gate_b"].items(), ("#0072b2", "#d55e00"), strict=True):
+    for (target, gate), color in zip(record["gate_b"].items(), ("#0072b2", "#d55e00"), strict=False):
         for seed, marker in zip(SEARCH_SEEDS, ("o", "^"), strict=True):
             label = f"{target}, supernet {seed}: Spearman {gate['inherited_accuracy'][seed]['spearman']:.2f}"
             inherited = gate["values"]["accuracy"][seed]
@@ -740,16 +750,21 @@ def check_same_work(work: Path) -> None:
 
 
 def main() -> None:
+    global TRAIN_STEPS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", type=Path, help="cifar10.zip: class folders in train/ and test/")
     parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' files")
-    parser.add_argument("--summary", action="store_true", help="only read what is there")
+    parser.add_argument("--train_steps", type=int, default=TRAIN_STEPS, help=f"of every training [{TRAIN_STEPS}]")
+    parser.add_argument("--summary", action="store_true", help="only read what is there: the targets that are done")
+    parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "proof.json", help="of --summary")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "proof.png", help="of --summary")
     arguments = parser.parse_args()
+    TRAIN_STEPS = arguments.train_steps
     torch.set_num_threads(1)
     if arguments.summary:
         record = summarize(arguments.work)
-        write_json(ROOT / "experiments" / "proof.json", record)
-        draw(record, ROOT / "docs" / "proof.png")
+        write_json(arguments.output, record)
+        draw(record, arguments.picture)
         print(table(record))
         return
     if arguments.data_path is None:
