@@ -58,7 +58,9 @@ from search.measure import (  # noqa: E402
     OnnxRuntime,
     Runtime,
     Session,
+    TorchCpu,
     TorchCuda,
+    TorchSession,
     machine_facts,
     measure,
     runtime_named,
@@ -221,7 +223,8 @@ def session_on(runtime: Runtime, network: ArchSpec | Foreign, conditions: Condit
     def run() -> None:
         module(next(rotated))
 
-    return CpuSession(run, runtime.clock == "thread_cpu")
+    assert isinstance(runtime, TorchCpu)
+    return TorchSession(run, runtime.threads)
 
 
 # Timed --------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from search.measure import Runtime, parse_hardware, runtime_named
 from search.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
 
 MEASURABLE = ("cpu", "gpu8")
+MAX_MOVED = 0.25  # of the anchor since its table was made, relative; see docs/decisions.md
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ class Device:
         """
         log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
         anchor, reference_ms = anchor_of(self.runtime, space, self.batch_size, source)
+        of_this_sitting = anchor.now() if reference_ms is None else reference_ms
         landing = land(
             [np.asarray(values) for values in log_probs],
             table,
             goal,
-            lambda path: measure_network(anchor, walk(space.spec_for(path)), reference_ms),
+            lambda path: measure_network(anchor, walk(space.spec_for(path)), of_this_sitting),
         )
         return replace(landing, reference_ms=reference_ms)
 
@@ -65,16 +67,25 @@ def anchor_of(
 ) -> tuple[Anchor, float | None]:
     """The anchor to time networks of ``space`` beside, and its time when ``source`` was measured.
 
-    That is None for what was not measured on this space here; then the anchor is only good for one sitting.
+    That is None for what was not measured on this space, with this runtime and here, and where the anchor takes more
+    than MAX_MOVED more or less now: another machine of the same name, or a table made under load.
     """
     known = getattr(source, "provenance", {})
-    ours = {"space": space.macro.name, "width_mult": space.width_mult, "resolution": space.recipe.resolution}
-    same = all(known.get(name) == value for name, value in {**ours, "batch_size": batch_size}.items())
+    ours: dict[str, Any] = {
+        "space": space.macro.name,
+        "width_mult": space.width_mult,
+        "resolution": space.recipe.resolution,
+    }
+    facts = runtime.facts()
+    ours |= {"batch_size": batch_size} | {name: facts[name] for name in profile_latency.MATCHED}
+    same = all(known.get(name) == value for name, value in ours.items())
     reference_ms, num_classes = known.get("anchor_ms"), known.get("num_classes")
     if not same or not isinstance(reference_ms, float) or not isinstance(num_classes, int):
         return Anchor(runtime, space, batch_size), None
     as_it_was = replace(space, num_classes=num_classes, class_names=())  # to the classifier
-    return Anchor(runtime, as_it_was, batch_size), reference_ms
+    anchor = Anchor(runtime, as_it_was, batch_size)
+    moved = anchor.now() / reference_ms - 1
+    return anchor, reference_ms if abs(moved) <= MAX_MOVED else None
 
 
 def device_of(target: Target) -> Device | None:
@@ -159,6 +170,8 @@ def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predic
         wanted: dict[str, Any] = {"batch_size": batch_size, "dtype": "float32", "resolution": space.recipe.resolution}
         if here:
             wanted |= {name: facts[name] for name in ("runtime", "threads")}
+        elif target.runtime is not None:
+            wanted["runtime"] = target.runtime
         check_matches(source.provenance, wanted, str(path))
         check_passed(source, str(path), profile_command(target, space) if here and target.latency_table is None else ())
     return source, device if here else None, path

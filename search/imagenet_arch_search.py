@@ -37,7 +37,7 @@ from proxyless_arch.space import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, results, session, warmup  # noqa: E402
-from search.report import RunLog, format_seconds  # noqa: E402
+from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 INTERRUPTED = 130
@@ -135,6 +135,18 @@ def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> wa
     return warmup.read(source, job.schedule, config.to_dict(job.config), session.fingerprint(job))
 
 
+def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
+    """Raises InputError for a folder whose checkpoint is gone: starting over would destroy what it holds.
+
+    A kill before the first checkpoint leaves ``may_be_there`` epochs at most.
+    """
+    metrics = run_dir / METRICS_FILE
+    n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
+    if n_epochs > may_be_there or (run_dir / "result.json").exists():
+        problem = f"no such file, but the run holds {n_epochs} epochs: start anew in another --path"
+        raise InputError(problem, checkpoint.NAME, str(run_dir))
+
+
 def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp | None, argv: Sequence[str]) -> int:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
     search = session.new_search(job)
@@ -148,8 +160,11 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             note = checkpoint.computed_otherwise(saved) if job.device.type == "cpu" else None
             search.restore(saved)
             resume_at, spent = saved.metrics_offset, saved.wall_seconds
-        elif warm is not None:
-            warm.put_before(search)
+        else:
+            if resume:
+                _refuse_lost_checkpoint(run_dir, len(warm.epochs) if warm is not None else 1)
+            if warm is not None:
+                warm.put_before(search)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
             remove_abandoned(run_dir)

@@ -44,7 +44,7 @@ class Attempt:
             "path": list(self.projection.path),
             "predicted_latency_ms": self.projection.cost,
             "table_scale": self.scale,
-            "measured_at_table_speed_ms": self.timing.ms,
+            "measured_at_anchor_speed_ms": self.timing.ms,
             "measured_latency_ms": self.timing.raw_ms,
             "measured_spread_percent": 100 * self.timing.sd / self.timing.ms,
             "measured_rounds": self.timing.rounds,

@@ -274,10 +274,10 @@ class TorchCpu(_CpuRuntime):
         def run() -> None:
             module(next(turn))
 
-        return _TorchSession(run, self.threads)
+        return TorchSession(run, self.threads)
 
 
-class _TorchSession(CpuSession):
+class TorchSession(CpuSession):
     """Runs on a number of threads of its own; a search in this process keeps its."""
 
     def __init__(self, run: Callable[[], Any], threads: int) -> None:

@@ -325,6 +325,8 @@ def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
         raise InputError("the results do not name their machine: say which with --device_name", "--device_name")
     conditions = {name: known[name] for name in ("batch_size", "resolution", "space", "width_mult", "num_classes")}
     provenance = facts | conditions | {"tool": _tool(), "source": results.name}
+    elsewhere = ("runs_per_round", "warmup", "anchor_drift_pct")  # not our protocol: they are not known
+    provenance |= dict.fromkeys(elsewhere) | {"statistic": "of the results, median over their rounds"}
     names = {case.name for case in plan.op_cases()}
     ops = {name: measured for name, measured in read.cases.items() if name in names}
     networks = {name: measured for name, measured in read.cases.items() if name not in names}

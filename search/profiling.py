@@ -50,6 +50,7 @@ MAX_MAPE, MIN_KENDALL, MIN_SCORED = 5.0, 0.9, 30  # the gate
 TAUS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NETWORK_NOISE = 0.01  # s above; only its ratio to tau matters
 FOLDS = 5
+NOW_TIMES = 9
 HUBER_STEPS, HUBER_LIMIT = 3, 2.0  # limit in standard deviations of the residuals
 
 
@@ -174,6 +175,10 @@ class Anchor:
             self._session = self.runtime.session(walk(self.space.spec_for(_clipped(self.space, 1))), self.batch_size)
             self._session.times(self.runs)
         return float(np.median(measure(self._session, runs=self.runs, warmup=1, min_ms=self.min_ms).ms))
+
+    def now(self) -> float:
+        """The median of some times in a row."""
+        return float(np.median([self.ms() for _ in range(NOW_TIMES)]))
 
 
 class Timed(NamedTuple):
@@ -614,7 +619,7 @@ def assemble(
 ) -> Outcome:
     """Solve, fit, calibrate, validate and judge, from measured cases (by name).
 
-    ``provenance`` is completed with the method, the statistic and the counts.
+    ``provenance`` is completed with the method, the statistic and the counts, where it does not give them itself.
 
     Raises:
         InputError: a case of the plan is missing.
@@ -644,7 +649,7 @@ def assemble(
         design_ms = [networks[names[path]].ms for path in plan.design]
         base = affine((_counts(keys, design) @ np.array([isolated[key] for key in keys])).tolist(), design_ms)
         solution = solve(isolated, design, design_ms, protocol.seed)
-        solved = Calibration(1.0, solution.offset_ms)
+        solved = Calibration(1.0, solution.offset_ms, len(design))
         priced["in_network"] = price(solution.ms, solved)
     priced["isolated"] = price(isolated, base)
     if solution is not None and solution.cv_mape < (1 - MUST_GAIN) * solution.isolated_cv_mape:
@@ -652,7 +657,7 @@ def assemble(
     noise = float(np.median([networks[names[path]].noise for path in plan.validation]))
     chosen = priced[method]
     calibration = chosen.calibration
-    record = dict(provenance) | {
+    record = {
         "method": method,
         "statistic": "median over rounds of the median in a round",
         "rounds": protocol.rounds,
@@ -662,7 +667,7 @@ def assemble(
         "network_noise_pct": round(100 * noise, 3),
         "design_nets": len(plan.design),
         "other_clock_ratio": _other_clock(networks.values()),
-    }
+    } | dict(provenance)
     verdict = judge(chosen.errors, noise, drift, protocol.rounds, protocol.max_drift)
     fitted, predictor, why = _predictor(plan, entries, record, held, truth, protocol)
     if predictor is not None:
@@ -683,7 +688,7 @@ def assemble(
         validation=validation,
         scale=calibration.scale * base.scale,
         offset_ms=calibration.offset_ms + calibration.scale * base.offset_ms,
-        n_nets=calibration.n_nets,
+        n_nets=calibration.n_nets + base.n_nets,
     )
     return Outcome(
         method=method, table=table, predictor=predictor[0] if predictor else None, no_predictor=why, fit=fitted,

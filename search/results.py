@@ -328,9 +328,9 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
         )
     steps = record["landing"]
     if len(steps) > 1 or record["landing_stopped"]:
-        times = ", ".join(f"{step['measured_at_table_speed_ms']:.3f}" for step in steps)
+        times = ", ".join(f"{step['measured_at_anchor_speed_ms']:.3f}" for step in steps)
         stopped = f"; {record['landing_stopped']}" if record["landing_stopped"] else ""
-        yield "landing", f"measured {times} ms in turn, at that speed{stopped}"
+        yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
 
 def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:

@@ -172,7 +172,9 @@ def devices_of(goals: Sequence[Goal], runs: Sequence[Run]) -> list[Device]:
         anchor, reference_ms = None, None
         if run.measured_ms is not None and run.space is not None:
             hardware = parse_hardware(goal.hardware)
-            runtime = runtime_named(hardware, goal.runtime, int(run.settings.get("latency_threads", 1)))
+            runtime = runtime_named(
+                hardware, goal.runtime or run.settings.get("runtime"), int(run.settings.get("latency_threads", 1))
+            )
             anchor, reference_ms = anchor_of(runtime, run.space, hardware.batch_size, run.source)
         devices.append(Device(goal.name, run.source, anchor, reference_ms))
     return devices

@@ -16,7 +16,7 @@ from proxyless_arch import catalog
 from proxyless_arch.codec import write_spec
 from proxyless_arch.cost import total_macs, total_params
 from proxyless_nas.network import build
-from search.measure import Times
+from search.measure import Times, parse_hardware
 from tests.search.tiny import tiny_space
 
 needs_pytorchcv = pytest.mark.skipif(published.unavailable() is not None, reason=str(published.unavailable()))
@@ -274,6 +274,20 @@ def test_a_round_in_which_the_anchor_drifts_is_repeated():
     always = {name: Scripted(name, 5, [], range(2, 10_000, 3)) for name in "abcd"}
     rounds, repeated = comparing.take_turns(always, "a", PROTOCOL, lambda name: None)
     assert len(rounds) == 3 and repeated <= 2  # a machine that never rests ends as well
+
+
+def test_torch_runs_on_the_threads_asked_for_whatever_the_process_has(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runtime = comparing.runtime_named(parse_hardware("cpu"), "torch", 1)
+        session = comparing.session_on(runtime, catalog.load("proxyless_mobile"), comparing.Conditions(1, 32), tmp_path)
+        inside = []
+        session._run = lambda: inside.append(torch.get_num_threads())
+        session.times(1)
+        assert (inside, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_times_are_given_at_the_anchor_s_median_speed():

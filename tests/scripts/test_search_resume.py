@@ -64,6 +64,20 @@ def test_a_class_that_came_is_noticed(run, capsys):
     assert "class_names" in errors
 
 
+def test_a_run_whose_checkpoint_is_gone_is_not_begun_again(run, capsys):
+    _, folder = run
+    (folder / "checkpoint.pt").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for gone in ("", "result.json"):  # its two epochs alone say that there was one, too
+        if gone:
+            (folder / gone).unlink()
+            del before[gone]
+        status, errors = resumed(folder, capsys)
+        assert status == 2
+        assert "checkpoint.pt: no such file, but the run holds 2 epochs: start anew in another --path" in errors
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_an_edited_config_is_noticed(run, capsys):
     _, folder = run
     settings = json.loads((folder / "config.json").read_text())

@@ -1,6 +1,7 @@
 """search/specialize.py as a user types it, on tiny searches."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_a_network_is_measured_at_the_speed_of_its_column_s_table():
     assert found["ms"] == pytest.approx(now.true_ms(walk(spec)))
     assert found["raw_ms"] == pytest.approx(4 / 3 * found["ms"])
     assert specialize.Device("mobile", shipped("pixel1"), None, None).measured(spec) is None
+
+
+def test_a_column_is_measured_by_the_runtime_of_its_search(monkeypatch):
+    """Named in the target, or by a flag for all searches."""
+    asked = []
+    monkeypatch.setattr(specialize, "runtime_named", lambda *words: asked.append(words))
+    monkeypatch.setattr(specialize, "anchor_of", lambda *words: (None, None))
+    run = SimpleNamespace(source=shipped("pixel1"), measured_ms=1.0, space=SearchSpace(),
+                          settings={"runtime": "litert", "latency_threads": 2})  # fmt: skip
+    goals = [specialize.Goal("cpu", None), specialize.Goal("cpu", "onnxruntime"), specialize.Goal("flops", None)]
+    assert [device.name for device in specialize.devices_of(goals, [run] * 3)] == ["cpu", "cpu-onnxruntime"]
+    assert [words[1:] for words in asked] == [("litert", 2), ("onnxruntime", 2)]
 
 
 @pytest.mark.parametrize(

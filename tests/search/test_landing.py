@@ -11,6 +11,7 @@ from search.cost_table import CostTable, latency_cost_table
 from search.device import Device, anchor_of
 from search.landing import land
 from search.latency import LookupTable, shipped
+from search.profile_latency import MATCHED
 from search.profiling import Anchor, Measured
 from tests.search.fake_device import FakeDevice
 
@@ -81,12 +82,21 @@ def test_an_impossible_first_projection_is_an_error():
 
 SPACE = SearchSpace(num_classes=1000)
 ANCHOR_MS = Anchor(FakeDevice(), SPACE, 1).ms()
-CONDITIONS = {"space": "imagenet", "width_mult": 1.0, "resolution": 224, "batch_size": 1, "num_classes": 1000}
+FACTS = {name: FakeDevice().facts()[name] for name in MATCHED}
+CONDITIONS = {"space": "imagenet", "width_mult": 1.0, "resolution": 224, "batch_size": 1, "num_classes": 1000} | FACTS
 
 
 @pytest.mark.parametrize(
     ("changed", "known"),
-    [({}, True), ({"resolution": 192}, False), ({"anchor_ms": "soon"}, False), ({"num_classes": None}, False)],
+    [
+        ({}, True),
+        ({"resolution": 192}, False),
+        ({"runtime": "litert"}, False),
+        ({"runtime_version": "0.9"}, False),
+        ({"anchor_ms": 0.5 * ANCHOR_MS}, False),
+        ({"anchor_ms": "soon"}, False),
+        ({"num_classes": None}, False),
+    ],
 )
 def test_a_table_of_another_space_has_no_anchor_for_this_one(changed, known):
     table = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS} | changed)
@@ -96,16 +106,28 @@ def test_a_table_of_another_space_has_no_anchor_for_this_one(changed, known):
 
 
 def test_a_slow_moment_does_not_move_the_landing():
-    """The table is exact; the machine is a quarter slower than when it was made: the first network is the one."""
-    now = FakeDevice(slower=0.25, isolated_error=0.0)
+    """The table is exact; the machine is a fifth slower than when it was made: the first network is the one."""
+    now = FakeDevice(slower=0.2, isolated_error=0.0)
     prices = latency_cost_table(SPACE, Exact(now))
     source = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS})
     alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
     landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, source)
     assert len(landing.attempts) == 1
     assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
-    assert landing.final.raw_ms == pytest.approx(1.25 * landing.final.ms, rel=1e-6)
-    assert landing.final.anchor_ms == pytest.approx(1.25 * landing.reference_ms)
+    assert landing.final.raw_ms == pytest.approx(1.2 * landing.final.ms, rel=1e-6)
+    assert landing.final.anchor_ms == pytest.approx(1.2 * landing.reference_ms)
+
+
+def test_without_an_anchor_of_the_table_one_speed_holds_for_the_whole_landing():
+    """The device is what its table says, and gets slower while it is measured."""
+    now = FakeDevice(drift=1e-4, isolated_error=0.0)
+    prices = latency_cost_table(SPACE, Exact(now))
+    alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
+    landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, shipped("pixel1"))
+    assert landing.reference_ms is None
+    assert [attempt.scale for attempt in landing.attempts] == [1.0]
+    assert landing.final.ms == pytest.approx(landing.attempts[0].timing.ms, rel=1e-3)
+    assert landing.final.raw_ms > 1.005 * landing.attempts[0].timing.raw_ms
 
 
 class Exact:

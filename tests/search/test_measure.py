@@ -229,7 +229,7 @@ def test_timing_on_torch_leaves_the_threads_of_the_process_alone():
 
     inside = []
     before = torch.get_num_threads()
-    session = measuring._TorchSession(lambda: inside.append(torch.get_num_threads()), before + 1)
+    session = measuring.TorchSession(lambda: inside.append(torch.get_num_threads()), before + 1)
     session.times(2)
     assert inside == [before + 1] * 2
     assert torch.get_num_threads() == before

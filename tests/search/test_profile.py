@@ -133,6 +133,9 @@ def test_timings_are_taken_at_the_anchor_s_median_speed(tmp_path):
     # one factor for all: the median speed is not that of the start
     np.testing.assert_allclose(ours / true, np.median(ours / true), rtol=5e-3)
     assert slowing.chosen.errors.mape < 0.5
+    # landing takes this for the anchor's time at the table's speed
+    anchor = walk(SPACE.spec_for((1,) * SPACE.n_blocks))
+    assert network_ms(slowing.table, anchor) == pytest.approx(slowing.table.provenance["anchor_ms"], rel=5e-3)
 
 
 def test_isolated_alone_is_calibrated_on_networks(tmp_path):
@@ -230,7 +233,7 @@ def test_the_table_prices_its_space_and_survives_the_file(tmp_path):
     outcome.table.save(tmp_path / "table.json")
     table = load_latency_source(tmp_path / "table.json")
     assert table == replace(outcome.table, source=str(tmp_path / "table.json"))
-    assert (table.scale, table.offset_ms, table.n_nets) == (outcome.table.scale, outcome.table.offset_ms, 10)
+    assert (table.scale, table.offset_ms, table.n_nets) == (outcome.table.scale, outcome.table.offset_ms, 100)
     costs = latency_cost_table(SPACE, table)
     for path, predicted in zip(plan.validation, outcome.chosen.predicted_ms, strict=True):
         assert costs.of_path(path) == pytest.approx(predicted)

@@ -8,7 +8,7 @@ from search.latency import LookupTable, shipped, shipped_names
 
 
 def test_what_is_shipped():
-    assert shipped_names() == ("amd_epyc_onnxruntime", "amd_epyc_onnxruntime_predictor", "pixel1")
+    assert shipped_names() == ("amd_epyc_litert", "amd_epyc_onnxruntime", "amd_epyc_onnxruntime_predictor", "pixel1")
 
 
 @pytest.mark.parametrize("name", shipped_names())
@@ -20,8 +20,9 @@ def test_it_prices_the_imagenet_space_and_names_its_source(name):
         assert source.provenance[key], key
 
 
-def test_the_measured_one_passed_its_validation():
-    source = shipped("amd_epyc_onnxruntime")
+@pytest.mark.parametrize("name", ["amd_epyc_onnxruntime", "amd_epyc_litert"])
+def test_the_measured_ones_passed_their_validation(name):
+    source = shipped(name)
     assert isinstance(source, LookupTable)
     assert source.validation["passed"] is True
     assert source.validation["n"] >= 30
