@@ -232,10 +232,12 @@ def summary(outcome: Outcome, folder: Path) -> str:
         )
     else:
         lines.append(f"   no predictor: {outcome.no_predictor}")
-    lines.append(
-        f"   noise: a network's time is uncertain by {100 * outcome.noise:.2f} %; the anchor moved by "
-        f"{100 * outcome.drift:.1f} % at most"
-    )
+    known = outcome.table.provenance
+    noise = f"a network's time is uncertain by {100 * outcome.noise:.2f} %"
+    if known["rounds"] < 2:
+        noise = "not known: one round does not tell it from the runtime"
+    moved = known["anchor_drift_pct"]
+    lines.append(f"   noise: {noise}" + (f"; the anchor moved by {moved:.1f} % at most" if moved is not None else ""))
     if not outcome.verdict.passed:
         lines.append("\nNOT GOOD ENOUGH to search with:")
         lines += [f"   {reason}" for reason in outcome.verdict.reasons]
@@ -313,6 +315,12 @@ def export_ops(arguments: argparse.Namespace, protocol: Protocol, conditions: di
 def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
     results = arguments.import_results
     beside = results / "manifest.json" if results.is_dir() else results.with_name("manifest.json")
+    if arguments.manifest is None and not beside.is_file():
+        raise InputError(
+            f"expected the export's manifest.json beside the results, there is none in {beside.parent}: name it with "
+            "--manifest",
+            "--import_results",
+        )
     manifest = exported_ops.read_manifest(arguments.manifest or beside)
     known = manifest.conditions
     space = space_of(*(known[name] for name in ("space", "width_mult", "resolution", "num_classes")))

@@ -20,6 +20,7 @@ from proxyless_arch.files import atomic_path, read_bytes, write_json
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.shapes import walk
 from proxyless_arch.space import Path as Choices
+from proxyless_arch.space import SearchSpace
 from proxyless_arch.spec import ArchSpec
 from proxyless_arch.tables import describe, format_count, op_label
 from proxyless_arch.weights import save_h5
@@ -40,6 +41,7 @@ from search.run_folder import LATENCY_FILE, next_commands, read_run
 from search.session import Job
 
 RECALIBRATION_STREAM = 8
+NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 
 def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
@@ -155,6 +157,26 @@ def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
     }
 
 
+def _changes(
+    space: SearchSpace, alphas: Sequence[torch.Tensor], best: Sequence[int], path: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Where the derived network is not the most probable one: the operations and their probabilities, in percent."""
+    found = []
+    for number, (alpha, ops, argmax, chosen) in enumerate(zip(alphas, space.choices, best, path, strict=True), start=1):
+        if argmax != chosen:
+            odds = (100 * torch.softmax(alpha.detach().double(), 0)).tolist()
+            found.append(
+                {
+                    "block": number,
+                    "argmax": op_label(ops[argmax]),
+                    "argmax_percent": odds[argmax],
+                    "chosen": op_label(ops[chosen]),
+                    "chosen_percent": odds[chosen],
+                }
+            )
+    return found
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The derived network and the record that describes it."""
@@ -219,6 +241,7 @@ def finish(
         "weights": "inherited from the supernet, BN recalibrated" + (", then fine-tuned" if tuned else ""),
         "path": list(path),
         "argmax_path": list(best),
+        "projection_changes": _changes(job.space, search.alphas, best, path),
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": config.manual_seed,
@@ -358,8 +381,11 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
             for label, text in _measured_lines(record, table, job.goal):
                 say(label, text)
         if outcome.projection is not None:
-            changed = outcome.projection.n_changed_from_argmax
-            say("argmax", f"{table.shown(best)}; projection changed {changed} of {job.space.n_blocks} blocks")
+            changes = record["projection_changes"]
+            say("argmax", f"{table.shown(best)}; projection changed {len(changes)} of {job.space.n_blocks} blocks")
+            for change in changes:
+                odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
+                say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
         else:
             say("note", "derived by argmax: nothing makes this network land on the target")
     say(
@@ -373,6 +399,13 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
         f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
         f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
     )
+    chance = 100 / record["num_classes"]
+    if record["top1_percent"] < NEAR_CHANCE * chance:
+        say(
+            "note",
+            f"that is near chance ({chance:.1f} %): alpha chose among operations that were not trained; give it more "
+            "images, --warmup_epochs or --n_epochs",
+        )
     if "finetuned_top1_percent" in record:
         say(
             "fine-tuned",

@@ -213,7 +213,10 @@ def test_the_runner_needs_numpy_and_the_runtime_alone():
             "--export_networks: expected 40..1000, got 39: 10 calibrate and 30 must score",
         ),
         (["--rounds", "0"], "--rounds: expected 1..100, got 0"),
-        (["--import_results", "absent.csv"], "no such file (in manifest.json)"),
+        (
+            ["--import_results", "absent.csv"],
+            "--import_results: expected the export's manifest.json beside the results, there is none in .",
+        ),
         (["--runtime", "torch", "--export_ops", "out"], "--runtime: expected onnxruntime or litert to export for, got"),
         (["--quik"], "--quik: unknown argument; did you mean '--quick'?"),
     ],

@@ -1,9 +1,12 @@
 """What a finished search does beyond the loop."""
 
 import numpy as np
+import pytest
+import torch
 
 from proxyless_arch.datasets import digits
-from search.results import mixed
+from proxyless_arch.space import TINY, SearchSpace
+from search.results import _changes, mixed
 
 
 def test_recalibration_sees_all_classes_in_every_batch():
@@ -16,3 +19,18 @@ def test_recalibration_sees_all_classes_in_every_batch():
     assert mixed(images, 500, seed=0).names == chosen.names
     assert mixed(images, 500, seed=1).names != chosen.names
     assert sorted(mixed(images, 10**6, seed=0).names) == sorted(images.names)
+
+
+def test_what_projection_changed_is_told_with_its_odds():
+    space = SearchSpace(macro=TINY, num_classes=10)
+    alphas = [torch.zeros(len(ops)) for ops in space.choices]
+    alphas[4][1] = np.log(9.0)
+    best, path = [0] * space.n_blocks, [0] * space.n_blocks
+    best[4], path[4] = 1, 5
+    n_ops = len(space.choices[4])
+    (found,) = _changes(space, alphas, best, path)
+    assert found["block"] == 5  # blocks.0 is not searched
+    assert (found["argmax"], found["chosen"]) == ("MB3 5x5 s2", "MB6 7x7 s2")
+    assert found["argmax_percent"] == pytest.approx(900 / (n_ops + 8))
+    assert found["chosen_percent"] == pytest.approx(100 / (n_ops + 8))
+    assert _changes(space, alphas, best, best) == []
