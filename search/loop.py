@@ -207,8 +207,12 @@ class Search:
         if self.table is None:
             return None
         alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
-        temperature = 1.0 if self.in_warmup else self.controller.temperature
-        return self.table.expected([p.numpy() for p in probabilities(alphas, temperature)])
+        return self.table.expected([p.numpy() for p in probabilities(alphas, self.temperature)])
+
+    @property
+    def temperature(self) -> float:
+        """Of the probabilities at this moment."""
+        return 1.0 if self.in_warmup else self.controller.temperature
 
     def record(self, seconds: float, images_before: float = 0.0) -> dict[str, Any]:
         """What the finished epoch was, in the schema of report.EpochRecord; resets the sums.

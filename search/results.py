@@ -30,7 +30,7 @@ from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalib
 from proxyless_nas.weights import to_named
 from search.cost_table import CostTable
 from search.derive import choose_path, inherit
-from search.gates import argmax_path
+from search.gates import argmax_path, probabilities
 from search.landing import Landing
 from search.loop import Search
 from search.projection import Projection
@@ -158,20 +158,19 @@ def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
 
 
 def _changes(
-    space: SearchSpace, alphas: Sequence[torch.Tensor], best: Sequence[int], path: Sequence[int]
+    space: SearchSpace, odds: Sequence[torch.Tensor], best: Sequence[int], path: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Where the derived network is not the most probable one: the operations and their probabilities, in percent."""
     found = []
-    for number, (alpha, ops, argmax, chosen) in enumerate(zip(alphas, space.choices, best, path, strict=True), start=1):
+    for number, (block, ops, argmax, chosen) in enumerate(zip(odds, space.choices, best, path, strict=True), start=1):
         if argmax != chosen:
-            odds = (100 * torch.softmax(alpha.detach().double(), 0)).tolist()
             found.append(
                 {
                     "block": number,
                     "argmax": op_label(ops[argmax]),
-                    "argmax_percent": odds[argmax],
+                    "argmax_percent": 100 * float(block[argmax]),
                     "chosen": op_label(ops[chosen]),
-                    "chosen_percent": odds[chosen],
+                    "chosen_percent": 100 * float(block[chosen]),
                 }
             )
     return found
@@ -218,6 +217,7 @@ def finish(
         }
     spec = net.spec
     best = argmax_path(search.alphas)
+    odds = probabilities([alpha.detach() for alpha in search.alphas], search.temperature)
     is_ms, is_macs = table is not None and table.unit == "ms", table is not None and table.unit == "MACs"
     record = {
         "target_hardware": config.target.target_hardware,
@@ -241,7 +241,7 @@ def finish(
         "weights": "inherited from the supernet, BN recalibrated" + (", then fine-tuned" if tuned else ""),
         "path": list(path),
         "argmax_path": list(best),
-        "projection_changes": _changes(job.space, search.alphas, best, path),
+        "projection_changes": _changes(job.space, odds, best, path),
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": config.manual_seed,

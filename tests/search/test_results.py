@@ -23,14 +23,12 @@ def test_recalibration_sees_all_classes_in_every_batch():
 
 def test_what_projection_changed_is_told_with_its_odds():
     space = SearchSpace(macro=TINY, num_classes=10)
-    alphas = [torch.zeros(len(ops)) for ops in space.choices]
-    alphas[4][1] = np.log(9.0)
+    odds = [torch.ones(len(ops)) / len(ops) for ops in space.choices]
+    odds[4] = torch.tensor([0.01, 0.9, 0.04, 0.02, 0.01, 0.02])
     best, path = [0] * space.n_blocks, [0] * space.n_blocks
     best[4], path[4] = 1, 5
-    n_ops = len(space.choices[4])
-    (found,) = _changes(space, alphas, best, path)
+    (found,) = _changes(space, odds, best, path)
     assert found["block"] == 5  # blocks.0 is not searched
     assert (found["argmax"], found["chosen"]) == ("MB3 5x5 s2", "MB6 7x7 s2")
-    assert found["argmax_percent"] == pytest.approx(900 / (n_ops + 8))
-    assert found["chosen_percent"] == pytest.approx(100 / (n_ops + 8))
-    assert _changes(space, alphas, best, best) == []
+    assert (found["argmax_percent"], found["chosen_percent"]) == pytest.approx((90.0, 2.0))
+    assert _changes(space, odds, best, best) == []
