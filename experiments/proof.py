@@ -199,20 +199,23 @@ SAVE_EVERY = 2000
 SEARCH_SEEDS = (0, 1)
 N_RANDOM = 20
 # architecture steps with the weights frozen behind the warm-up: (settings, steps, images of a step)
-ALGORITHMS = {
+ALGORITHMS: dict[str, tuple[dict[str, Any], int, int]] = {
     "grad": ({"arch_algo": "grad", "grad_binary_mode": "full_v2", "grad_reg_loss_type": "hard"}, 1500, 64),
     "rl": ({"arch_algo": "rl", "rl_batch_size": 10, "rl_reward": "absolute", "rl_absolute_weight": 0.3}, 1000, 128),
 }
 
 
-def new_search(seed: int, settings: dict, goal: float, arch_steps: int) -> Search:
-    """A search whose warm-up is SUPERNET_STEPS long; its architecture steps are taken with frozen weights."""
+def new_search(
+    seed: int, settings: dict[str, Any], goal: float, arch_steps: int, warmup_steps: int | None = None
+) -> Search:
+    """A search that warms up for SUPERNET_STEPS (or ``warmup_steps``); then it moves alpha, the weights are frozen."""
+    warmup_steps = warmup_steps or SUPERNET_STEPS
     config = with_settings(SearchConfig(), {**SUPERNET, **settings, "manual_seed": seed})
     schedule = SearchSchedule(
-        steps_per_epoch=SUPERNET_STEPS,
+        steps_per_epoch=warmup_steps,
         warmup_epochs=1,
         search_epochs=1,
-        arch_every=SUPERNET_STEPS,
+        arch_every=warmup_steps,
         arch_repeats=arch_steps,
     )
     return Search(config, SPACE, TABLE, goal, schedule, torch.device("cpu"))
@@ -222,30 +225,28 @@ def supernet_file(work: Path, seed: int) -> Path:
     return work / "supernet" / f"{seed}.pt"
 
 
-def train_supernet(images: Images, work: Path, seed: int) -> None:
-    """Uniform paths, cosine to 0. Continues where its file says it stopped."""
-    file = supernet_file(work, seed)
-    search = new_search(seed, {}, TARGETS["high"], 1)
-    seconds = 0.0
+def warm_up(images: Images, search: Search, file: Path) -> None:
+    """The whole warm-up of ``search``. Saves its state in ``file``, and continues where that says it stopped."""
+    seed, seconds = search.config.manual_seed, 0.0
     if file.exists():
         state = torch.load(file, weights_only=True)
         search.supernet.load_state_dict(state["supernet"])
         search.optimizer.load_state_dict(state["optimizer"])
         search.step, seconds = state["step"], state["seconds"]
     begin = time.perf_counter() - seconds
-    for batch, labels in images.train_batches(TRAIN_BATCH, seed, search.step, SUPERNET_STEPS):
+    for batch, labels in images.train_batches(TRAIN_BATCH, seed, search.step, search.schedule.warmup_steps):
         search.weight_step(batch, labels)
         if search.step % SAVE_EVERY == 0:
             state = {"supernet": search.supernet.state_dict(), "optimizer": search.optimizer.state_dict()}
             state |= {"step": search.step, "seconds": time.perf_counter() - begin}
             sums = search.sums
             hits, seen = sums.train_hits, sums.train_images
-            print(f"supernet {seed}: {search.step} steps, {100 * hits / seen:.1f} % since the start", flush=True)
+            print(f"{file.stem}: {search.step} steps, {100 * hits / seen:.1f} % since the start", flush=True)
             with atomic_path(file) as part:
                 torch.save(state, part)
 
 
-def trained_supernet(work: Path, seed: int, settings: dict, goal: float, arch_steps: int) -> Search | None:
+def trained_supernet(work: Path, seed: int, settings: dict[str, Any], goal: float, arch_steps: int) -> Search | None:
     """None while the supernet of ``seed`` is not finished."""
     if not supernet_file(work, seed).exists():
         return None
@@ -358,7 +359,7 @@ def tasks(images: Images, work: Path) -> list[Task]:
 
     def supernet(seed: int) -> Task:
         def train() -> dict[str, Any]:
-            train_supernet(images, work, seed)
+            warm_up(images, new_search(seed, {}, TARGETS["high"], 1), supernet_file(work, seed))
             return {"seed": seed, "steps": SUPERNET_STEPS}
 
         return Task(work / "supernet" / f"{seed}.json", train)
@@ -401,10 +402,10 @@ def tasks(images: Images, work: Path) -> list[Task]:
     ]
 
 
-def run_tasks(images: Images, work: Path) -> None:
+def run_tasks(list_tasks: Callable[[], list[Task]]) -> None:
     """Do what is not done and what no other process is doing, until nothing is left."""
     while True:
-        listed = tasks(images, work)
+        listed = list_tasks()
         for number, task in enumerate(listed, 1):
             if task.file.exists():
                 continue
@@ -771,7 +772,7 @@ def main() -> None:
         parser.error("--data_path is needed: the zip of CIFAR-10")
     check_same_work(arguments.work)
     images = Images.load(arguments.data_path, arguments.work)
-    run_tasks(images, arguments.work)
+    run_tasks(lambda: tasks(images, arguments.work))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import proof  # noqa: E402
+import proof_variants  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,14 @@ def test_batches_from_a_step_on_are_the_tail(images):
 def test_a_supernet_that_is_resumed_equals_one_that_was_not(images, tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "SUPERNET_STEPS", 4)
     monkeypatch.setattr(proof, "SAVE_EVERY", 2)
-    proof.train_supernet(images, tmp_path / "straight", 0)
+
+    def train(folder):
+        search = proof.new_search(0, {}, proof.TARGETS["high"], 1)
+        proof.warm_up(images, search, proof.supernet_file(folder, 0))
+
+    (tmp_path / "straight" / "supernet").mkdir(parents=True)
+    (tmp_path / "broken" / "supernet").mkdir(parents=True)
+    train(tmp_path / "straight")
 
     def stops_at_two(self, size, seed, first, last):
         yield from itertools.islice(train_batches(self, size, seed, first, last), 2)
@@ -75,9 +83,9 @@ def test_a_supernet_that_is_resumed_equals_one_that_was_not(images, tmp_path, mo
     train_batches = proof.Images.train_batches
     with monkeypatch.context() as patch:
         patch.setattr(proof.Images, "train_batches", stops_at_two)
-        proof.train_supernet(images, tmp_path / "broken", 0)
+        train(tmp_path / "broken")
     assert proof.trained_supernet(tmp_path / "broken", 0, {}, proof.TARGETS["high"], 1) is None
-    proof.train_supernet(images, tmp_path / "broken", 0)
+    train(tmp_path / "broken")
     one, two = (torch.load(proof.supernet_file(tmp_path / n, 0), weights_only=True) for n in ("straight", "broken"))
     assert one["step"] == two["step"] == 4
     for name, tensor in one["supernet"].items():
@@ -166,3 +174,48 @@ def test_compared_by_hand(tmp_path):
     # all 20: the best by seed 0 is the best, by seed 1 the worst
     assert found["random"]["best_of_k"]["20"] == pytest.approx((79.0 + 60.0) / 2)
     assert found["searched_against_random"]["gap"] == pytest.approx(72.0 - 69.5)
+
+
+def test_the_fair_order_takes_each_operation_once_in_a_round():
+    search = proof_variants.supernet_of("fair", 1)
+    taken = []
+    for search.step in range(42):
+        taken.append(search.sampled_path())
+    for block, ops in enumerate(proof.SPACE.choices):
+        n, chosen = len(ops), [path[block] for path in taken]
+        rounds = [chosen[first : first + n] for first in range(0, 42 // n * n, n)]
+        assert all(sorted(one) == list(range(n)) for one in rounds)
+        assert len({tuple(one) for one in rounds}) > 1
+    # blocks are shuffled apart from each other
+    assert len({tuple(path[block] for path in taken) for block in (1, 2, 4, 5)}) == 4
+
+
+def test_the_variants_spend_what_they_say():
+    assert proof_variants.supernet_of("longer", 0).schedule.warmup_steps == 3 * proof.SUPERNET_STEPS
+    assert proof_variants.supernet_of("fair", 0).schedule.warmup_steps == proof.SUPERNET_STEPS
+    schedule = proof_variants.in_turn(0, proof.TARGETS["low"]).schedule
+    assert schedule.total_steps == proof.SUPERNET_STEPS
+    assert schedule.arch_steps == proof.ALGORITHMS["grad"][1]
+    assert schedule.arch_steps_before(schedule.warmup_steps) == 0
+
+
+def test_the_variants_are_summarized_by_hand(tmp_path):
+    """Twenty networks ranked rightly by one supernet and reversed by another, and one search of each schedule."""
+    for place, path in enumerate(proof.random_paths("high")):
+        write_alone(tmp_path, path, 0, 60.0 + place / 10)
+    for file, sign in (("ranking/0-high", 1), ("variants/longer-0-ranking", -1)):
+        scores = [
+            {"inherited_valid_top1_percent": 50.0 + sign * place, "inherited_valid_loss": 9.0 - sign * place}
+            for place in range(20)
+        ]
+        proof.write_json(tmp_path / f"{file}.json", {"scores": scores, "high": scores})
+    found = proof_variants.rankings(tmp_path, "high")
+    assert found["plain-0"]["accuracy"]["spearman"] == found["plain-0"]["loss"]["spearman"] == 1.0
+    assert found["longer-0"]["accuracy"]["spearman"] == found["longer-0"]["loss"]["spearman"] == -1.0
+    assert found["plain-0"]["mean_inherited_top1_percent"] == 59.5
+    path = (1,) * proof.SPACE.n_blocks
+    write_alone(tmp_path, path, 1, 71.0)
+    record = {"path": list(path), "argmax_path": [0], "macs": 1.0, "inherited_valid_top1_percent": 60.0}
+    proof.write_json(tmp_path / "variants" / "in_turn-high-1.json", record)
+    (one,) = proof_variants.searches(tmp_path, "high")
+    assert (one["schedule"], one["seed"], one["test_top1_percent"]) == ("in_turn", 1, {"1": 71.0})
