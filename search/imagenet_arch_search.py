@@ -178,7 +178,10 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         with distributed.fail_together():
             if not agreed:
                 raise InputError("the processes found different weights there", warmup.FLAG, str(warm.folder))
-    timing = loop.seconds_per_step(search, job.first_batch()) if job.schedule.total_steps else None
+    timing = None
+    if job.schedule.total_steps:
+        arch_images = job.arch_batch_size // distributed.world_size()
+        timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
     say(session.header(job, run_dir, timing, search.step))
     if warm is not None:
         say(f"  warm-up    that of {warm.folder} ({job.schedule.warmup_epochs} epochs, {format_seconds(warm.seconds)})")

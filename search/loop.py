@@ -341,10 +341,13 @@ def run(
     return True
 
 
-def seconds_per_step(search: Search, train: Sequence[Tensor], repeats: int = 3) -> tuple[float, float]:
+def seconds_per_step(
+    search: Search, train: Sequence[Tensor], arch_images: int, repeats: int = 3
+) -> tuple[float, float]:
     """Measured seconds of a weight step and of an architecture step, without changing any state.
 
-    ``train``: one batch (images, labels). The first round warms up and is not counted.
+    ``train``: one batch (images, labels); both kinds are measured with it, and an architecture step's time is scaled to
+    its ``arch_images``. The first round warms up and is not counted.
     """
     images, labels = (tensor.to(search.device) for tensor in train)
     weight: list[float] = []
@@ -369,5 +372,5 @@ def seconds_per_step(search: Search, train: Sequence[Tensor], repeats: int = 3) 
             controller.update(search.supernet, images, labels)
             if repeat:
                 weight.append(middle - start)
-                arch.append(now() - middle)
+                arch.append((now() - middle) * arch_images / len(images))
     return sorted(weight)[len(weight) // 2], sorted(arch)[len(arch) // 2]

@@ -70,14 +70,23 @@ class Job:
         )
         return next(single)
 
-    def valid_batches(self, first_step: int) -> Batches:
-        """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
+    @property
+    def arch_batch_size(self) -> int:
+        """Images of an architecture step, of all processes together."""
         arch = self.config.arch
         given = arch.rl_data_batch if arch.arch_algo == "rl" and arch.rl_data_batch else arch.grad_data_batch
         size = min(given or self.config.data.train_batch_size, len(self.data.valid))
-        size -= size % distributed.world_size()  # only where there are fewer images than are asked for
+        return size - size % distributed.world_size()  # only where there are fewer images than are asked for
+
+    def valid_batches(self, first_step: int) -> Batches:
+        """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
         return self._batches(
-            self.data.valid, None, size, self.schedule.arch_steps, first_step, self.config.manual_seed + 1
+            self.data.valid,
+            None,
+            self.arch_batch_size,
+            self.schedule.arch_steps,
+            first_step,
+            self.config.manual_seed + 1,
         )
 
     def _batches(

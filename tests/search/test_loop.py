@@ -157,7 +157,7 @@ def resume_and_compare(uninterrupted, tmp_path, stops):
         assert (saved.metrics_offset, saved.wall_seconds) == (10 * stop, 1.5)
         search.restore(saved)
         assert_same(everything(search), before)
-        seconds_per_step(search, next(batches(TRAIN, search, 0, 1)), repeats=1)  # as the command does at its start
+        seconds_per_step(search, next(batches(TRAIN, search, 0, 1)), 16, repeats=1)  # as the command does at its start
         assert_same(everything(search), before)
     assert go_on(search, records)
     assert_same(everything(search), uninterrupted[1])
@@ -384,11 +384,20 @@ def test_timing_changes_nothing():
     go_on(search, [], 8)
     batch = next(batches(TRAIN, search, 0, 1))
     before = everything(search)
-    weight, arch = seconds_per_step(search, batch, repeats=1)
+    weight, arch = seconds_per_step(search, batch, len(batch[0]), repeats=1)
     assert weight > 0
     assert arch > 0
     assert_same(everything(search), before)
     assert all(alpha.grad is None or alpha.grad.shape == alpha.shape for alpha in search.alphas)
+
+
+def test_the_time_of_an_architecture_step_is_that_of_its_own_images(monkeypatch):
+    """By a clock that ticks once a reading; recipe paper with rl scores 1,000 images and trains on 256."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(ticks)))
+    search = new_search()
+    batch = next(batches(TRAIN, search, 0, 1))
+    assert seconds_per_step(search, batch, 3 * len(batch[0])) == (1.0, 3.0)
 
 
 def test_no_table_no_cost():
