@@ -155,7 +155,9 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
             metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if main_rank else None
         state = train_session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
         try:
-            if not resume:
+            if resume:
+                state.write_best()
+            else:
                 state.save()
             done = train_session.loop(
                 state,

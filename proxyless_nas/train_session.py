@@ -326,6 +326,18 @@ class Run:
             provenance["valid_top1_percent"] = None
         save_h5(self.run_dir / name, self.job.spec, to_named(self.module(best.weights)), provenance)
 
+    def write_best(self) -> None:
+        """Write weights.h5 where the epoch just finished is the best so far.
+
+        Behind the epoch's checkpoint, from which a run that was killed between the two writes it when it is resumed:
+        before it, the epoch would be trained again and, on other threads, need not be the best again.
+        """
+        training = self.training
+        epoch = training.step // training.schedule.steps_per_epoch - 1
+        chosen = len(self.job.data.valid) > 0 or epoch + 1 == training.schedule.n_epochs
+        if training.epoch_is_over and self.best is not None and self.best.epoch == epoch and chosen:
+            self.write_weights(BEST_FILE, self.best)
+
     def end_epoch(self, images: int, seconds: float) -> dict[str, Any]:
         """Score the epoch just finished, keep it when it is the best, and write its record.
 
@@ -349,8 +361,6 @@ class Run:
         last = epoch + 1 == training.schedule.n_epochs
         if improved:
             self.best = candidate
-            if scores or last:
-                self.write_weights(BEST_FILE, candidate)
         if last:
             self.write_weights(LAST_FILE, candidate)
         record: dict[str, Any] = {
@@ -453,6 +463,7 @@ def loop(
             began, first = time.perf_counter(), training.step
         if stop or training.epoch_is_over or run.save_is_due():
             run.save()
+            run.write_best()
         if stop and training.step < job.schedule.total_steps:
             return False
     return True

@@ -152,6 +152,34 @@ train.main(sys.argv[1:])"""
     same_run(straight, path)
 
 
+def test_killed_behind_a_checkpoint_the_best_weights_are_written_from_it(
+    straight, spec_file, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "broken"
+    words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
+    program = """import os, signal, sys, train
+from proxyless_nas.train_session import Run
+write = Run.write_weights
+def write_once(self, name, best):
+    if best.epoch:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, name, best)
+Run.write_weights = write_once
+train.main(sys.argv[1:])"""
+    killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
+    assert load_h5(path / "weights.h5").provenance["epoch"] == 1
+    done = epochs_done(path)
+    assert [record["is_best"] for record in done] == [True, *[False] * (len(done) - 2), True]
+    with monkeypatch.context() as patch:
+        patch.setattr(train_session, "loop", lambda *_, **__: False)  # not a step more
+        run(capsys, "--path", path, "--resume")
+    assert load_h5(path / "weights.h5").provenance["epoch"] == len(done)
+    code, out, err = run(capsys, "--path", path, "--resume")
+    assert (code, err, "resumed    at step" in out) == (0, "", True)
+    same_run(straight, path)
+
+
 def test_a_lost_checkpoint_does_not_start_over(straight, tmp_path, capsys):
     shutil.copytree(straight, tmp_path / "run")
     (tmp_path / "run" / checkpointing.NAME).unlink()
