@@ -544,7 +544,7 @@ def report(
         f"{record['waited_for_images_percent']:.0f} % of the time it waited for images",
     )
     if unreadable.places:
-        _say("left out", f"{len(unreadable.places)} unreadable images")
+        _say("left out", f"{len(unreadable.places)} unreadable image{'' if len(unreadable.places) == 1 else 's'}")
     if record["published"]:
         _say("published", _published_line(record["published"]))
     _save(arguments, record)

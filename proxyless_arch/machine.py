@@ -33,6 +33,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_text(n: int) -> str:
+    """``1 thread``, ``2 threads``: for a record or a line that a person reads."""
+    return f"{n} thread{'' if n == 1 else 's'}"
+
+
 def network_threads(n_readers: int, *variables: str) -> int:
     """Threads for a network on a CPU beside ``n_readers`` processes that read images: every core they leave.
 

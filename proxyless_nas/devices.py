@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from proxyless_arch.machine import absent_device, parse_device
+from proxyless_arch.machine import absent_device, parse_device, threads_text
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,4 +26,4 @@ def device_name(device: torch.device) -> str:
     """The device for a record: a GPU's model, or the kind and what matters about it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    return f"{device.type}, {threads_text(torch.get_num_threads())}" if device.type == "cpu" else device.type

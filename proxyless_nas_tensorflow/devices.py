@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from proxyless_arch.machine import absent_device, network_threads, parse_device
+from proxyless_arch.machine import absent_device, network_threads, parse_device, threads_text
 from proxyless_arch.quiet import captured_stderr
 
 THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
@@ -40,7 +40,7 @@ def device_name(device: str) -> str:
     if kind == "GPU":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[int(number)])
         return details.get("device_name", device)
-    return f"cpu, {_threads()} threads"
+    return f"cpu, {threads_text(_threads())}"
 
 
 def _threads() -> int:

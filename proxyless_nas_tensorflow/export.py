@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from proxyless_arch.exporting import METADATA_NAME, Format, Loaded, default_float_blocks, write_file
 from proxyless_arch.litert import load_litert, with_metadata
+from proxyless_arch.machine import threads_text
 from proxyless_arch.quiet import captured_stderr
 from proxyless_arch.spec import ArchSpec, Zero
 from proxyless_nas_tensorflow.devices import tensorflow_version
@@ -55,8 +56,8 @@ class KerasBackend:
     ) -> None:
         self.threads = threads
         self.framework = f"tensorflow {tensorflow_version()}"
-        if framework_threads not in (None, threads):
-            self.framework += f", {framework_threads} threads"
+        if framework_threads is not None and framework_threads != threads:
+            self.framework += f", {threads_text(framework_threads)}"
         self._net, self._compiled = net, compiled(net)
         self._float_blocks = default_float_blocks(net.spec) if float_blocks is None else float_blocks
 

@@ -17,6 +17,7 @@ from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.datasets import ImageDataset
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path, read_bytes, write_json
+from proxyless_arch.machine import threads_text
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.shapes import walk
 from proxyless_arch.space import Path as Choices
@@ -339,7 +340,7 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
     def beside(ms: float) -> str:
         return f"{table.shown(ms)} ({100 * (ms / goal - 1):+.2f} %)"
 
-    where = f"{on['runtime']} {on['runtime_version']}, {on['threads']} threads, {on['device']}"
+    where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
     yield "measured", f"{beside(record['measured_latency_ms'])}, standard error {error:.1f} %; {where}"
     at_table_speed = record["measured_at_table_speed_ms"]
     if at_table_speed is not None:
