@@ -643,7 +643,7 @@ def table(record: dict[str, Any]) -> str:
         "20 random networks, mean (sd)",
         [f"{t['random']['mean']:.1f} ({t['random']['sd']:.1f})" for t in targets.values()],
     )
-    for number in sorted({shared, k}):
+    for number in sorted({shared, k} - {1}):
         cells = [f"{best_of_random(t, number):.1f}" for t in targets.values()]
         line(f"best of {number} random networks by validation", cells)
 
