@@ -751,16 +751,17 @@ def check_same_work(work: Path) -> None:
 
 
 def main() -> None:
-    global TRAIN_STEPS
+    global TRAIN_STEPS, SUPERNET_STEPS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", type=Path, help="cifar10.zip: class folders in train/ and test/")
     parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' files")
     parser.add_argument("--train_steps", type=int, default=TRAIN_STEPS, help=f"of every training [{TRAIN_STEPS}]")
+    parser.add_argument("--supernet_steps", type=int, default=SUPERNET_STEPS, help=f"[{SUPERNET_STEPS}]")
     parser.add_argument("--summary", action="store_true", help="only read what is there: the targets that are done")
     parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "proof.json", help="of --summary")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "proof.png", help="of --summary")
     arguments = parser.parse_args()
-    TRAIN_STEPS = arguments.train_steps
+    TRAIN_STEPS, SUPERNET_STEPS = arguments.train_steps, arguments.supernet_steps
     torch.set_num_threads(1)
     if arguments.summary:
         record = summarize(arguments.work)
