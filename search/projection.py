@@ -63,8 +63,8 @@ def project(log_probs: Sequence[np.ndarray], table: CostTable, target: float, lo
         below, above = problem.nearest(CELLS[0])
         nearest = " and ".join(table.shown(cost, math.ceil) for cost in (below, above) if cost is not None)
         raise InputError(
-            f"no network of this space costs {window}; the nearest that exist cost {nearest}. Move the target to one "
-            "of these, or widen the window",
+            f"no network of this space costs {window}; the nearest that exist cost {nearest}: set the target to one "
+            "of these",
             "target",
         )
     argmax = tuple(int(np.argmax(row)) for row in rows)

@@ -32,6 +32,7 @@ from search.cost_table import CostTable, check_target, default_target, latency_c
 from search.device import MEASURABLE, Device, load_table, make_missing_table
 from search.latency import LatencySource, LookupTable, Predictor, WithFallback, shipped
 from search.loop import Schedule, Search, schedule_of
+from search.projection import project
 from search.report import format_seconds
 
 
@@ -228,6 +229,11 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
     if target.grad_reg_loss_type == "mul#log" and config.arch.arch_algo == "grad":
         scale = 1e-6 if unit == "MACs" else 1.0
         objective.check_logarithm(table.minimum * scale, goal * scale)
+    if target.derive == "projected" and config.arch.arch_algo != "random":
+        try:
+            project([np.zeros(len(row)) for row in table.per_edge], table, goal)
+        except InputError as error:  # a gap of the space: to be known before the search, not behind it
+            raise InputError(error.problem, flag) from None
     return goal
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -355,6 +356,23 @@ def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
     assert "--target_latency_ms: this search space reaches 0.0" in errors
     assert " ms to 0." in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_no_network_meets_is_refused_before_the_search(here, tmp_path):
+    """Within the reachable range, but in a gap of it: just above the cheapest network."""
+    status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_hardware", "flops", "--target_macs", 1)
+    lowest = int(re.search(r"reaches ([\d,]+)", errors)[1].replace(",", ""))
+    target = ("--target_hardware", "flops", "--target_macs", 1.0105 * lowest)
+    status, _, errors = here(*QUICK, "--path", tmp_path / "run", *target)
+    assert status == 2
+    assert errors.startswith("error: --target_macs: no network of this space costs ")
+    assert f"the nearest that exist cost {lowest:,} MACs and " in errors
+    assert not (tmp_path / "run").exists()
+    # the nearest that exists is one to aim at
+    above = int(re.search(r" and ([\d,]+) MACs: set", errors)[1].replace(",", ""))
+    status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_hardware", "flops", "--target_macs", above)
+    assert status == 0, errors
+    assert result_of(tmp_path / "run")["macs"] == above
 
 
 def test_a_table_without_a_layer(here, tmp_path):

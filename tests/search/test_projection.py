@@ -169,12 +169,12 @@ def test_an_empty_window_names_its_neighbours():
     with pytest.raises(InputError) as caught:
         project(log_probs, table, 30.0)
     assert str(caught.value) == (
-        "target: no network of this space costs 29.7 ms to 30 ms; the nearest that exist cost 15 ms and 50 ms. Move "
-        "the target to one of these, or widen the window"
+        "target: no network of this space costs 29.7 ms to 30 ms; the nearest that exist cost 15 ms and 50 ms: set "
+        "the target to one of these"
     )
-    with pytest.raises(InputError, match=r"nearest that exist cost 10 ms\. Move"):
+    with pytest.raises(InputError, match=r"nearest that exist cost 10 ms: set"):
         project(log_probs, table, 3.0)
-    with pytest.raises(InputError, match=r"nearest that exist cost 55 ms\. Move"):
+    with pytest.raises(InputError, match=r"nearest that exist cost 55 ms: set"):
         project(log_probs, table, 100.0)
 
 
