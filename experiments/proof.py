@@ -433,7 +433,7 @@ def alone_records(work: Path, path: Choices) -> dict[int, dict[str, Any]]:
 
 def summarize(work: Path) -> dict[str, Any]:
     """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
-    done = [read_json(file) for file in sorted((work / "alone").glob("*.json"))]
+    done = [read_json(file) for file in compared_files(work) if file.exists()]
     supernets = [torch.load(supernet_file(work, seed), weights_only=True)["seconds"] for seed in SEARCH_SEEDS]
     searches = [read_json(file)["search_seconds"] for file in (work / "search").glob("*.json")]
     # weight steps of one path, which is what a step of a training is too; seconds of both kinds under the same load
@@ -445,8 +445,9 @@ def summarize(work: Path) -> dict[str, Any]:
         "date": f"{datetime.date.today()}",
         "trained_networks": len(done),
         "seconds": {"supernets": supernets, "search": float(np.mean(searches))},
-        "search_in_trainings": (SUPERNET_STEPS + arch_steps) / TRAIN_STEPS,
-        "search_in_trainings_with_the_supernet_shared_by_four": (SUPERNET_STEPS / 4 + arch_steps) / TRAIN_STEPS,
+        # the found network is trained too
+        "search_in_trainings": 1 + (SUPERNET_STEPS + arch_steps) / TRAIN_STEPS,
+        "search_in_trainings_with_the_supernet_shared_by_four": 1 + (SUPERNET_STEPS / 4 + arch_steps) / TRAIN_STEPS,
         "gate_a": gate_a(work, done),
         "gate_b": {target: ranked(work, target) for target in TARGETS if finished(work, target)},
         "targets": {target: compared(work, target) for target in TARGETS if finished(work, target)},
@@ -461,6 +462,16 @@ def finished(work: Path, target: str) -> bool:
         return False
     paths = [tuple(read_json(file)["path"]) for file in searched]
     return all(alone_records(work, path) for path in (*paths, *random_paths(target), *controls(target).values()))
+
+
+def compared_files(work: Path) -> list[Path]:
+    """The trainings of this comparison: other experiments may leave theirs in the same folder."""
+    paths = {
+        *SIZES.values(),
+        *(path for target in TARGETS for path in (*random_paths(target), *controls(target).values())),
+    }
+    paths |= {tuple(read_json(file)["path"]) for file in (work / "search").glob("*.json")}
+    return [alone_file(work, path, seed) for path in sorted(paths) for seed in range(3)]
 
 
 def gate_a(work: Path, done: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -536,8 +547,9 @@ def correlation(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
 def compared(work: Path, target: str) -> dict[str, Any]:
     """The searched networks and the controls of one target beside its random networks.
 
-    Compared are means over the training seeds that every network here has. ``best_of_k``: k networks trained once and
-    the best of them by validation taken, over all subsets and over the training seed they are chosen by.
+    Compared are means over the training seeds that every network here has. ``best_of_k``: k random networks are trained
+    once and the best of them by validation is kept, as it was trained; the mean over all subsets of k and over seeds.
+    ``best_of_k_trained_anew``: that network's score by the other seeds, where there are two or more.
     """
     drawn = [alone_records(work, path) for path in random_paths(target)]
     names = [f"{algorithm}-{target}-{seed}" for algorithm, seed in itertools.product(ALGORITHMS, SEARCH_SEEDS)]
@@ -551,7 +563,9 @@ def compared(work: Path, target: str) -> dict[str, Any]:
         return [records[seed][key] for seed in seeds]
 
     random_top1 = np.array([np.mean(scores(records)) for records in drawn])
-    valid = np.array([scores(records, "valid_top1_percent") for records in drawn])
+    test = np.array([scores(records) for records in drawn]).T
+    valid = np.array([scores(records, "valid_top1_percent") for records in drawn]).T
+    others = [np.delete(test, one, axis=0).mean(0) for one in range(len(seeds))] if len(seeds) > 1 else []
 
     def shown(path: Choices, records: dict[int, dict[str, Any]]) -> dict[str, Any]:
         cost = {"macs": TABLE.of_path(path), "share_of_target": TABLE.of_path(path) / TARGETS[target]}
@@ -571,10 +585,8 @@ def compared(work: Path, target: str) -> dict[str, Any]:
             "test_top1_percent": random_top1.tolist(),
             "mean": float(random_top1.mean()),
             "sd": float(random_top1.std(ddof=1)),
-            "best_of_k": {
-                str(k): float(np.mean([best_of_k(once, random_top1, k) for once in valid.T]))
-                for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20)
-            },
+            "best_of_k": best_of_each_k(valid, test),
+            "best_of_k_trained_anew": best_of_each_k(valid, others),
         },
         "searched": searched,
         "searched_against_random": against(np.array([one["mean"] for one in searched]), random_top1),
@@ -628,11 +640,19 @@ def best_of_k(chosen_by: np.ndarray, score: np.ndarray, k: int) -> float:
     return float(np.dot(weights, ordered))
 
 
+def best_of_each_k(chosen_by: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> dict[str, float]:
+    """``best_of_k`` for k from 1 on, its mean over the rows; empty without scores."""
+    if not len(scores):
+        return {}
+    rows = list(zip(chosen_by, scores, strict=True))
+    return {str(k): float(np.mean([best_of_k(*row, k) for row in rows])) for k in range(1, len(scores[0]) + 1)}
+
+
 def table(record: dict[str, Any]) -> str:
     """The comparison as a Markdown table: a line for each kind of network, a column for each target."""
     targets = record["targets"]
-    k = round(record["search_in_trainings"])
-    shared = max(1, round(record["search_in_trainings_with_the_supernet_shared_by_four"]))
+    costs = ("search_in_trainings", "search_in_trainings_with_the_supernet_shared_by_four")
+    budgets = sorted({min(N_RANDOM, round(record[name])) for name in costs})
     lines = ["| | " + " | ".join(f"{t['macs'] / 1e6:g} M MACs" for t in targets.values()) + " |"]
     lines.append("| --- |" + " --- |" * len(targets))
 
@@ -643,9 +663,9 @@ def table(record: dict[str, Any]) -> str:
         "20 random networks, mean (sd)",
         [f"{t['random']['mean']:.1f} ({t['random']['sd']:.1f})" for t in targets.values()],
     )
-    for number in sorted({shared, k} - {1}):
-        cells = [f"{best_of_random(t, number):.1f}" for t in targets.values()]
-        line(f"best of {number} random networks by validation", cells)
+    for k in budgets:
+        cells = [f"{t['random']['best_of_k'][str(k)]:.1f}" for t in targets.values()]
+        line(f"best of {k} random networks by validation", cells)
 
     def drawn_by_hand(control: dict[str, Any] | None) -> str:
         if control is None:
@@ -663,12 +683,6 @@ def table(record: dict[str, Any]) -> str:
             ]
             line(f"{label}, seed {seed}", [f"{one['mean']:.1f} (beats {one['random_beaten']} of 20)" for one in ones])
     return "\n".join(lines)
-
-
-def best_of_random(target: dict[str, Any], k: int) -> float:
-    """The recorded best_of_k whose k is nearest."""
-    curve = target["random"]["best_of_k"]
-    return curve[min(curve, key=lambda key: abs(int(key) - k))]
 
 
 def spread(axes: Any, position: float, values: Sequence[float], color: str, marker: str) -> None:
@@ -763,6 +777,8 @@ def main() -> None:
     arguments = parser.parse_args()
     TRAIN_STEPS, SUPERNET_STEPS = arguments.train_steps, arguments.supernet_steps
     torch.set_num_threads(1)
+    if arguments.summary or arguments.data_path is not None:
+        check_same_work(arguments.work)
     if arguments.summary:
         record = summarize(arguments.work)
         write_json(arguments.output, record)
@@ -771,7 +787,6 @@ def main() -> None:
         return
     if arguments.data_path is None:
         parser.error("--data_path is needed: the zip of CIFAR-10")
-    check_same_work(arguments.work)
     images = Images.load(arguments.data_path, arguments.work)
     run_tasks(lambda: tasks(images, arguments.work))
 

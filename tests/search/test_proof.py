@@ -156,7 +156,7 @@ def test_compared_by_hand(tmp_path):
     paths = proof.random_paths("high")
     for seed in range(2):
         for place, path in enumerate(paths):  # validation says the reverse of the test images in seed 1
-            write_alone(tmp_path, path, seed, 60.0 + place, 60.0 + (place if seed == 0 else -place))
+            write_alone(tmp_path, path, seed, 60.0 + place + seed, 60.0 + (place if seed == 0 else -place))
         for path in proof.controls("high").values():
             write_alone(tmp_path, path, seed, 50.0)
     for number, (algorithm, seed) in enumerate(itertools.product(proof.ALGORITHMS, proof.SEARCH_SEEDS)):
@@ -168,12 +168,14 @@ def test_compared_by_hand(tmp_path):
         proof.write_json(tmp_path / "search" / f"{algorithm}-high-{seed}.json", record)
     found = proof.compared(tmp_path, "high")
     assert found["training_seeds"] == [0, 1]
-    assert [one["random_beaten"] for one in found["searched"]] == [11, 12, 13, 14]
+    assert [one["random_beaten"] for one in found["searched"]] == [10, 11, 12, 13]
     assert [one["mean"] for one in found["searched"]] == [70.5, 71.5, 72.5, 73.5]
     assert all(control["random_beaten"] == 0 for control in found["controls"].values())
-    # all 20: the best by seed 0 is the best, by seed 1 the worst
-    assert found["random"]["best_of_k"]["20"] == pytest.approx((79.0 + 60.0) / 2)
-    assert found["searched_against_random"]["gap"] == pytest.approx(72.0 - 69.5)
+    # all 20: the best by seed 0 is the best, by seed 1 the worst; each is kept as it was trained
+    assert found["random"]["best_of_k"]["20"] == pytest.approx((79.0 + 61.0) / 2)
+    assert found["random"]["best_of_k_trained_anew"]["20"] == pytest.approx((80.0 + 60.0) / 2)
+    assert found["random"]["best_of_k"]["1"] == pytest.approx(70.0)
+    assert found["searched_against_random"]["gap"] == pytest.approx(72.0 - 70.0)
 
 
 def test_the_fair_order_takes_each_operation_once_in_a_round():
@@ -219,3 +221,12 @@ def test_the_variants_are_summarized_by_hand(tmp_path):
     proof.write_json(tmp_path / "variants" / "in_turn-high-1.json", record)
     (one,) = proof_variants.searches(tmp_path, "high")
     assert (one["schedule"], one["seed"], one["test_top1_percent"]) == ("in_turn", 1, {"1": 71.0})
+
+
+def test_other_experiments_in_the_folder_do_not_count(tmp_path):
+    counted = [proof.SIZES["cheapest"], proof.random_paths("low")[0], (1, 2, 1, 2, 1, 2, 1, 2, 1)]
+    for path in (*counted, (2, 1, 2, 1, 2, 1, 2, 1, 2)):
+        write_alone(tmp_path, path, 1, 60.0)
+    proof.write_json(tmp_path / "search" / "grad-low-0.json", {"path": list(counted[2])})
+    found = {file for file in proof.compared_files(tmp_path) if file.exists()}
+    assert found == {proof.alone_file(tmp_path, path, 1) for path in counted}
