@@ -271,11 +271,17 @@ def inherited_scores(images: Images, search: Search, path: Choices) -> dict:
     }
 
 
-def search_once(images: Images, work: Path, algorithm: str, target: str, seed: int) -> dict | None:
-    settings, steps, size = ALGORITHMS[algorithm]
+def search_once(images: Images, work: Path, algorithm: str, target: str, seed: int) -> dict[str, Any] | None:
+    """None while the supernet of ``seed`` is not finished."""
+    settings, steps, _ = ALGORITHMS[algorithm]
     search = trained_supernet(work, seed, settings, TARGETS[target], steps)
-    if search is None:
-        return None
+    return move_alpha(images, search, algorithm, target) if search is not None else None
+
+
+def move_alpha(images: Images, search: Search, algorithm: str, target: str) -> dict[str, Any]:
+    """All architecture steps of a search whose weights are trained, and the network that comes out."""
+    _, steps, size = ALGORITHMS[algorithm]
+    seed = search.config.manual_seed
     start = time.perf_counter()
     curve = []
     for step in range(steps):
@@ -565,7 +571,8 @@ def compared(work: Path, target: str) -> dict[str, Any]:
     random_top1 = np.array([np.mean(scores(records)) for records in drawn])
     test = np.array([scores(records) for records in drawn]).T
     valid = np.array([scores(records, "valid_top1_percent") for records in drawn]).T
-    others = [np.delete(test, one, axis=0).mean(0) for one in range(len(seeds))] if len(seeds) > 1 else []
+    rows = range(len(seeds)) if len(seeds) > 1 else ()
+    others = np.array([np.delete(test, one, axis=0).mean(0) for one in rows])
 
     def shown(path: Choices, records: dict[int, dict[str, Any]]) -> dict[str, Any]:
         cost = {"macs": TABLE.of_path(path), "share_of_target": TABLE.of_path(path) / TARGETS[target]}
@@ -640,7 +647,7 @@ def best_of_k(chosen_by: np.ndarray, score: np.ndarray, k: int) -> float:
     return float(np.dot(weights, ordered))
 
 
-def best_of_each_k(chosen_by: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> dict[str, float]:
+def best_of_each_k(chosen_by: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """``best_of_k`` for k from 1 on, its mean over the rows; empty without scores."""
     if not len(scores):
         return {}

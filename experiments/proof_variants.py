@@ -2,9 +2,9 @@
 
     python experiments/proof_variants.py --data_path cifar10.zip --work DIR
 
-1. What makes a supernet rank random networks of equal cost better? Tried are three times as many steps, and each
-   operation of a block exactly once in a round of steps (the order of FairNAS, Chu et al., ICCV 2021, without its sum
-   of gradients) in place of independent draws.
+1. What makes a supernet rank random networks of equal cost better, and does the search find more behind it? Tried are
+   three times as many steps, and each operation of a block exactly once in a round of steps (the order of FairNAS, Chu
+   et al., ICCV 2021, without its sum of gradients) in place of independent draws.
 2. Is alpha better moved behind frozen weights, as experiments/proof.py does, or in turn with the weights, as the
    recipes of ``search/`` do? Same algorithm, as many weight steps and architecture steps in all; the first half is the
    warm-up.
@@ -42,6 +42,7 @@ from proof import (
     alone_records,
     correlation,
     inherited_scores,
+    move_alpha,
     new_search,
     random_paths,
     run_tasks,
@@ -76,11 +77,12 @@ class FairSearch(Search):
         return tuple(path)
 
 
-def supernet_of(variant: str, seed: int) -> Search:
+def supernet_of(variant: str, seed: int, algorithm: str = "grad", target: str = "high") -> Search:
     """An untrained supernet of a variant."""
+    settings, steps, _ = ALGORITHMS[algorithm]
     if variant == "longer":
-        return new_search(seed, {}, TARGETS["high"], 1, LONGER * SUPERNET_STEPS)
-    plain = new_search(seed, {}, TARGETS["high"], 1)
+        return new_search(seed, settings, TARGETS[target], steps, LONGER * SUPERNET_STEPS)
+    plain = new_search(seed, settings, TARGETS[target], steps)
     return FairSearch(plain.config, SPACE, TABLE, plain.goal, plain.schedule, plain.device)
 
 
@@ -128,41 +130,51 @@ def tasks(images: Images, work: Path, variants: Sequence[str]) -> list[Task]:
         warm_up(images, search, file.with_suffix(".pt"))
         return {"seed": search.config.manual_seed, "steps": search.step}
 
-    def ranking(variant: str, seed: int) -> dict[str, Any]:
-        search = supernet_of(variant, seed)
+    def trained(variant: str, seed: int, algorithm: str = "grad", target: str = "high") -> Search:
+        search = supernet_of(variant, seed, algorithm, target)
         search.supernet.load_state_dict(torch.load(folder / f"{variant}-{seed}.pt", weights_only=True)["supernet"])
+        search.step = search.schedule.warmup_steps
+        return search
+
+    def ranking(variant: str, seed: int) -> dict[str, Any]:
+        search = trained(variant, seed)
         return {target: [inherited_scores(images, search, path) for path in random_paths(target)] for target in TARGETS}
+
+    def moved(variant: str, seed: int, algorithm: str, target: str) -> dict[str, Any]:
+        return move_alpha(images, trained(variant, seed, algorithm, target), algorithm, target)
+
+    def of_result(file: Path) -> list[Task]:
+        if not file.exists():
+            return []
+        path = tuple(read_json(file)["path"])
+        return [Task(alone_file(work, path, one), partial(train_alone, images, path, one)) for one in TRAINING_SEEDS]
 
     def of_supernet(variant: str, seed: int) -> list[Task]:
         file = folder / f"{variant}-{seed}.json"
         first = Task(file, lambda: warmed(supernet_of(variant, seed), file))
-        then = Task(folder / f"{variant}-{seed}-ranking.json", lambda: ranking(variant, seed))
-        return [first, then] if file.exists() else [first]
+        if not file.exists():
+            return [first]
+        then = [Task(folder / f"{variant}-{seed}-ranking.json", lambda: ranking(variant, seed))]
+        for algorithm, target in itertools.product(ALGORITHMS, TARGETS):
+            found = folder / f"{variant}-{algorithm}-{target}-{seed}.json"
+            then.append(Task(found, partial(moved, variant, seed, algorithm, target)))
+            then += of_result(found)
+        return [first, *then]
 
     def of_search(seed: int) -> list[Task]:
         file = folder / f"warmup-{seed}.json"
         if not file.exists():
             return [Task(file, lambda: warmed(in_turn(seed, TARGETS["high"]), file))]
-        return [
-            Task(folder / f"in_turn-{target}-{seed}.json", partial(search_in_turn, images, folder, target, seed))
-            for target in TARGETS
+        found = {target: folder / f"in_turn-grad-{target}-{seed}.json" for target in TARGETS}
+        every = [
+            [Task(one, partial(search_in_turn, images, folder, target, seed)), *of_result(one)]
+            for target, one in found.items()
         ]
-
-    def of_result(target: str, seed: int) -> list[Task]:
-        file = folder / f"in_turn-{target}-{seed}.json"
-        path = tuple(read_json(file)["path"]) if file.exists() else None
-        if path is None:
-            return []
-        return [Task(alone_file(work, path, one), partial(train_alone, images, path, one)) for one in TRAINING_SEEDS]
+        return [task for tasks in every for task in tasks]
 
     listed: list[Task] = []
     for seed, variant in itertools.product(SEARCH_SEEDS, variants):
-        if variant != "in_turn":
-            listed += of_supernet(variant, seed)
-            continue
-        listed += of_search(seed)
-        for target in TARGETS:
-            listed += of_result(target, seed)
+        listed += of_search(seed) if variant == "in_turn" else of_supernet(variant, seed)
     return listed
 
 
@@ -201,30 +213,25 @@ def rankings(work: Path, target: str) -> dict[str, Any]:
 
 
 def searches(work: Path, target: str) -> list[dict[str, Any]]:
-    """The gradient's networks of both schedules with their stand-alone scores by training seed."""
-    found = {
-        (schedule, seed): work / file
-        for seed in SEARCH_SEEDS
-        for schedule, file in (
-            ("frozen", f"search/grad-{target}-{seed}.json"),
-            ("in_turn", f"variants/in_turn-{target}-{seed}.json"),
-        )
-    }
+    """What was found behind every supernet, with its stand-alone scores by training seed."""
     listed = []
-    for (schedule, seed), file in found.items():
+    for variant, algorithm, seed in itertools.product(("plain", *VARIANTS), ALGORITHMS, SEARCH_SEEDS):
+        plain = work / "search" / f"{algorithm}-{target}-{seed}.json"
+        file = plain if variant == "plain" else work / "variants" / f"{variant}-{algorithm}-{target}-{seed}.json"
         if not file.exists():
             continue
         one = read_json(file)
         records = alone_records(work, tuple(one["path"]))
         listed.append(
             {
-                "schedule": schedule,
+                "variant": variant,
+                "algorithm": algorithm,
                 "seed": seed,
                 "path": one["path"],
                 "argmax_path": one["argmax_path"],
                 "macs": one["macs"],
                 "inherited_valid_top1_percent": one["inherited_valid_top1_percent"],
-                "test_top1_percent": {str(seed): record["test_top1_percent"] for seed, record in records.items()},
+                "test_top1_percent": {str(one): record["test_top1_percent"] for one, record in records.items()},
             }
         )
     return listed

@@ -218,9 +218,10 @@ def test_the_variants_are_summarized_by_hand(tmp_path):
     path = (1,) * proof.SPACE.n_blocks
     write_alone(tmp_path, path, 1, 71.0)
     record = {"path": list(path), "argmax_path": [0], "macs": 1.0, "inherited_valid_top1_percent": 60.0}
-    proof.write_json(tmp_path / "variants" / "in_turn-high-1.json", record)
+    proof.write_json(tmp_path / "variants" / "in_turn-grad-high-1.json", record)
     (one,) = proof_variants.searches(tmp_path, "high")
-    assert (one["schedule"], one["seed"], one["test_top1_percent"]) == ("in_turn", 1, {"1": 71.0})
+    assert (one["variant"], one["algorithm"], one["seed"]) == ("in_turn", "grad", 1)
+    assert one["test_top1_percent"] == {"1": 71.0}
 
 
 def test_other_experiments_in_the_folder_do_not_count(tmp_path):
