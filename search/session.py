@@ -313,6 +313,18 @@ def new_search(job: Job) -> Search:
     return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device)
 
 
+def _rule(job: Job) -> str:
+    """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
+    arch, goal = job.config.arch, job.goal
+    if arch.arch_algo == "rl":
+        words = ["REINFORCE", f"{arch.rl_batch_size} path{'' if arch.rl_batch_size == 1 else 's'}"]
+        words += [f"{arch.rl_reward} reward"] if goal is not None else []
+        words += [f"alpha rests for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
+    else:
+        words = [arch.grad_binary_mode, *([job.config.target.grad_reg_loss_type] if goal is not None else [])]
+    return ", ".join(words)
+
+
 def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_step: int = 0) -> str:
     """What is about to happen, for a person, from weight step ``first_step`` on.
 
@@ -367,8 +379,7 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
             "schedule",
             f"{schedule.warmup_epochs} warm-up + {schedule.search_epochs} search epochs of "
             f"{schedule.steps_per_epoch} steps, {schedule.arch_steps} architecture steps "
-            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, "
-            f"{config.arch.grad_binary_mode}, {config.target.grad_reg_loss_type})",
+            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
     if seconds is not None:

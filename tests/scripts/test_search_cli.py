@@ -24,8 +24,8 @@ from proxyless_arch.weights import load_h5
 from proxyless_nas.data import eval_batches
 from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
-from search import checkpoint
-from search.imagenet_arch_search import INTERRUPTED, main
+from search import checkpoint, session
+from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
 from search.report import WALL_CLOCK_FIELDS, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +154,26 @@ def test_the_result_is_true(finished):
     ):
         assert words in printed
     assert printed.count("\nsearch ") == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("", "(lr 0.1, full_v2, hard)"),
+        ("--target_hardware flops --grad_reg_loss_type add#linear", "(lr 0.1, full_v2, add#linear)"),
+        ("--target_hardware none --grad_binary_mode two", "(lr 0.1, two)"),
+        ("--arch_algo rl", "(lr 0.1, REINFORCE, 10 paths, absolute reward, alpha rests for the first 25 %)"),
+        (
+            "--arch_algo rl --rl_reward paper --rl_batch_size 1 --rl_freeze 0",
+            "(lr 0.1, REINFORCE, 1 path, paper reward)",
+        ),
+        ("--arch_algo rl --target_hardware none --rl_freeze 0", "(lr 0.1, REINFORCE, 10 paths)"),
+    ],
+)
+def test_the_header_says_how_alpha_is_updated(words, rule, tmp_path):
+    config = effective_config(parse([*TINY, "--n_epochs", "2", *words.split()]))
+    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
+    assert f"4 architecture steps {rule}\n" in header
 
 
 def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
