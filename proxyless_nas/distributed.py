@@ -150,6 +150,15 @@ def broadcast_value(value: Any, source: int = 0) -> Any:
     return box[0]
 
 
+def gathered(value: Any) -> list[Any]:
+    """Every rank's value (anything that pickles), in the order of the ranks. Every rank must call it, and gets all."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
     """What one rank cannot do, none goes on after: they meet at the end of the block, and every rank ends at once.
@@ -165,10 +174,7 @@ def fail_together() -> Iterator[None]:
         yield
     except (InputError, OSError) as caught:
         error = caught
-    failed: list[Any] = [error is not None]
-    if world_size() > 1:
-        failed = [None] * world_size()
-        dist.all_gather_object(failed, error is not None)
+    failed = gathered(error is not None)
     if error is not None and failed.index(True) == rank():
         raise error
     if True in failed:
@@ -188,6 +194,4 @@ def same_on_all_ranks(tensors: Sequence[Tensor]) -> bool:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, digest.digest())
-    return len(set(found)) == 1
+    return len(set(gathered(digest.digest()))) == 1

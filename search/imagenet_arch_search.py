@@ -197,12 +197,13 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         stack.enter_context(bar)
         log = None
 
-        def save() -> None:
+        def save() -> None:  # every process calls it at the same step
             nonlocal last_save
+            own = {*search.unreadable, *train.unreadable.places, *valid.unreadable.places}
+            search.unreadable = set().union(*distributed.gathered(own))
             last_save = time.perf_counter()
             if log is not None:
                 seconds = spent + last_save - start
-                search.unreadable |= {*train.unreadable.places, *valid.unreadable.places}
                 state = search.checkpoint(as_json, data, log.offset, seconds)
                 if 0 < search.step == job.schedule.warmup_steps:
                     warmup.keep(run_dir, state)
@@ -214,10 +215,10 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
 
         def on_step(state: loop.Search) -> bool:
             bar.update(1)
-            stopping = any(distributed.summed(stop.wanted))
-            if stopping or state.epoch_is_over or time.perf_counter() - last_save > SAVE_EVERY_SECONDS:
+            n_stopping, n_due = distributed.summed(stop.wanted, time.perf_counter() - last_save > SAVE_EVERY_SECONDS)
+            if n_stopping or n_due or state.epoch_is_over:
                 save()
-            return not stopping
+            return not n_stopping
 
         train, valid = job.train_batches(search.step), job.valid_batches(search.controller.step)
         with StopRequest() as stop:

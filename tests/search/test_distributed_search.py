@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from proxyless_arch.batches import BatchPlan
+from proxyless_arch.datasets import load_for_search
 from proxyless_arch.errors import InputError
 from search import checkpoint, session
 from search.config import SearchConfig, with_settings
@@ -147,14 +151,15 @@ raise SystemExit(imagenet_arch_search.main([*words.split(), sys.argv[1] + "/run"
 """
 
 
-def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
+def two_ranks(code, *words) -> tuple[list[int], list[str]]:
+    """What two ranks of a program, started without torchrun, end with: their statuses and complaints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", REFUSED, str(tmp_path)],
+            [sys.executable, "-c", code, *map(str, words)],
             env=ENVIRONMENT | group | {"RANK": rank, "LOCAL_RANK": rank},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -167,6 +172,69 @@ def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
     finally:  # a rank that waits for ever
         for process in ranks:
             process.kill()
-    assert [process.returncode for process in ranks] == [2, 2], complaints
+    return [process.returncode for process in ranks], complaints
+
+
+def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
+    statuses, complaints = two_ranks(REFUSED, tmp_path)
+    assert statuses == [2, 2], complaints
     assert complaints == ["error: the machine is too busy to measure\n", ""]
     assert list(tmp_path.iterdir()) == []
+
+
+STOPS_AT_ONCE = """
+import os, sys
+from search import imagenet_arch_search
+
+class StopsAtOnce(imagenet_arch_search.StopRequest):
+    def __enter__(self):
+        self.wanted = os.environ["RANK"] == "1"
+        return super().__enter__()
+
+imagenet_arch_search.StopRequest = StopsAtOnce
+raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
+"""
+GOES_ON = """
+import sys
+from search import imagenet_arch_search
+raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
+"""
+
+
+def photos_of(folder, n_images=40):
+    """Two classes of noise."""
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (folder / name).mkdir(parents=True)
+        for index in range(n_images):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
+
+
+def test_what_either_process_cannot_read_is_counted(tmp_path):
+    """In the checkpoint of a stop within an epoch, which rank 1 asks for, and in the result of the resumed run."""
+    photos, run_dir = tmp_path / "photos", tmp_path / "run"
+    photos_of(photos)
+    train = load_for_search("imagefolder", photos, 16, 0).train
+    shares = [
+        next(BatchPlan(n_images=len(train), batch_size=16, seed=0, rank=rank, world_size=2).steps(0, 1))
+        for rank in range(2)
+    ]
+    damaged = sorted(train.place(share[0].image) for share in shares)
+    for place in damaged:
+        Path(place).write_bytes(b"no image")
+    # one epoch of 3 steps, and a BN recalibration that looks at next to nothing: rank 0 never meets rank 1's
+    words = (
+        "--space tiny --width_mult 0.05 --resolution 8 --valid_size 16 --train_batch_size 16 --warmup_epochs 1 "
+        "--n_epochs 0 --recalibration_images 2 --n_worker 0 --device cpu --target_hardware flops"
+    )
+    statuses, complaints = two_ranks(
+        STOPS_AT_ONCE, "--dataset", "imagefolder", "--data_path", photos, "--path", run_dir, *words.split()
+    )
+    assert statuses == [130, 130], complaints
+    state = checkpoint.load(run_dir / checkpoint.NAME)
+    assert (state.step, state.unreadable) == (1, damaged)
+    statuses, complaints = two_ranks(GOES_ON, "--path", run_dir, "--resume")
+    assert statuses == [0, 0], complaints
+    assert checkpoint.load(run_dir / checkpoint.NAME).unreadable == damaged
+    assert json.loads((run_dir / "result.json").read_text())["unreadable_images"] == 2
