@@ -15,7 +15,14 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss or gradient that is not a finite number; raised before anything is updated."""
+    """A loss or gradient that is not a finite number; raised before anything is updated.
+
+    Of several processes each raises it. ``here``: it may come from this one's share of the batch.
+    """
+
+    def __init__(self, problem: str, here: bool = True) -> None:
+        super().__init__(problem)
+        self.here = here
 
 
 def cosine_lr(initial: float, step: int, steps: int) -> float:

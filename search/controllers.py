@@ -214,7 +214,8 @@ class GradientController(Controller):
         feedback = self.lam, self.deviation  # which _loss moves
         # of the whole batch: a process that could not read all of its images counts for less in the mean over all
         loss = self._loss(ce * (len(labels) * distributed.world_size() / totals[2]), cost)
-        broken = any(distributed.summed(not math.isfinite(loss.item())))
+        broken = not math.isfinite(loss.item())
+        loss_sum, n_broken = distributed.summed(loss.item(), broken)
         gradients: list[Tensor | None] = list(torch.autograd.grad(loss, self.alphas))
         if self.opt.zero_rule == "release":
             for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
@@ -222,8 +223,9 @@ class GradientController(Controller):
                     gradients[index] = None
         before = [alpha.detach().clone() for alpha in self.alphas]
         try:
-            if broken:
-                raise NonFiniteLossError(f"loss {loss.item()} at architecture step {self.step}")
+            if n_broken:
+                mean = loss_sum / distributed.world_size()
+                raise NonFiniteLossError(f"loss {mean} at architecture step {self.step}", broken)
             self.apply(gradients)
         except NonFiniteLossError:
             self.lam, self.deviation = feedback
@@ -295,9 +297,11 @@ class ReinforceController(Controller):
                 logits = supernet(images, path, fixed_gates(path, images.device))
             loss = F.cross_entropy(logits, labels).item()
             right = int((logits.argmax(1) == labels).sum())
-            totals = distributed.summed(loss * len(labels), right, len(labels), not math.isfinite(loss))
+            broken = not math.isfinite(loss)
+            totals = distributed.summed(loss * len(labels), right, len(labels), broken)
             if totals[3]:
-                raise NonFiniteLossError(f"loss {loss} at architecture step {self.step}")
+                problem = f"loss {totals[0] / totals[2]} at architecture step {self.step}"
+                raise NonFiniteLossError(problem, broken)
             n_images = int(totals[2])
             losses.append(totals[0] / n_images)
             hits.append(int(totals[1]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ from search import checkpoint, config, loop, results, session, warmup  # noqa: E
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
-INTERRUPTED = 130
+NON_FINITE, INTERRUPTED = 1, 130
+NAMED = 3  # images of a batch whose loss is not finite
 SCRIPT = "search/imagenet_arch_search.py"
 OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no settings
 
@@ -230,8 +232,13 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             try:
                 done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)
             except NonFiniteLossError as error:
-                images = (valid if search.arch_steps_due() else train).first_images
-                raise NonFiniteLossError(f"{error}; its first images: {', '.join(images)}") from None
+                # every process is here; together the shares in which it arose are in the order of the batch
+                own = (valid if search.arch_steps_due() else train).first_images
+                shares = distributed.gathered(own if error.here else [])
+                images = [image for row in itertools.zip_longest(*shares) for image in row if image is not None]
+                if not distributed.is_main():
+                    raise SystemExit(NON_FINITE) from None  # one process speaks
+                raise NonFiniteLossError(f"{error}; its first images: {', '.join(images[:NAMED])}") from None
         bar.close()
         if not done:
             again = resume_command(SCRIPT, run_dir)
@@ -274,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except NonFiniteLossError as error:
         print(f"error: stopped before the update: {error}; try a lower learning rate or --grad_clip", file=sys.stderr)
-        return 1
+        return NON_FINITE
     except KeyboardInterrupt:
         print(after_interrupt(SCRIPT, resumed), flush=True)
         return INTERRUPTED

@@ -168,9 +168,10 @@ class Search:
         logits = self.supernet(images, self.sampled_path())
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
         hits = int((logits.argmax(1) == labels).sum())
-        totals = distributed.summed(loss.item() * len(labels), hits, len(labels), not math.isfinite(loss.item()))
+        broken = not math.isfinite(loss.item())
+        totals = distributed.summed(loss.item() * len(labels), hits, len(labels), broken)
         if totals[3]:
-            raise NonFiniteLossError(f"training loss {loss.item()} at weight step {self.step}")
+            raise NonFiniteLossError(f"training loss {totals[0] / totals[2]} at weight step {self.step}", broken)
         self.optimizer.zero_grad(set_to_none=True)
         # of the whole batch: a process that could not read all of its images counts for less in the mean over all
         (loss * (len(labels) * distributed.world_size() / totals[2])).backward()

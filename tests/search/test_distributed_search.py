@@ -73,6 +73,19 @@ def test_two_processes_equal_one(found, case, algorithm):
     assert max(float(alpha.abs().max()) for alpha in one["alphas"]) > 0.1
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "of_rank_0"),
+    [
+        ("weights", "training loss nan at weight step 0", False),
+        ("gradient", "training gradient that is not finite at weight step 0", True),  # known of the sum alone
+        ("grad", "loss nan at architecture step 0", False),
+        ("rl", "loss nan at architecture step 0", False),
+    ],
+)
+def test_a_loss_that_is_not_finite_in_one_process_is_so_in_all(found, kind, said, of_rank_0):
+    assert [each["broken"][kind] for each in found] == [(said, True), (said, of_rank_0), (said, True)]
+
+
 def children_of(pid: int) -> list[int]:
     task = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in task.read_text().split()]
@@ -199,6 +212,41 @@ import sys
 from search import imagenet_arch_search
 raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
 """
+
+
+BREAKS = """
+import os, sys
+from search import imagenet_arch_search, loop
+
+def breaking(step, number):
+    def broken(search, images, labels):
+        at = search.controller.step if name == "arch_step" else search.step
+        if at == number and os.environ["RANK"] == "1":
+            images = images * float("nan")
+        return step(search, images, labels)
+    return broken
+
+name, number = sys.argv[1:3]
+setattr(loop.Search, name, breaking(getattr(loop.Search, name), int(number)))
+raise SystemExit(imagenet_arch_search.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(("step", "problem"), [("weight", "training loss nan at weight"), ("arch", "loss nan at arch")])
+def test_of_a_loss_that_is_not_finite_the_images_of_its_process_are_named(tmp_path, step, problem):
+    words = (
+        "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 64 --warmup_epochs 0 "
+        "--n_epochs 2 --grad_update_arch_param_every 1 --device cpu --target_hardware flops"
+    )
+    statuses, complaints = two_ranks(BREAKS, f"{step}_step", "1", "--path", tmp_path / "run", *words.split())
+    assert statuses == [1, 1], complaints
+    data = load_for_search("digits", None, 1300, 0)
+    images, seed = (data.train, 0) if step == "weight" else (data.valid, 1)
+    plan = BatchPlan(n_images=len(images), batch_size=64, seed=seed, rank=1, world_size=2)
+    named = ", ".join(images.place(sample.image) for sample in next(plan.steps(1, 1))[:3])
+    (line,) = [line for each in complaints for line in each.splitlines() if line.startswith("error")]
+    assert line.startswith(f"error: stopped before the update: {problem}")
+    assert f" step 1; its first images: {named}; try" in line
 
 
 def photos_of(folder, n_images=40):

@@ -5,6 +5,7 @@ share then equal those of the batch, so that BN in training mode must agree too.
 BN in eval mode. ``short``: as halves, but each rank could not read some of its images, rank 1 more of them.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from proxyless_nas import distributed
+from proxyless_nas.steps import NonFiniteLossError
 from search.config import SearchConfig, with_settings
 from search.cost_table import macs_cost_table
 from search.loop import Schedule, Search, run
@@ -20,6 +22,7 @@ from tests.search.tiny import tiny_space
 SHARE = 8
 CASES = ("twins", "halves", "short")
 ALGORITHMS = ("grad", "rl")
+BROKEN = ("weights", "gradient", "grad", "rl")
 
 
 def images_of(step, seed, n):
@@ -83,11 +86,28 @@ def apart(device):
         return str(error)
 
 
+def broken(kind, device):
+    """What is said, and whether of this rank's share, when the last rank's loss is nan or, if finite, its gradient."""
+    search = new_search("rl" if kind == "rl" else "grad", device)
+    images, labels = share_of("halves", 0, 1)
+    if distributed.rank() == distributed.world_size() - 1:
+        if kind == "gradient":
+            weight = search.supernet.classifier.linear.weight
+            weight.register_hook(lambda gradient: gradient * math.nan)
+        else:
+            images = images * math.nan
+    try:
+        (search.weight_step if kind in ("weights", "gradient") else search.arch_step)(images, labels)
+    except NonFiniteLossError as error:
+        return str(error), error.here
+
+
 def main(out: str) -> None:
     torch.set_num_threads(1)
     with distributed.init_from_environment("cpu") as device:
         found = {f"{case} {algorithm}": steps(case, algorithm, device) for case in CASES for algorithm in ALGORITHMS}
         said = apart(device) if distributed.world_size() > 1 else None
+        found |= {"broken": {kind: broken(kind, device) for kind in BROKEN}}
         torch.save(found | {"processes": distributed.world_size(), "apart": said}, f"{out}.{distributed.rank()}.pt")
     # a group that something still refers to leaves its threads, and the interpreter aborts as it ends, once in ten
     names = [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
