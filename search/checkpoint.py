@@ -36,7 +36,6 @@ class Checkpoint:
     sums: dict[str, float]
     metrics_offset: int
     wall_seconds: float
-    torch_rng: list[torch.Tensor]
     data: dict[str, Any]
     unreadable: list[str]
 

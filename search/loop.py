@@ -1,8 +1,9 @@
 """The search itself: a warm-up of the weights, then weight steps with an architecture step every few of them.
 
-Everything random is a function of (seed, step), so the state between two steps is small and a resumed run continues
-bit for bit. With several processes (torchrun) each takes its share of every batch: one path per step for all of them,
-gradients are averaged, and the counts of an epoch are sums over all. BN uses each process's own share of the batch.
+Everything random is a function of (seed, step) or, for dropout, (seed, step, rank), so the state between two steps is
+small and a resumed run continues bit for bit. With several processes (torchrun) each takes its share of every batch:
+one path per step for all of them, gradients are averaged, and the counts of an epoch are sums over all. BN uses each
+process's own share of the batch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from search.cost_table import CostTable
 from search.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.supernet import Supernet
 
+WEIGHT_DROPOUT_STREAM, ARCH_DROPOUT_STREAM = 5, 6  # first words after the seed; step_rng's streams are others
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -92,6 +95,13 @@ def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
     )
 
 
+def seed_dropout(rate: float, seed: int, stream: int, step: int) -> None:
+    """Seed torch's own generator, which dropout alone draws from: the masks of a step are other ones on each rank."""
+    if rate:
+        words = [seed, stream, step, distributed.rank()]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
 @dataclass
 class EpochSums:
     """Running sums of an unfinished epoch; part of the checkpoint."""
@@ -120,7 +130,6 @@ class Search:
 
     def __post_init__(self) -> None:
         seed = self.config.manual_seed
-        torch.manual_seed(seed)  # dropout is the one thing that draws from torch's own generator
         self.supernet = Supernet(self.space, step_rng(seed, 3, 0), zero_gamma=self.config.space.zero_gamma)
         self.supernet.to(self.device)
         weights = self.config.weights
@@ -164,6 +173,7 @@ class Search:
         """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves."""
         weights = self.config.weights
         self.supernet.train()
+        seed_dropout(self.space.dropout_rate, self.config.manual_seed, WEIGHT_DROPOUT_STREAM, self.step)
         set_lr(self.optimizer, self.learning_rate())
         logits = self.supernet(images, self.sampled_path())
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
@@ -190,6 +200,7 @@ class Search:
 
     def arch_step(self, images: Tensor, labels: Tensor) -> None:
         """Update alpha on held-out images; weights and BN statistics stay."""
+        seed_dropout(self.space.dropout_rate, self.config.manual_seed, ARCH_DROPOUT_STREAM, self.controller.step)
         stats = self.controller.update(self.supernet, images, labels)
         self.sums.valid_loss += stats.cross_entropy * stats.n_images
         self.sums.valid_hits += stats.top1_hits
@@ -278,13 +289,12 @@ class Search:
             sums=dict(vars(self.sums)),
             metrics_offset=metrics_offset,
             wall_seconds=wall_seconds,
-            torch_rng=_rng_states(self.device),
             data=data,
             unreadable=sorted(self.unreadable),
         )
 
     def start_behind(self, warm: Checkpoint) -> None:
-        """Take over the end of another search's warm-up: weights, BN, optimizer, torch's generators and the step.
+        """Take over the end of another search's warm-up: weights, BN, optimizer and the step.
 
         Alpha stays as this search drew it: no warm-up moves it. ``warm`` may be used again: torch's optimizer would
         keep the momentum it is given, and move it.
@@ -299,15 +309,6 @@ class Search:
         self.step = checkpoint.step
         self.sums = EpochSums(**checkpoint.sums)
         self.unreadable = set(checkpoint.unreadable)
-        torch.set_rng_state(checkpoint.torch_rng[0])
-        if self.device.type == "cuda" and len(checkpoint.torch_rng) > 1:
-            torch.cuda.set_rng_state(checkpoint.torch_rng[1], self.device)
-
-
-def _rng_states(device: torch.device) -> list[Tensor]:
-    """torch's own generators, which dropout draws from: of the CPU and, where there is one, of the GPU."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def run(

@@ -33,7 +33,7 @@ from search.cost_table import CostTable
 from search.derive import choose_path, inherit
 from search.gates import argmax_path, probabilities
 from search.landing import Landing
-from search.loop import Search
+from search.loop import Search, seed_dropout
 from search.projection import Projection
 from search.random_control import sample_at_cost
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
@@ -41,7 +41,7 @@ from search.report_page import write_report
 from search.run_folder import LATENCY_FILE, next_commands, read_run
 from search.session import Job
 
-RECALIBRATION_STREAM = 8
+FINETUNE_DROPOUT_STREAM, RECALIBRATION_STREAM = 7, 8
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 
@@ -86,6 +86,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
     net.train()
     for step, (images, labels) in enumerate(batches):
         images, labels = images.to(job.device), labels.to(job.device)
+        seed_dropout(job.space.dropout_rate, config.manual_seed, FINETUNE_DROPOUT_STREAM, step)
         set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
         logits = net(images)
         loss = smoothed_loss(logits, labels, weights.label_smoothing)

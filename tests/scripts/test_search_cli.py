@@ -269,6 +269,16 @@ def test_a_finished_run_resumed_gives_the_same_result(finished, here):
     assert_whole(run_dir)
 
 
+def test_a_fine_tune_with_dropout_is_the_same_when_it_is_done_again(here, tmp_path):
+    run_dir = tmp_path / "run"
+    assert here(*QUICK, "--dropout", "0.2", "--finetune_epochs", "2", "--path", run_dir)[0] == 0
+    before, weights = timeless(run_dir), load_h5(run_dir / "weights.h5").tensors
+    torch.manual_seed(77)
+    assert here("--path", run_dir, "--resume")[0] == 0
+    assert timeless(run_dir) == before
+    assert all(np.array_equal(weights[name], array) for name, array in load_h5(run_dir / "weights.h5").tensors.items())
+
+
 def first_images(of, seed, step):
     """The places that the error must name: drawn by the plan of the batches, not by what read them."""
     data = load_for_search("digits", None, 1300, 0)

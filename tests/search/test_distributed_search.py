@@ -86,6 +86,10 @@ def test_a_loss_that_is_not_finite_in_one_process_is_so_in_all(found, kind, said
     assert [each["broken"][kind] for each in found] == [(said, True), (said, of_rank_0), (said, True)]
 
 
+def test_ranks_drop_features_of_their_own_and_resume_so(found):
+    assert [each["dropout"] for each in found] == [{"same masks": n == 0, "resumed": True} for n in range(3)]
+
+
 def children_of(pid: int) -> list[int]:
     task = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in task.read_text().split()]

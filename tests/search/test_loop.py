@@ -24,7 +24,7 @@ N_TRAIN, BATCH = 96, 16
 TRAIN = digits()[0].subset(range(N_TRAIN))
 VALID = digits()[0].subset(range(N_TRAIN, N_TRAIN + 40))
 RECIPE = Recipe(resolution=RESOLUTION, resize=RESOLUTION, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-# dropout makes torch's own generator part of the state
+# dropout draws from torch's own generator, which is no part of the state
 SPACE = tiny_space(num_classes=10, recipe=RECIPE, dropout_rate=0.2)
 TABLE = macs_cost_table(SPACE)
 GOAL = 0.8 * TABLE.uniform_expected
@@ -85,7 +85,6 @@ def everything(search):
             "controller": search.controller.state_dict(),
             "sums": vars(search.sums),
             "step": search.step,
-            "rng": torch.get_rng_state(),
         }
     )
 
@@ -118,7 +117,7 @@ def test_the_uninterrupted_run_did_something(uninterrupted):
     start, end, records = uninterrupted
     assert end[".step"] == 18
     assert end[".controller.step"] == 6
-    for place in (".supernet.first_conv.conv.weight", ".controller.alphas.1", ".rng"):
+    for place in (".supernet.first_conv.conv.weight", ".controller.alphas.1"):
         assert not torch.equal(start[place], end[place])
     assert [(r["phase"], r["epoch"], r["n_epochs"], r["step"], r["arch_step"]) for r in records] == [
         ("warmup", 0, 1, 6, 0), ("search", 0, 2, 12, 3), ("search", 1, 2, 18, 6),
@@ -162,6 +161,30 @@ def resume_and_compare(uninterrupted, tmp_path, stops):
     assert go_on(search, records)
     assert_same(everything(search), uninterrupted[1])
     assert timeless(records) == timeless(uninterrupted[2])
+
+
+def test_where_torchs_own_generator_stands_matters_to_no_step(uninterrupted):
+    search, records = new_search(), []
+    schedule = search.schedule
+
+    def disturbed(state):
+        torch.manual_seed(state.step % 3)
+        return True
+
+    train = batches(TRAIN, search, 0, schedule.total_steps)
+    valid = batches(VALID, search, 0, schedule.arch_steps)
+    assert loop.run(search, train, valid, on_epoch=records.append, on_step=disturbed)
+    assert_same(everything(search), uninterrupted[1])
+    assert timeless(records) == timeless(uninterrupted[2])
+
+
+def test_every_step_has_dropout_masks_of_its_own():
+    search, masks = new_search(), []
+    search.supernet.classifier.dropout.register_forward_hook(lambda layer, given, out: masks.append(out[0] != 0))
+    images, labels = next(batches(TRAIN, search, 0, 1))
+    for step in (search.weight_step, search.weight_step, search.arch_step, search.arch_step):
+        step(images, labels)
+    assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 
 @pytest.mark.parametrize("mode", ["full", "two"])
@@ -318,9 +341,8 @@ def test_sums_of_an_epoch_by_hand():
     expected_loss = expected_hits = 0.0
     for _ in range(3):
         twin = copy.deepcopy(search.supernet).train()
-        state = torch.get_rng_state()
+        loop.seed_dropout(0.2, 5, loop.WEIGHT_DROPOUT_STREAM, search.step)
         logits = twin(images, search.sampled_path())
-        torch.set_rng_state(state)
         smooth = torch.full((len(labels), 10), 0.01).scatter(1, labels[:, None], 0.91)
         expected_loss += -(smooth * logits.log_softmax(1)).sum().item()
         expected_hits += (logits.argmax(1) == labels).sum().item()

@@ -5,6 +5,7 @@ share then equal those of the batch, so that BN in training mode must agree too.
 BN in eval mode. ``short``: as halves, but each rank could not read some of its images, rank 1 more of them.
 """
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -48,8 +49,8 @@ def batches(case, n_steps, seed):
     return (share_of(case, step, seed) for step in range(n_steps))
 
 
-def new_search(algorithm, device, **settings):
-    space = tiny_space()
+def new_search(algorithm, device, dropout_rate=0.0, **settings):
+    space = tiny_space(dropout_rate=dropout_rate)
     table = macs_cost_table(space)
     fixed = {"arch_algo": algorithm, "rl_freeze": 0.0, "rl_batch_size": 3, "arch_lr": 0.05, "train_batch_size": 16}
     config = with_settings(SearchConfig(), fixed | settings)
@@ -86,6 +87,33 @@ def apart(device):
         return str(error)
 
 
+def with_dropout(device):
+    """Whether the ranks drop the same features of the same images, and whether a search of unequal shares ends the
+    same, bit for bit, when rank 0's checkpoint of its ninth step is where every rank goes on.
+    """
+    masks = []
+    search = new_search("grad", device, dropout_rate=0.5)
+    search.supernet.classifier.dropout.register_forward_hook(lambda layer, given, out: masks.append(out != 0))
+    search.weight_step(*share_of("twins", 0, 1))
+    found = {"same masks": distributed.same_on_all_ranks(masks)}
+
+    def ending(search, last=20):
+        train, valid = batches("short", 20, 1), batches("short", 15, 2)
+        train, valid = itertools.islice(train, search.step, None), itertools.islice(valid, search.controller.step, None)
+        run(search, train, valid, on_epoch=lambda record: None, on_step=lambda state: state.step < last)
+        return search.checkpoint({}, {}, 0, 0.0)
+
+    whole = ending(new_search("grad", device, dropout_rate=0.5))
+    saved = distributed.broadcast_value(ending(new_search("grad", device, dropout_rate=0.5), 9))
+    torch.manual_seed(0)  # a new process would not stand where this one does
+    search = new_search("grad", device, dropout_rate=0.5)
+    search.restore(saved)
+    resumed = ending(search)
+    names = [name for name, _ in search.supernet.named_parameters()]  # BN statistics are each rank's own
+    found["resumed"] = all(torch.equal(whole.supernet[name], resumed.supernet[name]) for name in names)
+    return found
+
+
 def broken(kind, device):
     """What is said, and whether of this rank's share, when the last rank's loss is nan or, if finite, its gradient."""
     search = new_search("rl" if kind == "rl" else "grad", device)
@@ -107,6 +135,7 @@ def main(out: str) -> None:
     with distributed.init_from_environment("cpu") as device:
         found = {f"{case} {algorithm}": steps(case, algorithm, device) for case in CASES for algorithm in ALGORITHMS}
         said = apart(device) if distributed.world_size() > 1 else None
+        found |= {"dropout": with_dropout(device)}
         found |= {"broken": {kind: broken(kind, device) for kind in BROKEN}}
         torch.save(found | {"processes": distributed.world_size(), "apart": said}, f"{out}.{distributed.rank()}.pt")
     # a group that something still refers to leaves its threads, and the interpreter aborts as it ends, once in ten
