@@ -40,24 +40,28 @@ class Checkpoint:
     unreadable: list[str]
 
 
-def computes(threads: int | None = None) -> dict[str, Any]:
-    """What computes: the processes matter to the BN of a share, the threads and torch's version to the order of sums.
+COMPUTES = ("processes", "torch_version", "num_threads", "device_type")
+"""The names of what computes, beside the images and prices in ``Checkpoint.data``."""
+
+
+def computes(device: torch.device, threads: int | None = None) -> dict[str, Any]:
+    """What computes: the processes matter to the BN of a share, all else to the order of sums.
 
     ``threads``: of torch (default: those it has now).
     """
-    return {
-        "processes": distributed.world_size(),
-        "torch_version": str(torch.__version__),
-        "num_threads": threads or torch.get_num_threads(),
-    }
+    values = (distributed.world_size(), str(torch.__version__), threads or torch.get_num_threads(), device.type)
+    return dict(zip(COMPUTES, values, strict=True))
 
 
-def computed_otherwise(saved: Checkpoint) -> str | None:
-    """A line on another torch or other threads than the checkpoint's: the run goes on, but not bit for bit.
+def computed_otherwise(saved: Checkpoint, device: torch.device) -> str | None:
+    """A line on another torch, kind of device or number of threads than the checkpoint's: the run goes on, but not bit
+    for bit. The threads count where both are the CPU's.
 
     None where they are the same, and where the checkpoint is too old to have them.
     """
-    now = {name: value for name, value in computes().items() if saved.data.get(name, value) != value}
+    now = {name: value for name, value in computes(device).items() if saved.data.get(name, value) != value}
+    if device.type != "cpu" or "device_type" in now:
+        now.pop("num_threads", None)
     changed = [f"{name} was {shown(saved.data[name])}, here it is {shown(value)}" for name, value in now.items()]
     return f"{'; '.join(changed)}: no longer equal to an uninterrupted run bit for bit" if changed else None
 
@@ -69,7 +73,7 @@ def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], 
     """
     before = to_dict(from_dict(saved.config, source, fill_missing=True))
     for place, ours, theirs in (("config.json", config, before), ("data", data, saved.data)):
-        names = [name for name in {**ours, **theirs} if name not in computes()]
+        names = [name for name in {**ours, **theirs} if name not in COMPUTES]
         changed = [name for name in names if ours.get(name) != theirs.get(name)]
         if changed:
             raise InputError(f"not what this run was started with; differs in {', '.join(changed)}", place, source)

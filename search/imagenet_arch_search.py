@@ -134,7 +134,7 @@ def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> wa
         return None
     if job.config.arch.arch_algo == "random":
         raise InputError("--arch_algo random trains nothing: it has no use for a warm-up", warmup.FLAG)
-    return warmup.read(source, job.schedule, config.to_dict(job.config), session.fingerprint(job))
+    return warmup.read(source, job.schedule, config.to_dict(job.config), session.fingerprint(job), job.device)
 
 
 def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
@@ -152,14 +152,14 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
 def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp | None, argv: Sequence[str]) -> int:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
     search = session.new_search(job)
-    as_json, data = config.to_dict(job.config), {**session.fingerprint(job), **checkpoint.computes()}
+    as_json, data = config.to_dict(job.config), {**session.fingerprint(job), **checkpoint.computes(job.device)}
     resume_at, spent, note = 0 if resume else None, 0.0, None
     with distributed.fail_together():
         # a run that was killed before its first checkpoint starts over
         if resume and (run_dir / checkpoint.NAME).exists():
             saved = checkpoint.load(run_dir / checkpoint.NAME)
             checkpoint.check_same(saved, as_json, data, str(run_dir))
-            note = checkpoint.computed_otherwise(saved) if job.device.type == "cpu" else None
+            note = checkpoint.computed_otherwise(saved, job.device)
             search.restore(saved)
             resume_at, spent = saved.metrics_offset, saved.wall_seconds
         else:

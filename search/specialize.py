@@ -34,6 +34,7 @@ from proxyless_arch.shapes import walk  # noqa: E402
 from proxyless_arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.strict import listed  # noqa: E402
 from proxyless_arch.tables import format_count  # noqa: E402
+from proxyless_nas.devices import pick_device  # noqa: E402
 from search import imagenet_arch_search, warmup  # noqa: E402
 from search.config import SearchConfig, to_dict  # noqa: E402
 from search.device import anchor_of  # noqa: E402
@@ -134,7 +135,7 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
             if isinstance(theirs, dict) and absent(SearchConfig, theirs):
                 continue  # an older run: what it was done with is not all known
             differs = warmup.differences(to_dict(config), theirs, str(folder / "config.json"))
-            if not differs and warmup.computed_alike(folder, config.torch_threads):
+            if not differs and warmup.computed_alike(folder, pick_device(config.device), config.torch_threads):
                 return folder
     return None
 

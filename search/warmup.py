@@ -2,8 +2,9 @@
 
 At the end of its warm-up every search keeps ``warmup.pt`` in its run folder, a checkpoint of that moment. A search that
 starts from it ends where it would have ended with a warm-up of its own, on the CPU of one machine bit for bit. What is
-checked to be the same: the settings that a warm-up depends on, the images, the number of processes, and torch's version
-and threads. The machine is not: another kind of processor may round otherwise, and a GPU does so from run to run.
+checked to be the same: the settings that a warm-up depends on, the images, the number of processes, the kind of device,
+and torch's version and threads. The machine is not: another processor may round otherwise, and a GPU does so from run
+to run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from proxyless_arch.errors import InputError
@@ -78,18 +80,22 @@ def _unequal(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def _data(fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """What a warm-up depends on beside its settings: the images, and what computes."""
-    kept = {name: value for name, value in fingerprint.items() if name not in NO_PART_DATA}
-    return {**kept, **checkpoint.computes()}
+    """What a warm-up depends on beside its settings: the images, and what computes where that is in it."""
+    return {name: value for name, value in fingerprint.items() if name not in NO_PART_DATA}
 
 
-def computed_alike(folder: Path, threads: int | None) -> bool:
-    """Whether a search here, with this ``torch_threads``, computes as the warm-up in ``folder`` did.
+def _unequal_data(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """As _unequal. An older warm-up, which has no kind of device, is taken to be of this one."""
+    return _unequal({name: value for name, value in ours.items() if name in theirs or name != "device_type"}, theirs)
+
+
+def computed_alike(folder: Path, device: torch.device, threads: int | None) -> bool:
+    """Whether a search on ``device``, with this ``torch_threads``, computes as the warm-up in ``folder`` did.
 
     Raises InputError when its warmup.pt is damaged.
     """
     data = checkpoint.load(folder / NAME).data
-    return not _unequal(checkpoint.computes(threads), data)
+    return not _unequal_data(checkpoint.computes(device, threads), data)
 
 
 def keep(run_dir: Path, state: Checkpoint) -> None:
@@ -97,8 +103,10 @@ def keep(run_dir: Path, state: Checkpoint) -> None:
     checkpoint.save(run_dir / NAME, replace(state, data=_data(state.data)))
 
 
-def read(folder: Path, schedule: Schedule, config: dict[str, Any], fingerprint: dict[str, Any]) -> WarmUp:
-    """The warm-up of the run in ``folder``, for a search of this ``schedule``, ``config`` and ``fingerprint``.
+def read(
+    folder: Path, schedule: Schedule, config: dict[str, Any], fingerprint: dict[str, Any], device: torch.device
+) -> WarmUp:
+    """The warm-up of the run in ``folder``, for a search of this ``schedule``, ``config`` and ``fingerprint`` here.
 
     Raises InputError when there is none, when a file of it is damaged, and when it is not the warm-up that the search
     would do: the message names what differs and both values.
@@ -113,7 +121,8 @@ def read(folder: Path, schedule: Schedule, config: dict[str, Any], fingerprint: 
     state = checkpoint.load(path)
     theirs = dict(Node(state.data, "data").items())
     unequal = differences(config, state.config, str(path))
-    unequal += _unequal(_data(fingerprint), {name: node.value for name, node in theirs.items()})
+    own = {**_data(fingerprint), **checkpoint.computes(device)}
+    unequal += _unequal_data(own, {name: node.value for name, node in theirs.items()})
     if unequal:
         raise InputError(f"not the warm-up that this search would do: {'; '.join(unequal)}", FLAG, str(folder))
     if state.step != schedule.warmup_steps:

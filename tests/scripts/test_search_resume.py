@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_other_prices_are_noticed(run, capsys):
 def test_another_number_of_processes_is_refused_and_another_torch_is_said(run, capsys):
     _, folder = run
     state = torch.load(folder / checkpoint.NAME, weights_only=True)
-    facts = {"processes": 1, "torch_version": torch.__version__, "num_threads": 1}
+    facts = {"processes": 1, "torch_version": torch.__version__, "num_threads": 1, "device_type": "cpu"}
     assert {name: state["data"][name] for name in facts} == facts
 
     def resumed_as(**changes) -> tuple[int, str, str]:
@@ -148,8 +149,21 @@ def test_another_number_of_processes_is_refused_and_another_torch_is_said(run, c
     assert (status, errors.count("Traceback")) == (0, 0)
     (line,) = [line for line in said.splitlines() if "bit for bit" in line]
     assert f"torch_version was '2.0.1', here it is '{torch.__version__}'; num_threads was 4, here it is 1: no" in line
+    status, said, _ = resumed_as(device_type="cuda", num_threads=4)
+    assert (status, said.count("device_type was 'cuda', here it is 'cpu': no longer equal")) == (0, 1)
     status, said, _ = resumed_as(**dict.fromkeys(facts))  # as a run has it that is older than these facts
     assert (status, "bit for bit" in said) == (0, False)
+
+
+def test_another_kind_of_device_is_said_whichever_it_is(run):
+    _, folder = run
+    saved, cuda = checkpoint.load(folder / checkpoint.NAME), torch.device("cuda", 0)
+    end = "no longer equal to an uninterrupted run bit for bit"
+    assert checkpoint.computed_otherwise(saved, cuda) == f"device_type was 'cpu', here it is 'cuda': {end}"
+    there = replace(saved, data={**saved.data, "device_type": "cuda", "num_threads": 7})
+    assert checkpoint.computed_otherwise(there, cuda) is None
+    older = {name: value for name, value in saved.data.items() if name != "device_type"}
+    assert checkpoint.computed_otherwise(replace(saved, data=older), cuda) is None
 
 
 @pytest.mark.parametrize(

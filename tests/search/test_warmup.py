@@ -37,6 +37,8 @@ SECOND = shlex.split(
     "--test_batch_size 100 --recalibration_images 64"
 )
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(autouse=True)
 def threads():
@@ -250,7 +252,7 @@ def test_the_state_of_another_step_is_refused(first, tmp_path):
     checkpoint.save(tmp_path / "run" / warmup.NAME, replace(state, step=3))
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     with pytest.raises(InputError, match="step: expected 4, the last step of the warm-up, got 3"):
-        warmup.read(tmp_path / "run", schedule, state.config, state.data)
+        warmup.read(tmp_path / "run", schedule, state.config, state.data, CPU)
 
 
 def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypatch):
@@ -258,12 +260,12 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     other_goal = {**fingerprint, "target": 7.0, "latency_table": "0" * 16}
-    assert len(warmup.read(first, schedule, state.config, other_goal).epochs) == 2
+    assert len(warmup.read(first, schedule, state.config, other_goal, CPU).epochs) == 2
     with pytest.raises(InputError, match=r"train_names was '[0-9a-f]{16}', here it is 'f00'"):
-        warmup.read(first, schedule, state.config, {**fingerprint, "train_names": "f00"})
+        warmup.read(first, schedule, state.config, {**fingerprint, "train_names": "f00"}, CPU)
     monkeypatch.setattr(checkpoint.distributed, "world_size", lambda: 2)
     with pytest.raises(InputError, match="processes was 1, here it is 2"):
-        warmup.read(first, schedule, state.config, fingerprint)
+        warmup.read(first, schedule, state.config, fingerprint, CPU)
 
 
 def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
@@ -274,15 +276,30 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     config = read_config(first / "config.json")
     monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
     with pytest.raises(InputError, match="num_threads was 1, here it is 2"):
-        warmup.read(first, schedule, state.config, fingerprint)
+        warmup.read(first, schedule, state.config, fingerprint, CPU)
     assert specialize.warmed(config, [first]) == first  # it will set its threads to 1
-    assert warmup.computed_alike(first, 1)
-    assert not warmup.computed_alike(first, None)
+    assert warmup.computed_alike(first, CPU, 1)
+    assert not warmup.computed_alike(first, CPU, None)
     monkeypatch.undo()
     monkeypatch.setattr(checkpoint.torch, "__version__", "0.4")
     with pytest.raises(InputError, match=r"torch_version was '.*', here it is '0\.4'"):
-        warmup.read(first, schedule, state.config, fingerprint)
+        warmup.read(first, schedule, state.config, fingerprint, CPU)
     assert specialize.warmed(config, [first]) is None
+
+
+def test_another_kind_of_device_is_refused(first, tmp_path):
+    state, cuda = checkpoint.load(first / warmup.NAME), torch.device("cuda", 0)
+    assert state.data["device_type"] == "cpu"
+    schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
+    fingerprint = checkpoint.load(first / checkpoint.NAME).data
+    with pytest.raises(InputError, match="would do: device_type was 'cpu', here it is 'cuda' "):
+        warmup.read(first, schedule, state.config, fingerprint, cuda)
+    assert (warmup.computed_alike(first, CPU, 1), warmup.computed_alike(first, cuda, 1)) == (True, False)
+    shutil.copytree(first, tmp_path / "older")  # it did not say where it was computed
+    data = {name: value for name, value in state.data.items() if name != "device_type"}
+    checkpoint.save(tmp_path / "older" / warmup.NAME, replace(state, data=data))
+    assert warmup.read(tmp_path / "older", schedule, state.config, fingerprint, cuda).state.step == 4
+    assert warmup.computed_alike(tmp_path / "older", cuda, 1)
 
 
 @pytest.mark.slow
