@@ -140,12 +140,13 @@ def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> wa
 def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
     """Raises InputError for a folder whose checkpoint is gone: starting over would destroy what it holds.
 
-    A kill before the first checkpoint leaves ``may_be_there`` epochs at most.
+    A kill before the first checkpoint leaves ``may_be_there`` epochs at most: those of another run's warm-up.
     """
     metrics = run_dir / METRICS_FILE
     n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
     if n_epochs > may_be_there or (run_dir / "result.json").exists():
-        problem = f"no such file, but the run holds {n_epochs} epochs: start anew in another --path"
+        held = f"{n_epochs} epoch{'' if n_epochs == 1 else 's'}"
+        problem = f"no such file, but the run holds {held}: start anew in another --path"
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
 
@@ -155,7 +156,6 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
     as_json, data = config.to_dict(job.config), {**session.fingerprint(job), **checkpoint.computes(job.device)}
     resume_at, spent, note = 0 if resume else None, 0.0, None
     with distributed.fail_together():
-        # a run that was killed before its first checkpoint starts over
         if resume and (run_dir / checkpoint.NAME).exists():
             saved = checkpoint.load(run_dir / checkpoint.NAME)
             checkpoint.check_same(saved, as_json, data, str(run_dir))
@@ -164,7 +164,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             resume_at, spent = saved.metrics_offset, saved.wall_seconds
         else:
             if resume:
-                _refuse_lost_checkpoint(run_dir, len(warm.epochs) if warm is not None else 1)
+                _refuse_lost_checkpoint(run_dir, len(warm.epochs) if warm is not None else 0)
+                note = "this run was killed before its first checkpoint: it starts over"
             if warm is not None:
                 warm.put_before(search)
         if distributed.is_main():
@@ -227,7 +228,7 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             with distributed.fail_together():
                 if distributed.is_main():
                     log = stack.enter_context(RunLog(run_dir, resume_at, say=bar.write))
-            if not resume and warm is None:
+            if search.step == 0:  # behind another run's warm-up there is a checkpoint already
                 save()
             try:
                 done = loop.run(search, train, valid, on_epoch=on_epoch, on_step=on_step)

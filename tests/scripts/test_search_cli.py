@@ -248,6 +248,19 @@ def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, 
     assert_whole(tmp_path / "run")
 
 
+def test_a_run_that_starts_over_says_so_and_has_a_checkpoint_before_its_first_step(here, tmp_path, monkeypatch):
+    run_dir, note = tmp_path / "run", "note       this run was killed before its first checkpoint: it starts over\n"
+    for place, words in (("loop.seconds_per_step", [*QUICK]), ("loop.run", ["--resume"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"search.{place}", no_more)
+            status, printed, _ = here(*words, "--path", run_dir)
+        assert (status, note in printed) == (INTERRUPTED, words == ["--resume"])
+        assert (run_dir / "checkpoint.pt").exists() == (words == ["--resume"])
+    assert checkpoint.load(run_dir / "checkpoint.pt").step == 0
+    status, printed, _ = here("--path", run_dir, "--resume")
+    assert (status, note in printed) == (0, False)
+
+
 @pytest.mark.parametrize("place", ["results.finish", "session.prepare"])
 def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished, here, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"

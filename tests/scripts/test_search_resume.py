@@ -79,6 +79,19 @@ def test_a_run_whose_checkpoint_is_gone_is_not_begun_again(run, capsys):
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+def test_one_epoch_alone_says_that_there_was_a_checkpoint(run, capsys):
+    """Every run has one before its first step."""
+    _, folder = run
+    for name in ("checkpoint.pt", "result.json"):
+        (folder / name).unlink()
+    epoch = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (folder / "metrics.jsonl").write_bytes(epoch)
+    status, errors = resumed(folder, capsys)
+    assert status == 2
+    assert "checkpoint.pt: no such file, but the run holds 1 epoch: start anew in another --path" in errors
+    assert (folder / "metrics.jsonl").read_bytes() == epoch
+
+
 def test_an_edited_config_is_noticed(run, capsys):
     _, folder = run
     settings = json.loads((folder / "config.json").read_text())
