@@ -123,7 +123,7 @@ def search_in_turn(images: Images, folder: Path, target: str, seed: int) -> dict
 
 
 def tasks(images: Images, work: Path, variants: Sequence[str]) -> list[Task]:
-    """Those of ``variants``, first all of the first seed."""
+    """Those of ``variants``, first all of the first search seed; the second trainings of all are the last."""
     folder = work / "variants"
 
     def warmed(search: Search, file: Path) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def tasks(images: Images, work: Path, variants: Sequence[str]) -> list[Task]:
     listed: list[Task] = []
     for seed, variant in itertools.product(SEARCH_SEEDS, variants):
         listed += of_search(seed) if variant == "in_turn" else of_supernet(variant, seed)
-    return listed
+    return sorted(listed, key=lambda task: task.file.name.endswith(f"-seed{TRAINING_SEEDS[-1]}.json"))
 
 
 def summarize(work: Path) -> dict[str, Any]:
