@@ -236,12 +236,15 @@ def warm_up(images: Images, search: Search, file: Path) -> None:
     begin = time.perf_counter() - seconds
     for batch, labels in images.train_batches(TRAIN_BATCH, seed, search.step, search.schedule.warmup_steps):
         search.weight_step(batch, labels)
-        if search.step % SAVE_EVERY == 0:
+        if search.step % SAVE_EVERY == 0 or not search.in_warmup:
             state = {"supernet": search.supernet.state_dict(), "optimizer": search.optimizer.state_dict()}
             state |= {"step": search.step, "seconds": time.perf_counter() - begin}
             sums = search.sums
             hits, seen = sums.train_hits, sums.train_images
-            print(f"{file.stem}: {search.step} steps, {100 * hits / seen:.1f} % since the start", flush=True)
+            print(
+                f"{file.parent.name} {file.stem}: {search.step} steps, {100 * hits / seen:.1f} % since the start",
+                flush=True,
+            )
             with atomic_path(file) as part:
                 torch.save(state, part)
 
@@ -659,7 +662,7 @@ def table(record: dict[str, Any]) -> str:
     """The comparison as a Markdown table: a line for each kind of network, a column for each target."""
     targets = record["targets"]
     costs = ("search_in_trainings", "search_in_trainings_with_the_supernet_shared_by_four")
-    budgets = sorted({min(N_RANDOM, round(record[name])) for name in costs})
+    budgets = sorted({round(record[name]) for name in costs})
     lines = ["| | " + " | ".join(f"{t['macs'] / 1e6:g} M MACs" for t in targets.values()) + " |"]
     lines.append("| --- |" + " --- |" * len(targets))
 
@@ -671,8 +674,9 @@ def table(record: dict[str, Any]) -> str:
         [f"{t['random']['mean']:.1f} ({t['random']['sd']:.1f})" for t in targets.values()],
     )
     for k in budgets:
-        cells = [f"{t['random']['best_of_k'][str(k)]:.1f}" for t in targets.values()]
-        line(f"best of {k} random networks by validation", cells)
+        cells = [f"{t['random']['best_of_k'][str(min(k, N_RANDOM))]:.1f}" for t in targets.values()]
+        cut = f", of {k} that the budget allows" if k > N_RANDOM else ""
+        line(f"best of {min(k, N_RANDOM)} random networks by validation{cut}", cells)
 
     def drawn_by_hand(control: dict[str, Any] | None) -> str:
         if control is None:
@@ -758,14 +762,21 @@ def facts() -> dict[str, Any]:
     }
 
 
-def check_same_work(work: Path) -> None:
-    """Raises InputError when the folder's files were made with other settings."""
+def begin_work(work: Path) -> None:
+    """Note the settings in a new folder; of one begun before, as check_same_work."""
     file = work / "facts.json"
     with locked(file):
-        now = json.loads(json.dumps(facts()))
         if not file.exists():
-            write_json(file, now)
-        then = read_json(file)
+            write_json(file, facts())
+    check_same_work(work)
+
+
+def check_same_work(work: Path) -> None:
+    """Raises InputError when the folder's files were made with other settings, or there are none."""
+    file = work / "facts.json"
+    if not file.exists():
+        raise InputError("no such file: not a folder of this experiment", "--work", str(file))
+    now, then = json.loads(json.dumps(facts())), read_json(file)
     changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         raise InputError(f"the files here were made with other settings: {', '.join(changed)}", "--work", str(file))
@@ -784,9 +795,8 @@ def main() -> None:
     arguments = parser.parse_args()
     TRAIN_STEPS, SUPERNET_STEPS = arguments.train_steps, arguments.supernet_steps
     torch.set_num_threads(1)
-    if arguments.summary or arguments.data_path is not None:
-        check_same_work(arguments.work)
     if arguments.summary:
+        check_same_work(arguments.work)
         record = summarize(arguments.work)
         write_json(arguments.output, record)
         draw(record, arguments.picture)
@@ -794,6 +804,7 @@ def main() -> None:
         return
     if arguments.data_path is None:
         parser.error("--data_path is needed: the zip of CIFAR-10")
+    begin_work(arguments.work)
     images = Images.load(arguments.data_path, arguments.work)
     run_tasks(lambda: tasks(images, arguments.work))
 

@@ -194,6 +194,8 @@ def rankings(work: Path, target: str) -> dict[str, Any]:
     """Spearman of inherited accuracy (and cross-entropy) and stand-alone accuracy, for every finished supernet."""
     alone = [alone_records(work, path) for path in random_paths(target)]
     seeds = sorted(set.intersection(*(set(records) for records in alone)))
+    if not seeds:
+        return {"training_seeds": []}
     truth = np.array([np.mean([records[seed]["test_top1_percent"] for seed in seeds]) for records in alone])
     files = {f"plain-{seed}": work / "ranking" / f"{seed}-{target}.json" for seed in SEARCH_SEEDS}
     scores = {name: read_json(file)["scores"] for name, file in files.items() if file.exists()}
@@ -248,13 +250,13 @@ def main() -> None:
     arguments = parser.parse_args()
     proof.TRAIN_STEPS = arguments.train_steps
     torch.set_num_threads(1)
-    if arguments.summary or arguments.data_path is not None:
-        proof.check_same_work(arguments.work)
     if arguments.summary:
+        proof.check_same_work(arguments.work)
         write_json(arguments.output, summarize(arguments.work))
         return
     if arguments.data_path is None:
         parser.error("--data_path is needed: the zip of CIFAR-10")
+    proof.begin_work(arguments.work)
     images = Images.load(arguments.data_path, arguments.work)
     (arguments.work / "variants").mkdir(exist_ok=True)
     run_tasks(lambda: tasks(images, arguments.work, arguments.variants))

@@ -57,10 +57,13 @@ def computed_otherwise(saved: Checkpoint, device: torch.device) -> str | None:
     """A line on another torch, kind of device or number of threads than the checkpoint's: the run goes on, but not bit
     for bit. The threads count where both are the CPU's.
 
-    None where they are the same, and where the checkpoint is too old to have them.
+    None where they are the same, where the checkpoint is too old to have them, and from GPU to GPU, which is never bit
+    for bit.
     """
     now = {name: value for name, value in computes(device).items() if saved.data.get(name, value) != value}
-    if device.type != "cpu" or "device_type" in now:
+    if device.type != "cpu" and "device_type" not in now:
+        return None
+    if "device_type" in now:
         now.pop("num_threads", None)
     changed = [f"{name} was {shown(saved.data[name])}, here it is {shown(value)}" for name, value in now.items()]
     return f"{'; '.join(changed)}: no longer equal to an uninterrupted run bit for bit" if changed else None

@@ -165,7 +165,9 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         else:
             if resume:
                 _refuse_lost_checkpoint(run_dir, len(warm.epochs) if warm is not None else 0)
-                note = "this run was killed before its first checkpoint: it starts over"
+                note = "there is no checkpoint, nor a finished epoch: it starts over"
+                if warm is not None:
+                    note = "there is no checkpoint: it starts over behind the warm-up"
             if warm is not None:
                 warm.put_before(search)
         if distributed.is_main():
@@ -237,9 +239,10 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
                 own = (valid if search.arch_steps_due() else train).first_images
                 shares = distributed.gathered(own if error.here else [])
                 images = [image for row in itertools.zip_longest(*shares) for image in row if image is not None]
-                if not distributed.is_main():
-                    raise SystemExit(NON_FINITE) from None  # one process speaks
-                raise NonFiniteLossError(f"{error}; its first images: {', '.join(images[:NAMED])}") from None
+                bar.close()
+                if distributed.is_main():  # one process speaks, at once: the others end and torchrun ends the rest
+                    _say_non_finite(f"{error}; its first images: {', '.join(images[:NAMED])}")
+                return NON_FINITE
         bar.close()
         if not done:
             again = resume_command(SCRIPT, run_dir)
@@ -250,6 +253,14 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             outcome = results.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
             say(results.summary(job, outcome, run_dir))
     return 0
+
+
+def _say_non_finite(problem: str) -> None:
+    print(
+        f"error: stopped before the update: {problem}; try a lower learning rate or --grad_clip",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv: Sequence[str]) -> int:
@@ -281,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except NonFiniteLossError as error:
-        print(f"error: stopped before the update: {error}; try a lower learning rate or --grad_clip", file=sys.stderr)
+        _say_non_finite(str(error))
         return NON_FINITE
     except KeyboardInterrupt:
         print(after_interrupt(SCRIPT, resumed), flush=True)

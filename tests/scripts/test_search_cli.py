@@ -249,7 +249,7 @@ def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, 
 
 
 def test_a_run_that_starts_over_says_so_and_has_a_checkpoint_before_its_first_step(here, tmp_path, monkeypatch):
-    run_dir, note = tmp_path / "run", "note       this run was killed before its first checkpoint: it starts over\n"
+    run_dir, note = tmp_path / "run", "note       there is no checkpoint, nor a finished epoch: it starts over\n"
     for place, words in (("loop.seconds_per_step", [*QUICK]), ("loop.run", ["--resume"])):
         with monkeypatch.context() as patch:
             patch.setattr(f"search.{place}", no_more)

@@ -66,7 +66,7 @@ def test_batches_from_a_step_on_are_the_tail(images):
 
 
 def test_a_supernet_that_is_resumed_equals_one_that_was_not(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(proof, "SUPERNET_STEPS", 4)
+    monkeypatch.setattr(proof, "SUPERNET_STEPS", 5)  # the last is saved, though it is not its turn
     monkeypatch.setattr(proof, "SAVE_EVERY", 2)
 
     def train(folder):
@@ -87,17 +87,20 @@ def test_a_supernet_that_is_resumed_equals_one_that_was_not(images, tmp_path, mo
     assert proof.trained_supernet(tmp_path / "broken", 0, {}, proof.TARGETS["high"], 1) is None
     train(tmp_path / "broken")
     one, two = (torch.load(proof.supernet_file(tmp_path / n, 0), weights_only=True) for n in ("straight", "broken"))
-    assert one["step"] == two["step"] == 4
+    assert one["step"] == two["step"] == 5
     for name, tensor in one["supernet"].items():
         assert torch.equal(tensor, two["supernet"][name]), name
 
 
 def test_files_of_other_settings_are_refused(tmp_path, monkeypatch):
-    proof.check_same_work(tmp_path)
-    proof.check_same_work(tmp_path)
+    with pytest.raises(proof.InputError, match=r"--work: no such file"):
+        proof.check_same_work(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    proof.begin_work(tmp_path)
+    proof.begin_work(tmp_path)
     monkeypatch.setattr(proof, "TRAIN_STEPS", 7)
     with pytest.raises(proof.InputError, match=r"--work: .*other settings: training .*facts\.json"):
-        proof.check_same_work(tmp_path)
+        proof.begin_work(tmp_path)
 
 
 def test_one_process_at_a_time_holds_a_task(tmp_path):
@@ -211,6 +214,7 @@ def test_the_variants_are_summarized_by_hand(tmp_path):
             for place in range(20)
         ]
         proof.write_json(tmp_path / f"{file}.json", {"scores": scores, "high": scores})
+    assert proof_variants.rankings(tmp_path, "low") == {"training_seeds": []}
     found = proof_variants.rankings(tmp_path, "high")
     assert found["plain-0"]["accuracy"]["spearman"] == found["plain-0"]["loss"]["spearman"] == 1.0
     assert found["longer-0"]["accuracy"]["spearman"] == found["longer-0"]["loss"]["spearman"] == -1.0
