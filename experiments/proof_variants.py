@@ -2,15 +2,16 @@
 
     python experiments/proof_variants.py --data_path cifar10.zip --work DIR
 
-1. What makes a supernet rank random networks of equal cost better, and does the search find more behind it? Tried are
-   three times as many steps, and each operation of a block exactly once in a round of steps (the order of FairNAS, Chu
-   et al., ICCV 2021, without its sum of gradients) in place of independent draws.
-2. Is alpha better moved behind frozen weights, as experiments/proof.py does, or in turn with the weights, as the
-   recipes of ``search/`` do? Same algorithm, as many weight steps and architecture steps in all; the first half is the
-   warm-up.
+1. ``fair``: does a supernet rank random networks of equal cost better when each operation of a block is trained exactly
+   once in a round of steps (the order of FairNAS, Chu et al., ICCV 2021, without its sum of gradients) in place of
+   independent draws?
+2. ``in_turn``: is alpha better moved behind frozen weights, as experiments/proof.py does, or in turn with the weights,
+   as the recipes of ``search/`` do? Same algorithm, as many weight steps and architecture steps in all; the first half
+   is the warm-up.
 
-As there: tasks that each write one file, done once, by as many processes as are started; trained networks are shared
-with the comparison. ``--summary`` reads the files and writes experiments/proof_variants.json.
+Supernets of 20,000 steps: the folder is one of ``experiments/proof.py --supernet_steps 20000``, whose supernets,
+searches and trainings are what the variants are held against. As there: tasks that each write one file, done once, by
+as many processes as are started. ``--summary`` reads the files and writes experiments/proof_variants.json.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from proof import (
     ALGORITHMS,
     SEARCH_SEEDS,
     SPACE,
-    SUPERNET_STEPS,
     TABLE,
     TARGETS,
     TRAIN_BATCH,
@@ -42,7 +42,6 @@ from proof import (
     alone_records,
     correlation,
     inherited_scores,
-    move_alpha,
     new_search,
     random_paths,
     run_tasks,
@@ -58,10 +57,10 @@ from search.derive import choose_path
 from search.gates import argmax_path
 from search.loop import Search
 
-VARIANTS = ("in_turn", "longer", "fair")
+VARIANTS = ("in_turn", "fair")
 TRAINING_SEEDS = (0, 1)
-LONGER = 3
-HALF = SUPERNET_STEPS // 2
+STEPS = 20_000
+HALF = STEPS // 2
 ARCH_STEPS, ARCH_IMAGES = ALGORITHMS["grad"][1:]
 
 
@@ -77,17 +76,14 @@ class FairSearch(Search):
         return tuple(path)
 
 
-def supernet_of(variant: str, seed: int, algorithm: str = "grad", target: str = "high") -> Search:
-    """An untrained supernet of a variant."""
-    settings, steps, _ = ALGORITHMS[algorithm]
-    if variant == "longer":
-        return new_search(seed, settings, TARGETS[target], steps, LONGER * SUPERNET_STEPS)
-    plain = new_search(seed, settings, TARGETS[target], steps)
+def fair_supernet(seed: int) -> Search:
+    """Untrained; its alpha is not moved."""
+    plain = new_search(seed, {}, TARGETS["high"], 1, STEPS)
     return FairSearch(plain.config, SPACE, TABLE, plain.goal, plain.schedule, plain.device)
 
 
 def in_turn(seed: int, goal: float) -> Search:
-    """A gradient search of SUPERNET_STEPS weight steps: half of them warm-up, then alpha and the weights in turn.
+    """A gradient search of STEPS weight steps: half of them warm-up, then alpha and the weights in turn.
 
     The learning rate falls from 0.1 to 0 in the warm-up and from 0.05 to 0 behind it, as in the recipe ``fast``; behind
     the warm-up paths are drawn from alpha. So the two schedules differ in the weights' learning rate too.
@@ -107,7 +103,7 @@ def search_in_turn(images: Images, folder: Path, target: str, seed: int) -> dict
     search.optimizer.load_state_dict(state["optimizer"])
     search.step = HALF
     start = time.perf_counter()
-    for batch, labels in images.train_batches(TRAIN_BATCH, seed, HALF, SUPERNET_STEPS):
+    for batch, labels in images.train_batches(TRAIN_BATCH, seed, HALF, STEPS):
         search.weight_step(batch, labels)
         for _ in range(search.arch_steps_due()):
             search.arch_step(*images.valid_batch(ARCH_IMAGES, seed, search.controller.step))
@@ -130,18 +126,10 @@ def tasks(images: Images, work: Path, variants: Sequence[str]) -> list[Task]:
         warm_up(images, search, file.with_suffix(".pt"))
         return {"seed": search.config.manual_seed, "steps": search.step}
 
-    def trained(variant: str, seed: int, algorithm: str = "grad", target: str = "high") -> Search:
-        search = supernet_of(variant, seed, algorithm, target)
-        search.supernet.load_state_dict(torch.load(folder / f"{variant}-{seed}.pt", weights_only=True)["supernet"])
-        search.step = search.schedule.warmup_steps
-        return search
-
-    def ranking(variant: str, seed: int) -> dict[str, Any]:
-        search = trained(variant, seed)
+    def ranking(seed: int) -> dict[str, Any]:
+        search = fair_supernet(seed)
+        search.supernet.load_state_dict(torch.load(folder / f"fair-{seed}.pt", weights_only=True)["supernet"])
         return {target: [inherited_scores(images, search, path) for path in random_paths(target)] for target in TARGETS}
-
-    def moved(variant: str, seed: int, algorithm: str, target: str) -> dict[str, Any]:
-        return move_alpha(images, trained(variant, seed, algorithm, target), algorithm, target)
 
     def of_result(file: Path) -> list[Task]:
         if not file.exists():
@@ -149,17 +137,10 @@ def tasks(images: Images, work: Path, variants: Sequence[str]) -> list[Task]:
         path = tuple(read_json(file)["path"])
         return [Task(alone_file(work, path, one), partial(train_alone, images, path, one)) for one in TRAINING_SEEDS]
 
-    def of_supernet(variant: str, seed: int) -> list[Task]:
-        file = folder / f"{variant}-{seed}.json"
-        first = Task(file, lambda: warmed(supernet_of(variant, seed), file))
-        if not file.exists():
-            return [first]
-        then = [Task(folder / f"{variant}-{seed}-ranking.json", lambda: ranking(variant, seed))]
-        for algorithm, target in itertools.product(ALGORITHMS, TARGETS):
-            found = folder / f"{variant}-{algorithm}-{target}-{seed}.json"
-            then.append(Task(found, partial(moved, variant, seed, algorithm, target)))
-            then += of_result(found)
-        return [first, *then]
+    def of_supernet(seed: int) -> list[Task]:
+        file = folder / f"fair-{seed}.json"
+        first = Task(file, lambda: warmed(fair_supernet(seed), file))
+        return [first, Task(folder / f"fair-{seed}-ranking.json", lambda: ranking(seed))] if file.exists() else [first]
 
     def of_search(seed: int) -> list[Task]:
         file = folder / f"warmup-{seed}.json"
@@ -174,15 +155,15 @@ def tasks(images: Images, work: Path, variants: Sequence[str]) -> list[Task]:
 
     listed: list[Task] = []
     for seed, variant in itertools.product(SEARCH_SEEDS, variants):
-        listed += of_search(seed) if variant == "in_turn" else of_supernet(variant, seed)
+        listed += of_search(seed) if variant == "in_turn" else of_supernet(seed)
     return sorted(listed, key=lambda task: task.file.name.endswith(f"-seed{TRAINING_SEEDS[-1]}.json"))
 
 
 def summarize(work: Path) -> dict[str, Any]:
     """What is done so far. Accuracies are test top-1 on 10,000 images, in percent."""
     return {
-        "what": "supernets trained otherwise, and alpha in turn with the weights, beside experiments/proof.py",
-        "facts": {**proof.facts(), "longer": LONGER, "in_turn_warmup_steps": HALF},
+        "what": "fair supernets, and alpha in turn with the weights, beside experiments/proof.py",
+        "facts": {**proof.facts(), "in_turn_warmup_steps": HALF},
         "machine": f"{cpu_name()}, one thread a process, other work on the machine; torch {torch.__version__}",
         "date": f"{datetime.date.today()}",
         "ranking": {target: rankings(work, target) for target in TARGETS},
@@ -215,25 +196,22 @@ def rankings(work: Path, target: str) -> dict[str, Any]:
 
 
 def searches(work: Path, target: str) -> list[dict[str, Any]]:
-    """What was found behind every supernet, with its stand-alone scores by training seed."""
+    """What the gradient search found behind frozen weights ("plain") and in turn, with the scores by training seed."""
     listed = []
-    for variant, algorithm, seed in itertools.product(("plain", *VARIANTS), ALGORITHMS, SEARCH_SEEDS):
-        plain = work / "search" / f"{algorithm}-{target}-{seed}.json"
-        file = plain if variant == "plain" else work / "variants" / f"{variant}-{algorithm}-{target}-{seed}.json"
+    for variant, seed in itertools.product(("plain", "in_turn"), SEARCH_SEEDS):
+        plain = work / "search" / f"grad-{target}-{seed}.json"
+        file = plain if variant == "plain" else work / "variants" / f"{variant}-grad-{target}-{seed}.json"
         if not file.exists():
             continue
         one = read_json(file)
         records = alone_records(work, tuple(one["path"]))
+        kept = ("path", "argmax_path", "macs", "inherited_valid_top1_percent")
         listed.append(
             {
                 "variant": variant,
-                "algorithm": algorithm,
                 "seed": seed,
-                "path": one["path"],
-                "argmax_path": one["argmax_path"],
-                "macs": one["macs"],
-                "inherited_valid_top1_percent": one["inherited_valid_top1_percent"],
-                "test_top1_percent": {str(one): record["test_top1_percent"] for one, record in records.items()},
+                **{name: one[name] for name in kept},
+                "test_top1_percent": {str(n): record["test_top1_percent"] for n, record in records.items()},
             }
         )
     return listed
@@ -248,7 +226,7 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="only read what is there")
     parser.add_argument("--output", type=Path, default=proof.ROOT / "experiments" / "proof_variants.json")
     arguments = parser.parse_args()
-    proof.TRAIN_STEPS = arguments.train_steps
+    proof.TRAIN_STEPS, proof.SUPERNET_STEPS = arguments.train_steps, STEPS
     torch.set_num_threads(1)
     if arguments.summary:
         proof.check_same_work(arguments.work)

@@ -182,7 +182,7 @@ def test_compared_by_hand(tmp_path):
 
 
 def test_the_fair_order_takes_each_operation_once_in_a_round():
-    search = proof_variants.supernet_of("fair", 1)
+    search = proof_variants.fair_supernet(1)
     taken = []
     for search.step in range(42):
         taken.append(search.sampled_path())
@@ -196,10 +196,9 @@ def test_the_fair_order_takes_each_operation_once_in_a_round():
 
 
 def test_the_variants_spend_what_they_say():
-    assert proof_variants.supernet_of("longer", 0).schedule.warmup_steps == 3 * proof.SUPERNET_STEPS
-    assert proof_variants.supernet_of("fair", 0).schedule.warmup_steps == proof.SUPERNET_STEPS
+    assert proof_variants.fair_supernet(0).schedule.warmup_steps == proof_variants.STEPS
     schedule = proof_variants.in_turn(0, proof.TARGETS["low"]).schedule
-    assert schedule.total_steps == proof.SUPERNET_STEPS
+    assert schedule.total_steps == proof_variants.STEPS
     assert schedule.arch_steps == proof.ALGORITHMS["grad"][1]
     assert schedule.arch_steps_before(schedule.warmup_steps) == 0
 
@@ -208,7 +207,7 @@ def test_the_variants_are_summarized_by_hand(tmp_path):
     """Twenty networks ranked rightly by one supernet and reversed by another, and one search of each schedule."""
     for place, path in enumerate(proof.random_paths("high")):
         write_alone(tmp_path, path, 0, 60.0 + place / 10)
-    for file, sign in (("ranking/0-high", 1), ("variants/longer-0-ranking", -1)):
+    for file, sign in (("ranking/0-high", 1), ("variants/fair-0-ranking", -1)):
         scores = [
             {"inherited_valid_top1_percent": 50.0 + sign * place, "inherited_valid_loss": 9.0 - sign * place}
             for place in range(20)
@@ -217,14 +216,14 @@ def test_the_variants_are_summarized_by_hand(tmp_path):
     assert proof_variants.rankings(tmp_path, "low") == {"training_seeds": []}
     found = proof_variants.rankings(tmp_path, "high")
     assert found["plain-0"]["accuracy"]["spearman"] == found["plain-0"]["loss"]["spearman"] == 1.0
-    assert found["longer-0"]["accuracy"]["spearman"] == found["longer-0"]["loss"]["spearman"] == -1.0
+    assert found["fair-0"]["accuracy"]["spearman"] == found["fair-0"]["loss"]["spearman"] == -1.0
     assert found["plain-0"]["mean_inherited_top1_percent"] == 59.5
     path = (1,) * proof.SPACE.n_blocks
     write_alone(tmp_path, path, 1, 71.0)
     record = {"path": list(path), "argmax_path": [0], "macs": 1.0, "inherited_valid_top1_percent": 60.0}
     proof.write_json(tmp_path / "variants" / "in_turn-grad-high-1.json", record)
     (one,) = proof_variants.searches(tmp_path, "high")
-    assert (one["variant"], one["algorithm"], one["seed"]) == ("in_turn", "grad", 1)
+    assert (one["variant"], one["seed"]) == ("in_turn", 1)
     assert one["test_top1_percent"] == {"1": 71.0}
 
 
