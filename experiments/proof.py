@@ -75,6 +75,7 @@ TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without Zero the cheapest netw
 VALID = 5000
 
 TRAIN_BATCH = 64
+RECALIBRATION_BATCH, RECALIBRATION_BATCHES = 500, 4
 TRAIN_STEPS = 5400  # 7.7 epochs of 45,000 images; --train_steps
 TRAIN_PARTS = 20  # the first of which is the warm-up of the learning rate
 TRAIN = Optimization(
@@ -120,36 +121,44 @@ class Images:
     def train_batches(self, size: int, seed: int, first: int, last: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of the steps first .. last - 1: epochs without replacement, shifted by up to 4 pixels, mirrored."""
         pixels, labels = self.sets["train"]
-        padded = np.pad(pixels, ((0, 0), (4, 4), (4, 4), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (32, 32), axis=(1, 2))
+        windows = shifted_windows(pixels)
         per_epoch = len(pixels) // size
         for step in range(first, last):
             epoch, index = divmod(step, per_epoch)
             if step == first or index == 0:
                 order = np.random.default_rng([seed, 1, epoch]).permutation(len(pixels))
             chosen = order[index * size : (index + 1) * size]
-            rng = np.random.default_rng([seed, 2, step])
-            rows, columns = rng.integers(0, 9, (2, size))
-            batch = windows[chosen, rows, columns].transpose(0, 2, 3, 1)
-            mirrored = rng.random(size) < 0.5
-            batch = np.where(mirrored[:, None, None, None], batch[:, :, ::-1], batch)
+            batch = augmented(windows, chosen, np.random.default_rng([seed, 2, step]))
             yield self.tensor(batch), torch.from_numpy(labels[chosen])
 
-    def batches(
-        self, name: str, size: int = 500, limit: int | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images of a set as they are, or ``limit`` of them spread over it (the sets are sorted by class)."""
+    def batches(self, name: str, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images of a set as they are."""
         pixels, labels = self.sets[name]
-        chosen = np.random.default_rng(0).permutation(len(pixels))[: limit or len(pixels)]
-        for first in range(0, len(chosen), size):
-            part = chosen[first : first + size]
+        for first in range(0, len(pixels), size):
+            part = slice(first, first + size)
             yield self.tensor(pixels[part]), torch.from_numpy(labels[part])
 
     def valid_batch(self, size: int, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random batch of alpha's images, not augmented."""
+        """A random batch of alpha's images, shifted and mirrored like the weights' images."""
         pixels, labels = self.sets["valid"]
-        chosen = np.random.default_rng([seed, 3, step]).choice(len(pixels), size, replace=False)
-        return self.tensor(pixels[chosen]), torch.from_numpy(labels[chosen])
+        rng = np.random.default_rng([seed, 3, step])
+        chosen = rng.choice(len(pixels), size, replace=False)
+        batch = augmented(shifted_windows(pixels[chosen]), np.arange(size), rng)
+        return self.tensor(batch), torch.from_numpy(labels[chosen])
+
+
+def shifted_windows(pixels: np.ndarray) -> np.ndarray:
+    """Every image shifted by -4 .. 4 pixels with a black border: a view, (n, 9, 9, 3, 32, 32)."""
+    padded = np.pad(pixels, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, (32, 32), axis=(1, 2))
+
+
+def augmented(windows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The chosen images, (n, 32, 32, 3): each at a random shift, every other one mirrored."""
+    rows, columns = rng.integers(0, 9, (2, len(chosen)))
+    batch = windows[chosen, rows, columns].transpose(0, 2, 3, 1)
+    mirrored = rng.random(len(chosen)) < 0.5
+    return np.where(mirrored[:, None, None, None], batch[:, :, ::-1], batch)
 
 
 @contextmanager
@@ -166,7 +175,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def train_alone(images: Images, path: Choices, seed: int, settings: Optimization = TRAIN) -> dict:
-    """Train the network of ``path`` from scratch and score it on alpha's images and on the test images."""
+    """Train the network of ``path`` from scratch; score it on alpha's images and on the test images, as train.py does.
+
+    That is with the BN statistics that ran along in training.
+    """
     start = time.perf_counter()
     net = build(SPACE.spec_for(path), torch.Generator().manual_seed(seed), zero_gamma=settings.zero_gamma)
     schedule = Schedule(
@@ -179,7 +191,7 @@ def train_alone(images: Images, path: Choices, seed: int, settings: Optimization
     for batch, labels in images.train_batches(TRAIN_BATCH, seed, 0, schedule.total_steps):
         training.update(batch, labels)
     sums = training.take_sums()
-    recalibrate_bn(net, images.batches("train", limit=2000))
+    net.eval()
     scores = {name: evaluate(net, images.batches(name)) for name in ("valid", "test")}
     return {
         "path": list(path),
@@ -262,9 +274,12 @@ def trained_supernet(work: Path, seed: int, settings: dict[str, Any], goal: floa
 
 
 def inherited_scores(images: Images, search: Search, path: Choices) -> dict:
-    """Accuracy of ``path`` with the supernet's weights and its own BN statistics, on alpha's images."""
+    """Accuracy of ``path`` with the supernet's weights, on alpha's images.
+
+    Its BN statistics are computed again on 2,000 training images, shifted and mirrored as in training.
+    """
     net = inherit(search.supernet, SPACE, path)
-    recalibrate_bn(net, images.batches("train", limit=2000))
+    recalibrate_bn(net, images.train_batches(RECALIBRATION_BATCH, 0, 0, RECALIBRATION_BATCHES))
     score = evaluate(net, images.batches("valid"))
     return {
         "path": list(path),
@@ -752,8 +767,10 @@ def facts() -> dict[str, Any]:
         "macro": dataclasses.asdict(MACRO),
         "targets_macs": TARGETS,
         "images_for_alpha": VALID,
+        "alphas_images_augmented": True,
         "training": {**dataclasses.asdict(TRAIN), "steps": TRAIN_STEPS, "parts": TRAIN_PARTS, "batch": TRAIN_BATCH},
         "supernet": {**SUPERNET, "steps": SUPERNET_STEPS},
+        "batch_norm": "running statistics; behind a supernet recalibrated on images augmented as in training",
         "algorithms": {
             name: {**settings, "steps": steps, "images": images}
             for name, (settings, steps, images) in ALGORITHMS.items()

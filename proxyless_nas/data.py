@@ -80,6 +80,8 @@ def eval_batches(
     n_workers: int = 0,
     limit: int | None = None,
     strict: bool = False,
+    augment: Augment | None = None,
+    seed: int = 0,
 ) -> Batches:
     """Every image once, in order; the last batch may be short, and a batch with no readable image is passed over.
 
@@ -90,12 +92,14 @@ def eval_batches(
         n_workers: processes that read ahead; 0 reads in this one.
         limit: at most this many images, evenly spaced over the data set.
         strict: an unreadable image is an InputError naming it; otherwise it is left out with a warning.
+        augment: the images as in training, for statistics that the weights were trained with; None to score.
+        seed: of the augmentation.
 
     Raises:
         InputError: now, for impossible sizes; at a batch, when strict and an image is unreadable.
     """
     steps = eval_steps(len(dataset), batch_size, limit)
-    loader = _loader(_Reader(dataset, recipe, None, 0), _Steps(steps), n_workers)
+    loader = _loader(_Reader(dataset, recipe, augment, seed), _Steps(steps), n_workers)
     return Batches(loader, len(steps), Unreadable(strict=strict), keep_going=True)
 
 

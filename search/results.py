@@ -41,7 +41,7 @@ from search.report_page import write_report
 from search.run_folder import LATENCY_FILE, next_commands, read_run
 from search.session import Job
 
-FINETUNE_DROPOUT_STREAM, RECALIBRATION_STREAM = 7, 8
+FINETUNE_DROPOUT_STREAM = 7
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 
@@ -52,11 +52,6 @@ def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[s
     result = evaluate(net, batches, job.device)
     unreadable.update(batches.unreadable.places)
     return result
-
-
-def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
-    """At most ``count`` images in random order: folders are sorted by class, and a batch must not hold one class."""
-    return images.subset(np.random.default_rng([seed, RECALIBRATION_STREAM]).permutation(len(images))[:count])
 
 
 def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
@@ -206,7 +201,7 @@ def finish(
         projection = landing.best.projection
         path = projection.path
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
-    calibration = job.eval_batches(mixed(job.data.train, config.finish.recalibration_images, config.manual_seed))
+    calibration = job.recalibration_batches()
     recalibrate_bn(net, calibration, job.device)
     left_out.update(calibration.unreadable.places)
     valid, test = (_scores(job, net, images, left_out) for images in (job.data.valid, job.data.test))

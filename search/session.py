@@ -35,6 +35,13 @@ from search.loop import Schedule, Search, schedule_of
 from search.projection import project
 from search.report import format_seconds
 
+RECALIBRATION_STREAM = 8
+
+
+def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
+    """At most ``count`` images in random order: folders are sorted by class, and a batch must not hold one class."""
+    return images.subset(np.random.default_rng([seed, RECALIBRATION_STREAM]).permutation(len(images))[:count])
+
 
 @dataclass(frozen=True)
 class Job:
@@ -80,10 +87,10 @@ class Job:
         return size - size % distributed.world_size()  # only where there are fewer images than are asked for
 
     def valid_batches(self, first_step: int) -> Batches:
-        """Batches of the architecture steps: held-out images, not augmented, in an order of their own."""
+        """Batches of the architecture steps: held-out images in an order of their own, augmented if so configured."""
         return self._batches(
             self.data.valid,
-            None,
+            self.augment if self.config.arch.arch_augment else None,
             self.arch_batch_size,
             self.schedule.arch_steps,
             first_step,
@@ -107,7 +114,7 @@ class Job:
             strict=self.config.data.strict_data,
         )
 
-    def eval_batches(self, images: ImageDataset, limit: int | None = None) -> Batches:
+    def eval_batches(self, images: ImageDataset, limit: int | None = None, augment: Augment | None = None) -> Batches:
         return eval_batches(
             images,
             self.space.recipe,
@@ -115,7 +122,14 @@ class Job:
             n_workers=self.n_workers,
             limit=limit,
             strict=self.config.data.strict_data,
+            augment=augment,
+            seed=self.config.manual_seed,
         )
+
+    def recalibration_batches(self) -> Batches:
+        """Training images for BN statistics: augmented as the weights saw them, for those are what the weights fit."""
+        images = mixed(self.data.train, self.config.finish.recalibration_images, self.config.manual_seed)
+        return self.eval_batches(images, augment=self.augment)
 
     @property
     def n_workers(self) -> int:

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from proxyless_arch.batches import AUGMENT_STREAM
 from proxyless_arch.datasets import digits
+from proxyless_arch.images import eval_transform, train_transform
 from proxyless_arch.space import TINY, SearchSpace
-from search.results import _changes, mixed
+from search.config import from_recipe, recipe_names, with_settings
+from search.results import _changes
+from search.session import mixed, prepare
 
 
 def test_recalibration_sees_all_classes_in_every_batch():
@@ -32,3 +36,44 @@ def test_what_projection_changed_is_told_with_its_odds():
     assert (found["argmax"], found["chosen"]) == ("MB3 5x5 s2", "MB6 7x7 s2")
     assert (found["argmax_percent"], found["chosen_percent"]) == pytest.approx((90.0, 2.0))
     assert _changes(space, odds, best, best) == []
+
+
+def digits_job(**settings):
+    small = {"width_mult": 0.25, "torch_threads": 1, "test_batch_size": 40, "recalibration_images": 100}
+    return prepare(with_settings(from_recipe("digits"), {**small, **settings}), torch.device("cpu"))
+
+
+def assert_pixels(batches, dataset, job, augment):
+    """``batches`` are the images of ``dataset`` in its order, transformed one by one with ``augment``."""
+    rng = [np.random.default_rng([0, AUGMENT_STREAM, 0, index]) for index in range(len(dataset))]
+    expected = [
+        eval_transform(dataset.read(index), job.space.recipe)
+        if augment is None
+        else train_transform(dataset.read(index), job.space.recipe, rng[index], augment)
+        for index in range(len(dataset))
+    ]
+    found = torch.cat([images for images, _ in batches]).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(found, np.stack(expected))
+
+
+def test_recalibration_sees_the_images_as_the_weights_did():
+    job = digits_job()
+    assert job.augment is not None
+    assert_pixels(job.recalibration_batches(), mixed(job.data.train, 100, 0), job, job.augment)
+    plain = digits_job(augment="none")
+    assert_pixels(plain.recalibration_batches(), mixed(plain.data.train, 100, 0), plain, None)
+
+
+@pytest.mark.parametrize("arch_augment", [False, True])
+def test_alphas_images_are_augmented_where_that_is_asked_for(arch_augment):
+    job = digits_job(arch_augment=arch_augment)
+    images, _ = next(job.valid_batches(0))
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    plain = {eval_transform(job.data.valid.read(i), job.space.recipe).tobytes() for i in range(len(job.data.valid))}
+    as_they_are = sum(one.tobytes() in plain for one in pixels)
+    # a shift by 0 of -1 .. 1 both ways without a turn is one in nine at most
+    assert as_they_are == len(pixels) if not arch_augment else as_they_are < len(pixels) / 2
+
+
+def test_recipes_that_augment_alphas_images():
+    assert [name for name in recipe_names() if from_recipe(name).arch.arch_augment] == ["fast"]
