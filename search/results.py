@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.datasets import ImageDataset
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path, read_bytes, write_json
+from proxyless_arch.images import Augment
 from proxyless_arch.machine import threads_text
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.shapes import walk
@@ -52,6 +54,28 @@ def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[s
     result = evaluate(net, batches, job.device)
     unreadable.update(batches.unreadable.places)
     return result
+
+
+def recalibrated(job: Job, net: ProxylessNet, unreadable: set[str]) -> tuple[ProxylessNet, dict[str, float]]:
+    """``net`` with BN statistics of training images, augmented or as they are: whichever scores better.
+
+    Weights are trained on augmented images and used on others; which of the two they need differs from one data set
+    to the next (by 3.5 points of top-1 one way, by 1.2 the other: docs/decisions.md). Cross-entropy on alpha's images
+    decides. Returns the better network, and the cross-entropy of each way, the better one first.
+    """
+    ways: dict[str, Augment | None] = {"as they are": None}
+    if job.augment is not None:
+        ways["augmented"] = job.augment
+    tried = []
+    for name, augment in ways.items():
+        own = copy.deepcopy(net)
+        batches = job.recalibration_batches(augment)
+        recalibrate_bn(own, batches, job.device)
+        unreadable.update(batches.unreadable.places)
+        score = _scores(job, own, job.data.valid, unreadable)
+        tried.append((score.loss_sum / max(score.n_images, 1), name, own))
+    tried.sort(key=lambda one: one[0])
+    return tried[0][2], {name: loss for loss, name, _ in tried}
 
 
 def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
@@ -201,9 +225,7 @@ def finish(
         projection = landing.best.projection
         path = projection.path
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
-    calibration = job.recalibration_batches()
-    recalibrate_bn(net, calibration, job.device)
-    left_out.update(calibration.unreadable.places)
+    net, losses = recalibrated(job, net, left_out)
     valid, test = (_scores(job, net, images, left_out) for images in (job.data.valid, job.data.test))
     tuned: dict[str, float] = {}
     if config.finish.finetune_epochs:
@@ -236,6 +258,7 @@ def finish(
         "n_valid_images": valid.n_images,
         "n_test_images": test.n_images,
         "weights": "inherited from the supernet, BN recalibrated" + (", then fine-tuned" if tuned else ""),
+        "bn_recalibration_losses": losses,
         "path": list(path),
         "argmax_path": list(best),
         "projection_changes": _changes(job.space, odds, best, path),
@@ -251,8 +274,8 @@ def finish(
         run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
     )
     if job.table_file is not None:  # the run stays readable when the table changes
-        with atomic_path(run_dir / LATENCY_FILE) as copy:
-            copy.write_bytes(read_bytes(job.table_file))
+        with atomic_path(run_dir / LATENCY_FILE) as part:
+            part.write_bytes(read_bytes(job.table_file))
     write_json(run_dir / "result.json", record)
     _draw(job, spec, path, run_dir)
     write_report(run_dir)

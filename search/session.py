@@ -126,10 +126,10 @@ class Job:
             seed=self.config.manual_seed,
         )
 
-    def recalibration_batches(self) -> Batches:
-        """Training images for BN statistics: augmented as the weights saw them, for those are what the weights fit."""
+    def recalibration_batches(self, augment: Augment | None) -> Batches:
+        """Training images for BN statistics, each once; the same ones whether augmented or not."""
         images = mixed(self.data.train, self.config.finish.recalibration_images, self.config.manual_seed)
-        return self.eval_batches(images, augment=self.augment)
+        return self.eval_batches(images, augment=augment)
 
     @property
     def n_workers(self) -> int:

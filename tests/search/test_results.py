@@ -1,5 +1,7 @@
 """What a finished search does beyond the loop."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from proxyless_arch.batches import AUGMENT_STREAM
 from proxyless_arch.datasets import digits
 from proxyless_arch.images import eval_transform, train_transform
 from proxyless_arch.space import TINY, SearchSpace
+from proxyless_nas.network import build
+from proxyless_nas.steps import evaluate, recalibrate_bn
 from search.config import from_recipe, recipe_names, with_settings
-from search.results import _changes
+from search.results import _changes, recalibrated
 from search.session import mixed, prepare
 
 
@@ -56,12 +60,33 @@ def assert_pixels(batches, dataset, job, augment):
     np.testing.assert_array_equal(found, np.stack(expected))
 
 
-def test_recalibration_sees_the_images_as_the_weights_did():
+def test_recalibration_takes_the_same_images_both_ways():
     job = digits_job()
     assert job.augment is not None
-    assert_pixels(job.recalibration_batches(), mixed(job.data.train, 100, 0), job, job.augment)
+    for augment in (job.augment, None):
+        assert_pixels(job.recalibration_batches(augment), mixed(job.data.train, 100, 0), job, augment)
+
+
+def test_recalibration_keeps_the_better_way():
+    job = digits_job()
+    generator = torch.Generator().manual_seed(0)
+    net = build(job.space.spec_for((0,) * job.space.n_blocks), generator, zero_gamma=False)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Linear):  # logits of some size
+            torch.nn.init.normal_(module.weight, generator=generator)
+    chosen, losses = recalibrated(job, net, set())
+    assert list(losses) == sorted(losses, key=lambda name: losses[name])
+    assert set(losses) == {"augmented", "as they are"}
+    for name, augment in (("augmented", job.augment), ("as they are", None)):
+        own = copy.deepcopy(net)
+        recalibrate_bn(own, job.recalibration_batches(augment))
+        score = evaluate(own, job.eval_batches(job.data.valid))
+        assert losses[name] == pytest.approx(score.loss_sum / score.n_images, rel=1e-6)
+        theirs = chosen.state_dict()
+        same = all(torch.equal(tensor, theirs[key]) for key, tensor in own.state_dict().items())
+        assert same == (name == next(iter(losses)))
     plain = digits_job(augment="none")
-    assert_pixels(plain.recalibration_batches(), mixed(plain.data.train, 100, 0), plain, None)
+    assert list(recalibrated(plain, net, set())[1]) == ["as they are"]
 
 
 @pytest.mark.parametrize("arch_augment", [False, True])
