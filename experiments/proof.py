@@ -216,17 +216,14 @@ ALGORITHMS: dict[str, tuple[dict[str, Any], int, int]] = {
 }
 
 
-def new_search(
-    seed: int, settings: dict[str, Any], goal: float, arch_steps: int, warmup_steps: int | None = None
-) -> Search:
-    """A search that warms up for SUPERNET_STEPS (or ``warmup_steps``); then it moves alpha, the weights are frozen."""
-    warmup_steps = warmup_steps or SUPERNET_STEPS
+def new_search(seed: int, settings: dict[str, Any], goal: float, arch_steps: int) -> Search:
+    """A search that warms up for SUPERNET_STEPS; then it moves alpha, the weights are frozen."""
     config = with_settings(SearchConfig(), {**SUPERNET, **settings, "manual_seed": seed})
     schedule = SearchSchedule(
-        steps_per_epoch=warmup_steps,
+        steps_per_epoch=SUPERNET_STEPS,
         warmup_epochs=1,
         search_epochs=1,
-        arch_every=warmup_steps,
+        arch_every=SUPERNET_STEPS,
         arch_repeats=arch_steps,
     )
     return Search(config, SPACE, TABLE, goal, schedule, torch.device("cpu"))

@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import proof  # noqa: E402
-import proof_variants  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -179,52 +178,6 @@ def test_compared_by_hand(tmp_path):
     assert found["random"]["best_of_k_trained_anew"]["20"] == pytest.approx((80.0 + 60.0) / 2)
     assert found["random"]["best_of_k"]["1"] == pytest.approx(70.0)
     assert found["searched_against_random"]["gap"] == pytest.approx(72.0 - 70.0)
-
-
-def test_the_fair_order_takes_each_operation_once_in_a_round():
-    search = proof_variants.fair_supernet(1)
-    taken = []
-    for search.step in range(42):
-        taken.append(search.sampled_path())
-    for block, ops in enumerate(proof.SPACE.choices):
-        n, chosen = len(ops), [path[block] for path in taken]
-        rounds = [chosen[first : first + n] for first in range(0, 42 // n * n, n)]
-        assert all(sorted(one) == list(range(n)) for one in rounds)
-        assert len({tuple(one) for one in rounds}) > 1
-    # blocks are shuffled apart from each other
-    assert len({tuple(path[block] for path in taken) for block in (1, 2, 4, 5)}) == 4
-
-
-def test_the_variants_spend_what_they_say():
-    assert proof_variants.fair_supernet(0).schedule.warmup_steps == proof_variants.STEPS
-    schedule = proof_variants.in_turn(0, proof.TARGETS["low"]).schedule
-    assert schedule.total_steps == proof_variants.STEPS
-    assert schedule.arch_steps == proof.ALGORITHMS["grad"][1]
-    assert schedule.arch_steps_before(schedule.warmup_steps) == 0
-
-
-def test_the_variants_are_summarized_by_hand(tmp_path):
-    """Twenty networks ranked rightly by one supernet and reversed by another, and one search of each schedule."""
-    for place, path in enumerate(proof.random_paths("high")):
-        write_alone(tmp_path, path, 0, 60.0 + place / 10)
-    for file, sign in (("ranking/0-high", 1), ("variants/fair-0-ranking", -1)):
-        scores = [
-            {"inherited_valid_top1_percent": 50.0 + sign * place, "inherited_valid_loss": 9.0 - sign * place}
-            for place in range(20)
-        ]
-        proof.write_json(tmp_path / f"{file}.json", {"scores": scores, "high": scores})
-    assert proof_variants.rankings(tmp_path, "low") == {"training_seeds": []}
-    found = proof_variants.rankings(tmp_path, "high")
-    assert found["plain-0"]["accuracy"]["spearman"] == found["plain-0"]["loss"]["spearman"] == 1.0
-    assert found["fair-0"]["accuracy"]["spearman"] == found["fair-0"]["loss"]["spearman"] == -1.0
-    assert found["plain-0"]["mean_inherited_top1_percent"] == 59.5
-    path = (1,) * proof.SPACE.n_blocks
-    write_alone(tmp_path, path, 1, 71.0)
-    record = {"path": list(path), "argmax_path": [0], "macs": 1.0, "inherited_valid_top1_percent": 60.0}
-    proof.write_json(tmp_path / "variants" / "in_turn-grad-high-1.json", record)
-    (one,) = proof_variants.searches(tmp_path, "high")
-    assert (one["variant"], one["seed"]) == ("in_turn", 1)
-    assert one["test_top1_percent"] == {"1": 71.0}
 
 
 def test_other_experiments_in_the_folder_do_not_count(tmp_path):
