@@ -56,12 +56,14 @@ def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[s
     return result
 
 
-def recalibrated(job: Job, net: ProxylessNet, unreadable: set[str]) -> tuple[ProxylessNet, dict[str, float]]:
+def recalibrated(
+    job: Job, net: ProxylessNet, unreadable: set[str]
+) -> tuple[ProxylessNet, EvalResult, dict[str, float]]:
     """``net`` with BN statistics of training images, augmented or as they are: whichever scores better.
 
     Weights are trained on augmented images and used on others; which of the two they need differs from one data set
     to the next (by 3.5 points of top-1 one way, by 1.2 the other: docs/decisions.md). Cross-entropy on alpha's images
-    decides. Returns the better network, and the cross-entropy of each way, the better one first.
+    decides. Returns the better network, its score on them, and the cross-entropy of each way, the better one first.
     """
     ways: dict[str, Augment | None] = {"as they are": None}
     if job.augment is not None:
@@ -73,9 +75,10 @@ def recalibrated(job: Job, net: ProxylessNet, unreadable: set[str]) -> tuple[Pro
         recalibrate_bn(own, batches, job.device)
         unreadable.update(batches.unreadable.places)
         score = _scores(job, own, job.data.valid, unreadable)
-        tried.append((score.loss_sum / max(score.n_images, 1), name, own))
+        tried.append((score.loss_sum / max(score.n_images, 1), name, own, score))
     tried.sort(key=lambda one: one[0])
-    return tried[0][2], {name: loss for loss, name, _ in tried}
+    *_, better, score = tried[0]
+    return better, score, {name: loss for loss, name, *_ in tried}
 
 
 def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
@@ -225,8 +228,8 @@ def finish(
         projection = landing.best.projection
         path = projection.path
     net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
-    net, losses = recalibrated(job, net, left_out)
-    valid, test = (_scores(job, net, images, left_out) for images in (job.data.valid, job.data.test))
+    net, valid, losses = recalibrated(job, net, left_out)
+    test = _scores(job, net, job.data.test, left_out)
     tuned: dict[str, float] = {}
     if config.finish.finetune_epochs:
         left_out.update(finetune(job, net, log, search.step))

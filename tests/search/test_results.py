@@ -74,7 +74,7 @@ def test_recalibration_keeps_the_better_way():
     for module in net.modules():
         if isinstance(module, torch.nn.Linear):  # logits of some size
             torch.nn.init.normal_(module.weight, generator=generator)
-    chosen, losses = recalibrated(job, net, set())
+    chosen, scored, losses = recalibrated(job, net, set())
     assert list(losses) == sorted(losses, key=lambda name: losses[name])
     assert set(losses) == {"augmented", "as they are"}
     for name, augment in (("augmented", job.augment), ("as they are", None)):
@@ -84,9 +84,9 @@ def test_recalibration_keeps_the_better_way():
         assert losses[name] == pytest.approx(score.loss_sum / score.n_images, rel=1e-6)
         theirs = chosen.state_dict()
         same = all(torch.equal(tensor, theirs[key]) for key, tensor in own.state_dict().items())
-        assert same == (name == next(iter(losses)))
+        assert same == (name == next(iter(losses))) == (score == scored)
     plain = digits_job(augment="none")
-    assert list(recalibrated(plain, net, set())[1]) == ["as they are"]
+    assert list(recalibrated(plain, net, set())[2]) == ["as they are"]
 
 
 @pytest.mark.parametrize("arch_augment", [False, True])
