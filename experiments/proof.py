@@ -723,7 +723,10 @@ def draw(record: dict[str, Any], out: Path) -> None:
 
     colors = {"random": "#9aa0a6", "control": "#e69f00", "grad": "#0072b2", "rl": "#009e73"}
     names = {"grad": "gradient", "rl": "REINFORCE"}
-    figure, rows = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(1, 1, 0.8))
+    n = len(record["targets"])
+    figure, rows = plt.subplots(
+        1, n + 1, figsize=(3.6 + 4.2 * n, 4.2), constrained_layout=True, width_ratios=(*[1] * n, 0.8)
+    )
     for axes, (target, found) in zip(rows, record["targets"].items(), strict=False):
         points = found["random"]["test_top1_percent"]
         offsets = np.random.default_rng(0).uniform(-0.18, 0.18, len(points))
@@ -742,7 +745,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
         axes.set_title(f"{target} target: {found['macs'] / 1e6:g} M MACs", fontsize=10)
         axes.set_ylabel("top-1 on 10,000 test images, %")
         axes.grid(axis="y", alpha=0.25)
-    axes = rows[2]
+    axes = rows[n]
     for (target, gate), color in zip(record["gate_b"].items(), ("#0072b2", "#d55e00"), strict=False):
         for seed, marker in zip(SEARCH_SEEDS, ("o", "^"), strict=True):
             label = f"{target}, supernet {seed}: Spearman {gate['inherited_accuracy'][seed]['spearman']:.2f}"
