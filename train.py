@@ -24,7 +24,7 @@ from proxyless_arch import runs, settings, train_settings
 from proxyless_arch.cli import INTERRUPTED, Parser, exit_code
 from proxyless_arch.codec import read_spec
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import read_json, write_json
+from proxyless_arch.files import read_json
 from proxyless_arch.machine import tune_allocator, usable_cores
 
 ROOT = Path(__file__).resolve().parent
@@ -134,7 +134,7 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
         fields, best = train_session.restore(job, training, run_dir) if resume else ({}, None)
         if main_rank:
             train_session.write_start(job, run_dir)
-            write_json(run_dir / "environment.json", train_session.environment(job, ["train.py", *argv]))
+            runs.write_environment(run_dir, train_session.environment(job, ["train.py", *argv]), resumed=resume)
     for note in (*notes, *(train_session.note_on_machine(job, fields) if resume else ())):
         say(note)
     say(train_session.header(job, run_dir))
@@ -169,8 +169,8 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
             if main_rank:
                 images = ", ".join(job.images_of(training.step))
                 print(
-                    f"error: stopped before the update: {error}; its first images: {images}; try a lower learning "
-                    "rate or --grad_clip",
+                    f"error: stopped before the update: {error}; its first images: {images}; a new run can "
+                    "have a lower --init_lr, or --grad_clip",
                     file=sys.stderr,
                 )
             return NON_FINITE

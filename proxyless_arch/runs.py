@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any
 
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import parse_json, read_bytes
+from proxyless_arch.files import parse_json, read_bytes, read_json, write_json
 from proxyless_arch.machine import cpu_name
 
 METRICS_FILE, CHECKPOINT_FILE = "metrics.jsonl", "checkpoint.pt"
-CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
+CONFIG_FILE, RESULT_FILE, ENVIRONMENT_FILE = "config.json", "result.json", "environment.json"
 WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 """Fields of a metrics record that differ between two runs of the same command."""
 
@@ -122,6 +122,15 @@ def environment(argv: Sequence[str], **more: Any) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         **more,
     }
+
+
+def write_environment(run_dir: Path, now: Mapping[str, Any], resumed: bool) -> None:
+    """Write ``now`` to environment.json. A resume is added to what is there, under ``resumed``; the start stays."""
+    path = run_dir / ENVIRONMENT_FILE
+    if resumed and path.is_file():
+        first = read_json(path)
+        now = {**first, "resumed": [*first.get("resumed", []), dict(now)]}
+    write_json(path, now)
 
 
 def _git_commit() -> str | None:

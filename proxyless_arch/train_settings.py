@@ -61,6 +61,12 @@ class Images:
         "and keeps the last epoch",
         minimum=0,
     )
+    split_seed: int | None = setting(
+        None,
+        "seed of which images are held out (default: a run folder's own for its images, else manual_seed)",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
     image_size: int | None = setting(
         None, "side of the images in pixels (default: the network's)", minimum=8, maximum=4096
     )
@@ -169,35 +175,49 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
         raise InputError("name the network to train: a released name, a spec file or a run folder", "--arch")
     spec, own_weights = find_network(given["arch"], "--arch")
     is_run = Path(given["arch"]).is_dir()
-    inferred, notes = _data_of(given, spec, is_run)
+    weights = given.get("weights") or (INHERIT if own_weights is not None else SCRATCH)
+    inferred, notes = _data_of(given, spec, is_run, weights == INHERIT)
     name = recipe or ("digits" if inferred.get("dataset", given.get("dataset")) == "digits" else "default")
     config = settings.from_recipe(TrainConfig, RECIPE_DIR, name)
-    weights = given.get("weights") or (INHERIT if own_weights is not None else SCRATCH)
     config = settings.with_settings(config, {**inferred, **given, "weights": weights})
     if not recipe and name != "default":
         notes = (*notes, f"recipe {name}, for these data; --recipe names another")
     return config, notes
 
 
-def _data_of(given: Mapping[str, Any], spec: ArchSpec, is_run: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Settings that say which images, where the flags do not, and a line that says so."""
+def _data_of(
+    given: Mapping[str, Any], spec: ArchSpec, is_run: bool, inherits: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings that say which images and which of them are held out, where the flags do not, and a line on it.
+
+    Images of a run folder are split as the run did: its weights have seen the others.
+    """
+    recorded = _images_of_run(Path(given["arch"])) if is_run else {}
+    if recorded and _names_the_same(given, recorded):
+        unknown = [f"--{name}" for name in ("valid_size", "split_seed") if name not in {**recorded, **given}]
+        if unknown:  # today's defaults might train on images that the run held out
+            problem = "not recorded, so the run's split of its images is not known: give it"
+            raise InputError(problem, " and ".join(unknown), str(Path(given["arch"]) / "config.json"))
+        for name in ("valid_size", "split_seed") if inherits else ():
+            is_other = name in given and name in recorded and given[name] != recorded[name]
+            if is_other and given.get("valid_size") != 0:  # 0: nothing is held out but a test set that lies apart
+                raise InputError(
+                    f"the weights were trained on images that this split would hold out: expected the run's, "
+                    f"{recorded[name]:g}, got {given[name]:g}; --from_scratch starts anew",
+                    f"--{name}",
+                )
+        what = "scikit-learn's embedded digits" if recorded["dataset"] == "digits" else recorded.get("data_path")
+        named = "data_path" in given or "dataset" in given
+        line = (
+            f"the split of the run: {what}"
+            if named
+            else f"no --data_path given: the images and split of the run, {what}"
+        )
+        return {name: value for name, value in recorded.items() if name not in given}, (line,)
     if given.get("data_path") is not None:
         return ({} if "dataset" in given else {"dataset": "imagefolder"}), ()
     if given.get("dataset") is not None:
         return {}, ()
-    config_file = Path(given["arch"]) / "config.json"
-    if is_run and config_file.is_file():
-        node = Node(read_json(config_file))
-        found = {key: member.value for key, member in node.items()}
-        names = ("dataset", "data_path", "valid_size", "manual_seed")
-        inherited = {name: found[name] for name in names if found.get(name) is not None and name not in given}
-        if "dataset" in inherited:
-            unknown = [f"--{name}" for name in ("valid_size", "manual_seed") if name not in {**found, **given}]
-            if unknown:  # today's defaults might train on images that the run held out
-                problem = "not recorded, so the run's split of its images is not known: give it"
-                raise InputError(problem, " and ".join(unknown), str(config_file))
-            what = "scikit-learn's embedded digits" if inherited["dataset"] == "digits" else inherited.get("data_path")
-            return inherited, (f"no --data_path given: the images and split of the run, {what}",)
     if spec.num_classes == 10:
         return {"dataset": "digits"}, (
             "no --data_path given: training on scikit-learn's embedded 8x8 digits, since the network has 10 classes",
@@ -207,6 +227,29 @@ def _data_of(given: Mapping[str, Any], spec: ArchSpec, is_run: bool) -> tuple[di
         "folders), or --dataset digits",
         "--data_path",
     )
+
+
+def _images_of_run(folder: Path) -> dict[str, Any]:
+    """What a run folder of the search or of train.py records of its images; empty where it does not name them."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    found = {key: member.value for key, member in Node(read_json(file)).items()}
+    if found.get("dataset") is None:
+        return {}
+    if found.get("split_seed") is None:  # a search splits by its own seed
+        found["split_seed"] = found.get("manual_seed")
+    names = ("dataset", "data_path", "valid_size", "split_seed")
+    return {name: found[name] for name in names if found.get(name) is not None}
+
+
+def _names_the_same(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+    """Whether the flags name the images of a run, or none."""
+    path, dataset = given.get("data_path"), given.get("dataset")
+    if path is not None:
+        there = recorded.get("data_path")
+        return there is not None and Path(path).resolve() == Path(there).resolve()
+    return dataset is None or dataset == recorded["dataset"] == "digits"
 
 
 def open_data(config: TrainConfig) -> SearchData:
@@ -219,7 +262,8 @@ def open_data(config: TrainConfig) -> SearchData:
     assert data.dataset is not None
     if data.valid_size:
         size = data.valid_size if data.valid_size < 1 else int(data.valid_size)
-        return load_for_search(data.dataset, data.data_path, size, config.manual_seed)
+        seed = config.manual_seed if data.split_seed is None else data.split_seed
+        return load_for_search(data.dataset, data.data_path, size, seed)
     if data.dataset == "digits":
         train, test = digits()
     elif data.data_path is None:

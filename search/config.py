@@ -199,6 +199,11 @@ class Finish:
     finetune_epochs: int = _flag(0, "epochs of training the derived network, reported apart", minimum=0, maximum=10_000)
     finetune_lr: float = _flag(0.02, "initial learning rate of the fine-tune (cosine to 0)", minimum=0)
     recalibration_images: int = _flag(2000, "training images for BN recalibration", minimum=2)
+    recalibration: str = _flag(
+        "best",
+        "those images plain, augmented as in training, or best: whichever has the lower loss on alpha's images",
+        ("best", "plain", "augmented"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

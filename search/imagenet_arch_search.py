@@ -257,7 +257,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
 
 def _say_non_finite(problem: str) -> None:
     print(
-        f"error: stopped before the update: {problem}; try a lower learning rate or --grad_clip",
+        f"error: stopped before the update: {problem}; a new run can have a lower learning rate "
+        "(--warmup_lr, --init_lr, --arch_lr, --finetune_lr) or, for the weights, --grad_clip",
         file=sys.stderr,
         flush=True,
     )

@@ -41,10 +41,10 @@ HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 MAX_DRAWN_CONTROLS = 8
 INDIFFERENT = frozenset(
-    {"recipe", "arch", "manual_seed", "device", "save_every_seconds", "test_batch_size", "n_worker"}
+    {"recipe", "arch", "manual_seed", "split_seed", "device", "save_every_seconds", "test_batch_size", "n_worker"}
     | {"dataset", "data_path"}  # with_trained has compared the images
 )
-"""Settings of train.py that need not agree in trainings that are compared."""
+"""Settings of train.py that need not agree in trainings that are compared; the test images are looked at themselves."""
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 
@@ -585,8 +585,9 @@ def _plane_notes(runs: Sequence[Run], released: bool, trail: bool) -> list[str]:
 
 
 def _unlike(trained: Sequence[TrainedRun]) -> tuple[list[str], list[str]]:
-    """The settings that matter for accuracy (the seed is not among them): those in which trainings differ, and those
-    that were not recorded of each of them, with the folders concerned; one training has nothing to be unlike."""
+    """The settings that matter for accuracy (the seed is not among them), and the test images: those in which trainings
+    differ, and those that were not recorded of each of them, with the folders concerned. One training is unlike none.
+    """
     differ, unknown = [], []
     for name in flags(TrainConfig) if len(trained) > 1 else ():
         if name in INDIFFERENT:
@@ -597,6 +598,11 @@ def _unlike(trained: Sequence[TrainedRun]) -> tuple[list[str], list[str]]:
         if len(known) < len(trained):
             silent = [each.folder.name for each in trained if name not in each.settings]
             unknown.append(f"{name} (in {', '.join(silent)})")
+    tested = [each.result.get("test_images") for each in trained]
+    if len({images for images in tested if images is not None}) > 1:
+        differ.append("the test images")
+    if silent := [each.folder.name for each, images in zip(trained, tested, strict=True) if images is None]:
+        unknown += [f"the test images (in {', '.join(silent)})"] if len(trained) > 1 else []
     return differ, unknown
 
 

@@ -18,7 +18,6 @@ from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.datasets import ImageDataset
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import atomic_path, read_bytes, write_json
-from proxyless_arch.images import Augment
 from proxyless_arch.machine import threads_text
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.shapes import walk
@@ -62,14 +61,11 @@ def recalibrated(
     """``net`` with BN statistics of training images, augmented or as they are: whichever scores better.
 
     Weights are trained on augmented images and used on others; which of the two they need differs from one data set
-    to the next (by 3.5 points of top-1 one way, by 1.2 the other: docs/decisions.md). Cross-entropy on alpha's images
+    to the next (by 3.5 points of top-1 one way, by 1.3 the other: docs/decisions.md). Cross-entropy on alpha's images
     decides. Returns the better network, its score on them, and the cross-entropy of each way, the better one first.
     """
-    ways: dict[str, Augment | None] = {"as they are": None}
-    if job.augment is not None:
-        ways["augmented"] = job.augment
     tried = []
-    for name, augment in ways.items():
+    for name, augment in job.recalibrations().items():
         own = copy.deepcopy(net)
         batches = job.recalibration_batches(augment)
         recalibrate_bn(own, batches, job.device)
@@ -120,6 +116,8 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
                 first = ", ".join(batches.first_images)
                 problem = f"training {what} {value.item()} at fine-tune step {step}; its first images: {first}"
                 raise NonFiniteLossError(problem)
+        if weights.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), weights.grad_clip)
         optimizer.step()
         loss_sum, count = loss_sum + loss.item() * len(labels), count + len(labels)
         hits += int((logits.argmax(1) == labels).sum())
@@ -260,7 +258,8 @@ def finish(
         **tuned,
         "n_valid_images": valid.n_images,
         "n_test_images": test.n_images,
-        "weights": "inherited from the supernet, BN recalibrated" + (", then fine-tuned" if tuned else ""),
+        "weights": f"inherited from the supernet, BN recalibrated on {next(iter(losses))} images"
+        + (", then fine-tuned" if tuned else ""),
         "bn_recalibration_losses": losses,
         "path": list(path),
         "argmax_path": list(best),

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from proxyless_arch import runs
 from proxyless_arch.cost import macs
 from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.errors import InputError
-from proxyless_arch.files import read_json, write_json
 from proxyless_arch.images import Augment
-from proxyless_arch.runs import environment as run_environment
 from proxyless_arch.shapes import LayerCall
 from proxyless_arch.space import SearchSpace, macro_named
 from proxyless_arch.spec import BatchNorm, Recipe, imagenet_recipe
@@ -114,11 +113,18 @@ class Job:
             strict=self.config.data.strict_data,
         )
 
-    def eval_batches(self, images: ImageDataset, limit: int | None = None, augment: Augment | None = None) -> Batches:
+    def eval_batches(
+        self,
+        images: ImageDataset,
+        limit: int | None = None,
+        augment: Augment | None = None,
+        batch_size: int | None = None,
+    ) -> Batches:
+        """Every image once, in batches of ``test_batch_size`` unless another is given."""
         return eval_batches(
             images,
             self.space.recipe,
-            batch_size=self.config.data.test_batch_size,
+            batch_size=batch_size or self.config.data.test_batch_size,
             n_workers=self.n_workers,
             limit=limit,
             strict=self.config.data.strict_data,
@@ -127,9 +133,20 @@ class Job:
         )
 
     def recalibration_batches(self, augment: Augment | None) -> Batches:
-        """Training images for BN statistics, each once; the same ones whether augmented or not."""
+        """Training images for BN statistics, each once; the same ones whether augmented or not.
+
+        In batches as large as the training's: what is derived must not depend on how many are scored at a time.
+        """
         images = mixed(self.data.train, self.config.finish.recalibration_images, self.config.manual_seed)
-        return self.eval_batches(images, augment=augment)
+        return self.eval_batches(images, augment=augment, batch_size=self.config.data.train_batch_size)
+
+    def recalibrations(self) -> dict[str, Augment | None]:
+        """The ways of recalibrating BN that are to be tried, by name."""
+        ways: dict[str, Augment | None] = {"plain": None}
+        if self.augment is not None:
+            ways["augmented"] = self.augment
+        chosen = self.config.finish.recalibration
+        return ways if chosen == "best" else {chosen: ways[chosen]}
 
     @property
     def n_workers(self) -> int:
@@ -165,8 +182,12 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
         "imagenet": Augment.imagenet,
         "none": lambda: None,
     }[name]()
-    if found is not None and config.data.resize_scale is not None:
+    if config.data.resize_scale is not None:
+        if found is None or found.pad_crop:
+            raise InputError(f"has no use with --augment {name}: nothing is resized at random", "--resize_scale")
         found = replace(found, min_scale=config.data.resize_scale)
+    if found is None and config.finish.recalibration == "augmented":
+        raise InputError("has no meaning with --augment none", "--recalibration augmented")
     return found
 
 
@@ -392,8 +413,8 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
         (
             "schedule",
             f"{schedule.warmup_epochs} warm-up + {schedule.search_epochs} search epochs of "
-            f"{schedule.steps_per_epoch} steps, {schedule.arch_steps} architecture steps "
-            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
+            f"{schedule.steps_per_epoch} steps, {schedule.arch_steps} architecture steps of "
+            f"{job.arch_batch_size} images (lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
     if seconds is not None:
@@ -413,11 +434,8 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
 def write_environment(
     run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
 ) -> None:
-    """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own.
-
-    A resume is added to it; what was there stays.
-    """
-    now = run_environment(
+    """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own."""
+    now = runs.environment(
         argv,
         torch=torch.__version__,
         numpy=np.__version__,
@@ -426,8 +444,4 @@ def write_environment(
         processes=distributed.world_size(),
         **({"warmup_from": str(warmup_from)} if warmup_from is not None else {}),
     )
-    path = run_dir / "environment.json"
-    if resumed and path.is_file():
-        first = read_json(path)
-        now = {**first, "resumed": [*first.get("resumed", []), now]}
-    write_json(path, now)
+    runs.write_environment(run_dir, now, resumed)

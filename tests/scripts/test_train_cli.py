@@ -19,6 +19,7 @@ import eval as eval_script
 import train
 from proxyless_arch import train_settings
 from proxyless_arch.codec import read_spec, write_spec
+from proxyless_arch.datasets import load_for_search
 from proxyless_arch.files import write_json
 from proxyless_arch.runs import read_metrics
 from proxyless_arch.spec import with_classes
@@ -274,6 +275,73 @@ def test_a_run_that_does_not_say_its_split_is_refused(straight, tmp_path, capsys
     assert "--valid_size: not recorded" in err
     assert str(tmp_path / "config.json") in err
     assert run(capsys, *words, "--valid_size", size)[0] == 0
+
+
+@pytest.fixture(scope="module")
+def searched_photos(tmp_path_factory, straight):
+    """(folder of photos without a test set, a run folder that holds the network and settings of a search on them)."""
+    folder = tmp_path_factory.mktemp("searched")
+    classes = [str(number) for number in range(10)]
+    photos(folder / "photos", classes, per_class=10)
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    for name in ("spec.json", "weights.h5"):
+        (run_dir / name).write_bytes((straight / name).read_bytes())
+    config = {"dataset": "imagefolder", "data_path": str(folder / "photos"), "valid_size": 0.2, "manual_seed": 3}
+    write_json(run_dir / "config.json", {"format": "proxyless-nas/search-config", "version": 1, **config})
+    return folder / "photos", run_dir
+
+
+def test_inherited_weights_keep_the_split_they_were_trained_with(searched_photos, tmp_path, capsys):
+    folder, run_dir = searched_photos
+    held_out = load_for_search("imagefolder", folder, 0.2, 3)
+    seen = held_out.fingerprint()
+    assert load_for_search("imagefolder", folder, 0.2, 1).fingerprint() != seen
+    through = folder.parent / "." / "photos"
+    for given in ({}, {"data_path": str(folder)}, {"data_path": str(through), "dataset": "imagefolder"}):
+        for seed in ({}, {"manual_seed": 1}):
+            config, notes = train_settings.effective_config({"arch": str(run_dir), **given, **seed}, None)
+            assert config.manual_seed == seed.get("manual_seed", 0)
+            assert train_settings.open_data(config).fingerprint() == seen
+            assert "split of the run" in notes[0] and str(folder) in notes[0]
+    # and so does a training of what a training made of it
+    words = ["--arch", run_dir, "--epochs", "0", "--manual_seed", "2", "-b", "4", "-j", "0"]
+    assert run(capsys, *words, "--path", tmp_path / "first")[0] == 0
+    assert json.loads((tmp_path / "first" / "result.json").read_text())["test_images"] == seen["test_names"]
+    config, _ = train_settings.effective_config({"arch": str(tmp_path / "first"), "manual_seed": 9}, None)
+    assert train_settings.open_data(config).fingerprint() == seen
+
+
+def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, capsys):
+    folder, run_dir = searched_photos
+    words = ["--arch", run_dir, "--epochs", "0", "-b", "4", "-j", "0", "--path", tmp_path / "run"]
+    for flag, value, own in (("--valid_size", "0.05", "0.2"), ("--split_seed", "4", "3")):
+        for data in ([], ["-d", folder]):
+            code, _, err = run(capsys, *words, *data, flag, value)
+            assert code == 2
+            assert err.startswith(f"error: {flag}: the weights were trained on images that this split would hold out: ")
+            assert f"expected the run's, {own}, got {value}; --from_scratch starts anew" in err
+    assert not (tmp_path / "run").exists()
+    assert run(capsys, *words, "--valid_size", "0.2", "--split_seed", "3")[0] == 0
+    anew = ["--arch", run_dir, "--epochs", "0", "-b", "4", "-j", "0", "--from_scratch", "--split_seed", "4"]
+    assert run(capsys, *anew, "--path", tmp_path / "anew")[0] == 0
+    found = json.loads((tmp_path / "anew" / "result.json").read_text())["test_images"]
+    assert found == load_for_search("imagefolder", folder, 0.2, 4).fingerprint()["test_names"]
+    # digits have a test set of their own: training on all the rest holds nothing out
+    whole = ["--arch", straight, "--epochs", "0", "--valid_size", "0", "--path", tmp_path / "whole"]
+    assert run(capsys, *whole)[0] == 0
+
+
+def test_a_resume_keeps_the_first_environment(straight, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    first = json.loads((folder / "environment.json").read_text())
+    for count in (1, 2):
+        assert run(capsys, "--path", folder, "--resume")[0] == 0
+        later = json.loads((folder / "environment.json").read_text())
+        assert {key: later[key] for key in first} == first
+        assert len(later["resumed"]) == count
+        assert "--resume" in later["resumed"][-1]["command"]
 
 
 def test_other_classes_get_a_fresh_classifier(straight, tmp_path, capsys):

@@ -112,7 +112,7 @@ def write_random(folder: Path, *, count=3, accuracy=None):
     write_json(folder / "result.json", record)
 
 
-def write_trained(folder: Path, spec, accuracy: float, **settings):
+def write_trained(folder: Path, spec, accuracy: float, test_images: str = "a" * 16, **settings):
     """The folder that train.py leaves when it has trained ``spec``, as far as a report reads it."""
     folder.mkdir()
     config = (
@@ -120,4 +120,6 @@ def write_trained(folder: Path, spec, accuracy: float, **settings):
     )
     write_json(folder / "config.json", config)
     write_spec(folder / "spec.json", spec)
-    write_json(folder / "result.json", {"test_top1_percent": accuracy, "n_test_images": 360})
+    write_json(
+        folder / "result.json", {"test_top1_percent": accuracy, "n_test_images": 360, "test_images": test_images}
+    )

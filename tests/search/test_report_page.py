@@ -568,3 +568,19 @@ def test_the_browser_test_can_fail(tmp_path, served):
     address, asked = served
     _, console, requests = browse(f"{address}/bad.html", tmp_path / "profile")
     assert console and "/x.png" in asked and f"{address}/x.png" in requests
+
+
+def test_trainings_scored_on_other_images_are_not_alike(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run")
+    for name, images in (("a", "1" * 16), ("b", "2" * 16), ("c", "1" * 16)):
+        write_trained(tmp_path / name, spec, 50.0, images)
+    output = tmp_path / "page.html"
+    text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "b"]).read_text()
+    assert "do not compare them: they differ in the test images." in Page(text).words
+    text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
+    assert "not trained alike" not in Page(text).words
+    result = json.loads((tmp_path / "c" / "result.json").read_text())
+    del result["test_images"]
+    (tmp_path / "c" / "result.json").write_text(json.dumps(result))
+    text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
+    assert "some settings were not recorded: the test images (in c)." in Page(text).words

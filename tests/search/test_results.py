@@ -1,6 +1,7 @@
 """What a finished search does beyond the loop."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import torch
 
 from proxyless_arch.batches import AUGMENT_STREAM
 from proxyless_arch.datasets import digits
+from proxyless_arch.errors import InputError
 from proxyless_arch.images import eval_transform, train_transform
 from proxyless_arch.space import TINY, SearchSpace
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
 from search.config import from_recipe, recipe_names, with_settings
-from search.results import _changes, recalibrated
+from search.report import RunLog
+from search.results import _changes, finetune, recalibrated
 from search.session import mixed, prepare
 
 
@@ -76,8 +79,8 @@ def test_recalibration_keeps_the_better_way():
             torch.nn.init.normal_(module.weight, generator=generator)
     chosen, scored, losses = recalibrated(job, net, set())
     assert list(losses) == sorted(losses, key=lambda name: losses[name])
-    assert set(losses) == {"augmented", "as they are"}
-    for name, augment in (("augmented", job.augment), ("as they are", None)):
+    assert set(losses) == {"augmented", "plain"}
+    for name, augment in (("augmented", job.augment), ("plain", None)):
         own = copy.deepcopy(net)
         recalibrate_bn(own, job.recalibration_batches(augment))
         score = evaluate(own, job.eval_batches(job.data.valid))
@@ -86,7 +89,47 @@ def test_recalibration_keeps_the_better_way():
         same = all(torch.equal(tensor, theirs[key]) for key, tensor in own.state_dict().items())
         assert same == (name == next(iter(losses))) == (score == scored)
     plain = digits_job(augment="none")
-    assert list(recalibrated(plain, net, set())[2]) == ["as they are"]
+    assert list(recalibrated(plain, net, set())[2]) == ["plain"]
+
+
+def test_recalibration_by_a_way_that_is_asked_for():
+    for chosen in ("plain", "augmented"):
+        job = digits_job(recalibration=chosen)
+        net = build(job.space.spec_for((0,) * job.space.n_blocks), torch.Generator().manual_seed(0))
+        assert list(recalibrated(job, net, set())[2]) == [chosen]
+    with pytest.raises(InputError, match="--recalibration augmented: has no meaning with --augment none"):
+        digits_job(recalibration="augmented", augment="none")
+
+
+@pytest.mark.parametrize("test_batch_size", [1, 40, 250])
+def test_recalibration_does_not_depend_on_how_many_are_scored_at_a_time(test_batch_size):
+    job = digits_job(test_batch_size=test_batch_size, train_batch_size=32)
+    assert [len(labels) for _, labels in job.recalibration_batches(None)] == [32, 32, 32, 4]
+
+
+def test_a_smallest_crop_is_refused_where_nothing_is_cropped():
+    for augment in ("small", "none", None):
+        with pytest.raises(InputError, match="--resize_scale: has no use with --augment"):
+            digits_job(augment=augment, resize_scale=0.5)
+    found = digits_job(augment="imagenet", resize_scale=0.5).augment
+    assert found is not None and found.min_scale == 0.5
+
+
+def test_a_fine_tune_is_clipped(tmp_path):
+    """With a learning rate of 1, no momentum and no decay, one step is as long as the clipped gradient."""
+    clip, tuning = 1e-3, {"finetune_epochs": 1, "finetune_lr": 1.0, "valid_size": 1300, "train_batch_size": 128}
+    plain = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    for grad_clip in (clip, None):
+        job = digits_job(**tuning, **plain, grad_clip=grad_clip)
+        assert job.schedule.steps_per_epoch == 1
+        net = build(job.space.spec_for((0,) * job.space.n_blocks), torch.Generator().manual_seed(0))
+        before = [parameter.detach().clone() for parameter in net.parameters()]
+        with RunLog(tmp_path / str(grad_clip), None, say=str) as log:
+            finetune(job, net, log, 0)
+        moved = math.sqrt(
+            sum(float((p.detach() - q).square().sum()) for p, q in zip(net.parameters(), before, strict=True))
+        )
+        assert (moved == pytest.approx(clip, rel=1e-3)) == (grad_clip is not None)
 
 
 @pytest.mark.parametrize("arch_augment", [False, True])
