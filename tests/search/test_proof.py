@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -36,10 +37,37 @@ def test_place_and_against_by_hand():
     found = proof.place([2.0, 3.0], random)
     assert (found["mean"], found["random_beaten"], found["percentile"]) == (2.5, 2, 50.0)
     assert proof.superiority(np.array([3.0]), random) == (2 + 0.5) / 4
-    together = proof.against(np.array([5.0, 5.0]), random)
-    assert (together["percentile"], together["gap"]) == (100.0, 2.5)
-    # of the 15 ways to pick two ranks of six, one has both on top
-    assert together["mann_whitney_p"] == pytest.approx(1 / 15)
+    # Jeffreys' interval of 2 in 4 is symmetric, and the share below its end is 2.5 %
+    low, high = found["percentile_interval_95"]
+    assert low + high == pytest.approx(100)
+    grid = np.linspace(0, 1, 200_001)
+    density = (grid * (1 - grid)) ** 1.5
+    assert density[grid < low / 100].sum() / density.sum() == pytest.approx(0.025, abs=1e-4)
+    assert proof.place([0.5], random)["percentile_interval_95"][0] == 0.0
+    assert proof.place([4.5], random)["percentile_interval_95"][1] == 100.0
+    assert proof.place([3.0], random)["percentile"] == 62.5  # equal counts half
+    together = proof.against(np.array([5.0, 6.0]), random)
+    assert (together["percentile"], together["gap"]) == (100.0, 3.0)
+    # of the 15 ways to pick two of six, one has the two largest and one the two smallest
+    assert together["permutation_p"] == pytest.approx(2 / 15)
+    # Welch: variances 1/2 / 2 and 5/3 / 4
+    parts = (0.25, 5 / 12)
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 1 + parts[1] ** 2 / 3)
+    half = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
+    assert together["gap_interval_95"] == pytest.approx([3 - half, 3 + half])
+
+
+def test_a_search_costs_what_its_macs_say(tmp_path, monkeypatch):
+    """Ten supernet steps of mean cost, half as long in architecture steps; trainings of four steps at half the cost."""
+    monkeypatch.setattr(proof, "SUPERNET_STEPS", 10)
+    monkeypatch.setattr(proof, "TRAIN_STEPS", 4)
+    monkeypatch.setitem(proof.TARGETS, "low", proof.TABLE.uniform_expected / 2)
+    for seed, seconds in ((0, 40.0), (1, 60.0)):
+        proof.write_json(tmp_path / "search" / f"grad-low-{seed}.json", {"search_seconds": seconds})
+    proof.write_json(tmp_path / "search" / "grad-high-0.json", {"search_seconds": 1e9})
+    found = proof.budget(tmp_path, "low", 100.0)
+    assert found["alone"] == pytest.approx(1 + 2 * (10 + 5) / 4)
+    assert found["supernet_shared_by_four"] == pytest.approx(1 + 2 * (2.5 + 5) / 4)
 
 
 @pytest.mark.parametrize("target", proof.TARGETS)
@@ -97,9 +125,18 @@ def test_files_of_other_settings_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
     proof.begin_work(tmp_path)
     proof.begin_work(tmp_path)
-    monkeypatch.setattr(proof, "TRAIN_STEPS", 7)
+    monkeypatch.setattr(proof, "TRAIN_STEPS", 40)
     with pytest.raises(proof.InputError, match=r"--work: .*other settings: training .*facts\.json"):
         proof.begin_work(tmp_path)
+
+
+def test_a_training_of_parts_of_a_step_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(proof, "TRAIN_STEPS", proof.TRAIN_STEPS)  # main sets it
+    for steps in ("0", "19", "5410"):
+        monkeypatch.setattr(sys, "argv", ["proof.py", "--work", str(tmp_path / "work"), "--train_steps", steps])
+        with pytest.raises(proof.InputError, match=f"--train_steps: expected a multiple of 20, got {steps}"):
+            proof.main()
+    assert not (tmp_path / "work").exists()
 
 
 def test_one_process_at_a_time_holds_a_task(tmp_path):
@@ -168,8 +205,13 @@ def test_compared_by_hand(tmp_path):
         record = dict.fromkeys(("argmax_path", "changed_blocks", "search_seconds", "inherited_valid_loss"), 0)
         record |= {"path": list(path), "algorithm": algorithm, "seed": seed, "inherited_valid_top1_percent": 0.0}
         proof.write_json(tmp_path / "search" / f"{algorithm}-high-{seed}.json", record)
+    for seed, first in ((0, 3), (1, 7)):
+        scores = [{"inherited_valid_top1_percent": 90.0 if place == first else 80.0} for place in range(20)]
+        proof.write_json(tmp_path / "ranking" / f"{seed}-high.json", {"scores": scores})
     found = proof.compared(tmp_path, "high")
     assert found["training_seeds"] == [0, 1]
+    assert [one["mean"] for one in found["random"]["chosen_by_inheritance"]] == [63.5, 67.5]
+    assert found["mean_by_supernet"] == [71.5, 72.5]
     assert [one["random_beaten"] for one in found["searched"]] == [10, 11, 12, 13]
     assert [one["mean"] for one in found["searched"]] == [70.5, 71.5, 72.5, 73.5]
     assert all(control["random_beaten"] == 0 for control in found["controls"].values())
