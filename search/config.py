@@ -119,7 +119,9 @@ class ArchOpt:
     grad_data_batch: int | None = _flag(
         None, "images per architecture step (default: train_batch_size)", minimum=2, maximum=65536
     )
-    arch_augment: bool = _flag(False, "augment alpha's images like the weights' (less noise with small shifts)")
+    arch_augment: bool = _flag(
+        False, "augment alpha's images like the weights' (less noise with small shifts); not with --augment none"
+    )
     arch_rest_epochs: int = _flag(
         0, "search epochs at the start in which alpha rests (the release: 1)", minimum=0, maximum=100_000
     )
