@@ -173,7 +173,7 @@ def test_the_result_is_true(finished):
 def test_the_header_says_how_alpha_is_updated(words, rule, tmp_path):
     config = effective_config(parse([*TINY, "--n_epochs", "2", *words.split()]))
     header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
-    assert f"4 architecture steps {rule}\n" in header
+    assert f"4 architecture steps of 32 images {rule}\n" in header
 
 
 def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
@@ -318,7 +318,7 @@ def test_what_is_not_finite_says_in_which_images(place, problem, images, here, t
 
     monkeypatch.setattr(f"search.{place}", broken_loss if images[0] == "valid" else broken_gradient)
     status, _, errors = here(*TINY, "--n_epochs", "3", "--finetune_epochs", "1", "--path", tmp_path / "run")
-    expected = f"error: stopped before the update: {problem}; its first images: {first_images(*images)}; try a lower "
+    expected = f"error: stopped before the update: {problem}; its first images: {first_images(*images)}; a new run "
     assert (status, expected in errors) == (1, True), errors
     assert not (tmp_path / "run" / "result.json").exists()
 
