@@ -250,7 +250,7 @@ def test_of_a_loss_that_is_not_finite_the_images_of_its_process_are_named(tmp_pa
     named = ", ".join(images.place(sample.image) for sample in next(plan.steps(1, 1))[:3])
     (line,) = [line for each in complaints for line in each.splitlines() if line.startswith("error")]
     assert line.startswith(f"error: stopped before the update: {problem}")
-    assert f" step 1; its first images: {named}; try" in line
+    assert f" step 1; its first images: {named}; a new run" in line
 
 
 def photos_of(folder, n_images=40):
