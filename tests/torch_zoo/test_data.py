@@ -139,13 +139,21 @@ class CtrlCSource:
         return Image.new("RGB", (20, 20), (255, 255, 255) if ignored else (0, 0, 0))
 
 
+@pytest.fixture
+def listens_to_ctrl_c():
+    # A shell starts its background jobs (make test &) with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_a_worker_leaves_ctrl_c_to_the_process_it_works_for():
-    before = signal.getsignal(signal.SIGINT)
     for n_workers in (0, 1):
         images = ImageDataset(CtrlCSource(), ("a", "b"), np.zeros(2, dtype=np.int64), ("one",))
         ((found, _),) = eval_batches(images, RECIPE, batch_size=2, n_workers=n_workers)
         assert bool((found > 0).all()) == (n_workers > 0)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("n_workers", [0, 1])
