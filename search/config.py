@@ -146,12 +146,13 @@ class ArchOpt:
     rl_reward: str = _flag("absolute", "absolute (TuNAS) or paper: acc * (T / cost)^w", ("absolute", "paper"))
     rl_absolute_weight: float = _flag(0.3, "b of the absolute reward", minimum=0)
     rl_tradeoff_ratio: float = _flag(0.1, "w of the paper's reward", minimum=0)
-    rl_baseline_momentum: float = _flag(0.95, "momentum of the reward baseline", minimum=0, maximum=1)
     rl_baseline_rule: str = _flag(
-        "past",
-        "past: the baseline is of the updates before; release: this update's rewards move it before it is subtracted",
-        ("past", "release"),
+        "others",
+        "what is subtracted from a path's reward; others: the mean reward of the update's other paths (same images); "
+        "past: an exponential mean over the updates before; release: that mean, moved by this update first",
+        ("others", "past", "release"),
     )
+    rl_baseline_momentum: float = _flag(0.95, "momentum of that exponential mean", minimum=0, maximum=1)
     rl_freeze: float = _flag(0.25, "share of the architecture steps before REINFORCE moves alpha", minimum=0, maximum=1)
 
 

@@ -251,14 +251,27 @@ def log_probability(alphas: Sequence[Tensor], path: Sequence[int]) -> Tensor:
     return torch.stack([F.log_softmax(alpha, 0)[choice] for alpha, choice in zip(alphas, path, strict=True)]).sum()
 
 
-def reinforce_gradient(
-    alphas: Sequence[Tensor], paths: Sequence[Sequence[int]], rewards: Sequence[float], baseline: float
-) -> list[Tensor]:
-    """Minus the estimate of the reward's gradient: -mean_m (R_m - baseline) grad log p(path_m) (eq. 11).
+def rewards_of_others(rewards: Sequence[float]) -> list[float]:
+    """Each path's baseline by the rule ``others``: the mean reward of the other paths of the update.
 
-    Unbiased for paths drawn from softmax(alpha) and a baseline that does not depend on them.
+    Raises ZeroDivisionError for one path. Kool, van Hoof, Welling, "Buy 4 REINFORCE samples, get a baseline for free!"
+    (2019).
     """
-    terms = [-(reward - baseline) * log_probability(alphas, path) for path, reward in zip(paths, rewards, strict=True)]
+    total = sum(rewards)
+    return [(total - reward) / (len(rewards) - 1) for reward in rewards]
+
+
+def reinforce_gradient(
+    alphas: Sequence[Tensor], paths: Sequence[Sequence[int]], rewards: Sequence[float], baselines: Sequence[float]
+) -> list[Tensor]:
+    """Minus the estimate of the reward's gradient: -mean_m (R_m - baseline_m) grad log p(path_m) (eq. 11).
+
+    Unbiased for independent paths drawn from softmax(alpha) and baselines that do not depend on their own path.
+    """
+    terms = [
+        -(reward - baseline) * log_probability(alphas, path)
+        for path, reward, baseline in zip(paths, rewards, baselines, strict=True)
+    ]
     return list(torch.autograd.grad(torch.stack(terms).mean(), list(alphas)))
 
 
@@ -266,10 +279,11 @@ class ReinforceController(Controller):
     """REINFORCE on the validation accuracy of sampled paths, with the cost in the reward (section 3.3).
 
     Each update samples ``rl_batch_size`` paths and scores them on the same validation images with batch statistics,
-    without moving any. For the first ``rl_freeze`` of the steps alpha stays while the baseline settles (TuNAS,
-    Bender et al. 2020). The baseline is an exponential mean of rewards; its first value is the first mean reward. By
-    the rule ``past`` an update subtracts the baseline of the updates before it, by ``release`` the one that its own
-    rewards have moved already.
+    without moving any. For the first ``rl_freeze`` of the steps alpha stays while the weights settle (TuNAS, Bender et
+    al. 2020). By the rule ``others`` a path's baseline is the mean reward of the update's other paths, which saw the
+    same images: what easy or hard images do to all rewards cancels. The other rules have an exponential mean of
+    rewards, whose first value is the first mean reward: ``past`` subtracts that of the updates before, ``release`` the
+    one that its own rewards have moved already.
     """
 
     STATE = ("step", "baseline")
@@ -310,8 +324,10 @@ class ReinforceController(Controller):
         past = mean_reward if self.baseline is None else self.baseline
         moved = past + (1 - self.opt.rl_baseline_momentum) * (mean_reward - past)
         if self.step >= self.opt.rl_freeze * self.total_steps:
-            baseline = moved if self.opt.rl_baseline_rule == "release" else past
-            self.apply(reinforce_gradient(self.alphas, paths, rewards, baseline))
+            one = moved if self.opt.rl_baseline_rule == "release" else past
+            others = self.opt.rl_baseline_rule == "others"
+            baselines = rewards_of_others(rewards) if others else [one] * len(rewards)
+            self.apply(reinforce_gradient(self.alphas, paths, rewards, baselines))
         self.baseline = moved
         self.step += 1
         return ArchStats(

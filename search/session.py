@@ -204,7 +204,8 @@ def _check_target(target: Target) -> None:
 
 
 def check_batches(config: SearchConfig, processes: int) -> None:
-    """Raises InputError for a batch that cannot be shared out equally, and for updates per epoch without a number."""
+    """Raises InputError for a batch that cannot be shared out equally, for updates per epoch without a number, and for
+    one path where the others' rewards are asked for."""
     data, arch = config.data, config.arch
     sizes = {
         "train_batch_size": data.train_batch_size,
@@ -216,6 +217,11 @@ def check_batches(config: SearchConfig, processes: int) -> None:
             raise InputError(f"expected a multiple of {processes} (the processes), got {size}", f"--{flag}")
     if arch.rl_update_per_epoch and arch.rl_update_steps_per_epoch is None:
         raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
+    if arch.arch_algo == "rl" and arch.rl_baseline_rule == "others" and arch.rl_batch_size == 1:
+        raise InputError(
+            "expected 2 paths or more for --rl_baseline_rule others, got 1 (past and release allow it)",
+            "--rl_batch_size",
+        )
 
 
 def _latency_source(

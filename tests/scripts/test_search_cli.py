@@ -164,7 +164,7 @@ def test_the_result_is_true(finished):
         ("--target_hardware none --grad_binary_mode two", "(lr 0.1, two)"),
         ("--arch_algo rl", "(lr 0.1, REINFORCE, 10 paths, absolute reward, alpha rests for the first 25 %)"),
         (
-            "--arch_algo rl --rl_reward paper --rl_batch_size 1 --rl_freeze 0",
+            "--arch_algo rl --rl_reward paper --rl_batch_size 1 --rl_baseline_rule past --rl_freeze 0",
             "(lr 0.1, REINFORCE, 1 path, paper reward)",
         ),
         ("--arch_algo rl --target_hardware none --rl_freeze 0", "(lr 0.1, REINFORCE, 10 paths)"),

@@ -202,6 +202,10 @@ def test_defaults_follow_the_data(dataset, space, pixels, macro):
             ["--rl_update_per_epoch"],
             "--rl_update_per_epoch: expected --rl_update_steps_per_epoch with it: how many updates",
         ),
+        (
+            ["--arch_algo", "rl", "--rl_batch_size", "1"],
+            "--rl_batch_size: expected 2 paths or more for --rl_baseline_rule others, got 1",
+        ),
         (["--latency_fallback", "predictor"], "--latency_fallback: the shipped predictor is a Pixel 1's"),
     ],
 )

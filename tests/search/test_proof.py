@@ -191,7 +191,10 @@ def test_gate_b_by_hand(tmp_path):
 
 
 def test_compared_by_hand(tmp_path):
-    """Two seeds; the searched networks are the random ones' equals, one above, and the best of k is chosen by one."""
+    """Two seeds; the searched networks are the random ones' equals, one above, and the best of k is chosen by one.
+
+    What was added afterwards (the last two searches) has a line of its own.
+    """
     paths = proof.random_paths("high")
     for seed in range(2):
         for place, path in enumerate(paths):  # validation says the reverse of the test images in seed 1
@@ -212,14 +215,15 @@ def test_compared_by_hand(tmp_path):
     assert found["training_seeds"] == [0, 1]
     assert [one["mean"] for one in found["random"]["chosen_by_inheritance"]] == [63.5, 67.5]
     assert found["mean_by_supernet"] == [71.5, 72.5]
-    assert [one["random_beaten"] for one in found["searched"]] == [10, 11, 12, 13]
-    assert [one["mean"] for one in found["searched"]] == [70.5, 71.5, 72.5, 73.5]
+    assert [one["random_beaten"] for one in found["searched"]] == [10, 11, 12, 13, 14, 15]
+    assert [one["mean"] for one in found["searched"]] == [70.5, 71.5, 72.5, 73.5, 74.5, 75.5]
     assert all(control["random_beaten"] == 0 for control in found["controls"].values())
     # all 20: the best by seed 0 is the best, by seed 1 the worst; each is kept as it was trained
     assert found["random"]["best_of_k"]["20"] == pytest.approx((79.0 + 61.0) / 2)
     assert found["random"]["best_of_k_trained_anew"]["20"] == pytest.approx((80.0 + 60.0) / 2)
     assert found["random"]["best_of_k"]["1"] == pytest.approx(70.0)
     assert found["searched_against_random"]["gap"] == pytest.approx(72.0 - 70.0)
+    assert found["added_afterwards_against_random"]["gap"] == pytest.approx(75.0 - 70.0)
 
 
 def test_other_experiments_in_the_folder_do_not_count(tmp_path):

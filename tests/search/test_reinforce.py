@@ -7,7 +7,13 @@ import torch
 
 from search import objective
 from search.config import ArchOpt, Target
-from search.controllers import ReinforceController, log_probability, reinforce_gradient, step_rng
+from search.controllers import (
+    ReinforceController,
+    log_probability,
+    reinforce_gradient,
+    rewards_of_others,
+    step_rng,
+)
 from search.cost_table import CostTable
 from search.gates import sample_path
 
@@ -23,7 +29,8 @@ def reward_of(path) -> float:
     return 0.2 + 0.3 * path[0] - 0.15 * path[1] * path[0] + 0.1 * path[1]
 
 
-def test_estimate_is_unbiased():
+@pytest.mark.parametrize("baselines_of", [lambda rewards: [0.37] * len(rewards), rewards_of_others])
+def test_estimate_is_unbiased(baselines_of):
     alphas = leaves()
     paths = list(itertools.product(range(3), range(2)))
     expected_reward = torch.stack([log_probability(alphas, p).exp() * reward_of(p) for p in paths]).sum()
@@ -32,13 +39,27 @@ def test_estimate_is_unbiased():
     estimates = []
     for _ in range(3000):
         drawn = [sample_path(alphas, rng) for _ in range(4)]
-        parts = reinforce_gradient(alphas, drawn, [reward_of(p) for p in drawn], baseline=0.37)
+        rewards = [reward_of(p) for p in drawn]
+        parts = reinforce_gradient(alphas, drawn, rewards, baselines_of(rewards))
         estimates.append(torch.cat(parts))
     stacked = torch.stack(estimates)
     error = stacked.std(0) / len(stacked) ** 0.5
     assert bool(((stacked.mean(0) - exact).abs() < 4 * error).all())
     # and the interval is narrow enough for a wrong sign or a wrong baseline term to show
     assert bool((error < 0.1 * exact.abs().max()).all())
+
+
+def test_what_images_do_to_all_rewards_cancels_in_the_baseline_of_the_others():
+    alphas, drawn = leaves(), [(0, 0), (1, 1), (2, 0), (2, 1)]
+    rewards = [reward_of(p) for p in drawn]
+    for shift in (0.0, 5.0):
+        shifted = [reward + shift for reward in rewards]
+        got = reinforce_gradient(alphas, drawn, shifted, rewards_of_others(shifted))
+        # by hand: the mean of m / (m - 1) times (R_m - mean R) grad log p
+        spread = [4 / 3 * (reward - sum(rewards) / 4) for reward in rewards]
+        expected = reinforce_gradient(alphas, drawn, spread, [0.0] * 4)
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_rewards_by_hand():
@@ -85,9 +106,9 @@ def test_baseline_is_the_exponential_mean_of_the_mean_rewards():
         assert control.baseline == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["past", "release"])
+@pytest.mark.parametrize("rule", ["others", "past", "release"])
 def test_which_baseline_an_update_subtracts(rule):
-    """The release moves its baseline by 0.99 of the way to the mean reward first; ours is of the updates before."""
+    """The release moves its baseline by 0.99 of the way to the mean reward first; ``past`` is of the updates before."""
     control = controller(rl_freeze=0.0, rl_baseline_momentum=0.01, rl_baseline_rule=rule)
     applied = []
     control.apply = applied.append  # alpha stays: every update draws from the same probabilities
@@ -99,7 +120,11 @@ def test_which_baseline_an_update_subtracts(rule):
         mean = sum(rewards) / 16
         before = mean if baseline is None else baseline
         baseline = mean if baseline is None else baseline + 0.99 * (mean - baseline)
-        used = baseline if rule == "release" else before
+        used = {
+            "others": [(sum(rewards) - reward) / 15 for reward in rewards],
+            "past": [before] * 16,
+            "release": [baseline] * 16,
+        }[rule]
         control.update(FakeSupernet(), torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.long))
         expected = reinforce_gradient(control.alphas, drawn, rewards, used)
         for got, wanted in zip(applied[-1], expected, strict=True):
