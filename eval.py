@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from proxyless_arch import evaluation
 from proxyless_arch.cli import exit_code
-from proxyless_arch.machine import network_threads, tune_allocator
+from proxyless_arch.machine import busy_note, network_threads, tune_allocator
 
 
 def run(argv: Sequence[str]) -> None:
@@ -45,6 +45,8 @@ def run(argv: Sequence[str]) -> None:
     workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
     threads = network_threads(workers, "OMP_NUM_THREADS")
     torch.set_num_threads(threads)
+    if device.type == "cpu" and (busy := busy_note(threads, "OMP_NUM_THREADS=1 in front")):
+        print(busy, file=sys.stderr)
     if arguments.exported:
         loaded = load_onnx(arguments.exported, threads)
         forward, framework, version = on_tensors(loaded), loaded.runtime, loaded.version

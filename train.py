@@ -25,7 +25,7 @@ from proxyless_arch.cli import INTERRUPTED, Parser, exit_code
 from proxyless_arch.codec import read_spec
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
-from proxyless_arch.machine import tune_allocator, usable_cores
+from proxyless_arch.machine import busy_note, tune_allocator, usable_cores
 
 ROOT = Path(__file__).resolve().parent
 NON_FINITE = 1
@@ -137,6 +137,8 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
             runs.write_environment(run_dir, train_session.environment(job, ["train.py", *argv]), resumed=resume)
     for note in (*notes, *(train_session.note_on_machine(job, fields) if resume else ())):
         say(note)
+    if job.device.type == "cpu" and (busy := busy_note(torch.get_num_threads(), "OMP_NUM_THREADS=1 in front")):
+        say(busy)
     say(train_session.header(job, run_dir))
     if resume:
         say(f"  resumed    at step {training.step} of {job.schedule.total_steps}")

@@ -50,6 +50,24 @@ def network_threads(n_readers: int, *variables: str) -> int:
     return max(1, usable_cores() - n_readers)
 
 
+def busy_note(threads: int, instead: str) -> str | None:
+    """What to tell a person before ``threads`` threads compute together on a CPU where other work holds its cores.
+
+    They wait for each other at every layer; where one of them gets no core that made a training step 5 times as slow
+    and an evaluation 100 times (docs/decisions.md). ``instead`` is what to give for one thread. None where the load
+    average of the last minute leaves each thread a core, where one thread computes, or where there is no such figure.
+    """
+    if threads == 1 or not hasattr(os, "getloadavg"):
+        return None
+    load, cores = os.getloadavg()[0], usable_cores()
+    if load + threads < cores + 0.5:
+        return None
+    return (
+        f"note: other work is running here (load average {load:.1f}, {cores} cores). {threads} threads wait for each "
+        f"other and can be many times slower than one: {instead}"
+    )
+
+
 def parse_device(name: str) -> tuple[str, int | None]:
     """(auto, cpu, cuda or mps; N of ``cuda:N``). Whether this machine has it is for the framework to say.
 

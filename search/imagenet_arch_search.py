@@ -32,6 +32,7 @@ from tqdm import tqdm  # noqa: E402
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
+from proxyless_arch.machine import busy_note  # noqa: E402
 from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_arch.space import Path as Choices  # noqa: E402
@@ -111,6 +112,9 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             run_dir = distributed.broadcast_value(own)
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, drawn, argv)
+        busy = busy_note(torch.get_num_threads(), "--torch_threads 1") if device.type == "cpu" else None
+        if busy and not arguments.resume:  # a resumed run keeps its threads
+            say(busy)
         try:
             return search_in(run_dir, job, arguments.resume, warm, argv)
         except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import pytest
 
 from proxyless_arch import machine
 from proxyless_arch.errors import InputError
-from proxyless_arch.machine import network_threads, parse_device
+from proxyless_arch.machine import busy_note, network_threads, parse_device
 
 
 def test_devices_by_name():
@@ -33,3 +33,23 @@ def test_a_network_leaves_cores_to_the_readers_unless_the_environment_decides(mo
     assert network_threads(2, "FIRST", "SECOND") == 5
     monkeypatch.setenv("FIRST", "many")
     assert network_threads(2, "FIRST", "SECOND") == 3
+
+
+@pytest.mark.parametrize(
+    ("threads", "load", "said"), [(1, 9.0, False), (4, 0.4, False), (4, 0.5, True), (3, 1.4, False), (3, 1.5, True)]
+)
+def test_other_work_is_said_where_a_thread_would_lack_a_core(threads, load, said, monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    note = busy_note(threads, "--torch_threads 1")
+    assert (note is not None) == said
+    if note:
+        assert f"(load average {load}, 4 cores)" in note
+        assert note.endswith(
+            f"{threads} threads wait for each other and can be many times slower than one: --torch_threads 1"
+        )
+
+
+def test_no_load_average_no_note(monkeypatch):
+    monkeypatch.delattr(machine.os, "getloadavg", raising=False)
+    assert busy_note(4, "--torch_threads 1") is None
