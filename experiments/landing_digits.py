@@ -51,8 +51,11 @@ SHORT: dict[str, Any] = {
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "full_v2": {"arch_algo": "grad", "grad_binary_mode": "full_v2", "grad_data_batch": 4},
     "two": {"arch_algo": "grad", "grad_binary_mode": "two", "grad_data_batch": 4},
-    "rl": {"arch_algo": "rl", "rl_reward": "absolute", "rl_batch_size": 5, "grad_data_batch": 8},
-}
+    "rl": {
+        "arch_algo": "rl", "rl_reward": "absolute", "rl_baseline_rule": "others", "rl_batch_size": 5,
+        "grad_data_batch": 8,
+    },
+}  # fmt: skip
 SHARES = (0.55, 0.7, 0.9)
 LOWER = 0.99
 

@@ -368,8 +368,8 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
         slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         yield (
             "",
-            f"{beside(at_table_speed)} at the speed the machine had for the table: it is {abs(slower):.1f} % "
-            f"{'slower' if slower > 0 else 'faster'} now",
+            f"{beside(at_table_speed)} at the speed the machine had for the table; the anchor, timed in between, is "
+            f"{abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
         )
     steps = record["landing"]
     if len(steps) > 1 or record["landing_stopped"]:
