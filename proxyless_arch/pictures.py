@@ -538,7 +538,7 @@ def _draw_choices(
             color=GREY if undecided else VERMILION if other else INK,
         )  # fmt: skip
     if any_other:
-        text = "red: chosen to meet the target, not leading"
+        text = "in this colour: chosen to meet the target, not leading"
         panel.text(0.96, 0.035, text, fontsize=7.5, color=VERMILION, ha="right", va="center")
     bar = panel.colorbar(image, cax=panel.add_axes((0.925, 0.12, 0.018, 0.74)))
     bar.ax.tick_params(labelsize=8, colors=INK)

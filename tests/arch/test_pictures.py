@@ -146,7 +146,7 @@ def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
     draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(0, 1))
     words = texts(tmp_path / "s.svg")
     assert "MB3 3x3 0.10" in words and "skipped 0.75" in words and "MB6 7x7 0.90" not in words
-    assert "red: chosen to meet the target, not leading" in words
+    assert "in this colour: chosen to meet the target, not leading" in words
     draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(1, 1))
     assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
 
