@@ -398,8 +398,7 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
         lines.append(
             (
                 "reachable",
-                f"{table.shown(table.minimum)} to {table.shown(table.maximum)}, predicted {unit}; "
-                f"mean of the space {table.shown(table.uniform_expected)}",
+                f"{table.reachable}, predicted {unit}; mean of the space {table.shown(table.uniform_expected)}",
             )
         )
         lines.append(("priced by", table.source))

@@ -401,6 +401,15 @@ def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_header_and_the_refusal_name_one_range(here, tmp_path):
+    config = effective_config(parse(QUICK))
+    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
+    reachable = re.search(r"\n  reachable  (.+ ms to .+ ms), predicted latency; mean", header)
+    assert reachable is not None
+    _, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", 1000)
+    assert f"this search space reaches {reachable[1]} (" in errors
+
+
 def test_a_target_that_no_network_meets_is_refused_before_the_search(here, tmp_path):
     """Within the reachable range, but in a gap of it: just above the cheapest network."""
     status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_hardware", "flops", "--target_macs", 1)
