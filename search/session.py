@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from proxyless_arch import runs
+from proxyless_arch.batches import fitting_batch_size
 from proxyless_arch.cost import macs
 from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.errors import InputError
@@ -308,7 +309,7 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
     if config.data.train_batch_size > len(data.train):
         raise InputError(
             f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
-            f"try {max(2, len(data.train) // 8)}",
+            f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
             "--train_batch_size",
         )
     space = SearchSpace(
