@@ -81,7 +81,7 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
     for shot in shots:
         spec = run.space.spec_for(shot.path, run.name)
         certainty = {f"blocks.{block + 1}": value for block, value in enumerate(shot.confidence)}
-        pictures_of.append((f"{run.name}: {shot.caption}", spec, run.costs(spec), certainty))
+        pictures_of.append((f"{run.name}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
     with _writing(output):
         pictures.draw_film(pictures_of, output, unit=run.unit or "ms")
     return Path(output)
@@ -306,7 +306,7 @@ def _architecture(run: Run) -> Markup | None:
     if shots is None:
         if run.spec is None:
             return None
-        drawing = blocks(run.spec, run.costs(run.spec), run.unit or "ms")
+        drawing = blocks(run.spec, run.costs(run.spec, run.table_scale), run.unit or "ms")
         return _section("The network", tag("div", legend(None), drawing, class_="card"), _table(run, run.spec))
     drawing = blocks(shots.spec, shots.costs, run.unit or "ms", prefix="film-", top_share=shots.top_share)
     controls = tag(
@@ -339,7 +339,7 @@ def _architecture(run: Run) -> Markup | None:
 
 
 def _table(run: Run, spec: Any) -> Markup:
-    text = describe(spec, costs=run.costs(spec), unit=run.unit or "ms")
+    text = describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms")
     return tag("details", tag("summary", "Layer by layer"), tag("div", tag("pre", text), class_="card"))
 
 
@@ -767,7 +767,8 @@ def _networks(runs: Sequence[Run]) -> Markup | None:
         if run.predicted is not None and run.unit == "ms":
             facts.insert(0, f"{_cost_text(run, run.predicted)} predicted")
         heading = joined(tag("span", class_=f"key {_style(index)}"), f"{run.name}: {', '.join(facts)}")
-        drawn += [tag("h3", heading), blocks(run.spec, run.costs(run.spec), run.unit or "ms", prefix=f"r{index}-")]
+        costs = run.costs(run.spec, run.table_scale)
+        drawn += [tag("h3", heading), blocks(run.spec, costs, run.unit or "ms", prefix=f"r{index}-")]
     units = {run.unit for run in runs if run.table is not None}
     return _section(
         "The networks", tag("div", legend(units.pop() if len(units) == 1 else None), *drawn, class_="card")

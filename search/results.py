@@ -279,7 +279,7 @@ def finish(
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
     write_json(run_dir / "result.json", record)
-    _draw(job, spec, path, run_dir)
+    _draw(job, spec, path, run_dir, record["table_scale"])
     write_report(run_dir)
     return Outcome(spec, projection, record)
 
@@ -336,8 +336,8 @@ def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in kept}
 
 
-def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path) -> None:
-    costs = job.costs(walk(spec))
+def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path, scale: float) -> None:
+    costs = job.costs(walk(spec), scale)
     unit = job.table.unit if job.table else "ms"
     hardware = job.config.target.target_hardware
     title = f"{spec.name}: searched for {hardware}"
@@ -382,7 +382,7 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
     record, spec, table = outcome.record, outcome.spec, job.table
     unit = table.unit if table else "ms"
-    lines = ["", describe(spec, costs=job.costs(walk(spec)), unit=unit), ""]
+    lines = ["", describe(spec, costs=job.costs(walk(spec), record["table_scale"]), unit=unit), ""]
 
     def say(label: str, text: str) -> None:
         lines.append(f"  {label:<10} {text}")

@@ -19,7 +19,7 @@ from proxyless_arch.datasets import has_own_test
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
 from proxyless_arch.runs import METRICS_FILE, read_metrics, resume_command
-from proxyless_arch.shapes import LayerCall, walk
+from proxyless_arch.shapes import walk
 from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
@@ -28,7 +28,15 @@ from proxyless_arch.train_settings import FORMAT as TRAINING
 from proxyless_arch.train_settings import read_recorded as read_training_settings
 from search.config import FORMAT, default_resolution, default_space
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
-from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, network_ms, shipped
+from search.latency import (
+    LatencySource,
+    LookupTable,
+    WithFallback,
+    load_latency_source,
+    network_costs,
+    network_ms,
+    shipped,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
@@ -42,12 +50,13 @@ class Frame:
     """The architecture at one moment of the search.
 
     ``path``: the leading choice of each searched block; ``confidence``: 0 where the block's choices are equally
-    probable, 1 where it is decided. ``caption`` says which moment it is.
+    probable, 1 where it is decided. ``caption`` says which moment it is. ``scale``: of the table, as it was then.
     """
 
     caption: str
     path: Choices
     confidence: tuple[float, ...]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +147,19 @@ class Run:
     def measured_ms(self) -> float | None:
         return self.result.get("measured_latency_ms") if self.result is not None else None
 
-    def costs(self, spec: ArchSpec) -> list[float] | None:
-        """The price of each layer of ``spec`` in ``unit``, where prices are known."""
+    @property
+    def table_scale(self) -> float:
+        """What the table was multiplied by to predict the derived network, after it was measured."""
+        return (self.result or {}).get("table_scale", 1.0)
+
+    def costs(self, spec: ArchSpec, scale: float = 1.0) -> list[float] | None:
+        """The price of each layer of ``spec`` and any constant behind them, in ``unit`` and times ``scale``."""
         calls = walk(spec)
         if self.table is None:
             return None
-        return [float(macs(call)) for call in calls] if self.source is None else self._prices(calls)
-
-    def _prices(self, calls: Sequence[LayerCall]) -> list[float] | None:
-        assert self.source is not None
-        return list(map(self.source.price_ms, calls))
+        if self.source is None:
+            return [float(macs(call)) for call in calls]
+        return [scale * cost for cost in network_costs(self.source, calls)]
 
 
 def read_run(folder: Path) -> Run:
@@ -393,7 +405,8 @@ def frames(run: Run) -> list[Frame]:
             final = space.check(tuple(run.result["path"]))
         except InputError:
             return []
-        found.append(Frame(caption="the derived network", path=final, confidence=(1.0,) * space.n_blocks))
+        certain = (1.0,) * space.n_blocks
+        found.append(Frame(caption="the derived network", path=final, confidence=certain, scale=run.table_scale))
     return found
 
 

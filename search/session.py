@@ -30,7 +30,7 @@ from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution,
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.device import MEASURABLE, Device, load_table, make_missing_table
-from search.latency import LatencySource, LookupTable, Predictor, WithFallback, shipped
+from search.latency import LatencySource, LookupTable, Predictor, WithFallback, network_costs, shipped
 from search.loop import Schedule, Search, schedule_of
 from search.projection import project
 from search.report import format_seconds
@@ -155,13 +155,13 @@ class Job:
             return self.config.data.n_worker
         return 0 if self.config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
 
-    def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
-        """The price of each layer, in the table's unit."""
+    def costs(self, calls: Sequence[LayerCall], scale: float = 1.0) -> list[float] | None:
+        """The price of each layer and any constant behind them, in the table's unit, times ``scale``."""
         if self.table is None:
             return None
         if self.source is None:
             return [float(macs(call)) for call in calls]
-        return [self.source.price_ms(call) for call in calls]
+        return [scale * cost for cost in network_costs(self.source, calls)]
 
 
 def _recipe(resolution: int, dataset: str) -> Recipe:

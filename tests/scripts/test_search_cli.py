@@ -26,6 +26,7 @@ from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
 from search import checkpoint, session
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
+from search.latency import SHIPPED_FOLDER
 from search.report import WALL_CLOCK_FIELDS, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -392,6 +393,23 @@ def test_refused_before_anything_is_written(here, tmp_path, words, problem):
     assert errors.startswith("error: ")
     assert problem in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_layer_table_adds_up_to_the_prediction(here, tmp_path):
+    """With a constant of -0.01 ms that every network costs."""
+    document = json.loads((SHIPPED_FOLDER / "pixel1.json").read_text())
+    document["net_calibration"] = {"scale": 1.0, "offset_ms": -0.01}
+    (tmp_path / "table.json").write_text(json.dumps(document))
+    table = ("--latency_table", tmp_path / "table.json", "--force_latency_table")
+    status, printed, errors = here(*QUICK, "--path", tmp_path / "run", *table)
+    assert status == 0, errors
+    rows = {line.split()[0]: line.split()[-3] for line in printed.splitlines() if line.endswith(" %")}
+    predicted = result_of(tmp_path / "run")["predicted_latency_ms"]
+    assert 0.01 < predicted < 1
+    assert rows["total"] == f"{float(f'{predicted:.3g}'):.{len(rows['total']) - 2}f}"
+    assert float(rows["constant"]) == -0.01
+    layers = [float(cost) for name, cost in rows.items() if name != "total"]
+    assert sum(layers) == pytest.approx(predicted, abs=0.5 * 10.0 ** (2 - len(rows["total"])) * len(rows))
 
 
 @pytest.mark.parametrize("target", ["1e-6", "1000"])
