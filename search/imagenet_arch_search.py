@@ -284,6 +284,7 @@ def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv:
         f"{len(costs)} random networks of {job.table.shown(min(costs))} to {job.table.shown(max(costs))} "
         f"(asked: {job.table.shown(record['target'])}) in {run_dir}/specs"
     )
+    print(results.commands(run_dir))
     return 0
 
 

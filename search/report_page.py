@@ -743,7 +743,7 @@ def _summary(runs: Sequence[Run]) -> Markup:
         cells = [
             joined(tag("span", class_=f"key {_style(index)}"), run.name),
             _cost_text(run, run.target) if run.target is not None else "-",
-            _exact("predicted", run.predicted, _cost_text(run, run.predicted)) if run.predicted is not None else "-",
+            _predicted_cell(run),
             (_apart(run.predicted, run.target) or "-") if run.predicted is not None else "-",
             _cost_text(run, run.measured_ms) if run.measured_ms is not None else "not measured",
             shown_score(accuracy, result.get("n_test_images")) if accuracy is not None else "-",
@@ -756,6 +756,17 @@ def _summary(runs: Sequence[Run]) -> Markup:
     head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
     table = tag("table", head, tag("tbody", *lines), class_="wide")
     return _section("Results", tag("div", tag("div", table, class_="scroll"), class_="card"))
+
+
+def _predicted_cell(run: Run) -> Markup | str:
+    """The cost of the derived network, or of random ones: ``20 networks of 1.882 ms to 1.9 ms``."""
+    if run.predicted is not None:
+        return _exact("predicted", run.predicted, _cost_text(run, run.predicted))
+    if run.result is None or not run.is_random:
+        return "-"
+    costs = [cost for _, cost, _ in _networks_of(run)]
+    ends = dict.fromkeys(_cost_text(run, end(costs)) for end in (min, max))
+    return f"{len(costs)} networks of {' to '.join(ends)}"
 
 
 def _networks(runs: Sequence[Run]) -> Markup | None:

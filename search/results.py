@@ -24,7 +24,7 @@ from proxyless_arch.shapes import walk
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.space import SearchSpace
 from proxyless_arch.spec import ArchSpec
-from proxyless_arch.tables import describe, format_count, op_label
+from proxyless_arch.tables import cost_decimals, describe, format_count, op_label
 from proxyless_arch.weights import save_h5
 from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
@@ -373,7 +373,8 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
         )
     steps = record["landing"]
     if len(steps) > 1 or record["landing_stopped"]:
-        times = ", ".join(f"{step['measured_at_anchor_speed_ms']:.3f}" for step in steps)
+        found = [step["measured_at_anchor_speed_ms"] for step in steps]
+        times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
         stopped = f"; {record['landing_stopped']}" if record["landing_stopped"] else ""
         yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
@@ -440,8 +441,11 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
     say("time", format_seconds(record["wall_seconds"]) + behind)
     say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
-    lines.append("\nnext:")
-    commands = next_commands(read_run(run_dir))
-    width = max(len(what) for what, _ in commands)
-    lines += [f"  {what:<{width}}  {command}" for what, command in commands]
-    return "\n".join(lines)
+    return "\n".join([*lines, commands(run_dir)])
+
+
+def commands(run_dir: Path) -> str:
+    """How to go on with a finished run, for a person."""
+    found = next_commands(read_run(run_dir))
+    width = max(len(what) for what, _ in found)
+    return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])

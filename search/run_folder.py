@@ -19,12 +19,14 @@ from proxyless_arch.datasets import has_own_test
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
 from proxyless_arch.runs import METRICS_FILE, read_metrics, resume_command
+from proxyless_arch.settings import from_recipe
 from proxyless_arch.shapes import walk
 from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import Node
 from proxyless_arch.train_settings import FORMAT as TRAINING
+from proxyless_arch.train_settings import RECIPE_DIR, TrainConfig, recipe_names
 from proxyless_arch.train_settings import read_recorded as read_training_settings
 from search.config import FORMAT, default_resolution, default_space
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
@@ -443,6 +445,29 @@ def _own_test(run: Run) -> bool:
         return False
 
 
+def _training_of_random(run: Run) -> list[tuple[str, str]]:
+    """Train the random networks on the images of their draw, beside a search's network trained alike (from scratch)."""
+    folder, settings = shlex.quote(str(run.folder)), run.settings
+    words = ["--dataset", settings["dataset"]]
+    if settings.get("data_path") is not None:
+        words += ["--data_path", str(settings["data_path"])]
+    recipe = next((name for name in recipe_names() if name == settings.get("recipe")), "default")
+    own = settings.get("valid_size")
+    if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
+        words += ["--valid_size", f"{own:g}"]
+    each = f'python train.py --arch "$spec" {shlex.join([*words, "--recipe", recipe])}'
+    trained = f"{folder}/trained"
+    return [
+        (
+            "train each of them",
+            f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
+        ),
+        ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
+        ("train a search's network (of RUN) alike", "python train.py --arch RUN --from_scratch --path RUN/trained"),
+        ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
+    ]
+
+
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """(what it does, the command) to go on with; only scripts that are there are named."""
     folder = str(run.folder)
@@ -454,7 +479,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
         return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
     if run.is_random:
         words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
-        return [("draw the first one", line(*words))]
+        return [*_training_of_random(run), ("draw the first one", line(*words))]
     data = str(run.settings.get("data_path") or "digits")
     seen = "" if _own_test(run) else " (all images, those of the search included)"
     candidates = [

@@ -336,6 +336,8 @@ def test_runs_side_by_side(tmp_path):
     page = Page(comparison(runs))
     assert page.values["predicted"] == [result["predicted_latency_ms"] for result in results]
     assert "Not finished, so without a result: cut" in page.words
+    costs = [entry["cost"] for entry in runs[2].result["networks"]]
+    assert f"3 networks of {min(costs):.4g} ms to {max(costs):.4g} ms" in page.words
     assert "random control" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
     groups = [attributes["id"] for attributes in page.classed("block") if "id" in attributes]
     assert len(groups) == len(set(groups)) == 2 * 16
