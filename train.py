@@ -6,8 +6,8 @@
     python train.py --path runs/photos --resume
     torchrun --nproc_per_node=4 train.py --arch proxyless_mobile --data_path imagenet/ --path runs/mobile
 
-A run folder of the search starts from its inherited weights and trains on its images. Every setting is a flag;
---recipe names a set of defaults. The run folder holds config.json, environment.json, spec.json, metrics.jsonl,
+A run folder of the search starts from its inherited weights and trains on its images by its recipe. Every setting is
+a flag; --recipe names a set of defaults. The run folder holds config.json, environment.json, spec.json, metrics.jsonl,
 checkpoint.pt, weights.h5 (the best epoch), last.h5 (the last one) and result.json.
 """
 
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--path", "--output", type=Path, help="run folder (default: a dated one under runs/)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --path")
     names = ", ".join(train_settings.recipe_names())
-    parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: digits for them, else default)")
+    parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: by the images)")
     start = parser.add_mutually_exclusive_group()
     for flag, word, text in (
         ("--inherit", train_settings.INHERIT, "start from the weights in the run folder"),

@@ -22,6 +22,24 @@ from proxyless_arch.spec import Recipe
 # [seed, 5, 0] would be the same generator.
 ORDER_STREAM = 2
 AUGMENT_STREAM = 3
+ENOUGH_STEPS = 10
+"""Steps of an epoch; with as many, less than a tenth of the images is left out of it."""
+
+
+def fitting_batch_size(n_images: int, processes: int = 1) -> int:
+    """The largest batch that makes ENOUGH_STEPS of an epoch and is shared out equally; for few images the smallest."""
+    size = max(2, n_images // ENOUGH_STEPS)
+    return max(processes, size - size % processes)
+
+
+def note_on_few_steps(n_images: int, batch_size: int, processes: int = 1) -> tuple[str, ...]:
+    """One line where an epoch has fewer than ENOUGH_STEPS and a smaller batch would give more; else none."""
+    steps, left_out = divmod(n_images, batch_size)
+    smaller = fitting_batch_size(n_images, processes)
+    if steps >= ENOUGH_STEPS or smaller >= batch_size:
+        return ()
+    what = f"{steps} step{'' if steps == 1 else 's'} of {batch_size} images, {left_out} of {n_images} left out"
+    return (f"few steps per epoch: {what}; --train_batch_size {smaller} makes {n_images // smaller}",)
 
 
 class Sample(NamedTuple):

@@ -57,7 +57,8 @@ def draw_architectures(
     given, each layer's share of their sum.
 
     Args:
-        rows: (title, network, costs); ``costs`` holds one number in ``unit`` per layer of ``walk(spec)``, or is None.
+        rows: (title, network, costs); ``costs`` is None or holds one number in ``unit`` per layer of ``walk(spec)``
+            and, where there is one, a constant that is no layer's.
         path: the picture to write, ``.png`` or ``.svg``; an earlier file is replaced only by a whole new one.
         unit: unit of the costs.
 
@@ -190,13 +191,15 @@ def _lay_out(title: str, spec: ArchSpec, costs: Sequence[float] | None, highest:
         width = 0.34 if isinstance(call.op, Linear) else min(0.62, 0.19 + 0.0165 * math.sqrt(call.out_hwc[2]))
         boxes.append(_Box(call, left, width, height))
     total = sum(costs) if costs is not None else 0.0
-    shares = tuple(cost / total for cost in costs) if costs is not None and total > 0 else ()
+    shares = tuple(cost / total for cost in costs[: len(calls)]) if costs is not None and total > 0 else ()
     facts = [
         f"{format_count(total_macs(spec))} MACs",
         f"{format_count(total_params(spec))} parameters",
         f"{spec.resolution} px",
     ]
     price = format_cost(total, unit) if shares else ""
+    if costs is not None and len(costs) > len(calls):
+        facts.insert(0, f"{format_cost(costs[-1], unit)} of it constant")
     return _Row(title, "   ".join(([price] if price and unit != "MACs" else []) + facts), tuple(boxes), shares, price)
 
 
@@ -538,7 +541,7 @@ def _draw_choices(
             color=GREY if undecided else VERMILION if other else INK,
         )  # fmt: skip
     if any_other:
-        text = "red: chosen to meet the target, not leading"
+        text = "in this colour: chosen to meet the target, not leading"
         panel.text(0.96, 0.035, text, fontsize=7.5, color=VERMILION, ha="right", va="center")
     bar = panel.colorbar(image, cax=panel.add_axes((0.925, 0.12, 0.018, 0.74)))
     bar.ax.tick_params(labelsize=8, colors=INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from proxyless_arch.cost import macs, params
@@ -9,7 +10,7 @@ from proxyless_arch.shapes import Hwc, LayerCall, walk
 from proxyless_arch.spec import ArchSpec, Conv, Linear, MBConv, Zero
 
 MAX_COLUMNS = 100
-SKIPPED = "-- skipped"
+SKIPPED, CONSTANT = "-- skipped", "constant"
 _UNITS = ("", " k", " M", " G")
 
 
@@ -26,9 +27,14 @@ def format_count(count: float) -> str:
     return f"{count:.1e}".replace("e+", "e")
 
 
+def cost_decimals(cost: float) -> int:
+    """Decimals of a latency in ms: two, or as many as three significant digits take (``0.0819``)."""
+    return 2 - math.floor(math.log10(abs(cost))) if 0 < abs(cost) < 1 else 2
+
+
 def format_cost(cost: float, unit: str) -> str:
-    """A cost with its unit: ``78.00 ms``, ``320.4 M MACs``."""
-    return f"{format_count(cost)} MACs" if unit == "MACs" else f"{cost:.2f} {unit}"
+    """A cost with its unit: ``78.00 ms``, ``0.0819 ms``, ``320.4 M MACs``."""
+    return f"{format_count(cost)} MACs" if unit == "MACs" else f"{cost:.{cost_decimals(cost)}f} {unit}"
 
 
 def op_label(op: Conv | MBConv | Zero | Linear) -> str:
@@ -49,8 +55,8 @@ def op_label(op: Conv | MBConv | Zero | Linear) -> str:
 
 
 def check_costs(calls: Sequence[LayerCall], costs: Sequence[float] | None) -> None:
-    """ValueError when ``costs`` does not hold one number per layer of ``walk(spec)``."""
-    if costs is not None and len(costs) != len(calls):
+    """ValueError when ``costs`` does not hold one number per layer of ``walk(spec)``, or that and a constant."""
+    if costs is not None and len(costs) not in (len(calls), len(calls) + 1):
         raise ValueError(f"costs: expected one per layer of walk(spec), that is {len(calls)}, got {len(costs)}")
 
 
@@ -62,8 +68,9 @@ def describe(
     Args:
         spec: the network.
         resolution: input pixels; by default the spec's own.
-        costs: one predicted cost per layer of ``walk(spec, resolution)``, in ``unit``; the last column is then the
-            share of their sum. Without costs (and when ``unit`` is "MACs") it is the share of the MACs.
+        costs: one predicted cost per layer of ``walk(spec, resolution)``, in ``unit``, and behind them, where there is
+            one, a constant that is no layer's; the last column is then the share of their sum. Without costs (and
+            when ``unit`` is "MACs") it is the share of the MACs.
         unit: unit of ``costs``, for example "ms".
 
     Raises:
@@ -87,19 +94,23 @@ def _cells(calls: Sequence[LayerCall], costs: Sequence[float] | None, unit: str,
     weights = costs if costs is not None else [macs(call) for call in calls]
     total = sum(weights)
     priced = costs is not None and unit != "MACs"
+    decimals = cost_decimals(total)
 
     def numbers(params_: int, macs_: int, weight: float) -> tuple[str, ...]:
-        counts = [f"{count:,}" if exact else format_count(count) for count in (params_, macs_)]
-        cost = [f"{weight:,.2f}"] if priced else []
-        return (*counts, *cost, f"{100 * weight / total:.1f} %" if total > 0 else "-")
+        return (*(f"{count:,}" if exact else format_count(count) for count in (params_, macs_)), *weighed(weight))
+
+    def weighed(weight: float) -> tuple[str, ...]:
+        cost = [f"{weight:,.{decimals}f}"] if priced else []
+        return (*cost, f"{100 * weight / total:.1f} %" if total > 0 else "-")
 
     rows: list[tuple[str, ...]] = [("layer", "op", "input", "output", "params", "MACs", *([unit] * priced), "share")]
-    for call, weight in zip(calls, weights, strict=True):
+    for call, weight in zip(calls, weights[: len(calls)], strict=True):
         if isinstance(call.op, Zero) and weight == 0:
             rows.append((call.name, SKIPPED, *[""] * (len(rows[0]) - 2)))
         else:
             sizes = _size(call.in_hwc), _size(call.out_hwc)
             rows.append((call.name, op_label(call.op), *sizes, *numbers(params(call), macs(call), weight)))
+    rows += [(CONSTANT, *[""] * 5, *weighed(constant)) for constant in weights[len(calls) :]]
     rows.append(("total", "", "", "", *numbers(sum(map(params, calls)), sum(map(macs, calls)), total)))
     return rows
 

@@ -166,7 +166,7 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
 
     Args:
         given: the flags given, under their setting names.
-        recipe: of --recipe; None chooses by the data.
+        recipe: of --recipe; None takes that of the run folder whose images they are, or chooses by the data.
 
     Raises:
         InputError: no network, an unknown one, or a network whose images must be named.
@@ -177,12 +177,21 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
     is_run = Path(given["arch"]).is_dir()
     weights = given.get("weights") or (INHERIT if own_weights is not None else SCRATCH)
     inferred, notes = _data_of(given, spec, is_run, weights == INHERIT)
-    name = recipe or ("digits" if inferred.get("dataset", given.get("dataset")) == "digits" else "default")
+    name, why = (recipe, "") if recipe else _recipe_for(given, inferred, is_run)
     config = settings.from_recipe(TrainConfig, RECIPE_DIR, name)
     config = settings.with_settings(config, {**inferred, **given, "weights": weights})
-    if not recipe and name != "default":
-        notes = (*notes, f"recipe {name}, for these data; --recipe names another")
-    return config, notes
+    return config, notes if recipe else (*notes, f"recipe {name}{why}; --recipe names another")
+
+
+def _recipe_for(given: Mapping[str, Any], inferred: Mapping[str, Any], is_run: bool) -> tuple[str, str]:
+    """(the recipe where none is named, why that one)."""
+    if inferred.get("dataset", given.get("dataset")) == "digits":
+        return "digits", ", for these data"
+    if is_run and (recorded := _images_of_run(Path(given["arch"]))) and _names_the_same(given, recorded):
+        name = read_json(Path(given["arch"]) / "config.json").get("recipe")
+        if name in recipe_names():  # a search has others too
+            return name, ", that of the run"
+    return "default", ""
 
 
 def _data_of(

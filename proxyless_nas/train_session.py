@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from proxyless_arch import codec, runs
-from proxyless_arch.batches import BatchPlan
+from proxyless_arch.batches import BatchPlan, fitting_batch_size, note_on_few_steps
 from proxyless_arch.cost import total_macs, total_params
 from proxyless_arch.datasets import ImageDataset, SearchData
 from proxyless_arch.errors import InputError
@@ -148,7 +148,7 @@ def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = N
     if size > len(data.train):
         raise InputError(
             f"{size} images per step, but there are {len(data.train)} to train on; for so few try "
-            f"{max(2, len(data.train) // 8)}",
+            f"{fitting_batch_size(len(data.train), world)}",
             "--train_batch_size",
         )
     if size % world or size // world < config.optimization.accumulation:
@@ -201,6 +201,7 @@ def header(job: Job, run_dir: Path) -> str:
     config, data, spec, schedule = job.config, job.data, job.spec, job.schedule
     o, world = config.optimization, distributed.world_size()
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
+    few_steps = note_on_few_steps(len(data.train), config.data.train_batch_size, world) if job.start is not None else ()
     held_out = f"{len(data.valid)} to choose the epoch" if len(data.valid) else "none to choose the epoch: the last"
     lines = [
         (
@@ -215,12 +216,14 @@ def header(job: Job, run_dir: Path) -> str:
             f"{spec.num_classes} classes",
         ),
         ("images", describe_recipe(spec.recipe)),
+        ("recipe", config.recipe),
         ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
         (
             "schedule",
             f"{schedule.n_epochs} epochs of {schedule.steps_per_epoch} steps of {config.data.train_batch_size} images, "
             f"lr {o.init_lr:g} after {o.warmup_epochs} epochs of warm-up, cosine to 0",
         ),
+        *[("note", note) for note in few_steps],
         (
             "update",
             f"SGD {o.momentum:g}{' nesterov' if o.nesterov else ''}, decay {o.weight_decay:g}"

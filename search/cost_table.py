@@ -111,6 +111,11 @@ class CostTable:
         step = 10.0 ** (math.floor(math.log10(abs(cost))) - 4) if cost else 1.0
         return f"{rounding(cost / step) * step:.5g} ms"
 
+    @property
+    def reachable(self) -> str:
+        """The range of costs for a person, rounded inwards: both ends, as printed, can be asked for."""
+        return f"{self.shown(self.minimum, math.ceil)} to {self.shown(self.maximum, math.floor)}"
+
 
 def _calls_per_edge(space: SearchSpace) -> tuple[list[LayerCall], list[list[LayerCall]]]:
     """The layers every network of ``space`` has, and for each searched block one call per choice."""
@@ -162,8 +167,7 @@ def check_target(target: float, table: CostTable, flag: str = "--target") -> flo
     """``target`` itself; InputError naming the reachable range when no network of the space can cost that."""
     if table.minimum <= target <= table.maximum:
         return target
-    reachable = f"{table.shown(table.minimum, math.ceil)} to {table.shown(table.maximum, math.floor)}"
-    problem = f"this search space reaches {reachable} ({table.source})"
+    problem = f"this search space reaches {table.reachable} ({table.source})"
     if not math.isfinite(target):
         raise InputError(f"{problem}, got {target!r}; set {flag} within that", flag)
     change = "a smaller" if target < table.minimum else "a larger"

@@ -29,6 +29,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from proxyless_arch.batches import note_on_few_steps  # noqa: E402
 from proxyless_arch.cli import Parser  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
@@ -192,6 +193,10 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         arch_images = job.arch_batch_size // distributed.world_size()
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
     say(session.header(job, run_dir, timing, search.step))
+    if not resume:
+        size = job.config.data.train_batch_size
+        for few in note_on_few_steps(len(job.data.train), size, distributed.world_size()):
+            say(f"  note       {few}")
     if warm is not None:
         say(f"  warm-up    that of {warm.folder} ({job.schedule.warmup_epochs} epochs, {format_seconds(warm.seconds)})")
     if resume:
@@ -283,6 +288,7 @@ def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv:
         f"{len(costs)} random networks of {job.table.shown(min(costs))} to {job.table.shown(max(costs))} "
         f"(asked: {job.table.shown(record['target'])}) in {run_dir}/specs"
     )
+    print(results.commands(run_dir))
     return 0
 
 

@@ -58,9 +58,14 @@ class LatencySource(Protocol):
         """Why the price of ``call`` lies outside the data behind it; empty when it does not."""
 
 
+def network_costs(source: LatencySource, calls: Iterable[LayerCall]) -> list[float]:
+    """``price_ms`` of each layer and behind them, where it is not 0, ``offset_ms``: what adds up to ``network_ms``."""
+    return [*map(source.price_ms, calls), *([source.offset_ms] if source.offset_ms else [])]
+
+
 def network_ms(source: LatencySource, calls: Iterable[LayerCall]) -> float:
     """Predicted latency of a whole network in ms."""
-    return math.fsum((source.offset_ms, *map(source.price_ms, calls)))
+    return math.fsum(network_costs(source, calls))
 
 
 # Features of the predictor ------------------------------------------------------------------------------------------

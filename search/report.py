@@ -30,7 +30,7 @@ from proxyless_arch.runs import (  # noqa: E402
     format_seconds,
     read_metrics,
 )
-from proxyless_arch.tables import format_count  # noqa: E402
+from proxyless_arch.tables import cost_decimals, format_count  # noqa: E402
 from search.report_page import write_comparison, write_film, write_report  # noqa: E402
 
 __all__ = [
@@ -175,7 +175,7 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def format_epoch(record: Mapping[str, Any]) -> str:
-    """The console line of an epoch: lines of one run align, within 110 columns.
+    """The console line of an epoch: lines of one run align, within 110 columns but for costs below 0.1 ms.
 
     MACs are counted without naming them (``320.4M``).
     ``acc`` is top-1 in percent on training/validation images, ``E`` the expected cost on its way to the target and
@@ -189,10 +189,11 @@ def format_epoch(record: Mapping[str, Any]) -> str:
     ]
     if record["expected_cost"] is not None or record["argmax_cost"] is not None:
         unit = record["cost_unit"]
-        target = f" -> {_cost(record['target'], unit).strip()}" if record["target"] is not None else ""
+        decimals = cost_decimals(record["target"] or record["expected_cost"] or record["argmax_cost"])
+        target = f" -> {_cost(record['target'], unit, decimals).strip()}" if record["target"] is not None else ""
         parts += [
-            f"E {_cost(record['expected_cost'], unit)}{target}{'' if unit == 'MACs' else f' {unit}'}",
-            f"argmax {_cost(record['argmax_cost'], unit)}",
+            f"E {_cost(record['expected_cost'], unit, decimals)}{target}{'' if unit == 'MACs' else f' {unit}'}",
+            f"argmax {_cost(record['argmax_cost'], unit, decimals)}",
             f"lam {_number(record['lambda'], 5, 2)}",
             f"H {_number(record['entropy'], 4, 1)}",
         ]
@@ -208,11 +209,11 @@ def _percent(value: float | None) -> str:
     return " 100" if value is not None and value >= 99.95 else _number(value, 4, 1)
 
 
-def _cost(value: float | None, unit: str) -> str:
-    width = 6 if unit == "MACs" else 5
+def _cost(value: float | None, unit: str, decimals: int) -> str:
+    width = 6 if unit == "MACs" else 3 + max(2, decimals - 1)
     if value is None:
         return "-".rjust(width)
-    text = format_count(value).replace(" ", "") if unit == "MACs" else f"{value:.{1 if value >= 99.995 else 2}f}"
+    text = format_count(value).replace(" ", "") if unit == "MACs" else f"{value:.{1 if value >= 99.995 else decimals}f}"
     return text.rjust(width)
 
 

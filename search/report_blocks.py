@@ -81,13 +81,13 @@ def blocks(
     A block's colour is its kernel, its height the expansion, its width the channels; vanished blocks are dashed.
 
     Args:
-        costs: one per layer of ``walk(spec)``, in ``unit``, or None; shares of their sum hang below.
+        costs: one per layer of ``walk(spec)``, in ``unit``, then any constant, or None; shares of their sum hang below.
         prefix: of the elements' ids, ``{prefix}{layer name}``.
         top_share: the share that the longest bar stands for; default: the largest here.
     """
     calls, highest = walk(spec), _highest(spec)
     total = sum(costs) if costs else 0.0
-    shares = [cost / total for cost in costs] if costs and total > 0 else None
+    shares = [cost / total for cost in costs[: len(calls)]] if costs and total > 0 else None
     top = top_share or (max(shares) if shares else 1.0)
     looks = [look(call, costs[index] if costs else None, unit, highest) for index, call in enumerate(calls)]
     scale = _scale(calls)
@@ -214,13 +214,11 @@ def film(run: Run) -> Film | None:
         calls = [walks[choice][index] for choice in range(len(space.choices[index - 2]) if searched else 1)]
         choices.append([look(call, _price(run, call), unit, highest) for call in calls])
     rows = [[0, 0, *shot.path, *[0] * (n_calls - 2 - space.n_blocks)] for shot in shots]
-    top_share = None
+    top_share, constant = None, run.source.offset_ms if run.source is not None else 0.0
+    prices = [[choices[index][choice].cost or 0.0 for index, choice in enumerate(row)] for row in rows]
+    totals = [constant + sum(row) for row in prices]
     if run.table is not None:
-        shares = []
-        for row in rows:
-            row_costs = [choices[index][choice].cost or 0.0 for index, choice in enumerate(row)]
-            shares.append(max(row_costs) / sum(row_costs))
-        top_share = max(shares)
+        top_share = max(max(row) / total for row, total in zip(prices, totals, strict=True))
     costs = run.costs(last)
     data = {
         "ids": [call.name for call in walks[0]],
@@ -228,6 +226,7 @@ def film(run: Run) -> Film | None:
         "bars": HEAD + BODY + 4,
         "longest": LONGEST_BAR,
         "top": top_share,
+        "constant": constant,
         "choices": [
             [[each.style, round(each.height, 2), each.label, each.tip, each.cost] for each in options]
             for options in choices
@@ -238,9 +237,9 @@ def film(run: Run) -> Film | None:
                 "caption": shot.caption,
                 "path": list(shot.path),
                 "sure": [round(value, 3) for value in shot.confidence],
-                "facts": _facts(run, choices, row),
+                "facts": _facts(run, shot.scale * total),
             }
-            for shot, row in zip(shots, rows, strict=True)
+            for shot, total in zip(shots, totals, strict=True)
         ],
     }
     return Film(last, costs, top_share, shots, json.dumps(data, allow_nan=False, separators=(",", ":")))
@@ -252,11 +251,9 @@ def _price(run: Run, call: LayerCall) -> float | None:
     return float(macs(call)) if run.source is None else run.source.price_ms(call)
 
 
-def _facts(run: Run, choices: Sequence[Sequence[Look]], row: Sequence[int]) -> str:
+def _facts(run: Run, cost: float) -> str:
     if run.table is None or run.unit is None:
         return ""
-    offset = run.source.offset_ms if run.source is not None else 0.0
-    cost = offset + sum(choices[index][choice].cost or 0.0 for index, choice in enumerate(row))
     return format_cost(cost, run.unit) + (" predicted" if run.unit == "ms" else "")
 
 

@@ -68,10 +68,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def label_of(value: float) -> str:
-    """A tick's text: ``0.25``, ``1,200``."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.4g}"
+    """A tick's text, every digit of the round number that it is: ``0.25``, ``1.885``, ``1,200``."""
+    return f"{float(f'{value:.9g}'):,}".removesuffix(".0")
 
 
 @dataclass(frozen=True)

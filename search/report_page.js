@@ -17,7 +17,7 @@
       const block = layer - film.first;
       return options[block >= 0 && block < frame.path.length ? frame.path[block] : 0];
     });
-    const total = chosen.reduce((sum, look) => sum + (look[4] || 0), 0);
+    const total = chosen.reduce((sum, look) => sum + (look[4] || 0), film.constant);
     chosen.forEach(([style, height, label, tip, cost], layer) => {
       const group = groups[layer];
       const block = layer - film.first;

@@ -81,7 +81,7 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
     for shot in shots:
         spec = run.space.spec_for(shot.path, run.name)
         certainty = {f"blocks.{block + 1}": value for block, value in enumerate(shot.confidence)}
-        pictures_of.append((f"{run.name}: {shot.caption}", spec, run.costs(spec), certainty))
+        pictures_of.append((f"{run.name}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
     with _writing(output):
         pictures.draw_film(pictures_of, output, unit=run.unit or "ms")
     return Path(output)
@@ -306,7 +306,7 @@ def _architecture(run: Run) -> Markup | None:
     if shots is None:
         if run.spec is None:
             return None
-        drawing = blocks(run.spec, run.costs(run.spec), run.unit or "ms")
+        drawing = blocks(run.spec, run.costs(run.spec, run.table_scale), run.unit or "ms")
         return _section("The network", tag("div", legend(None), drawing, class_="card"), _table(run, run.spec))
     drawing = blocks(shots.spec, shots.costs, run.unit or "ms", prefix="film-", top_share=shots.top_share)
     controls = tag(
@@ -339,7 +339,7 @@ def _architecture(run: Run) -> Markup | None:
 
 
 def _table(run: Run, spec: Any) -> Markup:
-    text = describe(spec, costs=run.costs(spec), unit=run.unit or "ms")
+    text = describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms")
     return tag("details", tag("summary", "Layer by layer"), tag("div", tag("pre", text), class_="card"))
 
 
@@ -743,7 +743,7 @@ def _summary(runs: Sequence[Run]) -> Markup:
         cells = [
             joined(tag("span", class_=f"key {_style(index)}"), run.name),
             _cost_text(run, run.target) if run.target is not None else "-",
-            _exact("predicted", run.predicted, _cost_text(run, run.predicted)) if run.predicted is not None else "-",
+            _predicted_cell(run),
             (_apart(run.predicted, run.target) or "-") if run.predicted is not None else "-",
             _cost_text(run, run.measured_ms) if run.measured_ms is not None else "not measured",
             shown_score(accuracy, result.get("n_test_images")) if accuracy is not None else "-",
@@ -758,6 +758,17 @@ def _summary(runs: Sequence[Run]) -> Markup:
     return _section("Results", tag("div", tag("div", table, class_="scroll"), class_="card"))
 
 
+def _predicted_cell(run: Run) -> Markup | str:
+    """The cost of the derived network, or of random ones: ``20 networks of 1.882 ms to 1.9 ms``."""
+    if run.predicted is not None:
+        return _exact("predicted", run.predicted, _cost_text(run, run.predicted))
+    if run.result is None or not run.is_random:
+        return "-"
+    costs = [cost for _, cost, _ in _networks_of(run)]
+    ends = dict.fromkeys(_cost_text(run, end(costs)) for end in (min, max))
+    return f"{len(costs)} networks of {' to '.join(ends)}"
+
+
 def _networks(runs: Sequence[Run]) -> Markup | None:
     drawn: list[Markup] = []
     for index, run in enumerate(runs):
@@ -767,7 +778,8 @@ def _networks(runs: Sequence[Run]) -> Markup | None:
         if run.predicted is not None and run.unit == "ms":
             facts.insert(0, f"{_cost_text(run, run.predicted)} predicted")
         heading = joined(tag("span", class_=f"key {_style(index)}"), f"{run.name}: {', '.join(facts)}")
-        drawn += [tag("h3", heading), blocks(run.spec, run.costs(run.spec), run.unit or "ms", prefix=f"r{index}-")]
+        costs = run.costs(run.spec, run.table_scale)
+        drawn += [tag("h3", heading), blocks(run.spec, costs, run.unit or "ms", prefix=f"r{index}-")]
     units = {run.unit for run in runs if run.table is not None}
     return _section(
         "The networks", tag("div", legend(units.pop() if len(units) == 1 else None), *drawn, class_="card")

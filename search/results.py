@@ -24,7 +24,7 @@ from proxyless_arch.shapes import walk
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.space import SearchSpace
 from proxyless_arch.spec import ArchSpec
-from proxyless_arch.tables import describe, format_count, op_label
+from proxyless_arch.tables import cost_decimals, describe, format_count, op_label
 from proxyless_arch.weights import save_h5
 from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
@@ -279,7 +279,7 @@ def finish(
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
     write_json(run_dir / "result.json", record)
-    _draw(job, spec, path, run_dir)
+    _draw(job, spec, path, run_dir, record["table_scale"])
     write_report(run_dir)
     return Outcome(spec, projection, record)
 
@@ -336,8 +336,8 @@ def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in kept}
 
 
-def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path) -> None:
-    costs = job.costs(walk(spec))
+def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path, scale: float) -> None:
+    costs = job.costs(walk(spec), scale)
     unit = job.table.unit if job.table else "ms"
     hardware = job.config.target.target_hardware
     title = f"{spec.name}: searched for {hardware}"
@@ -373,7 +373,8 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
         )
     steps = record["landing"]
     if len(steps) > 1 or record["landing_stopped"]:
-        times = ", ".join(f"{step['measured_at_anchor_speed_ms']:.3f}" for step in steps)
+        found = [step["measured_at_anchor_speed_ms"] for step in steps]
+        times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
         stopped = f"; {record['landing_stopped']}" if record["landing_stopped"] else ""
         yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
@@ -382,7 +383,7 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
     record, spec, table = outcome.record, outcome.spec, job.table
     unit = table.unit if table else "ms"
-    lines = ["", describe(spec, costs=job.costs(walk(spec)), unit=unit), ""]
+    lines = ["", describe(spec, costs=job.costs(walk(spec), record["table_scale"]), unit=unit), ""]
 
     def say(label: str, text: str) -> None:
         lines.append(f"  {label:<10} {text}")
@@ -440,8 +441,11 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
     behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
     say("time", format_seconds(record["wall_seconds"]) + behind)
     say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
-    lines.append("\nnext:")
-    commands = next_commands(read_run(run_dir))
-    width = max(len(what) for what, _ in commands)
-    lines += [f"  {what:<{width}}  {command}" for what, command in commands]
-    return "\n".join(lines)
+    return "\n".join([*lines, commands(run_dir)])
+
+
+def commands(run_dir: Path) -> str:
+    """How to go on with a finished run, for a person."""
+    found = next_commands(read_run(run_dir))
+    width = max(len(what) for what, _ in found)
+    return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])

@@ -19,16 +19,26 @@ from proxyless_arch.datasets import has_own_test
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_json
 from proxyless_arch.runs import METRICS_FILE, read_metrics, resume_command
-from proxyless_arch.shapes import LayerCall, walk
+from proxyless_arch.settings import from_recipe
+from proxyless_arch.shapes import walk
 from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
 from proxyless_arch.strict import Node
 from proxyless_arch.train_settings import FORMAT as TRAINING
+from proxyless_arch.train_settings import RECIPE_DIR, TrainConfig, recipe_names
 from proxyless_arch.train_settings import read_recorded as read_training_settings
 from search.config import FORMAT, default_resolution, default_space
 from search.cost_table import CostTable, latency_cost_table, macs_cost_table
-from search.latency import LatencySource, LookupTable, WithFallback, load_latency_source, network_ms, shipped
+from search.latency import (
+    LatencySource,
+    LookupTable,
+    WithFallback,
+    load_latency_source,
+    network_costs,
+    network_ms,
+    shipped,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
@@ -42,12 +52,13 @@ class Frame:
     """The architecture at one moment of the search.
 
     ``path``: the leading choice of each searched block; ``confidence``: 0 where the block's choices are equally
-    probable, 1 where it is decided. ``caption`` says which moment it is.
+    probable, 1 where it is decided. ``caption`` says which moment it is. ``scale``: of the table, as it was then.
     """
 
     caption: str
     path: Choices
     confidence: tuple[float, ...]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +149,19 @@ class Run:
     def measured_ms(self) -> float | None:
         return self.result.get("measured_latency_ms") if self.result is not None else None
 
-    def costs(self, spec: ArchSpec) -> list[float] | None:
-        """The price of each layer of ``spec`` in ``unit``, where prices are known."""
+    @property
+    def table_scale(self) -> float:
+        """What the table was multiplied by to predict the derived network, after it was measured."""
+        return (self.result or {}).get("table_scale", 1.0)
+
+    def costs(self, spec: ArchSpec, scale: float = 1.0) -> list[float] | None:
+        """The price of each layer of ``spec`` and any constant behind them, in ``unit`` and times ``scale``."""
         calls = walk(spec)
         if self.table is None:
             return None
-        return [float(macs(call)) for call in calls] if self.source is None else self._prices(calls)
-
-    def _prices(self, calls: Sequence[LayerCall]) -> list[float] | None:
-        assert self.source is not None
-        return list(map(self.source.price_ms, calls))
+        if self.source is None:
+            return [float(macs(call)) for call in calls]
+        return [scale * cost for cost in network_costs(self.source, calls)]
 
 
 def read_run(folder: Path) -> Run:
@@ -393,7 +407,8 @@ def frames(run: Run) -> list[Frame]:
             final = space.check(tuple(run.result["path"]))
         except InputError:
             return []
-        found.append(Frame(caption="the derived network", path=final, confidence=(1.0,) * space.n_blocks))
+        certain = (1.0,) * space.n_blocks
+        found.append(Frame(caption="the derived network", path=final, confidence=certain, scale=run.table_scale))
     return found
 
 
@@ -430,6 +445,29 @@ def _own_test(run: Run) -> bool:
         return False
 
 
+def _training_of_random(run: Run) -> list[tuple[str, str]]:
+    """Train the random networks on the images of their draw, beside a search's network trained alike (from scratch)."""
+    folder, settings = shlex.quote(str(run.folder)), run.settings
+    words = ["--dataset", settings["dataset"]]
+    if settings.get("data_path") is not None:
+        words += ["--data_path", str(settings["data_path"])]
+    recipe = next((name for name in recipe_names() if name == settings.get("recipe")), "default")
+    own = settings.get("valid_size")
+    if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
+        words += ["--valid_size", f"{own:g}"]
+    each = f'python train.py --arch "$spec" {shlex.join([*words, "--recipe", recipe])}'
+    trained = f"{folder}/trained"
+    return [
+        (
+            "train each of them",
+            f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
+        ),
+        ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
+        ("train a search's network (of RUN) alike", "python train.py --arch RUN --from_scratch --path RUN/trained"),
+        ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
+    ]
+
+
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """(what it does, the command) to go on with; only scripts that are there are named."""
     folder = str(run.folder)
@@ -441,7 +479,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
         return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
     if run.is_random:
         words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
-        return [("draw the first one", line(*words))]
+        return [*_training_of_random(run), ("draw the first one", line(*words))]
     data = str(run.settings.get("data_path") or "digits")
     seen = "" if _own_test(run) else " (all images, those of the search included)"
     candidates = [

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from proxyless_arch import runs
+from proxyless_arch.batches import fitting_batch_size
 from proxyless_arch.cost import macs
 from proxyless_arch.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.errors import InputError
@@ -29,7 +30,7 @@ from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution,
 from search.controllers import resolved_arch_lr
 from search.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from search.device import MEASURABLE, Device, load_table, make_missing_table
-from search.latency import LatencySource, LookupTable, Predictor, WithFallback, shipped
+from search.latency import LatencySource, LookupTable, Predictor, WithFallback, network_costs, shipped
 from search.loop import Schedule, Search, schedule_of
 from search.projection import project
 from search.report import format_seconds
@@ -154,13 +155,13 @@ class Job:
             return self.config.data.n_worker
         return 0 if self.config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
 
-    def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
-        """The price of each layer, in the table's unit."""
+    def costs(self, calls: Sequence[LayerCall], scale: float = 1.0) -> list[float] | None:
+        """The price of each layer and any constant behind them, in the table's unit, times ``scale``."""
         if self.table is None:
             return None
         if self.source is None:
             return [float(macs(call)) for call in calls]
-        return [self.source.price_ms(call) for call in calls]
+        return [scale * cost for cost in network_costs(self.source, calls)]
 
 
 def _recipe(resolution: int, dataset: str) -> Recipe:
@@ -308,7 +309,7 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
     if config.data.train_batch_size > len(data.train):
         raise InputError(
             f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
-            f"try {max(2, len(data.train) // 8)}",
+            f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
             "--train_batch_size",
         )
     space = SearchSpace(
@@ -398,8 +399,7 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
         lines.append(
             (
                 "reachable",
-                f"{table.shown(table.minimum)} to {table.shown(table.maximum)}, predicted {unit}; "
-                f"mean of the space {table.shown(table.uniform_expected)}",
+                f"{table.reachable}, predicted {unit}; mean of the space {table.shown(table.uniform_expected)}",
             )
         )
         lines.append(("priced by", table.source))

@@ -248,7 +248,7 @@ def run(argv: Sequence[str] | None) -> None:
     rows = []
     for goal, found in zip(goals, runs, strict=True):
         assert found.spec is not None
-        prices = [found.source.price_ms(call) for call in walk(found.spec)] if found.source is not None else None
+        prices = found.costs(found.spec, found.table_scale) if found.source is not None else None
         rows.append((f"searched for {goal.name}", found.spec, prices))
     draw_architectures(rows, folder / "specialization.png")
     print(f"\n{table(record)}\n\nwritten to {folder}: specialization.json, specialization.png, one run per target")

@@ -146,7 +146,7 @@ def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
     draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(0, 1))
     words = texts(tmp_path / "s.svg")
     assert "MB3 3x3 0.10" in words and "skipped 0.75" in words and "MB6 7x7 0.90" not in words
-    assert "red: chosen to meet the target, not leading" in words
+    assert "in this colour: chosen to meet the target, not leading" in words
     draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(1, 1))
     assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
 
@@ -182,6 +182,22 @@ def test_table_names_every_layer_and_adds_up():
     assert "blocks.1           MB3 5x5 s2   112x112x16  56x56x24" in body[2]
 
 
+def test_a_constant_has_a_row_and_is_part_of_the_total(tmp_path):
+    """25 layers of 0.0036 ms and -0.0074 ms."""
+    costs = [*[0.0036] * 25, -0.0074]
+    lines = describe(MOBILE, costs=costs).splitlines()
+    rows = {line.split()[0]: line.split()[-3:] for line in lines if line.endswith("%")}
+    assert rows["total"] == ["0.0826", "100.0", "%"]
+    assert rows["constant"] == ["-0.0074", "-9.0", "%"] and rows["blocks.1"] == ["0.0036", "4.4", "%"]
+    assert sum(float(cost) for name, (cost, *_) in rows.items() if name != "total") == pytest.approx(0.0826)
+    assert len({len(line) for line in lines if line.endswith("%")}) == 1
+    assert "constant" not in describe(MOBILE, costs=costs[:-1])
+    draw_architectures([("A", MOBILE, costs)], tmp_path / "one.svg")
+    words = texts(tmp_path / "one.svg")
+    assert any(word.startswith("0.0826 ms   -0.00740 ms of it constant   ") for word in words)
+    assert words.count("4.4") == 25 and "0.0826 ms" in words
+
+
 @pytest.mark.parametrize("resolution", [1, 97, 8192])
 def test_table_fits_its_width_at_any_resolution(resolution):
     lines = describe(MOBILE, resolution, [1234.5] * 25).splitlines()
@@ -207,5 +223,7 @@ def test_counts_for_people(count, text):
 
 
 def test_costs_for_people():
-    assert format_cost(78, "ms") == "78.00 ms"
+    costs = (78, 1.899, 1, 0.99, 0.35, 0.081875, 0.1, 0.00512, -0.0074, 0)
+    shown = ["78.00", "1.90", "1.00", "0.990", "0.350", "0.0819", "0.100", "0.00512", "-0.00740", "0.00"]
+    assert [format_cost(cost, "ms") for cost in costs] == [f"{text} ms" for text in shown]
     assert format_cost(320_427_584, "MACs") == "320.4 M MACs"

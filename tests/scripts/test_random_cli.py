@@ -1,6 +1,11 @@
 """--arch_algo random as a person types it: spec files of one cost, whole or not at all."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ from proxyless_arch.shapes import walk
 from search.imagenet_arch_search import main
 from search.latency import network_ms, shipped
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["--arch_algo", "random", "--space", "tiny", "--resolution", "8", "--width_mult", "0.1", "--device", "cpu"]
 
 
@@ -46,6 +52,34 @@ def test_every_network_is_written_and_costs_what_was_asked(hardware, tmp_path, c
         assert (spec.num_classes, spec.resolution) == (10, 8)
     assert "4 random networks of" in capsys.readouterr().out
     assert (run / "report.html").stat().st_size > 0
+
+
+def test_the_next_commands_train_and_compare(tmp_path, capsys):
+    """Typed as printed, in a shell; the trainings are cut short by a stand-in for python that adds flags."""
+    search = [word for word in WORDS if word not in ("--arch_algo", "random")]
+    searched = ["--valid_size", "1300", "--train_batch_size", "64", "--warmup_epochs", "1", "--n_epochs", "0"]
+    assert main([*search, *searched, "--path", str(tmp_path / "RUN")]) == 0
+    capsys.readouterr()
+    assert draw(tmp_path / "my run", "--valid_size", "1300", n_archs=2) == 0
+    printed = capsys.readouterr().out.split("\nnext:\n")[1]
+    lines = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines())
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\nscript="$1"; shift\n[ "$script" = -m ] && exec {sys.executable} -m "$@"\n'
+        f'[ "$script" = train.py ] && set -- "$@" --n_epochs 1 --train_batch_size 64 --device cpu\n'
+        f'exec {sys.executable} {ROOT}/"$script" "$@"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for command in lines.values():
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    assert sorted(path.name for path in (tmp_path / "my run" / "trained").iterdir()) == ["random_000", "random_001"]
+    assert (tmp_path / "my run" / "random_000.png").is_file()
+    page = (tmp_path / "comparison.html").read_text()
+    assert page.count(" epochs of train.py in ") == 3
+    assert "not trained alike" not in page and "test accuracy after train.py" in page
 
 
 def test_a_second_draw_does_not_mix_with_the_first(tmp_path, capsys):

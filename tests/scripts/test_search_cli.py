@@ -26,6 +26,7 @@ from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
 from search import checkpoint, session
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
+from search.latency import SHIPPED_FOLDER
 from search.report import WALL_CLOCK_FIELDS, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,7 @@ def test_the_result_is_true(finished):
     for words in (
         "data       digits",
         "2 steps",
+        "\n  note       few steps per epoch: 2 steps of 64 images, 9 of 137 left out; --train_batch_size 13 makes 10\n",
         "reachable",
         "expected   about",
         "predicted",
@@ -276,8 +278,9 @@ def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished
 def test_a_finished_run_resumed_gives_the_same_result(finished, here):
     run_dir, _ = finished
     before = lasting(result_of(run_dir))
-    status, _, errors = here("--path", run_dir, "--resume")
+    status, printed, errors = here("--path", run_dir, "--resume")
     assert status == 0, errors
+    assert "few steps" not in printed  # it keeps its settings
     assert lasting(result_of(run_dir)) == before
     assert_whole(run_dir)
 
@@ -392,6 +395,23 @@ def test_refused_before_anything_is_written(here, tmp_path, words, problem):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_layer_table_adds_up_to_the_prediction(here, tmp_path):
+    """With a constant of -0.01 ms that every network costs."""
+    document = json.loads((SHIPPED_FOLDER / "pixel1.json").read_text())
+    document["net_calibration"] = {"scale": 1.0, "offset_ms": -0.01}
+    (tmp_path / "table.json").write_text(json.dumps(document))
+    table = ("--latency_table", tmp_path / "table.json", "--force_latency_table")
+    status, printed, errors = here(*QUICK, "--path", tmp_path / "run", *table)
+    assert status == 0, errors
+    rows = {line.split()[0]: line.split()[-3] for line in printed.splitlines() if line.endswith(" %")}
+    predicted = result_of(tmp_path / "run")["predicted_latency_ms"]
+    assert 0.01 < predicted < 1
+    assert rows["total"] == f"{float(f'{predicted:.3g}'):.{len(rows['total']) - 2}f}"
+    assert float(rows["constant"]) == -0.01
+    layers = [float(cost) for name, cost in rows.items() if name != "total"]
+    assert sum(layers) == pytest.approx(predicted, abs=0.5 * 10.0 ** (2 - len(rows["total"])) * len(rows))
+
+
 @pytest.mark.parametrize("target", ["1e-6", "1000"])
 def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
     status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", target)
@@ -399,6 +419,15 @@ def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
     assert "--target_latency_ms: this search space reaches 0.0" in errors
     assert " ms to 0." in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_header_and_the_refusal_name_one_range(here, tmp_path):
+    config = effective_config(parse(QUICK))
+    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
+    reachable = re.search(r"\n  reachable  (.+ ms to .+ ms), predicted latency; mean", header)
+    assert reachable is not None
+    _, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", 1000)
+    assert f"this search space reaches {reachable[1]} (" in errors
 
 
 def test_a_target_that_no_network_meets_is_refused_before_the_search(here, tmp_path):

@@ -332,6 +332,42 @@ def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, 
     assert run(capsys, *whole)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("searched_by", "given", "recipe", "n_epochs", "note"),
+    [
+        ("fast", {}, None, 60, "recipe fast, that of the run; --recipe names another"),
+        ("fast", {}, "default", 300, None),
+        ("fast", {"data_path": "elsewhere"}, None, 300, "recipe default; --recipe names another"),
+        ("fast", {"dataset": "digits"}, None, 30, "recipe digits, for these data; --recipe names another"),
+        ("paper", {}, None, 300, "recipe default; --recipe names another"),
+        ("mine.json", {}, None, 300, "recipe default; --recipe names another"),
+        (None, {}, None, 300, "recipe default; --recipe names another"),
+    ],
+)
+def test_the_recipe_is_that_of_the_run(searched_by, given, recipe, n_epochs, note, searched_photos, tmp_path):
+    for file in searched_photos[1].iterdir():
+        shutil.copy(file, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", saved if searched_by is None else {**saved, "recipe": searched_by})
+    config, notes = train_settings.effective_config({"arch": str(tmp_path), **given}, recipe)
+    assert config.optimization.n_epochs == n_epochs
+    assert [line for line in notes if line.startswith("recipe")] == ([note] if note else [])
+
+
+def test_the_header_names_the_recipe_and_an_epoch_of_few_steps(searched_photos, tmp_path, capsys):
+    """64 images to train on: a step of 48 leaves out 16, 10 steps of 6 leave out 4."""
+    words = ["--arch", searched_photos[1], "--epochs", "0", "-j", "0", "--recipe", "fast"]
+    code, out, _ = run(capsys, *words, "-b", "48", "--path", tmp_path / "few")
+    assert code == 0
+    assert "\n  recipe     fast\n" in out
+    note = "few steps per epoch: 1 step of 48 images, 16 of 64 left out; --train_batch_size 6 makes 10"
+    assert f"\n  note       {note}\n" in out
+    code, out, _ = run(capsys, *words, "-b", "6", "--path", tmp_path / "enough")
+    assert (code, "few steps" in out) == (0, False)
+    code, out, _ = run(capsys, "--path", tmp_path / "few", "--resume")  # which keeps its settings
+    assert (code, "few steps" in out, "\n  recipe     fast\n" in out) == (0, False, True)
+
+
 def test_a_resume_keeps_the_first_environment(straight, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(straight, folder)

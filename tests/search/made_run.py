@@ -2,28 +2,34 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from proxyless_arch.codec import write_spec
 from proxyless_arch.cost import total_macs, total_params
-from proxyless_arch.files import write_json
+from proxyless_arch.files import read_json, write_json
 from proxyless_arch.space import IMAGENET, TINY, SearchSpace
 from proxyless_arch.spec import Recipe
 from proxyless_arch.train_settings import TrainConfig
 from proxyless_arch.train_settings import to_dict as training_dict
 from search.config import from_recipe, to_dict, with_settings
 from search.cost_table import latency_cost_table, macs_cost_table
-from search.latency import shipped
+from search.latency import SHIPPED_FOLDER, shipped
+from search.run_folder import LATENCY_FILE
 
 DIGITS = Recipe(resolution=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def write_run(
-    folder: Path, *, seed=0, dataset="digits", warmup=2, epochs=4, finished=True, hardware="mobile", path=None, **more
-):
-    """Returns (config, records, result or None, spec). ``more`` is added to result.json."""
+    folder: Path, *, seed=0, dataset="digits", warmup=2, epochs=4, finished=True, hardware="mobile", path=None,
+    constant=0.0, **more,
+):  # fmt: skip
+    """Returns (config, records, result or None, spec). ``more`` is added to result.json.
+
+    ``constant``: ms that every network costs beside its layers; a predictor that says so is then part of the run.
+    """
     rng = np.random.default_rng(seed)
     if dataset == "imagenet":
         space = SearchSpace(macro=IMAGENET)
@@ -38,7 +44,8 @@ def write_run(
             {**given, "warmup_epochs": warmup, "n_epochs": epochs, "target_hardware": hardware, "manual_seed": seed},
         )
     )
-    table = macs_cost_table(space) if hardware == "flops" else latency_cost_table(space, shipped("pixel1"))
+    source = replace(shipped("pixel1"), offset_ms=constant)
+    table = macs_cost_table(space) if hardware == "flops" else latency_cost_table(space, source)
     unit = table.unit
     chosen = path or tuple(int(rng.integers(len(ops))) for ops in space.choices)
     target = float(f"{table.of_path(chosen) * 1.005:.4g}")
@@ -70,6 +77,9 @@ def write_run(
             }
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    if constant:
+        document = read_json(SHIPPED_FOLDER / "pixel1.json")
+        write_json(folder / LATENCY_FILE, document | {"net_calibration": {"scale": 1.0, "offset_ms": constant}})
     write_json(folder / "config.json", config)
     command = f"python search/imagenet_arch_search.py --path {folder} <&\"'>"
     write_json(folder / "environment.json", {"command": command, "date": "2026-11-22T10:00:00+0000", "cpu": "some cpu"})
@@ -77,10 +87,11 @@ def write_run(
     spec = space.spec_for(chosen, folder.name)
     if not finished:
         return config, records, None, spec
-    is_ms = unit == "ms"
+    is_ms, scale = unit == "ms", more.get("table_scale", 1.0)
     result = {
         "target_hardware": hardware, "target_latency_ms": target if is_ms else None,
-        "target_macs": None if is_ms else target, "predicted_latency_ms": table.of_path(chosen) if is_ms else None,
+        "target_macs": None if is_ms else target,
+        "predicted_latency_ms": scale * table.of_path(chosen) if is_ms else None,
         "argmax_latency_ms": table.of_path(best) if is_ms else None, "cost_unit": unit,
         "latency_source": "pixel1.json" if is_ms else None, "macs": total_macs(spec), "params": total_params(spec),
         "top1_percent": 71.234567, "test_top1_percent": 70.125 + seed, "n_valid_images": 287, "n_test_images": 360,

@@ -134,10 +134,13 @@ def test_check_target():
 
 
 @pytest.mark.parametrize("unit", ["ms", "MACs"])
-def test_a_limit_copied_from_the_message_is_accepted(unit):
+def test_a_limit_copied_from_the_range_is_accepted(unit):
     factor = 1 if unit == "ms" else 1e7
     table = CostTable(11.36415 * factor, ((0.123456 * factor, 17.77777 * factor),), unit, "hand")
-    low, high = (table.shown(value, way) for value, way in ((table.minimum, math.ceil), (table.maximum, math.floor)))
+    with pytest.raises(InputError, match=f"reaches {table.reachable} "):
+        check_target(1, table)
+    low, high = table.reachable.split(" to ")
+    assert (low, high) == (("11.488 ms", "29.141 ms") if unit == "ms" else ("114,876,060 MACs", "291,419,200 MACs"))
     for text in (low, high):
         check_target(float(text.split()[0].replace(",", "")), table)
 

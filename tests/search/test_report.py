@@ -177,6 +177,10 @@ def test_console_lines_are_terse_and_aligned():
     assert lines[1] == (
         "search    6/20  loss 0.049  acc 45.0/43.2%  E 112.2 -> 80.00 ms  argmax 80.50  lam  0.30  H 40.1   812 img/s"
     )
+    small = {"cost_unit": "ms", "argmax_cost": 0.08249, "target": 0.0819}
+    lines = [format_epoch(record(190, **small, expected_cost=cost, **{"lambda": 12.5})) for cost in (0.08251, 0.1174)]
+    assert "E 0.0825 -> 0.0819 ms  argmax 0.0825 " in lines[0] and "E 0.1174 -> 0.0819 ms" in lines[1]
+    assert len(lines[0]) == len(lines[1]) <= 111
     in_macs = format_epoch(record(190, cost_unit="MACs", expected_cost=3.2e8, argmax_cost=3.1e8, target=3e8))
     assert "E 320.0M -> 300.0M  argmax 310.0M" in in_macs and len(in_macs) <= 110
 

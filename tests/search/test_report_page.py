@@ -17,6 +17,7 @@ from proxyless_arch.codec import read_spec
 from proxyless_arch.errors import InputError
 from proxyless_arch.shapes import walk
 from proxyless_arch.spec import Zero
+from search.latency import network_ms, shipped
 from search.markup import VOID, Markup, joined, tag
 from search.report_charts import Point, Series, heat_map, label_of, line_chart, plane, ticks
 from search.report_page import comparison, report, write_comparison, write_film, write_report
@@ -111,6 +112,24 @@ def test_the_drawing_is_the_spec(tmp_path):
         else:
             assert drawn == "fixed"
     assert list(groups.values()).count("gone") == sum(isinstance(block.op, Zero) for block in spec.blocks) == 6
+
+
+@pytest.mark.parametrize(("constant", "scale"), [(-0.1, 1.0), (0.25, 1.03), (0.0, 0.97)])
+def test_the_layer_table_adds_up_to_the_prediction(constant, scale, tmp_path):
+    *_, result, spec = write_run(tmp_path / "run", constant=constant, table_scale=scale)
+    run = read_run(tmp_path / "run")
+    predicted = scale * network_ms(replace(shipped("pixel1"), offset_ms=constant), walk(spec))
+    assert result["predicted_latency_ms"] == pytest.approx(predicted, rel=1e-12)
+    assert sum(run.costs(spec, run.table_scale)) == pytest.approx(predicted, rel=1e-12)
+    text = html.unescape(write_report(tmp_path / "run").read_text())
+    rows = [line.split() for line in re.search(r"<pre>(run: .*?)</pre>", text, re.S)[1].splitlines()]
+    priced = {row[0]: float(row[-3]) for row in rows if row[-1] == "%"}
+    assert priced.pop("total") == float(f"{predicted:.2f}")
+    assert sum(priced.values()) == pytest.approx(predicted, abs=0.005 * len(priced))
+    assert priced.get("constant") == (float(f"{scale * constant:.2f}") if constant else None)
+    # and so does the film, whose last frame is the derived network
+    data = json.loads(re.search(r'<script type="application/json" id="film-data">(.*?)</script>', text, re.S)[1])
+    assert data["frames"][-1]["facts"] == f"{predicted:.2f} ms predicted" and data["constant"] == constant
 
 
 def test_the_shares_add_up(tmp_path):
@@ -317,6 +336,8 @@ def test_runs_side_by_side(tmp_path):
     page = Page(comparison(runs))
     assert page.values["predicted"] == [result["predicted_latency_ms"] for result in results]
     assert "Not finished, so without a result: cut" in page.words
+    costs = [entry["cost"] for entry in runs[2].result["networks"]]
+    assert f"3 networks of {min(costs):.4g} ms to {max(costs):.4g} ms" in page.words
     assert "random control" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
     groups = [attributes["id"] for attributes in page.classed("block") if "id" in attributes]
     assert len(groups) == len(set(groups)) == 2 * 16
@@ -460,6 +481,12 @@ def test_ticks_are_round_and_inside(low, high):
     assert 3 <= len(found) <= 8
     assert all(low - 1e-9 * abs(low) <= value <= high + 1e-9 * abs(high) for value in found)
     assert len({label_of(value) for value in found}) == len(found)
+
+
+def test_the_labels_of_ticks_are_their_values():
+    assert list(map(label_of, ticks(1.8843, 1.9011))) == ["1.885", "1.89", "1.895", "1.9"]
+    assert list(map(label_of, ticks(0.0803, 0.0839))) == ["0.081", "0.082", "0.083"]
+    assert list(map(label_of, (0, 0.1 + 0.2, 5.0, 1200.0, 320e6))) == ["0", "0.3", "5", "1,200", "320,000,000"]
 
 
 def test_ticks_of_nothing():

@@ -15,8 +15,9 @@ from proxyless_arch.space import TINY, SearchSpace
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
 from search.config import from_recipe, recipe_names, with_settings
+from search.cost_table import CostTable
 from search.report import RunLog
-from search.results import _changes, finetune, recalibrated
+from search.results import _changes, _measured_lines, finetune, recalibrated
 from search.session import mixed, prepare
 
 
@@ -43,6 +44,19 @@ def test_what_projection_changed_is_told_with_its_odds():
     assert (found["argmax"], found["chosen"]) == ("MB3 5x5 s2", "MB6 7x7 s2")
     assert (found["argmax_percent"], found["chosen_percent"]) == pytest.approx((90.0, 2.0))
     assert _changes(space, odds, best, best) == []
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"), [((0.083744, 0.081912), "0.0837, 0.0819"), ((1.92349, 1.9), "1.923, 1.900")]
+)
+def test_the_measurements_of_a_landing_are_told_with_three_digits(times, shown):
+    record = {
+        "measured_on": {"runtime": "onnxruntime", "runtime_version": "1", "threads": 1, "device": "cpu"},
+        "measured_standard_error_percent": 1.0, "measured_latency_ms": times[-1], "measured_at_table_speed_ms": None,
+        "landing": [{"measured_at_anchor_speed_ms": ms} for ms in times], "landing_stopped": "",
+    }  # fmt: skip
+    lines = dict(_measured_lines(record, CostTable(0.0, ((1.0,),), "ms", "hand"), times[-1]))
+    assert lines["landing"] == f"measured {shown} ms in turn, at one speed"
 
 
 def digits_job(**settings):
