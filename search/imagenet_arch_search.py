@@ -29,7 +29,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from proxyless_arch.cli import Parser  # noqa: E402
+from proxyless_arch.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
 from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
@@ -41,7 +41,7 @@ from search import checkpoint, config, loop, results, session, warmup  # noqa: E
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
-NON_FINITE, INTERRUPTED = 1, 130
+NON_FINITE = 1
 NAMED = 3  # images of a batch whose loss is not finite
 SCRIPT = "search/imagenet_arch_search.py"
 OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no settings
@@ -283,15 +283,16 @@ def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    codes: list[int] = []
+    return exit_code(lambda: codes.append(_status(list(sys.argv[1:] if argv is None else argv)))) or codes[0]
+
+
+def _status(words: Sequence[str]) -> int:
     resumed: Path | None = None
     try:
         arguments = parse(words)
         resumed = arguments.path if arguments.resume else None
         return run(arguments, [SCRIPT, *words])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except NonFiniteLossError as error:
         _say_non_finite(str(error))
         return NON_FINITE
