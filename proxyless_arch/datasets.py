@@ -288,13 +288,21 @@ def stratified_split(labels: np.ndarray, size: int | float, seed: int) -> tuple[
         ties to the lower class) and every class keeps at least one.
 
     Raises:
-        InputError: the size is not one of these, or too large to leave an image of every class.
+        InputError: the size is not one of these, a fraction that holds out no image, or too large to leave an image of
+            every class.
     """
     classes, counts = np.unique(labels, return_counts=True)
     total = len(labels)
-    n_held_out = round(size * total) if isinstance(size, float) and 0 < size < 1 else size
-    if isinstance(size, bool) or not isinstance(n_held_out, int) or n_held_out < 1:
+    is_fraction = isinstance(size, float) and 0 < size < 1
+    if not is_fraction and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise InputError(f"expected a number of images (1 or more) or a fraction between 0 and 1, got {size}", "size")
+    n_held_out = round(size * total) if is_fraction else int(size)
+    if n_held_out < 1:
+        raise InputError(
+            f"{size} of {total} images rounds to none held out: expected a number of images (1 or more), a larger "
+            "fraction or more images",
+            "size",
+        )
     if n_held_out > total - len(classes):
         raise InputError(
             f"cannot hold out {n_held_out} of {total} images and leave one of each of {len(classes)} classes", "size"
@@ -354,7 +362,7 @@ def load_for_search(
         seed: of the splits.
 
     Raises:
-        InputError: an unknown data set, a path missing or not wanted, images or sizes that do not fit.
+        InputError: an unknown data set, a path missing or not wanted, one class alone, images or sizes that do not fit.
     """
     if dataset not in DATASETS:
         raise InputError(
@@ -374,14 +382,21 @@ def load_for_search(
     return SearchData(train=weights, valid=alpha, test=test)
 
 
+def check_classes(images: ImageDataset, path: str | os.PathLike[str]) -> None:
+    """Raises InputError naming ``path`` for images of one class, of which nothing can be learnt."""
+    if len(images.class_names) < 2:
+        found = ", ".join(map(repr, images.class_names))
+        raise InputError(f"expected 2 class folders or more to train on, found 1: {found}", "data_path", str(path))
+
+
 def _train_and_test(
     path: str | os.PathLike[str], test_size: int | float, seed: int
 ) -> tuple[ImageDataset, ImageDataset]:
     source, lister = _open_source(path)
     splits = _find_splits(lister)
-    if "" in splits:
-        return _hold_out(_read_split(source, lister, splits, "", str(path)), test_size, seed)
-    train = _read_split(source, lister, splits, _choose_split(splits, "train", str(path)), str(path))
+    split = "" if "" in splits else _choose_split(splits, "train", str(path))
+    train = _read_split(source, lister, splits, split, str(path))
+    check_classes(train, path)
     if len(splits) == 1:
         return _hold_out(train, test_size, seed)
     return train, _read_split(source, lister, splits, _choose_split(splits, "eval", str(path)), str(path))

@@ -332,6 +332,17 @@ def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, 
     assert run(capsys, *whole)[0] == 0
 
 
+@pytest.mark.parametrize("held_out", ["0", "0.2"])
+def test_one_class_is_nothing_to_train_on(spec_file, tmp_path, capsys, held_out):
+    for split in ("train", "val"):
+        photos(tmp_path / "photos" / split, ["red"])
+    words = ["-d", tmp_path / "photos", "--arch", spec_file, "--valid_size", held_out, "--path", tmp_path / "run"]
+    code, _, err = run(capsys, *words)
+    problem = "error: data_path: expected 2 class folders or more to train on, found 1: 'red'"
+    assert (code, err) == (2, f"{problem} (in {tmp_path / 'photos'})\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resume_keeps_the_first_environment(straight, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(straight, folder)
