@@ -446,7 +446,8 @@ def _open_zip(path: str) -> zipfile.ZipFile:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from None
     except _DAMAGED as error:
-        raise InputError(f"expected a folder or a .zip of one: {error}", source=path) from None
+        reason = str(error) if zipfile.is_zipfile(path) else "got another file, or one that is cut"
+        raise InputError(f"expected a folder or a .zip of one: {reason}", source=path) from None
 
 
 def _zip_lister(path: str) -> Lister:

@@ -157,7 +157,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
     resume_at, spent, note = 0 if resume else None, 0.0, None
     with distributed.fail_together():
         if resume and (run_dir / checkpoint.NAME).exists():
-            saved = checkpoint.load(run_dir / checkpoint.NAME)
+            kept = f"; {warmup.FLAG} {run_dir} takes its warm-up" if (run_dir / warmup.NAME).is_file() else ""
+            saved = checkpoint.load(run_dir / checkpoint.NAME, checkpoint.ANEW + kept)
             checkpoint.check_same(saved, as_json, data, str(run_dir))
             note = checkpoint.computed_otherwise(saved, job.device)
             search.restore(saved)

@@ -28,6 +28,7 @@ from search.report import RunLog
 
 NAME = "warmup.pt"
 FLAG = "--warmup_from"
+DAMAGED = f"take the warm-up of another run, or do it anew without {FLAG}"
 NO_PART_GROUPS = ("arch", "target", "finish")
 NO_PART = ("n_epochs", "init_lr", "test_batch_size", "n_worker")
 """Settings, beside those groups, that a warm-up does not depend on."""
@@ -94,7 +95,7 @@ def computed_alike(folder: Path, device: torch.device, threads: int | None) -> b
 
     Raises InputError when its warmup.pt is damaged.
     """
-    data = checkpoint.load(folder / NAME).data
+    data = checkpoint.load(folder / NAME, DAMAGED).data
     return not _unequal_data(checkpoint.computes(device, threads), data)
 
 
@@ -118,7 +119,7 @@ def read(
         is_run = (folder / "config.json").is_file()
         problem = "this run has not come to the end of a warm-up" if is_run else "expected the folder of a run"
         raise InputError(f"{problem}: there is no {NAME} in it", FLAG, str(folder))
-    state = checkpoint.load(path)
+    state = checkpoint.load(path, DAMAGED)
     theirs = dict(Node(state.data, "data").items())
     unequal = differences(config, state.config, str(path))
     own = {**_data(fingerprint), **checkpoint.computes(device)}

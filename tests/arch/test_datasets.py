@@ -252,6 +252,16 @@ def test_a_damaged_table_of_contents_is_named(tmp_path, offset, byte, problem):
         open_folder(path)
 
 
+def test_a_file_that_is_no_zip_is_named(tmp_path):
+    whole = write_zip(tmp_path / "set.zip", photos()).read_bytes()
+    for name, content in (("photo.png", png(0)), ("set.zip", whole[: len(whole) // 2])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            open_folder(tmp_path / name)
+        assert caught.value.problem == "expected a folder or a .zip of one: got another file, or one that is cut"
+        assert caught.value.source == str(tmp_path / name)
+
+
 def test_a_deleted_image_is_named(tmp_path):
     found = open_folder(write_folder(tmp_path / "set", photos()))
     (tmp_path / "set/cat/0.png").unlink()

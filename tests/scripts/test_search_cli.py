@@ -339,14 +339,20 @@ def test_a_resumed_run_keeps_its_settings(finished, here):
     assert errors == "error: --resume: a resumed run keeps its settings; differs from config.json: n_epochs\n"
 
 
-def test_a_damaged_checkpoint_is_refused(finished, here, tmp_path):
-    run_dir, _ = finished
-    (tmp_path / "config.json").write_bytes((run_dir / "config.json").read_bytes())
-    whole = (run_dir / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
-    status, _, errors = here("--path", tmp_path, "--resume")
-    assert status == 2
-    assert "not a readable checkpoint" in errors
+def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, tmp_path):
+    run_dir, path = tmp_path / "run", tmp_path / "run" / "checkpoint.pt"
+    shutil.copytree(finished[0], run_dir)
+    (run_dir / "result.json").unlink()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start anew in another"
+    status, _, errors = here("--path", run_dir, "--resume")
+    assert (status, errors) == (2, f"error: {problem} --path; --warmup_from {run_dir} takes its warm-up (in {path})\n")
+    own = ("--path", tmp_path / "anew", "--warmup_from", run_dir)
+    assert here(*LONG, *own)[0] == 0
+    (run_dir / "warmup.pt").unlink()
+    status, _, errors = here("--path", run_dir, "--resume")
+    assert (status, errors) == (2, f"error: {problem} --path (in {path})\n")
 
 
 def test_a_mistyped_flag_suggests_the_nearest(tmp_path):

@@ -246,7 +246,8 @@ def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
     code, _, err = run(capsys, "--path", tmp_path, "--resume")
     assert code == 2
-    assert "not a readable checkpoint" in err
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start anew in another"
+    assert err == f"error: {problem} --path (in {tmp_path / 'checkpoint.pt'})\n"
 
 
 def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
