@@ -20,6 +20,7 @@ from proxyless_arch.images import Augment
 from proxyless_arch.shapes import LayerCall
 from proxyless_arch.space import SearchSpace, macro_named
 from proxyless_arch.spec import BatchNorm, Recipe, imagenet_recipe
+from proxyless_arch.strict import listed
 from proxyless_arch.tables import format_count
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
@@ -194,6 +195,13 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
 def _check_target(target: Target) -> None:
     """Raises InputError for flags that do not go together, before anything is measured."""
     hardware = target.target_hardware
+    for flag, given, takers in (
+        ("--target_latency_ms", target.target_latency_ms, ("mobile", *MEASURABLE)),
+        ("--target_macs", target.target_macs, ("flops",)),
+    ):
+        if given is not None and hardware not in takers:
+            hint = f"--target_hardware {listed(takers)} takes it"
+            raise InputError(f"has no meaning with --target_hardware {hardware}: {hint}", flag)
     if hardware not in MEASURABLE and target.runtime is not None:
         raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
     if target.latency_fallback is not None and (hardware != "mobile" or target.latency_table is None):
@@ -258,17 +266,13 @@ def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource 
 
 def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
     target = config.target
-    in_ms, in_macs = target.target_latency_ms, target.target_macs
-    unit = table.unit if table is not None else None
-    for flag, given, needed in (("--target_latency_ms", in_ms, "ms"), ("--target_macs", in_macs, "MACs")):
-        if given is not None and unit != needed:
-            raise InputError(f"has no meaning with --target_hardware {target.target_hardware}", flag)
     if table is None:
         return None
-    flag, given = ("--target_latency_ms", in_ms) if unit == "ms" else ("--target_macs", in_macs)
+    in_ms, in_macs = target.target_latency_ms, target.target_macs
+    flag, given = ("--target_latency_ms", in_ms) if table.unit == "ms" else ("--target_macs", in_macs)
     goal = check_target(given, table, flag) if given is not None else default_target(table)
     if target.grad_reg_loss_type == "mul#log" and config.arch.arch_algo == "grad":
-        scale = 1e-6 if unit == "MACs" else 1.0
+        scale = 1e-6 if table.unit == "MACs" else 1.0
         objective.check_logarithm(table.minimum * scale, goal * scale)
     if target.derive == "projected" and config.arch.arch_algo != "random":
         try:

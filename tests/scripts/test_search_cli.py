@@ -379,7 +379,22 @@ def test_help_from_the_root():
         (["--resume", "--path", "{tmp}/nowhere"], "no such file"),
         (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
         (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),
-        (["--target_macs", "1000"], "--target_macs: has no meaning with --target_hardware mobile"),
+        (
+            ["--target_macs", "1000"],
+            "--target_macs: has no meaning with --target_hardware mobile: --target_hardware flops takes it\n",
+        ),
+        (  # refused before this device is measured
+            ["--target_macs", "1000", "--target_hardware", "cpu"],
+            "--target_macs: has no meaning with --target_hardware cpu: --target_hardware flops takes it\n",
+        ),
+        *(
+            (
+                ["--target_latency_ms", "3", "--target_hardware", hardware],
+                f"--target_latency_ms: has no meaning with --target_hardware {hardware}: "
+                "--target_hardware mobile, cpu or gpu8 takes it\n",
+            )
+            for hardware in ("flops", "none")
+        ),
         (["--target_hardware", "gpu8"], "--target_hardware: there is no CUDA GPU here to measure"),
         (["--latency_table", "{tmp}/nowhere.yaml"], "nowhere.yaml"),
         (["--train_batch_size", "60000"], "--train_batch_size: 60000 images per step, but there are 137"),
