@@ -21,7 +21,7 @@ import numpy as np
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_bytes
 from proxyless_arch.images import decode
-from proxyless_arch.strict import listed, nearest
+from proxyless_arch.strict import counted, listed, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -531,7 +531,7 @@ def _read_split(source: Source, lister: Lister, splits: dict[str, str], split: s
 def _class_names(lister: Lister, folder: str, path: str) -> tuple[str, ...]:
     class_names, loose_images = lister(folder)
     if not class_names:
-        found = f"{len(loose_images)} images and no folder" if loose_images else "no folder and no image"
+        found = f"{counted(len(loose_images), 'image')} and no folder" if loose_images else "no folder and no image"
         raise InputError(f"{_LAYOUT}, found {found}", folder, path)
     return tuple(class_names)
 

@@ -35,6 +35,7 @@ from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa
 from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_arch.space import Path as Choices  # noqa: E402
+from proxyless_arch.strict import counted  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, results, session, warmup  # noqa: E402
@@ -145,8 +146,7 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
     metrics = run_dir / METRICS_FILE
     n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
     if n_epochs > may_be_there or (run_dir / "result.json").exists():
-        held = f"{n_epochs} epoch{'' if n_epochs == 1 else 's'}"
-        problem = f"no such file, but the run holds {held}: start anew in another --path"
+        problem = f"no such file, but the run holds {counted(n_epochs, 'epoch')}: start anew in another --path"
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
 
@@ -190,7 +190,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
     say(session.header(job, run_dir, timing, search.step))
     if warm is not None:
-        say(f"  warm-up    that of {warm.folder} ({job.schedule.warmup_epochs} epochs, {format_seconds(warm.seconds)})")
+        epochs = counted(job.schedule.warmup_epochs, "epoch")
+        say(f"  warm-up    that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})")
     if resume:
         say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
         if note is not None:

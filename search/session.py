@@ -20,7 +20,7 @@ from proxyless_arch.images import Augment
 from proxyless_arch.shapes import LayerCall
 from proxyless_arch.space import SearchSpace, macro_named
 from proxyless_arch.spec import BatchNorm, Recipe, imagenet_recipe
-from proxyless_arch.strict import listed
+from proxyless_arch.strict import counted, listed
 from proxyless_arch.tables import format_count
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
@@ -362,7 +362,7 @@ def _rule(job: Job) -> str:
     """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
     arch, goal = job.config.arch, job.goal
     if arch.arch_algo == "rl":
-        words = ["REINFORCE", f"{arch.rl_batch_size} path{'' if arch.rl_batch_size == 1 else 's'}"]
+        words = ["REINFORCE", counted(arch.rl_batch_size, "path")]
         words += [f"{arch.rl_reward} reward"] if goal is not None else []
         words += [f"alpha rests for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
     else:
@@ -422,9 +422,10 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
     lines.append(
         (
             "schedule",
-            f"{schedule.warmup_epochs} warm-up + {schedule.search_epochs} search epochs of "
-            f"{schedule.steps_per_epoch} steps, {schedule.arch_steps} architecture steps of "
-            f"{job.arch_batch_size} images (lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
+            f"{schedule.warmup_epochs} warm-up + {counted(schedule.search_epochs, 'search epoch')} of "
+            f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
+            f"{counted(job.arch_batch_size, 'image')} "
+            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
     if seconds is not None:

@@ -176,6 +176,13 @@ def test_the_header_says_how_alpha_is_updated(words, rule, tmp_path):
     assert f"4 architecture steps of 32 images {rule}\n" in header
 
 
+def test_the_header_says_one_as_one(tmp_path):
+    words = ["--n_epochs", "1", "--train_batch_size", "100"]
+    config = effective_config(parse([*TINY, *words]))
+    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
+    assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
+
+
 def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
     straight, _ = finished
     run_dir = tmp_path / "again" / "run"
@@ -522,7 +529,7 @@ def test_an_unreadable_image_is_named_and_counted(here, tmp_path, photos):
     assert any(str(Path("train", "red", "03.png")) in line for line in named)
     assert any(str(Path("test", "blue", "05.png")) in line for line in named)
     assert result["unreadable_images"] == 2
-    assert "2 images were left out" in printed
+    assert "unreadable 2 images left out" in printed
     assert result["n_test_images"] == 15
     assert read_spec(tmp_path / "run" / "spec.json").class_names == ("blue", "red")
 
