@@ -184,11 +184,14 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         with distributed.fail_together():
             if not agreed:
                 raise InputError("the processes found different weights there", warmup.FLAG, str(warm.folder))
-    timing = None
+    say(session.header(job))
     if job.schedule.total_steps:
+        if distributed.is_main() and sys.stdout.isatty():
+            print("  expected   timing a few steps ...", end="\r", flush=True)  # the line that follows covers it
         arch_images = job.arch_batch_size // distributed.world_size()
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
-    say(session.header(job, run_dir, timing, search.step))
+        say(f"  expected   {session.expected_time(job.schedule, timing, search.step)}")
+    say(f"  run folder {run_dir}")
     if warm is not None:
         epochs = counted(job.schedule.warmup_epochs, "epoch")
         say(f"  warm-up    that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})")

@@ -370,11 +370,8 @@ def _rule(job: Job) -> str:
     return ", ".join(words)
 
 
-def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_step: int = 0) -> str:
-    """What is about to happen, for a person, from weight step ``first_step`` on.
-
-    ``seconds``: measured per weight step and per architecture step.
-    """
+def header(job: Job) -> str:
+    """What is about to happen, for a person: all that is known without a step."""
     config, space, schedule, table = job.config, job.space, job.schedule, job.table
     processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
     data = job.data
@@ -428,18 +425,20 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
             f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
-    if seconds is not None:
-        arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
-        total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
-        lines.append(
-            (
-                "expected",
-                f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
-                f"{1000 * seconds[1]:.0f} ms per architecture step)",
-            )
-        )
-    lines.append(("run folder", str(run_dir)))
     return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+
+
+def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: int) -> str:
+    """How long the search takes from weight step ``first_step`` on, for a person.
+
+    ``seconds``: measured per weight step and per architecture step.
+    """
+    arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
+    total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
+    return (
+        f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
+        f"{1000 * seconds[1]:.0f} ms per architecture step)"
+    )
 
 
 def write_environment(

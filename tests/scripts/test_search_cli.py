@@ -170,17 +170,46 @@ def test_the_result_is_true(finished):
         ("--arch_algo rl --target_hardware none --rl_freeze 0", "(lr 0.1, REINFORCE, 10 paths)"),
     ],
 )
-def test_the_header_says_how_alpha_is_updated(words, rule, tmp_path):
+def test_the_header_says_how_alpha_is_updated(words, rule):
     config = effective_config(parse([*TINY, "--n_epochs", "2", *words.split()]))
-    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
-    assert f"4 architecture steps of 32 images {rule}\n" in header
+    header = session.header(session.prepare(config, torch.device("cpu")))
+    assert header.endswith(f"4 architecture steps of 32 images {rule}")
 
 
-def test_the_header_says_one_as_one(tmp_path):
+def test_the_header_says_one_as_one():
     words = ["--n_epochs", "1", "--train_batch_size", "100"]
     config = effective_config(parse([*TINY, *words]))
-    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
+    header = session.header(session.prepare(config, torch.device("cpu")))
     assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
+
+
+def test_the_header_comes_before_the_steps_that_are_timed(tmp_path):
+    code = """
+import os
+from search import imagenet_arch_search, loop
+timed = loop.seconds_per_step
+def marked(*words):
+    os.write(1, b"  timing\\n")
+    return timed(*words)
+loop.seconds_per_step = marked
+raise SystemExit(imagenet_arch_search.main())
+"""
+    done = typed(["--path", tmp_path / "run", *QUICK], ROOT, how=("-c", code))
+    assert done.returncode == 0, done.stderr
+    labels = [line[2:12].strip() for line in done.stdout.splitlines()]
+    first = labels.index("data")
+    expected = ["data", "space", "device", "target", "reachable", "priced by", "note", "schedule", "timing"]
+    assert labels[first : first + 11] == [*expected, "expected", "run folder"]
+
+
+def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("search.loop.seconds_per_step", lambda *_: (0.5, 0.25))
+    status, printed, _ = here("--path", tmp_path / "run", *QUICK)
+    assert status == 0
+    # 6 weight steps, 4 of them with an architecture step
+    took = "about 4.0 s (500 ms per weight step, 250 ms per architecture step)"
+    assert f"\n  expected   timing a few steps ...\r  expected   {took}\n  run folder {tmp_path / 'run'}\n" in printed
 
 
 def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
