@@ -17,6 +17,7 @@ from proxyless_arch.datasets import ImageDataset
 from proxyless_arch.errors import InputError
 from proxyless_arch.images import Augment, eval_transform, train_transform
 from proxyless_arch.spec import Recipe
+from proxyless_arch.strict import counted
 
 # First word after the seed (1 is datasets.SPLIT_STREAM): numpy pads short seeds with zeros, so [seed, 5] and
 # [seed, 5, 0] would be the same generator.
@@ -38,7 +39,7 @@ def note_on_few_steps(n_images: int, batch_size: int, processes: int = 1) -> tup
     smaller = fitting_batch_size(n_images, processes)
     if steps >= ENOUGH_STEPS or smaller >= batch_size:
         return ()
-    what = f"{steps} step{'' if steps == 1 else 's'} of {batch_size} images, {left_out} of {n_images} left out"
+    what = f"{counted(steps, 'step')} of {batch_size} images, {left_out} of {n_images} left out"
     return (f"few steps per epoch: {what}; --train_batch_size {smaller} makes {n_images // smaller}",)
 
 

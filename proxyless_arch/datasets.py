@@ -21,7 +21,7 @@ import numpy as np
 from proxyless_arch.errors import InputError
 from proxyless_arch.files import read_bytes
 from proxyless_arch.images import decode
-from proxyless_arch.strict import listed, nearest
+from proxyless_arch.strict import counted, listed, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -288,13 +288,21 @@ def stratified_split(labels: np.ndarray, size: int | float, seed: int) -> tuple[
         ties to the lower class) and every class keeps at least one.
 
     Raises:
-        InputError: the size is not one of these, or too large to leave an image of every class.
+        InputError: the size is not one of these, a fraction that holds out no image, or too large to leave an image of
+            every class.
     """
     classes, counts = np.unique(labels, return_counts=True)
     total = len(labels)
-    n_held_out = round(size * total) if isinstance(size, float) and 0 < size < 1 else size
-    if isinstance(size, bool) or not isinstance(n_held_out, int) or n_held_out < 1:
+    is_fraction = isinstance(size, float) and 0 < size < 1
+    if not is_fraction and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise InputError(f"expected a number of images (1 or more) or a fraction between 0 and 1, got {size}", "size")
+    n_held_out = round(size * total) if is_fraction else int(size)
+    if n_held_out < 1:
+        raise InputError(
+            f"{size} of {total} images rounds to none held out: expected a number of images (1 or more), a larger "
+            "fraction or more images",
+            "size",
+        )
     if n_held_out > total - len(classes):
         raise InputError(
             f"cannot hold out {n_held_out} of {total} images and leave one of each of {len(classes)} classes", "size"
@@ -354,7 +362,7 @@ def load_for_search(
         seed: of the splits.
 
     Raises:
-        InputError: an unknown data set, a path missing or not wanted, images or sizes that do not fit.
+        InputError: an unknown data set, a path missing or not wanted, one class alone, images or sizes that do not fit.
     """
     if dataset not in DATASETS:
         raise InputError(
@@ -374,14 +382,21 @@ def load_for_search(
     return SearchData(train=weights, valid=alpha, test=test)
 
 
+def check_classes(images: ImageDataset, path: str | os.PathLike[str]) -> None:
+    """Raises InputError naming ``path`` for images of one class, of which nothing can be learnt."""
+    if len(images.class_names) < 2:
+        found = ", ".join(map(repr, images.class_names))
+        raise InputError(f"expected 2 class folders or more to train on, found 1: {found}", "data_path", str(path))
+
+
 def _train_and_test(
     path: str | os.PathLike[str], test_size: int | float, seed: int
 ) -> tuple[ImageDataset, ImageDataset]:
     source, lister = _open_source(path)
     splits = _find_splits(lister)
-    if "" in splits:
-        return _hold_out(_read_split(source, lister, splits, "", str(path)), test_size, seed)
-    train = _read_split(source, lister, splits, _choose_split(splits, "train", str(path)), str(path))
+    split = "" if "" in splits else _choose_split(splits, "train", str(path))
+    train = _read_split(source, lister, splits, split, str(path))
+    check_classes(train, path)
     if len(splits) == 1:
         return _hold_out(train, test_size, seed)
     return train, _read_split(source, lister, splits, _choose_split(splits, "eval", str(path)), str(path))
@@ -431,7 +446,8 @@ def _open_zip(path: str) -> zipfile.ZipFile:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=path) from None
     except _DAMAGED as error:
-        raise InputError(f"expected a folder or a .zip of one: {error}", source=path) from None
+        reason = str(error) if zipfile.is_zipfile(path) else "got another file, or one that is cut"
+        raise InputError(f"expected a folder or a .zip of one: {reason}", source=path) from None
 
 
 def _zip_lister(path: str) -> Lister:
@@ -515,7 +531,7 @@ def _read_split(source: Source, lister: Lister, splits: dict[str, str], split: s
 def _class_names(lister: Lister, folder: str, path: str) -> tuple[str, ...]:
     class_names, loose_images = lister(folder)
     if not class_names:
-        found = f"{len(loose_images)} images and no folder" if loose_images else "no folder and no image"
+        found = f"{counted(len(loose_images), 'image')} and no folder" if loose_images else "no folder and no image"
         raise InputError(f"{_LAYOUT}, found {found}", folder, path)
     return tuple(class_names)
 

@@ -29,7 +29,7 @@ from proxyless_arch.machine import PRECISIONS, cpu_name, usable_cores
 from proxyless_arch.pretrained import described
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
-from proxyless_arch.strict import listed
+from proxyless_arch.strict import counted, listed
 from proxyless_arch.weights import KERAS_SUFFIX, NamedTensors, WeightFile, git_blob_sha1, read_tensors, tensors_sha256
 
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
@@ -360,7 +360,8 @@ def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
     """
     if len(found) != spec.num_classes:
         raise InputError(
-            f"found {len(found)} class folders, but the network {spec.name!r} has {spec.num_classes} classes",
+            f"found {counted(len(found), 'class folder')}, but the network {spec.name!r} has "
+            f"{counted(spec.num_classes, 'class', 'classes')}",
             "--path",
             path,
         )
@@ -476,11 +477,12 @@ def _say(label: str, text: str) -> None:
 def announce(network: Network, setup: Setup, images: ImageDataset | None, path: str | None) -> None:
     """Say what is about to run."""
     spec = network.spec
-    print(f"{spec.name}, {spec.num_classes} classes")
+    print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
     _say("weights", network.weights)
     _say("recipe", describe_recipe(spec.recipe) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
-        _say("images", f"{path}: {len(images)} images, {len(images.class_names)} classes")
+        n_classes = counted(len(images.class_names), "class", "classes")
+        _say("images", f"{path}: {counted(len(images), 'image')}, {n_classes}")
     reading = f", batches of {setup.batch_size}, reading processes: {setup.workers}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
 
@@ -544,7 +546,7 @@ def report(
         f"{record['waited_for_images_percent']:.0f} % of the time it waited for images",
     )
     if unreadable.places:
-        _say("left out", f"{len(unreadable.places)} unreadable image{'' if len(unreadable.places) == 1 else 's'}")
+        _say("left out", counted(len(unreadable.places), "unreadable image"))
     if record["published"]:
         _say("published", _published_line(record["published"]))
     _save(arguments, record)

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 from proxyless_arch.errors import InputError
+from proxyless_arch.strict import counted
 
 PRECISIONS = ("fp32", "bf16")
 """The number formats in which a network may compute."""
@@ -35,7 +36,7 @@ def usable_cores() -> int:
 
 def threads_text(n: int) -> str:
     """``1 thread``, ``2 threads``: for a record or a line that a person reads."""
-    return f"{n} thread{'' if n == 1 else 's'}"
+    return counted(n, "thread")
 
 
 def network_threads(n_readers: int, *variables: str) -> int:

@@ -30,6 +30,11 @@ def listed(values: Iterable[Any]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """``1 step``, ``2 steps``; ``several`` where an s does not make the plural."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """``; did you mean 'x'?`` when an allowed name is close, else an empty string."""
     close = difflib.get_close_matches(name, list(allowed), n=1)

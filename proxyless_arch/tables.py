@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from proxyless_arch.cost import macs, params
 from proxyless_arch.shapes import Hwc, LayerCall, walk
 from proxyless_arch.spec import ArchSpec, Conv, Linear, MBConv, Zero
+from proxyless_arch.strict import counted
 
 MAX_COLUMNS = 100
 SKIPPED, CONSTANT = "-- skipped", "constant"
@@ -81,7 +82,8 @@ def describe(
     vanished = sum(isinstance(block.op, Zero) for block in spec.blocks)
     name = spec.name if len(spec.name) <= 40 else spec.name[:37] + "..."
     skipped = f" ({vanished} skipped)" if vanished else ""
-    caption = f"{name}: {len(spec.blocks)} blocks{skipped}, {calls[0].in_hwc[0]} px, {spec.num_classes} classes"
+    n_classes = counted(spec.num_classes, "class", "classes")
+    caption = f"{name}: {counted(len(spec.blocks), 'block')}{skipped}, {calls[0].in_hwc[0]} px, {n_classes}"
     lines = _aligned(_cells(calls, costs, unit, exact=True))
     if len(lines[0]) > MAX_COLUMNS:
         lines = _aligned(_cells(calls, costs, unit, exact=False))

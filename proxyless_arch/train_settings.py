@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch import catalog, settings
-from proxyless_arch.datasets import DATASETS, ImageDataset, SearchData, digits, load_for_search, open_folder
+from proxyless_arch.datasets import (
+    DATASETS,
+    ImageDataset,
+    SearchData,
+    check_classes,
+    digits,
+    load_for_search,
+    open_folder,
+)
 from proxyless_arch.demo import demo_weights, is_demo
 from proxyless_arch.errors import InputError
 from proxyless_arch.evaluation import expected_folders, resize_for
@@ -265,7 +273,7 @@ def open_data(config: TrainConfig) -> SearchData:
     """The images to train on, to choose the best epoch by (none with ``valid_size`` 0), and to test on.
 
     Raises:
-        InputError: nothing there, another layout, or sizes that do not fit.
+        InputError: nothing there, another layout, one class alone, or sizes that do not fit.
     """
     data = config.data
     assert data.dataset is not None
@@ -279,6 +287,7 @@ def open_data(config: TrainConfig) -> SearchData:
         raise InputError(f"{data.dataset} needs a folder or a .zip with one folder per class", "data_path")
     else:
         train, test = open_folder(data.data_path, "train"), open_folder(data.data_path, "eval")
+        check_classes(train, data.data_path)
     return SearchData(train=train, valid=train.subset([]), test=test)
 
 

@@ -17,6 +17,7 @@ from proxyless_arch.files import atomic_path
 from proxyless_arch.runs import CHECKPOINT_FILE
 
 NAME = CHECKPOINT_FILE
+ANEW = "no earlier one is kept: start anew in another --path"
 # what zipfile and torch's restricted unpickler raise on bytes that are not what torch.save wrote
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -25,7 +26,6 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
-    OSError,
     ValueError,
     LookupError,
     TypeError,
@@ -41,13 +41,20 @@ def save_fields(path: Path, format_name: str, version: int, fields: Mapping[str,
 
 
 def load_fields(
-    path: Path, format_name: str, version: int, names: Iterable[str], what: str, optional: Iterable[str] = ()
+    path: Path,
+    format_name: str,
+    version: int,
+    names: Iterable[str],
+    what: str,
+    optional: Iterable[str] = (),
+    advice: str = ANEW,
 ) -> dict[str, Any]:
     """The fields called ``names`` of a checkpoint (tensors and plain values only; no code is run).
 
     Args:
         what: what wrote it, for the message: 'search', 'training'.
         optional: fields that an older one does not have; None there.
+        advice: what to do about a damaged one.
 
     Raises:
         InputError: the file is missing, cut off, damaged, or not one of ours.
@@ -60,9 +67,12 @@ def load_fields(
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} is damaged")
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"not a readable checkpoint: {reason}", source=str(path)) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from None
+    except _UNREADABLE:
+        raise InputError(
+            f"not a readable checkpoint: truncated, altered or damaged; {advice}", source=str(path)
+        ) from None
     if not isinstance(raw, dict) or raw.get("format") != format_name:
         raise InputError(f"not a checkpoint of this {what}", source=str(path))
     if raw.get("version") != version:

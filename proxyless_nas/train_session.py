@@ -30,6 +30,7 @@ from proxyless_arch.images import Augment
 from proxyless_arch.machine import usable_cores
 from proxyless_arch.scores import EvalResult, shown_score
 from proxyless_arch.spec import ArchSpec
+from proxyless_arch.strict import counted
 from proxyless_arch.tables import format_count
 from proxyless_arch.train_settings import (
     SCRATCH,
@@ -220,8 +221,9 @@ def header(job: Job, run_dir: Path) -> str:
         ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
         (
             "schedule",
-            f"{schedule.n_epochs} epochs of {schedule.steps_per_epoch} steps of {config.data.train_batch_size} images, "
-            f"lr {o.init_lr:g} after {o.warmup_epochs} epochs of warm-up, cosine to 0",
+            f"{counted(schedule.n_epochs, 'epoch')} of {counted(schedule.steps_per_epoch, 'step')} of "
+            f"{config.data.train_batch_size} images, lr {o.init_lr:g} after "
+            f"{counted(o.warmup_epochs, 'epoch')} of warm-up, cosine to 0",
         ),
         *[("note", note) for note in few_steps],
         (
@@ -423,9 +425,9 @@ def _changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     for name, purpose in (("train", "to train on"), ("valid", "to choose the epoch by"), ("test", "to test on")):
         count, found = before[f"{name}_images"], now[f"{name}_images"]
         if count != found:
-            changed.append(f"{count} images {purpose}, now {found}")
+            changed.append(f"{counted(count, 'image')} {purpose}, now {found}")
         elif before[f"{name}_names"] != now[f"{name}_names"]:
-            changed.append(f"other names or labels among the {count} images {purpose}")
+            changed.append(f"other names or labels among the {counted(count, 'image')} {purpose}")
     return [*changed, *(["other classes"] if before["class_names"] != now["class_names"] else [])]
 
 
@@ -574,6 +576,7 @@ def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
     accuracy = score(record["test_top1_percent"], "test images", n_test)
     if n_valid:
         accuracy += f", {score(record['top1_percent'], 'validation images; they chose the epoch', n_valid)}"
+    left_out = record["unreadable_images"]
     last = ", ".join(
         f"{name} {score(value, 'test images', n_test)}" for name, value in record["last_test_top1_percent"].items()
     )
@@ -582,8 +585,8 @@ def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
         ("accuracy", accuracy),
         ("last epoch", last),
         *(
-            [("unreadable", f"{record['unreadable_images']} times an image was left out (warnings above name them)")]
-            if record["unreadable_images"]
+            [("unreadable", f"{counted(left_out, 'time')} an image was left out (warnings above name them)")]
+            if left_out
             else []
         ),
         ("time", runs.format_seconds(record["wall_seconds"])),

@@ -11,10 +11,10 @@ import torch
 from proxyless_arch.errors import InputError
 from proxyless_arch.strict import shown
 from proxyless_nas import distributed
-from proxyless_nas.checkpointing import NAME, load_fields, save_fields
+from proxyless_nas.checkpointing import ANEW, NAME, load_fields, save_fields
 from search.config import from_dict, to_dict
 
-__all__ = ["FORMAT", "NAME", "VERSION", "Checkpoint", "load", "save"]
+__all__ = ["ANEW", "FORMAT", "NAME", "VERSION", "Checkpoint", "load", "save"]
 FORMAT, VERSION = "proxyless-nas/checkpoint", 1
 
 
@@ -96,9 +96,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     save_fields(path, FORMAT, VERSION, vars(checkpoint))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint (tensors and plain values only; no code is run).
+def load(path: Path, advice: str = ANEW) -> Checkpoint:
+    """Read a checkpoint (tensors and plain values only; no code is run). ``advice``: what to do about a damaged one.
 
     Raises InputError when the file is missing, cut off, damaged, or not one of ours.
     """
-    return Checkpoint(**load_fields(path, FORMAT, VERSION, Checkpoint.__dataclass_fields__, "search"))
+    return Checkpoint(**load_fields(path, FORMAT, VERSION, Checkpoint.__dataclass_fields__, "search", advice=advice))

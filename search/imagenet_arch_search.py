@@ -30,20 +30,21 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from proxyless_arch.batches import note_on_few_steps  # noqa: E402
-from proxyless_arch.cli import Parser  # noqa: E402
+from proxyless_arch.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
 from proxyless_arch.errors import InputError  # noqa: E402
 from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
 from proxyless_arch.machine import busy_note  # noqa: E402
 from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.settings import note_on_absent  # noqa: E402
 from proxyless_arch.space import Path as Choices  # noqa: E402
+from proxyless_arch.strict import counted  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import checkpoint, config, loop, results, session, warmup  # noqa: E402
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
-NON_FINITE, INTERRUPTED = 1, 130
+NON_FINITE = 1
 NAMED = 3  # images of a batch whose loss is not finite
 SCRIPT = "search/imagenet_arch_search.py"
 OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no settings
@@ -150,8 +151,7 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
     metrics = run_dir / METRICS_FILE
     n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
     if n_epochs > may_be_there or (run_dir / "result.json").exists():
-        held = f"{n_epochs} epoch{'' if n_epochs == 1 else 's'}"
-        problem = f"no such file, but the run holds {held}: start anew in another --path"
+        problem = f"no such file, but the run holds {counted(n_epochs, 'epoch')}: start anew in another --path"
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
 
@@ -162,7 +162,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
     resume_at, spent, note = 0 if resume else None, 0.0, None
     with distributed.fail_together():
         if resume and (run_dir / checkpoint.NAME).exists():
-            saved = checkpoint.load(run_dir / checkpoint.NAME)
+            kept = f"; {warmup.FLAG} {run_dir} takes its warm-up" if (run_dir / warmup.NAME).is_file() else ""
+            saved = checkpoint.load(run_dir / checkpoint.NAME, checkpoint.ANEW + kept)
             checkpoint.check_same(saved, as_json, data, str(run_dir))
             note = checkpoint.computed_otherwise(saved, job.device)
             search.restore(saved)
@@ -188,17 +189,21 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         with distributed.fail_together():
             if not agreed:
                 raise InputError("the processes found different weights there", warmup.FLAG, str(warm.folder))
-    timing = None
+    say(session.header(job))
     if job.schedule.total_steps:
+        if distributed.is_main() and sys.stdout.isatty():
+            print("  expected   timing a few steps ...", end="\r", flush=True)  # the line that follows covers it
         arch_images = job.arch_batch_size // distributed.world_size()
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
-    say(session.header(job, run_dir, timing, search.step))
+        say(f"  expected   {session.expected_time(job.schedule, timing, search.step)}")
     if not resume:
         size = job.config.data.train_batch_size
         for few in note_on_few_steps(len(job.data.train), size, distributed.world_size()):
             say(f"  note       {few}")
+    say(f"  run folder {run_dir}")
     if warm is not None:
-        say(f"  warm-up    that of {warm.folder} ({job.schedule.warmup_epochs} epochs, {format_seconds(warm.seconds)})")
+        epochs = counted(job.schedule.warmup_epochs, "epoch")
+        say(f"  warm-up    that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})")
     if resume:
         say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
         if note is not None:
@@ -293,15 +298,16 @@ def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    codes: list[int] = []
+    return exit_code(lambda: codes.append(_status(list(sys.argv[1:] if argv is None else argv)))) or codes[0]
+
+
+def _status(words: Sequence[str]) -> int:
     resumed: Path | None = None
     try:
         arguments = parse(words)
         resumed = arguments.path if arguments.resume else None
         return run(arguments, [SCRIPT, *words])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except NonFiniteLossError as error:
         _say_non_finite(str(error))
         return NON_FINITE

@@ -24,6 +24,7 @@ from proxyless_arch.shapes import walk
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.space import SearchSpace
 from proxyless_arch.spec import ArchSpec
+from proxyless_arch.strict import counted
 from proxyless_arch.tables import cost_decimals, describe, format_count, op_label
 from proxyless_arch.weights import save_h5
 from proxyless_nas.data import train_batches
@@ -434,10 +435,10 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
             "fine-tuned",
             f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
             f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
-            f"{job.config.finish.finetune_epochs} epochs of training this network alone",
+            f"{counted(job.config.finish.finetune_epochs, 'epoch')} of training this network alone",
         )
     if record["unreadable_images"]:
-        say("unreadable", f"{record['unreadable_images']} images were left out (warnings above name them)")
+        say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings above name them)")
     behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
     say("time", format_seconds(record["wall_seconds"]) + behind)
     say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")

@@ -24,7 +24,7 @@ from proxyless_arch.shapes import walk
 from proxyless_arch.space import MACROS, SearchSpace
 from proxyless_arch.space import Path as Choices
 from proxyless_arch.spec import ArchSpec, Recipe, imagenet_recipe
-from proxyless_arch.strict import Node
+from proxyless_arch.strict import Node, counted
 from proxyless_arch.train_settings import FORMAT as TRAINING
 from proxyless_arch.train_settings import RECIPE_DIR, TrainConfig, recipe_names
 from proxyless_arch.train_settings import read_recorded as read_training_settings
@@ -85,8 +85,9 @@ class TrainedRun:
 
     def text(self) -> str:
         """How it was trained, in a few words."""
-        epochs = self.settings.get("n_epochs", "a not recorded number of")
-        return f"{epochs} epochs of train.py in {self.folder.name}"
+        epochs = self.settings.get("n_epochs")
+        count = counted(epochs, "epoch") if epochs is not None else "a not recorded number of epochs"
+        return f"{count} of train.py in {self.folder.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

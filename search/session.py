@@ -21,6 +21,7 @@ from proxyless_arch.images import Augment
 from proxyless_arch.shapes import LayerCall
 from proxyless_arch.space import SearchSpace, macro_named
 from proxyless_arch.spec import BatchNorm, Recipe, imagenet_recipe
+from proxyless_arch.strict import counted, listed
 from proxyless_arch.tables import format_count
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
@@ -195,6 +196,13 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
 def _check_target(target: Target) -> None:
     """Raises InputError for flags that do not go together, before anything is measured."""
     hardware = target.target_hardware
+    for flag, given, takers in (
+        ("--target_latency_ms", target.target_latency_ms, ("mobile", *MEASURABLE)),
+        ("--target_macs", target.target_macs, ("flops",)),
+    ):
+        if given is not None and hardware not in takers:
+            hint = f"--target_hardware {listed(takers)} takes it"
+            raise InputError(f"has no meaning with --target_hardware {hardware}: {hint}", flag)
     if hardware not in MEASURABLE and target.runtime is not None:
         raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
     if target.latency_fallback is not None and (hardware != "mobile" or target.latency_table is None):
@@ -259,17 +267,13 @@ def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource 
 
 def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
     target = config.target
-    in_ms, in_macs = target.target_latency_ms, target.target_macs
-    unit = table.unit if table is not None else None
-    for flag, given, needed in (("--target_latency_ms", in_ms, "ms"), ("--target_macs", in_macs, "MACs")):
-        if given is not None and unit != needed:
-            raise InputError(f"has no meaning with --target_hardware {target.target_hardware}", flag)
     if table is None:
         return None
-    flag, given = ("--target_latency_ms", in_ms) if unit == "ms" else ("--target_macs", in_macs)
+    in_ms, in_macs = target.target_latency_ms, target.target_macs
+    flag, given = ("--target_latency_ms", in_ms) if table.unit == "ms" else ("--target_macs", in_macs)
     goal = check_target(given, table, flag) if given is not None else default_target(table)
     if target.grad_reg_loss_type == "mul#log" and config.arch.arch_algo == "grad":
-        scale = 1e-6 if unit == "MACs" else 1.0
+        scale = 1e-6 if table.unit == "MACs" else 1.0
         objective.check_logarithm(table.minimum * scale, goal * scale)
     if target.derive == "projected" and config.arch.arch_algo != "random":
         try:
@@ -359,7 +363,7 @@ def _rule(job: Job) -> str:
     """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
     arch, goal = job.config.arch, job.goal
     if arch.arch_algo == "rl":
-        words = ["REINFORCE", f"{arch.rl_batch_size} path{'' if arch.rl_batch_size == 1 else 's'}"]
+        words = ["REINFORCE", counted(arch.rl_batch_size, "path")]
         words += [f"{arch.rl_reward} reward"] if goal is not None else []
         words += [f"alpha rests for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
     else:
@@ -367,11 +371,8 @@ def _rule(job: Job) -> str:
     return ", ".join(words)
 
 
-def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_step: int = 0) -> str:
-    """What is about to happen, for a person, from weight step ``first_step`` on.
-
-    ``seconds``: measured per weight step and per architecture step.
-    """
+def header(job: Job) -> str:
+    """What is about to happen, for a person: all that is known without a step."""
     config, space, schedule, table = job.config, job.space, job.schedule, job.table
     processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
     data = job.data
@@ -418,23 +419,26 @@ def header(job: Job, run_dir: Path, seconds: tuple[float, float] | None, first_s
     lines.append(
         (
             "schedule",
-            f"{schedule.warmup_epochs} warm-up + {schedule.search_epochs} search epochs of "
-            f"{schedule.steps_per_epoch} steps, {schedule.arch_steps} architecture steps of "
-            f"{job.arch_batch_size} images (lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
+            f"{schedule.warmup_epochs} warm-up + {counted(schedule.search_epochs, 'search epoch')} of "
+            f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
+            f"{counted(job.arch_batch_size, 'image')} "
+            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
-    if seconds is not None:
-        arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
-        total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
-        lines.append(
-            (
-                "expected",
-                f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
-                f"{1000 * seconds[1]:.0f} ms per architecture step)",
-            )
-        )
-    lines.append(("run folder", str(run_dir)))
     return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+
+
+def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: int) -> str:
+    """How long the search takes from weight step ``first_step`` on, for a person.
+
+    ``seconds``: measured per weight step and per architecture step.
+    """
+    arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
+    total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
+    return (
+        f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
+        f"{1000 * seconds[1]:.0f} ms per architecture step)"
+    )
 
 
 def write_environment(

@@ -3,7 +3,8 @@
     python search/show.py proxyless_mobile
     python search/show.py runs/mine --latency my_phone.json
 
-Without --latency the fitted Pixel 1 predictor is asked. A predicted number is not a measurement.
+Without --latency a search's network is priced by what priced its search, any other by the fitted Pixel 1 predictor. A
+predicted number is not a measurement.
 """
 
 from __future__ import annotations
@@ -16,31 +17,55 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
+from proxyless_arch import catalog  # noqa: E402
 from proxyless_arch.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.files import read_json  # noqa: E402
 from proxyless_arch.lookup import find_spec  # noqa: E402
 from proxyless_arch.shapes import walk  # noqa: E402
+from proxyless_arch.strict import counted  # noqa: E402
 from proxyless_arch.tables import describe  # noqa: E402
+from search.config import FORMAT  # noqa: E402
 from search.latency import LatencySource, load_latency_source, network_ms, shipped, shipped_names  # noqa: E402
+from search.run_folder import Run, read_run  # noqa: E402
+
+DEFAULT = "pixel1"
+
+
+def named(latency: str) -> LatencySource:
+    return shipped(latency) if latency in shipped_names() else load_latency_source(latency)
+
+
+def search_in(word: str) -> Run | None:
+    """The search whose run folder ``word`` names; None for any other network."""
+    config = Path(word) / "config.json"
+    if word in catalog.known_names() or not config.is_file():
+        return None
+    settings = read_json(config)
+    is_search = isinstance(settings, dict) and settings.get("format") == FORMAT
+    return read_run(Path(word)) if is_search else None
 
 
 def run(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="show.py", description=__doc__)
     parser.add_argument("networks", nargs="+", metavar="NAME_OR_FILE", help="a known name, a spec file or a run folder")
-    parser.add_argument("--latency", default="pixel1", help="a shipped latency file by name, or a file [pixel1]")
+    parser.add_argument(
+        "--latency", help=f"a shipped latency file by name, or a file (default: the run's own, else {DEFAULT})"
+    )
     arguments = parser.parse_strictly(argv)
-    source: LatencySource
-    if arguments.latency in shipped_names():
-        source = shipped(arguments.latency)
-    else:
-        source = load_latency_source(arguments.latency)
+    given = named(arguments.latency) if arguments.latency is not None else None
     for word in arguments.networks:
         spec = find_spec(word)
+        own = search_in(word) if given is None else None
+        source = given or (own.source if own is not None else None) or shipped(DEFAULT)
         calls = walk(spec)
         print(describe(spec, costs=list(map(source.price_ms, calls))))
         print(f"predicted: {network_ms(source, calls):.2f} ms by {source.source}; not measured")
+        if own is not None and own.unit == "ms" and own.source is None:
+            print("note: what priced this search is not there any more, or prices otherwise by now")
         outside = sum(bool(source.extrapolated(call)) for call in calls)
         if outside:
-            print(f"note: {outside} layers lie outside the data behind it: compare networks with it, do not quote it")
+            layers = counted(outside, "layer")
+            print(f"note: outside the data behind it: {layers}; compare networks with it, do not quote it")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ from proxyless_arch.scores import shown_score  # noqa: E402
 from proxyless_arch.settings import absent  # noqa: E402
 from proxyless_arch.shapes import walk  # noqa: E402
 from proxyless_arch.spec import ArchSpec  # noqa: E402
-from proxyless_arch.strict import listed  # noqa: E402
+from proxyless_arch.strict import counted, listed  # noqa: E402
 from proxyless_arch.tables import format_count  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import imagenet_arch_search, warmup  # noqa: E402
@@ -122,7 +122,7 @@ def sharing(goals: Sequence[Goal], folder: Path, flags: Sequence[str]) -> str | 
     if saved == 0:
         return None
     return (
-        f"the warm-up ({warm} epochs) depends on no target and is done once: "
+        f"the warm-up ({counted(warm, 'epoch')}) depends on no target and is done once: "
         f"this saves {saved * warm} of {len(found) * (warm + search)} epochs"
     )
 

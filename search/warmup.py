@@ -28,10 +28,27 @@ from search.report import RunLog
 
 NAME = "warmup.pt"
 FLAG = "--warmup_from"
+DAMAGED = f"take the warm-up of another run, or do it anew without {FLAG}"
 NO_PART_GROUPS = ("arch", "target", "finish")
 NO_PART = ("n_epochs", "init_lr", "test_batch_size", "n_worker")
 """Settings, beside those groups, that a warm-up does not depend on."""
 NO_PART_DATA = ("latency_table", "target")
+CHOOSE_IMAGES = ("dataset", "data_path", "valid_size", "manual_seed")
+"""Settings that the images of each part follow from; a difference in them is said first."""
+FOLLOWS = {
+    "num_threads": ("torch_threads",),
+    "device_type": ("device",),
+    "class_names": ("dataset", "data_path"),
+    **{f"{part}_images": CHOOSE_IMAGES for part in ("train", "valid", "test")},
+    **{f"{part}_names": (*CHOOSE_IMAGES, f"{part}_images") for part in ("train", "valid", "test")},
+}
+"""What is not said where one of these differs: it is a consequence."""
+HASHED = {
+    "train_names": "other training images",
+    "valid_names": "other images for alpha",
+    "test_names": "other test images",
+    "class_names": "other classes",
+}
 CARRIED = ("train_loss", "train_top1_percent", "learning_rate", "images_per_second", "seconds")
 """Fields of an epoch record that the warm-up wrote; the others follow from the search that takes it over."""
 
@@ -60,22 +77,23 @@ def settings_with_a_part() -> list[str]:
     return [name for name, (group, *_) in flags().items() if group not in NO_PART_GROUPS and name not in NO_PART]
 
 
-def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> list[str]:
-    """``name was VALUE, here it is VALUE`` for every setting that makes two warm-ups differ.
+def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> dict[str, str]:
+    """``name was VALUE, here it is VALUE`` for every setting that makes two warm-ups differ, by its name.
 
     Both are config.json data. Raises InputError naming ``source`` when ``theirs`` is none, or does not have them all.
     """
     before = to_dict(from_dict(theirs, source))
-    return _unequal({name: ours[name] for name in settings_with_a_part()}, before)
+    names = dict.fromkeys((*CHOOSE_IMAGES, *settings_with_a_part()))
+    return _unequal({name: ours[name] for name in names}, before)
 
 
-def _unequal(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    found = []
+def _unequal(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
+    found = {}
     for name, value in ours.items():
         if name not in theirs:
-            found.append(f"{name} was not recorded, here it is {shown(value)}")
+            found[name] = f"{name} was not recorded, here it is {shown(value)}"
         elif theirs[name] != value:
-            found.append(f"{name} was {shown(theirs[name])}, here it is {shown(value)}")
+            found[name] = HASHED.get(name, f"{name} was {shown(theirs[name])}, here it is {shown(value)}")
     return found
 
 
@@ -84,7 +102,7 @@ def _data(fingerprint: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fingerprint.items() if name not in NO_PART_DATA}
 
 
-def _unequal_data(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+def _unequal_data(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
     """As _unequal. An older warm-up, which has no kind of device, is taken to be of this one."""
     return _unequal({name: value for name, value in ours.items() if name in theirs or name != "device_type"}, theirs)
 
@@ -94,7 +112,7 @@ def computed_alike(folder: Path, device: torch.device, threads: int | None) -> b
 
     Raises InputError when its warmup.pt is damaged.
     """
-    data = checkpoint.load(folder / NAME).data
+    data = checkpoint.load(folder / NAME, DAMAGED).data
     return not _unequal_data(checkpoint.computes(device, threads), data)
 
 
@@ -118,13 +136,14 @@ def read(
         is_run = (folder / "config.json").is_file()
         problem = "this run has not come to the end of a warm-up" if is_run else "expected the folder of a run"
         raise InputError(f"{problem}: there is no {NAME} in it", FLAG, str(folder))
-    state = checkpoint.load(path)
+    state = checkpoint.load(path, DAMAGED)
     theirs = dict(Node(state.data, "data").items())
     unequal = differences(config, state.config, str(path))
     own = {**_data(fingerprint), **checkpoint.computes(device)}
-    unequal += _unequal_data(own, {name: node.value for name, node in theirs.items()})
+    unequal |= _unequal_data(own, {name: node.value for name, node in theirs.items()})
     if unequal:
-        raise InputError(f"not the warm-up that this search would do: {'; '.join(unequal)}", FLAG, str(folder))
+        said = [text for name, text in unequal.items() if not any(cause in unequal for cause in FOLLOWS.get(name, ()))]
+        raise InputError(f"not the warm-up that this search would do: {'; '.join(said)}", FLAG, str(folder))
     if state.step != schedule.warmup_steps:
         last = f"expected {schedule.warmup_steps}, the last step of the warm-up"
         raise InputError(f"{last}, got {shown(state.step)}", "step", str(path))

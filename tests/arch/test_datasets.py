@@ -252,6 +252,16 @@ def test_a_damaged_table_of_contents_is_named(tmp_path, offset, byte, problem):
         open_folder(path)
 
 
+def test_a_file_that_is_no_zip_is_named(tmp_path):
+    whole = write_zip(tmp_path / "set.zip", photos()).read_bytes()
+    for name, content in (("photo.png", png(0)), ("set.zip", whole[: len(whole) // 2])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            open_folder(tmp_path / name)
+        assert caught.value.problem == "expected a folder or a .zip of one: got another file, or one that is cut"
+        assert caught.value.source == str(tmp_path / name)
+
+
 def test_a_deleted_image_is_named(tmp_path):
     found = open_folder(write_folder(tmp_path / "set", photos()))
     (tmp_path / "set/cat/0.png").unlink()
@@ -335,10 +345,17 @@ def test_stratified_split_leaves_one_of_each_class():
         stratified_split(labels, 5, seed=0)
 
 
-@pytest.mark.parametrize("size", [0, -1, 1.0, 1.5, 0.0, True, float("nan"), 0.001])
+@pytest.mark.parametrize("size", [0, -1, 1.0, 1.5, 0.0, True, float("nan")])
 def test_stratified_split_refuses(size):
     with pytest.raises(InputError, match="size: expected a number of images"):
         stratified_split(np.repeat([0, 1], 10), size, seed=0)
+
+
+def test_a_fraction_of_too_few_images_says_of_how_many():
+    problem = r"size: 0\.02 of 20 images rounds to none held out: expected a number of images"
+    with pytest.raises(InputError, match=problem):
+        stratified_split(np.repeat([0, 1], 10), 0.02, seed=0)
+    assert len(stratified_split(np.repeat([0, 1], 10), 0.03, seed=0)[1]) == 1
 
 
 # The digits
@@ -400,6 +417,18 @@ def test_search_sets_refused(write):
         load_for_search("imagnet", path, 4, seed=0)
     with pytest.raises(InputError, match="data_path: imagenet needs a folder"):
         load_for_search("imagenet", None, 4, seed=0)
+    with pytest.raises(InputError, match=r"valid_size: 0\.01 of 20 images rounds to none"):
+        load_for_search("imagefolder", write(photos("train/", each=10)), 0.01, seed=0)
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_one_class_is_nothing_to_train_on(write, prefix):
+    path = write({name: content for name, content in photos(prefix, each=10).items() if "cat" in name})
+    problem = "data_path: expected 2 class folders or more to train on, found 1: 'cat'"
+    with pytest.raises(InputError, match=problem) as caught:
+        load_for_search("imagefolder", path, 0.01, seed=0)
+    assert caught.value.source == str(path)
+    assert len(open_folder(path)) == 10  # one class can be scored
 
 
 # Batches

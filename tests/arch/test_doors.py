@@ -58,7 +58,7 @@ FRAMEWORK_FREE = {
     "search/report_blocks.py": {"proxyless_arch", "search/markup", "search/run_folder"},
     "search/report_charts.py": {"search/markup"},
     "search/run_folder.py": {"proxyless_arch", "search/config", "search/cost_table", "search/latency"},
-    "search/show.py": {"proxyless_arch", "search/latency"},
+    "search/show.py": {"proxyless_arch", "search/config", "search/latency", "search/run_folder"},
 }
 # The commands at the root: a script of one framework never meets the other.
 SCRIPTS = {

@@ -228,6 +228,7 @@ def test_class_folders_must_be_the_networks():
     numbered = tuple(f"{k:04d}" for k in range(1000))
     evaluation.check_classes(numbered, own, "x")
     for found, spec, message in (
+        (("ant",), SPEC, "found 1 class folder, but the network 'three' has 5 classes"),
         (("ant", "bee", "cat"), SPEC, "found 3 class folders, but the network 'three' has 5 classes"),
         (("ant", "bee", "cat"), thousand, "found 3 class folders, but the network 'proxyless_gpu' has 1000 classes"),
         (("ant", "bee", "cow", "dog", "elk"), SPEC, "(other names): number 2, in sorted order, is 'cow', expected"),

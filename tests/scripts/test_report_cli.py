@@ -1,6 +1,7 @@
 """search/report.py and search/show.py as commands."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import train
+from proxyless_arch.files import write_json
 from search import report, show
-from tests.search.made_run import write_random, write_run
+from tests.search.made_run import write_random, write_run, write_trained
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,6 +105,38 @@ def test_show_prices_a_network(tmp_path, capsys):
     assert show.main([str(tmp_path / "run"), "--latency", str(ROOT / "search" / "latency_tables" / "pixel1.json")]) == 0
     out = capsys.readouterr().out
     assert f"predicted: {result['predicted_latency_ms']:.2f} ms" in out and "compare networks with it" in out
+
+
+def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
+    folder, twice = tmp_path / "run", tmp_path / "twice.json"
+    config, records, result, spec = write_run(folder)
+    predictor = json.loads((ROOT / "search" / "latency_tables" / "pixel1.json").read_text())
+    net = predictor["net_calibration"]
+    predictor["net_calibration"] = net | {name: 2 * net[name] for name in ("scale", "offset_ms")}
+    write_json(twice, predictor)
+    own_ms, pixel1_ms = 2 * result["predicted_latency_ms"], result["predicted_latency_ms"]
+    write_json(folder / "config.json", config | {"latency_table": str(twice)})
+    write_json(folder / "result.json", result | {"predicted_latency_ms": own_ms})
+    last = records[-1] | {"argmax_cost": 2 * records[-1]["argmax_cost"]}
+    (folder / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+
+    def shown(*words):
+        assert show.main([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    by_pixel1 = f"predicted: {pixel1_ms:.2f} ms by pixel1.json"
+    assert f"predicted: {own_ms:.2f} ms by {twice}; not measured\n" in shown(folder)
+    assert by_pixel1 in shown(folder, "--latency", "pixel1")
+    both = shown(folder, "proxyless_mobile")
+    assert f"{own_ms:.2f} ms by {twice}" in both and "85.17 ms by pixel1.json" in both
+    shutil.copy(twice, folder / "latency_table")  # what a run keeps of a table that is not shipped
+    twice.unlink()
+    assert f"predicted: {own_ms:.2f} ms by {folder / 'latency_table'}; not measured\n" in shown(folder)
+    (folder / "latency_table").unlink()
+    gone = shown(folder)
+    assert by_pixel1 in gone and "note: what priced this search is not there any more" in gone
+    write_trained(tmp_path / "trained", spec, 50.0)
+    assert by_pixel1 in shown(tmp_path / "trained")
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,46 @@ def test_the_result_is_true(finished):
         ("--arch_algo rl --target_hardware none --rl_freeze 0", "(lr 0.1, REINFORCE, 10 paths)"),
     ],
 )
-def test_the_header_says_how_alpha_is_updated(words, rule, tmp_path):
+def test_the_header_says_how_alpha_is_updated(words, rule):
     config = effective_config(parse([*TINY, "--n_epochs", "2", *words.split()]))
-    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
-    assert f"4 architecture steps of 32 images {rule}\n" in header
+    header = session.header(session.prepare(config, torch.device("cpu")))
+    assert header.endswith(f"4 architecture steps of 32 images {rule}")
+
+
+def test_the_header_says_one_as_one():
+    words = ["--n_epochs", "1", "--train_batch_size", "100"]
+    config = effective_config(parse([*TINY, *words]))
+    header = session.header(session.prepare(config, torch.device("cpu")))
+    assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
+
+
+def test_the_header_comes_before_the_steps_that_are_timed(tmp_path):
+    code = """
+import os
+from search import imagenet_arch_search, loop
+timed = loop.seconds_per_step
+def marked(*words):
+    os.write(1, b"  timing\\n")
+    return timed(*words)
+loop.seconds_per_step = marked
+raise SystemExit(imagenet_arch_search.main())
+"""
+    done = typed(["--path", tmp_path / "run", *QUICK], ROOT, how=("-c", code))
+    assert done.returncode == 0, done.stderr
+    labels = [line[2:12].strip() for line in done.stdout.splitlines()]
+    first = labels.index("data")
+    expected = ["data", "space", "device", "target", "reachable", "priced by", "note", "schedule", "timing"]
+    assert labels[first : first + 11] == [*expected, "expected", "run folder"]
+
+
+def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("search.loop.seconds_per_step", lambda *_: (0.5, 0.25))
+    status, printed, _ = here("--path", tmp_path / "run", *QUICK)
+    assert status == 0
+    # 6 weight steps, 4 of them with an architecture step
+    took = "about 4.0 s (500 ms per weight step, 250 ms per architecture step)"
+    assert f"\n  expected   timing a few steps ...\r  expected   {took}\n  run folder {tmp_path / 'run'}\n" in printed
 
 
 def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
@@ -342,14 +378,20 @@ def test_a_resumed_run_keeps_its_settings(finished, here):
     assert errors == "error: --resume: a resumed run keeps its settings; differs from config.json: n_epochs\n"
 
 
-def test_a_damaged_checkpoint_is_refused(finished, here, tmp_path):
-    run_dir, _ = finished
-    (tmp_path / "config.json").write_bytes((run_dir / "config.json").read_bytes())
-    whole = (run_dir / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
-    status, _, errors = here("--path", tmp_path, "--resume")
-    assert status == 2
-    assert "not a readable checkpoint" in errors
+def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, tmp_path):
+    run_dir, path = tmp_path / "run", tmp_path / "run" / "checkpoint.pt"
+    shutil.copytree(finished[0], run_dir)
+    (run_dir / "result.json").unlink()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start anew in another"
+    status, _, errors = here("--path", run_dir, "--resume")
+    assert (status, errors) == (2, f"error: {problem} --path; --warmup_from {run_dir} takes its warm-up (in {path})\n")
+    own = ("--path", tmp_path / "anew", "--warmup_from", run_dir)
+    assert here(*LONG, *own)[0] == 0
+    (run_dir / "warmup.pt").unlink()
+    status, _, errors = here("--path", run_dir, "--resume")
+    assert (status, errors) == (2, f"error: {problem} --path (in {path})\n")
 
 
 def test_a_mistyped_flag_suggests_the_nearest(tmp_path):
@@ -376,7 +418,22 @@ def test_help_from_the_root():
         (["--resume", "--path", "{tmp}/nowhere"], "no such file"),
         (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
         (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),
-        (["--target_macs", "1000"], "--target_macs: has no meaning with --target_hardware mobile"),
+        (
+            ["--target_macs", "1000"],
+            "--target_macs: has no meaning with --target_hardware mobile: --target_hardware flops takes it\n",
+        ),
+        (  # refused before this device is measured
+            ["--target_macs", "1000", "--target_hardware", "cpu"],
+            "--target_macs: has no meaning with --target_hardware cpu: --target_hardware flops takes it\n",
+        ),
+        *(
+            (
+                ["--target_latency_ms", "3", "--target_hardware", hardware],
+                f"--target_latency_ms: has no meaning with --target_hardware {hardware}: "
+                "--target_hardware mobile, cpu or gpu8 takes it\n",
+            )
+            for hardware in ("flops", "none")
+        ),
         (["--target_hardware", "gpu8"], "--target_hardware: there is no CUDA GPU here to measure"),
         (["--latency_table", "{tmp}/nowhere.yaml"], "nowhere.yaml"),
         (["--train_batch_size", "60000"], "--train_batch_size: 60000 images per step, but there are 137"),
@@ -521,15 +578,16 @@ PHOTOS = shlex.split(
 
 def test_an_unreadable_image_is_named_and_counted(here, tmp_path, photos):
     words = ["--dataset", "imagefolder", "--data_path", photos, "--path", tmp_path / "run", *PHOTOS]
-    with pytest.warns(UserWarning, match="image left out") as caught:
-        status, printed, errors = here(*words)
+    status, printed, errors = here(*words)
     assert status == 0, errors
-    named = " ".join(str(warning.message) for warning in caught)
+    named = [line for line in errors.splitlines() if "image left out" in line]
+    assert all(line.startswith("warning: image left out: ") for line in named), errors
+    assert "data.py" not in errors
     result = result_of(tmp_path / "run")
-    assert str(Path("train", "red", "03.png")) in named
-    assert str(Path("test", "blue", "05.png")) in named
+    assert any(str(Path("train", "red", "03.png")) in line for line in named)
+    assert any(str(Path("test", "blue", "05.png")) in line for line in named)
     assert result["unreadable_images"] == 2
-    assert "2 images were left out" in printed
+    assert "unreadable 2 images left out" in printed
     assert result["n_test_images"] == 15
     assert read_spec(tmp_path / "run" / "spec.json").class_names == ("blue", "red")
 

@@ -246,7 +246,8 @@ def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
     code, _, err = run(capsys, "--path", tmp_path, "--resume")
     assert code == 2
-    assert "not a readable checkpoint" in err
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start anew in another"
+    assert err == f"error: {problem} --path (in {tmp_path / 'checkpoint.pt'})\n"
 
 
 def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
@@ -366,6 +367,17 @@ def test_the_header_names_the_recipe_and_an_epoch_of_few_steps(searched_photos, 
     assert (code, "few steps" in out) == (0, False)
     code, out, _ = run(capsys, "--path", tmp_path / "few", "--resume")  # which keeps its settings
     assert (code, "few steps" in out, "\n  recipe     fast\n" in out) == (0, False, True)
+
+
+@pytest.mark.parametrize("held_out", ["0", "0.2"])
+def test_one_class_is_nothing_to_train_on(spec_file, tmp_path, capsys, held_out):
+    for split in ("train", "val"):
+        photos(tmp_path / "photos" / split, ["red"])
+    words = ["-d", tmp_path / "photos", "--arch", spec_file, "--valid_size", held_out, "--path", tmp_path / "run"]
+    code, _, err = run(capsys, *words)
+    problem = "error: data_path: expected 2 class folders or more to train on, found 1: 'red'"
+    assert (code, err) == (2, f"{problem} (in {tmp_path / 'photos'})\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_resume_keeps_the_first_environment(straight, tmp_path, capsys):

@@ -192,7 +192,7 @@ def test_the_search_takes_the_table_by_the_printed_words(
     assert job.table_file == path and job.space.num_classes == n_images
     assert (job.space.macro.name, job.space.width_mult, job.space.recipe.resolution) == (space, width, pixels)
     assert (job.target_device is not None) == (hardware == "cpu")
-    header = session.header(job, tmp_path, None)
+    header = session.header(job)
     note = f"classifier: the time for {n_images} classes is scaled from the measured {classes}: an estimate"
     assert (note in header) == (classes != n_images)
 

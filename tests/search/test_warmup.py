@@ -187,11 +187,11 @@ def test_a_run_that_did_its_own_warm_up_keeps_it(own, tmp_path, capsys):
     [
         ("--warmup_lr 0.2", "warmup_lr was 0.1, here it is 0.2"),
         ("--warmup_epochs 3", "warmup_epochs was 2, here it is 3"),
-        ("--manual_seed 6", "manual_seed was 5, here it is 6"),
+        ("--manual_seed 6 --warmup_lr 0.2", "would do: manual_seed was 5, here it is 6; warmup_lr was 0.1, here it is"),
         ("--label_smoothing 0.2 --momentum 0.8", "momentum was 0.9, here it is 0.8; label_smoothing was 0.0, here it"),
         ("--width_mult 0.1", "width_mult was 0.05, here it is 0.1"),
         ("--augment none", "augment was null, here it is 'none'"),
-        ("--valid_size 1200", "valid_size was 1300.0, here it is 1200.0; train_images was 137, here it is 237;"),
+        ("--valid_size 1200", "would do: valid_size was 1300.0, here it is 1200.0 (in "),
         ("--warmup_epochs 0", "this search has no warm-up that another's could stand for (warmup_epochs is 0)"),
         ("--arch_algo random", "--arch_algo random trains nothing: it has no use for a warm-up"),
     ],
@@ -227,7 +227,7 @@ def change_tensor(path):
     [
         (shutil.rmtree, "--warmup_from: expected the folder of a run: there is no warmup.pt in it"),
         (lambda run: (run / "warmup.pt").unlink(), "this run has not come to the end of a warm-up: there is no warm"),
-        (lambda run: cut(run / "warmup.pt"), "not a readable checkpoint"),
+        (lambda run: cut(run / "warmup.pt"), "damaged; take the warm-up of another run, or do it anew without --warm"),
         (lambda run: shutil.copy(run / "config.json", run / "warmup.pt"), "not a readable checkpoint"),
         (lambda run: (run / "metrics.jsonl").unlink(), "no such file (in"),
         (lambda run: cut(run / "metrics.jsonl"), "expected the 2 epochs of the warm-up, got 1"),
@@ -261,8 +261,23 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     other_goal = {**fingerprint, "target": 7.0, "latency_table": "0" * 16}
     assert len(warmup.read(first, schedule, state.config, other_goal, CPU).epochs) == 2
-    with pytest.raises(InputError, match=r"train_names was '[0-9a-f]{16}', here it is 'f00'"):
-        warmup.read(first, schedule, state.config, {**fingerprint, "train_names": "f00"}, CPU)
+    counts = {"train_images": 9, "train_names": "f00", "valid_names": "f00", "class_names": "f00"}
+    for changes, said in (
+        ({"train_names": "f00"}, "other training images"),
+        (counts, "train_images was 137, here it is 9; other images for alpha; other classes"),
+    ):
+        with pytest.raises(InputError) as caught:
+            warmup.read(first, schedule, state.config, {**fingerprint, **changes}, CPU)
+        assert caught.value.problem == f"not the warm-up that this search would do: {said}"
+    # what follows from another data set is not said again
+    elsewhere = {**state.config, "dataset": "imagefolder", "torch_threads": 2, "manual_seed": 0}
+    with monkeypatch.context() as patch, pytest.raises(InputError) as caught:
+        patch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
+        warmup.read(first, schedule, elsewhere, {**fingerprint, **counts}, CPU)
+    assert caught.value.problem == (
+        "not the warm-up that this search would do: dataset was 'digits', here it is 'imagefolder'; manual_seed was 5, "
+        "here it is 0; torch_threads was 1, here it is 2"
+    )
     monkeypatch.setattr(checkpoint.distributed, "world_size", lambda: 2)
     with pytest.raises(InputError, match="processes was 1, here it is 2"):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
@@ -338,7 +353,7 @@ def test_a_setting_that_the_other_run_is_too_old_to_have_is_not_taken_for_its_de
     config = from_recipe("digits")
     ours = to_dict(config)
     old = {name: value for name, value in ours.items() if name != "grad_clip"}
-    assert warmup.differences(ours, ours, "there") == []
+    assert warmup.differences(ours, ours, "there") == {}
     with pytest.raises(InputError, match=r"missing grad_clip \(in there\)"):
         warmup.differences(ours, old, "there")
     (tmp_path / warmup.NAME).touch()
