@@ -106,15 +106,20 @@ class CostTable:
 
         ``rounding`` (floor, ceil) keeps a limit that is copied from a message on the right side of the limit.
         """
-        if self.unit == "MACs":
-            return f"{rounding(cost):,} MACs"
-        step = 10.0 ** (math.floor(math.log10(abs(cost))) - 4) if cost else 1.0
-        return f"{rounding(cost / step) * step:.5g} ms"
+        return shown_cost(cost, self.unit, rounding)
 
     @property
     def reachable(self) -> str:
         """The range of costs for a person, rounded inwards: both ends, as printed, can be asked for."""
         return f"{self.shown(self.minimum, math.ceil)} to {self.shown(self.maximum, math.floor)}"
+
+
+def shown_cost(cost: float, unit: str, rounding: Callable[[float], int] = round) -> str:
+    """See CostTable.shown."""
+    if unit == "MACs":
+        return f"{rounding(cost):,} MACs"
+    step = 10.0 ** (math.floor(math.log10(abs(cost))) - 4) if cost else 1.0
+    return f"{rounding(cost / step) * step:.5g} ms"
 
 
 def _calls_per_edge(space: SearchSpace) -> tuple[list[LayerCall], list[list[LayerCall]]]:

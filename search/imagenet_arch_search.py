@@ -101,6 +101,11 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         if settings.data.dataset == "digits" and not arguments.resume:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
         if arguments.resume:
+            with distributed.fail_together():
+                kept_warm_up(arguments)
+                finished = results.is_finished(arguments.path)
+            if finished:
+                return say_again(arguments.path)
             for note in note_on_absent(settings, read_json(arguments.path / "config.json")):
                 say(note)
         job = session.prepare(settings, device)
@@ -124,18 +129,33 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             return INTERRUPTED
 
 
+def say_again(run_dir: Path) -> int:
+    """The end of a finished run once more. Nothing is written but what it was killed before."""
+    with distributed.fail_together():
+        if distributed.is_main():
+            results.complete(run_dir)
+    say(f"this run is finished: nothing is done again\n{results.summary(run_dir)}")
+    return 0
+
+
+def kept_warm_up(arguments: argparse.Namespace) -> Path | None:
+    """The run whose warm-up a resumed run was started with; None for its own. The flag may only repeat it."""
+    kept = warmup.recorded(arguments.path)
+    if arguments.warmup_from not in (None, kept):
+        problem = f"a resumed run keeps its warm-up ({kept or 'its own'}); got {arguments.warmup_from}"
+        raise InputError(problem, warmup.FLAG)
+    return kept
+
+
 def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> warmup.WarmUp | None:
     """The warm-up of another run, read and checked; None where this one does its own or is past it.
 
-    A resumed run keeps what it was started with, and the flag may only repeat that. Only where it was killed before
-    its first checkpoint does it look at the other run again.
+    A resumed run keeps what it was started with. Only where it was killed before its first checkpoint does it look at
+    the other run again.
     """
     source = arguments.warmup_from
     if arguments.resume:
-        kept = warmup.recorded(arguments.path)
-        if source not in (None, kept):
-            raise InputError(f"a resumed run keeps its warm-up ({kept or 'its own'}); got {source}", warmup.FLAG)
-        source = None if (arguments.path / checkpoint.NAME).exists() else kept
+        source = None if (arguments.path / checkpoint.NAME).exists() else kept_warm_up(arguments)
     if source is None:
         return None
     if job.config.arch.arch_algo == "random":
@@ -150,7 +170,7 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
     """
     metrics = run_dir / METRICS_FILE
     n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
-    if n_epochs > may_be_there or (run_dir / "result.json").exists():
+    if n_epochs > may_be_there:
         problem = f"no such file, but the run holds {counted(n_epochs, 'epoch')}: start anew in another --path"
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
@@ -196,11 +216,11 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         arch_images = job.arch_batch_size // distributed.world_size()
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
         say(f"  expected   {session.expected_time(job.schedule, timing, search.step)}")
+    say(f"  run folder {run_dir}")
     if not resume:
         size = job.config.data.train_batch_size
         for few in note_on_few_steps(len(job.data.train), size, distributed.world_size()):
             say(f"  note       {few}")
-    say(f"  run folder {run_dir}")
     if warm is not None:
         epochs = counted(job.schedule.warmup_epochs, "epoch")
         say(f"  warm-up    that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})")
@@ -264,8 +284,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             return INTERRUPTED
         if log is not None:  # one process derives and scores: every image is counted once
             seconds = spent + time.perf_counter() - start
-            outcome = results.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
-            say(results.summary(job, outcome, run_dir))
+            results.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
+            say(results.summary(run_dir))
     return 0
 
 
@@ -286,14 +306,8 @@ def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv:
         remove_abandoned(folder)
     session.write_environment(run_dir, job.device, argv, resumed=False)
     write_json(run_dir / "config.json", config.to_dict(job.config))
-    record = results.write_random_networks(job, run_dir, drawn)
-    assert job.table is not None
-    costs = [entry["cost"] for entry in record["networks"]]
-    print(
-        f"{len(costs)} random networks of {job.table.shown(min(costs))} to {job.table.shown(max(costs))} "
-        f"(asked: {job.table.shown(record['target'])}) in {run_dir}/specs"
-    )
-    print(results.commands(run_dir))
+    results.write_random_networks(job, run_dir, drawn)
+    print(results.summary(run_dir))
     return 0
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,19 @@ from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import to_named
-from search.cost_table import CostTable
+from search.cost_table import shown_cost
 from search.derive import choose_path, inherit
 from search.gates import argmax_path, probabilities
 from search.landing import Landing
 from search.loop import Search, seed_dropout
-from search.projection import Projection
 from search.random_control import sample_at_cost
-from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics
-from search.report_page import write_report
-from search.run_folder import LATENCY_FILE, next_commands, read_run
+from search.report import RunLog, format_seconds
+from search.report_page import REPORT_FILE, write_report
+from search.run_folder import LATENCY_FILE, Run, next_commands, read_run
 from search.session import Job
 
 FINETUNE_DROPOUT_STREAM = 7
+PICTURES = ("architecture.png", "search.png")
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 
@@ -199,18 +199,9 @@ def _changes(
     return found
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The derived network and the record that describes it."""
-
-    spec: ArchSpec
-    projection: Projection | None
-    record: dict[str, Any]
-
-
 def finish(
     job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
-) -> Outcome:
+) -> None:
     """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
 
     ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
@@ -279,10 +270,31 @@ def finish(
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
+    _write_result(run_dir, record)
+
+
+def _write_result(run_dir: Path, record: dict[str, Any]) -> None:
+    """Write result.json, which makes a run a finished one, and what is made of the folder then."""
+    for name in (*PICTURES, REPORT_FILE):  # those of an unfinished run
+        (run_dir / name).unlink(missing_ok=True)
     write_json(run_dir / "result.json", record)
-    _draw(job, spec, path, run_dir, record["table_scale"])
-    write_report(run_dir)
-    return Outcome(spec, projection, record)
+    complete(run_dir)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether the folder has the product of its run; what is made of the folder may be missing (see complete)."""
+    if not (run_dir / "result.json").is_file():
+        return False
+    return read_run(run_dir).is_random or all((run_dir / name).is_file() for name in ("spec.json", "weights.h5"))
+
+
+def complete(run_dir: Path) -> None:
+    """Make what a finished run makes of its folder and a kill may have left out: the pictures and the report."""
+    run = read_run(run_dir)
+    if run.spec is not None and not all((run_dir / name).exists() for name in PICTURES):
+        _draw(run, run.spec)
+    if not (run_dir / REPORT_FILE).exists():
+        write_report(run_dir)
 
 
 def random_paths(job: Job) -> list[Choices]:
@@ -296,7 +308,7 @@ def random_paths(job: Job) -> list[Choices]:
     return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng)
 
 
-def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> dict[str, Any]:
+def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> None:
     """The random control, of ``random_paths``: each network as a spec file, and their list.
 
     Writes ``specs/random_000.json`` and on, ``architectures.png`` (the first eight) and ``result.json``.
@@ -327,9 +339,7 @@ def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> 
         "manual_seed": config.manual_seed,
         "networks": entries,
     }
-    write_json(run_dir / "result.json", record)
-    write_report(run_dir)
-    return record
+    _write_result(run_dir, record)
 
 
 def _provenance(record: dict[str, Any]) -> dict[str, Any]:
@@ -337,34 +347,33 @@ def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in kept}
 
 
-def _draw(job: Job, spec: ArchSpec, choices: Sequence[int], run_dir: Path, scale: float) -> None:
-    costs = job.costs(walk(spec), scale)
-    unit = job.table.unit if job.table else "ms"
-    hardware = job.config.target.target_hardware
-    title = f"{spec.name}: searched for {hardware}"
-    pictures.draw_architectures([(title, spec, costs)], run_dir / "architecture.png", unit=unit)
-    labels = [[op_label(op) for op in ops] for ops in job.space.choices]
+def _draw(run: Run, spec: ArchSpec) -> None:
+    assert run.result is not None
+    unit, title = run.unit or "ms", f"{spec.name}: searched for {run.settings['target_hardware']}"
+    architecture, search = (run.folder / name for name in PICTURES)
+    pictures.draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
     pictures.draw_search(
-        read_metrics(run_dir / METRICS_FILE),
-        run_dir / "search.png",
-        target=job.goal,
+        run.records,
+        search,
+        target=run.target,
         unit=unit,
-        labels=labels,
-        chosen=choices,
+        labels=[[op_label(op) for op in ops] for ops in run.space.choices] if run.space is not None else None,
+        chosen=run.result["path"],
         title=title,
     )
 
 
-def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> Iterator[tuple[str, str]]:
+def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[str, str]]:
     """What the derived network took here, as the clock showed it and at the speed that its table was made at."""
-    on, error = record["measured_on"], record["measured_standard_error_percent"]
+    on, error = record["measured_on"], record.get("measured_standard_error_percent")
 
     def beside(ms: float) -> str:
-        return f"{table.shown(ms)} ({100 * (ms / goal - 1):+.2f} %)"
+        return f"{shown_cost(ms, 'ms')} ({100 * (ms / goal - 1):+.2f} %)"
 
     where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
-    yield "measured", f"{beside(record['measured_latency_ms'])}, standard error {error:.1f} %; {where}"
-    at_table_speed = record["measured_at_table_speed_ms"]
+    noise = f", standard error {error:.1f} %" if error is not None else ""
+    yield "measured", f"{beside(record['measured_latency_ms'])}{noise}; {where}"
+    at_table_speed = record.get("measured_at_table_speed_ms")
     if at_table_speed is not None:
         slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         yield (
@@ -380,34 +389,35 @@ def _measured_lines(record: dict[str, Any], table: CostTable, goal: float) -> It
         yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
 
-def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
+def summary(run_dir: Path) -> str:
     """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
-    record, spec, table = outcome.record, outcome.spec, job.table
-    unit = table.unit if table else "ms"
-    lines = ["", describe(spec, costs=job.costs(walk(spec), record["table_scale"]), unit=unit), ""]
+    run = read_run(run_dir)
+    if run.is_random:
+        return _random_summary(run)
+    record, spec, goal = run.result, run.spec, run.target
+    assert record is not None and spec is not None
+    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms"), ""]
 
     def say(label: str, text: str) -> None:
         lines.append(f"  {label:<10} {text}")
 
-    if table is not None and job.goal is not None:
-        cost, best = table.of_path(tuple(record["path"])), table.of_path(tuple(record["argmax_path"]))
-        say("asked", table.shown(job.goal))
-        measured = record["measured_latency_ms"]
-        how = "counted" if table.unit == "MACs" else f"by {table.source}"
+    if run.unit is not None and run.predicted is not None and goal is not None:
+        say("asked", shown_cost(goal, run.unit))
+        measured = run.measured_ms
+        how = "counted" if run.unit == "MACs" else f"by {record['latency_source']}"
         if record["table_scale"] != 1:
             how += f" times {record['table_scale']:.4f}, as measured"
-        if table.unit == "ms" and measured is None:
+        if run.unit == "ms" and measured is None:
             how += "; not measured"
-        if outcome.projection is not None:
-            cost = outcome.projection.cost
-        say("predicted", f"{table.shown(cost)} ({100 * (cost / job.goal - 1):+.2f} %), {how}")
+        say("predicted", f"{shown_cost(run.predicted, run.unit)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
         if measured is not None:
-            for label, text in _measured_lines(record, table, job.goal):
+            for label, text in _measured_lines(record, goal):
                 say(label, text)
-        if outcome.projection is not None:
-            changes = record["projection_changes"]
-            say("argmax", f"{table.shown(best)}; projection changed {len(changes)} of {job.space.n_blocks} blocks")
-            for change in changes:
+        if run.settings.get("derive") != "argmax":
+            best = shown_cost(record["argmax_latency_ms" if run.unit == "ms" else "argmax_macs"], run.unit)
+            n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
+            say("argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks")
+            for change in record.get("projection_changes", ()):
                 odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
                 say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
         else:
@@ -435,18 +445,28 @@ def summary(job: Job, outcome: Outcome, run_dir: Path) -> str:
             "fine-tuned",
             f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
             f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
-            f"{counted(job.config.finish.finetune_epochs, 'epoch')} of training this network alone",
+            f"{counted(run.settings['finetune_epochs'], 'epoch')} of training this network alone",
         )
     if record["unreadable_images"]:
-        say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings above name them)")
+        say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings named them)")
     behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
+    for note in run.notes:
+        say("note", note)
     say("time", format_seconds(record["wall_seconds"]) + behind)
     say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
-    return "\n".join([*lines, commands(run_dir)])
+    return "\n".join([*lines, _commands(run)])
 
 
-def commands(run_dir: Path) -> str:
+def _commands(run: Run) -> str:
     """How to go on with a finished run, for a person."""
-    found = next_commands(read_run(run_dir))
+    found = next_commands(run)
     width = max(len(what) for what, _ in found)
     return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])
+
+
+def _random_summary(run: Run) -> str:
+    assert run.result is not None
+    unit, costs = run.result["cost_unit"], [entry["cost"] for entry in run.result["networks"]]
+    cheapest, dearest, asked = (shown_cost(cost, unit) for cost in (min(costs), max(costs), run.result["target"]))
+    networks = counted(len(costs), "random network")
+    return f"{networks} of {cheapest} to {dearest} (asked: {asked}) in {run.folder}/specs\n{_commands(run)}"

@@ -23,9 +23,16 @@ from proxyless_arch.files import read_json  # noqa: E402
 from proxyless_arch.lookup import find_spec  # noqa: E402
 from proxyless_arch.shapes import walk  # noqa: E402
 from proxyless_arch.strict import counted  # noqa: E402
-from proxyless_arch.tables import describe  # noqa: E402
+from proxyless_arch.tables import describe, format_cost  # noqa: E402
 from search.config import FORMAT  # noqa: E402
-from search.latency import LatencySource, load_latency_source, network_ms, shipped, shipped_names  # noqa: E402
+from search.latency import (  # noqa: E402
+    LatencySource,
+    load_latency_source,
+    network_costs,
+    network_ms,
+    shipped,
+    shipped_names,
+)
 from search.run_folder import Run, read_run  # noqa: E402
 
 DEFAULT = "pixel1"
@@ -58,8 +65,8 @@ def run(argv: Sequence[str] | None) -> None:
         own = search_in(word) if given is None else None
         source = given or (own.source if own is not None else None) or shipped(DEFAULT)
         calls = walk(spec)
-        print(describe(spec, costs=list(map(source.price_ms, calls))))
-        print(f"predicted: {network_ms(source, calls):.2f} ms by {source.source}; not measured")
+        print(describe(spec, costs=network_costs(source, calls)))
+        print(f"predicted: {format_cost(network_ms(source, calls), 'ms')} by {source.source}; not measured")
         if own is not None and own.unit == "ms" and own.source is None:
             print("note: what priced this search is not there any more, or prices otherwise by now")
         outside = sum(bool(source.extrapolated(call)) for call in calls)

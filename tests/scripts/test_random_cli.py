@@ -78,7 +78,7 @@ def test_the_next_commands_train_and_compare(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "my run" / "trained").iterdir()) == ["random_000", "random_001"]
     assert (tmp_path / "my run" / "random_000.png").is_file()
     page = (tmp_path / "comparison.html").read_text()
-    assert page.count(" epochs of train.py in ") == 3
+    assert page.count("1 epoch of train.py in ") == 3
     assert "not trained alike" not in page and "test accuracy after train.py" in page
 
 
@@ -91,8 +91,16 @@ def test_a_second_draw_does_not_mix_with_the_first(tmp_path, capsys):
     (tmp_path / "result.json").unlink()  # as if killed while it wrote
     (tmp_path / "specs" / "random_002.json").unlink()
     (tmp_path / "specs" / "random_003.json").rename(tmp_path / "specs" / ".random_003.json.999999999-abcd0123.tmp.json")
+    capsys.readouterr()
     assert main(["--path", str(tmp_path), "--resume"]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "specs").iterdir()} == before
+    said = capsys.readouterr().out
+    assert said.startswith("4 random networks of ")
+    # now that it is finished, the same is said and nothing is written
+    held = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(["--path", str(tmp_path), "--resume"]) == 0
+    assert capsys.readouterr().out == f"this run is finished: nothing is done again\n{said}"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == held
 
 
 @pytest.mark.parametrize(

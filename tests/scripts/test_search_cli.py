@@ -303,6 +303,7 @@ def test_a_run_that_starts_over_says_so_and_has_a_checkpoint_before_its_first_st
 def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished, here, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     shutil.copytree(finished[0], run_dir)
+    (run_dir / "result.json").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
         status, printed, _ = here("--path", run_dir, "--resume")
@@ -311,13 +312,51 @@ def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished
     assert here(*command.split()[2:])[0] == 0
 
 
-def test_a_finished_run_resumed_gives_the_same_result(finished, here):
-    run_dir, _ = finished
-    before = lasting(result_of(run_dir))
+def held_by(run_dir):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run_dir.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_resumed_says_its_end_again_and_changes_nothing(finished, here, monkeypatch):
+    run_dir, first = finished
+    before = held_by(run_dir)
+    monkeypatch.setattr("search.session.prepare", no_more)  # neither images nor a device are needed
     status, printed, errors = here("--path", run_dir, "--resume")
-    assert status == 0, errors
+    assert (status, errors) == (0, "")
+    assert held_by(run_dir) == before
+    said, end = printed.split("\n", 1)
+    assert said == "this run is finished: nothing is done again"
     assert "few steps" not in printed  # it keeps its settings
-    assert lasting(result_of(run_dir)) == before
+    assert end.startswith("\nrun: 13 blocks") and "\nnext:\n" in end
+    assert first.replace("straight/run", str(run_dir)).endswith(end)
+    status, _, errors = here("--path", run_dir, "--resume", "--n_epochs", "13")
+    assert (status, "differs from config.json: n_epochs" in errors) == (2, True)
+
+
+@pytest.mark.parametrize("missing", [["report.html"], ["search.png", "report.html"]])
+def test_what_a_finished_run_was_killed_before_is_made(finished, here, tmp_path, monkeypatch, missing):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    before = held_by(run_dir)
+    for name in missing:
+        (run_dir / name).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("search.session.prepare", no_more)
+        assert here("--path", run_dir, "--resume")[0] == 0
+    after = held_by(run_dir)
+    redrawn = {"architecture.png"} if "search.png" in missing else set()
+    assert {path.name for path in after if after[path] != before[path]} == redrawn | set(missing)
+    assert after.keys() == before.keys()
+
+
+def test_a_finish_that_was_cut_before_its_result_is_done_again(finished, here, tmp_path):
+    """Also where a report of the run as it was then had been made."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    (run_dir / "result.json").unlink()
+    (run_dir / "report.html").write_text("unfinished")
+    assert here("--path", run_dir, "--resume")[0] == 0
+    assert lasting(result_of(run_dir)) == lasting(result_of(finished[0]))
+    assert (run_dir / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert_whole(run_dir)
 
 
@@ -325,6 +364,7 @@ def test_a_fine_tune_with_dropout_is_the_same_when_it_is_done_again(here, tmp_pa
     run_dir = tmp_path / "run"
     assert here(*QUICK, "--dropout", "0.2", "--finetune_epochs", "2", "--path", run_dir)[0] == 0
     before, weights = timeless(run_dir), load_h5(run_dir / "weights.h5").tensors
+    (run_dir / "result.json").unlink()
     torch.manual_seed(77)
     assert here("--path", run_dir, "--resume")[0] == 0
     assert timeless(run_dir) == before
@@ -480,7 +520,7 @@ def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
 
 def test_the_header_and_the_refusal_name_one_range(here, tmp_path):
     config = effective_config(parse(QUICK))
-    header = session.header(session.prepare(config, torch.device("cpu")), tmp_path, None)
+    header = session.header(session.prepare(config, torch.device("cpu")))
     reachable = re.search(r"\n  reachable  (.+ ms to .+ ms), predicted latency; mean", header)
     assert reachable is not None
     _, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", 1000)

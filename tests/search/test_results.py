@@ -10,15 +10,16 @@ import torch
 from proxyless_arch.batches import AUGMENT_STREAM
 from proxyless_arch.datasets import digits
 from proxyless_arch.errors import InputError
+from proxyless_arch.files import write_json
 from proxyless_arch.images import eval_transform, train_transform
 from proxyless_arch.space import TINY, SearchSpace
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
 from search.config import from_recipe, recipe_names, with_settings
-from search.cost_table import CostTable
 from search.report import RunLog
-from search.results import _changes, _measured_lines, finetune, recalibrated
+from search.results import _changes, _measured_lines, finetune, recalibrated, summary
 from search.session import mixed, prepare
+from tests.search.made_run import write_run
 
 
 def test_recalibration_sees_all_classes_in_every_batch():
@@ -55,8 +56,33 @@ def test_the_measurements_of_a_landing_are_told_with_three_digits(times, shown):
         "measured_standard_error_percent": 1.0, "measured_latency_ms": times[-1], "measured_at_table_speed_ms": None,
         "landing": [{"measured_at_anchor_speed_ms": ms} for ms in times], "landing_stopped": "",
     }  # fmt: skip
-    lines = dict(_measured_lines(record, CostTable(0.0, ((1.0,),), "ms", "hand"), times[-1]))
+    lines = dict(_measured_lines(record, times[-1]))
     assert lines["landing"] == f"measured {shown} ms in turn, at one speed"
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_end_of_a_measured_run_is_said_from_its_folder(tmp_path, older):
+    _, _, result, spec = write_run(tmp_path / "run")
+    goal, predicted = result["target_latency_ms"], 1.02 * result["predicted_latency_ms"]
+    facts = {"runtime": "onnxruntime", "runtime_version": "1.20", "threads": 1, "device": "some cpu", "clock": "wall"}
+    younger = {"measured_standard_error_percent": 0.3, "measured_at_table_speed_ms": 1.01 * goal}
+    more = {
+        "predicted_latency_ms": predicted, "table_scale": 1.02, "measured_latency_ms": 1.05 * goal,
+        "measured_on": facts, "anchor_ms": 1.04, "table_anchor_ms": 1.0, "landing": [], "landing_stopped": "",
+        "num_classes": 10, "warmup_from": None, **({} if older else younger),
+    }  # fmt: skip
+    write_json(tmp_path / "run" / "result.json", result | more)
+    lines = summary(tmp_path / "run").splitlines()
+    assert lines[1].startswith(f"{spec.name}: 13 blocks")
+    said = {line[2:12].strip(): line[13:] for line in lines if line.startswith("  ") and line[12:13] == " "}
+    off = 100 * (predicted / goal - 1)
+    assert said["predicted"].endswith(f" ({off:+.2f} %), by pixel1.json times 1.0200, as measured")
+    noise = "" if older else ", standard error 0.3 %"
+    assert said["measured"].endswith(f" (+5.00 %){noise}; onnxruntime 1.20, 1 thread, some cpu")
+    slower = "(+1.00 %) at the speed the machine had for the table; the anchor, timed in between, is 4.0 % slower now"
+    assert any(line.endswith(slower) for line in lines) is not older
+    n_changed = sum(one != other for one, other in zip(result["path"], result["argmax_path"], strict=True))
+    assert said["argmax"].endswith(f"; projection changed {n_changed} of {len(result['path'])} blocks")
 
 
 def digits_job(**settings):
