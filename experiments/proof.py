@@ -772,7 +772,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     colors = {"random": "#9aa0a6", "control": "#e69f00", "grad": "#0072b2", "rl": "#009e73", "rl_others": "#56b4e9"}
-    names = {"grad": "gradient\nsearch", "rl": "REINFORCE\nsearch", "rl_others": "REINFORCE,\nbaseline of\nsame images"}
+    names = {"grad": "gradient\nsearch", "rl": "REINFORCE\nsearch", "rl_others": "... baseline\nof the same\nimages"}
     n = len(record["targets"])
     figure, rows = plt.subplots(
         1, n + 1, figsize=(3.6 + 4.2 * n, 4.2), constrained_layout=True, width_ratios=(*[1] * n, 0.8)
