@@ -137,7 +137,11 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
             runs.write_environment(run_dir, train_session.environment(job, ["train.py", *argv]), resumed=resume)
     for note in (*notes, *(train_session.note_on_machine(job, fields) if resume else ())):
         say(note)
-    if job.device.type == "cpu" and (busy := busy_note(torch.get_num_threads(), "OMP_NUM_THREADS=1 in front")):
+    if (
+        not resume
+        and job.device.type == "cpu"
+        and (busy := busy_note(torch.get_num_threads(), "OMP_NUM_THREADS=1 in front"))
+    ):
         say(busy)
     say(train_session.header(job, run_dir))
     if resume:

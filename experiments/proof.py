@@ -223,7 +223,7 @@ ALGORITHMS: dict[str, tuple[dict[str, Any], int, int]] = {
     "rl_others": ({**REINFORCE, "rl_baseline_rule": "others"}, 1000, 128),
 }
 AFTERWARDS = ("rl_others",)
-"""Added when the comparison had been seen, so in no statistic over all searches."""
+"""Added when the comparison had been seen: in no statistic over all searches, nor in gate a, nor in the budget."""
 PLANNED = tuple(name for name in ALGORITHMS if name not in AFTERWARDS)
 
 
@@ -466,7 +466,7 @@ def summarize(work: Path) -> dict[str, Any]:
     """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
     done = [read_json(file) for file in compared_files(work) if file.exists()]
     supernets = [torch.load(supernet_file(work, seed), weights_only=True)["seconds"] for seed in SEARCH_SEEDS]
-    searches = [read_json(file)["search_seconds"] for file in (work / "search").glob("*.json")]
+    searches = [read_json(f)["search_seconds"] for name in PLANNED for f in (work / "search").glob(f"{name}-*.json")]
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
         "facts": facts(),
@@ -490,7 +490,8 @@ def budget(work: Path, target: str, supernet_seconds: float) -> dict[str, float]
     A weight step of the supernet trains one path, of the space's mean MACs: it counts as many training steps as that is
     networks of the target. Architecture steps count by their time, in weight steps.
     """
-    found = [read_json(file)["search_seconds"] for file in (work / "search").glob(f"*-{target}-*.json")]
+    files = [file for name in PLANNED for file in (work / "search").glob(f"{name}-{target}-*.json")]
+    found = [read_json(file)["search_seconds"] for file in files]
     arch_steps = SUPERNET_STEPS * float(np.mean(found)) / supernet_seconds
     step = TABLE.uniform_expected / TARGETS[target] / TRAIN_STEPS
     return {
@@ -510,12 +511,12 @@ def finished(work: Path, target: str) -> bool:
 
 
 def compared_files(work: Path) -> list[Path]:
-    """The trainings of this comparison: other experiments may leave theirs in the same folder."""
+    """The trainings of the planned comparison: other experiments may leave theirs in the same folder."""
     paths = {
         *SIZES.values(),
         *(path for target in TARGETS for path in (*random_paths(target), *controls(target).values())),
     }
-    paths |= {tuple(read_json(file)["path"]) for file in (work / "search").glob("*.json")}
+    paths |= {tuple(read_json(file)["path"]) for name in PLANNED for file in (work / "search").glob(f"{name}-*.json")}
     return [alone_file(work, path, seed) for path in sorted(paths) for seed in range(3)]
 
 

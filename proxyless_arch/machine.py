@@ -51,21 +51,30 @@ def network_threads(n_readers: int, *variables: str) -> int:
     return max(1, usable_cores() - n_readers)
 
 
+def _load_average() -> float | None:
+    """Of the minute before; None where there is no such figure, or where it is of more cores than this process has."""
+    if not hasattr(os, "getloadavg") or usable_cores() != os.cpu_count():
+        return None
+    return os.getloadavg()[0]
+
+
+LOAD_AT_START = _load_average()
+"""Taken as the process begins, before it computes anything itself."""
+
+
 def busy_note(threads: int, instead: str) -> str | None:
     """What to tell a person before ``threads`` threads compute together on a CPU where other work holds its cores.
 
     They wait for each other at every layer; where one of them gets no core that made a training step 5 times as slow
     and an evaluation 100 times (docs/decisions.md). ``instead`` is what to give for one thread. None where the load
-    average of the last minute leaves each thread a core, where one thread computes, or where there is no such figure.
+    average at the start left each thread a core, where one thread computes, or where the load is not known.
     """
-    if threads == 1 or not hasattr(os, "getloadavg"):
-        return None
-    load, cores = os.getloadavg()[0], usable_cores()
-    if load + threads < cores + 0.5:
+    load, cores = LOAD_AT_START, usable_cores()
+    if threads == 1 or load is None or load + threads < cores + 0.5:
         return None
     return (
-        f"note: other work is running here (load average {load:.1f}, {cores} cores). {threads} threads wait for each "
-        f"other and can be many times slower than one: {instead}"
+        f"note: other work ran here in the last minute (load average {load:.1f}, {cores} cores). Beside it {threads} "
+        f"threads, which wait for each other, can be many times slower than one: {instead}"
     )
 
 

@@ -68,7 +68,7 @@ def load_fields(
             raise zipfile.BadZipFile(f"{damaged} is damaged")
         raw = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from None
+        raise InputError(f"cannot be read: {error.strerror or error}", source=str(path)) from None
     except _UNREADABLE:
         raise InputError(
             f"not a readable checkpoint: truncated, altered or damaged; {advice}", source=str(path)

@@ -97,14 +97,14 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     settings = effective_config(arguments)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    with distributed.init_from_environment(settings.device) as device:
+    finished = arguments.resume and results.is_finished(arguments.path)
+    with distributed.init_from_environment("cpu" if finished else settings.device) as device:
         if settings.data.dataset == "digits" and not arguments.resume:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
         if arguments.resume:
             with distributed.fail_together():
                 kept_warm_up(arguments)
-                finished = results.is_finished(arguments.path)
-            if finished:
+            if distributed.broadcast_value(finished):
                 return say_again(arguments.path)
             for note in note_on_absent(settings, read_json(arguments.path / "config.json")):
                 say(note)
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         if settings.arch.arch_algo == "random":
             return draw_random(job, run_dir, drawn, argv)
         busy = busy_note(torch.get_num_threads(), "--torch_threads 1") if device.type == "cpu" else None
-        if busy and not arguments.resume:  # a resumed run keeps its threads
+        if busy and not arguments.resume and warm is None:  # which keep the threads that they began with
             say(busy)
         try:
             return search_in(run_dir, job, arguments.resume, warm, argv)
@@ -170,8 +170,10 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
     """
     metrics = run_dir / METRICS_FILE
     n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
-    if n_epochs > may_be_there:
-        problem = f"no such file, but the run holds {counted(n_epochs, 'epoch')}: start anew in another --path"
+    has_result = (run_dir / "result.json").exists()
+    if n_epochs > may_be_there or has_result:
+        held = "a result" if has_result else counted(n_epochs, "epoch")
+        problem = f"no such file, but the run holds {held}: start anew in another --path"
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
 

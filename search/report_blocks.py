@@ -212,14 +212,16 @@ def film(run: Run) -> Film | None:
     for index in range(n_calls):
         searched = 2 <= index < 2 + space.n_blocks
         calls = [walks[choice][index] for choice in range(len(space.choices[index - 2]) if searched else 1)]
-        choices.append([look(call, _price(run, call), unit, highest) for call in calls])
+        prices_of = [_price(run, call) for call in calls]
+        scaled = [price if price is None else run.table_scale * price for price in prices_of]
+        choices.append([look(call, price, unit, highest) for call, price in zip(calls, scaled, strict=True)])
     rows = [[0, 0, *shot.path, *[0] * (n_calls - 2 - space.n_blocks)] for shot in shots]
-    top_share, constant = None, run.source.offset_ms if run.source is not None else 0.0
+    top_share, constant = None, run.table_scale * run.source.offset_ms if run.source is not None else 0.0
     prices = [[choices[index][choice].cost or 0.0 for index, choice in enumerate(row)] for row in rows]
     totals = [constant + sum(row) for row in prices]
     if run.table is not None:
         top_share = max(max(row) / total for row, total in zip(prices, totals, strict=True))
-    costs = run.costs(last)
+    costs = run.costs(last, run.table_scale)
     data = {
         "ids": [call.name for call in walks[0]],
         "middle": HEAD + BODY / 2,
@@ -237,7 +239,7 @@ def film(run: Run) -> Film | None:
                 "caption": shot.caption,
                 "path": list(shot.path),
                 "sure": [round(value, 3) for value in shot.confidence],
-                "facts": _facts(run, shot.scale * total),
+                "facts": _facts(run, shot.scale / run.table_scale * total),
             }
             for shot, total in zip(shots, totals, strict=True)
         ],

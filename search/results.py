@@ -263,6 +263,7 @@ def finish(
         "unreadable_images": len(left_out),
         "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
     }
+    (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which weights.h5 is gone
     codec.write_spec(run_dir / "spec.json", spec)
     save_h5(
         run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
@@ -374,18 +375,18 @@ def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[st
     noise = f", standard error {error:.1f} %" if error is not None else ""
     yield "measured", f"{beside(record['measured_latency_ms'])}{noise}; {where}"
     at_table_speed = record.get("measured_at_table_speed_ms")
-    if at_table_speed is not None:
+    if at_table_speed is not None and "table_anchor_ms" in record:
         slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         yield (
             "",
             f"{beside(at_table_speed)} at the speed the machine had for the table; the anchor, timed in between, is "
             f"{abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
         )
-    steps = record["landing"]
-    if len(steps) > 1 or record["landing_stopped"]:
-        found = [step["measured_at_anchor_speed_ms"] for step in steps]
+    steps, why_stopped = record.get("landing", ()), record.get("landing_stopped")
+    found = [step["measured_at_anchor_speed_ms"] for step in steps if "measured_at_anchor_speed_ms" in step]
+    if found and (len(steps) > 1 or why_stopped):
         times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
-        stopped = f"; {record['landing_stopped']}" if record["landing_stopped"] else ""
+        stopped = f"; {why_stopped}" if why_stopped else ""
         yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
 
@@ -405,8 +406,8 @@ def summary(run_dir: Path) -> str:
         say("asked", shown_cost(goal, run.unit))
         measured = run.measured_ms
         how = "counted" if run.unit == "MACs" else f"by {record['latency_source']}"
-        if record["table_scale"] != 1:
-            how += f" times {record['table_scale']:.4f}, as measured"
+        if run.table_scale != 1:
+            how += f" times {run.table_scale:.4f}, as measured"
         if run.unit == "ms" and measured is None:
             how += "; not measured"
         say("predicted", f"{shown_cost(run.predicted, run.unit)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
@@ -433,7 +434,7 @@ def summary(run_dir: Path) -> str:
         f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
         f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
     )
-    chance = 100 / record["num_classes"]
+    chance = 100 / spec.num_classes
     if record["top1_percent"] < NEAR_CHANCE * chance:
         say(
             "note",
@@ -449,7 +450,7 @@ def summary(run_dir: Path) -> str:
         )
     if record["unreadable_images"]:
         say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings named them)")
-    behind = f", behind the warm-up of {record['warmup_from']}" if record["warmup_from"] else ""
+    behind = f", behind the warm-up of {record['warmup_from']}" if record.get("warmup_from") else ""
     for note in run.notes:
         say("note", note)
     say("time", format_seconds(record["wall_seconds"]) + behind)

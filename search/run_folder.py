@@ -456,7 +456,8 @@ def _training_of_random(run: Run) -> list[tuple[str, str]]:
     own = settings.get("valid_size")
     if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
         words += ["--valid_size", f"{own:g}"]
-    each = f'python train.py --arch "$spec" {shlex.join([*words, "--recipe", recipe])}'
+    words += ["--split_seed", str(settings.get("manual_seed", 0)), "--recipe", recipe]
+    each = f'python train.py --arch "$spec" {shlex.join(words)}'
     trained = f"{folder}/trained"
     return [
         (
@@ -464,7 +465,10 @@ def _training_of_random(run: Run) -> list[tuple[str, str]]:
             f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
         ),
         ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
-        ("train a search's network (of RUN) alike", "python train.py --arch RUN --from_scratch --path RUN/trained"),
+        (
+            "train a search's network (of RUN) alike",
+            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --path RUN/trained",
+        ),
         ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
     ]
 

@@ -64,9 +64,11 @@ def run(argv: Sequence[str] | None) -> None:
         spec = find_spec(word)
         own = search_in(word) if given is None else None
         source = given or (own.source if own is not None else None) or shipped(DEFAULT)
+        scale = own.table_scale if own is not None and own.source is not None else 1.0
         calls = walk(spec)
-        print(describe(spec, costs=network_costs(source, calls)))
-        print(f"predicted: {format_cost(network_ms(source, calls), 'ms')} by {source.source}; not measured")
+        print(describe(spec, costs=[scale * cost for cost in network_costs(source, calls)]))
+        how = f" times {scale:.4f}, as measured" if scale != 1 else "; not measured"
+        print(f"predicted: {format_cost(scale * network_ms(source, calls), 'ms')} by {source.source}{how}")
         if own is not None and own.unit == "ms" and own.source is None:
             print("note: what priced this search is not there any more, or prices otherwise by now")
         outside = sum(bool(source.extrapolated(call)) for call in calls)

@@ -36,20 +36,28 @@ def test_a_network_leaves_cores_to_the_readers_unless_the_environment_decides(mo
 
 
 @pytest.mark.parametrize(
-    ("threads", "load", "said"), [(1, 9.0, False), (4, 0.4, False), (4, 0.5, True), (3, 1.4, False), (3, 1.5, True)]
+    ("threads", "load", "said"),
+    [(1, 9.0, False), (4, 0.4, False), (4, 0.5, True), (3, 1.4, False), (3, 1.5, True), (4, None, False)],
 )
 def test_other_work_is_said_where_a_thread_would_lack_a_core(threads, load, said, monkeypatch):
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
-    monkeypatch.setattr(machine.os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(machine, "LOAD_AT_START", load)
     note = busy_note(threads, "--torch_threads 1")
     assert (note is not None) == said
     if note:
         assert f"(load average {load}, 4 cores)" in note
         assert note.endswith(
-            f"{threads} threads wait for each other and can be many times slower than one: --torch_threads 1"
+            f"{threads} threads, which wait for each other, can be many times slower than one: --torch_threads 1"
         )
 
 
-def test_no_load_average_no_note(monkeypatch):
-    monkeypatch.delattr(machine.os, "getloadavg", raising=False)
-    assert busy_note(4, "--torch_threads 1") is None
+def test_the_load_of_cores_that_this_process_has_not_is_not_taken(monkeypatch):
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    assert machine._load_average() == 1.5
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    assert machine._load_average() is None
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    monkeypatch.delattr(machine.os, "getloadavg")
+    assert machine._load_average() is None

@@ -58,9 +58,10 @@ def test_the_next_commands_train_and_compare(tmp_path, capsys):
     """Typed as printed, in a shell; the trainings are cut short by a stand-in for python that adds flags."""
     search = [word for word in WORDS if word not in ("--arch_algo", "random")]
     searched = ["--valid_size", "1300", "--train_batch_size", "64", "--warmup_epochs", "1", "--n_epochs", "0"]
+    searched += ["--manual_seed", "7"]
     assert main([*search, *searched, "--path", str(tmp_path / "RUN")]) == 0
     capsys.readouterr()
-    assert draw(tmp_path / "my run", "--valid_size", "1300", n_archs=2) == 0
+    assert draw(tmp_path / "my run", "--valid_size", "1300", "--manual_seed", 7, n_archs=2) == 0
     printed = capsys.readouterr().out.split("\nnext:\n")[1]
     lines = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines())
     (tmp_path / "python").write_text(
@@ -70,6 +71,7 @@ def test_the_next_commands_train_and_compare(tmp_path, capsys):
     )
     (tmp_path / "python").chmod(0o755)
     own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    assert " --split_seed 7 --recipe digits " in lines["train each of them"]
     for command in lines.values():
         done = subprocess.run(
             command, shell=True, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False

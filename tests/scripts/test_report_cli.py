@@ -1,6 +1,7 @@
 """search/report.py and search/show.py as commands."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,11 @@ def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
     by_pixel1 = f"predicted: {format_cost(pixel1_ms, 'ms')} by pixel1.json"
     assert f"predicted: {format_cost(own_ms, 'ms')} by {twice}; not measured\n" in shown(folder)
     assert by_pixel1 in shown(folder, "--latency", "pixel1")
+    write_json(folder / "result.json", result | {"predicted_latency_ms": 1.25 * own_ms, "table_scale": 1.25})
+    landed = shown(folder)
+    assert f"predicted: {format_cost(1.25 * own_ms, 'ms')} by {twice} times 1.2500, as measured\n" in landed
+    assert re.search(rf"\ntotal .* {1.25 * own_ms:.2f}  100\.0 %\n", landed)
+    write_json(folder / "result.json", result | {"predicted_latency_ms": own_ms})
     both = shown(folder, "proxyless_mobile")
     assert f"{own_ms:.2f} ms by {twice}" in both and "85.17 ms by pixel1.json" in both
     shutil.copy(twice, folder / "latency_table")  # what a run keeps of a table that is not shipped

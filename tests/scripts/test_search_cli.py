@@ -348,6 +348,17 @@ def test_what_a_finished_run_was_killed_before_is_made(finished, here, tmp_path,
     assert after.keys() == before.keys()
 
 
+def test_a_result_without_its_weights_and_checkpoint_is_not_begun_again(finished, here, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    for name in ("weights.h5", "checkpoint.pt", "metrics.jsonl"):
+        (run_dir / name).unlink()
+    before = held_by(run_dir)
+    status, _, errors = here("--path", run_dir, "--resume")
+    assert (status, "but the run holds a result: start anew in another --path" in errors) == (2, True)
+    assert held_by(run_dir) == before
+
+
 def test_a_finish_that_was_cut_before_its_result_is_done_again(finished, here, tmp_path):
     """Also where a report of the run as it was then had been made."""
     run_dir = tmp_path / "run"

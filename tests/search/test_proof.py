@@ -64,7 +64,8 @@ def test_a_search_costs_what_its_macs_say(tmp_path, monkeypatch):
     monkeypatch.setitem(proof.TARGETS, "low", proof.TABLE.uniform_expected / 2)
     for seed, seconds in ((0, 40.0), (1, 60.0)):
         proof.write_json(tmp_path / "search" / f"grad-low-{seed}.json", {"search_seconds": seconds})
-    proof.write_json(tmp_path / "search" / "grad-high-0.json", {"search_seconds": 1e9})
+    for other in ("grad-high-0", "rl_others-low-0"):
+        proof.write_json(tmp_path / "search" / f"{other}.json", {"search_seconds": 1e9})
     found = proof.budget(tmp_path, "low", 100.0)
     assert found["alone"] == pytest.approx(1 + 2 * (10 + 5) / 4)
     assert found["supernet_shared_by_four"] == pytest.approx(1 + 2 * (2.5 + 5) / 4)
@@ -228,8 +229,10 @@ def test_compared_by_hand(tmp_path):
 
 def test_other_experiments_in_the_folder_do_not_count(tmp_path):
     counted = [proof.SIZES["cheapest"], proof.random_paths("low")[0], (1, 2, 1, 2, 1, 2, 1, 2, 1)]
-    for path in (*counted, (2, 1, 2, 1, 2, 1, 2, 1, 2)):
+    added = (0, 1, 2, 1, 2, 1, 2, 1, 2)  # found by a search that was added afterwards
+    for path in (*counted, added, (2, 1, 2, 1, 2, 1, 2, 1, 2)):
         write_alone(tmp_path, path, 1, 60.0)
+    proof.write_json(tmp_path / "search" / "rl_others-low-0.json", {"path": list(added)})
     proof.write_json(tmp_path / "search" / "grad-low-0.json", {"path": list(counted[2])})
     found = {file for file in proof.compared_files(tmp_path) if file.exists()}
     assert found == {proof.alone_file(tmp_path, path, 1) for path in counted}

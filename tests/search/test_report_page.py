@@ -129,7 +129,11 @@ def test_the_layer_table_adds_up_to_the_prediction(constant, scale, tmp_path):
     assert priced.get("constant") == (float(f"{scale * constant:.2f}") if constant else None)
     # and so does the film, whose last frame is the derived network
     data = json.loads(re.search(r'<script type="application/json" id="film-data">(.*?)</script>', text, re.S)[1])
-    assert data["frames"][-1]["facts"] == f"{predicted:.2f} ms predicted" and data["constant"] == constant
+    frame = data["frames"][-1]
+    assert frame["facts"] == f"{predicted:.2f} ms predicted"
+    taken = [0, 0, *frame["path"], *[0] * (len(data["choices"]) - 2 - len(frame["path"]))]
+    costs = [options[choice][4] or 0.0 for options, choice in zip(data["choices"], taken, strict=True)]
+    assert data["constant"] + sum(costs) == pytest.approx(predicted, rel=1e-9)
 
 
 def test_the_shares_add_up(tmp_path):

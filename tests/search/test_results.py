@@ -83,6 +83,14 @@ def test_the_end_of_a_measured_run_is_said_from_its_folder(tmp_path, older):
     assert any(line.endswith(slower) for line in lines) is not older
     n_changed = sum(one != other for one, other in zip(result["path"], result["argmax_path"], strict=True))
     assert said["argmax"].endswith(f"; projection changed {n_changed} of {len(result['path'])} blocks")
+    # keys that results had not from the beginning
+    for missing in ("table_scale", "landing", "landing_stopped", "num_classes", "warmup_from", "table_anchor_ms"):
+        record = {key: value for key, value in (result | more).items() if key != missing}
+        write_json(tmp_path / "run" / "result.json", record)
+        assert "\n  predicted " in summary(tmp_path / "run")
+    steps = [{"measured_at_table_speed_ms": goal}] * 2  # as steps were called before
+    write_json(tmp_path / "run" / "result.json", result | more | {"landing": steps})
+    assert "\n  landing " not in summary(tmp_path / "run")
 
 
 def digits_job(**settings):
