@@ -324,9 +324,10 @@ class ReinforceController(Controller):
         past = mean_reward if self.baseline is None else self.baseline
         moved = past + (1 - self.opt.rl_baseline_momentum) * (mean_reward - past)
         if self.step >= self.opt.rl_freeze * self.total_steps:
-            one = moved if self.opt.rl_baseline_rule == "release" else past
-            others = self.opt.rl_baseline_rule == "others"
-            baselines = rewards_of_others(rewards) if others else [one] * len(rewards)
+            if self.opt.rl_baseline_rule == "others":
+                baselines = rewards_of_others(rewards)
+            else:
+                baselines = [moved if self.opt.rl_baseline_rule == "release" else past] * len(rewards)
             self.apply(reinforce_gradient(self.alphas, paths, rewards, baselines))
         self.baseline = moved
         self.step += 1

@@ -156,13 +156,13 @@ class Job:
             return self.config.data.n_worker
         return 0 if self.config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
 
-    def costs(self, calls: Sequence[LayerCall], scale: float = 1.0) -> list[float] | None:
-        """The price of each layer and any constant behind them, in the table's unit, times ``scale``."""
+    def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
+        """The price of each layer and any constant behind them, in the table's unit."""
         if self.table is None:
             return None
         if self.source is None:
             return [float(macs(call)) for call in calls]
-        return [scale * cost for cost in network_costs(self.source, calls)]
+        return network_costs(self.source, calls)
 
 
 def _recipe(resolution: int, dataset: str) -> Recipe:
