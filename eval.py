@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from proxyless_arch import evaluation
-from proxyless_arch.cli import exit_code
-from proxyless_arch.machine import busy_note, network_threads, tune_allocator
+from proxyless_arch.apps import evaluation
+from proxyless_arch.base.cli import exit_code
+from proxyless_arch.base.machine import busy_note, network_threads, tune_allocator
 
 
 def run(argv: Sequence[str]) -> None:

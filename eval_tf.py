@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from proxyless_arch import evaluation
-from proxyless_arch.cli import exit_code
-from proxyless_arch.litert import litert_network, load_litert
-from proxyless_arch.machine import network_threads, tune_allocator
-from proxyless_arch.spec import ArchSpec
-from proxyless_arch.weights import NamedTensors
+from proxyless_arch.apps import evaluation
+from proxyless_arch.apps.litert import litert_network, load_litert
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.cli import exit_code
+from proxyless_arch.base.machine import network_threads, tune_allocator
+from proxyless_arch.weights.files import NamedTensors
 
 
 def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:

@@ -16,10 +16,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from proxyless_arch import exporting
-from proxyless_arch.cli import exit_code
-from proxyless_arch.evaluation import load_network
-from proxyless_arch.machine import tune_allocator
+from proxyless_arch.apps import exporting
+from proxyless_arch.apps.evaluation import load_network
+from proxyless_arch.base.cli import exit_code
+from proxyless_arch.base.machine import tune_allocator
 
 
 def run(argv: Sequence[str]) -> None:

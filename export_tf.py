@@ -16,12 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxyless_arch import exporting
-from proxyless_arch.cli import exit_code
-from proxyless_arch.evaluation import load_network
-from proxyless_arch.machine import tune_allocator
-from proxyless_arch.spec import ArchSpec
-from proxyless_arch.weights import NamedTensors
+from proxyless_arch.apps import exporting
+from proxyless_arch.apps.evaluation import load_network
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.cli import exit_code
+from proxyless_arch.base.machine import tune_allocator
+from proxyless_arch.weights.files import NamedTensors
 
 
 def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:

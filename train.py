@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch import runs, settings, train_settings
-from proxyless_arch.cli import INTERRUPTED, Parser, exit_code
-from proxyless_arch.codec import read_spec
-from proxyless_arch.errors import InputError
-from proxyless_arch.files import read_json
-from proxyless_arch.machine import busy_note, tune_allocator, usable_cores
+from proxyless_arch.apps import train_settings
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.base import runs, settings
+from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.machine import busy_note, tune_allocator, usable_cores
 
 ROOT = Path(__file__).resolve().parent
 NON_FINITE = 1
@@ -90,7 +91,8 @@ def train(
     notes: Sequence[str],
     device: Any,
 ) -> int:
-    from proxyless_nas import distributed, train_session
+    from proxyless_nas import distributed
+    from proxyless_nas.train import session as train_session
 
     resume = arguments.resume
     run_dir = arguments.path if resume else None
@@ -117,8 +119,9 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
     import torch
     from tqdm import tqdm
 
-    from proxyless_nas import distributed, train_session
+    from proxyless_nas import distributed
     from proxyless_nas.steps import NonFiniteLossError
+    from proxyless_nas.train import session as train_session
 
     main_rank = distributed.is_main()
 

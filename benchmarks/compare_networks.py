@@ -40,17 +40,8 @@ from tqdm import tqdm  # noqa: E402
 from benchmarks import published_networks as published  # noqa: E402
 from benchmarks.comparison_picture import draw  # noqa: E402
 from benchmarks.published_networks import FOREIGN, REFERENCE, Foreign  # noqa: E402
-from proxyless_arch import catalog  # noqa: E402
-from proxyless_arch.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.cost import total_macs, total_params  # noqa: E402
-from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import write_json  # noqa: E402
-from proxyless_arch.lookup import find_spec  # noqa: E402
-from proxyless_arch.shapes import walk  # noqa: E402
-from proxyless_arch.spec import ArchSpec  # noqa: E402
-from proxyless_arch.strict import listed, nearest  # noqa: E402
-from search.graphs import RandomWeights, to_onnx, trace  # noqa: E402
-from search.measure import (  # noqa: E402
+from hardware.profile.graphs import RandomWeights, to_onnx, trace  # noqa: E402
+from hardware.profile.measure import (  # noqa: E402
     ROTATED_INPUTS,
     CpuSession,
     CudaSession,
@@ -65,7 +56,16 @@ from search.measure import (  # noqa: E402
     measure,
     runtime_named,
 )
-from search.profiling import anchor_drift  # noqa: E402
+from hardware.profile.profiling import anchor_drift  # noqa: E402
+from proxyless_arch.arch import catalog  # noqa: E402
+from proxyless_arch.arch.cost import total_macs, total_params  # noqa: E402
+from proxyless_arch.arch.shapes import walk  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.strict import listed, nearest  # noqa: E402
+from proxyless_arch.weights.lookup import find_spec  # noqa: E402
 
 if TYPE_CHECKING:
     import torch

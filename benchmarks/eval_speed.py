@@ -31,14 +31,14 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from proxyless_arch import catalog  # noqa: E402
-from proxyless_arch.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.evaluation import count, new_file, positive  # noqa: E402
-from proxyless_arch.files import write_json  # noqa: E402
-from proxyless_arch.machine import cpu_name, tune_allocator  # noqa: E402
-from proxyless_arch.spec import ArchSpec  # noqa: E402
-from proxyless_arch.tensors import expected_tensors  # noqa: E402
-from proxyless_arch.weights import NamedTensors  # noqa: E402
+from proxyless_arch.apps.evaluation import count, new_file, positive  # noqa: E402
+from proxyless_arch.arch import catalog  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.arch.tensors import expected_tensors  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
+from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """(N, H, W, 3) float32 images -> (N, classes) logits."""

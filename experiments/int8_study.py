@@ -32,16 +32,16 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from proxyless_arch import evaluation  # noqa: E402
-from proxyless_arch.batches import Sample, read_batch  # noqa: E402
-from proxyless_arch.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.evaluation import Network  # noqa: E402
-from proxyless_arch.files import write_json  # noqa: E402
-from proxyless_arch.litert import load_litert  # noqa: E402
-from proxyless_arch.machine import cpu_name  # noqa: E402
-from proxyless_arch.scores import EvalResult, top_k_hits  # noqa: E402
-from proxyless_arch.spec import MBConv  # noqa: E402
-from proxyless_arch.weights import NamedTensors  # noqa: E402
+from proxyless_arch.apps import evaluation  # noqa: E402
+from proxyless_arch.apps.evaluation import Network  # noqa: E402
+from proxyless_arch.apps.litert import load_litert  # noqa: E402
+from proxyless_arch.apps.scores import EvalResult, top_k_hits  # noqa: E402
+from proxyless_arch.arch.spec import MBConv  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
+from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/int8-study", 1
 SPLIT_STREAM = 5

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from proxyless_arch.files import write_json  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
 from search import imagenet_arch_search  # noqa: E402
 
 SHORT = ["--warmup_epochs", "0", "--n_epochs", "0", "--train_batch_size", "8", "--recalibration_images", "64"]

@@ -28,17 +28,17 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from proxyless_arch.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import atomic_path, read_json, write_json  # noqa: E402
-from proxyless_arch.machine import cpu_name  # noqa: E402
-from proxyless_arch.spec import Zero  # noqa: E402
-from search import loop, session  # noqa: E402
-from search.checkpoint import Checkpoint  # noqa: E402
+from hardware.cost_table import CostTable  # noqa: E402
+from proxyless_arch.arch.spec import Zero  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from search.algorithm.derive import choose_path  # noqa: E402
+from search.algorithm.gates import argmax_path, entropy  # noqa: E402
 from search.config import SearchConfig, from_recipe, with_settings  # noqa: E402
-from search.cost_table import CostTable  # noqa: E402
-from search.derive import choose_path  # noqa: E402
-from search.gates import argmax_path, entropy  # noqa: E402
+from search.run import loop, session  # noqa: E402
+from search.run.checkpoint import Checkpoint  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/landing-digits", 1
 OUTPUT = ROOT / "experiments" / "landing_digits.json"

@@ -10,8 +10,8 @@ a. the training recipe separates sizes by more than 3 standard deviations of the
 b. the supernet ranks random networks of equal cost: Spearman of inherited and stand-alone accuracy at least 0.5;
 c. both algorithms run at two targets, one so low that blocks must vanish, with two search seeds each (REINFORCE
    once more, afterwards, with a baseline that is of the same images);
-d. the searched networks are compared with random networks of equal cost (search/random_control.py) and with simple
-   controls, all trained alike, with two training seeds.
+d. the searched networks are compared with random networks of equal cost (search/algorithm/random_control.py) and with
+   simple controls, all trained alike, with two training seeds.
 
 They are judged at the end: nothing stops where one fails, and the searches run before the trainings that gate b needs.
 
@@ -44,25 +44,25 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from proxyless_arch.cli import exit_code  # noqa: E402
-from proxyless_arch.datasets import load_for_search  # noqa: E402
-from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import atomic_path, read_json, write_json  # noqa: E402
-from proxyless_arch.machine import cpu_name  # noqa: E402
-from proxyless_arch.space import Macro, SearchSpace, Stage  # noqa: E402
-from proxyless_arch.space import Path as Choices  # noqa: E402
-from proxyless_arch.spec import Recipe  # noqa: E402
-from proxyless_arch.train_settings import Optimization  # noqa: E402
+from hardware.cost_table import CostTable, macs_cost_table  # noqa: E402
+from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
+from proxyless_arch.arch.spec import Recipe  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.data.datasets import load_for_search  # noqa: E402
+from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage  # noqa: E402
+from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402
 from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
-from proxyless_nas.training import Schedule, Training  # noqa: E402
+from proxyless_nas.train.training import Schedule, Training  # noqa: E402
+from search.algorithm.derive import choose_path, inherit  # noqa: E402
+from search.algorithm.gates import argmax_path, probabilities  # noqa: E402
+from search.algorithm.random_control import sample_at_cost  # noqa: E402
 from search.config import SearchConfig, with_settings  # noqa: E402
-from search.cost_table import CostTable, macs_cost_table  # noqa: E402
-from search.derive import choose_path, inherit  # noqa: E402
-from search.gates import argmax_path, probabilities  # noqa: E402
-from search.loop import Schedule as SearchSchedule  # noqa: E402
-from search.loop import Search  # noqa: E402
-from search.random_control import sample_at_cost  # noqa: E402
+from search.run.loop import Schedule as SearchSchedule  # noqa: E402
+from search.run.loop import Search  # noqa: E402
 
 # 9 searched blocks at 8 x 8 and 4 x 4 positions: small enough to train twenty networks an hour on one CPU core
 MACRO = Macro(
@@ -103,7 +103,7 @@ class Images:
 
     @classmethod
     def load(cls, data_path: Path, work: Path) -> Images:
-        """Decoded once into ``work``; the split of proxyless_arch.datasets (alpha's images held out of training)."""
+        """Decoded once into ``work``; the split of data/datasets.py (alpha's images held out of training)."""
         cache = work / "cifar10.npz"
         with locked(cache):
             if not cache.exists():

@@ -7,7 +7,7 @@
     python -m proxyless_arch convert released.json ours.json
 
 A network is a known name, a JSON file in either dialect, a weight file that holds its network, or the run folder of a
-search. Predicted latency is search's trade: python search/show.py NAME_OR_FILE.
+search. Predicted latency is search's trade: python hardware/show.py NAME_OR_FILE.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from proxyless_arch import catalog, pictures
-from proxyless_arch.cli import Parser, exit_code
-from proxyless_arch.codec import FORMAT, released_to_json, spec_to_json
-from proxyless_arch.cost import macs, params, total_macs, total_params
-from proxyless_arch.errors import InputError
-from proxyless_arch.files import read_json, write_text
-from proxyless_arch.lookup import find_spec
-from proxyless_arch.shapes import LayerCall, walk
-from proxyless_arch.spec import ArchSpec, Zero
-from proxyless_arch.tables import describe, format_count, op_label
+from proxyless_arch.arch import catalog, pictures
+from proxyless_arch.arch.codec import FORMAT, released_to_json, spec_to_json
+from proxyless_arch.arch.cost import macs, params, total_macs, total_params
+from proxyless_arch.arch.shapes import LayerCall, walk
+from proxyless_arch.arch.spec import ArchSpec, Zero
+from proxyless_arch.arch.tables import describe, format_count, op_label
+from proxyless_arch.base.cli import Parser, exit_code
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json, write_text
+from proxyless_arch.weights.lookup import find_spec
 
 NETWORK = "NAME_OR_FILE"
 OURS, RELEASED = "ours", "released"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from proxyless_arch.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
-from proxyless_arch.datasets import ImageDataset
-from proxyless_arch.errors import InputError
-from proxyless_arch.images import Augment
-from proxyless_arch.spec import Recipe
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
+from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.data.images import Augment
 
 TensorBatch = tuple[torch.Tensor, torch.Tensor]
 """(images float32 (n, 3, H, W) in channels_last memory, labels int64 (n,))."""

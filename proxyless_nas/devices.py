@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from proxyless_arch.machine import absent_device, parse_device, threads_text
+from proxyless_arch.base.machine import absent_device, parse_device, threads_text
 
 
 def pick_device(name: str) -> torch.device:

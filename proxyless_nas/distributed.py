@@ -23,8 +23,8 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import Tensor
 
-from proxyless_arch.cli import BAD_INPUT
-from proxyless_arch.errors import InputError
+from proxyless_arch.base.cli import BAD_INPUT
+from proxyless_arch.base.errors import InputError
 from proxyless_nas.devices import pick_device
 
 TIMEOUT = datetime.timedelta(minutes=30)

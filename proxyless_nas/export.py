@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.evaluation import Network, exported_network
-from proxyless_arch.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
-from proxyless_arch.files import read_bytes
-from proxyless_arch.litert import load_litert, with_metadata
-from proxyless_arch.quiet import captured_stderr
+from proxyless_arch.apps.evaluation import Network, exported_network
+from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
+from proxyless_arch.apps.litert import load_litert, with_metadata
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_bytes
+from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
 

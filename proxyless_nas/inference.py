@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.machine import PRECISIONS
-from proxyless_arch.strict import listed
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.machine import PRECISIONS
+from proxyless_arch.base.strict import listed
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import ProxylessNet
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proxyless_arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
 
 
 class SameConv2d(nn.Conv2d):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from proxyless_arch.spec import ArchSpec
+from proxyless_arch.arch.spec import ArchSpec
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proxyless_arch.scores import EvalResult
+from proxyless_arch.apps.scores import EvalResult
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

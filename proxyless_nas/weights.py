@@ -1,4 +1,4 @@
-"""torch state_dict <-> NamedTensors (proxyless_arch.tensors has the contract), and networks <-> weight files."""
+"""torch state_dict <-> NamedTensors (proxyless_arch.arch.tensors has the contract), and networks <-> weight files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from proxyless_arch.catalog import Release
-from proxyless_arch.files import atomic_path
-from proxyless_arch.pretrained import Pretrained, described, read_pretrained
-from proxyless_arch.spec import ArchSpec
-from proxyless_arch.weights import NamedTensors, check_tensors, read_tensors, save_tensors
+from proxyless_arch.arch.catalog import Release
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.files import atomic_path
+from proxyless_arch.weights.files import NamedTensors, check_tensors, read_tensors, save_tensors
+from proxyless_arch.weights.pretrained import Pretrained, described, read_pretrained
 from proxyless_nas.network import ProxylessNet, build
 
 TORCH_SUFFIXES = (".pth", ".pt")
@@ -67,7 +67,7 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
 
 
 def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
-    """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.pretrained)."""
+    """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.weights.pretrained)."""
     found = read_pretrained(release, pretrained, net.spec, released_classes)
     assign(net, found.tensors)
     net.spec = described(net.spec, found)

@@ -1,7 +1,7 @@
 """The released networks by name.
 
 ``pretrained=True`` loads the published ImageNet weights: from ``$PROXYLESSNAS_HOME``, the cache, or their URL, and
-only when their git blob id is right (proxyless_arch.fetch). A path loads that file instead (``.pth``, ``.tfinit``,
+only when their git blob id is right (weights/fetch.py). A path loads that file instead (``.pth``, ``.tfinit``,
 ``.h5`` or ``.safetensors``). With another ``num_classes`` than the 1000 of ImageNet, for transfer learning, the
 classifier keeps its fresh random weights and everything else is loaded. ``include_top=False`` gives the feature map
 in front of the pool.
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from proxyless_arch import catalog
-from proxyless_arch.catalog import Release
-from proxyless_arch.pretrained import Pretrained
-from proxyless_arch.spec import with_classes
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.catalog import Release
+from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.weights.pretrained import Pretrained
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_pretrained
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 import sys
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.quiet import captured_stderr
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.quiet import captured_stderr
 
 
 def check_backend() -> None:

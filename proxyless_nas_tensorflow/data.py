@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from proxyless_arch import workers
-from proxyless_arch.batches import Sample, Unreadable, eval_steps, read_batch
-from proxyless_arch.datasets import ImageDataset
-from proxyless_arch.errors import InputError
-from proxyless_arch.spec import Recipe
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data import workers
+from proxyless_arch.data.batches import Sample, Unreadable, eval_steps, read_batch
+from proxyless_arch.data.datasets import ImageDataset
 
 ArrayBatch = tuple[np.ndarray, np.ndarray]
 """(images float32 (n, H, W, 3), labels int64 (n,))."""

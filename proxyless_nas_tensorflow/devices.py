@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from proxyless_arch.machine import absent_device, network_threads, parse_device, threads_text
-from proxyless_arch.quiet import captured_stderr
+from proxyless_arch.base.machine import absent_device, network_threads, parse_device, threads_text
+from proxyless_arch.base.quiet import captured_stderr
 
 THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 """The environment variable that TensorFlow itself reads when it starts."""

@@ -20,11 +20,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.exporting import METADATA_NAME, Format, Loaded, default_float_blocks, write_file
-from proxyless_arch.litert import load_litert, with_metadata
-from proxyless_arch.machine import threads_text
-from proxyless_arch.quiet import captured_stderr
-from proxyless_arch.spec import ArchSpec, Zero
+from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, default_float_blocks, write_file
+from proxyless_arch.apps.litert import load_litert, with_metadata
+from proxyless_arch.arch.spec import ArchSpec, Zero
+from proxyless_arch.base.machine import threads_text
+from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas_tensorflow.devices import tensorflow_version
 from proxyless_nas_tensorflow.network import ProxylessNet
 from proxyless_nas_tensorflow.steps import compiled

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.machine import PRECISIONS
-from proxyless_arch.strict import listed
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.machine import PRECISIONS
+from proxyless_arch.base.strict import listed
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 from proxyless_nas_tensorflow.steps import compiled
 from proxyless_nas_tensorflow.weights import load_named, to_named

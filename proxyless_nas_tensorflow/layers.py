@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
-from proxyless_arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
 
 
 def layer_seed(seed: int | None, name: str) -> int | None:

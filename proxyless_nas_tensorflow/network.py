@@ -9,10 +9,10 @@ from typing import Any
 import keras
 from keras import KerasTensor
 
-from proxyless_arch.codec import spec_from_node, spec_to_dict
-from proxyless_arch.errors import InputError
-from proxyless_arch.spec import ArchSpec
-from proxyless_arch.strict import Node, nearest
+from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import Node, nearest
 from proxyless_nas_tensorflow.layers import build_op, residual_block
 
 Resolution = int | tuple[int | None, int | None] | None

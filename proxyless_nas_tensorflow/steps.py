@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.scores import EvalResult
+from proxyless_arch.apps.scores import EvalResult
 
 Batches = Iterable[tuple[np.ndarray | tf.Tensor, np.ndarray | tf.Tensor]]
 

@@ -18,12 +18,11 @@ import h5py
 import keras
 import numpy as np
 
-from proxyless_arch.catalog import Release
-from proxyless_arch.errors import InputError
-from proxyless_arch.files import atomic_path
-from proxyless_arch.pretrained import Pretrained, described, read_pretrained
-from proxyless_arch.spec import ArchSpec, with_classes
-from proxyless_arch.weights import (
+from proxyless_arch.arch.catalog import Release
+from proxyless_arch.arch.spec import ArchSpec, with_classes
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import atomic_path
+from proxyless_arch.weights.files import (
     KERAS_SUFFIX,
     NamedTensors,
     WeightFile,
@@ -34,6 +33,7 @@ from proxyless_arch.weights import (
     save_tensors,
     to_tf_layout,
 )
+from proxyless_arch.weights.pretrained import Pretrained, described, read_pretrained
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 
 # part of a tensor's released name -> attribute of the layer that holds it
@@ -108,7 +108,7 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
 
 
 def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
-    """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.pretrained)."""
+    """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.weights.pretrained)."""
 
     def read(path: str | os.PathLike[str]) -> WeightFile:
         if not _is_keras(path):

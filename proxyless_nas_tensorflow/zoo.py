@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from proxyless_arch import catalog
-from proxyless_arch.catalog import Release
-from proxyless_arch.errors import InputError
-from proxyless_arch.pretrained import Pretrained
-from proxyless_arch.spec import with_classes
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.catalog import Release
+from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.pretrained import Pretrained
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 from proxyless_nas_tensorflow.weights import load_pretrained
 

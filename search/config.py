@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch import settings
-from proxyless_arch.files import read_json
-from proxyless_arch.settings import setting as _flag
+from proxyless_arch.base import settings
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.settings import setting as _flag
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"

@@ -29,19 +29,20 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from proxyless_arch.batches import note_on_few_steps  # noqa: E402
-from proxyless_arch.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
-from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import read_json, remove_abandoned, write_json  # noqa: E402
-from proxyless_arch.machine import busy_note  # noqa: E402
-from proxyless_arch.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
-from proxyless_arch.settings import note_on_absent  # noqa: E402
-from proxyless_arch.space import Path as Choices  # noqa: E402
-from proxyless_arch.strict import counted  # noqa: E402
+from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import read_json, remove_abandoned, write_json  # noqa: E402
+from proxyless_arch.base.machine import busy_note  # noqa: E402
+from proxyless_arch.base.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
+from proxyless_arch.base.settings import note_on_absent  # noqa: E402
+from proxyless_arch.base.strict import counted  # noqa: E402
+from proxyless_arch.data.batches import note_on_few_steps  # noqa: E402
+from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
-from search import checkpoint, config, loop, results, session, warmup  # noqa: E402
+from search import config  # noqa: E402
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
+from search.run import checkpoint, loop, results, session, warmup  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 NON_FINITE = 1

@@ -21,17 +21,17 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from proxyless_arch.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.runs import (  # noqa: E402
+from proxyless_arch.arch.tables import cost_decimals, format_count  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.runs import (  # noqa: E402
     METRICS_FILE,
     WALL_CLOCK_FIELDS,
     MetricsFile,
     format_seconds,
     read_metrics,
 )
-from proxyless_arch.tables import cost_decimals, format_count  # noqa: E402
-from search.report_page import write_comparison, write_film, write_report  # noqa: E402
+from search.reporting.report_page import write_comparison, write_film, write_report  # noqa: E402
 
 __all__ = [
     "FIELDS",

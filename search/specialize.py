@@ -22,26 +22,27 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from proxyless_arch.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.cost import total_macs  # noqa: E402
-from proxyless_arch.errors import InputError  # noqa: E402
-from proxyless_arch.files import read_json, write_json  # noqa: E402
-from proxyless_arch.pictures import draw_architectures  # noqa: E402
-from proxyless_arch.runs import new_run_dir  # noqa: E402
-from proxyless_arch.scores import shown_score  # noqa: E402
-from proxyless_arch.settings import absent  # noqa: E402
-from proxyless_arch.shapes import walk  # noqa: E402
-from proxyless_arch.spec import ArchSpec  # noqa: E402
-from proxyless_arch.strict import counted, listed  # noqa: E402
-from proxyless_arch.tables import format_count  # noqa: E402
+from hardware.latency import LatencySource, network_ms  # noqa: E402
+from hardware.profile.measure import parse_hardware, runtime_named  # noqa: E402
+from hardware.profile.profiling import Anchor, measure_network  # noqa: E402
+from proxyless_arch.apps.scores import shown_score  # noqa: E402
+from proxyless_arch.arch.cost import total_macs  # noqa: E402
+from proxyless_arch.arch.pictures import draw_architectures  # noqa: E402
+from proxyless_arch.arch.shapes import walk  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.arch.tables import format_count  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import read_json, write_json  # noqa: E402
+from proxyless_arch.base.runs import new_run_dir  # noqa: E402
+from proxyless_arch.base.settings import absent  # noqa: E402
+from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
-from search import imagenet_arch_search, warmup  # noqa: E402
+from search import imagenet_arch_search  # noqa: E402
 from search.config import SearchConfig, to_dict  # noqa: E402
-from search.device import anchor_of  # noqa: E402
-from search.latency import LatencySource, network_ms  # noqa: E402
-from search.measure import parse_hardware, runtime_named  # noqa: E402
-from search.profiling import Anchor, measure_network  # noqa: E402
-from search.run_folder import Run, read_run  # noqa: E402
+from search.reporting.run_folder import Run, read_run  # noqa: E402
+from search.run import warmup  # noqa: E402
+from search.run.device import anchor_of  # noqa: E402
 
 HARDWARE = ("mobile", "cpu", "gpu8", "flops")
 

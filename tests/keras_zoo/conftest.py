@@ -8,8 +8,8 @@ with contextlib.suppress(ModuleNotFoundError):
 
 import pytest
 
-from proxyless_arch.space import Macro, SearchSpace, Stage
-from proxyless_arch.spec import ArchSpec
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
 
 
 @pytest.fixture(scope="session")

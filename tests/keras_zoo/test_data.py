@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.datasets import digits, open_folder
-from proxyless_arch.errors import InputError
-from proxyless_arch.images import eval_transform
-from proxyless_arch.spec import Recipe
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.datasets import digits, open_folder
+from proxyless_arch.data.images import eval_transform
 from proxyless_nas_tensorflow.data import eval_batches
 
 RECIPE = Recipe(resolution=16, resize=18)

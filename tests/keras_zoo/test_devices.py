@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from proxyless_arch.errors import InputError
+from proxyless_arch.base.errors import InputError
 from proxyless_nas_tensorflow.devices import pick_device
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.exporting import KERAS_FORMATS, METADATA_NAME
-from proxyless_arch.litert import litert_metadata, load_litert, with_metadata
-from proxyless_arch.spec import Block, Recipe, Zero
+from proxyless_arch.apps.exporting import KERAS_FORMATS, METADATA_NAME
+from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
+from proxyless_arch.arch.spec import Block, Recipe, Zero
+from proxyless_arch.base.errors import InputError
 from proxyless_nas_tensorflow import build
 from proxyless_nas_tensorflow.export import (
     EXTRA_ASSETS,
@@ -21,7 +21,7 @@ from proxyless_nas_tensorflow.export import (
     to_litert,
 )
 from proxyless_nas_tensorflow.weights import load_named
-from tests.arch.nets import random_tensors, three_blocks
+from tests.proxyless_arch.nets import random_tensors, three_blocks
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 

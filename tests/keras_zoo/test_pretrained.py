@@ -1,4 +1,4 @@
-"""pretrained= and weight files in Keras; the search for the published file is tested in tests/arch/test_fetch.py."""
+"""pretrained= and weight files in Keras. The search for the published file has its test in proxyless_arch/weights."""
 
 import pickle
 from dataclasses import replace
@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from proxyless_arch import catalog
-from proxyless_arch.errors import InputError
-from proxyless_arch.spec import with_classes
-from proxyless_arch.weights import git_blob_sha1, to_tf_layout
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.files import git_blob_sha1, to_tf_layout
 from proxyless_nas_tensorflow import build, proxyless_cpu, zoo
 from proxyless_nas_tensorflow.weights import load_named, load_pretrained, load_weights, save_weights, to_named
-from tests.arch.nets import assert_equal, random_tensors
+from tests.proxyless_arch.nets import assert_equal, random_tensors
 
 CPU = catalog.load("proxyless_cpu")
 TENSORS = random_tensors(CPU)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import proxyless_nas_tensorflow as zoo
-from proxyless_arch.errors import InputError
-from proxyless_arch.spec import with_classes
-from proxyless_arch.tensors import expected_tensors
+from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.base.errors import InputError
 from proxyless_nas_tensorflow.weights import load_keras_weights, load_named, save_keras_weights, to_named
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import proxyless_nas_tensorflow as zoo
-from proxyless_arch import catalog
-from proxyless_arch.errors import InputError
-from proxyless_arch.shapes import walk
-from proxyless_arch.space import SMALL, SearchSpace
-from proxyless_arch.spec import MBConv, Zero, with_classes
-from proxyless_arch.tensors import expected_tensors
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import MBConv, Zero, with_classes
+from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.mbconv import SMALL, SearchSpace
 from proxyless_nas_tensorflow.layers import build_op
 from proxyless_nas_tensorflow.network import feature_extractor
 from proxyless_nas_tensorflow.weights import to_named

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from proxyless_arch.space import Macro, SearchSpace, Stage
-from proxyless_arch.spec import ArchSpec
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
 from proxyless_nas import ProxylessNet, build
 from proxyless_nas.steps import recalibrate_bn
 

@@ -7,8 +7,8 @@ import proxyless_nas
 import proxyless_nas.weights as torch_weights
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
-from proxyless_arch import catalog
-from proxyless_arch.weights import load_h5, save_h5
+from proxyless_arch.arch import catalog
+from proxyless_arch.weights.files import load_h5, save_h5
 
 
 def assert_same_bits(found, wanted):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyless_arch.errors import InputError
+from proxyless_arch.base.errors import InputError
 from proxyless_nas_tensorflow import _quiet
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ import proxyless_nas
 import proxyless_nas.weights as torch_weights
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
-from proxyless_arch.batches import eval_steps, read_batch
-from proxyless_arch.datasets import open_folder
-from proxyless_arch.demo import demo_weights
+from proxyless_arch.data.batches import eval_steps, read_batch
+from proxyless_arch.data.datasets import open_folder
+from proxyless_arch.weights.demo import demo_weights
 from proxyless_nas_tensorflow.steps import compiled
 from tests.demo_net import NAME, needs_demo
 

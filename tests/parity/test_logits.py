@@ -10,13 +10,13 @@ import proxyless_nas
 import proxyless_nas.weights as torch_weights
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
-from proxyless_arch import catalog
-from proxyless_arch.batches import eval_steps, read_batch
-from proxyless_arch.codec import read_spec
-from proxyless_arch.datasets import open_folder
-from proxyless_arch.spec import ArchSpec, Recipe
-from proxyless_arch.tensors import expected_tensors
-from proxyless_arch.weights import load_pth
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.spec import ArchSpec, Recipe
+from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.data.batches import eval_steps, read_batch
+from proxyless_arch.data.datasets import open_folder
+from proxyless_arch.weights.files import load_pth
 from proxyless_nas_tensorflow.steps import compiled
 
 ATOL_RANDOM = 1e-5  # at logits of standard deviation 0.1 to 1

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import proxyless_nas.weights as torch_weights
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
-from proxyless_arch.weights import from_tf_layout
+from proxyless_arch.weights.files import from_tf_layout
 
 LOGITS_ATOL = 1e-5
 GRADIENT_RTOL = 1e-4  # of the largest entry of each tensor

@@ -4,10 +4,10 @@ import json
 
 import torch
 
-from proxyless_arch.runs import WALL_CLOCK_FIELDS, read_metrics
-from proxyless_arch.space import Macro, SearchSpace, Stage
-from proxyless_arch.spec import Recipe
-from proxyless_arch.weights import load_h5
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
+from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
+from proxyless_arch.weights.files import load_h5
 
 TRAIN = ["--epochs", "6", "--warmup_epochs", "1", "-b", "128", "--save_every_seconds", "0"]
 """Settings of a run of 48 steps with a checkpoint after each."""

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from benchmarks import compare_networks as comparing
 from benchmarks import published_networks as published
 from benchmarks.comparison_picture import Dot, _around, _shared_area, draw, place_labels
-from proxyless_arch import catalog
-from proxyless_arch.codec import write_spec
-from proxyless_arch.cost import total_macs, total_params
+from hardware.profile.measure import Times, parse_hardware
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_nas.network import build
-from search.measure import Times, parse_hardware
 from tests.search.tiny import tiny_space
 
 needs_pytorchcv = pytest.mark.skipif(published.unavailable() is not None, reason=str(published.unavailable()))

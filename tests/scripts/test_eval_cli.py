@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.codec import to_released, write_spec
-from proxyless_arch.spec import Recipe, with_classes
-from proxyless_arch.weights import save_h5
-from tests.arch.nets import random_tensors, three_blocks
+from proxyless_arch.arch.codec import to_released, write_spec
+from proxyless_arch.arch.spec import Recipe, with_classes
+from proxyless_arch.weights.files import save_h5
+from tests.proxyless_arch.nets import random_tensors, three_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("ant", "bee", "cat", "dog", "elk")

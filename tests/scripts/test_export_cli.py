@@ -13,11 +13,11 @@ with contextlib.suppress(ModuleNotFoundError):
 
 import pytest
 
-from proxyless_arch.codec import write_spec
-from proxyless_arch.datasets import digits
-from proxyless_arch.spec import Recipe, with_classes
-from proxyless_arch.weights import save_h5
-from tests.arch.nets import three_blocks
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.arch.spec import Recipe, with_classes
+from proxyless_arch.data.datasets import digits
+from proxyless_arch.weights.files import save_h5
+from tests.proxyless_arch.nets import three_blocks
 from tests.scripts.test_eval_cli import tame_tensors
 
 pytest.importorskip("onnxruntime")

@@ -11,7 +11,7 @@ with contextlib.suppress(ModuleNotFoundError):
 import numpy as np
 import pytest
 
-from proxyless_arch.demo import demo_weights
+from proxyless_arch.weights.demo import demo_weights
 from tests.demo_net import NAME, needs_demo
 
 SCRIPTS = ("eval", "eval_tf")

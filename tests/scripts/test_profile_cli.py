@@ -1,4 +1,4 @@
-"""search/profile_latency.py as a person runs it: on this machine, killed and resumed, exported and imported."""
+"""hardware/profile_latency.py as a person runs it: on this machine, killed and resumed, exported and imported."""
 
 import json
 import shlex
@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from search import exported_ops, imagenet_arch_search, profile_latency, session
-from search.cost_table import latency_cost_table
-from search.latency import LookupTable, check_matches, load_latency_source
-from tests.search.fake_device import FakeDevice
-from tests.search.test_profile import log
+from hardware import profile_latency
+from hardware.cost_table import latency_cost_table
+from hardware.latency import LookupTable, check_matches, load_latency_source
+from hardware.profile import exported_ops
+from search import imagenet_arch_search
+from search.run import session
+from tests.hardware.fake_device import FakeDevice
+from tests.hardware.profile.test_profile import log
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "search" / "profile_latency.py"
@@ -307,7 +310,7 @@ def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_
     assert words == ["python", "search/imagenet_arch_search.py", "--target_hardware", "cpu", "--latency_table",
                      str(tmp_path / "lat" / "table.json")]  # fmt: skip
     assert "made for images of 10 classes" in printed
-    monkeypatch.setattr("search.device.runtime_named", lambda *wanted: device)
+    monkeypatch.setattr("search.run.device.runtime_named", lambda *wanted: device)
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words[2:]))
     job = session.prepare(settings, torch.device("cpu"))
     assert job.target_device is not None and job.table.extrapolated == ()

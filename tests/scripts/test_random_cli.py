@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxyless_arch.codec import read_spec
-from proxyless_arch.cost import total_macs
-from proxyless_arch.shapes import walk
+from hardware.latency import network_ms, shipped
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.cost import total_macs
+from proxyless_arch.arch.shapes import walk
 from search.imagenet_arch_search import main
-from search.latency import network_ms, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["--arch_algo", "random", "--space", "tiny", "--resolution", "8", "--width_mult", "0.1", "--device", "cpu"]
@@ -113,7 +113,7 @@ def test_a_second_draw_does_not_mix_with_the_first(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(words, problem, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("search.random_control.MAX_DRAWS_PER_NETWORK", 0)
+    monkeypatch.setattr("search.algorithm.random_control.MAX_DRAWS_PER_NETWORK", 0)
     assert draw(tmp_path / "run", *words) == 2
     assert problem in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""search/report.py and search/show.py as commands."""
+"""search/report.py and hardware/show.py as commands."""
 
 import json
 import re
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import train
-from proxyless_arch.files import write_json
-from proxyless_arch.tables import format_cost
-from search import report, show
+from hardware import show
+from proxyless_arch.arch.tables import format_cost
+from proxyless_arch.base.files import write_json
+from search import report
 from tests.search.made_run import write_random, write_run, write_trained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_show_prices_a_network(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "320,427,584" in out and "predicted: 85.17 ms by pixel1.json; not measured" in out
     _, _, result, _ = write_run(tmp_path / "run")
-    assert show.main([str(tmp_path / "run"), "--latency", str(ROOT / "search" / "latency_tables" / "pixel1.json")]) == 0
+    assert show.main([str(tmp_path / "run"), "--latency", str(ROOT / "hardware" / "tables" / "pixel1.json")]) == 0
     out = capsys.readouterr().out
     assert (
         f"predicted: {format_cost(result['predicted_latency_ms'], 'ms')} by" in out
@@ -115,7 +116,7 @@ def test_show_prices_a_network(tmp_path, capsys):
 def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
     folder, twice = tmp_path / "run", tmp_path / "twice.json"
     config, records, result, spec = write_run(folder)
-    predictor = json.loads((ROOT / "search" / "latency_tables" / "pixel1.json").read_text())
+    predictor = json.loads((ROOT / "hardware" / "tables" / "pixel1.json").read_text())
     net = predictor["net_calibration"]
     predictor["net_calibration"] = net | {name: 2 * net[name] for name in ("scale", "offset_ms")}
     write_json(twice, predictor)

@@ -16,18 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from proxyless_arch.batches import BatchPlan
-from proxyless_arch.codec import read_spec
-from proxyless_arch.cost import total_macs, total_params
-from proxyless_arch.datasets import digits, load_for_search
-from proxyless_arch.weights import load_h5
+from hardware.latency import SHIPPED_FOLDER
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.data.batches import BatchPlan
+from proxyless_arch.data.datasets import digits, load_for_search
+from proxyless_arch.weights.files import load_h5
 from proxyless_nas.data import eval_batches
 from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
-from search import checkpoint, session
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
-from search.latency import SHIPPED_FOLDER
 from search.report import WALL_CLOCK_FIELDS, read_metrics
+from search.run import checkpoint, session
 
 ROOT = Path(__file__).resolve().parents[2]
 # the smallest networks there are, on 137 images: two steps per epoch
@@ -206,7 +206,7 @@ raise SystemExit(imagenet_arch_search.main())
 
 def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr("search.loop.seconds_per_step", lambda *_: (0.5, 0.25))
+    monkeypatch.setattr("search.run.loop.seconds_per_step", lambda *_: (0.5, 0.25))
     status, printed, _ = here("--path", tmp_path / "run", *QUICK)
     assert status == 0
     # 6 weight steps, 4 of them with an architecture step
@@ -319,7 +319,7 @@ def held_by(run_dir):
 def test_a_finished_run_resumed_says_its_end_again_and_changes_nothing(finished, here, monkeypatch):
     run_dir, first = finished
     before = held_by(run_dir)
-    monkeypatch.setattr("search.session.prepare", no_more)  # neither images nor a device are needed
+    monkeypatch.setattr("search.run.session.prepare", no_more)  # neither images nor a device are needed
     status, printed, errors = here("--path", run_dir, "--resume")
     assert (status, errors) == (0, "")
     assert held_by(run_dir) == before
@@ -340,7 +340,7 @@ def test_what_a_finished_run_was_killed_before_is_made(finished, here, tmp_path,
     for name in missing:
         (run_dir / name).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("search.session.prepare", no_more)
+        patch.setattr("search.run.session.prepare", no_more)
         assert here("--path", run_dir, "--resume")[0] == 0
     after = held_by(run_dir)
     redrawn = {"architecture.png"} if "search.png" in missing else set()

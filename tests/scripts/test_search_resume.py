@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.files import write_json
-from search import checkpoint, config, imagenet_arch_search, report
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import write_json
+from search import config, imagenet_arch_search, report
+from search.run import checkpoint
 
 TINY = ["--width_mult", "0.1", "--resolution", "8", "--warmup_epochs", "1", "--n_epochs", "1", "--torch_threads", "1"]
 
@@ -214,8 +215,8 @@ def test_settings_without_use_are_refused(flags, problem, tmp_path, capsys):
 
 def test_mps_needs_no_double_precision_in_the_cost():
     """The expected cost is computed on the CPU, whatever the device of alpha."""
-    from search.controllers import ExpectedCost
-    from search.cost_table import CostTable
+    from hardware.cost_table import CostTable
+    from search.algorithm.controllers import ExpectedCost
 
     cost = ExpectedCost(CostTable(1.0, ((0.0, 2.0),), "ms", "made up"))
     assert all(edge.device.type == "cpu" for edge in cost.edges)

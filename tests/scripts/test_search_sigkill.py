@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch.weights import load_h5
-from search import checkpoint
+from proxyless_arch.weights.files import load_h5
+from search.run import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "search" / "imagenet_arch_search.py"

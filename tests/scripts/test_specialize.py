@@ -5,16 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from proxyless_arch.codec import read_spec
-from proxyless_arch.cost import total_macs
-from proxyless_arch.shapes import walk
-from proxyless_arch.space import TINY as TINY_MACRO
-from proxyless_arch.space import SearchSpace
-from proxyless_arch.spec import Recipe
+from hardware.latency import network_ms, shipped
+from hardware.profile.profiling import Anchor
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.cost import total_macs
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.space.mbconv import TINY as TINY_MACRO
+from proxyless_arch.space.mbconv import SearchSpace
 from search import specialize
-from search.latency import network_ms, shipped
-from search.profiling import Anchor
-from tests.search.fake_device import FakeDevice
+from tests.hardware.fake_device import FakeDevice
 
 TINY = ["--warmup_epochs", "0", "--n_epochs", "1", "--width_mult", "0.1", "--resolution", "8"]
 

@@ -17,14 +17,15 @@ from PIL import Image
 
 import eval as eval_script
 import train
-from proxyless_arch import train_settings
-from proxyless_arch.codec import read_spec, write_spec
-from proxyless_arch.datasets import load_for_search
-from proxyless_arch.files import write_json
-from proxyless_arch.runs import read_metrics
-from proxyless_arch.spec import with_classes
-from proxyless_arch.weights import load_h5
-from proxyless_nas import checkpointing, train_session
+from proxyless_arch.apps import train_settings
+from proxyless_arch.arch.codec import read_spec, write_spec
+from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.base.files import write_json
+from proxyless_arch.base.runs import read_metrics
+from proxyless_arch.data.datasets import load_for_search
+from proxyless_arch.weights.files import load_h5
+from proxyless_nas.train import checkpointing
+from proxyless_nas.train import session as train_session
 from tests.scripts.mini import TRAIN, mini_net, same_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,7 +191,7 @@ def test_a_lost_checkpoint_does_not_start_over(straight, tmp_path, capsys):
 
 
 def test_ctrl_c_saves_and_resume_continues(straight, spec_file, tmp_path, capsys, monkeypatch):
-    from proxyless_nas.training import Training
+    from proxyless_nas.train.training import Training
 
     path, update = tmp_path / "stopped", Training.update
 

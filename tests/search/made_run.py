@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from proxyless_arch.codec import write_spec
-from proxyless_arch.cost import total_macs, total_params
-from proxyless_arch.files import read_json, write_json
-from proxyless_arch.space import IMAGENET, TINY, SearchSpace
-from proxyless_arch.spec import Recipe
-from proxyless_arch.train_settings import TrainConfig
-from proxyless_arch.train_settings import to_dict as training_dict
+from hardware.cost_table import latency_cost_table, macs_cost_table
+from hardware.latency import SHIPPED_FOLDER, shipped
+from proxyless_arch.apps.train_settings import TrainConfig
+from proxyless_arch.apps.train_settings import to_dict as training_dict
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.space.mbconv import IMAGENET, TINY, SearchSpace
 from search.config import from_recipe, to_dict, with_settings
-from search.cost_table import latency_cost_table, macs_cost_table
-from search.latency import SHIPPED_FOLDER, shipped
-from search.run_folder import LATENCY_FILE
+from search.reporting.run_folder import LATENCY_FILE
 
 DIGITS = Recipe(resolution=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

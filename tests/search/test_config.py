@@ -8,9 +8,9 @@ import shlex
 
 import pytest
 
-from proxyless_arch.cli import Parser
-from proxyless_arch.errors import InputError
-from proxyless_arch.settings import base_type, note_on_absent
+from proxyless_arch.base.cli import Parser
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.settings import base_type, note_on_absent
 from search import config
 from search.config import (
     SearchConfig,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from proxyless_arch.errors import InputError
+from proxyless_arch.base.errors import InputError
 from search.report import FIELDS, RunLog, format_epoch, format_seconds, read_metrics, scalars
 
 

@@ -5,10 +5,10 @@ import itertools
 
 import torch
 
-from proxyless_arch.space import Macro, SearchSpace, Stage
-from proxyless_arch.spec import Recipe
-from search.cost_table import CostTable
-from search.supernet import Supernet
+from hardware.cost_table import CostTable
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
+from search.algorithm.supernet import Supernet
 
 MACRO = Macro(
     name="tiny", stem_width=8, stem_stride=2, first_width=8, stages=(Stage(8, 3, 1), Stage(16, 1, 2)), mix_width=16

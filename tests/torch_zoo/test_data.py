@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from proxyless_arch.datasets import ImageDataset, digits, open_folder
-from proxyless_arch.errors import InputError
-from proxyless_arch.images import Augment, eval_transform, normalize
-from proxyless_arch.spec import Recipe
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
+from proxyless_arch.data.images import Augment, eval_transform, normalize
 from proxyless_nas.data import eval_batches, train_batches
 
 RECIPE = Recipe(resolution=16, resize=18)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxyless_arch.codec import write_spec
-from proxyless_arch.errors import InputError
-from proxyless_arch.scores import EvalResult
+from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.base.errors import InputError
 from proxyless_nas import distributed
 from tests.scripts.mini import TRAIN, mini_net, same_run
 from tests.torch_zoo import two_processes

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch.errors import InputError
-from proxyless_arch.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, missing, read_metadata
-from proxyless_arch.litert import litert_metadata
-from proxyless_arch.spec import Block, Recipe, Zero
+from proxyless_arch.apps.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, missing, read_metadata
+from proxyless_arch.apps.litert import litert_metadata
+from proxyless_arch.arch.spec import Block, Recipe, Zero
+from proxyless_arch.base.errors import InputError
 from proxyless_nas import build
 from proxyless_nas.export import (
     TorchBackend,
@@ -24,8 +24,8 @@ from proxyless_nas.export import (
 )
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.steps import recalibrate_bn
-from tests.arch.nets import three_blocks
-from tests.arch.test_exporting import network
+from tests.proxyless_arch.apps.test_exporting import network
+from tests.proxyless_arch.nets import three_blocks
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

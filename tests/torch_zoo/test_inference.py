@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch import catalog
-from proxyless_arch.codec import read_spec
-from proxyless_arch.datasets import open_folder
-from proxyless_arch.errors import InputError
-from proxyless_arch.weights import NamedTensors, load_pth
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.datasets import open_folder
+from proxyless_arch.weights.files import NamedTensors, load_pth
 from proxyless_nas.data import eval_batches
 from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.inference import fold_bn, prepared
 from proxyless_nas.network import build
 from proxyless_nas.weights import load_named, to_named
-from tests.arch.nets import rich, three_blocks
+from tests.proxyless_arch.nets import rich, three_blocks
 
 
 def lively(spec, seed: int = 0) -> NamedTensors:
@@ -102,7 +102,7 @@ def test_tuned_allocator_maps_no_activations():
     """After the first passes, forwards fault in (almost) no new pages; untuned, every one maps its activations anew."""
     code = (
         "import resource, sys, torch\n"
-        "from proxyless_arch.machine import tune_allocator\n"
+        "from proxyless_arch.base.machine import tune_allocator\n"
         "if sys.argv[1] == 'tuned': assert tune_allocator()\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(10): torch.empty(48, 2**18).fill_(1)\n"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from proxyless_arch import catalog
-from proxyless_arch.cost import total_macs, total_params
-from proxyless_arch.datasets import open_folder
-from proxyless_arch.demo import demo_weights
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.data.datasets import open_folder
+from proxyless_arch.weights.demo import demo_weights
 from proxyless_nas.data import eval_batches
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate

@@ -11,17 +11,17 @@ from torch import nn
 from torch.nn import functional as F
 
 import proxyless_nas
-from proxyless_arch import catalog
-from proxyless_arch.cost import total_params
-from proxyless_arch.scores import EvalResult, top_k_hits
-from proxyless_arch.space import SearchSpace
-from proxyless_arch.spec import BatchNorm, MBConv, Zero, with_classes
-from proxyless_arch.tensors import expected_tensors
+from proxyless_arch.apps.scores import EvalResult, top_k_hits
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.cost import total_params
+from proxyless_arch.arch.spec import BatchNorm, MBConv, Zero, with_classes
+from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.space.mbconv import SearchSpace
 from proxyless_nas.layers import ConvBN, SameConv2d, ZeroLayer, init_weights
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import load_named, to_named
-from tests.arch.nets import random_tensors, rich, three_blocks
+from tests.proxyless_arch.nets import random_tensors, rich, three_blocks
 
 RELEASED = ("proxyless_cpu", "proxyless_gpu", "proxyless_mobile", "proxyless_mobile_14")
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch import catalog
-from proxyless_arch.errors import InputError
-from proxyless_arch.spec import with_classes
-from proxyless_arch.weights import git_blob_sha1, load_h5, read_tensors, save_h5, save_safetensors, to_tf_layout
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.files import git_blob_sha1, load_h5, read_tensors, save_h5, save_safetensors, to_tf_layout
 from proxyless_nas import build, proxyless_cpu, zoo
 from proxyless_nas.weights import load_named, load_weights, save_weights, to_named
-from tests.arch.nets import assert_equal, random_tensors, rich, three_blocks
+from tests.proxyless_arch.nets import assert_equal, random_tensors, rich, three_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = catalog.load("proxyless_cpu")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from proxyless_arch.scores import EvalResult
-from proxyless_arch.train_settings import Optimization
+from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.train_settings import Optimization
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
 from proxyless_nas.steps import NonFiniteLossError, sgd, warmup_cosine_lr
-from proxyless_nas.training import Ema, Schedule, Training, over_ranks
-from tests.arch.nets import three_blocks
+from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
+from tests.proxyless_arch.nets import three_blocks
 
 SCHEDULE = Schedule(steps_per_epoch=5, n_epochs=4, warmup_epochs=1, init_lr=0.1)
 

@@ -11,13 +11,13 @@ import sys
 import torch
 from torch import nn
 
-from proxyless_arch.scores import EvalResult
-from proxyless_arch.train_settings import Optimization
+from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.train_settings import Optimization
 from proxyless_nas import distributed
 from proxyless_nas.network import build
 from proxyless_nas.steps import NonFiniteLossError
-from proxyless_nas.training import Schedule, Training, over_ranks
-from tests.arch.nets import three_blocks
+from proxyless_nas.train.training import Schedule, Training, over_ranks
+from tests.proxyless_arch.nets import three_blocks
 
 SHARE, STEPS = 8, 6
 

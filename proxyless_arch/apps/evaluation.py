@@ -1,0 +1,646 @@
+"""What eval.py and eval_tf.py share: the flags, which network on which images, the record. No framework in here."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from proxyless_arch.apps.scores import EvalResult, shown_score
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.catalog import Demo, Release
+from proxyless_arch.arch.spec import ArchSpec, Recipe, imagenet_recipe
+from proxyless_arch.base.cli import Parser
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import parse_json, write_json
+from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores
+from proxyless_arch.base.strict import counted, listed
+from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
+from proxyless_arch.data.images import eval_transform
+from proxyless_arch.weights.demo import demo_weights, is_demo
+from proxyless_arch.weights.fetch import find_weights
+from proxyless_arch.weights.files import (
+    KERAS_SUFFIX,
+    NamedTensors,
+    WeightFile,
+    git_blob_sha1,
+    read_tensors,
+    tensors_sha256,
+)
+from proxyless_arch.weights.lookup import SELF_DESCRIBING, find_network
+from proxyless_arch.weights.pretrained import described
+
+FORMAT, VERSION = "proxyless-arch/evaluation", 1
+IMAGENET_DIR = "IMAGENET_DIR"
+IMAGENET_VALIDATION_IMAGES = 50_000
+DIGITS = "digits"
+PHOTOS = ("china.jpg", "flower.jpg")
+"""The photos in the scikit-learn wheel."""
+READER_SHARE = 4
+"""One core in four reads images when a CPU also runs the network: reading takes 4 ms of a core, the released networks
+at least three times that. More threads than cores cost PyTorch half its speed or worse (its threads spin)."""
+TOP = 5
+
+KerasReader = Callable[[Path, ArchSpec], NamedTensors]
+AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
+
+
+# ------------------------------------------------------------------------------------------------------ the flags
+
+
+def parse(
+    argv: Sequence[str] | None, prog: str, description: str | None, exported: str | None = None
+) -> argparse.Namespace:
+    """The command line of both scripts. Raises InputError naming the flag.
+
+    Args:
+        exported: the flag (``--onnx``) that takes an exported file in place of --arch and --weights, if there is one;
+            its value is ``exported`` of the result.
+    """
+    parser = Parser(prog=prog, description=description)
+    what = parser.add_argument_group("what is evaluated")
+    add_network_flags(what, required=exported is None)
+    if exported is None:
+        parser.set_defaults(exported=None)
+    else:
+        what.add_argument(
+            exported,
+            dest="exported",
+            type=Path,
+            metavar="FILE",
+            help="an exported file, in place of --arch and --weights; network, recipe and classes are read from it",
+        )
+    what.add_argument(
+        "-p",
+        "--path",
+        help=f"images: a folder or .zip of class folders, with val/ or test/ or without; or the word {DIGITS} for the "
+        f"embedded test set (default: ${IMAGENET_DIR}; without it, two photos are classified)",
+    )
+    what.add_argument("--limit", type=positive, help="at most this many images, evenly spaced")
+    what.add_argument("--strict_data", action="store_true", help="an unreadable image is an error, not left out")
+    add_recipe_flags(parser)
+    how = parser.add_argument_group("how it runs")
+    how.add_argument("-b", "--batch_size", type=positive, default=32, help="images per forward pass [32]")
+    how.add_argument(
+        "-j",
+        "--workers",
+        type=count,
+        help="image reading processes (default: one per core, one per 4 cores without a GPU; 0 reads in this one)",
+    )
+    device = how.add_mutually_exclusive_group()
+    device.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (PyTorch) [auto]")
+    device.add_argument("-g", "--gpu", dest="device", type=_gpu, metavar="N", help="the same as --device cuda:N")
+    how.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the convolutions [fp32]")
+    how.add_argument("--save_json", type=new_file, metavar="FILE", help="write the record there")
+    arguments = parser.parse_strictly(argv)
+    if arguments.path == "":
+        raise InputError("expected a folder or .zip of images, got ''", "--path")
+    if arguments.path is None:
+        arguments.path = os.environ.get(IMAGENET_DIR) or None
+    if arguments.arch is None and arguments.exported is None:
+        raise InputError(f"expected one of --arch and {exported}, got neither", "--arch")
+    if arguments.exported is not None:
+        _check_exported(arguments, str(exported))
+    return arguments
+
+
+def _check_exported(arguments: argparse.Namespace, flag: str) -> None:
+    """What an exported file has decided already must not be asked for again."""
+    for name, reason in (
+        ("arch", "the file holds its network"),
+        ("weights", "the file holds its weights"),
+        ("image_size", "the file takes one size of image"),
+    ):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"not together with {flag}: {reason}", f"--{name}")
+    if arguments.precision != "fp32":
+        raise InputError(f"not together with {flag}: the file has its precision", "--precision")
+    if arguments.device not in ("auto", "cpu"):
+        raise InputError(f"{flag} files run on the CPU here, got {arguments.device!r}", "--device")
+
+
+def add_network_flags(group: argparse._ArgumentGroup, *, required: bool = True) -> None:
+    """--arch and --weights: what load_network reads."""
+    group.add_argument(
+        "-a",
+        "--arch",
+        required=required,
+        help=f"a network by name ({', '.join(catalog.known_names())}), a spec file, a released net.config, the run "
+        "folder of a search, or a weight file that holds its network",
+    )
+    group.add_argument(
+        "--weights",
+        type=Path,
+        help=".h5, .safetensors, .pth, .tfinit or (Keras) .weights.h5 (default: the run's own or the published)",
+    )
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that change how images are prepared, which load_network reads too."""
+    recipe = parser.add_argument_group("how images are prepared (default: the recipe of the weights)")
+    recipe.add_argument("--image_size", type=positive, metavar="N", help="side of the centre crop, in pixels")
+    recipe.add_argument("--resize", type=positive, metavar="N", help="short side of the image before the crop")
+    recipe.add_argument("--mean", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    recipe.add_argument("--std", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    recipe.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+
+
+def _integer(text: str, minimum: int) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"expected an integer, {minimum} or more, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A flag's value: an integer, 1 or more."""
+    return _integer(text, 1)
+
+
+def count(text: str) -> int:
+    """A flag's value: an integer, 0 or more."""
+    return _integer(text, 0)
+
+
+def number(text: str) -> float:
+    """A flag's value: a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
+def new_file(text: str) -> Path:
+    """A flag's value: a file that can be written, in a folder that is there or can be made."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file to write, got {'a folder, ' if text else ''}{text!r}")
+    there = next(parent for parent in (path.absolute()).parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}: {there} does not take it")
+    return path
+
+
+def _gpu(text: str) -> str:
+    """The release's --gpu: a number, or 'all'."""
+    return "auto" if text == "all" else f"cuda:{count(text)}"
+
+
+# ---------------------------------------------------------------------------------------------------- the network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is evaluated: a spec with the recipe in force, and its weights.
+
+    ``weights`` says where they come from: a file, or an installed package. ``published`` is set for a network of the
+    catalog, and ``published_weights`` when its weights are those that were published. ``changed`` tells whether
+    a flag changed the recipe.
+    """
+
+    spec: ArchSpec
+    tensors: NamedTensors
+    weights: str
+    weights_blob_sha1: str | None
+    published: Release | Demo | None
+    changed: bool
+    published_weights: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """What the weight file says about itself."""
+
+
+def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None = None) -> Network:
+    """The network that --arch, --weights and the recipe's flags describe.
+
+    Args:
+        arguments: of ``parse``.
+        read_keras: reads a ``.weights.h5`` file, where the framework can.
+
+    Raises:
+        InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
+            what to put where).
+    """
+    spec, weights = find_network(arguments.arch, "--arch")
+    published = _published(spec)
+    weights = arguments.weights or weights
+    if weights is None and is_demo(arguments.arch):
+        found, origin, sha1 = demo_weights(arguments.arch), catalog.demo(arguments.arch).requirement, None
+        as_published = True  # demo_weights has compared the file's sha256
+    else:
+        if weights is None and arguments.arch in catalog.names():
+            weights = find_weights(arguments.arch)
+        if weights is None:
+            raise InputError(
+                f"the spec {arguments.arch} holds no weights: add --weights FILE ({listed(SELF_DESCRIBING)}, .pth or "
+                f".tfinit) of {spec.name!r}",
+                "--weights",
+            )
+        found, origin, sha1 = _read(weights, spec, read_keras), str(weights), git_blob_sha1(weights)
+        as_published = _is_published(published, sha1, found.tensors)
+    spec = described(spec, found)
+    recipe = _recipe(spec.recipe, arguments)
+    return Network(
+        spec=replace(spec, recipe=recipe),
+        tensors=found.tensors,
+        weights=origin,
+        weights_blob_sha1=sha1,
+        published=published,
+        changed=recipe != spec.recipe,
+        published_weights=as_published,
+        provenance=found.provenance,
+    )
+
+
+def exported_network(arguments: argparse.Namespace, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
+    """The network in an exported file, from what the file says about itself; its tensors stay in the file."""
+    recipe = _recipe(spec.recipe, arguments)
+    return Network(
+        spec=replace(spec, recipe=recipe),
+        tensors={},
+        weights=str(arguments.exported),
+        weights_blob_sha1=git_blob_sha1(arguments.exported),
+        published=_published(spec),
+        changed=recipe != spec.recipe,
+        provenance=provenance,
+    )
+
+
+def _published(spec: ArchSpec) -> Release | Demo | None:
+    """The catalog's entry for a network: its name and everything but the recipe agree."""
+    if spec.name not in catalog.known_names():
+        return None
+    if replace(catalog.load(spec.name), recipe=spec.recipe) != spec:
+        return None
+    return catalog.RELEASES.get(spec.name) or catalog.DEMOS[spec.name]
+
+
+def _is_published(published: Release | Demo | None, blob_sha1: str, tensors: NamedTensors) -> bool:
+    """Whether a weight file is the published one or, for a demo, a converted copy of it.
+
+    The releases' tensors are not known here, only their files: a converted copy of those counts as another file.
+    """
+    match published:
+        case Release():
+            return blob_sha1 in published.blob_sha1.values()
+        case Demo():
+            return tensors_sha256(tensors) == published.tensors_sha256
+        case None:
+            return False
+
+
+def _read(weights: Path, spec: ArchSpec, read_keras: KerasReader | None) -> WeightFile:
+    if not weights.name.endswith(KERAS_SUFFIX):
+        return read_tensors(weights, spec)
+    if read_keras is None:
+        raise InputError(f"{KERAS_SUFFIX} files are Keras's own: use eval_tf.py", "--weights", str(weights))
+    return WeightFile(spec=None, tensors=read_keras(weights, spec))
+
+
+def _recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """``recipe`` with what the flags change; a new image size alone keeps the crop's share of the image."""
+    changes: dict[str, Any] = {}
+    if arguments.image_size is not None:
+        changes |= {"resolution": arguments.image_size, "resize": resize_for(arguments.image_size, recipe)}
+    if arguments.resize is not None:
+        changes["resize"] = arguments.resize
+    if arguments.interpolation is not None:
+        changes["interpolation"] = arguments.interpolation
+    changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
+    flags = {"resolution": "image_size"}
+    try:
+        return replace(recipe, **changes)
+    except InputError as error:
+        raise InputError(error.problem, f"--{flags.get(error.place, error.place)}") from None
+
+
+def resize_for(resolution: int, recipe: Recipe) -> int:
+    if recipe.resize == imagenet_recipe(recipe.resolution).resize:
+        return imagenet_recipe(resolution).resize
+    return max(resolution, round(resolution * recipe.resize / recipe.resolution))
+
+
+# ----------------------------------------------------------------------------------------------------- the images
+
+
+def imagenet_classes() -> dict[str, str]:
+    """{wnid: name} of ImageNet's 1000 classes, in the order of their indices (that of the wnids)."""
+    source = "imagenet_classes.json"
+    text = resources.files("proxyless_arch.apps").joinpath(source).read_bytes()
+    return parse_json(text, source)
+
+
+def is_imagenet(images: ImageDataset) -> bool:
+    """Whether the class folders are ImageNet's wnids, all of them."""
+    return images.class_names == tuple(imagenet_classes())
+
+
+def open_images(path: str, spec: ArchSpec) -> ImageDataset:
+    """The labelled images at ``path`` (a folder, a .zip or the word 'digits'), whose classes must be the network's.
+
+    Raises:
+        InputError: nothing there, another layout, or classes that are not those of ``spec``.
+    """
+    images = digits()[1] if path == DIGITS else open_folder(path, "eval")
+    check_classes(images.class_names, spec, path)
+    return images
+
+
+def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
+    """Whether the class folders, in sorted order, are the classes of a network.
+
+    Where the network's class names are known they must be equal. A network of 1000 classes that names none is taken
+    for one of ImageNet when it is in the catalog or the folders look like wnids.
+
+    Raises:
+        InputError: another number of classes, or the first class that differs.
+    """
+    if len(found) != spec.num_classes:
+        raise InputError(
+            f"found {counted(len(found), 'class folder')}, but the network {spec.name!r} has "
+            f"{counted(spec.num_classes, 'class', 'classes')}",
+            "--path",
+            path,
+        )
+    expected = expected_folders(found, spec)
+    differing = [index for index, name in enumerate(found) if expected and name != expected[index]]
+    if differing:
+        first = differing[0]
+        same = "the same names in another order" if sorted(found) == sorted(expected) else "other names"
+        raise InputError(
+            f"the class folders are not the classes of {spec.name!r} ({same}): number {first}, in sorted order, is "
+            f"{found[first]!r}, expected {expected[first]!r}",
+            "--path",
+            path,
+        )
+
+
+def expected_folders(found: Sequence[str], spec: ArchSpec) -> tuple[str, ...]:
+    """Names the class folders must have; none where nothing is known about them."""
+    wnids = imagenet_classes()
+    if spec.class_names and spec.class_names != tuple(wnids.values()):
+        return spec.class_names
+    looks_like_wnids = any(name in wnids for name in found)
+    if spec.class_names or (spec.num_classes == len(wnids) and (looks_like_wnids or _published(spec))):
+        return tuple(wnids)
+    return ()
+
+
+def class_names(spec: ArchSpec) -> tuple[str, ...]:
+    """A name for each class: the spec's own, ImageNet's for a network of 1000 classes, else ``class 0`` and so on."""
+    if spec.class_names:
+        return spec.class_names
+    imagenet = tuple(imagenet_classes().values())
+    return imagenet if spec.num_classes == len(imagenet) else tuple(f"class {k}" for k in range(spec.num_classes))
+
+
+# -------------------------------------------------------------------------------------------------------- the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a network runs on. ``device`` is a description for the record."""
+
+    framework: str
+    framework_version: str
+    device: str
+    precision: str
+    batch_size: int
+    workers: int
+
+
+def n_workers(arguments: argparse.Namespace, images: ImageDataset, on_cpu: bool) -> int:
+    """Image reading processes: --workers, else one per core (a quarter of them where the network needs the others).
+
+    Never more than there are batches, and none for the digits, which are small and in memory.
+    """
+    if arguments.workers is not None:
+        return arguments.workers
+    if arguments.path == DIGITS:
+        return 0
+    cores = max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores()
+    return min(cores, math.ceil(n_images(arguments, images) / arguments.batch_size))
+
+
+def n_images(arguments: argparse.Namespace, images: ImageDataset) -> int:
+    """How many images are read: all, or --limit."""
+    return min(len(images), arguments.limit or len(images))
+
+
+class Progress(Iterable[AnyBatch]):
+    """Batches with a progress bar (images, rate, time left), timed.
+
+    Args:
+        batches: of (images, labels).
+        n_images: how many images are expected.
+
+    ``seconds`` is the wall time of the whole pass so far, ``waited_s`` the part of it spent waiting for images.
+    """
+
+    def __init__(self, batches: Iterable[AnyBatch], n_images: int) -> None:
+        self.seconds = self.waited_s = 0.0
+        self._batches, self._n_images = batches, n_images
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        from tqdm import tqdm
+
+        start = asked = time.perf_counter()
+        with tqdm(total=self._n_images, unit="img", disable=None, dynamic_ncols=True) as bar:
+            for batch in self._batches:
+                self.waited_s += time.perf_counter() - asked
+                yield batch
+                asked = time.perf_counter()
+                self.seconds = asked - start
+                bar.update(len(batch[1]))
+
+
+class UnreadablePlaces(Protocol):
+    places: list[str]
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """One line with all of a recipe."""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (recipe.mean, recipe.std))
+    return (
+        f"short side {recipe.resize} ({recipe.interpolation}), centre {recipe.resolution} x {recipe.resolution}, "
+        f"mean {mean}, std {std}"
+    )
+
+
+def _say(label: str, text: str) -> None:
+    print(f"  {label:<10} {text}", flush=True)
+
+
+def announce(network: Network, setup: Setup, images: ImageDataset | None, path: str | None) -> None:
+    """Say what is about to run."""
+    spec = network.spec
+    print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
+    _say("weights", network.weights)
+    _say("recipe", describe_recipe(spec.recipe) + (" (changed by flags)" if network.changed else ""))
+    if images is not None:
+        n_classes = counted(len(images.class_names), "class", "classes")
+        _say("images", f"{path}: {counted(len(images), 'image')}, {n_classes}")
+    reading = f", batches of {setup.batch_size}, reading processes: {setup.workers}" if images is not None else ""
+    _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
+
+
+def _header(network: Network, setup: Setup, argv: Sequence[str]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": shlex.join(["python", *argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "arch": network.spec.name,
+        "num_classes": network.spec.num_classes,
+        "weights": network.weights,
+        "weights_blob_sha1": network.weights_blob_sha1,
+        "recipe": asdict(network.spec.recipe),
+        **asdict(setup),
+        "cpu": cpu_name(),
+    }
+
+
+def report(
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    network: Network,
+    setup: Setup,
+    images: ImageDataset,
+    result: EvalResult,
+    progress: Progress,
+    unreadable: UnreadablePlaces,
+) -> dict[str, Any]:
+    """Print the scores and return the record, which --save_json writes.
+
+    Raises:
+        InputError: not one image could be read.
+    """
+    if not result.n_images:
+        raise InputError(f"none of the {len(unreadable.places)} images can be read", "--path", arguments.path)
+    finite = math.isfinite(result.loss)
+    seconds = max(progress.seconds, 1e-9)
+    record = _header(network, setup, argv) | {
+        "data": arguments.path,
+        "limit": arguments.limit,
+        "n_images": result.n_images,
+        "top1_hits": result.top1_hits,
+        "top5_hits": result.top5_hits,
+        "top1_percent": round(result.top1_percent, 6),
+        "top5_percent": round(result.top5_percent, 6),
+        "loss": result.loss if finite else None,
+        "images_per_second": round(result.n_images / seconds, 2),
+        "seconds": round(progress.seconds, 3),
+        "waited_for_images_percent": round(100 * progress.waited_s / seconds, 1),
+        "unreadable": list(unreadable.places),
+        "published": _published_record(network, images, result.n_images),
+    }
+    _say("top-1", shown_score(result.top1_percent, result.n_images))
+    _say("top-5", shown_score(result.top5_percent, result.n_images))
+    _say("loss", f"{result.loss:.4f}" if finite else "not finite: the logits overflow")
+    _say(
+        "speed",
+        f"{record['images_per_second']:.1f} images/s, reading included; "
+        f"{record['waited_for_images_percent']:.0f} % of the time it waited for images",
+    )
+    if unreadable.places:
+        _say("left out", counted(len(unreadable.places), "unreadable image"))
+    if record["published"]:
+        _say("published", _published_line(record["published"]))
+    _save(arguments, record)
+    return record
+
+
+def _published_record(network: Network, images: ImageDataset, n_images: int) -> dict[str, Any] | None:
+    """Published ImageNet accuracies of the network, when images of ImageNet's classes were measured.
+
+    ``not_comparable`` lists why the measured accuracy may differ from them; it is empty for the same weights on the
+    same images prepared in the same way.
+    """
+    published = network.published
+    if published is None or not is_imagenet(images):
+        return None
+    caveats = []
+    if n_images != IMAGENET_VALIDATION_IMAGES:
+        caveats.append(f"these {n_images} images are not the validation set of {IMAGENET_VALIDATION_IMAGES}")
+    if not network.published_weights:
+        caveats.append("the weights are not the published file")
+    if network.spec.recipe != catalog.load(published.name).recipe:
+        caveats.append("the recipe is another")
+    if isinstance(published, Demo):
+        caveats.append(published.pipeline)
+    return {
+        "top1_percent": published.top1_percent,
+        "top5_percent": published.top5_percent if isinstance(published, Release) else None,
+        "source": published.source,
+        "not_comparable": caveats,
+    }
+
+
+def _published_line(published: Mapping[str, Any]) -> str:
+    top5 = "" if published["top5_percent"] is None else f" / {published['top5_percent']}"
+    caveats = published["not_comparable"]
+    note = f"; not comparable: {', and '.join(caveats)}" if caveats else ""
+    return f"{published['top1_percent']}{top5} % on the ImageNet validation set ({published['source']}){note}"
+
+
+def _save(arguments: argparse.Namespace, record: Mapping[str, Any]) -> None:
+    if arguments.save_json is not None:
+        try:
+            write_json(arguments.save_json, record)
+        except OSError as error:
+            place = str(arguments.save_json)
+            raise InputError(f"cannot be written: {error.strerror}", "--save_json", place) from None
+        _say("record", str(arguments.save_json))
+
+
+# ------------------------------------------------------------------------------------------------------- the demo
+
+
+def photos(recipe: Recipe) -> np.ndarray:
+    """scikit-learn's two photos as the network's input: float32 (2, H, W, 3).
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    from PIL import Image
+
+    try:
+        from sklearn.datasets import load_sample_image
+    except ImportError:
+        raise InputError(
+            "give images to evaluate on; the two photos to show predictions on come with scikit-learn: "
+            "pip install scikit-learn",
+            "--path",
+        ) from None
+    return np.stack([eval_transform(Image.fromarray(load_sample_image(name)), recipe) for name in PHOTOS])
+
+
+def demonstrate(
+    arguments: argparse.Namespace, argv: Sequence[str], network: Network, setup: Setup, logits: np.ndarray
+) -> dict[str, Any]:
+    """Print the most likely classes of the two photos from their (2, classes) logits; the record likewise."""
+    names = class_names(network.spec)
+    predictions = []
+    print(f"no --path and no ${IMAGENET_DIR}: what it sees in the two photos of scikit-learn")
+    for photo, row in zip(PHOTOS, logits.astype(np.float64), strict=True):
+        exponentials = np.exp(row - row.max())
+        percent = 100 * exponentials / exponentials.sum()
+        best = np.argsort(-row, kind="stable")[:TOP].tolist()
+        print(f"  {photo}")
+        for label in best:
+            print(f"    {percent[label]:5.1f} %  {names[label]}")
+        top = [{"class": label, "name": names[label], "percent": round(percent[label], 3)} for label in best]
+        predictions.append({"image": photo, "top": top})
+    record = _header(network, setup, argv) | {"predictions": predictions}
+    _save(arguments, record)
+    return record

@@ -1,0 +1,759 @@
+"""What export.py and export_tf.py share: flags, formats, images, the check against the source network, the record.
+
+No framework in here. A script builds a Backend from its zoo and hands it to ``export``: every file is written to a
+folder beside its target, run in its own runtime on real images, compared with the source network, and moved to its
+place when all of them pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from proxyless_arch.apps.evaluation import (
+    DIGITS,
+    Network,
+    add_network_flags,
+    add_recipe_flags,
+    check_classes,
+    class_names,
+    count,
+    describe_recipe,
+    positive,
+)
+from proxyless_arch.apps.scores import top_k_hits
+from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
+from proxyless_arch.arch.cost import params
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Recipe, Zero
+from proxyless_arch.arch.tables import format_count
+from proxyless_arch.base.cli import Parser
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import parse_json, write_json
+from proxyless_arch.base.machine import cpu_name
+from proxyless_arch.base.strict import Node, listed, nearest
+from proxyless_arch.data.batches import Sample, read_batch
+from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
+
+FORMAT, VERSION = "proxyless-arch/export", 1
+METADATA_NAME = "proxyless_arch.json"
+"""What the metadata is called inside every exported file."""
+TOLERANCE = 1e-4
+"""Largest logit difference of a float32 export."""
+FLOAT_SHARE = 1 / 4
+"""Share of the blocks, from the stem on, that stay float32 in an int8 file: experiments/int8_study.json says why."""
+MAX_FLATBUFFER = 2**31 - 1
+"""Bytes of a LiteRT flatbuffer, and of an ONNX protobuf without files beside it."""
+WARM_UP_ROUNDS = 3
+IMAGES_STREAM = 4
+"""First word after the seed of the generators here; proxyless_arch.data.batches has those before it."""
+
+Forward = Callable[[np.ndarray], np.ndarray]
+"""Images in the runtime's own layout, float32 -> (N, classes) float32 logits."""
+
+
+class Loaded(NamedTuple):
+    """An exported file in its runtime."""
+
+    forward: Forward
+    runtime: str
+    version: str
+
+
+# ----------------------------------------------------------------------------------------------------- the formats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of file.
+
+    Args:
+        name: for --format.
+        suffix: of the file, behind the network's name.
+        modules: what writing and checking it imports, beside the framework.
+        extra: of this package, which brings them.
+        optional: the extra is in no list of requirements; without it the format is left out and others are written.
+        tolerance: the largest logit difference from the source network that passes; None: reported, not judged.
+        quantized: it needs calibration images.
+        max_bytes: what a file can hold; None: anything.
+        operations, paddings: what the writer knows how to express.
+    """
+
+    name: str
+    suffix: str
+    modules: tuple[str, ...] = ()
+    extra: str = "export"
+    optional: bool = False
+    tolerance: float | None = TOLERANCE
+    quantized: bool = False
+    max_bytes: int | None = None
+    operations: tuple[type, ...] = (Conv, MBConv, Zero, Linear)
+    paddings: tuple[str, ...] = ("symmetric", "same")
+
+
+def _table(*formats: Format) -> Mapping[str, Format]:
+    return MappingProxyType({format.name: format for format in formats})
+
+
+TORCH_FORMATS: Mapping[str, Format] = _table(
+    Format(name="onnx", suffix=".onnx", modules=("onnx", "onnxscript", "onnxruntime"), max_bytes=MAX_FLATBUFFER),
+    Format(name="torch_export", suffix=".pt2"),
+    Format(
+        name="executorch",
+        suffix=".pte",
+        modules=("executorch",),
+        extra="executorch",
+        optional=True,
+        max_bytes=MAX_FLATBUFFER,
+    ),
+    Format(
+        name="litert_torch",
+        suffix="_torch.tflite",  # beside the files of export_tf.py
+        modules=("litert_torch", "ai_edge_litert"),
+        extra="litert-torch",
+        optional=True,
+        max_bytes=MAX_FLATBUFFER,
+    ),
+)
+KERAS_FORMATS: Mapping[str, Format] = _table(
+    Format(name="litert", suffix=".tflite", modules=("ai_edge_litert",), max_bytes=MAX_FLATBUFFER),
+    Format(
+        name="litert_fp16",
+        suffix="_fp16.tflite",
+        modules=("ai_edge_litert",),
+        max_bytes=MAX_FLATBUFFER,
+        tolerance=None,
+    ),
+    Format(
+        name="litert_int8",
+        suffix="_int8.tflite",
+        modules=("ai_edge_litert",),
+        max_bytes=MAX_FLATBUFFER,
+        tolerance=None,
+        quantized=True,
+    ),
+    Format(name="saved_model", suffix="_saved_model"),
+)
+
+
+def choose_formats(text: str, known: Mapping[str, Format]) -> tuple[Format, ...]:
+    """The formats of a comma-separated list.
+
+    Raises:
+        InputError: an unknown one (with the nearest), one named twice, or none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"expected {listed(known)}, separated by commas, got {text!r}", "--format")
+    for name in names:
+        if name not in known:
+            raise InputError(f"expected {listed(known)}, got {name!r}{nearest(name, known)}", "--format")
+    if len(set(names)) != len(names):
+        raise InputError(f"expected every format once, got {text!r}", "--format")
+    return tuple(known[name] for name in names)
+
+
+class Skipped(NamedTuple):
+    """A format that was asked for and is left out: ``reason`` says what to install."""
+
+    format: Format
+    reason: str
+
+
+def missing(format: Format) -> str | None:
+    """What ``format`` needs that is not installed, and what to install; None when nothing is missing."""
+    packages = [module.replace("_", "-") for module in format.modules if importlib.util.find_spec(module) is None]
+    if not packages:
+        return None
+    return f"needs {' and '.join(packages)}, not installed: pip install 'proxyless-nas[{format.extra}]'"
+
+
+def check_runtimes(formats: Sequence[Format]) -> tuple[tuple[Format, ...], tuple[Skipped, ...]]:
+    """(the formats that can be written, the optional ones whose packages are not installed).
+
+    Raises:
+        InputError: what a format needs is not installed, and it is not optional, or there is no other to write.
+    """
+    found = [(format, missing(format)) for format in formats]
+    ready = tuple(format for format, reason in found if reason is None)
+    skipped = tuple(Skipped(format, reason) for format, reason in found if reason is not None)
+    refused = [f"{format.name} {reason}" for format, reason in skipped if not (format.optional and ready)]
+    if refused:
+        raise InputError("; ".join(refused), "--format")
+    return ready, skipped
+
+
+def check_holds(spec: ArchSpec, format: Format) -> None:
+    """Whether a format can hold a network.
+
+    Raises:
+        InputError: an operation or a padding that its writer does not know, or more weights than fit into a file.
+    """
+    for call in walk(spec):
+        if type(call.op) not in format.operations:
+            known = listed(kind.__name__ for kind in format.operations)
+            raise InputError(f"{format.name} holds {known}, got {type(call.op).__name__}", call.name)
+    if spec.padding not in format.paddings:
+        raise InputError(f"{format.name} holds {listed(map(repr, format.paddings))}, got {spec.padding!r}", "padding")
+    size = 4 * sum(map(params, walk(spec)))
+    if format.max_bytes is not None and size > format.max_bytes:
+        raise InputError(
+            f"{format.name} files hold at most {format_count(format.max_bytes)}B, the weights of {spec.name!r} are "
+            f"{format_count(size)}B",
+            "--format",
+        )
+
+
+def default_float_blocks(spec: ArchSpec) -> int:
+    """How many of the first blocks of ``spec`` stay float32 in an int8 file: a quarter, rounded up."""
+    return math.ceil(FLOAT_SHARE * len(spec.blocks))
+
+
+# ------------------------------------------------------------------------------------------------------- the flags
+
+
+def parse(
+    argv: Sequence[str] | None, prog: str, description: str | None, known: Mapping[str, Format]
+) -> argparse.Namespace:
+    """The command line of both scripts. Raises InputError naming the flag."""
+    parser = Parser(prog=prog, description=description)
+    what = parser.add_argument_group("what is exported")
+    add_network_flags(what)
+    what.add_argument("--format", required=True, help=f"one or more of {','.join(known)}")
+    what.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the files")
+    add_recipe_flags(parser)
+    check = parser.add_argument_group("the check against the source network")
+    check.add_argument(
+        "--check",
+        metavar="DATA",
+        help="images to compare on: a folder or .zip; with the network's class folders top-1 is measured too "
+        f"(default: the embedded {DIGITS})",
+    )
+    check.add_argument("--check_images", type=positive, default=100, metavar="N", help="how many of them [100]")
+    check.add_argument("--threads", type=positive, default=1, help="of every runtime [1]")
+    check.add_argument("--rounds", type=positive, default=30, metavar="N", help="timings of each at batch 1 [30]")
+    quantized = parser.add_argument_group("calibration of int8")
+    quantized.add_argument(
+        "--calibration",
+        metavar="DATA",
+        help="training images: a folder or .zip, classes or not; may be the same as --check, whose images are then "
+        f"left out (default: the embedded {DIGITS}, for a network of digits)",
+    )
+    quantized.add_argument("--calibration_images", type=positive, default=200, metavar="N", help="how many [200]")
+    quantized.add_argument(
+        "--float_blocks",
+        type=count,
+        metavar="N",
+        help="first blocks that stay float32, with the stem; 0: all of the network is int8 (default: a quarter)",
+    )
+    parser.add_argument("--seed", type=count, default=0, help="which images are taken [0]")
+    arguments = parser.parse_strictly(argv)
+    arguments.formats = choose_formats(arguments.format, known)
+    if arguments.calibration and not any(format.quantized for format in arguments.formats):
+        names = [format.name for format in known.values() if format.quantized]
+        wanted = listed(names) if names else "the int8 format of export_tf.py"
+        raise InputError(f"only {wanted} is calibrated, got --format {arguments.format}", "--calibration")
+    arguments.formats, arguments.skipped = check_runtimes(arguments.formats)
+    return arguments
+
+
+# ------------------------------------------------------------------------------------------------------ the images
+
+
+class Images(NamedTuple):
+    """Real images as the network's input.
+
+    Args:
+        source: where they come from, for a person.
+        pixels: float32 (N, H, W, 3), prepared by the recipe.
+        labels: int64 (N,), or None where they are not the network's classes.
+    """
+
+    source: str
+    pixels: np.ndarray
+    labels: np.ndarray | None
+
+
+def pick_images(arguments: argparse.Namespace, spec: ArchSpec) -> tuple[Images, Images | None]:
+    """The images of the check and, when a format is quantized, those of the calibration: never the same image.
+
+    Which ones depends on --seed and the data alone. Where both come from one set of images, the check takes its
+    share first.
+
+    Raises:
+        InputError: no images, unreadable ones, too few for both, or calibration images missing.
+    """
+    check, labelled = _check_set(arguments.check, spec)
+    order = _order(check, arguments.seed)
+    taken = order[: arguments.check_images]
+    checked = _read(arguments.check or f"the embedded {DIGITS}", check, taken, spec.recipe, labelled, "--check")
+    if not any(format.quantized for format in arguments.formats):
+        return checked, None
+    calibration, origin = _calibration_set(arguments.calibration, spec)
+    used = {check.place(index) for index in taken.tolist()}
+    order = _order(calibration, arguments.seed)
+    free = np.array([index for index in order.tolist() if calibration.place(index) not in used], dtype=np.int64)
+    if not len(free):
+        raise InputError(
+            f"all {len(calibration)} images are used by the check: lower --check_images or give others", "--calibration"
+        )
+    chosen = free[: arguments.calibration_images]
+    return checked, _read(origin, calibration, chosen, spec.recipe, False, "--calibration")
+
+
+def _check_set(path: str | None, spec: ArchSpec) -> tuple[ImageDataset, bool]:
+    """(the images, whether their labels are the network's classes)."""
+    if path is None or path == DIGITS:
+        images = digits()[1]
+        return images, spec.class_names == images.class_names
+    try:
+        images = open_folder(path, "eval")
+        check_classes(images.class_names, spec, path)
+    except InputError:
+        return any_images(path), False
+    return images, True
+
+
+def _calibration_set(path: str | None, spec: ArchSpec) -> tuple[ImageDataset, str]:
+    if path is None or path == DIGITS:
+        images = digits()[0]
+        if path is None and spec.class_names != images.class_names:
+            raise InputError(
+                f"int8 needs images like those that {spec.name!r} was trained with: give a folder or .zip of them",
+                "--calibration",
+            )
+        return images, f"the embedded {DIGITS}"
+    try:
+        return open_folder(path, "train"), path
+    except InputError:
+        return any_images(path), path
+
+
+def _order(images: ImageDataset, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, IMAGES_STREAM]).permutation(len(images))
+
+
+def _read(source: str, images: ImageDataset, indices: np.ndarray, recipe: Recipe, labelled: bool, flag: str) -> Images:
+    batch = read_batch(images, recipe, None, 0, [Sample(0, index) for index in np.sort(indices).tolist()])
+    if not len(batch.labels):
+        raise InputError(f"none of the {len(indices)} images can be read; the first: {batch.errors[0]}", flag)
+    return Images(source, batch.images, batch.labels if labelled else None)
+
+
+# ---------------------------------------------------------------------------------------------------- the metadata
+
+
+def metadata_text(network: Network, **more: Any) -> str:
+    """What a file says about itself, as JSON: spec (with recipe), class names, where the weights come from.
+
+    Args:
+        network: the source.
+        more: facts of the format and the framework, as JSON values.
+    """
+    spec = network.spec
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "preprocessing": f"{describe_recipe(spec.recipe)}; RGB, (pixel / 255 - mean) / std",
+        "class_names": list(class_names(spec)),
+        "spec": spec_to_dict(spec),
+        "provenance": {
+            "weights": Path(network.weights).name,
+            "weights_blob_sha1": network.weights_blob_sha1,
+            "weight_file_says": dict(network.provenance),
+            "exported": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **more,
+        },
+    }
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def read_metadata(text: str | bytes | None, source: str) -> tuple[ArchSpec, dict[str, Any]]:
+    """(spec, provenance) from the metadata of an exported file.
+
+    Raises:
+        InputError: the file holds none (``text`` is None), or it is not ours.
+    """
+    if text is None:
+        raise InputError("it says nothing about its network: not a file of export.py or export_tf.py", source=source)
+    try:
+        fields = Node(parse_json(text, source)).fields(
+            ("format", "version", "spec"), ("preprocessing", "class_names", "provenance")
+        )
+        fields["format"].exactly(FORMAT)
+        fields["version"].exactly(VERSION)
+        provenance = fields["provenance"].value if "provenance" in fields else {}
+        return spec_from_node(fields["spec"]), provenance
+    except InputError as error:
+        raise error.from_source(source) from None
+
+
+# ------------------------------------------------------------------------------------------------------- the check
+
+
+class Comparison(NamedTuple):
+    """An export's logits beside the source network's, on the same images."""
+
+    max_logit_difference: float
+    rms_logit_difference: float
+    top1_agreement_percent: float
+    source_top1_percent: float | None
+    top1_percent: float | None
+
+
+def compare(source: np.ndarray, logits: np.ndarray, labels: np.ndarray | None) -> Comparison:
+    """The differences between two (N, classes) arrays of logits; accuracies where labels are known.
+
+    Raises:
+        InputError: the source network's logits are not finite: there is nothing to compare with.
+    """
+    if not np.isfinite(source).all():
+        raise InputError("the source network's logits are not finite on the images of the check", "--weights")
+    if logits.shape != source.shape:
+        raise ValueError(f"expected logits of shape {source.shape}, got {logits.shape}")
+    difference = np.abs(logits.astype(np.float64) - source)
+    accuracies = [None, None] if labels is None else [_top1(source, labels), _top1(logits, labels)]
+    # a NaN anywhere makes the largest difference infinite, which no tolerance accepts
+    largest = float(difference.max()) if np.isfinite(difference).all() else math.inf
+    return Comparison(
+        largest,
+        float(np.sqrt((difference**2).mean())) if math.isfinite(largest) else math.inf,
+        100 * float((logits.argmax(1) == source.argmax(1)).mean()),
+        *accuracies,
+    )
+
+
+def _top1(logits: np.ndarray, labels: np.ndarray) -> float:
+    return 100 * top_k_hits(logits, labels, 1) / len(labels)
+
+
+def require_within(format: Format, found: Comparison) -> None:
+    """Whether an export is close enough to its source.
+
+    Raises:
+        InputError: it misses the format's tolerance, or its logits are not finite.
+    """
+    limit = format.tolerance if format.tolerance is not None else math.inf
+    if not found.max_logit_difference <= limit or not math.isfinite(found.max_logit_difference):
+        raise InputError(
+            f"its logits differ from the source network's by up to {found.max_logit_difference:.2g}, allowed are "
+            f"{limit:g}; nothing was written",
+            format.name,
+        )
+
+
+class Latency(NamedTuple):
+    """Wall time of one image in ms: median and quartiles over the rounds."""
+
+    median: float
+    quartile1: float
+    quartile3: float
+
+
+def time_in_turn(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Latency]:
+    """Each run once per round, in turn, so that whatever else the machine does falls on all of them."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(WARM_UP_ROUNDS + rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn >= WARM_UP_ROUNDS:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        name: Latency(*(round(float(value), 4) for value in np.percentile(values, (50, 25, 75))))
+        for name, values in times.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- the files
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """An operating system's refusal to write becomes an InputError naming --output."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", "--output", str(place)) from None
+
+
+@contextlib.contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A temporary folder inside ``output``, removed in any case; an ``output`` made for it goes too if it stays empty.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    made = not output.exists()
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with contextlib.suppress(OSError):  # not empty: the files are there
+                output.rmdir()
+
+
+def write_file(path: Path, content: bytes | bytearray) -> None:
+    """Write ``content`` and wait until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(staged: Path, target: Path) -> None:
+    """Move a file or a folder to its place; what was there before is removed with the staging folder."""
+    if staged.is_dir() and target.exists():
+        target.replace(staged.with_name(f"{target.name}.before"))
+    staged.replace(target)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def file_stem(name: str) -> str:
+    """A network's name as the start of a file name."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "network"
+
+
+# ---------------------------------------------------------------------------------------------------------- the run
+
+
+class Backend(Protocol):
+    """A framework's side of an export. Images are in the layout that ``native`` gives."""
+
+    @property
+    def framework(self) -> str:
+        """Name and version, for the table and the record."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries involved."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the framework really uses."""
+
+    @property
+    def source(self) -> Forward:
+        """The source network at inference."""
+
+    def native(self, pixels: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) images in the layout of this framework's files."""
+
+    def write(self, format: Format, path: Path, metadata: str, calibration: np.ndarray | None) -> Mapping[str, Any]:
+        """Write one file or folder; returns how it was made, as JSON values."""
+
+    def load(self, format: Format, path: Path) -> Loaded:
+        """The file in its own runtime."""
+
+
+@dataclass(kw_only=True)
+class Export:
+    """One exported file: how it was made and what the check found."""
+
+    format: Format
+    staged: Path
+    target: Path
+    loaded: Loaded
+    comparison: Comparison
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+
+def export(
+    arguments: argparse.Namespace, argv: Sequence[str], network: Network, backend: Backend, record_name: str
+) -> dict[str, Any]:
+    """Write, check, time and publish every format that can be; prints the table and returns the record.
+
+    Args:
+        arguments: of ``parse``.
+        argv: the command, script first, for the record.
+        network: the source.
+        backend: its framework.
+        record_name: of the JSON file beside the exports.
+
+    Raises:
+        InputError: something cannot be exported, written or read, or misses its tolerance. No file is left then.
+    """
+    for format in arguments.formats:
+        check_holds(network.spec, format)
+    checked, calibration = pick_images(arguments, network.spec)
+    images = backend.native(checked.pixels)
+    expected = backend.source(images)
+    output: Path = arguments.output
+    with staging(output) as folder:
+        exports = [
+            _make(format, folder, arguments, network, backend, images, expected, checked.labels, calibration)
+            for format in arguments.formats
+        ]
+        one = images[:1]
+        runs: dict[str, Callable[[], object]] = {"source": lambda: backend.source(one)}
+        for done in exports:
+            runs[done.format.name] = lambda forward=done.loaded.forward: forward(one)  # type: ignore[misc]
+        latencies = time_in_turn(runs, arguments.rounds)
+        record = _record(arguments, argv, network, backend, checked, calibration, exports, latencies)
+        with writing(output):
+            write_json(folder / record_name, record)
+            for done in exports:
+                _publish(done.staged, done.target)
+            _publish(folder / record_name, output / record_name)
+    print(table(record))
+    print(f"  record     {output / record_name}", flush=True)
+    return record
+
+
+def _make(
+    format: Format,
+    folder: Path,
+    arguments: argparse.Namespace,
+    network: Network,
+    backend: Backend,
+    images: np.ndarray,
+    expected: np.ndarray,
+    labels: np.ndarray | None,
+    calibration: Images | None,
+) -> Export:
+    """Write one format into the staging folder and compare it with the source."""
+    name = file_stem(network.spec.name) + format.suffix
+    facts: dict[str, Any] = {"framework": backend.framework, "format": format.name}
+    pixels = None
+    if format.quantized and calibration is not None:
+        pixels = calibration.pixels
+        facts["calibration"] = {"n_images": len(pixels), "seed": arguments.seed}
+    with writing(arguments.output):
+        made = backend.write(format, folder / name, metadata_text(network, **facts), pixels)
+    loaded = backend.load(format, folder / name)
+    found = compare(expected, loaded.forward(images), labels)
+    require_within(format, found)
+    return Export(
+        format=format,
+        staged=folder / name,
+        target=arguments.output / name,
+        loaded=loaded,
+        comparison=found,
+        made=made,
+    )
+
+
+def _record(
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    network: Network,
+    backend: Backend,
+    checked: Images,
+    calibration: Images | None,
+    exports: Sequence[Export],
+    latencies: Mapping[str, Latency],
+) -> dict[str, Any]:
+    spec = network.spec
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": shlex.join(["python", *argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "arch": spec.name,
+        "num_classes": spec.num_classes,
+        "weights": network.weights,
+        "weights_blob_sha1": network.weights_blob_sha1,
+        "recipe": asdict(spec.recipe),
+        "cpu": cpu_name(),
+        "threads": backend.threads,
+        "versions": dict(backend.versions),
+        "check": {
+            "data": checked.source,
+            "n_images": len(checked.pixels),
+            "labelled": checked.labels is not None,
+            "seed": arguments.seed,
+            "rounds": arguments.rounds,
+        },
+        "calibration": None
+        if calibration is None
+        else {"data": calibration.source, "n_images": len(calibration.pixels), "seed": arguments.seed},
+        "source": {
+            "runtime": backend.framework,
+            "top1_percent": exports[0].comparison.source_top1_percent,
+            "latency_ms": latencies["source"]._asdict(),
+        },
+        "files": [
+            {
+                "format": done.format.name,
+                "file": done.target.name,
+                "size_bytes": size_of(done.staged),
+                "runtime": f"{done.loaded.runtime} {done.loaded.version}",
+                "tolerance": done.format.tolerance,
+                "max_logit_difference": done.comparison.max_logit_difference,
+                "rms_logit_difference": done.comparison.rms_logit_difference,
+                "top1_agreement_percent": done.comparison.top1_agreement_percent,
+                "top1_percent": done.comparison.top1_percent,
+                "latency_ms": latencies[done.format.name]._asdict(),
+                "made": dict(done.made),
+            }
+            for done in exports
+        ],
+        "skipped": [{"format": format.name, "reason": reason} for format, reason in arguments.skipped],
+    }
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The record for a terminal: one line per file, the source network first, what was left out last."""
+    check = record["check"]
+    rows = [("", "size", "max |d logit|", "same top-1", "top-1", "ms per image", "runtime")]
+    source = record["source"]
+    rows.append(("source", "", "", "", _percent(source["top1_percent"]), _ms(source["latency_ms"]), source["runtime"]))
+    for file in record["files"]:
+        rows.append(
+            (
+                file["file"],
+                f"{format_count(file['size_bytes'])}B",
+                f"{file['max_logit_difference']:.1e}",
+                _percent(file["top1_agreement_percent"]),
+                _percent(file["top1_percent"]),
+                _ms(file["latency_ms"]),
+                file["runtime"],
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = (0, len(widths) - 1)
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines += [f"{left['format'].ljust(widths[0])}  skipped: {left['reason']}" for left in record["skipped"]]
+    unknown = "" if check["labelled"] else " (not labelled with the network's classes)"
+    note = f"compared on {check['n_images']} images of {check['data']}{unknown}; latency: median (quartiles) of "
+    note += f"{check['rounds']} rounds at batch 1, threads: {record['threads']}, {record['cpu']}"
+    return "\n".join([*lines, note])
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} %"
+
+
+def _ms(latency: Mapping[str, float]) -> str:
+    return f"{latency['median']:.1f} ({latency['quartile1']:.1f}-{latency['quartile3']:.1f})"

@@ -1,0 +1,412 @@
+"""What train.py is asked to do: its settings, which network on which images, and what it starts from. No framework.
+
+Flag names are those of the search (and of the release) where they mean the same; timm's spellings are aliases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from proxyless_arch.apps.evaluation import expected_folders, resize_for
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import ArchSpec, Recipe, with_classes
+from proxyless_arch.base import settings
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.settings import setting
+from proxyless_arch.base.strict import Node, listed
+from proxyless_arch.data.datasets import (
+    DATASETS,
+    ImageDataset,
+    SearchData,
+    check_classes,
+    digits,
+    load_for_search,
+    open_folder,
+)
+from proxyless_arch.data.images import Augment
+from proxyless_arch.weights.demo import demo_weights, is_demo
+from proxyless_arch.weights.fetch import find_weights
+from proxyless_arch.weights.files import NamedTensors, WeightFile, matched, read_tensors
+from proxyless_arch.weights.lookup import find_network
+from proxyless_arch.weights.pretrained import described
+
+RECIPE_DIR = Path(__file__).parent / "train_recipes"
+FORMAT, VERSION = "proxyless-arch/training-config", 1
+INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
+SMALL_IMAGE = 64
+"""Up to this side in pixels an image is used whole, and is shifted instead of cropped at random."""
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "arch": ("-a",),
+    "data_path": ("-d",),
+    "train_batch_size": ("-b", "--batch_size"),
+    "n_worker": ("-j", "--workers"),
+    "n_epochs": ("--epochs",),
+    "init_lr": ("--lr",),
+    "weight_decay": ("--wd",),
+    "label_smoothing": ("--smoothing",),
+    "grad_clip": ("--clip_grad",),
+    "accumulation": ("--grad_accum_steps",),
+    "dropout": ("--drop",),
+    "ema_decay": ("--model_ema_decay",),
+    "manual_seed": ("--seed",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Which images, and how they are batched."""
+
+    dataset: str | None = setting(
+        None, "digits (embedded), or class folders: imagefolder, cifar10, imagenet (default: by --data_path)", DATASETS
+    )
+    data_path: str | None = setting(None, "folder or zip of class folders (train/ and val/ or test/, or just one set)")
+    valid_size: float = setting(
+        0.05,
+        "training images held out to choose the best epoch: a count, or a fraction below 1; 0 trains on all of them "
+        "and keeps the last epoch",
+        minimum=0,
+    )
+    split_seed: int | None = setting(
+        None,
+        "seed of which images are held out (default: a run folder's own for its images, else manual_seed)",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+    image_size: int | None = setting(
+        None, "side of the images in pixels (default: the network's)", minimum=8, maximum=4096
+    )
+    augment: str | None = setting(
+        None,
+        "strong (photos, as released), imagenet (milder colours), small (shift and flip), digits (shift) or none "
+        "(default: by data and size)",
+        ("strong", "imagenet", "small", "digits", "none"),
+    )
+    train_batch_size: int = setting(256, "images per step, over all processes", minimum=2, maximum=1_000_000)
+    test_batch_size: int = setting(250, "images per evaluation batch and process", minimum=1, maximum=65536)
+    n_worker: int | None = setting(
+        None, "image reading processes of each process (default: by cores)", minimum=0, maximum=256
+    )
+    strict_data: bool = setting(False, "an unreadable image is an error instead of a warning and a count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """SGD and its schedule."""
+
+    n_epochs: int = setting(300, "epochs, warm-up included", minimum=0, maximum=100_000)
+    warmup_epochs: int = setting(5, "epochs in which the learning rate grows linearly", minimum=0, maximum=100_000)
+    init_lr: float = setting(0.05, "learning rate after the warm-up (then a cosine to 0)", minimum=0)
+    momentum: float = setting(0.9, "SGD momentum", minimum=0, maximum=0.9999)
+    nesterov: bool = setting(True, "Nesterov momentum")
+    weight_decay: float = setting(4e-5, "L2 penalty on the weights", minimum=0)
+    no_decay_bn: bool = setting(True, "no weight decay on BN scale, shift and the bias")
+    label_smoothing: float = setting(0.1, "label smoothing of the training loss", minimum=0, maximum=0.99)
+    grad_clip: float | None = setting(None, "clip the norm of the gradient", minimum=1e-9)
+    accumulation: int = setting(
+        1, "parts each process computes its share of a batch in, one after the other", minimum=1, maximum=65536
+    )
+    dropout: float | None = setting(
+        None, "dropout in front of the classifier (default: the spec's)", minimum=0, maximum=0.99
+    )
+    zero_gamma: bool = setting(False, "from scratch, start blocks with a skip as the identity (last BN scale 0)")
+    ema_decay: float = setting(
+        0.9999, "decay of the averaged weights, reached gradually; 0: none", minimum=0, maximum=0.999999
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that determines a training run."""
+
+    recipe: str = "default"
+    arch: str | None = setting(
+        None, "a network by name, a spec file, a run folder, or a weight file that holds its network"
+    )
+    weights: str | None = setting(
+        None,
+        "what to start from: a weight file, or inherit, scratch or pretrained (default: a run folder's own weights, "
+        "else scratch)",
+    )
+    manual_seed: int = setting(0, "seed of everything random", minimum=0, maximum=2**31 - 1)
+    device: str = setting("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
+    precision: str = setting(
+        "fp32", "fp32, bf16 (autocast) or fp16 (autocast and loss scaling; cuda only)", ("fp32", "bf16", "fp16")
+    )
+    save_every_seconds: float = setting(300.0, "time between checkpoints within an epoch; 0: every step", minimum=0)
+    data: Images = field(default_factory=Images)
+    optimization: Optimization = field(default_factory=Optimization)
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The effective settings as JSON data: flat, under their flag names."""
+    return settings.to_dict(config, FORMAT, VERSION)
+
+
+def from_dict(value: Any, source: str, *, fill_missing: bool = False) -> TrainConfig:
+    """The inverse of to_dict; see settings.from_dict."""
+    return settings.from_dict(TrainConfig, value, FORMAT, VERSION, source, fill_missing=fill_missing)
+
+
+def read_config(path: Path, *, fill_missing: bool = False) -> TrainConfig:
+    """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
+    return from_dict(read_json(path), str(path), fill_missing=fill_missing)
+
+
+def read_recorded(path: Path) -> dict[str, Any]:
+    """The settings that a run folder's config.json has, which may be an older one; nothing is filled in."""
+    return settings.recorded(TrainConfig, read_json(path), FORMAT, VERSION, str(path))
+
+
+def recipe_names() -> list[str]:
+    return settings.recipe_names(RECIPE_DIR)
+
+
+# ---------------------------------------------------------------------------------------------- what is trained on
+
+
+def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[TrainConfig, tuple[str, ...]]:
+    """(the settings in force, what was decided for the user, one line each).
+
+    The recipe changes the defaults, the data of a run folder given as ``arch`` come next, and flags win.
+
+    Args:
+        given: the flags given, under their setting names.
+        recipe: of --recipe; None takes that of the run folder whose images they are, or chooses by the data.
+
+    Raises:
+        InputError: no network, an unknown one, or a network whose images must be named.
+    """
+    if not given.get("arch"):
+        raise InputError("name the network to train: a released name, a spec file or a run folder", "--arch")
+    spec, own_weights = find_network(given["arch"], "--arch")
+    is_run = Path(given["arch"]).is_dir()
+    weights = given.get("weights") or (INHERIT if own_weights is not None else SCRATCH)
+    inferred, notes = _data_of(given, spec, is_run, weights == INHERIT)
+    name, why = (recipe, "") if recipe else _recipe_for(given, inferred, is_run)
+    config = settings.from_recipe(TrainConfig, RECIPE_DIR, name)
+    config = settings.with_settings(config, {**inferred, **given, "weights": weights})
+    return config, notes if recipe else (*notes, f"recipe {name}{why}; --recipe names another")
+
+
+def _recipe_for(given: Mapping[str, Any], inferred: Mapping[str, Any], is_run: bool) -> tuple[str, str]:
+    """(the recipe where none is named, why that one)."""
+    if inferred.get("dataset", given.get("dataset")) == "digits":
+        return "digits", ", for these data"
+    if is_run and (recorded := _images_of_run(Path(given["arch"]))) and _names_the_same(given, recorded):
+        name = read_json(Path(given["arch"]) / "config.json").get("recipe")
+        if name in recipe_names():  # a search has others too
+            return name, ", that of the run"
+    return "default", ""
+
+
+def _data_of(
+    given: Mapping[str, Any], spec: ArchSpec, is_run: bool, inherits: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings that say which images and which of them are held out, where the flags do not, and a line on it.
+
+    Images of a run folder are split as the run did: its weights have seen the others.
+    """
+    recorded = _images_of_run(Path(given["arch"])) if is_run else {}
+    if recorded and _names_the_same(given, recorded):
+        unknown = [f"--{name}" for name in ("valid_size", "split_seed") if name not in {**recorded, **given}]
+        if unknown:  # today's defaults might train on images that the run held out
+            problem = "not recorded, so the run's split of its images is not known: give it"
+            raise InputError(problem, " and ".join(unknown), str(Path(given["arch"]) / "config.json"))
+        for name in ("valid_size", "split_seed") if inherits else ():
+            is_other = name in given and name in recorded and given[name] != recorded[name]
+            if is_other and given.get("valid_size") != 0:  # 0: nothing is held out but a test set that lies apart
+                raise InputError(
+                    f"the weights were trained on images that this split would hold out: expected the run's, "
+                    f"{recorded[name]:g}, got {given[name]:g}; --from_scratch starts anew",
+                    f"--{name}",
+                )
+        what = "scikit-learn's embedded digits" if recorded["dataset"] == "digits" else recorded.get("data_path")
+        named = "data_path" in given or "dataset" in given
+        line = (
+            f"the split of the run: {what}"
+            if named
+            else f"no --data_path given: the images and split of the run, {what}"
+        )
+        return {name: value for name, value in recorded.items() if name not in given}, (line,)
+    if given.get("data_path") is not None:
+        return ({} if "dataset" in given else {"dataset": "imagefolder"}), ()
+    if given.get("dataset") is not None:
+        return {}, ()
+    if spec.num_classes == 10:
+        return {"dataset": "digits"}, (
+            "no --data_path given: training on scikit-learn's embedded 8x8 digits, since the network has 10 classes",
+        )
+    raise InputError(
+        f"{spec.name!r} has {spec.num_classes} classes: give the images to train on (a folder or .zip of class "
+        "folders), or --dataset digits",
+        "--data_path",
+    )
+
+
+def _images_of_run(folder: Path) -> dict[str, Any]:
+    """What a run folder of the search or of train.py records of its images; empty where it does not name them."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    found = {key: member.value for key, member in Node(read_json(file)).items()}
+    if found.get("dataset") is None:
+        return {}
+    if found.get("split_seed") is None:  # a search splits by its own seed
+        found["split_seed"] = found.get("manual_seed")
+    names = ("dataset", "data_path", "valid_size", "split_seed")
+    return {name: found[name] for name in names if found.get(name) is not None}
+
+
+def _names_the_same(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+    """Whether the flags name the images of a run, or none."""
+    path, dataset = given.get("data_path"), given.get("dataset")
+    if path is not None:
+        there = recorded.get("data_path")
+        return there is not None and Path(path).resolve() == Path(there).resolve()
+    return dataset is None or dataset == recorded["dataset"] == "digits"
+
+
+def open_data(config: TrainConfig) -> SearchData:
+    """The images to train on, to choose the best epoch by (none with ``valid_size`` 0), and to test on.
+
+    Raises:
+        InputError: nothing there, another layout, one class alone, or sizes that do not fit.
+    """
+    data = config.data
+    assert data.dataset is not None
+    if data.valid_size:
+        size = data.valid_size if data.valid_size < 1 else int(data.valid_size)
+        seed = config.manual_seed if data.split_seed is None else data.split_seed
+        return load_for_search(data.dataset, data.data_path, size, seed)
+    if data.dataset == "digits":
+        train, test = digits()
+    elif data.data_path is None:
+        raise InputError(f"{data.dataset} needs a folder or a .zip with one folder per class", "data_path")
+    else:
+        train, test = open_folder(data.data_path, "train"), open_folder(data.data_path, "eval")
+        check_classes(train, data.data_path)
+    return SearchData(train=train, valid=train.subset([]), test=test)
+
+
+def augment_for(config: TrainConfig, resolution: int) -> Augment | None:
+    """The random changes of the training images; ``strong`` is the release's default for training.
+
+    ``Deviation:`` the release's strong colours turn the hue by up to 0.1 as well; this pipeline has no hue.
+    """
+    small = "small" if resolution <= SMALL_IMAGE else "strong"
+    match config.data.augment or ("digits" if config.data.dataset == "digits" else small):
+        case "digits":
+            return Augment.digits(resolution)
+        case "small":
+            return Augment.small(resolution)
+        case "imagenet":
+            return Augment.imagenet()
+        case "strong":
+            return Augment(brightness=0.4, contrast=0.4, saturation=0.4)
+        case _:
+            return None
+
+
+# ------------------------------------------------------------------------------------------------- what it starts from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The network before its first step.
+
+    Args:
+        spec: with the classes, resolution and recipe it is trained for.
+        tensors: weights to load; empty from scratch, without the classifier's where that is fresh.
+        origin: where they come from, in words.
+        notes: what was changed, one line each.
+    """
+
+    spec: ArchSpec
+    tensors: NamedTensors
+    origin: str
+    notes: tuple[str, ...] = ()
+
+
+def start_of(config: TrainConfig, images: ImageDataset) -> Start:
+    """What ``config`` says to start from, fitted to the classes of the images.
+
+    A classifier for other classes (another number, or the same number with other names) is replaced by a fresh one.
+
+    Raises:
+        InputError: weights that are not there, or those of another network.
+    """
+    assert config.arch is not None
+    spec, own_weights = find_network(config.arch, "--arch")
+    found, origin = _weights(config, spec, own_weights)
+    tensors: NamedTensors = {}
+    if found is not None:
+        tensors = dict(found.tensors)
+        spec = described(spec, found)
+    spec, notes = _fit_classes(spec, images, bool(tensors))
+    if notes:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+    if config.data.image_size is not None:
+        spec = replace(spec, recipe=_recipe_at(spec.recipe, config.data.image_size))
+    if config.optimization.dropout is not None:
+        spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=config.optimization.dropout))
+    return Start(spec=spec, tensors=tensors, origin=origin, notes=notes)
+
+
+def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[WeightFile | None, str]:
+    assert config.arch is not None
+    match config.weights:
+        case "scratch":
+            return None, "random (from scratch)"
+        case "inherit":
+            if own is None:
+                raise InputError(
+                    "expected a run folder with weights.h5, or a weight file that holds its network, to inherit from",
+                    "--arch",
+                    config.arch,
+                )
+            return _read(own, spec), f"inherited from {own}; --from_scratch starts anew"
+        case "pretrained":
+            if is_demo(config.arch):
+                return demo_weights(config.arch), catalog.demo(config.arch).requirement
+            if config.arch not in catalog.names():
+                raise InputError(f"only {listed(catalog.known_names())} have published weights", "--pretrained")
+            path = find_weights(config.arch)
+            return _read(path, spec), f"the published ones, {path}"
+        case _:
+            assert config.weights is not None
+            return _read(Path(config.weights), spec), config.weights
+
+
+def _read(path: Path, spec: ArchSpec) -> WeightFile:
+    """The weights in a file for ``spec``'s network, with the number of classes that they have."""
+    found = read_tensors(path)
+    bias = found.tensors.get("classifier.linear.bias")
+    classes = bias.shape[0] if bias is not None and bias.ndim == 1 and len(bias) else spec.num_classes
+    return matched(found, spec if classes == spec.num_classes else with_classes(spec, classes), str(path))
+
+
+def _fit_classes(spec: ArchSpec, images: ImageDataset, has_weights: bool) -> tuple[ArchSpec, tuple[str, ...]]:
+    names = images.class_names
+    if len(names) != spec.num_classes:
+        counts = f"the classifier for {spec.num_classes} classes is replaced by a fresh one for {len(names)}"
+        return with_classes(spec, len(names), names), (counts,)
+    expected = expected_folders(names, spec)
+    if not expected:
+        return replace(spec, class_names=names), ()
+    if names == expected:
+        return spec, ()
+    spec = replace(spec, class_names=names)
+    if not has_weights:
+        return spec, ()
+    first = next(index for index, name in enumerate(names) if name != expected[index])
+    note = f"class {first} is {names[first]!r}, not {expected[first]!r}: the classifier is replaced by a fresh one"
+    return spec, (note,)
+
+
+def _recipe_at(recipe: Recipe, resolution: int) -> Recipe:
+    resize = resolution if resolution <= SMALL_IMAGE else resize_for(resolution, recipe)
+    return replace(recipe, resolution=resolution, resize=resize)

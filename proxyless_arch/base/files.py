@@ -1,0 +1,135 @@
+"""Reading and writing files so that nothing already written is ever lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from proxyless_arch.base.errors import InputError
+
+TEMPORARY = re.compile(r"\..+\.([1-9][0-9]{0,8})-[a-z0-9_]{8}\.tmp(\..+)?")
+"""The names that atomic_path gives, with the number of the process that writes."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.
+
+    On any failure (a full disk, Ctrl-C) the temporary file is removed and an earlier ``path`` is untouched. A process
+    that is killed leaves it behind: remove_abandoned.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix, suffix = f".{target.name}.{os.getpid()}-", f".tmp{target.suffix}"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporary files of atomic_path that killed processes left in ``folder``.
+
+    Call it before this process writes there: only another living process keeps its files. (One that is started again
+    in a container may have the number of the one that was killed.)
+    """
+    for path in folder.glob(".*.tmp*"):
+        found = TEMPORARY.fullmatch(path.name)
+        if found is not None and (int(found[1]) == os.getpid() or not _is_alive(int(found[1]))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is a process of that number on this machine; true where that cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. Raises ValueError on NaN or infinity."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file opened for reading bytes; InputError when it is missing, a folder or unreadable."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError("no such file", source=str(path)) from None
+    except IsADirectoryError:
+        raise InputError("expected a file, got a folder", source=str(path)) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from None
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; InputError when it is missing, a folder or unreadable."""
+    with open_bytes(path) as file:
+        return file.read()
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Strict JSON: duplicate keys, NaN, infinities, bad UTF-8 and runaway nesting are InputErrors."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise InputError(f"key {key!r} appears twice in one object", source=source)
+            seen[key] = value
+        return seen
+
+    def constant(name: str) -> Any:
+        raise InputError(f"{name} is not JSON", source=source)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    except InputError:
+        raise
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}", f"line {error.lineno} column {error.colno}", source) from None
+    except UnicodeDecodeError:
+        raise InputError("not JSON: the file is not UTF-8 text", source=source) from None
+    except RecursionError:
+        raise InputError("not JSON we read: nested too deeply", source=source) from None
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", source=source) from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Parse a JSON file strictly (see parse_json)."""
+    return parse_json(read_bytes(path), str(path))

@@ -1,0 +1,259 @@
+"""A run folder: where it is, the metrics in it, and the record of what it ran on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_json
+from proxyless_arch.base.machine import cpu_name
+
+METRICS_FILE, CHECKPOINT_FILE = "metrics.jsonl", "checkpoint.pt"
+CONFIG_FILE, RESULT_FILE, ENVIRONMENT_FILE = "config.json", "result.json", "environment.json"
+WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
+"""Fields of a metrics record that differ between two runs of the same command."""
+
+
+class StopRequest:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final.
+
+    A context: the handlers that were there come back at its end.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.wanted = True
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def resume_command(script: str, run_dir: Path) -> str:
+    """What a person types to go on with a run."""
+    return shlex.join(["python", script, "--path", str(run_dir), "--resume"])
+
+
+def after_interrupt(script: str, run_dir: Path | None) -> str:
+    """What is true after a Ctrl-C that was not granted between two steps.
+
+    ``run_dir``: None where the run had none yet.
+    """
+    if run_dir is None or not (run_dir / CONFIG_FILE).is_file():
+        return "\ninterrupted before the first step: there is nothing to resume"
+    again = resume_command(script, run_dir)
+    if not (run_dir / CHECKPOINT_FILE).is_file():
+        return f"\ninterrupted before the first step; start over with\n  {again}"
+    return f"\ninterrupted; continue from the last checkpoint with\n  {again}"
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether the run in a folder got to its first checkpoint. One that was killed before has nothing to lose."""
+    metrics = run_dir / METRICS_FILE
+    return (run_dir / CHECKPOINT_FILE).exists() or (metrics.is_file() and metrics.stat().st_size > 0)
+
+
+def new_run_dir(path: Path | None, home: Path) -> Path:
+    """The folder of a new run, created: ``path``, or a dated one under ``home``/runs that no other run gets.
+
+    Raises:
+        InputError: ``path`` holds a run already, or no folder that can be written to can be made there.
+    """
+    folder = path or home / "runs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # can be written to
+            pass
+        if path is None:
+            return _dated(folder)
+        files = (CONFIG_FILE, METRICS_FILE, RESULT_FILE)
+        taken = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint*.pt"))
+    except OSError as error:
+        raise InputError(f"expected a folder to write the run to: {error.strerror}", "--path", str(folder)) from None
+    if taken:
+        raise InputError("holds a run already: continue it with --resume, or name another folder", "--path", str(path))
+    return folder
+
+
+def _dated(home: Path) -> Path:
+    """A folder named by the time. The one process whose mkdir succeeds has it."""
+    stem = time.strftime("%Y%m%d-%H%M%S")
+    number = 1
+    while True:
+        folder = home / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def environment(argv: Sequence[str], **more: Any) -> dict[str, Any]:
+    """What a run ran on, for environment.json; ``more`` adds the framework's facts (versions, threads, device)."""
+    return {
+        "command": shlex.join(["python", *argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        **more,
+    }
+
+
+def write_environment(run_dir: Path, now: Mapping[str, Any], resumed: bool) -> None:
+    """Write ``now`` to environment.json. A resume is added to what is there, under ``resumed``; the start stays."""
+    path = run_dir / ENVIRONMENT_FILE
+    if resumed and path.is_file():
+        first = read_json(path)
+        now = {**first, "resumed": [*first.get("resumed", []), dict(now)]}
+    write_json(path, now)
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+class MetricsFile:
+    """The owner of a metrics.jsonl: one JSON object per line, on disk (fsync) before ``append`` returns.
+
+    A checkpoint stores ``offset``; a run resumed with it drops the lines written after that checkpoint, so that it
+    leaves the same file as an uninterrupted run, wall-clock fields (``WALL_CLOCK_FIELDS``) apart.
+
+    Args:
+        run_dir: the run folder; created when missing.
+        resume_at: None for a new run; else the ``offset`` stored in the checkpoint, in bytes.
+
+    Raises:
+        InputError: a new run in a folder that already holds metrics, or an offset that is not the end of a line.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str], resume_at: int | None = None) -> None:
+        folder = Path(run_dir)
+        path = folder / METRICS_FILE
+        written = path.stat().st_size if path.exists() else 0
+        if resume_at is None and written:
+            raise InputError("already holds the metrics of a run: resume it or choose another folder", str(folder))
+        self.last_kept = None if resume_at is None else _last_kept(path, resume_at)
+        """The last record that a resumed run keeps."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
+        if resume_at is not None:
+            self._file.truncate(resume_at)
+            os.fsync(self._file.fileno())
+        self._offset = resume_at or 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far; what a checkpoint stores for ``resume_at``."""
+        return self._offset
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record. Raises ValueError on NaN or infinity; nothing is then written."""
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._offset += len(line)
+
+    def close(self) -> None:
+        """Harmless when called twice."""
+        self._file.close()
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _last_kept(path: Path, offset: int) -> dict[str, Any] | None:
+    """The last record within the first ``offset`` bytes of a metrics file; checks the offset."""
+    if offset == 0:
+        return None
+    kept = read_bytes(path)[:offset]
+    if len(kept) < offset:
+        raise InputError(f"expected at least {offset} bytes (the checkpoint's offset), got {len(kept)}", "", str(path))
+    if not kept.endswith(b"\n"):
+        raise InputError(f"byte {offset} (the checkpoint's offset) is not the end of a line", "", str(path))
+    return _parse_lines(kept, path)[-1]
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl, oldest first.
+
+    A last line that was cut (it has no line end and is not whole) is left out: that is what a killed run leaves.
+
+    Raises:
+        InputError: no such file, or a broken line elsewhere; the message gives its line number.
+    """
+    return _parse_lines(read_bytes(path), Path(path))
+
+
+def _parse_lines(content: bytes, path: Path) -> list[dict[str, Any]]:
+    *lines, last = content.split(b"\n")
+    records = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
+    if last:
+        try:
+            records.append(_parse_line(last, len(lines) + 1, path))
+        except InputError:  # cut while it was written
+            return records
+    return records
+
+
+def _parse_line(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    place = f"line {number}"
+    try:
+        value = parse_json(line, str(path))
+    except InputError as error:
+        raise InputError(error.problem, place, str(path)) from None
+    if not isinstance(value, dict):
+        raise InputError(f"expected one JSON object, got {line[:60].decode(errors='replace')!r}", place, str(path))
+    return value
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: ``0.4 s``, ``45 s``, ``3 min 20 s``, ``2 h 05 min``, ``1 d 3 h``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"

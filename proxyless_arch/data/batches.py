@@ -1,0 +1,187 @@
+"""Which images make up a training step, and how they are read: the same for both frameworks.
+
+The batch of step t is a function of (seed, t) alone: nothing needs to be saved to resume, and the number of worker
+processes cannot change it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import counted
+from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.data.images import Augment, eval_transform, train_transform
+
+# First word after the seed (1 is datasets.SPLIT_STREAM): numpy pads short seeds with zeros, so [seed, 5] and
+# [seed, 5, 0] would be the same generator.
+ORDER_STREAM = 2
+AUGMENT_STREAM = 3
+ENOUGH_STEPS = 10
+"""Steps of an epoch; with as many, less than a tenth of the images is left out of it."""
+
+
+def fitting_batch_size(n_images: int, processes: int = 1) -> int:
+    """The largest batch that makes ENOUGH_STEPS of an epoch and is shared out equally; for few images the smallest."""
+    size = max(2, n_images // ENOUGH_STEPS)
+    return max(processes, size - size % processes)
+
+
+def note_on_few_steps(n_images: int, batch_size: int, processes: int = 1) -> tuple[str, ...]:
+    """One line where an epoch has fewer than ENOUGH_STEPS and a smaller batch would give more; else none."""
+    steps, left_out = divmod(n_images, batch_size)
+    smaller = fitting_batch_size(n_images, processes)
+    if steps >= ENOUGH_STEPS or smaller >= batch_size:
+        return ()
+    what = f"{counted(steps, 'step')} of {batch_size} images, {left_out} of {n_images} left out"
+    return (f"few steps per epoch: {what}; --train_batch_size {smaller} makes {n_images // smaller}",)
+
+
+class Sample(NamedTuple):
+    """One image (its index) in one pass over the data; together with the seed it decides the augmentation."""
+
+    epoch: int
+    image: int
+
+
+class Batch(NamedTuple):
+    """Images float32 (n, H, W, 3), labels int64 (n,), and an error for each image that could not be read."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    errors: tuple[InputError, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """The order of the images over all steps, or one rank's share of it.
+
+    Args:
+        n_images: size of the training set.
+        batch_size: of the whole step, over all ranks.
+        seed: 0 or more.
+        drop_last: leave out the images that do not fill a batch (others every epoch); else the last batch is short.
+        rank, world_size: this process takes every world_size-th image of each batch.
+
+    Raises:
+        InputError: sizes that leave no batch, or ranks with unequal shares.
+    """
+
+    n_images: int
+    batch_size: int
+    seed: int
+    drop_last: bool = True
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"expected an integer, 0 or more, got {self.seed}", "seed")
+        if self.n_images < 1:
+            raise InputError("expected at least one image, got none", "dataset")
+        if self.batch_size < 1 or (self.drop_last and self.batch_size > self.n_images):
+            raise InputError(f"expected 1 to {self.n_images} (all images), got {self.batch_size}", "batch_size")
+        if not 0 <= self.rank < self.world_size:
+            raise InputError(f"expected 0 to {self.world_size - 1}, got {self.rank}", "rank")
+        if self.batch_size % self.world_size or (self.world_size > 1 and not self.drop_last):
+            raise InputError(
+                f"expected full batches that {self.world_size} processes can share equally, got {self.batch_size} "
+                f"with drop_last={self.drop_last}",
+                "batch_size",
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        whole, rest = divmod(self.n_images, self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The permutation of all image indices in an epoch: int64, (n_images,)."""
+        return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(self.n_images)
+
+    def steps(self, first_step: int, n_steps: int) -> Iterator[list[Sample]]:
+        """This rank's samples of the global steps first_step .. first_step + n_steps - 1."""
+        current, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(first_step, first_step + n_steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if epoch != current:
+                current, order = epoch, self.order(epoch)
+            whole = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield [Sample(epoch, index) for index in whole[self.rank :: self.world_size].tolist()]
+
+
+def eval_steps(n_images: int, batch_size: int, limit: int | None = None) -> list[list[Sample]]:
+    """All images in order, cut into batches; the last may be short.
+
+    Args:
+        n_images: size of the data set.
+        batch_size: images per batch.
+        limit: at most this many images, evenly spaced (the first ones would all be of the first classes).
+    """
+    if batch_size < 1:
+        raise InputError(f"expected an integer, 1 or more, got {batch_size}", "batch_size")
+    if limit is not None and limit < 1:
+        raise InputError(f"expected an integer, 1 or more, got {limit}", "limit")
+    count = n_images if limit is None else min(limit, n_images)
+    samples = [Sample(0, position * n_images // count) for position in range(count)]
+    return [samples[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def read_batch(
+    dataset: ImageDataset, recipe: Recipe, augment: Augment | None, seed: int, samples: Sequence[Sample]
+) -> Batch:
+    """Read and transform some images; those that cannot be read are left out and reported in ``errors``.
+
+    Args:
+        dataset: where the images are.
+        recipe: the preprocessing.
+        augment: None for the evaluation transform.
+        seed: with a sample's epoch and index it decides that image's augmentation.
+        samples: which images.
+    """
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    errors: list[InputError] = []
+    for epoch, index in samples:
+        try:
+            image = dataset.read(index)
+            if augment is None:
+                pixels = eval_transform(image, recipe)
+            else:
+                rng = np.random.default_rng([seed, AUGMENT_STREAM, epoch, index])
+                pixels = train_transform(image, recipe, rng, augment)
+        except InputError as error:
+            errors.append(error.from_source(dataset.place(index)))
+            continue
+        images.append(pixels)
+        labels.append(int(dataset.labels[index]))
+    shape = (0, recipe.resolution, recipe.resolution, 3)
+    stacked = np.stack(images) if images else np.empty(shape, dtype=np.float32)
+    return Batch(stacked, np.array(labels, dtype=np.int64), tuple(errors))
+
+
+@dataclass
+class Unreadable:
+    """The images left out of batches because they could not be read.
+
+    Args:
+        strict: raise the first error instead of leaving the image out.
+    """
+
+    strict: bool = False
+    places: list[str] = field(default_factory=list)
+    """One entry per image and epoch it was left out of."""
+
+    def record(self, errors: Sequence[InputError]) -> None:
+        """Warn of each by name (or raise, when strict)."""
+        for error in errors:
+            if self.strict:
+                raise error
+            self.places.append(error.source or "")
+            warnings.warn(f"image left out: {error}", stacklevel=3)

@@ -1,0 +1,270 @@
+"""From the bytes of an image file to the network's input: the one pipeline of both frameworks (Pillow and numpy).
+
+``eval_transform`` equals, bit for bit, the torchvision v1 transform the released accuracies were measured with:
+Resize(resize), CenterCrop(resolution), ToTensor(), Normalize(mean, std).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 89_478_485
+"""The largest image decoded or resized to: Pillow's own limit for a suspected decompression bomb (256 MB of RGB)."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+"""The decoders allowed to look at a file. Pillow has more; some of them start other programs (EPS: Ghostscript)."""
+
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_TRIES = 10
+
+
+def decode(data: bytes, place: str) -> Image:
+    """Decode an image file to 8-bit RGB.
+
+    As in the released pipeline, colours go through Pillow's plain ``convert("RGB")`` (alpha is dropped, not
+    composited) and the EXIF orientation of a photo is not applied. Only the first frame is read.
+    ``Deviation:`` 16-bit grayscale is scaled to 8 bits (65535 becomes 255); a plain ``convert`` would clip at 255.
+
+    Args:
+        data: the bytes of the file.
+        place: where the bytes came from, for the error: a path or ``archive.zip:member``.
+
+    Raises:
+        InputError: not an image of a format in ``FORMATS``, truncated or corrupt, more than ``MAX_PIXELS`` pixels,
+            or more than 16 bits per channel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if not 0 < image.width * image.height <= MAX_PIXELS:
+                raise InputError(
+                    f"expected an image of 1 to {MAX_PIXELS} pixels, got {image.width} x {image.height}", source=place
+                )
+            image.load()
+            return _to_rgb(image, place)
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError:
+        what = "bytes that none of these decoders accepts" if data else "an empty file"
+        raise InputError(f"expected an image ({', '.join(FORMATS)}), got {what}", source=place) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"too many pixels: {error}", source=place) from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        raise InputError(f"the image is truncated or corrupt: {error}", source=place) from None
+
+
+def _to_rgb(image: Image, place: str) -> Image:
+    from PIL import Image
+
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError("expected 8 or 16 bits per channel, got 32", source=place)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise InputError("expected 8 or 16 bits per channel, got floating point", source=place)
+    # Without it Pillow warns about every palette image with alpha; the RGB pixels are the same.
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+def normalize(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """``(pixels / 255 - mean) / std`` in float32, in the operation order of ToTensor and Normalize.
+
+    Args:
+        pixels: uint8, (..., 3), RGB last.
+        mean: per channel, in 0..1.
+        std: per channel, in 0..1.
+
+    Returns:
+        A new float32 array of the same shape.
+    """
+    values = pixels.astype(np.float32)
+    values /= np.float32(255)
+    values -= np.asarray(mean, dtype=np.float32)
+    values /= np.asarray(std, dtype=np.float32)
+    return values
+
+
+def eval_transform(image: Image, recipe: Recipe) -> np.ndarray:
+    """Resize the short side, cut out the centre, normalise.
+
+    Args:
+        image: an RGB image of any size.
+        recipe: the preprocessing that belongs to the weights.
+
+    Returns:
+        float32, (recipe.resolution, recipe.resolution, 3).
+
+    Raises:
+        InputError: the image is so elongated that the resized one would exceed ``MAX_PIXELS``.
+    """
+    return normalize(np.asarray(_centre(image, recipe)), recipe.mean, recipe.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """The random changes of a training image: a crop, a mirror image, colours.
+
+    Args:
+        min_scale: smallest area of the random resized crop, as a fraction of the image.
+        pad_crop: when above 0, the image is instead prepared as for evaluation, padded with this many black pixels
+            (at the recipe's resolution) on every side and cropped at random.
+        flip: mirror half of the images.
+        brightness: the factor is drawn from 1 - b .. 1 + b; 0 leaves it out. So for contrast and saturation.
+
+    The defaults are the paper's ImageNet augmentation (released code, ``distort_color='normal'``).
+    """
+
+    min_scale: float = 0.08
+    pad_crop: int = 0
+    flip: bool = True
+    brightness: float = 32 / 255
+    contrast: float = 0.0
+    saturation: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= 1:
+            raise InputError(f"expected a number above 0 and at most 1, got {self.min_scale}", "min_scale")
+        if self.pad_crop < 0:
+            raise InputError(f"expected a number of pixels, 0 or more, got {self.pad_crop}", "pad_crop")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"expected a finite number, 0 or more, got {getattr(self, name)}", name)
+
+    @classmethod
+    def imagenet(cls) -> Augment:
+        """Photos: random resized crop, flip, brightness and saturation."""
+        return cls()
+
+    @classmethod
+    def small(cls, resolution: int = 32) -> Augment:
+        """Small photos (CIFAR): shifted by up to an eighth of the side (4 pixels at 32), flip, no colours."""
+        return cls(pad_crop=max(4, resolution // 8), brightness=0.0, saturation=0.0)
+
+    @classmethod
+    def digits(cls, resolution: int = 32) -> Augment:
+        """Digits: shifted by up to a sixteenth of the side (half a pixel of the 8x8 original); never mirrored."""
+        return cls(pad_crop=max(1, resolution // 16), flip=False, brightness=0.0, saturation=0.0)
+
+
+def train_transform(image: Image, recipe: Recipe, rng: np.random.Generator, augment: Augment) -> np.ndarray:
+    """A randomly cropped, mirrored and coloured training image; all randomness comes from ``rng``.
+
+    Args:
+        image: an RGB image of any size.
+        recipe: the preprocessing that belongs to the weights.
+        rng: consumed; equal generators give equal arrays.
+        augment: what may change, and how much.
+
+    Returns:
+        float32, (recipe.resolution, recipe.resolution, 3).
+
+    Raises:
+        InputError: with ``pad_crop``, the image is too elongated (see eval_transform).
+    """
+    from PIL import Image
+
+    side = recipe.resolution
+    if augment.pad_crop:
+        left, top = rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
+        # Pillow fills the part of a crop that lies outside the image with black.
+        cut = _centre(image, recipe).crop((left, top, left + side, top + side))
+    else:
+        left, top, width, height = random_crop_box(image.width, image.height, rng, augment.min_scale)
+        cut = image.crop((left, top, left + width, top + height)).resize((side, side), _filter(recipe))
+    if augment.flip and rng.random() < 0.5:
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return normalize(np.asarray(_jitter(cut, rng, augment)), recipe.mean, recipe.std)
+
+
+def random_crop_box(width: int, height: int, rng: np.random.Generator, min_scale: float) -> tuple[int, int, int, int]:
+    """(left, top, width, height) in pixels of a crop with a random area and aspect ratio (Inception's).
+
+    The area is uniform in ``min_scale``..1 of the image, the ratio log-uniform in 3/4..4/3. After ten draws that do
+    not fit, the largest centred crop within those ratios. Source: torchvision RandomResizedCrop.get_params.
+    """
+    low, high = CROP_RATIO
+    for _ in range(CROP_TRIES):
+        area = width * height * rng.uniform(min_scale, 1.0)
+        ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+        crop_width = round(math.sqrt(area * ratio))
+        crop_height = round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(rng.integers(0, width - crop_width + 1))
+            top = int(rng.integers(0, height - crop_height + 1))
+            return left, top, crop_width, crop_height
+    crop_width, crop_height = width, height
+    if width / height < low:
+        crop_height = round(width / low)
+    elif width / height > high:
+        crop_width = round(height * high)
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def _filter(recipe: Recipe) -> int:
+    from PIL import Image
+
+    return {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[recipe.interpolation]
+
+
+def _centre(image: Image, recipe: Recipe) -> Image:
+    """The evaluation crop as an RGB image of recipe.resolution squared."""
+    short, long = sorted(image.size)
+    # Truncated, not rounded: a long side one pixel off moves the crop (2.7 normalised units at most).
+    resized_long = int(recipe.resize * long / short)
+    if recipe.resize * resized_long > MAX_PIXELS:
+        raise InputError(
+            f"expected at most {MAX_PIXELS} pixels after resizing the short side to {recipe.resize}, "
+            f"got {recipe.resize} x {resized_long} (from {image.width} x {image.height})"
+        )
+    size = (recipe.resize, resized_long) if image.width <= image.height else (resized_long, recipe.resize)
+    if size != image.size:
+        image = image.resize(size, _filter(recipe))
+    side = recipe.resolution
+    if size == (side, side):
+        return image
+    left, top = (round((length - side) / 2.0) for length in size)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _jitter(image: Image, rng: np.random.Generator, augment: Augment) -> Image:
+    """Brightness, contrast and saturation by random factors, in random order."""
+    from PIL import ImageEnhance
+
+    kinds = (
+        (ImageEnhance.Brightness, augment.brightness),
+        (ImageEnhance.Contrast, augment.contrast),
+        (ImageEnhance.Color, augment.saturation),
+    )
+    active = [(enhance, strength) for enhance, strength in kinds if strength > 0]
+    if not active:
+        return image
+    for position in rng.permutation(len(active)):
+        enhance, strength = active[position]
+        image = enhance(image).enhance(rng.uniform(max(0.0, 1 - strength), 1 + strength))
+    return image

@@ -1,0 +1,332 @@
+"""Where published weights are found: a given file, the user's folder, the cache, and last their URL.
+
+A published file is used only when its git blob id is the one of the catalog, wherever it was found. A download goes
+to ``<file>.part`` in the cache, which a later call continues, and gets its name when it is whole and verified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.catalog import Release
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import open_bytes
+from proxyless_arch.base.strict import listed
+from proxyless_arch.weights.files import git_blob_sha1
+
+Kind = Literal["pth", "tfinit"]
+
+HOME_VARIABLE = "PROXYLESSNAS_HOME"
+MAX_DOWNLOAD_BYTES = 200 * 2**20
+STALL_S = 20.0
+TRIES = 3
+
+_PIECE_BYTES = 1 << 16
+_HEADERS: Mapping[str, str] = MappingProxyType({"User-Agent": "proxyless-nas", "Accept-Encoding": "identity"})
+
+
+class _CutError(Exception):
+    """The connection broke or stalled; what has come so far is good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """A published file: how it is called, what it must be, where it is, and where a person may put it."""
+
+    name: str
+    blob_sha1: str
+    url: str
+    cache: Path
+    home: Path | None
+
+    def advice(self) -> str:
+        own = f"{self.home} (${HOME_VARIABLE})" if self.home else f"a folder that ${HOME_VARIABLE} names"
+        return (
+            f"Put {self.name} (git blob sha1 {self.blob_sha1}, published at {self.url}) into {self.cache} or {own}, "
+            "or give the path of a weight file"
+        )
+
+    def failed(self, problem: str) -> InputError:
+        return InputError(f"{self.name} could not be downloaded: {problem}. {self.advice()}")
+
+
+# ------------------------------------------------------------------------------------------------------- the search
+
+
+def cache_folder() -> Path:
+    """``proxyless_nas`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that is unset or relative."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            raise InputError("you have no home folder: set XDG_CACHE_HOME or give the path of a weight file") from None
+    return base / "proxyless_nas"
+
+
+def home_folder() -> Path | None:
+    """The folder that ``$PROXYLESSNAS_HOME`` names, None without it; InputError when there is no such folder."""
+    text = os.environ.get(HOME_VARIABLE, "")
+    if not text:
+        return None
+    folder = Path(os.path.expanduser(text))  # noqa: PTH111  (Path.expanduser fails on an unknown user)
+    if not folder.is_dir():
+        raise InputError(f"expected a folder, got {text!r}", HOME_VARIABLE)
+    return folder
+
+
+def find_weights(
+    release: str | Release,
+    kind: Kind = "pth",
+    *,
+    path: str | os.PathLike[str] | None = None,
+    base_url: str | None = None,
+    stall_s: float = STALL_S,
+) -> Path:
+    """A file with the published weights of ``release``.
+
+    Looked for in ``$PROXYLESSNAS_HOME``, then the cache (cache_folder), then downloaded into the cache from where the
+    catalog says it was published. Two processes may ask at once: one downloads, the other waits.
+
+    Args:
+        release: a released name, or a Release.
+        kind: which of its files.
+        path: a file to take instead, whatever it is called; it is not compared with the published one.
+        base_url: a mirror of the published folder, the only way to a plain http URL.
+        stall_s: how long the server may send nothing.
+
+    Raises:
+        InputError: an unknown release; ``path`` is no file; a file that is not the published one (in the cache it is
+            removed, elsewhere left alone); no network, an HTTP error or a broken download, with the file to put where.
+    """
+    if path is not None:
+        with open_bytes(path):
+            return Path(path)
+    release = catalog.release(release) if isinstance(release, str) else release
+    name = f"{release.name}.{kind}"
+    if name not in release.blob_sha1:
+        raise InputError(f"expected {listed(release.blob_sha1) or 'none'}, got {name!r}", "kind")
+    file = _Published(
+        name=name,
+        blob_sha1=release.blob_sha1[name],
+        url=_url(release.weights_base_url if base_url is None else base_url, name, ("http",) if base_url else ()),
+        cache=cache_folder(),
+        home=home_folder(),
+    )
+    if file.home is not None and _is_there(file.home / name):
+        _check_own(file.home / name, file)
+        return file.home / name
+    if not _is_there(file.cache / name):
+        _download(file, stall_s)
+    _check_cached(file.cache / name, file)
+    return file.cache / name
+
+
+def _url(base: str, name: str, also: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(base)
+        good = (
+            parts.scheme in ("https", *also)
+            and parts.hostname
+            and base.isascii()
+            and base.isprintable()
+            and " " not in base
+        )
+    except ValueError:
+        good = False
+    if not good:
+        raise InputError(f"expected an {listed(('https', *also))} URL, got {base!r}", "base_url")
+    return f"{base.rstrip('/')}/{name}"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether ``path`` is there; InputError when that cannot be seen."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from None
+    return True
+
+
+def _mismatch(found: str, file: _Published) -> str:
+    return f"expected git blob sha1 {file.blob_sha1}, got {found}: the file is truncated, altered or another"
+
+
+def _check_own(path: Path, file: _Published) -> None:
+    """The user's own file must be the published one."""
+    found = git_blob_sha1(path)
+    if found != file.blob_sha1:
+        raise InputError(
+            f"{_mismatch(found, file)}. It was left there, for it is yours: put the file published at {file.url} in "
+            "its place, or give the path of the weights you want",
+            source=str(path),
+        )
+
+
+def _check_cached(path: Path, file: _Published) -> None:
+    """The file in the cache must be the published one; it is removed when it is not."""
+    found = git_blob_sha1(path)
+    if found == file.blob_sha1:
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{_mismatch(found, file)}. Remove it (here that failed: {error.strerror})", source=str(path)
+        ) from None
+    raise InputError(f"{_mismatch(found, file)}. It was removed; the next call downloads it again", source=str(path))
+
+
+# ----------------------------------------------------------------------------------------------------- the download
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path``, waiting for another process or thread that does.
+
+    Gives False, at once, on a system or file system without such locks. The file stays: removing it would let two
+    in that wait for different files of the same name.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            locked = True
+        except OSError:
+            locked = False
+        yield locked
+
+
+def _download(file: _Published, stall_s: float) -> None:
+    """Bring ``file`` into the cache, unless another process just did."""
+    target = file.cache / file.name
+    try:
+        file.cache.mkdir(parents=True, exist_ok=True)
+        with _alone(file.cache / f".{file.name}.lock") as locked:
+            if target.exists():
+                return
+            if locked:
+                _fetch_into(file.cache / f"{file.name}.part", file, stall_s)
+                return
+            unshared = file.cache / f"{file.name}.{secrets.token_hex(4)}.part"
+            try:
+                _fetch_into(unshared, file, stall_s)
+            finally:
+                unshared.unlink(missing_ok=True)
+    except OSError as error:
+        raise file.failed(f"{error.filename or file.cache} cannot be written: {error.strerror}") from None
+
+
+def _fetch_into(part: Path, file: _Published, stall_s: float) -> None:
+    """Continue or start ``part``, and give it its name once it is whole and verified."""
+    cuts = 0
+    while True:
+        resumed = part.exists()
+        try:
+            _receive(part, file, stall_s)
+        except _CutError as cut:
+            cuts += 1
+            if cuts == TRIES:
+                raise file.failed(f"{cut}, {TRIES} times; the next call goes on from there") from None
+            continue
+        found = git_blob_sha1(part)
+        if found == file.blob_sha1:
+            break
+        part.unlink()
+        if not resumed:
+            raise file.failed(f"{_mismatch(found, file)}; it was discarded")
+        # perhaps only what an earlier call left was wrong: once more, from the start
+    with open(part, "rb") as written:
+        os.fsync(written.fileno())
+    part.replace(file.cache / file.name)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects as urllib follows them (10 at most), but never from https to anything else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urlsplit(newurl).scheme not in (("https",) if req.type == "https" else ("https", "http")):
+            raise urllib.error.HTTPError(newurl, code, f"a redirect to {newurl} was refused", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextlib.contextmanager
+def _network_errors() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise _CutError("the server stalled") from None
+    except (http.client.HTTPException, OSError) as error:
+        raise _CutError(f"the connection broke ({error or type(error).__name__})") from None
+
+
+def _open(file: _Published, offset: int, stall_s: float) -> http.client.HTTPResponse | None:
+    """The answer to a request for the bytes from ``offset`` on; None when there are none beyond it."""
+    ranged = {"Range": f"bytes={offset}-"} if offset else {}
+    request = urllib.request.Request(file.url, headers={**_HEADERS, **ranged})
+    with _network_errors():
+        try:
+            response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=stall_s)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
+                return None
+            raise file.failed(f"HTTP {error.code}, {str(error.reason).partition(chr(10))[0]}") from None
+        except urllib.error.URLError as error:
+            raise file.failed(f"no connection ({error.reason})") from None
+    return response
+
+
+def _receive(part: Path, file: _Published, stall_s: float) -> None:
+    """Add to ``part`` what it lacks; a server that cannot go on from there sends it all again."""
+    from tqdm import tqdm
+
+    done = part.stat().st_size if part.exists() else 0
+    response = _open(file, done, stall_s)
+    if response is None:
+        return
+    with contextlib.closing(response):
+        if response.status == http.HTTPStatus.OK:
+            done = 0
+        elif response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            raise file.failed(f"HTTP {response.status}, {response.reason}")
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            part.unlink(missing_ok=True)
+            raise _CutError("the server sent another part of the file than was asked for")
+        total = None if response.length is None else done + response.length
+        n_bytes = done if total is None else total
+        shown = {"desc": file.name, "unit": "B", "unit_scale": True, "unit_divisor": 1024, "disable": None}
+        with tqdm(total=total, initial=done, **shown) as bar, open(part, "ab" if done else "wb") as written:
+            while n_bytes <= MAX_DOWNLOAD_BYTES and done != total and (piece := _read_piece(response)):
+                written.write(piece)
+                bar.update(len(piece))
+                done += len(piece)
+                n_bytes = max(n_bytes, done)
+    if n_bytes > MAX_DOWNLOAD_BYTES:
+        part.unlink()
+        raise file.failed(f"expected at most {MAX_DOWNLOAD_BYTES} bytes, got {n_bytes} or more")
+    if total is not None and done != total:
+        raise _CutError(f"the connection ended after {done} of {total} bytes")
+
+
+def _read_piece(response: http.client.HTTPResponse) -> bytes:
+    with _network_errors():
+        return response.read1(_PIECE_BYTES)

@@ -1,0 +1,597 @@
+"""What surrounds the training steps: settings become data and a network, a trained network becomes files and a record.
+
+With several processes the run folder must be on a disk that all of them see; rank 0 alone writes to it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_recipe
+from proxyless_arch.apps.scores import EvalResult, shown_score
+from proxyless_arch.apps.train_settings import (
+    SCRATCH,
+    Start,
+    TrainConfig,
+    augment_for,
+    from_dict,
+    open_data,
+    start_of,
+    to_dict,
+)
+from proxyless_arch.arch import codec
+from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.tables import format_count
+from proxyless_arch.base import runs
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import remove_abandoned, write_json
+from proxyless_arch.base.machine import usable_cores
+from proxyless_arch.base.strict import counted
+from proxyless_arch.data.batches import BatchPlan, fitting_batch_size, note_on_few_steps
+from proxyless_arch.data.datasets import ImageDataset, SearchData
+from proxyless_arch.data.images import Augment
+from proxyless_arch.weights.files import load_h5, save_h5
+from proxyless_nas import distributed
+from proxyless_nas.data import Batches, eval_batches, train_batches
+from proxyless_nas.devices import device_name
+from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.steps import evaluate
+from proxyless_nas.train import checkpointing
+from proxyless_nas.train.training import Schedule, Training, over_ranks
+from proxyless_nas.weights import assign, load_named, to_named
+
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "proxyless-nas/training-checkpoint", 1
+CHECKPOINT_FIELDS = ("config", "training", "best", "metrics_offset", "wall_seconds")
+CHECKPOINT_YOUNGER = ("data", "ran_on")
+"""Fields that older checkpoints do not have."""
+BEST_FILE, LAST_FILE = "weights.h5", "last.h5"
+MAX_READERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Settings with everything they refer to found, opened and checked. ``start`` is None in a resumed run."""
+
+    config: TrainConfig
+    data: SearchData
+    spec: ArchSpec
+    start: Start | None
+    schedule: Schedule
+    augment: Augment | None
+    device: torch.device
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the images; a resumed run must find the same ones."""
+        return self.data.fingerprint()
+
+    @property
+    def ran_on(self) -> dict[str, Any]:
+        """What the last bits of a run depend on, beside its settings and images."""
+        return {
+            "torch": str(torch.__version__),
+            "device": self.device.type,
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+            "processes": distributed.world_size(),
+        }
+
+    @property
+    def n_workers(self) -> int:
+        """Image reading processes of this rank."""
+        if self.config.data.n_worker is not None:
+            return self.config.data.n_worker
+        if self.config.data.dataset == "digits":
+            return 0
+        cores = usable_cores() // distributed.local_size()
+        return max(1, min(MAX_READERS, cores if self.device.type == "cuda" else cores // READER_SHARE))
+
+    def train_batches(self, first_step: int) -> Batches:
+        """This rank's share of the batches from ``first_step`` to the end of the schedule."""
+        return train_batches(
+            self.data.train,
+            self.spec.recipe,
+            self.augment,
+            batch_size=self.config.data.train_batch_size,
+            seed=self.config.manual_seed,
+            n_steps=self.schedule.total_steps - first_step,
+            first_step=first_step,
+            n_workers=self.n_workers,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            strict=self.config.data.strict_data,
+        )
+
+    def images_of(self, step: int, limit: int = 3) -> list[str]:
+        """Places of the first images of a step's batch."""
+        plan = BatchPlan(
+            n_images=len(self.data.train), batch_size=self.config.data.train_batch_size, seed=self.config.manual_seed
+        )
+        return [self.data.train.place(sample.image) for sample in next(plan.steps(step, 1))[:limit]]
+
+    def score(self, net: nn.Module, images: ImageDataset) -> EvalResult:
+        """The network in eval mode and float32 on all of ``images``, which the ranks share; each counts once."""
+        share = images.subset(np.arange(distributed.rank(), len(images), distributed.world_size()))
+        result = EvalResult()
+        if len(share):
+            batches = eval_batches(
+                share,
+                self.spec.recipe,
+                batch_size=self.config.data.test_batch_size,
+                n_workers=min(self.n_workers, math.ceil(len(share) / self.config.data.test_batch_size)),
+                strict=self.config.data.strict_data,
+            )
+            net.eval()
+            result = evaluate(net, batches, self.device)
+        return over_ranks(result, self.device)
+
+
+def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = None) -> Job:
+    """Open the data and the weights and check that they fit. Raises InputError before anything is written.
+
+    Args:
+        spec: of a resumed run, whose weights come from its checkpoint.
+    """
+    if config.precision == "fp16" and device.type != "cuda":
+        raise InputError(f"fp16 needs cuda, got {device.type}; bf16 runs anywhere", "--precision")
+    data = open_data(config)
+    size, world = config.data.train_batch_size, distributed.world_size()
+    if size > len(data.train):
+        raise InputError(
+            f"{size} images per step, but there are {len(data.train)} to train on; for so few try "
+            f"{fitting_batch_size(len(data.train), world)}",
+            "--train_batch_size",
+        )
+    if size % world or size // world < config.optimization.accumulation:
+        raise InputError(
+            f"expected a multiple of {world} (the processes) with an image for each of the "
+            f"{config.optimization.accumulation} parts of a share, got {size}",
+            "--train_batch_size",
+        )
+    start = start_of(config, data.train) if spec is None else None
+    spec = spec or start.spec if start is not None else spec
+    assert spec is not None
+    if len(data.class_names) != spec.num_classes:
+        raise InputError(f"expected {spec.num_classes} classes, found {len(data.class_names)}", "--data_path")
+    return Job(
+        config=config,
+        data=data,
+        spec=spec,
+        start=start,
+        schedule=Schedule(
+            steps_per_epoch=len(data.train) // size,
+            n_epochs=config.optimization.n_epochs,
+            warmup_epochs=config.optimization.warmup_epochs,
+            init_lr=config.optimization.init_lr,
+        ),
+        augment=augment_for(config, spec.resolution),
+        device=device,
+    )
+
+
+def new_training(job: Job) -> Training:
+    """The network at the start: random, or with the weights of ``job.start``."""
+    config = job.config
+    rng = torch.Generator().manual_seed(config.manual_seed)
+    from_scratch = config.weights == SCRATCH
+    net = build(job.spec, rng, zero_gamma=from_scratch and config.optimization.zero_gamma)
+    if job.start is not None and job.start.tensors:
+        assign(net, job.start.tensors)
+    return Training(
+        net.to(job.device),
+        config.optimization,
+        job.schedule,
+        batch_size=config.data.train_batch_size,
+        seed=config.manual_seed,
+        precision=config.precision,
+    )
+
+
+def header(job: Job, run_dir: Path) -> str:
+    """What is about to happen, for a person."""
+    config, data, spec, schedule = job.config, job.data, job.spec, job.schedule
+    o, world = config.optimization, distributed.world_size()
+    name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
+    few_steps = note_on_few_steps(len(data.train), config.data.train_batch_size, world) if job.start is not None else ()
+    held_out = f"{len(data.valid)} to choose the epoch" if len(data.valid) else "none to choose the epoch: the last"
+    lines = [
+        (
+            "network",
+            f"{spec.name}: {format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters",
+        ),
+        *([("weights", job.start.origin)] if job.start is not None else []),
+        *([("note", note) for note in job.start.notes] if job.start is not None else []),
+        (
+            "data",
+            f"{name}: {len(data.train)} images to train, {held_out}, {len(data.test)} to test, "
+            f"{spec.num_classes} classes",
+        ),
+        ("images", describe_recipe(spec.recipe)),
+        ("recipe", config.recipe),
+        ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
+        (
+            "schedule",
+            f"{counted(schedule.n_epochs, 'epoch')} of {counted(schedule.steps_per_epoch, 'step')} of "
+            f"{config.data.train_batch_size} images, lr {o.init_lr:g} after "
+            f"{counted(o.warmup_epochs, 'epoch')} of warm-up, cosine to 0",
+        ),
+        *[("note", note) for note in few_steps],
+        (
+            "update",
+            f"SGD {o.momentum:g}{' nesterov' if o.nesterov else ''}, decay {o.weight_decay:g}"
+            f"{' (not on BN and bias)' if o.no_decay_bn else ''}, smoothing {o.label_smoothing:g}, "
+            f"{f'average {o.ema_decay:g}' if o.ema_decay else 'no average'}",
+        ),
+        (
+            "runs on",
+            f"{device_name(job.device)}, {config.precision}, torch {torch.__version__}, "
+            f"{f'{world} processes, ' if world > 1 else ''}reading processes: {job.n_workers}",
+        ),
+        ("run folder", str(run_dir)),
+    ]
+    return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+
+
+def environment(job: Job, argv: Sequence[str]) -> dict[str, Any]:
+    """What this run ran on, for environment.json."""
+    return runs.environment(
+        argv,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        torch_threads=torch.get_num_threads(),
+        device=device_name(job.device),
+        processes=distributed.world_size(),
+        omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the run
+
+
+@dataclass
+class Best:
+    """The best epoch so far: ``weights`` is 'raw' (the network) or 'ema' (its average)."""
+
+    epoch: int
+    weights: str
+    top1_hits: int
+    loss: float
+
+    def beats(self, other: Best | None) -> bool:
+        return other is None or (self.top1_hits, -self.loss) > (other.top1_hits, -other.loss)
+
+
+@dataclass
+class Run:
+    """A training on its way, with the files it leaves. Every rank has one; rank 0 alone writes."""
+
+    job: Job
+    training: Training
+    run_dir: Path
+    metrics: runs.MetricsFile | None
+    best: Best | None = None
+    seconds_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.started = self.saved = time.perf_counter()
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def save(self) -> None:
+        """Write the checkpoint (rank 0)."""
+        if self.metrics is not None:
+            fields = {
+                "config": to_dict(self.job.config),
+                "training": self.training.state_dict(),
+                "best": asdict(self.best) if self.best is not None else None,
+                "metrics_offset": self.metrics.offset,
+                "wall_seconds": self.wall_seconds,
+                "data": self.job.fingerprint,
+                "ran_on": self.job.ran_on,
+            }
+            path = self.run_dir / checkpointing.NAME
+            checkpointing.save_fields(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, fields)
+        self.saved = time.perf_counter()
+
+    def save_is_due(self) -> bool:
+        return time.perf_counter() - self.saved >= self.job.config.save_every_seconds
+
+    def module(self, weights: str) -> ProxylessNet:
+        """The network ('raw') or its average ('ema')."""
+        net = self.training.net if weights == "raw" or self.training.ema is None else self.training.ema.net
+        assert isinstance(net, ProxylessNet)
+        return net
+
+    def write_weights(self, name: str, best: Best) -> None:
+        """Write weights.h5 or last.h5 (rank 0)."""
+        if self.metrics is None:
+            return
+        provenance = {
+            "command": "train",
+            "run": self.run_dir.name,
+            "weights": _weights_text(best),
+            "epoch": best.epoch + 1,
+            "n_epochs": self.job.schedule.n_epochs,
+            "valid_top1_percent": 100 * best.top1_hits / max(1, len(self.job.data.valid)),
+            "manual_seed": self.job.config.manual_seed,
+        }
+        if not len(self.job.data.valid):
+            provenance["valid_top1_percent"] = None
+        save_h5(self.run_dir / name, self.job.spec, to_named(self.module(best.weights)), provenance)
+
+    def write_best(self) -> None:
+        """Write weights.h5 where the epoch just finished is the best so far.
+
+        Behind the epoch's checkpoint, from which a run that was killed between the two writes it when it is resumed:
+        before it, the epoch would be trained again and, on other threads, need not be the best again.
+        """
+        training = self.training
+        epoch = training.step // training.schedule.steps_per_epoch - 1
+        chosen = len(self.job.data.valid) > 0 or epoch + 1 == training.schedule.n_epochs
+        if training.epoch_is_over and self.best is not None and self.best.epoch == epoch and chosen:
+            self.write_weights(BEST_FILE, self.best)
+
+    def end_epoch(self, images: int, seconds: float) -> dict[str, Any]:
+        """Score the epoch just finished, keep it when it is the best, and write its record.
+
+        Args:
+            images: trained on in this process's life, in this epoch (fewer than all where it was resumed midway).
+            seconds: that this took.
+        """
+        job, training = self.job, self.training
+        learning_rate = training.schedule.learning_rate(training.step - 1)
+        sums = training.take_sums()
+        epoch = training.step // training.schedule.steps_per_epoch - 1
+        names = ["raw", *(["ema"] if training.ema is not None else [])]
+        scores = {name: job.score(self.module(name), job.data.valid) for name in names} if len(job.data.valid) else {}
+        if scores:
+            found = [Best(epoch, name, score.top1_hits, _finite(score.loss)) for name, score in scores.items()]
+            candidate = found[0] if len(found) == 1 or not found[1].beats(found[0]) else found[1]
+            improved = candidate.beats(self.best)
+        else:  # nothing to choose by: the last epoch
+            candidate = Best(epoch, names[-1], 0, 0.0)
+            improved = True
+        last = epoch + 1 == training.schedule.n_epochs
+        if improved:
+            self.best = candidate
+        if last:
+            self.write_weights(LAST_FILE, candidate)
+        record: dict[str, Any] = {
+            "phase": "train",
+            "epoch": epoch,
+            "n_epochs": training.schedule.n_epochs,
+            "step": training.step,
+            "train_loss": sums.loss / sums.images,
+            "train_top1_percent": 100 * sums.hits / sums.images,
+            "valid_loss": _mean_loss(scores.get("raw")),
+            "valid_top1_percent": _top1(scores.get("raw")),
+            "ema_valid_loss": _mean_loss(scores.get("ema")),
+            "ema_valid_top1_percent": _top1(scores.get("ema")),
+            "is_best": bool(scores) and improved,
+            "learning_rate": learning_rate,
+            "images_per_second": round(images / max(seconds, 1e-9), 2),
+            "seconds": round(seconds, 3),
+        }
+        if self.metrics is not None:
+            self.metrics.append(record)
+        return record
+
+
+def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any], Best | None]:
+    """Put a run's checkpoint into ``training``; returns its fields and the best epoch so far.
+
+    Raises:
+        InputError: no checkpoint, a damaged one, one of another network, or of other images or processes.
+    """
+    path = run_dir / checkpointing.NAME
+    fields = checkpointing.load_fields(
+        path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training", CHECKPOINT_YOUNGER
+    )
+    if from_dict(fields["config"], str(path), fill_missing=True) != job.config:
+        raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir))
+    if fields["data"] is not None and (changed := _changed_images(fields["data"], job.fingerprint)):
+        raise InputError(f"not the images this run was started with: {'; '.join(changed)}", "--resume", str(path))
+    processes = (fields["ran_on"] or job.ran_on)["processes"]
+    if processes != distributed.world_size():  # each normalizes by its own share of a batch
+        raise InputError(
+            f"this run trains in {processes} processes, each with its own BN statistics and dropout, got "
+            f"{distributed.world_size()}: start it with torchrun --nproc_per_node={processes} (1: without torchrun)",
+            "--resume",
+            str(path),
+        )
+    try:
+        training.load_state_dict(fields["training"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"does not fit this network: {reason}", source=str(path)) from None
+    return fields, Best(**fields["best"]) if fields["best"] is not None else None
+
+
+def _changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How two fingerprints of images differ, for a person."""
+    changed = []
+    for name, purpose in (("train", "to train on"), ("valid", "to choose the epoch by"), ("test", "to test on")):
+        count, found = before[f"{name}_images"], now[f"{name}_images"]
+        if count != found:
+            changed.append(f"{counted(count, 'image')} {purpose}, now {found}")
+        elif before[f"{name}_names"] != now[f"{name}_names"]:
+            changed.append(f"other names or labels among the {counted(count, 'image')} {purpose}")
+    return [*changed, *(["other classes"] if before["class_names"] != now["class_names"] else [])]
+
+
+def note_on_machine(job: Job, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line where the run of a checkpoint goes on with another torch, device or number of threads; else none."""
+    before = fields["ran_on"] or job.ran_on
+    changed = [f"{name} {value} (was {before[name]})" for name, value in job.ran_on.items() if value != before[name]]
+    if not changed:
+        return ()
+    return (f"not bit for bit the uninterrupted run: it goes on with {', '.join(changed)}",)
+
+
+def loop(
+    run: Run,
+    *,
+    wants_to_stop: Callable[[], bool],
+    on_step: Callable[[int], None],
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Train to the end of the schedule; true when it got there, false when any rank wanted to stop.
+
+    Args:
+        on_step: gets the number of images of the step.
+        on_epoch: gets the record of each finished epoch.
+    """
+    training, job = run.training, run.job
+    batches = job.train_batches(training.step)
+    began, first = time.perf_counter(), training.step
+    while training.step < job.schedule.total_steps:
+        images, labels = next(batches)
+        stop = training.update(
+            images.to(job.device, non_blocking=True), labels.to(job.device, non_blocking=True), wants_to_stop()
+        )
+        on_step(job.config.data.train_batch_size)
+        if training.epoch_is_over:
+            n_images = (training.step - first) * job.config.data.train_batch_size
+            on_epoch(run.end_epoch(n_images, time.perf_counter() - began))
+            began, first = time.perf_counter(), training.step
+        if stop or training.epoch_is_over or run.save_is_due():
+            run.save()
+            run.write_best()
+        if stop and training.step < job.schedule.total_steps:
+            return False
+    return True
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Score what was written on the test images, write result.json, and return the record.
+
+    ``top1_percent`` and ``test_top1_percent`` are of weights.h5; ``last`` has the last epoch's network and average.
+    """
+    job, training = run.job, run.training
+    distributed.barrier()  # weights.h5 is whole
+    best = run.best
+    net: nn.Module = training.net
+    if best is not None:
+        stored = build(job.spec)
+        load_named(stored, job.spec, load_h5(run.run_dir / BEST_FILE).tensors)
+        net = stored.to(job.device)
+    elif run.metrics is not None:  # no epoch was trained
+        save_h5(run.run_dir / BEST_FILE, job.spec, to_named(training.net), {"command": "train", "n_epochs": 0})
+    valid, test = job.score(net, job.data.valid), job.score(net, job.data.test)
+    last = {"raw": job.score(run.module("raw"), job.data.test)}
+    if training.ema is not None:
+        last["ema"] = job.score(run.module("ema"), job.data.test)
+    record = {
+        "arch": job.config.arch,
+        "weights": _weights_text(best) if best is not None else "as they were: no epoch was trained",
+        "best_epoch": best.epoch + 1 if best is not None else None,
+        "n_epochs": job.schedule.n_epochs,
+        "steps": training.step,
+        "top1_percent": _top1(valid),
+        "test_top1_percent": _top1(test),
+        "test_top5_percent": test.top5_percent if test.n_images else None,
+        "test_loss": _mean_loss(test),
+        "last_test_top1_percent": {name: _top1(score) for name, score in last.items()},
+        "n_train_images": len(job.data.train),
+        "n_valid_images": valid.n_images,
+        "n_test_images": test.n_images,
+        "test_images": job.fingerprint["test_names"],
+        "macs": total_macs(job.spec),
+        "params": total_params(job.spec),
+        "resolution": job.spec.resolution,
+        "num_classes": job.spec.num_classes,
+        "manual_seed": job.config.manual_seed,
+        "processes": distributed.world_size(),
+        "unreadable_images": training.left_out,
+        "wall_seconds": round(run.wall_seconds, 2),
+    }
+    if run.metrics is not None:
+        write_json(run.run_dir / "result.json", record)
+    return record
+
+
+def write_start(job: Job, run_dir: Path) -> None:
+    """What a run folder holds before the first step: config.json (with every setting of today) and spec.json."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(run_dir)
+    write_json(run_dir / "config.json", to_dict(job.config))
+    codec.write_spec(run_dir / "spec.json", job.spec)
+
+
+def _weights_text(best: Best) -> str:
+    what = "the average over steps (EMA)" if best.weights == "ema" else "the network itself, not its average"
+    return f"{what}, epoch {best.epoch + 1}"
+
+
+def _finite(loss: float) -> float:
+    """The loss, or the largest number where it is not finite: it must compare, and go into a checkpoint."""
+    return loss if math.isfinite(loss) else float(np.finfo(np.float64).max)
+
+
+def _mean_loss(score: EvalResult | None) -> float | None:
+    return score.loss if score is not None and score.n_images and math.isfinite(score.loss) else None
+
+
+def _top1(score: EvalResult | None) -> float | None:
+    return score.top1_percent if score is not None and score.n_images else None
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """The console line of an epoch: accuracies are top-1 in percent, ``*`` marks the best epoch so far."""
+    count = f"{record['epoch'] + 1:>{len(str(record['n_epochs']))}}/{record['n_epochs']}"
+    parts = [
+        f"epoch {count}",
+        f"lr {record['learning_rate']:.5f}",
+        f"loss {record['train_loss']:6.3f}",
+        f"train {record['train_top1_percent']:5.1f}%",
+    ]
+    if record["valid_top1_percent"] is not None:
+        ema = record["ema_valid_top1_percent"]
+        average = f" (average {ema:5.1f}%)" if ema is not None else ""
+        parts.append(f"valid {record['valid_top1_percent']:5.1f}%{average}")
+    parts.append(f"{record['images_per_second']:5.0f} img/s{' *' if record['is_best'] else ''}")
+    return "  ".join(parts)
+
+
+def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
+    """The end of a run, for a person."""
+    images = job.config.data.data_path or DIGITS
+
+    def score(value: float | None, what: str, n_images: int) -> str:
+        return "-" if value is None else shown_score(value, n_images, what)
+
+    n_test, n_valid = record["n_test_images"], record["n_valid_images"]
+    accuracy = score(record["test_top1_percent"], "test images", n_test)
+    if n_valid:
+        accuracy += f", {score(record['top1_percent'], 'validation images; they chose the epoch', n_valid)}"
+    left_out = record["unreadable_images"]
+    last = ", ".join(
+        f"{name} {score(value, 'test images', n_test)}" for name, value in record["last_test_top1_percent"].items()
+    )
+    lines = [
+        ("weights", f"{run_dir / BEST_FILE}: {record['weights']}"),
+        ("accuracy", accuracy),
+        ("last epoch", last),
+        *(
+            [("unreadable", f"{counted(left_out, 'time')} an image was left out (warnings above name them)")]
+            if left_out
+            else []
+        ),
+        ("time", runs.format_seconds(record["wall_seconds"])),
+        ("next", shlex.join(["python", "eval.py", "--arch", str(run_dir), "--path", images])),
+    ]
+    return "\n".join(["", *(f"  {label:<10} {text}" for label, text in lines)])

@@ -1,0 +1,243 @@
+"""Training one network: SGD, schedule, averaged weights, on one process or several.
+
+Everything random is a function of (seed, step, rank), so the state between two steps is small and a resumed run
+continues bit for bit (on a CPU, with the same number of threads and processes).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.train_settings import Optimization
+from proxyless_nas import distributed
+from proxyless_nas.steps import NonFiniteLossError, set_lr, sgd, smoothed_loss, warmup_cosine_lr
+
+DROPOUT_STREAM = 7
+"""First word after the seed of the dropout generator; proxyless_arch.data.batches and .datasets use others."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How many steps, and the learning rate of each."""
+
+    steps_per_epoch: int
+    n_epochs: int
+    warmup_epochs: int
+    init_lr: float
+
+    @property
+    def total_steps(self) -> int:
+        return self.n_epochs * self.steps_per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """Of step ``step``, from 0: linear warm-up, then a cosine to 0."""
+        warmup_steps = min(self.warmup_epochs, self.n_epochs) * self.steps_per_epoch
+        return warmup_cosine_lr(self.init_lr, step, self.total_steps, warmup_steps)
+
+
+class Ema:
+    """An exponential moving average of a network: parameters and BN statistics alike.
+
+    After update t (from 0) ``average <- d average + (1 - d) network`` with ``d = min(decay, (1 + t) / (10 + t))``: the
+    random start is forgotten within a few updates, whatever the decay.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    def update(self, net: nn.Module) -> None:
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages, values = self.net.state_dict(), net.state_dict()
+        floating = [name for name, tensor in averages.items() if tensor.is_floating_point()]
+        get_ema_multi_avg_fn(decay)([averages[name] for name in floating], [values[name] for name in floating], 0)
+        for name in averages.keys() - set(floating):
+            averages[name].copy_(values[name])
+        self.updates += 1
+
+
+@dataclass
+class EpochSums:
+    """Running sums of an unfinished epoch, over all ranks; part of the checkpoint."""
+
+    loss: float = 0.0
+    hits: int = 0
+    images: int = 0
+
+
+class Training:
+    """A network, its optimizer, its average and where they stand. ``step`` counts updates.
+
+    Several processes divide each batch among them and all-reduce the gradient: the update is that of the whole batch,
+    up to the order of floating-point sums.
+
+    ``Deviation:`` batch normalization. Each process (and, with ``accumulation`` above 1, each part of its share)
+    normalizes by the statistics of its own images, as the release does on several GPUs, so with BN in training mode
+    N processes do not compute exactly what one does with the same batch. The running statistics are averaged over
+    the processes after every step, so that all hold the same network; the running variance is then the mean of the
+    variances within the shares, which is below the variance of the whole batch by the variance of the shares' means.
+
+    Args:
+        net: on its device; trained in place.
+        batch_size: images of a step over all ranks; gradients are means over it.
+        seed: of the dropout masks.
+        precision: fp32, bf16 or fp16 (autocast; parameters, BN statistics, logits and loss stay in float32).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        settings: Optimization,
+        schedule: Schedule,
+        *,
+        batch_size: int,
+        seed: int,
+        precision: str = "fp32",
+    ) -> None:
+        self.net, self.settings, self.schedule = net, settings, schedule
+        self.batch_size, self.seed = batch_size, seed
+        self.device = next(net.parameters()).device
+        self.dtype = DTYPES[precision]
+        self.step = 0
+        self.left_out = 0
+        """Images of all batches and ranks so far that could not be read."""
+        self.sums = EpochSums()
+        distributed.broadcast(list(net.state_dict().values()))
+        self.ema = Ema(net, settings.ema_decay) if settings.ema_decay else None
+        self.optimizer = sgd(
+            net,
+            lr=settings.init_lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
+            no_decay_bn=settings.no_decay_bn,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self._parameters = [p for p in net.parameters() if p.requires_grad]
+        self._buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+        self._draws = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in net.modules())
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.step % self.schedule.steps_per_epoch == 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 logits, in the training precision."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.net(images).float()
+
+    def update(self, images: Tensor, labels: Tensor, wants_to_stop: bool = False) -> bool:
+        """One step on this rank's share of a batch.
+
+        Returns:
+            Whether any rank wants to stop.
+
+        Raises:
+            NonFiniteLossError: on every rank, before any weight moves.
+        """
+        self.net.train()
+        set_lr(self.optimizer, self.schedule.learning_rate(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._draws:
+            words = [self.seed, DROPOUT_STREAM, self.step, distributed.rank()]
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        loss_sum = torch.zeros((), device=self.device)
+        hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        for part, answers in zip(
+            images.chunk(self.settings.accumulation), labels.chunk(self.settings.accumulation), strict=True
+        ):
+            logits = self.forward(part)
+            loss = smoothed_loss(logits, answers, self.settings.label_smoothing)
+            self.scaler.scale(loss * (len(answers) / self.batch_size)).backward()
+            loss_sum += loss.detach() * len(answers)
+            hits += (logits.detach().argmax(1) == answers).sum()
+        loss_total, n_hits, n_images, n_stops = self._over_ranks(loss_sum, hits, len(labels), wants_to_stop)
+        if not math.isfinite(loss_total):
+            raise NonFiniteLossError(f"training loss {loss_total / n_images} at {self._where()}")
+        self._reduce_gradients(n_images)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.net)
+        self.step += 1
+        self.sums.loss += loss_total
+        self.sums.hits += n_hits
+        self.sums.images += n_images
+        self.left_out += self.batch_size - n_images
+        return n_stops > 0
+
+    def _over_ranks(self, loss: Tensor, hits: Tensor, images: int, stop: bool) -> tuple[float, int, int, int]:
+        counts = torch.cat([hits.view(1), torch.tensor([images, int(stop)], device=self.device)])
+        distributed.all_reduce_sum([loss, counts])
+        n_hits, n_images, n_stops = counts.tolist()
+        return loss.item(), n_hits, n_images, n_stops
+
+    def _reduce_gradients(self, n_images: int) -> None:
+        """Sum over ranks, clip, and check. ``n_images`` is below the batch size where images cannot be read."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        distributed.all_reduce_sum(gradients)
+        distributed.all_reduce_mean(self._buffers)
+        self.scaler.unscale_(self.optimizer)
+        if n_images != self.batch_size:
+            for gradient in gradients:
+                gradient.mul_(self.batch_size / n_images)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # with loss scaling an overflow is ordinary: the scaler passes over the step and lowers its scale
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise NonFiniteLossError(f"gradient norm {norm.item()} at {self._where()}")
+        if self.settings.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.grad_clip, norm)
+
+    def _where(self) -> str:
+        epoch, batch = divmod(self.step, self.schedule.steps_per_epoch)
+        return f"batch {batch + 1} of {self.schedule.steps_per_epoch} of epoch {epoch + 1} (step {self.step})"
+
+    def take_sums(self) -> EpochSums:
+        """The sums of the finished epoch, which start anew."""
+        sums, self.sums = self.sums, EpochSums()
+        return sums
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as tensors and plain values. The same on every rank."""
+        return {
+            "step": self.step,
+            "left_out": self.left_out,
+            "net": self.net.state_dict(),
+            "ema": self.ema.net.state_dict() if self.ema is not None else None,
+            "ema_updates": self.ema.updates if self.ema is not None else 0,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "sums": dict(vars(self.sums)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        if self.ema is not None:
+            self.ema.net.load_state_dict(state["ema"])
+            self.ema.updates = state["ema_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.left_out = state["step"], state["left_out"]
+        self.sums = EpochSums(**state["sums"])
+
+
+def over_ranks(result: EvalResult, device: torch.device) -> EvalResult:
+    """The sum of every rank's result. Give each rank other images: each is then counted once."""
+    counts = torch.tensor([result.top1_hits, result.top5_hits, result.n_images], device=device)
+    loss = torch.tensor(
+        [result.loss_sum], dtype=torch.float32 if device.type == "mps" else torch.float64, device=device
+    )
+    distributed.all_reduce_sum([counts, loss])
+    top1, top5, images = counts.tolist()
+    return EvalResult(top1, top5, images, loss.item() if distributed.world_size() > 1 else result.loss_sum)

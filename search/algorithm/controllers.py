@@ -1,0 +1,353 @@
+"""Updating the architecture parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardware.cost_table import CostTable
+from proxyless_arch.arch.spec import Zero
+from proxyless_nas import distributed
+from proxyless_nas.steps import NonFiniteLossError
+from search.algorithm import objective
+from search.algorithm.gates import (
+    BinaryMode,
+    Gate,
+    fixed_gates,
+    keep_other_probabilities,
+    probabilities,
+    sample,
+    sample_path,
+)
+from search.algorithm.supernet import Supernet
+from search.config import ArchOpt, Target
+
+
+@dataclass(frozen=True)
+class ArchStats:
+    """What one architecture step saw. Costs in the table's unit."""
+
+    loss: float
+    cross_entropy: float
+    top1_hits: int
+    n_images: int
+    expected_cost: float | None
+    temperature: float
+    lam: float | None
+
+
+def step_rng(seed: int, stream: int, step: int) -> torch.Generator:
+    """The random numbers of one step, a function of (seed, stream, step) alone: nothing to save, nothing to resume."""
+    state = np.random.SeedSequence([seed, stream, step]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed((int(state[0]) << 32 | int(state[1])) & (2**63 - 1))
+
+
+def init_alphas(space_sizes: Sequence[int], std: float, seed: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    """One leaf tensor per searched block, drawn from N(0, std^2)."""
+    rng = step_rng(seed, 0, 0)
+    return [(torch.randn(n, generator=rng) * std).to(device).requires_grad_() for n in space_sizes]
+
+
+def resolved_arch_lr(opt: ArchOpt, total_steps: int) -> float:
+    """The given learning rate, or 60 / steps within 0.001..0.1: alpha can then move far enough to decide."""
+    return opt.arch_lr if opt.arch_lr is not None else min(0.1, max(0.001, 60 / max(total_steps, 1)))
+
+
+class ExpectedCost:
+    """E[cost] = fixed + sum_b sum_j p_bj c_bj (eq. 5), differentiable in alpha; exact, as costs are additive."""
+
+    def __init__(self, table: CostTable, scale: float = 1.0) -> None:
+        # in double precision, which mps does not have: on the CPU
+        self.fixed = table.fixed * scale
+        self.edges = [torch.tensor(edge, dtype=torch.float64) * scale for edge in table.per_edge]
+
+    def __call__(
+        self, alphas: Sequence[Tensor], temperature: float = 1.0, gates: Sequence[Gate] | None = None
+    ) -> Tensor:
+        """The expected cost under softmax(alpha / temperature).
+
+        With the ``gates`` of mode ``two`` the value is the same, and the gradient is the one within the sampled pair
+        at constant probability of all other operations, which is how that mode moves alpha.
+        """
+        terms = []
+        for block, (p, cost) in enumerate(
+            zip(probabilities([a.cpu().double() for a in alphas], temperature), self.edges, strict=True)
+        ):
+            candidates = gates[block].candidates if gates is not None else range(len(p))
+            if len(candidates) == len(p):
+                terms.append((p * cost).sum())
+            else:
+                pair = list(candidates)
+                outside = (p * cost).sum() - (p[pair] * cost[pair]).sum()
+                within = F.softmax(alphas[block][pair].cpu().double() / temperature, dim=0)
+                terms.append(outside.detach() + p[pair].sum().detach() * (within * cost[pair]).sum())
+        return torch.stack(terms).sum() + self.fixed
+
+
+class Controller:
+    """The architecture parameters, their Adam optimizer and where they stand.
+
+    ``table`` and ``goal`` (in the table's unit) may be None: then only accuracy counts. ``state_dict`` holds all that
+    resuming needs, and ``update`` takes one architecture step on validation images.
+    """
+
+    STATE: tuple[str, ...] = ("step",)
+
+    def __init__(
+        self,
+        alphas: list[Tensor],
+        table: CostTable | None,
+        goal: float | None,
+        opt: ArchOpt,
+        target: Target,
+        total_steps: int,
+        seed: int,
+    ) -> None:
+        self.alphas, self.opt, self.target, self.seed = alphas, opt, target, seed
+        self.table, self.total_steps = table, total_steps
+        self.learning_rate = resolved_arch_lr(opt, total_steps)
+        self.optimizer = torch.optim.Adam(
+            alphas,
+            lr=self.learning_rate,
+            betas=(opt.arch_adam_beta1, opt.arch_adam_beta2),
+            eps=opt.arch_adam_eps,
+            weight_decay=opt.arch_weight_decay,
+        )
+        # the losses see millions of MACs, the unit of the release
+        self.scale = 1e-6 if table is not None and table.unit == "MACs" else 1.0
+        self.goal = goal * self.scale if goal is not None else None
+        self.step = 0
+
+    @property
+    def temperature(self) -> float:
+        """Softmax temperature of the current step."""
+        return 1.0
+
+    @property
+    def shown_lambda(self) -> float | None:
+        """The weight of the cost term where it changes, for the log."""
+        return None
+
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
+        raise TypeError("a Controller is a GradientController or a ReinforceController")
+
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Adam on alpha with the mean gradient over all processes; a block whose gradient is None stays.
+
+        Raises NonFiniteLossError before alpha moves.
+        """
+        distributed.all_reduce_mean([gradient for gradient in gradients if gradient is not None])
+        if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+            raise NonFiniteLossError(f"gradient that is not finite at architecture step {self.step}")
+        for alpha, gradient in zip(self.alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in self.STATE}
+        alphas = [alpha.detach().clone() for alpha in self.alphas]
+        return {"alphas": alphas, "optimizer": copy.deepcopy(self.optimizer.state_dict()), **own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for alpha, saved in zip(self.alphas, state["alphas"], strict=True):
+                alpha.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in self.STATE:
+            setattr(self, name, state[name])
+
+
+class GradientController(Controller):
+    """Binarized-path gradient of the validation loss plus the gradient of the cost term (section 3.2 and 3.3)."""
+
+    STATE = ("step", "lam", "deviation")
+
+    def __init__(self, alphas: list[Tensor], table: CostTable | None, *settings: Any, **named: Any) -> None:
+        super().__init__(alphas, table, *settings, **named)
+        self.cost = ExpectedCost(table, self.scale) if table is not None else None
+        self.start_cost = table.uniform_expected * self.scale if table is not None else None
+        self.lam = self.target.hard_lambda
+        self.deviation = 0.0
+
+    @property
+    def is_hard(self) -> bool:
+        return self.goal is not None and self.target.grad_reg_loss_type == "hard"
+
+    @property
+    def shown_lambda(self) -> float | None:
+        return self.lam if self.is_hard else None
+
+    @property
+    def temperature(self) -> float:
+        if not self.is_hard:
+            return 1.0
+        return objective.annealed_temperature(self.step, self.total_steps, self.target.final_temperature)
+
+    def _loss(self, ce: Tensor, cost: Tensor | None) -> Tensor:
+        if cost is None or self.goal is None:
+            return ce
+        cost = cost.to(ce)
+        target = self.target
+        if target.grad_reg_loss_type == "mul#log":
+            return objective.mul_log(ce, cost, self.goal, target.grad_reg_loss_alpha, target.grad_reg_loss_beta)
+        if target.grad_reg_loss_type == "add#linear":
+            return objective.add_linear(ce, cost, self.goal, target.grad_reg_loss_lambda)
+        assert self.start_cost is not None
+        ramped = objective.ramped_target(self.start_cost, self.goal, self.step, self.total_steps)
+        interval = objective.lambda_interval(self.total_steps)
+        decay = 1 - 1 / interval
+        self.deviation = decay * self.deviation + (1 - decay) * (cost.item() / ramped - 1)
+        if self.step and self.step % interval == 0:
+            self.lam = objective.raised_lambda(self.lam, self.deviation)
+        return objective.hard_target(ce, cost, ramped, self.lam)
+
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
+        """One architecture step on validation images. Raises NonFiniteLossError before alpha moves."""
+        temperature = self.temperature
+        mode = cast(BinaryMode, self.opt.grad_binary_mode)
+        path, gates = sample(self.alphas, step_rng(self.seed, 1, self.step), mode, temperature)
+        logits = supernet(images, path, gates)
+        ce = F.cross_entropy(logits, labels)
+        cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
+        hits = int((logits.argmax(1) == labels).sum())
+        totals = distributed.summed(ce.item() * len(labels), hits, len(labels))
+        feedback = self.lam, self.deviation  # which _loss moves
+        # of the whole batch: a process that could not read all of its images counts for less in the mean over all
+        loss = self._loss(ce * (len(labels) * distributed.world_size() / totals[2]), cost)
+        broken = not math.isfinite(loss.item())
+        loss_sum, n_broken = distributed.summed(loss.item(), broken)
+        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, self.alphas))
+        if self.opt.zero_rule == "release":
+            for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
+                if isinstance(block[choice], Zero):
+                    gradients[index] = None
+        before = [alpha.detach().clone() for alpha in self.alphas]
+        try:
+            if n_broken:
+                mean = loss_sum / distributed.world_size()
+                raise NonFiniteLossError(f"loss {mean} at architecture step {self.step}", broken)
+            self.apply(gradients)
+        except NonFiniteLossError:
+            self.lam, self.deviation = feedback
+            raise
+        if mode == "two":
+            with torch.no_grad():
+                for alpha, old, gate in zip(self.alphas, before, gates, strict=True):
+                    keep_other_probabilities(alpha, old, gate.candidates, temperature)
+        self.step += 1
+        return ArchStats(
+            loss=loss.item(),
+            cross_entropy=totals[0] / totals[2],
+            top1_hits=int(totals[1]),
+            n_images=int(totals[2]),
+            expected_cost=cost.item() / self.scale if cost is not None else None,
+            temperature=temperature,
+            lam=self.shown_lambda,
+        )
+
+
+def log_probability(alphas: Sequence[Tensor], path: Sequence[int]) -> Tensor:
+    """log p(path) = sum_b log softmax(alpha_b)[path_b]."""
+    return torch.stack([F.log_softmax(alpha, 0)[choice] for alpha, choice in zip(alphas, path, strict=True)]).sum()
+
+
+def rewards_of_others(rewards: Sequence[float]) -> list[float]:
+    """Each path's baseline by the rule ``others``: the mean reward of the other paths of the update.
+
+    Raises ZeroDivisionError for one path. Kool, van Hoof, Welling, "Buy 4 REINFORCE samples, get a baseline for free!"
+    (2019).
+    """
+    total = sum(rewards)
+    return [(total - reward) / (len(rewards) - 1) for reward in rewards]
+
+
+def reinforce_gradient(
+    alphas: Sequence[Tensor], paths: Sequence[Sequence[int]], rewards: Sequence[float], baselines: Sequence[float]
+) -> list[Tensor]:
+    """Minus the estimate of the reward's gradient: -mean_m (R_m - baseline_m) grad log p(path_m) (eq. 11).
+
+    Unbiased for independent paths drawn from softmax(alpha) and baselines that do not depend on their own path.
+    """
+    terms = [
+        -(reward - baseline) * log_probability(alphas, path)
+        for path, reward, baseline in zip(paths, rewards, baselines, strict=True)
+    ]
+    return list(torch.autograd.grad(torch.stack(terms).mean(), list(alphas)))
+
+
+class ReinforceController(Controller):
+    """REINFORCE on the validation accuracy of sampled paths, with the cost in the reward (section 3.3).
+
+    Each update samples ``rl_batch_size`` paths and scores them on the same validation images with batch statistics,
+    without moving any. For the first ``rl_freeze`` of the steps alpha stays while the weights settle (TuNAS, Bender et
+    al. 2020). By the rule ``others`` a path's baseline is the mean reward of the update's other paths, which saw the
+    same images: what easy or hard images do to all rewards cancels. The other rules have an exponential mean of
+    rewards, whose first value is the first mean reward: ``past`` subtracts that of the updates before, ``release`` the
+    one that its own rewards have moved already.
+    """
+
+    STATE = ("step", "baseline")
+
+    def __init__(self, alphas: list[Tensor], table: CostTable | None, *settings: Any, **named: Any) -> None:
+        super().__init__(alphas, table, *settings, **named)
+        self.baseline: float | None = None
+
+    def reward(self, accuracy: float, path: Sequence[int]) -> float:
+        """The reward of one path; ``accuracy`` is a fraction."""
+        if self.table is None or self.goal is None:
+            return accuracy
+        cost = self.table.of_path(tuple(path)) * self.scale
+        if self.opt.rl_reward == "paper":
+            return objective.paper_reward(accuracy, cost, self.goal, self.opt.rl_tradeoff_ratio)
+        return objective.absolute_reward(accuracy, cost, self.goal, self.opt.rl_absolute_weight)
+
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
+        """One update from ``rl_batch_size`` sampled paths, all on the same validation images."""
+        rng = step_rng(self.seed, 1, self.step)
+        paths = [sample_path(self.alphas, rng) for _ in range(self.opt.rl_batch_size)]
+        losses, hits, n_images = [], [], 0
+        for path in paths:
+            with torch.no_grad():
+                logits = supernet(images, path, fixed_gates(path, images.device))
+            loss = F.cross_entropy(logits, labels).item()
+            right = int((logits.argmax(1) == labels).sum())
+            broken = not math.isfinite(loss)
+            totals = distributed.summed(loss * len(labels), right, len(labels), broken)
+            if totals[3]:
+                problem = f"loss {totals[0] / totals[2]} at architecture step {self.step}"
+                raise NonFiniteLossError(problem, broken)
+            n_images = int(totals[2])
+            losses.append(totals[0] / n_images)
+            hits.append(int(totals[1]))
+        rewards = [self.reward(hit / n_images, path) for hit, path in zip(hits, paths, strict=True)]
+        mean_reward = sum(rewards) / len(rewards)
+        past = mean_reward if self.baseline is None else self.baseline
+        moved = past + (1 - self.opt.rl_baseline_momentum) * (mean_reward - past)
+        if self.step >= self.opt.rl_freeze * self.total_steps:
+            if self.opt.rl_baseline_rule == "others":
+                baselines = rewards_of_others(rewards)
+            else:
+                baselines = [moved if self.opt.rl_baseline_rule == "release" else past] * len(rewards)
+            self.apply(reinforce_gradient(self.alphas, paths, rewards, baselines))
+        self.baseline = moved
+        self.step += 1
+        return ArchStats(
+            loss=-mean_reward,
+            cross_entropy=sum(losses) / len(losses),
+            top1_hits=sum(hits),
+            n_images=n_images * len(paths),
+            expected_cost=None,
+            temperature=1.0,
+            lam=None,
+        )
+
+
+CONTROLLERS: dict[str, type[Controller]] = {"grad": GradientController, "rl": ReinforceController}

@@ -1,0 +1,512 @@
+"""A run folder read back: what was asked, what happened, what came out, as far as it got.
+
+Nothing here imports torch, and a folder of an interrupted search, or of an older version, can still be read.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hardware.cost_table import CostTable, latency_cost_table, macs_cost_table
+from hardware.latency import (
+    LatencySource,
+    LookupTable,
+    WithFallback,
+    load_latency_source,
+    network_costs,
+    network_ms,
+    shipped,
+)
+from proxyless_arch.apps.train_settings import FORMAT as TRAINING
+from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, recipe_names
+from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.cost import macs
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import ArchSpec, Recipe, imagenet_recipe
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
+from proxyless_arch.base.settings import from_recipe
+from proxyless_arch.base.strict import Node, counted
+from proxyless_arch.data.datasets import has_own_test
+from proxyless_arch.space.mbconv import MACROS, SearchSpace
+from proxyless_arch.space.mbconv import Path as Choices
+from search.config import FORMAT, default_resolution, default_space
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
+SPEC_FILE = "spec.json"
+LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
+SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The architecture at one moment of the search.
+
+    ``path``: the leading choice of each searched block; ``confidence``: 0 where the block's choices are equally
+    probable, 1 where it is decided. ``caption`` says which moment it is. ``scale``: of the table, as it was then.
+    """
+
+    caption: str
+    path: Choices
+    confidence: tuple[float, ...]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run of train.py: the network, the settings it was trained with (config.json) and its result.json.
+
+    An older run has fewer settings than there are today; what it was done with in the others is not known.
+    """
+
+    folder: Path
+    spec: ArchSpec
+    settings: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+    @property
+    def top1_percent(self) -> float:
+        """On the test images."""
+        return self.result["test_top1_percent"]
+
+    @property
+    def n_images(self) -> int:
+        """The test images."""
+        return self.result["n_test_images"]
+
+    def text(self) -> str:
+        """How it was trained, in a few words."""
+        epochs = self.settings.get("n_epochs")
+        count = counted(epochs, "epoch") if epochs is not None else "a not recorded number of epochs"
+        return f"{count} of train.py in {self.folder.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run folder holds. ``result`` is None when the run did not come to its end.
+
+    ``settings``: config.json, flat. ``spec``: the derived network. ``space``, ``source``, ``table``: rebuilt from the
+    settings, None where that is impossible; ``notes`` then says why, for the reader of the report.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any] | None
+    spec: ArchSpec | None
+    space: SearchSpace | None
+    source: LatencySource | None
+    table: CostTable | None
+    notes: tuple[str, ...]
+    trained: Mapping[str, Sequence[TrainedRun]] = field(default_factory=dict)
+    """What train.py made of its networks, by their spec files' names within the folder; see with_trained."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the folder holds random control networks instead of a search."""
+        return self.settings.get("arch_algo") == "random"
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether an architecture step was ever taken: if not, the derived network is one more random control."""
+        return any(record["arch_step"] > 0 for record in self.records)
+
+    @property
+    def unit(self) -> str | None:
+        """Unit of the costs: "ms", "MACs", or None when cost was no matter."""
+        hardware = self.settings["target_hardware"]
+        return None if hardware == "none" else "MACs" if hardware == "flops" else "ms"
+
+    @property
+    def target(self) -> float | None:
+        """What was asked for, in ``unit``."""
+        if self.result is not None:
+            key = {"ms": "target_latency_ms", "MACs": "target_macs"}.get(self.unit or "")
+            return self.result.get(key) if key and not self.is_random else self.result.get("target")
+        return next((record["target"] for record in reversed(self.records) if record["target"] is not None), None)
+
+    @property
+    def predicted(self) -> float | None:
+        """Cost of the derived network, in ``unit``; not a measurement."""
+        if self.result is None or self.is_random or self.unit is None:
+            return None
+        return self.result["predicted_latency_ms" if self.unit == "ms" else "macs"]
+
+    @property
+    def measured_ms(self) -> float | None:
+        return self.result.get("measured_latency_ms") if self.result is not None else None
+
+    @property
+    def table_scale(self) -> float:
+        """What the table was multiplied by to predict the derived network, after it was measured."""
+        return (self.result or {}).get("table_scale", 1.0)
+
+    def costs(self, spec: ArchSpec, scale: float = 1.0) -> list[float] | None:
+        """The price of each layer of ``spec`` and any constant behind them, in ``unit`` and times ``scale``."""
+        calls = walk(spec)
+        if self.table is None:
+            return None
+        if self.source is None:
+            return [float(macs(call)) for call in calls]
+        return [scale * cost for cost in network_costs(self.source, calls)]
+
+
+def read_run(folder: Path) -> Run:
+    """A run folder. Raises InputError when it is none (it has no config.json) or when a file in it is damaged."""
+    if not folder.is_dir():
+        problem = "expected a run folder, got a file" if folder.exists() else "no such folder"
+        raise InputError(problem, source=str(folder))
+    if not (folder / "config.json").is_file():
+        raise InputError("expected the run folder of a search: there is no config.json in it", source=str(folder))
+    settings = _settings(folder / "config.json")
+    environment = _object(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+    result = _result(folder / "result.json") if (folder / "result.json").is_file() else None
+    metrics = folder / METRICS_FILE
+    records = _records(metrics) if metrics.is_file() else []
+    spec = read_spec(folder / SPEC_FILE) if result is not None and (folder / SPEC_FILE).is_file() else None
+    notes: list[str] = []
+    if result is not None and spec is None and "networks" not in result:
+        notes.append("There is no spec.json in the folder: the derived network cannot be drawn.")
+    space = _space(settings, spec)
+    source, table = _pricing(folder, settings, space, notes)
+    if table is not None and not _agrees(table, result, records):
+        notes.append(
+            "Prices computed now differ from those of the run (another latency file or version): latency shares "
+            "are left out; the numbers shown are the recorded ones."
+        )
+        source = table = None
+    return Run(
+        folder=folder,
+        settings=settings,
+        environment=environment,
+        records=records,
+        result=result,
+        spec=spec,
+        space=space,
+        source=source,
+        table=table,
+        notes=tuple(notes),
+    )
+
+
+def read_trained(folder: Path) -> TrainedRun:
+    """A run folder of train.py. Raises InputError when it is none, not finished, or was scored on no test images."""
+    settings = read_training_settings(folder / "config.json")
+    if not (folder / "result.json").is_file():
+        again = resume_command("train.py", folder)
+        raise InputError(f"this training did not come to its end; continue it with: {again}", source=str(folder))
+    result = _object(folder / "result.json")
+    try:
+        Node(result.get("test_top1_percent"), "test_top1_percent").number(0, 100)
+        Node(result.get("n_test_images"), "n_test_images").integer(1, 2**40)
+    except InputError as error:
+        raise error.from_source(str(folder / "result.json")) from None
+    return TrainedRun(folder=folder, spec=read_spec(folder / "spec.json"), settings=settings, result=result)
+
+
+def with_trained(runs: Sequence[Run], trained: Sequence[TrainedRun]) -> list[Run]:
+    """The runs, each with the trainings of its own networks (the searched one, or the random ones).
+
+    Raises:
+        InputError: a training of a network that none of the runs has, or on other images or another resolution.
+    """
+    found: list[Run] = []
+    strangers = list(trained)
+    for run in runs:
+        named = run.result["networks"] if run.result is not None and run.is_random else []
+        specs = {entry["spec"]: read_spec(run.folder / entry["spec"]) for entry in named}
+        if run.spec is not None:
+            specs[SPEC_FILE] = run.spec
+        own: dict[str, list[TrainedRun]] = {}
+        for each in trained:
+            for file, spec in specs.items():
+                if _same_network(each.spec, spec):
+                    _check_comparable(each, spec, run)
+                    own.setdefault(file, []).append(each)
+                    strangers = [other for other in strangers if other is not each]
+        found.append(replace(run, trained=own))
+    if strangers:
+        names = ", ".join(str(run.folder) for run in runs)
+        raise InputError(f"its network is none of {names}", "--trained", str(strangers[0].folder))
+    return found
+
+
+def _same_network(left: ArchSpec, right: ArchSpec) -> bool:
+    """Whether the two differ in nothing but what train.py may change: name, recipe, dropout and class names."""
+    here = (left.stem, left.blocks, left.feature_mix, left.bn, left.padding, left.num_classes)
+    return here == (right.stem, right.blocks, right.feature_mix, right.bn, right.padding, right.num_classes)
+
+
+def _check_comparable(trained: TrainedRun, spec: ArchSpec, run: Run) -> None:
+    own, searched = trained.settings, run.settings
+    unknown = [name for name in ("dataset", "data_path") if name not in own]
+    if unknown:
+        problem = f"which images it was trained on is not recorded: config.json has no {' and no '.join(unknown)}"
+        raise InputError(problem, "--trained", str(trained.folder))
+    for what, ours, theirs in (
+        ("images", _images(own["dataset"], own["data_path"]), _images(searched["dataset"], searched.get("data_path"))),
+        ("resolution", trained.spec.resolution, spec.resolution),
+    ):
+        if ours != theirs:
+            problem = f"trained with other {what} than {run.folder} has: {ours}, not {theirs}"
+            raise InputError(problem, "--trained", str(trained.folder))
+
+
+def _images(dataset: str | None, path: str | None) -> str | None:
+    return str(Path(path).resolve()) if path is not None else dataset
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise Node(value).fail("an object").from_source(str(path))
+    return value
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """config.json as it is: a report can be made of a run whose settings have other names by now."""
+    settings = _object(path)
+    if settings.get("format") == TRAINING:
+        folder = path.parent
+        raise InputError(
+            f"expected the run folder of a search, got one of train.py: its numbers are in {folder / 'result.json'}; "
+            f"score it with: {shlex.join(['python', 'eval.py', '--arch', str(folder)])}; show it on the page of the "
+            f"search it came from with: {shlex.join(['python', 'search/report.py', 'RUN', '--trained', str(folder)])}"
+        )
+    try:
+        Node(settings.get("format"), "format").exactly(FORMAT)
+        for key in ("target_hardware", "dataset"):
+            Node(settings.get(key), key).text()
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    return settings
+
+
+def _result(path: Path) -> dict[str, Any]:
+    result = _object(path)
+    if "networks" in result:
+        return result
+    needed = ("predicted_latency_ms", "macs", "params", "top1_percent", "test_top1_percent", "path")
+    for key in needed:
+        if key not in result:
+            raise InputError("missing", key, str(path))
+    for key, value in result.items():
+        known = value is not None or key in needed[1:]
+        if known and key.endswith(("_ms", "_percent", "macs", "params")):
+            try:
+                Node(value, key).number(0)
+            except InputError as error:
+                raise error.from_source(str(path)) from None
+    return result
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = read_metrics(path)
+    for number, record in enumerate(records, start=1):
+        for key in ("phase", "epoch", "n_epochs", "arch_step", "target", "expected_cost", "argmax_cost", "entropy"):
+            if key not in record:
+                raise InputError(f"{key} is missing", f"line {number}", str(path))
+    return records
+
+
+def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | None:
+    """The search space of the run; where the run did not come to its end, with as many classes as can be known."""
+    dataset = settings["dataset"]
+    resolution = settings.get("resolution") or default_resolution(dataset, settings.get("space"))
+    name = settings.get("space") or default_space(resolution)
+    if name not in MACROS:
+        return None
+    recipe: Recipe = spec.recipe if spec is not None else imagenet_recipe(resolution)
+    return SearchSpace(
+        macro=MACROS[name],
+        width_mult=settings.get("width_mult", 1.0),
+        num_classes=spec.num_classes if spec is not None else CLASSES_OF.get(dataset, 1000),
+        recipe=recipe,
+    )
+
+
+def _pricing(
+    folder: Path, settings: Mapping[str, Any], space: SearchSpace | None, notes: list[str]
+) -> tuple[LatencySource | None, CostTable | None]:
+    hardware, file = settings["target_hardware"], settings.get("latency_table")
+    if (folder / LATENCY_FILE).is_file():
+        file = str(folder / LATENCY_FILE)
+    if space is None or hardware == "none":
+        return None, None
+    if hardware == "flops":
+        return None, macs_cost_table(space)
+    if file is None and hardware != "mobile":
+        notes.append("The latency table of the run is not named in config.json: latency shares are left out.")
+        return None, None
+    try:
+        source: LatencySource = shipped("pixel1") if file is None else load_latency_source(file)
+        if isinstance(source, LookupTable) and settings.get("latency_fallback") == "predictor":
+            predictor = shipped("pixel1")
+            assert not isinstance(predictor, LookupTable)
+            source = WithFallback(source, predictor)
+        return source, latency_cost_table(space, source)
+    except InputError as error:
+        notes.append(f"Latency shares are left out: the latency file of the run cannot be used ({error}).")
+        return None, None
+
+
+def _agrees(table: CostTable, result: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the table gives the costs that the run wrote down."""
+    found: list[tuple[Sequence[int], float]] = []
+    if result is not None and "path" in result and table.unit == "ms":
+        found.append((result["path"], result["predicted_latency_ms"] / result.get("table_scale", 1.0)))
+    found += [
+        (record["argmax_path"], record["argmax_cost"])
+        for record in records[-1:]
+        if record.get("argmax_path") is not None and record["argmax_cost"] is not None
+    ]
+    try:
+        return all(math.isclose(table.of_path(tuple(path)), cost, rel_tol=SAME_COST) for path, cost in found)
+    except InputError:  # a path of another space
+        return False
+
+
+def phase_name(phase: str) -> str:
+    return {"warmup": "warm-up", "finetune": "fine-tune"}.get(phase, phase)
+
+
+def frames(run: Run) -> list[Frame]:
+    """The film of a search: its leading choices epoch by epoch, and at the end the derived network."""
+    if run.space is None or run.is_random:
+        return []
+    space, found = run.space, []
+    for record in run.records:
+        path, probabilities = record.get("argmax_path"), record.get("probabilities")
+        if path is None or probabilities is None:
+            continue
+        try:
+            choices = space.check(tuple(path))
+        except InputError:  # a run of another version's space
+            return []
+        confidence = tuple(
+            max(0.0, (max(block) - 1 / len(block)) / (1 - 1 / len(block))) if len(block) > 1 else 1.0
+            for block in probabilities
+        )
+        caption = f"{phase_name(record['phase'])}, epoch {record['epoch'] + 1} of {record['n_epochs']}"
+        found.append(Frame(caption=caption, path=choices, confidence=confidence))
+    if run.spec is not None and run.result is not None:
+        try:
+            final = space.check(tuple(run.result["path"]))
+        except InputError:
+            return []
+        certain = (1.0,) * space.n_blocks
+        found.append(Frame(caption="the derived network", path=final, confidence=certain, scale=run.table_scale))
+    return found
+
+
+@dataclass(frozen=True)
+class PublishedPoint:
+    """A released network in the latency-accuracy plane: accuracy as published, cost as predicted for this run."""
+
+    name: str
+    cost: float
+    top1_percent: float
+
+
+def published_points(run: Run) -> list[PublishedPoint]:
+    """The released networks, when their published ImageNet accuracy can be compared with this run's; else none."""
+    if run.settings["dataset"] != "imagenet" or run.unit is None or run.table is None:
+        return []
+    points = []
+    for name in catalog.names():
+        calls = walk(catalog.load(name))
+        try:
+            cost = network_ms(run.source, calls) if run.source is not None else float(sum(map(macs, calls)))
+        except InputError:  # a table without its layers
+            continue
+        points.append(PublishedPoint(name, cost, catalog.release(name).top1_percent))
+    return points
+
+
+def _own_test(run: Run) -> bool:
+    """Whether the run's data have test images that eval.py scores alone."""
+    path = run.settings.get("data_path")
+    try:
+        return path is None or has_own_test(path)
+    except InputError:  # the data are not there any more
+        return False
+
+
+def _training_of_random(run: Run) -> list[tuple[str, str]]:
+    """Train the random networks on the images of their draw, beside a search's network trained alike (from scratch)."""
+    folder, settings = shlex.quote(str(run.folder)), run.settings
+    words = ["--dataset", settings["dataset"]]
+    if settings.get("data_path") is not None:
+        words += ["--data_path", str(settings["data_path"])]
+    recipe = next((name for name in recipe_names() if name == settings.get("recipe")), "default")
+    own = settings.get("valid_size")
+    if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
+        words += ["--valid_size", f"{own:g}"]
+    words += ["--split_seed", str(settings.get("manual_seed", 0)), "--recipe", recipe]
+    each = f'python train.py --arch "$spec" {shlex.join(words)}'
+    trained = f"{folder}/trained"
+    return [
+        (
+            "train each of them",
+            f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
+        ),
+        ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
+        (
+            "train a search's network (of RUN) alike",
+            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --path RUN/trained",
+        ),
+        ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
+    ]
+
+
+def next_commands(run: Run) -> list[tuple[str, str]]:
+    """(what it does, the command) to go on with; only scripts that are there are named."""
+    folder = str(run.folder)
+
+    def line(*words: str) -> str:
+        return shlex.join(["python", *words])
+
+    if run.result is None:
+        return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
+    if run.is_random:
+        words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
+        return [*_training_of_random(run), ("draw the first one", line(*words))]
+    data = str(run.settings.get("data_path") or "digits")
+    seen = "" if _own_test(run) else " (all images, those of the search included)"
+    candidates = [
+        (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--path", data)),
+        (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--path", data)),
+        ("train it to its full accuracy", ("train.py", "--arch", folder)),
+        (
+            "export it for ONNX Runtime",
+            ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/export"),
+        ),
+        (
+            "export it for phones",
+            ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/export"),
+        ),
+    ]
+    known = [(what, line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]
+    picture = f"{folder}/side_by_side.png"
+    return [
+        *known,
+        (
+            "draw it beside a released network",
+            line("-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture),
+        ),
+        ("film how it formed", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
+    ]

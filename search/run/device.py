@@ -1,0 +1,212 @@
+"""A search for the machine at hand: which runtime it means, its latency table, and landing on it.
+
+``--target_hardware cpu`` (batch 1) and ``gpu8`` (batch 8) are this machine's unless the table given was measured on
+another one; then the network is priced by that table and not measured.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardware import profile_latency
+from hardware.cost_table import CostTable
+from hardware.latency import LatencySource, LookupTable, Predictor, check_matches, load_latency_source
+from hardware.profile.landing import Landing, land
+from hardware.profile.measure import Runtime, parse_hardware, runtime_named
+from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.mbconv import SearchSpace
+from search.config import Target
+
+MEASURABLE = ("cpu", "gpu8")
+MAX_MOVED = 0.25  # of the anchor since its table was made, relative; see docs/decisions.md
+
+
+@dataclass(frozen=True)
+class Device:
+    """A runtime of this machine and the batch size it is used at."""
+
+    hardware: str
+    runtime: Runtime
+    batch_size: int
+
+    def facts(self) -> dict[str, Any]:
+        return self.runtime.facts()
+
+    def land(
+        self, space: SearchSpace, alphas: Sequence[Tensor], table: CostTable, goal: float, source: LatencySource
+    ) -> Landing:
+        """Project, measure here, and project again while the measurement is off (hardware/profile/landing.py).
+
+        ``source``: what ``table`` was priced by; a table measured here knows its anchor's time, and networks are
+        measured at that speed of the machine.
+        """
+        log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
+        anchor, reference_ms = anchor_of(self.runtime, space, self.batch_size, source)
+        of_this_sitting = anchor.now() if reference_ms is None else reference_ms
+        landing = land(
+            [np.asarray(values) for values in log_probs],
+            table,
+            goal,
+            lambda path: measure_network(anchor, walk(space.spec_for(path)), of_this_sitting),
+        )
+        return replace(landing, reference_ms=reference_ms)
+
+
+def anchor_of(
+    runtime: Runtime, space: SearchSpace, batch_size: int, source: LatencySource
+) -> tuple[Anchor, float | None]:
+    """The anchor to time networks of ``space`` beside, and its time when ``source`` was measured.
+
+    That is None for what was not measured on this space, with this runtime and here, and where the anchor takes more
+    than MAX_MOVED more or less now: another machine of the same name, or a table made under load.
+    """
+    known = getattr(source, "provenance", {})
+    ours: dict[str, Any] = {
+        "space": space.macro.name,
+        "width_mult": space.width_mult,
+        "resolution": space.recipe.resolution,
+    }
+    facts = runtime.facts()
+    ours |= {"batch_size": batch_size} | {name: facts[name] for name in profile_latency.MATCHED}
+    same = all(known.get(name) == value for name, value in ours.items())
+    reference_ms, num_classes = known.get("anchor_ms"), known.get("num_classes")
+    if not same or not isinstance(reference_ms, float) or not isinstance(num_classes, int):
+        return Anchor(runtime, space, batch_size), None
+    as_it_was = replace(space, num_classes=num_classes, class_names=())  # to the classifier
+    anchor = Anchor(runtime, as_it_was, batch_size)
+    moved = anchor.now() / reference_ms - 1
+    return anchor, reference_ms if abs(moved) <= MAX_MOVED else None
+
+
+def device_of(target: Target) -> Device | None:
+    """The device that the settings mean; None for a GPU that is elsewhere, whose table was given.
+
+    Raises InputError for a runtime that is not installed, or for a GPU that is not here when no table of it is given.
+    """
+    hardware = parse_hardware(target.target_hardware)
+    if hardware.kind == "cuda" and not torch.cuda.is_available():
+        if target.latency_table is not None:
+            return None
+        raise InputError(
+            f"there is no CUDA GPU here to measure; make the table on the machine that has it (python "
+            f"hardware/profile_latency.py --target_hardware {target.target_hardware}) and give it with --latency_table",
+            "--target_hardware",
+        )
+    runtime = runtime_named(hardware, target.runtime, target.latency_threads)
+    return Device(target.target_hardware, runtime, hardware.batch_size)
+
+
+def profile_command(target: Target, space: SearchSpace) -> list[str]:
+    """The arguments of profile_latency.py that make the table of this space on this device."""
+    words: list[Any] = ["--target_hardware", target.target_hardware, "--threads", target.latency_threads]
+    words += ["--space", space.macro.name, "--width_mult", space.width_mult]
+    words += ["--resolution", space.recipe.resolution, "--num_classes", space.num_classes]
+    if target.runtime is not None:
+        words += ["--runtime", target.runtime]
+    return [str(word) for word in words]
+
+
+def _kept_in(target: Target, space: SearchSpace, device: Device) -> Path:
+    """The folder under runs/latency of this device's table of this space."""
+    conditions = profile_latency.conditions_of(profile_latency.parse(profile_command(target, space)))
+    return profile_latency.default_output(conditions | device.facts())
+
+
+def make_missing_table(target: Target, space: SearchSpace, say: Callable[[str], Any] = print) -> None:
+    """Profile this device now where a table is needed and none was given or made yet. For one process alone.
+
+    Raises InputError for a device that cannot be measured, or when the measurement fails.
+    """
+    device = device_of(target)
+    if device is None or target.latency_table is not None:
+        return
+    folder = _kept_in(target, space, device)
+    if (folder / "table.json").is_file():
+        return
+    command = profile_command(target, space)
+    say(
+        f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
+        f"  {_shown(command)}"
+    )
+    arguments = profile_latency.parse(command)
+    protocol, conditions = profile_latency.protocol_of(arguments), profile_latency.conditions_of(arguments)
+    outcome, _ = profile_latency.profile(arguments, protocol, conditions, device.runtime)
+    say(profile_latency.summary(outcome, folder))
+
+
+def _shown(command: Sequence[str]) -> str:
+    return shlex.join(["python", "hardware/profile_latency.py", *command])
+
+
+def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predictor, Device | None, Path]:
+    """(what prices layers, the device to measure on, its file); the device is None when the table is of another one.
+
+    For ``mobile`` a table was given. Raises InputError when it was made under other conditions (batch, resolution,
+    threads, runtime, dtype) or did not pass its validation, unless --force_latency_table. What a file does not record
+    is not checked: the released YAML records nothing.
+    """
+    is_ours = target.target_hardware in MEASURABLE
+    device = device_of(target) if is_ours else None
+    if target.latency_table is not None:
+        path = Path(target.latency_table)
+    else:
+        assert device is not None
+        path = _kept_in(target, space, device) / "table.json"
+    source = load_latency_source(path)
+    facts = device.facts() if device is not None else {}
+    here = device is not None and source.provenance.get("device") == facts["device"]
+    if not target.force_latency_table:
+        batch_size = parse_hardware(target.target_hardware).batch_size if is_ours else 1
+        wanted: dict[str, Any] = {"batch_size": batch_size, "dtype": "float32", "resolution": space.recipe.resolution}
+        if here:
+            wanted |= {name: facts[name] for name in ("runtime", "threads")}
+        elif target.runtime is not None:
+            wanted["runtime"] = target.runtime
+        check_matches(source.provenance, wanted, str(path))
+        check_passed(source, str(path), profile_command(target, space) if here and target.latency_table is None else ())
+    return source, device if here else None, path
+
+
+def check_passed(source: LookupTable | Predictor, path: str, command: Sequence[str] = ()) -> None:
+    """Raises InputError when the file's own record says that it predicts whole networks badly, or that too few vouch.
+
+    Args:
+        command: the arguments of profile_latency.py that made it, where they are known.
+    """
+    is_table = isinstance(source, LookupTable)
+    record = source.validation if is_table else source.error.get("net")
+    reasons = _failures(record) if isinstance(record, Mapping) else []
+    if reasons:
+        again = _shown([*command, "--fresh"]) if command else "the command that made it, with --fresh"
+        raise InputError(
+            f"did not pass its validation on whole networks ({'; '.join(reasons)}); measure it again on a quiet "
+            f"machine ({again}), or use it all the same with --force_latency_table",
+            "validation" if is_table else "error.net",
+            path,
+        )
+
+
+def _failures(record: Mapping[str, Any]) -> list[str]:
+    """Why the networks of a record do not vouch for prices; it holds whatever the file says."""
+    if record.get("passed") is False:
+        reasons = record.get("reasons")
+        return list(map(str, reasons)) if isinstance(reasons, list) and reasons else ["passed: false"]
+    figures = {name: record[name] for name in ("mape", "kendall", "n") if isinstance(record.get(name), int | float)}
+    found = []
+    if figures.get("mape", 0) > MAX_MAPE:
+        found.append(f"MAPE {figures['mape']:.1f} % is above {MAX_MAPE:g} %")
+    if figures.get("kendall", 1) < MIN_KENDALL:
+        found.append(f"Kendall's tau {figures['kendall']:.3f} is below {MIN_KENDALL:g}")
+    if figures and figures.get("n", MIN_SCORED) < MIN_SCORED:
+        found.append(f"{figures['n']:g} networks score, at least {MIN_SCORED} must")
+    return found

@@ -1,0 +1,378 @@
+"""The search itself: a warm-up of the weights, then weight steps with an architecture step every few of them.
+
+Everything random is a function of (seed, step) or, for dropout, (seed, step, rank), so the state between two steps is
+small and a resumed run continues bit for bit. With several processes (torchrun) each takes its share of every batch:
+one path per step for all of them, gradients are averaged, and the counts of an epoch are sums over all. BN uses each
+process's own share of the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardware.cost_table import CostTable
+from proxyless_arch.space.mbconv import Path, SearchSpace
+from proxyless_nas import distributed
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, set_lr, sgd, smoothed_loss
+from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng
+from search.algorithm.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
+from search.algorithm.supernet import Supernet
+from search.config import SearchConfig
+from search.run.checkpoint import Checkpoint
+
+WEIGHT_DROPOUT_STREAM, ARCH_DROPOUT_STREAM = 5, 6  # first words after the seed; step_rng's streams are others
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps of what: derived from the config and the number of training images.
+
+    ``arch_repeats`` architecture steps follow every ``arch_every`` weight steps of the search; or, where it is given,
+    there are ``arch_per_epoch`` in an epoch: evenly spread, at most one behind a weight step, or all ``at_epoch_end``.
+    In the first ``arch_rest_epochs`` of the search there are none.
+    """
+
+    steps_per_epoch: int
+    warmup_epochs: int
+    search_epochs: int
+    arch_every: int
+    arch_repeats: int
+    arch_rest_epochs: int = 0
+    arch_per_epoch: int | None = None
+    at_epoch_end: bool = False
+
+    @property
+    def warmup_steps(self) -> int:
+        return self.warmup_epochs * self.steps_per_epoch
+
+    @property
+    def search_steps(self) -> int:
+        return self.search_epochs * self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        return self.warmup_steps + self.search_steps
+
+    @property
+    def arch_steps(self) -> int:
+        return self.arch_steps_before(self.total_steps)
+
+    def arch_steps_before(self, step: int) -> int:
+        """Architecture steps done when ``step`` weight steps are done."""
+        searched = max(0, step - self.warmup_steps - self.arch_rest_epochs * self.steps_per_epoch)
+        if self.arch_per_epoch is None:
+            return searched // self.arch_every * self.arch_repeats
+        epochs, within = divmod(searched, self.steps_per_epoch)
+        if self.at_epoch_end:
+            return epochs * self.arch_per_epoch
+        # the release cuts the epoch into segments, the first ones a step longer, and updates at the end of each
+        segments = min(self.arch_per_epoch, self.steps_per_epoch)
+        length, longer = divmod(self.steps_per_epoch, segments)
+        return epochs * segments + max(within // (length + 1), (within - longer) // length)
+
+
+def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
+    rl = config.arch.arch_algo == "rl"
+    return Schedule(
+        steps_per_epoch=max(1, n_train // config.data.train_batch_size),
+        warmup_epochs=config.warmup.warmup_epochs,
+        search_epochs=config.weights.n_epochs,
+        arch_every=config.arch.grad_update_arch_param_every,
+        arch_repeats=config.arch.grad_update_steps,
+        arch_rest_epochs=config.arch.arch_rest_epochs,
+        arch_per_epoch=config.arch.rl_update_steps_per_epoch if rl else None,
+        at_epoch_end=config.arch.rl_update_per_epoch,
+    )
+
+
+def seed_dropout(rate: float, seed: int, stream: int, step: int) -> None:
+    """Seed torch's own generator, which dropout alone draws from: the masks of a step are other ones on each rank."""
+    if rate:
+        words = [seed, stream, step, distributed.rank()]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
+@dataclass
+class EpochSums:
+    """Running sums of an unfinished epoch; part of the checkpoint."""
+
+    train_loss: float = 0.0
+    train_hits: float = 0.0
+    train_images: float = 0.0
+    valid_loss: float = 0.0
+    valid_hits: float = 0.0
+    valid_images: float = 0.0
+
+
+@dataclass
+class Search:
+    """A supernet, its optimizers and where they stand. ``step`` counts weight steps."""
+
+    config: SearchConfig
+    space: SearchSpace
+    table: CostTable | None
+    goal: float | None
+    schedule: Schedule
+    device: torch.device
+    step: int = 0
+    sums: EpochSums = field(default_factory=EpochSums)
+    unreadable: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        seed = self.config.manual_seed
+        self.supernet = Supernet(self.space, step_rng(seed, 3, 0), zero_gamma=self.config.space.zero_gamma)
+        self.supernet.to(self.device)
+        weights = self.config.weights
+        self.optimizer = sgd(
+            self.supernet,
+            lr=weights.init_lr,
+            momentum=weights.momentum,
+            nesterov=weights.nesterov,
+            weight_decay=weights.weight_decay,
+            no_decay_bn=weights.no_decay_bn,
+        )
+        sizes = [len(ops) for ops in self.space.choices]
+        alphas = init_alphas(sizes, self.config.arch.arch_init_ratio, seed, self.device)
+        self.controller = CONTROLLERS[self.config.arch.arch_algo](
+            alphas, self.table, self.goal, self.config.arch, self.config.target, self.schedule.arch_steps, seed
+        )
+
+    @property
+    def alphas(self) -> list[Tensor]:
+        return self.controller.alphas
+
+    @property
+    def in_warmup(self) -> bool:
+        return self.step < self.schedule.warmup_steps
+
+    def learning_rate(self) -> float:
+        """Cosine to 0 within each phase."""
+        if self.in_warmup:
+            return cosine_lr(self.config.warmup.warmup_lr, self.step, self.schedule.warmup_steps)
+        step = self.step - self.schedule.warmup_steps
+        return cosine_lr(self.config.weights.init_lr, step, self.schedule.search_steps)
+
+    def sampled_path(self) -> Path:
+        """The path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
+        uniform = self.in_warmup or self.config.arch.path_sampling == "uniform"
+        alphas = [torch.zeros_like(alpha) for alpha in self.alphas] if uniform else self.alphas
+        temperature = 1.0 if uniform else self.controller.temperature
+        return sample_path(alphas, step_rng(self.config.manual_seed, 2, self.step), temperature)
+
+    def weight_step(self, images: Tensor, labels: Tensor) -> None:
+        """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves."""
+        weights = self.config.weights
+        self.supernet.train()
+        seed_dropout(self.space.dropout_rate, self.config.manual_seed, WEIGHT_DROPOUT_STREAM, self.step)
+        set_lr(self.optimizer, self.learning_rate())
+        logits = self.supernet(images, self.sampled_path())
+        loss = smoothed_loss(logits, labels, weights.label_smoothing)
+        hits = int((logits.argmax(1) == labels).sum())
+        broken = not math.isfinite(loss.item())
+        totals = distributed.summed(loss.item() * len(labels), hits, len(labels), broken)
+        if totals[3]:
+            raise NonFiniteLossError(f"training loss {totals[0] / totals[2]} at weight step {self.step}", broken)
+        self.optimizer.zero_grad(set_to_none=True)
+        # of the whole batch: a process that could not read all of its images counts for less in the mean over all
+        (loss * (len(labels) * distributed.world_size() / totals[2])).backward()
+        # every process sampled the same path, so the same parameters have a gradient
+        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        distributed.all_reduce_mean(gradients)
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise NonFiniteLossError(f"training gradient that is not finite at weight step {self.step}")
+        if weights.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), weights.grad_clip)
+        self.optimizer.step()
+        self.sums.train_loss += totals[0]
+        self.sums.train_hits += totals[1]
+        self.sums.train_images += totals[2]
+        self.step += 1
+
+    def arch_step(self, images: Tensor, labels: Tensor) -> None:
+        """Update alpha on held-out images; weights and BN statistics stay."""
+        seed_dropout(self.space.dropout_rate, self.config.manual_seed, ARCH_DROPOUT_STREAM, self.controller.step)
+        stats = self.controller.update(self.supernet, images, labels)
+        self.sums.valid_loss += stats.cross_entropy * stats.n_images
+        self.sums.valid_hits += stats.top1_hits
+        self.sums.valid_images += stats.n_images
+
+    def arch_steps_due(self) -> int:
+        """Architecture steps to take now, after a weight step."""
+        return self.schedule.arch_steps_before(self.step) - self.controller.step
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.step % self.schedule.steps_per_epoch == 0
+
+    def expected_cost(self) -> float | None:
+        """E[cost] under the current alpha and temperature, in the table's unit."""
+        if self.table is None:
+            return None
+        alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
+        return self.table.expected([p.numpy() for p in probabilities(alphas, self.temperature)])
+
+    @property
+    def temperature(self) -> float:
+        """Of the probabilities at this moment."""
+        return 1.0 if self.in_warmup else self.controller.temperature
+
+    def record(self, seconds: float, images_before: float = 0.0) -> dict[str, Any]:
+        """What the finished epoch was, in the schema of report.EpochRecord; resets the sums.
+
+        ``seconds``: that its steps took in this process, in which it began after ``images_before`` training images
+        (not 0 where the run was resumed within the epoch).
+        """
+        sums, self.sums = self.sums, EpochSums()
+
+        def mean(total: float, count: float) -> float | None:
+            return total / count if count else None
+
+        return {
+            **self.unmeasured_record(self.step // self.schedule.steps_per_epoch - 1),
+            "train_loss": mean(sums.train_loss, sums.train_images),
+            "train_top1_percent": mean(100 * sums.train_hits, sums.train_images),
+            "valid_loss": mean(sums.valid_loss, sums.valid_images),
+            "valid_top1_percent": mean(100 * sums.valid_hits, sums.valid_images),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": (sums.train_images - images_before) / seconds if seconds > 0 else None,
+            "seconds": seconds,
+        }
+
+    def unmeasured_record(self, done: int) -> dict[str, Any]:
+        """The record of epoch ``done`` (from 0, over both phases), with alpha and its costs as they are now.
+
+        What the epoch's steps measure (losses, hits, the learning rate, time) is None.
+        """
+        warm = done < self.schedule.warmup_epochs
+        temperature = 1.0 if warm else self.controller.temperature
+        alphas = [alpha.detach().cpu().double() for alpha in self.alphas]
+        probs = [p.tolist() for p in probabilities(alphas, temperature)]
+        table, path = self.table, argmax_path(alphas)
+        return {
+            "phase": "warmup" if warm else "search",
+            "epoch": done if warm else done - self.schedule.warmup_epochs,
+            "n_epochs": self.schedule.warmup_epochs if warm else self.schedule.search_epochs,
+            "step": (done + 1) * self.schedule.steps_per_epoch,
+            "arch_step": self.controller.step,
+            **dict.fromkeys(("train_loss", "train_top1_percent", "valid_loss", "valid_top1_percent", "learning_rate")),
+            "expected_cost": self.expected_cost(),
+            "argmax_cost": table.of_path(path) if table is not None else None,
+            "cost_unit": table.unit if table is not None else "ms",
+            "target": self.goal,
+            "lambda": self.controller.shown_lambda if not warm else None,
+            "temperature": temperature,
+            "entropy": float(entropy(alphas, temperature)),
+            "probabilities": [[round(value, 6) for value in block] for block in probs],
+            "argmax_path": list(path),
+            **dict.fromkeys(("images_per_second", "seconds")),
+        }
+
+    def checkpoint(
+        self, config: dict[str, Any], data: dict[str, Any], metrics_offset: int, wall_seconds: float
+    ) -> Checkpoint:
+        return Checkpoint(
+            config=config,
+            step=self.step,
+            supernet=self.supernet.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            controller=self.controller.state_dict(),
+            sums=dict(vars(self.sums)),
+            metrics_offset=metrics_offset,
+            wall_seconds=wall_seconds,
+            data=data,
+            unreadable=sorted(self.unreadable),
+        )
+
+    def start_behind(self, warm: Checkpoint) -> None:
+        """Take over the end of another search's warm-up: weights, BN, optimizer and the step.
+
+        Alpha stays as this search drew it: no warm-up moves it. ``warm`` may be used again: torch's optimizer would
+        keep the momentum it is given, and move it.
+        """
+        own = {"optimizer": copy.deepcopy(warm.optimizer), "controller": self.controller.state_dict()}
+        self.restore(replace(warm, **own))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.supernet.load_state_dict(checkpoint.supernet)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.controller.load_state_dict(checkpoint.controller)
+        self.step = checkpoint.step
+        self.sums = EpochSums(**checkpoint.sums)
+        self.unreadable = set(checkpoint.unreadable)
+
+
+def run(
+    search: Search,
+    train_batches: Batches,
+    valid_batches: Batches,
+    *,
+    on_epoch: Callable[[dict[str, Any]], None],
+    on_step: Callable[[Search], bool],
+) -> bool:
+    """Run to the end of the schedule; true when it got there.
+
+    ``train_batches`` and ``valid_batches`` start at the search's current weight and architecture steps. ``on_step`` is
+    called between two steps and stops the run by returning false; ``on_epoch`` gets each finished epoch's record.
+    """
+    device = search.device
+    epoch_start, images_before = time.perf_counter(), search.sums.train_images
+    while search.step < search.schedule.total_steps:
+        images, labels = next(train_batches)
+        search.weight_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        for _ in range(search.arch_steps_due()):
+            images, labels = next(valid_batches)
+            search.arch_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        if search.epoch_is_over:
+            if not distributed.same_on_all_ranks(search.alphas):
+                raise RuntimeError(f"the processes' alphas differ at step {search.step}")
+            now = time.perf_counter()
+            on_epoch(search.record(now - epoch_start, images_before))
+            epoch_start, images_before = now, 0.0
+        if not on_step(search):
+            return False
+    return True
+
+
+def seconds_per_step(
+    search: Search, train: Sequence[Tensor], arch_images: int, repeats: int = 3
+) -> tuple[float, float]:
+    """Measured seconds of a weight step and of an architecture step, without changing any state.
+
+    ``train``: one batch (images, labels); both kinds are measured with it, and an architecture step's time is scaled to
+    its ``arch_images``. The first round warms up and is not counted.
+    """
+    images, labels = (tensor.to(search.device) for tensor in train)
+    weight: list[float] = []
+    arch: list[float] = []
+    search.supernet.train()
+    parameters = list(search.supernet.parameters())
+    controller = copy.deepcopy(search.controller)
+
+    def now() -> float:
+        if search.device.type == "cuda":
+            torch.cuda.synchronize(search.device)
+        return time.perf_counter()
+
+    # dropout draws from torch's own generator
+    with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
+        for repeat in range(repeats + 1):
+            path = sample_path(search.alphas, step_rng(search.config.manual_seed, 4, repeat))
+            start = now()
+            logits = search.supernet(images, path, fixed_gates(path, search.device))
+            torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
+            middle = now()
+            controller.update(search.supernet, images, labels)
+            if repeat:
+                weight.append(middle - start)
+                arch.append((now() - middle) * arch_images / len(images))
+    return sorted(weight)[len(weight) // 2], sorted(arch)[len(arch) // 2]

@@ -1,0 +1,473 @@
+"""A finished search becomes a network, its record, pictures and the last words of the run."""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardware.cost_table import shown_cost
+from hardware.profile.landing import Landing
+from proxyless_arch.apps.scores import EvalResult, shown_score
+from proxyless_arch.arch import codec, pictures
+from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.tables import cost_decimals, describe, format_count, op_label
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import atomic_path, read_bytes, write_json
+from proxyless_arch.base.machine import threads_text
+from proxyless_arch.base.strict import counted
+from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.space.mbconv import Path as Choices
+from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.weights.files import save_h5
+from proxyless_nas.data import train_batches
+from proxyless_nas.network import ProxylessNet
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
+from proxyless_nas.weights import to_named
+from search.algorithm.derive import choose_path, inherit
+from search.algorithm.gates import argmax_path, probabilities
+from search.algorithm.random_control import sample_at_cost
+from search.report import RunLog, format_seconds
+from search.reporting.report_page import REPORT_FILE, write_report
+from search.reporting.run_folder import LATENCY_FILE, Run, next_commands, read_run
+from search.run.loop import Search, seed_dropout
+from search.run.session import Job
+
+FINETUNE_DROPOUT_STREAM = 7
+PICTURES = ("architecture.png", "search.png")
+NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
+
+
+def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
+    """The score on all of ``images``; the places of those that cannot be read are added to ``unreadable``."""
+    net.eval()
+    batches = job.eval_batches(images)
+    result = evaluate(net, batches, job.device)
+    unreadable.update(batches.unreadable.places)
+    return result
+
+
+def recalibrated(
+    job: Job, net: ProxylessNet, unreadable: set[str]
+) -> tuple[ProxylessNet, EvalResult, dict[str, float]]:
+    """``net`` with BN statistics of training images, augmented or as they are: whichever scores better.
+
+    Weights are trained on augmented images and used on others; which of the two they need differs from one data set
+    to the next (by 3.5 points of top-1 one way, by 1.3 the other: docs/decisions.md). Cross-entropy on alpha's images
+    decides. Returns the better network, its score on them, and the cross-entropy of each way, the better one first.
+    """
+    tried = []
+    for name, augment in job.recalibrations().items():
+        own = copy.deepcopy(net)
+        batches = job.recalibration_batches(augment)
+        recalibrate_bn(own, batches, job.device)
+        unreadable.update(batches.unreadable.places)
+        score = _scores(job, own, job.data.valid, unreadable)
+        tried.append((score.loss_sum / max(score.n_images, 1), name, own, score))
+    tried.sort(key=lambda one: one[0])
+    *_, better, score = tried[0]
+    return better, score, {name: loss for loss, name, *_ in tried}
+
+
+def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
+    """Train the derived network alone for ``finetune_epochs``; one record per epoch. Returns the unreadable images."""
+    config = job.config
+    per_epoch, epochs = job.schedule.steps_per_epoch, config.finish.finetune_epochs
+    weights = config.weights
+    optimizer = sgd(
+        net,
+        lr=config.finish.finetune_lr,
+        momentum=weights.momentum,
+        nesterov=weights.nesterov,
+        weight_decay=weights.weight_decay,
+        no_decay_bn=weights.no_decay_bn,
+    )
+    batches = train_batches(
+        job.data.train,
+        job.space.recipe,
+        job.augment,
+        batch_size=config.data.train_batch_size,
+        seed=config.manual_seed + 2,
+        n_steps=epochs * per_epoch,
+        n_workers=job.n_workers,
+        strict=config.data.strict_data,
+    )
+    start, loss_sum, hits, count = time.perf_counter(), 0.0, 0, 0
+    net.train()
+    for step, (images, labels) in enumerate(batches):
+        images, labels = images.to(job.device), labels.to(job.device)
+        seed_dropout(job.space.dropout_rate, config.manual_seed, FINETUNE_DROPOUT_STREAM, step)
+        set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
+        logits = net(images)
+        loss = smoothed_loss(logits, labels, weights.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+        for what, value in (("loss", loss), ("gradient norm", norm)):
+            if not torch.isfinite(value):
+                first = ", ".join(batches.first_images)
+                problem = f"training {what} {value.item()} at fine-tune step {step}; its first images: {first}"
+                raise NonFiniteLossError(problem)
+        if weights.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), weights.grad_clip)
+        optimizer.step()
+        loss_sum, count = loss_sum + loss.item() * len(labels), count + len(labels)
+        hits += int((logits.argmax(1) == labels).sum())
+        if (step + 1) % per_epoch == 0:
+            now = time.perf_counter()
+            empty = dict.fromkeys(
+                (
+                    "valid_loss",
+                    "valid_top1_percent",
+                    "expected_cost",
+                    "argmax_cost",
+                    "target",
+                    "lambda",
+                    "temperature",
+                    "entropy",
+                    "probabilities",
+                    "argmax_path",
+                )
+            )
+            log.epoch(
+                {
+                    **empty,
+                    "phase": "finetune",
+                    "epoch": step // per_epoch,
+                    "n_epochs": epochs,
+                    "step": steps_before + step + 1,
+                    "arch_step": job.schedule.arch_steps,
+                    "train_loss": loss_sum / count,
+                    "train_top1_percent": 100 * hits / count,
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "cost_unit": job.table.unit if job.table else "ms",
+                    "images_per_second": count / (now - start),
+                    "seconds": now - start,
+                }
+            )
+            start, loss_sum, hits, count = now, 0.0, 0, 0
+    net.eval()
+    return tuple(batches.unreadable.places)
+
+
+def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
+    """What the derived network took on the device searched for; None where that is not this machine."""
+    if landing is None or job.target_device is None:
+        return {"measured_latency_ms": None}
+    facts, final, reference_ms = job.target_device.facts(), landing.final, landing.reference_ms
+    return {
+        "measured_latency_ms": final.raw_ms,
+        "measured_at_table_speed_ms": final.ms if reference_ms is not None else None,
+        "anchor_ms": final.anchor_ms,
+        "table_anchor_ms": reference_ms,
+        "measured_standard_error_percent": 100 * final.noise,
+        "measured_spread_percent": 100 * final.sd / final.ms,
+        "measured_rounds": final.rounds,
+        "measured_other_clock_ms": final.other_ms if math.isfinite(final.other_ms) else None,
+        "measured_on": {name: facts[name] for name in ("device", "runtime", "runtime_version", "threads", "clock")},
+        "measured_load_average": facts.get("load_average"),
+        "landing": [attempt.to_json() for attempt in landing.attempts],
+        "landing_stopped": landing.stopped,
+    }
+
+
+def _changes(
+    space: SearchSpace, odds: Sequence[torch.Tensor], best: Sequence[int], path: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Where the derived network is not the most probable one: the operations and their probabilities, in percent."""
+    found = []
+    for number, (block, ops, argmax, chosen) in enumerate(zip(odds, space.choices, best, path, strict=True), start=1):
+        if argmax != chosen:
+            found.append(
+                {
+                    "block": number,
+                    "argmax": op_label(ops[argmax]),
+                    "argmax_percent": 100 * float(block[argmax]),
+                    "chosen": op_label(ops[chosen]),
+                    "chosen_percent": 100 * float(block[chosen]),
+                }
+            )
+    return found
+
+
+def finish(
+    job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
+) -> None:
+    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
+
+    ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
+    the warm-up, where it was another.
+    """
+    start = time.perf_counter()
+    left_out = set(search.unreadable)
+    table, goal, config = job.table, job.goal, job.config
+    path, projection = choose_path(search.alphas, table, goal, config.target.derive)
+    landing = None
+    if job.target_device is not None and table is not None and goal is not None and projection is not None:
+        assert job.source is not None
+        landing = job.target_device.land(job.space, search.alphas, table, goal, job.source)
+        projection = landing.best.projection
+        path = projection.path
+    net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
+    net, valid, losses = recalibrated(job, net, left_out)
+    test = _scores(job, net, job.data.test, left_out)
+    tuned: dict[str, float] = {}
+    if config.finish.finetune_epochs:
+        left_out.update(finetune(job, net, log, search.step))
+        tuned = {
+            "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
+            "finetuned_test_top1_percent": _scores(job, net, job.data.test, left_out).top1_percent,
+        }
+    spec = net.spec
+    best = argmax_path(search.alphas)
+    odds = probabilities([alpha.detach() for alpha in search.alphas], search.temperature)
+    is_ms, is_macs = table is not None and table.unit == "ms", table is not None and table.unit == "MACs"
+    record = {
+        "target_hardware": config.target.target_hardware,
+        "target_latency_ms": goal if is_ms else None,
+        "target_macs": goal if is_macs else None,
+        "predicted_latency_ms": (projection.cost if projection else table.of_path(path)) if table and is_ms else None,
+        "table_scale": landing.best.scale if landing is not None else 1.0,
+        **_measured(job, landing),
+        "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
+        "argmax_macs": total_macs(job.space.spec_for(best)),
+        "expected_cost": search.expected_cost(),
+        "cost_unit": table.unit if table is not None else None,
+        "latency_source": table.source if table is not None and is_ms else None,
+        "macs": total_macs(spec),
+        "params": total_params(spec),
+        "top1_percent": valid.top1_percent,
+        "test_top1_percent": test.top1_percent,
+        **tuned,
+        "n_valid_images": valid.n_images,
+        "n_test_images": test.n_images,
+        "weights": f"inherited from the supernet, BN recalibrated on {next(iter(losses))} images"
+        + (", then fine-tuned" if tuned else ""),
+        "bn_recalibration_losses": losses,
+        "path": list(path),
+        "argmax_path": list(best),
+        "projection_changes": _changes(job.space, odds, best, path),
+        "resolution": spec.resolution,
+        "num_classes": spec.num_classes,
+        "manual_seed": config.manual_seed,
+        "warmup_from": str(warmup_from) if warmup_from is not None else None,
+        "unreadable_images": len(left_out),
+        "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
+    }
+    (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which weights.h5 is gone
+    codec.write_spec(run_dir / "spec.json", spec)
+    save_h5(
+        run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
+    )
+    if job.table_file is not None:  # the run stays readable when the table changes
+        with atomic_path(run_dir / LATENCY_FILE) as part:
+            part.write_bytes(read_bytes(job.table_file))
+    _write_result(run_dir, record)
+
+
+def _write_result(run_dir: Path, record: dict[str, Any]) -> None:
+    """Write result.json, which makes a run a finished one, and what is made of the folder then."""
+    for name in (*PICTURES, REPORT_FILE):  # those of an unfinished run
+        (run_dir / name).unlink(missing_ok=True)
+    write_json(run_dir / "result.json", record)
+    complete(run_dir)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether the folder has the product of its run; what is made of the folder may be missing (see complete)."""
+    if not (run_dir / "result.json").is_file():
+        return False
+    return read_run(run_dir).is_random or all((run_dir / name).is_file() for name in ("spec.json", "weights.h5"))
+
+
+def complete(run_dir: Path) -> None:
+    """Make what a finished run makes of its folder and a kill may have left out: the pictures and the report."""
+    run = read_run(run_dir)
+    if run.spec is not None and not all((run_dir / name).exists() for name in PICTURES):
+        _draw(run, run.spec)
+    if not (run_dir / REPORT_FILE).exists():
+        write_report(run_dir)
+
+
+def random_paths(job: Job) -> list[Choices]:
+    """``n_archs`` different networks of the target's cost.
+
+    Raises InputError when there is no target, or there are not as many.
+    """
+    if job.table is None or job.goal is None:
+        raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
+    rng = np.random.default_rng([job.config.manual_seed, 6])
+    return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng)
+
+
+def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> None:
+    """The random control, of ``random_paths``: each network as a spec file, and their list.
+
+    Writes ``specs/random_000.json`` and on, ``architectures.png`` (the first eight) and ``result.json``.
+    """
+    table, goal, config = job.table, job.goal, job.config
+    assert table is not None
+    entries = []
+    rows = []
+    for index, path in enumerate(paths):
+        spec = job.space.spec_for(path, f"random_{index:03d}")
+        codec.write_spec(run_dir / "specs" / f"{spec.name}.json", spec)
+        rows.append((spec.name, spec, job.costs(walk(spec))))
+        entries.append(
+            {
+                "spec": f"specs/{spec.name}.json",
+                "path": list(path),
+                "cost": table.of_path(path),
+                "macs": total_macs(spec),
+                "params": total_params(spec),
+            }
+        )
+    pictures.draw_architectures(rows[:8], run_dir / "architectures.png", unit=table.unit)
+    record = {
+        "target": goal,
+        "cost_unit": table.unit,
+        "cost_source": table.source,
+        "target_hardware": config.target.target_hardware,
+        "manual_seed": config.manual_seed,
+        "networks": entries,
+    }
+    _write_result(run_dir, record)
+
+
+def _provenance(record: dict[str, Any]) -> dict[str, Any]:
+    kept = ("weights", "top1_percent", "test_top1_percent", "manual_seed", "target_hardware")
+    return {key: record[key] for key in kept}
+
+
+def _draw(run: Run, spec: ArchSpec) -> None:
+    assert run.result is not None
+    unit, title = run.unit or "ms", f"{spec.name}: searched for {run.settings['target_hardware']}"
+    architecture, search = (run.folder / name for name in PICTURES)
+    pictures.draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
+    pictures.draw_search(
+        run.records,
+        search,
+        target=run.target,
+        unit=unit,
+        labels=[[op_label(op) for op in ops] for ops in run.space.choices] if run.space is not None else None,
+        chosen=run.result["path"],
+        title=title,
+    )
+
+
+def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[str, str]]:
+    """What the derived network took here, as the clock showed it and at the speed that its table was made at."""
+    on, error = record["measured_on"], record.get("measured_standard_error_percent")
+
+    def beside(ms: float) -> str:
+        return f"{shown_cost(ms, 'ms')} ({100 * (ms / goal - 1):+.2f} %)"
+
+    where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
+    noise = f", standard error {error:.1f} %" if error is not None else ""
+    yield "measured", f"{beside(record['measured_latency_ms'])}{noise}; {where}"
+    at_table_speed = record.get("measured_at_table_speed_ms")
+    if at_table_speed is not None and "table_anchor_ms" in record:
+        slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
+        yield (
+            "",
+            f"{beside(at_table_speed)} at the speed the machine had for the table; the anchor, timed in between, is "
+            f"{abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
+        )
+    steps, why_stopped = record.get("landing", ()), record.get("landing_stopped")
+    found = [step["measured_at_anchor_speed_ms"] for step in steps if "measured_at_anchor_speed_ms" in step]
+    if found and (len(steps) > 1 or why_stopped):
+        times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
+        stopped = f"; {why_stopped}" if why_stopped else ""
+        yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
+
+
+def summary(run_dir: Path) -> str:
+    """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
+    run = read_run(run_dir)
+    if run.is_random:
+        return _random_summary(run)
+    record, spec, goal = run.result, run.spec, run.target
+    assert record is not None and spec is not None
+    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms"), ""]
+
+    def say(label: str, text: str) -> None:
+        lines.append(f"  {label:<10} {text}")
+
+    if run.unit is not None and run.predicted is not None and goal is not None:
+        say("asked", shown_cost(goal, run.unit))
+        measured = run.measured_ms
+        how = "counted" if run.unit == "MACs" else f"by {record['latency_source']}"
+        if run.table_scale != 1:
+            how += f" times {run.table_scale:.4f}, as measured"
+        if run.unit == "ms" and measured is None:
+            how += "; not measured"
+        say("predicted", f"{shown_cost(run.predicted, run.unit)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
+        if measured is not None:
+            for label, text in _measured_lines(record, goal):
+                say(label, text)
+        if run.settings.get("derive") != "argmax":
+            best = shown_cost(record["argmax_latency_ms" if run.unit == "ms" else "argmax_macs"], run.unit)
+            n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
+            say("argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks")
+            for change in record.get("projection_changes", ()):
+                odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
+                say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
+        else:
+            say("note", "derived by argmax: nothing makes this network land on the target")
+    say(
+        "size",
+        f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
+        "not of the supernet)",
+    )
+    n_valid, n_test = record["n_valid_images"], record["n_test_images"]
+    say(
+        "accuracy",
+        f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
+        f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
+    )
+    chance = 100 / spec.num_classes
+    if record["top1_percent"] < NEAR_CHANCE * chance:
+        say(
+            "note",
+            f"that is near chance ({chance:.1f} %): alpha chose among operations that were not trained; give it more "
+            "images, --warmup_epochs or --n_epochs",
+        )
+    if "finetuned_top1_percent" in record:
+        say(
+            "fine-tuned",
+            f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
+            f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
+            f"{counted(run.settings['finetune_epochs'], 'epoch')} of training this network alone",
+        )
+    if record["unreadable_images"]:
+        say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings named them)")
+    behind = f", behind the warm-up of {record['warmup_from']}" if record.get("warmup_from") else ""
+    for note in run.notes:
+        say("note", note)
+    say("time", format_seconds(record["wall_seconds"]) + behind)
+    say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
+    return "\n".join([*lines, _commands(run)])
+
+
+def _commands(run: Run) -> str:
+    """How to go on with a finished run, for a person."""
+    found = next_commands(run)
+    width = max(len(what) for what, _ in found)
+    return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])
+
+
+def _random_summary(run: Run) -> str:
+    assert run.result is not None
+    unit, costs = run.result["cost_unit"], [entry["cost"] for entry in run.result["networks"]]
+    cheapest, dearest, asked = (shown_cost(cost, unit) for cost in (min(costs), max(costs), run.result["target"]))
+    networks = counted(len(costs), "random network")
+    return f"{networks} of {cheapest} to {dearest} (asked: {asked}) in {run.folder}/specs\n{_commands(run)}"

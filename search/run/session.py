@@ -1,0 +1,457 @@
+"""What a search starts from: a config becomes data, space, costs and a target, all checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
+from hardware.latency import LatencySource, LookupTable, Predictor, WithFallback, network_costs, shipped
+from hardware.projection import project
+from proxyless_arch.arch.cost import macs
+from proxyless_arch.arch.shapes import LayerCall
+from proxyless_arch.arch.spec import BatchNorm, Recipe, imagenet_recipe
+from proxyless_arch.arch.tables import format_count
+from proxyless_arch.base import runs
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import counted, listed
+from proxyless_arch.data.batches import fitting_batch_size
+from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
+from proxyless_arch.data.images import Augment
+from proxyless_arch.space.mbconv import SearchSpace, macro_named
+from proxyless_nas import distributed
+from proxyless_nas.data import Batches, eval_batches, train_batches
+from proxyless_nas.devices import device_name
+from search.algorithm import objective
+from search.algorithm.controllers import resolved_arch_lr
+from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution, default_space
+from search.report import format_seconds
+from search.run.device import MEASURABLE, Device, load_table, make_missing_table
+from search.run.loop import Schedule, Search, schedule_of
+
+RECALIBRATION_STREAM = 8
+
+
+def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
+    """At most ``count`` images in random order: folders are sorted by class, and a batch must not hold one class."""
+    return images.subset(np.random.default_rng([seed, RECALIBRATION_STREAM]).permutation(len(images))[:count])
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with everything it refers to found, opened and checked."""
+
+    config: SearchConfig
+    data: SearchData
+    space: SearchSpace
+    source: LatencySource | None
+    table: CostTable | None
+    goal: float | None
+    schedule: Schedule
+    device: torch.device
+    target_device: Device | None
+    table_file: Path | None
+    augment: Augment | None
+
+    def train_batches(self, first_step: int) -> Batches:
+        """Batches of the weight steps from ``first_step`` to the end of the schedule."""
+        return self._batches(
+            self.data.train,
+            self.augment,
+            self.config.data.train_batch_size,
+            self.schedule.total_steps,
+            first_step,
+            self.config.manual_seed,
+        )
+
+    def first_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """One batch of this process's share, read here: no worker process is left behind."""
+        size = self.config.data.train_batch_size // distributed.world_size()
+        single = train_batches(
+            self.data.train, self.space.recipe, self.augment, batch_size=size, seed=self.config.manual_seed, n_steps=1
+        )
+        return next(single)
+
+    @property
+    def arch_batch_size(self) -> int:
+        """Images of an architecture step, of all processes together."""
+        arch = self.config.arch
+        given = arch.rl_data_batch if arch.arch_algo == "rl" and arch.rl_data_batch else arch.grad_data_batch
+        size = min(given or self.config.data.train_batch_size, len(self.data.valid))
+        return size - size % distributed.world_size()  # only where there are fewer images than are asked for
+
+    def valid_batches(self, first_step: int) -> Batches:
+        """Batches of the architecture steps: held-out images in an order of their own, augmented if so configured."""
+        return self._batches(
+            self.data.valid,
+            self.augment if self.config.arch.arch_augment else None,
+            self.arch_batch_size,
+            self.schedule.arch_steps,
+            first_step,
+            self.config.manual_seed + 1,
+        )
+
+    def _batches(
+        self, images: ImageDataset, augment: Augment | None, size: int, n_steps: int, first: int, seed: int
+    ) -> Batches:
+        return train_batches(
+            images,
+            self.space.recipe,
+            augment,
+            batch_size=size,
+            seed=seed,
+            first_step=first,
+            n_steps=n_steps - first,
+            n_workers=self.n_workers,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            strict=self.config.data.strict_data,
+        )
+
+    def eval_batches(
+        self,
+        images: ImageDataset,
+        limit: int | None = None,
+        augment: Augment | None = None,
+        batch_size: int | None = None,
+    ) -> Batches:
+        """Every image once, in batches of ``test_batch_size`` unless another is given."""
+        return eval_batches(
+            images,
+            self.space.recipe,
+            batch_size=batch_size or self.config.data.test_batch_size,
+            n_workers=self.n_workers,
+            limit=limit,
+            strict=self.config.data.strict_data,
+            augment=augment,
+            seed=self.config.manual_seed,
+        )
+
+    def recalibration_batches(self, augment: Augment | None) -> Batches:
+        """Training images for BN statistics, each once; the same ones whether augmented or not.
+
+        In batches as large as the training's: what is derived must not depend on how many are scored at a time.
+        """
+        images = mixed(self.data.train, self.config.finish.recalibration_images, self.config.manual_seed)
+        return self.eval_batches(images, augment=augment, batch_size=self.config.data.train_batch_size)
+
+    def recalibrations(self) -> dict[str, Augment | None]:
+        """The ways of recalibrating BN that are to be tried, by name."""
+        ways: dict[str, Augment | None] = {"plain": None}
+        if self.augment is not None:
+            ways["augmented"] = self.augment
+        chosen = self.config.finish.recalibration
+        return ways if chosen == "best" else {chosen: ways[chosen]}
+
+    @property
+    def n_workers(self) -> int:
+        if self.config.data.n_worker is not None:
+            return self.config.data.n_worker
+        return 0 if self.config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
+
+    def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
+        """The price of each layer and any constant behind them, in the table's unit."""
+        if self.table is None:
+            return None
+        if self.source is None:
+            return [float(macs(call)) for call in calls]
+        return network_costs(self.source, calls)
+
+
+def _recipe(resolution: int, dataset: str) -> Recipe:
+    """ImageNet's recipe for photos of some size; small images are resized to the resolution as a whole."""
+    if dataset == "digits":
+        return Recipe(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    small = resolution <= SMALL_IMAGE
+    return replace(imagenet_recipe(resolution), resize=resolution) if small else imagenet_recipe(resolution)
+
+
+def _augment(config: SearchConfig, resolution: int) -> Augment | None:
+    name = config.data.augment
+    if name is None:
+        small = resolution <= SMALL_IMAGE
+        name = "digits" if config.data.dataset == "digits" else "small" if small else "imagenet"
+    found = {
+        "digits": lambda: Augment.digits(resolution),
+        "small": lambda: Augment.small(resolution),
+        "imagenet": Augment.imagenet,
+        "none": lambda: None,
+    }[name]()
+    if config.data.resize_scale is not None:
+        if found is None or found.pad_crop:
+            raise InputError(f"has no use with --augment {name}: nothing is resized at random", "--resize_scale")
+        found = replace(found, min_scale=config.data.resize_scale)
+    if found is None and config.finish.recalibration == "augmented":
+        raise InputError("has no meaning with --augment none", "--recalibration augmented")
+    return found
+
+
+def _check_target(target: Target) -> None:
+    """Raises InputError for flags that do not go together, before anything is measured."""
+    hardware = target.target_hardware
+    for flag, given, takers in (
+        ("--target_latency_ms", target.target_latency_ms, ("mobile", *MEASURABLE)),
+        ("--target_macs", target.target_macs, ("flops",)),
+    ):
+        if given is not None and hardware not in takers:
+            hint = f"--target_hardware {listed(takers)} takes it"
+            raise InputError(f"has no meaning with --target_hardware {hardware}: {hint}", flag)
+    if hardware not in MEASURABLE and target.runtime is not None:
+        raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
+    if target.latency_fallback is not None and (hardware != "mobile" or target.latency_table is None):
+        raise InputError(
+            "the shipped predictor is a Pixel 1's: it fills the gaps of a table given with --target_hardware mobile",
+            "--latency_fallback",
+        )
+
+
+def check_batches(config: SearchConfig, processes: int) -> None:
+    """Raises InputError for a batch that cannot be shared out equally, for updates per epoch without a number, and for
+    one path where the others' rewards are asked for."""
+    data, arch = config.data, config.arch
+    sizes = {
+        "train_batch_size": data.train_batch_size,
+        "grad_data_batch": arch.grad_data_batch,
+        "rl_data_batch": arch.rl_data_batch,
+    }
+    for flag, size in sizes.items():
+        if size is not None and size % processes:
+            raise InputError(f"expected a multiple of {processes} (the processes), got {size}", f"--{flag}")
+    if arch.rl_update_per_epoch and arch.rl_update_steps_per_epoch is None:
+        raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
+    if arch.arch_algo == "rl" and arch.rl_baseline_rule == "others" and arch.rl_batch_size == 1:
+        raise InputError(
+            "expected 2 paths or more for --rl_baseline_rule others, got 1 (past and release allow it)",
+            "--rl_batch_size",
+        )
+
+
+def _latency_source(
+    config: SearchConfig, space: SearchSpace
+) -> tuple[LatencySource | None, Device | None, Path | None]:
+    """What prices layers in ms for the target hardware (None when cost is not latency), the device to measure on (None
+    when the target is not this machine), and the file of a table (None for what is shipped)."""
+    target = config.target
+    hardware = target.target_hardware
+    if hardware in ("flops", "none"):
+        if target.latency_table is not None:
+            raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
+        return None, None, None
+    if hardware == "mobile" and target.latency_table is None:
+        return shipped("pixel1"), None, None
+    found, device, path = load_table(target, space)
+    return _with_fallback(found, target.latency_fallback), device, path
+
+
+def _with_fallback(found: LookupTable | Predictor, fallback: str | None) -> LatencySource:
+    if isinstance(found, LookupTable) and fallback == "predictor":
+        predictor = shipped("pixel1")
+        assert isinstance(predictor, Predictor)
+        return WithFallback(found, predictor)
+    return found
+
+
+def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource | None) -> CostTable | None:
+    hardware = config.target.target_hardware
+    if hardware == "none":
+        return None
+    return macs_cost_table(space) if source is None else latency_cost_table(space, source)
+
+
+def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
+    target = config.target
+    if table is None:
+        return None
+    in_ms, in_macs = target.target_latency_ms, target.target_macs
+    flag, given = ("--target_latency_ms", in_ms) if table.unit == "ms" else ("--target_macs", in_macs)
+    goal = check_target(given, table, flag) if given is not None else default_target(table)
+    if target.grad_reg_loss_type == "mul#log" and config.arch.arch_algo == "grad":
+        scale = 1e-6 if table.unit == "MACs" else 1.0
+        objective.check_logarithm(table.minimum * scale, goal * scale)
+    if target.derive == "projected" and config.arch.arch_algo != "random":
+        try:
+            project([np.zeros(len(row)) for row in table.per_edge], table, goal)
+        except InputError as error:  # a gap of the space: to be known before the search, not behind it
+            raise InputError(error.problem, flag) from None
+    return goal
+
+
+def prepare(config: SearchConfig, device: torch.device) -> Job:
+    """Open the data, build the space, price it and check the target. Every process calls it: they fail together.
+
+    Raises InputError before anything is written but the latency table of this device, which is made where it lacks.
+    """
+    with distributed.fail_together():
+        _check_target(config.target)
+        check_batches(config, distributed.world_size())
+        data, space = _open(config)
+    with distributed.fail_together():  # the others wait here for the one that measures
+        if config.target.target_hardware in MEASURABLE and distributed.is_main():
+            make_missing_table(config.target, space)
+    with distributed.fail_together():
+        return _priced(config, data, space, device)
+
+
+def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
+    resolution = config.data.resolution or default_resolution(config.data.dataset, config.space.space)
+    valid_size = config.data.valid_size
+    if valid_size >= 1 and valid_size != int(valid_size):
+        raise InputError(f"expected a fraction below 1 or a whole number of images, got {valid_size}", "valid_size")
+    data = load_for_search(
+        config.data.dataset,
+        config.data.data_path,
+        valid_size if valid_size < 1 else int(valid_size),
+        config.manual_seed,
+    )
+    if config.data.train_batch_size > len(data.train):
+        raise InputError(
+            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
+            f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
+            "--train_batch_size",
+        )
+    space = SearchSpace(
+        macro=macro_named(config.space.space or default_space(resolution)),
+        width_mult=config.space.width_mult,
+        num_classes=len(data.class_names),
+        recipe=_recipe(resolution, config.data.dataset),
+        bn=BatchNorm(eps=config.space.bn_eps, momentum=config.space.bn_momentum),
+        dropout_rate=config.space.dropout,
+        class_names=data.class_names,
+    )
+    return data, space
+
+
+def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: torch.device) -> Job:
+    source, target_device, table_file = _latency_source(config, space)
+    table = _cost_table(config, space, source)
+    return Job(
+        config=config,
+        data=data,
+        space=space,
+        source=source,
+        table=table,
+        goal=_goal(config, table),
+        schedule=schedule_of(config, len(data.train)),
+        device=device,
+        target_device=target_device,
+        table_file=table_file,
+        augment=_augment(config, space.recipe.resolution),
+    )
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    """What a run must find again to be resumed: its images, classes, prices and goal. Plain values."""
+
+    table, costs = job.table, None
+    if table is not None:
+        costs = hashlib.sha256(repr((table.fixed, table.per_edge)).encode()).hexdigest()[:16]
+    return {**job.data.fingerprint(), "latency_table": costs, "target": job.goal}
+
+
+def new_search(job: Job) -> Search:
+    return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device)
+
+
+def _rule(job: Job) -> str:
+    """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
+    arch, goal = job.config.arch, job.goal
+    if arch.arch_algo == "rl":
+        words = ["REINFORCE", counted(arch.rl_batch_size, "path")]
+        words += [f"{arch.rl_reward} reward"] if goal is not None else []
+        words += [f"alpha rests for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
+    else:
+        words = [arch.grad_binary_mode, *([job.config.target.grad_reg_loss_type] if goal is not None else [])]
+    return ", ".join(words)
+
+
+def header(job: Job) -> str:
+    """What is about to happen, for a person: all that is known without a step."""
+    config, space, schedule, table = job.config, job.space, job.schedule, job.table
+    processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
+    data = job.data
+    name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
+    resolution = space.recipe.resolution
+    lines = [
+        (
+            "data",
+            f"{name}: {len(data.train)} images for weights, {len(data.valid)} for alpha, {len(data.test)} to test, "
+            f"{space.num_classes} classes, {resolution} px",
+        ),
+        (
+            "space",
+            f"{space.macro.name}, width {config.space.width_mult:g}: {space.n_blocks} searched blocks, "
+            f"{format_count(space.size)} networks",
+        ),
+        ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),
+    ]
+    if table is not None and job.goal is not None:
+        unit = "latency" if table.unit == "ms" else "MACs"
+        flag = "--target_latency_ms" if table.unit == "ms" else "--target_macs"
+        given = config.target.target_latency_ms or config.target.target_macs
+        why = "" if given else f" (default: 0.7 x the space's mean; change with {flag})"
+        lines.append(("target", f"{config.target.target_hardware}: {table.shown(job.goal)}{why}"))
+        lines.append(
+            (
+                "reachable",
+                f"{table.reachable}, predicted {unit}; mean of the space {table.shown(table.uniform_expected)}",
+            )
+        )
+        lines.append(("priced by", table.source))
+        if len(table.extrapolated) == 1:
+            lines.append(("note", f"{table.extrapolated[0]}: an estimate, not a measurement"))
+        elif table.extrapolated:
+            lines.append(
+                (
+                    "note",
+                    f"{len(table.extrapolated)} layer prices lie outside the predictor's fitted range: "
+                    "compare networks with them, do not quote them",
+                )
+            )
+    else:
+        lines.append(("target", "none: accuracy alone"))
+    lines.append(
+        (
+            "schedule",
+            f"{schedule.warmup_epochs} warm-up + {counted(schedule.search_epochs, 'search epoch')} of "
+            f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
+            f"{counted(job.arch_batch_size, 'image')} "
+            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
+        )
+    )
+    return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+
+
+def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: int) -> str:
+    """How long the search takes from weight step ``first_step`` on, for a person.
+
+    ``seconds``: measured per weight step and per architecture step.
+    """
+    arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
+    total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
+    return (
+        f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
+        f"{1000 * seconds[1]:.0f} ms per architecture step)"
+    )
+
+
+def write_environment(
+    run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
+) -> None:
+    """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own."""
+    now = runs.environment(
+        argv,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        torch_threads=torch.get_num_threads(),
+        device=device_name(device),
+        processes=distributed.world_size(),
+        **({"warmup_from": str(warmup_from)} if warmup_from is not None else {}),
+    )
+    runs.write_environment(run_dir, now, resumed)

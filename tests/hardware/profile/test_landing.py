@@ -1,0 +1,145 @@
+"""Landing on a device that the table misjudges, simulated: the measured network must reach what was asked."""
+
+import numpy as np
+import pytest
+import torch
+
+from hardware.cost_table import CostTable, latency_cost_table
+from hardware.latency import LookupTable, shipped
+from hardware.profile.landing import land
+from hardware.profile.profiling import Anchor, Measured
+from hardware.profile_latency import MATCHED
+from proxyless_arch.arch.spec import Zero
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.mbconv import SearchSpace
+from search.run.device import Device, anchor_of
+from tests.hardware.fake_device import FakeDevice
+
+TABLE = latency_cost_table(SearchSpace(), shipped("pixel1"))
+
+
+def took(ms):
+    return Measured(ms, 0.0, 1, 1, ms, ms, 1.0)
+
+
+def log_probs(seed=0):
+    rng = np.random.default_rng(seed)
+    return [np.log(rng.dirichlet(np.ones(len(edges)))) for edges in TABLE.per_edge]
+
+
+@pytest.mark.parametrize("target", [60.0, 80.0, 110.0])
+@pytest.mark.parametrize(("scale", "offset"), [(1.12, 0.0), (0.85, 3.0), (1.0, -4.0)])
+def test_lands_on_a_device_that_is_slower_faster_or_offset(target, scale, offset):
+    timed = []
+
+    def device(path):
+        timed.append(path)
+        return took(scale * TABLE.of_path(path) + offset)
+
+    landing = land(log_probs(), TABLE, target, device)
+    assert landing.best.error(target) <= 0.02
+    assert landing.final.ms == pytest.approx(scale * TABLE.of_path(landing.best.projection.path) + offset)
+    assert timed[-1] == landing.best.projection.path
+    assert len(timed) - 1 == len(landing.attempts) <= 4
+    first = landing.attempts[0].projection.cost
+    assert 0.99 * target <= first <= target
+
+
+def test_an_exact_table_needs_one_measurement():
+    landing = land(log_probs(), TABLE, 80.0, lambda path: took(TABLE.of_path(path)))
+    assert len(landing.attempts) == 1
+    assert landing.attempts[0].scale == 1.0
+
+
+def test_the_best_attempt_is_kept_when_none_lands():
+    noise = iter([1.3, 0.7, 1.4, 0.8, 0.9])
+    landing = land(log_probs(), TABLE, 80.0, lambda path: took(80.0 * next(noise)))
+    assert len(landing.attempts) == 4
+    assert "still off after 3" in landing.stopped
+    # what is reported was measured after the choice
+    assert landing.final.ms == pytest.approx(72.0)
+
+
+def test_one_disturbed_measurement_does_not_throw_it_off():
+    """The first measurement is 20 % too slow; the device is what the table says."""
+    disturbed = iter([1.2])
+    landing = land(log_probs(), TABLE, 80.0, lambda path: took(next(disturbed, 1.0) * TABLE.of_path(path)))
+    assert landing.attempts[-1].error(80.0) <= 0.02
+    assert landing.final.ms == pytest.approx(80.0, rel=0.02)
+
+
+def test_a_target_that_the_device_cannot_reach_ends_with_a_reason():
+    landing = land(log_probs(), TABLE, 180.0, lambda path: took(0.5 * TABLE.of_path(path)))
+    assert len(landing.attempts) == 1
+    assert "rescaled table" in landing.stopped
+
+
+def test_an_impossible_first_projection_is_an_error():
+    table = CostTable(1.0, ((0.0, 5.0),), "ms", "made up")
+    with pytest.raises(InputError):
+        land([np.log(np.array([0.5, 0.5]))], table, 3.0, lambda path: took(3.0))
+
+
+SPACE = SearchSpace(num_classes=1000)
+ANCHOR_MS = Anchor(FakeDevice(), SPACE, 1).ms()
+FACTS = {name: FakeDevice().facts()[name] for name in MATCHED}
+CONDITIONS = {"space": "imagenet", "width_mult": 1.0, "resolution": 224, "batch_size": 1, "num_classes": 1000} | FACTS
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"),
+    [
+        ({}, True),
+        ({"resolution": 192}, False),
+        ({"runtime": "litert"}, False),
+        ({"runtime_version": "0.9"}, False),
+        ({"anchor_ms": 0.5 * ANCHOR_MS}, False),
+        ({"anchor_ms": "soon"}, False),
+        ({"num_classes": None}, False),
+    ],
+)
+def test_a_table_of_another_space_has_no_anchor_for_this_one(changed, known):
+    table = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS} | changed)
+    anchor, reference_ms = anchor_of(FakeDevice(), SPACE, 1, table)
+    assert reference_ms == (ANCHOR_MS if known else None)
+    assert anchor.ms() == pytest.approx(ANCHOR_MS)
+
+
+def test_a_slow_moment_does_not_move_the_landing():
+    """The table is exact; the machine is a fifth slower than when it was made: the first network is the one."""
+    now = FakeDevice(slower=0.2, isolated_error=0.0)
+    prices = latency_cost_table(SPACE, Exact(now))
+    source = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS})
+    alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
+    landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, source)
+    assert len(landing.attempts) == 1
+    assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
+    assert landing.final.raw_ms == pytest.approx(1.2 * landing.final.ms, rel=1e-6)
+    assert landing.final.anchor_ms == pytest.approx(1.2 * landing.reference_ms)
+
+
+def test_without_an_anchor_of_the_table_one_speed_holds_for_the_whole_landing():
+    """The device is what its table says, and gets slower while it is measured."""
+    now = FakeDevice(drift=1e-4, isolated_error=0.0)
+    prices = latency_cost_table(SPACE, Exact(now))
+    alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
+    landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, shipped("pixel1"))
+    assert landing.reference_ms is None
+    assert [attempt.scale for attempt in landing.attempts] == [1.0]
+    assert landing.final.ms == pytest.approx(landing.attempts[0].timing.ms, rel=1e-3)
+    assert landing.final.raw_ms > 1.005 * landing.attempts[0].timing.raw_ms
+
+
+class Exact:
+    """The prices of a simulated device."""
+
+    source = "simulated"
+
+    def __init__(self, device):
+        self.device, self.offset_ms = device, device.overhead_ms
+
+    def price_ms(self, call):
+        return self.device.cost_ms(call) if not isinstance(call.op, Zero) else 0.0
+
+    def extrapolated(self, call):
+        return ()

@@ -1,0 +1,318 @@
+"""The doors of the house, from the import statements: who may import whom."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search", "tests")
+FRAMEWORKS = ("torch", "tensorflow", "keras")
+
+# What a room may import when it is itself imported. The standard library is free to all.
+ROOMS = {
+    "proxyless_arch": {"proxyless_arch", "numpy"},
+    "proxyless_nas": {"proxyless_nas", "proxyless_arch", "numpy", "torch"},
+    "proxyless_nas_tensorflow": {"proxyless_nas_tensorflow", "proxyless_arch", "numpy", "h5py", "tensorflow", "keras"},
+    "hardware": {"hardware", "proxyless_arch", "numpy", "tqdm"},
+    "search": {"search", "hardware", "proxyless_arch", "proxyless_nas", "numpy", "torch", "tqdm"},
+}
+# What a room may import beyond that inside a function only: it is loaded where it is used, or not at all.
+LAZY = {
+    "proxyless_arch": {"h5py", "safetensors", "matplotlib", "PIL", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers"},
+    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch"},
+    "proxyless_nas_tensorflow": {"ai_edge_litert"},
+    "hardware": {
+        "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
+    },
+    "search": {"tensorboardX", "matplotlib", "scipy"},
+}  # fmt: skip
+# Each of these has its owners: the files that may load it.
+OWNERS = {
+    "proxyless_arch": {
+        "h5py": {"weights/files.py"},
+        "safetensors": {"weights/files.py"},
+        "matplotlib": {"arch/pictures.py"},
+        "PIL": {"data/images.py", "data/datasets.py", "apps/evaluation.py"},
+        "sklearn": {"data/datasets.py", "apps/evaluation.py"},
+        "tqdm": {"apps/evaluation.py", "weights/fetch.py"},
+        "ai_edge_litert": {"apps/litert.py"},
+        "flatbuffers": {"apps/litert.py"},
+    },
+    "hardware": {"torch": {"profile/measure.py"}, "proxyless_nas": {"profile/measure.py"}},
+}
+# Inside a room, which folder may import which others; "" is the files that lie in the room itself.
+INNER = {
+    "proxyless_arch": {
+        "base": set(),
+        "arch": {"base"},
+        "space": {"base", "arch"},
+        "data": {"base", "arch"},
+        "weights": {"base", "arch"},
+        "apps": {"base", "arch", "data", "weights"},
+        "": {"base", "arch", "weights"},
+    },
+    "hardware": {"profile": {""}, "": {"profile"}},
+    "search": {
+        "algorithm": {""},
+        "run": {"", "algorithm", "reporting"},
+        "reporting": {""},
+        "": {"algorithm", "run", "reporting"},
+    },
+}
+OPTIONAL = sorted(set().union(*LAZY.values()) - {"torch", "proxyless_nas"})
+# Doors that are still to be closed: both commands know the search's settings, its run folders and its pictures.
+UNFINISHED = {"hardware/profile_latency.py", "hardware/show.py"}
+# The files of search that stay free of the framework: the cost of a network is known without running one.
+FRAMEWORK_FREE = {
+    "search/config.py": {"proxyless_arch"},
+    "search/report.py": {"proxyless_arch", "search/reporting", "tensorboardX"},
+    "search/reporting/report_page.py": {"proxyless_arch", "search/config", "search/reporting"},
+    "search/reporting/report_blocks.py": {"proxyless_arch", "search/reporting"},
+    "search/reporting/report_charts.py": {"search/reporting"},
+    "search/reporting/run_folder.py": {"proxyless_arch", "search/config", "hardware/cost_table", "hardware/latency"},
+}
+# The commands at the root: a script of one framework never meets the other.
+SCRIPTS = {
+    "eval.py": {"proxyless_arch", "proxyless_nas", "torch"},
+    "train.py": {"proxyless_arch", "proxyless_nas", "torch"},
+    "eval_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
+    "export.py": {"proxyless_arch", "proxyless_nas", "torch"},
+    "export_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
+}
+
+
+def files_of(room):
+    return sorted(path for path in (ROOT / room).rglob("*.py"))
+
+
+def place(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """(top-level package, dotted name, inside a function, only for type checkers) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+
+    def visit(node, lazy, typing_only):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name.split(".")[0], alias.name, lazy, typing_only) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{place(path)}: a relative import"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            found.extend((module.split(".")[0], name, lazy, typing_only) for name in names)
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        guarded = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        body = set(map(id, node.body)) if guarded else set()
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside, typing_only or id(child) in body)
+
+    visit(tree, False, False)
+    return found
+
+
+def is_standard(package):
+    return package in sys.stdlib_module_names
+
+
+def breaches(path, room):
+    allowed = ROOMS[room]
+    for package, name, lazy, typing_only in imports(path):
+        if is_standard(package) or package in allowed:
+            continue
+        owners = OWNERS.get(room, {}).get(package)
+        owned = owners is None or path.relative_to(ROOT / room).as_posix() in owners
+        if package in LAZY[room] and owned and (lazy or typing_only):
+            continue
+        yield f"{place(path)} imports {name}{' inside a function' if lazy else ''}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_who_may_import_whom(room):
+    files = [path for path in files_of(room) if place(path) not in UNFINISHED]
+    assert files
+    assert [breach for path in files for breach in breaches(path, room)] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_the_commands_import(script):
+    packages = {package for package, *_ in imports(ROOT / script) if not is_standard(package)}
+    assert packages <= SCRIPTS[script] | {"numpy", "tqdm"}
+
+
+@pytest.mark.parametrize("file", FRAMEWORK_FREE)
+def test_framework_free_files_of_search(file):
+    for package, name, _, typing_only in imports(ROOT / file):
+        if is_standard(package) or package in FRAMEWORK_FREE[file]:
+            continue
+        as_file = "/".join(name.split(".")[:2])
+        assert as_file in FRAMEWORK_FREE[file], f"{file} imports {name}"
+        assert not typing_only or package == "search"
+
+
+def folder_in(room, name):
+    """The inner folder of a room that a dotted name lies in; "" for the room's own files."""
+    words = name.split(".")
+    return words[1] if len(words) > 2 and (ROOT / room / words[1]).is_dir() else ""
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_the_doors_inside_a_room(room):
+    folders = {path.parent.relative_to(ROOT / room).as_posix().replace(".", "", 1) for path in files_of(room)}
+    assert folders == set(INNER[room])
+    breaches = [
+        f"{place(path)} imports {name}"
+        for path in files_of(room)
+        for package, name, _, _ in imports(path)
+        if package == room
+        and (home := path.parent.relative_to(ROOT / room).as_posix().replace(".", "", 1))
+        != (there := folder_in(room, name))
+        and there not in INNER[room][home]
+    ]
+    assert breaches == []
+
+
+def without_framework(room):
+    """The files of a room whose import loads neither torch nor a zoo, not even through another file."""
+    loaded = {
+        place(path): [name for _, name, lazy, typing_only in imports(path) if not lazy and not typing_only]
+        for path in files_of(room)
+    }
+    needy: set[str] = set()
+
+    def needs(name):
+        package, *inner = name.split(".")
+        files = {"/".join([package, *inner[:depth]]) + ".py" for depth in range(1, len(inner) + 1)}
+        return package in ("torch", "proxyless_nas") or (package == room and bool(files & needy))
+
+    while found := {file for file, names in loaded.items() if file not in needy and any(map(needs, names))}:
+        needy |= found
+    return sorted(set(loaded) - needy)
+
+
+def test_mypy_checks_every_file_that_needs_no_framework():
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    assert configured == ["proxyless_arch", *without_framework("hardware"), *without_framework("search")]
+    assert set(FRAMEWORK_FREE) <= set(configured)
+
+
+def test_the_search_for_files_without_framework_finds_indirect_imports(tmp_path, monkeypatch):
+    (tmp_path / "search").mkdir()
+    files = {
+        "direct": "import torch.nn",
+        "zoo": "from proxyless_nas.layers import build_op",
+        "far": "from search import direct",
+        "farther": "from search.far import thing",
+        "late": "def f():\n    import torch",
+        "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from search.zoo import Zoo",
+        "free": "import numpy\nfrom search import late, typed",
+    }
+    for name, text in files.items():
+        (tmp_path / "search" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert without_framework("search") == ["search/free.py", "search/late.py", "search/typed.py"]
+
+
+def test_the_table_of_owners_is_true():
+    """An entry that nothing uses is one that no longer describes the house."""
+    assert set(OWNERS["proxyless_arch"]) == LAZY["proxyless_arch"]
+    for room, owned in OWNERS.items():
+        for package, files in owned.items():
+            for file in files:
+                assert package in {found for found, _, lazy, _ in imports(ROOT / room / file) if lazy}, (package, file)
+
+
+def test_only_the_parity_tests_see_both_zoos():
+    for path in files_of("tests"):
+        packages = {package for package, *_ in imports(path)}
+        if {"proxyless_nas", "proxyless_nas_tensorflow"} <= packages:
+            assert place(path).startswith("tests/parity/"), place(path)
+
+
+def test_no_import_cycle_between_the_rooms():
+    """Seen from the rooms: what is imported never imports back."""
+    order = ["proxyless_arch", "proxyless_nas", "hardware", "search"]
+    for index, room in enumerate(order):
+        later = set(order[index + 1 :]) | {"proxyless_nas_tensorflow", "tests"}
+        for path in files_of(room):
+            assert place(path) in UNFINISHED or not later & {package for package, *_ in imports(path)}, place(path)
+
+
+def test_the_reader_of_imports_sees_them(tmp_path, monkeypatch):
+    """The checks above can fail."""
+    path = tmp_path / "proxyless_arch" / "bad.py"
+    path.parent.mkdir()
+    path.write_text(
+        "import os, torch.nn\nfrom keras import layers\nimport numpy as np\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import h5py\ndef f():\n    from search.algorithm.gates import sample\n    import yaml\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert list(breaches(path, "proxyless_arch")) == [
+        "proxyless_arch/bad.py imports torch.nn",
+        "proxyless_arch/bad.py imports keras.layers",
+        "proxyless_arch/bad.py imports h5py",
+        "proxyless_arch/bad.py imports search.algorithm.gates.sample inside a function",
+        "proxyless_arch/bad.py imports yaml inside a function",
+    ]
+
+
+IMPORT_ALL = """
+import importlib, pathlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked")
+BLOCKED = set(sys.argv[2].split(","))
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[3].split(","):
+    importlib.import_module(name)
+print(len(sys.modules))
+"""
+
+
+def import_without(modules, blocked):
+    words = [sys.executable, "-c", IMPORT_ALL, str(ROOT), ",".join(blocked), ",".join(modules)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+
+def modules_of(room):
+    names = (place(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in files_of(room))
+    return list(names)
+
+
+def test_proxyless_arch_needs_numpy_alone():
+    done = import_without(modules_of("proxyless_arch"), [*FRAMEWORKS, *OPTIONAL])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "blocked"),
+    [
+        (list(FRAMEWORK_FREE), OPTIONAL),
+        ([*without_framework("hardware"), *without_framework("search")], ["proxyless_nas"]),
+    ],
+    ids=["pricing", "every file that says so"],
+)
+def test_pricing_needs_no_framework(files, blocked):
+    modules = [file.removesuffix(".py").replace("/", ".") for file in files]
+    done = import_without(modules, [*FRAMEWORKS, *blocked])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_torch_side_never_meets_keras():
+    done = import_without(
+        [*modules_of("proxyless_nas"), *modules_of("hardware"), *modules_of("search")], ["tensorflow", "keras"]
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocking_blocks():
+    done = import_without(["proxyless_nas"], ["torch"])
+    assert done.returncode != 0
+    assert "torch is blocked" in done.stderr

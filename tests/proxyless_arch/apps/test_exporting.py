@@ -1,0 +1,426 @@
+"""The part of the export scripts that needs no framework: formats, images, the check, and what is left behind."""
+
+import errno
+import json
+import sys
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from proxyless_arch.apps import exporting
+from proxyless_arch.apps.evaluation import Network
+from proxyless_arch.apps.exporting import KERAS_FORMATS, TORCH_FORMATS, Loaded
+from proxyless_arch.arch.codec import spec_to_dict
+from proxyless_arch.arch.spec import Block, Conv, MBConv, Recipe, with_classes
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.datasets import digits
+from tests.proxyless_arch.nets import random_tensors, three_blocks
+
+SPEC = replace(with_classes(three_blocks(), 10, digits()[0].class_names), recipe=Recipe(resolution=8, resize=8))
+
+
+def network(spec=SPEC):
+    return Network(
+        spec=spec,
+        tensors=random_tensors(spec),
+        weights="somewhere/net.h5",
+        weights_blob_sha1="0" * 40,
+        published=None,
+        changed=False,
+        provenance={"trained": "on digits"},
+    )
+
+
+def parsed(tmp_path, *argv, known=KERAS_FORMATS, formats="litert"):
+    words = ["--arch", "x", "--format", formats, "--output", tmp_path / "out", *argv]
+    return exporting.parse([str(word) for word in words], "export.py", "", known)
+
+
+@pytest.fixture
+def loose_photos(tmp_path):
+    """Twelve images of noise in a folder, without class folders."""
+    folder = tmp_path / "loose"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(12):
+        Image.fromarray(generator.integers(0, 256, (9, 10, 3), np.uint8)).save(folder / f"{index:02}.png")
+    return folder
+
+
+class FakeBackend:
+    """Files are the format's name; the source multiplies pixels by fixed weights, an export is ``off`` by so much."""
+
+    framework, versions, threads = "fake 1.0", {"fake": "1.0"}, 1
+
+    def __init__(self, off=0.0, write_error=None):
+        self.off, self.write_error, self.given = off, write_error, {}
+
+    def native(self, pixels):
+        return pixels
+
+    def source(self, images):
+        return images.reshape(len(images), -1)[:, :10]
+
+    def write(self, format, path, metadata, calibration):
+        self.given[format.name] = (metadata, calibration)
+        path.write_text(format.name)
+        if self.write_error:
+            raise self.write_error
+        return {"by": "fake"}
+
+    def load(self, format, path):
+        assert path.read_text() == format.name
+        return Loaded(lambda images: self.source(images) + self.off, "fakert", "2.0")
+
+
+def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert"):
+    arguments = parsed(tmp_path, "--rounds", 2, *argv, known=known, formats=formats)
+    return exporting.export(arguments, ["export.py"], network(), backend, "export.json")
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("onx", "expected onnx, torch_export, executorch or litert_torch, got 'onx'; did you mean 'onnx'?"),
+        ("onnx,onnx", "every format once"),
+        (" , ", "separated by commas"),
+    ],
+)
+def test_unknown_formats(text, message):
+    with pytest.raises(InputError, match="--format") as caught:
+        exporting.choose_formats(text, TORCH_FORMATS)
+    assert message in str(caught.value)
+
+
+def test_several_formats_keep_their_order():
+    chosen = exporting.choose_formats("saved_model, litert", KERAS_FORMATS)
+    assert [format.name for format in chosen] == ["saved_model", "litert"]
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "name", "package"),
+    [
+        ("onnxruntime", TORCH_FORMATS, "onnx", "onnxruntime"),
+        ("ai_edge_litert", KERAS_FORMATS, "litert", "ai-edge-litert"),
+    ],
+)
+@pytest.mark.parametrize("others", [(), ("torch_export",)])
+def test_a_missing_runtime_says_what_to_install(monkeypatch, module, table, name, package, others):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=f"{name} needs {package}, not installed: pip install 'proxyless-nas.export.'"):
+        exporting.check_runtimes([table[name], *(TORCH_FORMATS[other] for other in others)])
+
+
+@pytest.fixture
+def without_extras(monkeypatch):
+    """Neither of the optional packages, installed or not."""
+    for module in ("executorch", "litert_torch"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+
+def test_an_optional_format_that_is_not_installed_is_skipped_beside_others(without_extras):
+    formats = [TORCH_FORMATS[name] for name in ("executorch", "torch_export", "litert_torch")]
+    ready, skipped = exporting.check_runtimes(formats)
+    assert ready == (TORCH_FORMATS["torch_export"],)
+    assert [(format.name, reason) for format, reason in skipped] == [
+        ("executorch", "needs executorch, not installed: pip install 'proxyless-nas[executorch]'"),
+        ("litert_torch", "needs litert-torch, not installed: pip install 'proxyless-nas[litert-torch]'"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("executorch",), ("litert_torch",), ("litert_torch", "executorch")])
+def test_optional_formats_alone_are_an_error_when_not_installed(without_extras, names):
+    with pytest.raises(InputError, match="--format: ") as caught:
+        exporting.check_runtimes([TORCH_FORMATS[name] for name in names])
+    for name in names:
+        extra = name.replace("_", "-")
+        assert f"{name} needs {extra}, not installed: pip install 'proxyless-nas[{extra}]'" in str(caught.value)
+
+
+def test_the_extras_exist():
+    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
+    for format in (*TORCH_FORMATS.values(), *KERAS_FORMATS.values()):
+        assert format.extra in project["optional-dependencies"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedMBConv(MBConv):
+    """An operation that somebody adds to the specs and not to the exports."""
+
+
+def test_an_operation_that_no_format_knows():
+    op = GatedMBConv(in_channels=6, out_channels=6, kernel_size=3, expand_ratio=2)
+    spec = replace(SPEC, blocks=(*SPEC.blocks, Block(op=op, skip=True)))
+    with pytest.raises(InputError, match=r"blocks.3: litert holds Conv, MBConv, Zero or Linear, got GatedMBConv"):
+        exporting.check_holds(spec, KERAS_FORMATS["litert"])
+
+
+def test_a_padding_that_a_format_does_not_know():
+    only_same = replace(KERAS_FORMATS["litert"], paddings=("same",))
+    with pytest.raises(InputError, match="padding: litert holds 'same', got 'symmetric'"):
+        exporting.check_holds(SPEC, only_same)
+
+
+def test_a_network_larger_than_the_format():
+    huge = replace(
+        SPEC,
+        blocks=(),
+        stem=Conv(in_channels=3, out_channels=32768, kernel_size=1),
+        feature_mix=Conv(in_channels=32768, out_channels=32768, kernel_size=1),
+        classifier=replace(SPEC.classifier, in_features=32768),
+    )
+    with pytest.raises(InputError, match=r"onnx files hold at most 2.15 GB, the weights .* are 4.30 GB"):
+        exporting.check_holds(huge, TORCH_FORMATS["onnx"])
+    exporting.check_holds(huge, TORCH_FORMATS["torch_export"])
+
+
+def test_calibration_needs_a_quantized_format(tmp_path):
+    with pytest.raises(InputError, match=r"--calibration: only litert_int8 is calibrated, got --format litert"):
+        parsed(tmp_path, "--calibration", "photos")
+    with pytest.raises(InputError, match=r"only the int8 format of export_tf.py is calibrated"):
+        parsed(tmp_path, "--calibration", "photos", known=TORCH_FORMATS, formats="onnx")
+
+
+@pytest.mark.parametrize(("blocks", "floating"), [(0, 0), (1, 1), (4, 1), (5, 2), (22, 6)])
+def test_a_quarter_of_the_blocks_stays_float(blocks, floating):
+    keeps = Block(op=MBConv(in_channels=6, out_channels=6, kernel_size=3, expand_ratio=2), skip=True)
+    stem = replace(SPEC.stem, out_channels=6)
+    assert exporting.default_float_blocks(replace(SPEC, stem=stem, blocks=(keeps,) * blocks)) == floating
+
+
+# ---------------------------------------------------------------------------------------------------------- images
+
+
+def test_the_check_uses_digits_by_default_and_knows_their_labels(tmp_path):
+    checked, calibration = exporting.pick_images(parsed(tmp_path, "--check_images", 7), SPEC)
+    assert checked.pixels.shape == (7, 8, 8, 3)
+    assert len(checked.labels) == 7
+    assert calibration is None
+    assert exporting.pick_images(parsed(tmp_path), replace(SPEC, class_names=()))[0].labels is None
+
+
+def test_any_folder_will_do_and_calibration_never_sees_the_check(tmp_path, loose_photos):
+    arguments = parsed(
+        tmp_path, "--check", loose_photos, "--check_images", 5, "--calibration", loose_photos, formats="litert_int8"
+    )
+    checked, calibration = exporting.pick_images(arguments, SPEC)
+    assert checked.labels is None
+    assert (len(checked.pixels), len(calibration.pixels)) == (5, 7)
+    both = np.concatenate([checked.pixels, calibration.pixels]).reshape(12, -1)
+    assert len(np.unique(both, axis=0)) == 12
+
+
+def test_the_seed_decides_which_images(tmp_path, loose_photos):
+    def pick(seed):
+        return exporting.pick_images(
+            parsed(tmp_path, "--check", loose_photos, "--check_images", 3, "--seed", seed), SPEC
+        )[0].pixels
+
+    np.testing.assert_array_equal(pick(1), pick(1))
+    assert not np.array_equal(pick(1), pick(2))
+
+
+def test_an_empty_calibration_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no images in it .* \(in .*empty\)"):
+        exporting.pick_images(parsed(tmp_path, "--calibration", tmp_path / "empty", formats="litert_int8"), SPEC)
+
+
+def test_calibration_images_that_the_check_uses_up(tmp_path, loose_photos):
+    arguments = parsed(tmp_path, "--check", loose_photos, "--calibration", loose_photos, formats="litert_int8")
+    with pytest.raises(InputError, match="--calibration: all 12 images are used by the check"):
+        exporting.pick_images(arguments, SPEC)
+
+
+def test_int8_of_other_networks_than_digits_needs_calibration_images(tmp_path):
+    arguments = parsed(tmp_path, formats="litert_int8")
+    assert exporting.pick_images(arguments, SPEC)[1].source == "the embedded digits"
+    with pytest.raises(InputError, match="--calibration: int8 needs images like those"):
+        exporting.pick_images(arguments, replace(SPEC, class_names=()))
+
+
+def test_a_folder_of_unreadable_images(tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match="--check: none of the 1 images can be read"):
+        exporting.pick_images(parsed(tmp_path, "--check", tmp_path / "bad"), SPEC)
+
+
+# ------------------------------------------------------------------------------------------------------- the check
+
+
+def test_comparison_against_hand_computed_numbers():
+    source = np.array([[1.0, 2.0], [5.0, 3.0]], np.float32)
+    found = exporting.compare(source, np.array([[1.5, 2.0], [1.0, 3.0]], np.float32), np.array([1, 0]))
+    assert found.max_logit_difference == 4
+    assert found.rms_logit_difference == pytest.approx(np.sqrt((0.25 + 16) / 4))
+    assert (found.top1_agreement_percent, found.source_top1_percent, found.top1_percent) == (50, 100, 50)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_export_that_is_not_finite_never_passes(value):
+    source = np.zeros((1, 2), np.float32)
+    found = exporting.compare(source, np.array([[0, value]], np.float32), None)
+    for format in (KERAS_FORMATS["litert"], KERAS_FORMATS["litert_fp16"]):
+        with pytest.raises(InputError, match="differ from the source network's by up to inf"):
+            exporting.require_within(format, found)
+
+
+def test_a_source_that_is_not_finite_is_no_reference():
+    with pytest.raises(InputError, match="the source network's logits are not finite"):
+        exporting.compare(np.array([[np.nan]]), np.zeros((1, 1)), None)
+
+
+def test_runs_take_turns():
+    order = []
+    found = exporting.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 4)
+    assert order == ["a", "b"] * (exporting.WARM_UP_ROUNDS + 4)
+    assert 0 <= found["a"].quartile1 <= found["a"].median <= found["a"].quartile3
+
+
+# -------------------------------------------------------------------------------------------------- what is left
+
+
+def test_files_and_record(tmp_path, capsys):
+    backend = FakeBackend(off=5e-5)
+    record = exported(tmp_path, backend, "--check_images", 4, formats="litert,litert_int8")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "export.json", "three.tflite", "three_int8.tflite",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "out" / "export.json").read_text()) == json.loads(json.dumps(record))
+    assert [file["tolerance"] for file in record["files"]] == [1e-4, None]
+    assert record["files"][0]["max_logit_difference"] == pytest.approx(5e-5, rel=0.01)
+    assert record["files"][0]["size_bytes"] == len("litert")
+    assert record["files"][0]["top1_percent"] == record["source"]["top1_percent"]
+    assert record["calibration"]["n_images"] == 200
+    assert record["skipped"] == []
+    assert backend.given["litert"][1] is None
+    assert len(backend.given["litert_int8"][1]) == 200
+    printed = capsys.readouterr().out
+    assert "three_int8.tflite" in printed
+    assert "threads: 1" in printed
+    assert max(map(len, printed.splitlines()[:4])) < 140
+
+
+def test_a_skipped_format_is_in_the_table_and_the_record(tmp_path, without_extras, capsys):
+    record = exported(tmp_path, FakeBackend(), known=TORCH_FORMATS, formats="executorch,torch_export")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "three.pt2"]
+    assert [file["format"] for file in record["files"]] == ["torch_export"]
+    reason = "needs executorch, not installed: pip install 'proxyless-nas[executorch]'"
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["skipped"] == [
+        {"format": "executorch", "reason": reason}
+    ]
+    assert f"executorch  skipped: {reason}\n" in capsys.readouterr().out
+
+
+def test_metadata_describes_the_network(tmp_path):
+    backend = FakeBackend()
+    exported(tmp_path, backend)
+    text = backend.given["litert"][0]
+    spec, provenance = exporting.read_metadata(text, "net.tflite")
+    assert spec == SPEC
+    assert provenance["weights"] == "net.h5"
+    assert provenance["weight_file_says"] == {"trained": "on digits"}
+    assert json.loads(text)["class_names"] == list(SPEC.class_names)
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "it says nothing about its network"),
+        ("{", "not JSON"),
+        ("{}", "format: missing"),
+        (json.dumps({"format": "other", "version": 1, "spec": {}}), "format: expected 'proxyless-arch/export'"),
+        (
+            json.dumps({"format": exporting.FORMAT, "version": 1, "spec": spec_to_dict(SPEC) | {"blocks": 3}}),
+            "spec.blocks: expected a list",
+        ),
+    ],
+)
+def test_bad_metadata(text, message):
+    with pytest.raises(InputError, match=r"\(in net.onnx\)") as caught:
+        exporting.read_metadata(text, "net.onnx")
+    assert message in str(caught.value)
+
+
+def test_a_missed_tolerance_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"litert: its logits differ .* by up to 0.001, allowed are 0.0001"):
+        exported(tmp_path, FakeBackend(off=1e-3))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missed_tolerance_keeps_the_earlier_export(tmp_path):
+    exported(tmp_path, FakeBackend())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(InputError, match="differ"):
+        exported(tmp_path, FakeBackend(off=1e-3), formats="litert_fp16,litert")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_reported_formats_have_no_tolerance(tmp_path):
+    record = exported(tmp_path, FakeBackend(off=2.0), formats="litert_fp16")
+    assert record["files"][0]["max_logit_difference"] == pytest.approx(2)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(InputError, match=r"--output: cannot be written: No space left on device \(in .*out\)"):
+        exported(tmp_path, FakeBackend(write_error=full))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_with_the_record_leaves_nothing(tmp_path, monkeypatch):
+    def fail(path, value):
+        path.write_text("half of")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exporting, "write_json", fail)
+    with pytest.raises(InputError, match="No space left"):
+        exported(tmp_path, FakeBackend())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="--output: cannot be written: File exists"):
+        exported(tmp_path, FakeBackend())
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_output_that_may_not_be_written(tmp_path, monkeypatch):
+    def refuse(**settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(exporting.tempfile, "mkdtemp", refuse)
+    with pytest.raises(InputError, match="--output: cannot be written: Permission denied"):
+        exported(tmp_path, FakeBackend())
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        exported(tmp_path, FakeBackend(write_error=KeyboardInterrupt()))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_replaces_an_older_one(tmp_path):
+    for content in ("old", "new"):
+        with exporting.staging(tmp_path) as folder:
+            (folder / "model").mkdir()
+            (folder / "model" / content).write_text(content)
+            exporting._publish(folder / "model", tmp_path / "model")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "new"]
+    assert exporting.size_of(tmp_path / "model") == 3
+
+
+@pytest.mark.parametrize(("name", "stem"), [("a/b c", "a_b_c"), ("réseau-1.0", "réseau-1.0"), ("..", "network")])
+def test_names_of_files(name, stem):
+    assert exporting.file_stem(name) == stem

@@ -1,0 +1,49 @@
+"""The released networks as the catalog lists them (the demos: test_demo.py)."""
+
+import re
+
+import pytest
+
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.base.errors import InputError
+
+
+def test_names():
+    assert catalog.names() == ("proxyless_cpu", "proxyless_gpu", "proxyless_mobile", "proxyless_mobile_14")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_releases(name):
+    release, spec = catalog.release(name), catalog.load(name)
+    assert spec.name == release.name == name
+    assert spec.recipe == Recipe()
+    assert (spec.num_classes, len(spec.blocks), spec.bn.eps, spec.bn.momentum) == (1000, 22, 1e-3, 0.1)
+    assert set(release.blob_sha1) == {f"{name}.pth", f"{name}.tfinit"}
+    assert all(re.fullmatch("[0-9a-f]{40}", digest) for digest in release.blob_sha1.values())
+    assert 70 < release.top1_percent < release.top5_percent < 100
+    assert release.weights_base_url.startswith("https://")
+    assert release.weights_base_url.endswith("/")
+    assert release.source
+    assert " ms on a " in release.latency
+
+
+def test_digests_are_all_different():
+    digests = [digest for name in catalog.names() for digest in catalog.release(name).blob_sha1.values()]
+    assert len(set(digests)) == 8
+
+
+def test_a_release_is_a_value():
+    with pytest.raises(AttributeError):
+        catalog.release("proxyless_cpu").name = "other"
+    with pytest.raises(TypeError):
+        catalog.release("proxyless_cpu").blob_sha1["x"] = ""
+
+
+def test_unknown_name():
+    with pytest.raises(InputError) as caught:
+        catalog.load("proxyless_moble")
+    assert str(caught.value) == (
+        "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile', 'proxyless_mobile_14' or "
+        "'efficientnet_lite0', got 'proxyless_moble'; did you mean 'proxyless_mobile'?"
+    )

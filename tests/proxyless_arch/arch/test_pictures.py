@@ -1,0 +1,231 @@
+"""Pictures and tables of architectures: what is drawn is what the spec says."""
+
+import html
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+from proxyless_arch.arch.cost import macs, total_macs, total_params
+from proxyless_arch.arch.pictures import KERNEL_COLOURS, draw_architectures, draw_search
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import MBConv, Zero
+from proxyless_arch.arch.tables import describe, format_cost, format_count, op_label
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.mbconv import SearchSpace
+
+SPACE = SearchSpace()
+# the layout of proxyless_mobile: expand_ratio outermost, Zero last
+MOBILE = SPACE.spec_for((1, 0, 6, 6, 2, 0, 1, 1, 5, 1, 1, 1, 4, 1, 1, 1, 5, 5, 2, 2, 5), name="mobile")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def shares(spec):
+    return [macs(call) / 1e6 for call in walk(spec)]
+
+
+def record(phase, epoch, n_epochs, probabilities, **known):
+    empty = dict.fromkeys(
+        ("train_loss", "train_top1_percent", "valid_loss", "valid_top1_percent", "learning_rate", "expected_cost",
+         "argmax_cost", "target", "lambda", "temperature", "entropy", "images_per_second", "seconds")
+    )  # fmt: skip
+    place = {"phase": phase, "epoch": epoch, "n_epochs": n_epochs, "step": epoch, "arch_step": 0, "cost_unit": "ms"}
+    return empty | place | {"probabilities": probabilities, "argmax_path": [0, 1]} | known
+
+
+def drawn_layers(path):
+    """{gid: style of its outline} of the layers in an SVG."""
+    root = ElementTree.parse(path).getroot()
+    groups = [group for group in root.iter(f"{SVG}g") if re.fullmatch(r"row\d+\..+", group.get("id", ""))]
+    return {group.get("id"): group.find(f"{SVG}path").attrib["style"] for group in groups}
+
+
+def texts(path):
+    """Matplotlib keeps the text of drawn letters as XML comments."""
+    return [html.unescape(text) for text in re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))]
+
+
+def test_every_layer_is_drawn_once_and_vanished_blocks_are_dashed(tmp_path):
+    other = SPACE.spec_for((0,) * 20 + (5,), name="other")
+    draw_architectures([("A", MOBILE, shares(MOBILE)), ("B", other, None)], tmp_path / "two.svg")
+    layers = drawn_layers(tmp_path / "two.svg")
+    for row, spec in enumerate((MOBILE, other)):
+        assert [gid.removeprefix(f"row{row}.") for gid in layers if gid.startswith(f"row{row}.")] == [
+            call.name for call in walk(spec)
+        ]
+        for index, block in enumerate(spec.blocks):
+            style = layers[f"row{row}.blocks.{index}"]
+            assert ("stroke-dasharray" in style) == isinstance(block.op, Zero)
+            if isinstance(block.op, MBConv):
+                assert KERNEL_COLOURS[block.op.kernel_size].lower() in style.lower()
+    assert sum("stroke-dasharray" in style for style in layers.values()) == 2
+
+
+def test_labels_totals_and_shares_are_the_specs(tmp_path):
+    draw_architectures([("mobile by $hand$ <1>", MOBILE, shares(MOBILE))], tmp_path / "one.svg")
+    words = texts(tmp_path / "one.svg")
+    assert words.count("MB6 7×7") == sum(op_label(block.op).startswith("MB6 7x7") for block in MOBILE.blocks) == 4
+    assert "mobile by $hand$ <1>" in words  # a title is text, neither maths nor markup
+    assert any(
+        f"{format_count(total_macs(MOBILE))} MACs" in word and f"{format_count(total_params(MOBILE))} par" in word
+        for word in words
+    )
+    assert "112×112" in words and "7×7" in words
+    stem = 100 * macs(walk(MOBILE)[0]) / total_macs(MOBILE)
+    assert f"{stem:.1f}" in words
+
+
+def test_a_picture_is_reproducible_and_needs_no_searched_block(tmp_path):
+    tiny = replace(
+        MOBILE, blocks=(), feature_mix=replace(MOBILE.feature_mix, in_channels=MOBILE.stem.out_channels), name="tiny"
+    )
+    for name in ("a.svg", "b.svg"):
+        draw_architectures([("tiny", tiny, None)], tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert len(drawn_layers(tmp_path / "a.svg")) == 3
+
+
+def test_png(tmp_path):
+    path = tmp_path / "new folder" / "one.PNG"
+    draw_architectures([("A", MOBILE, None)], path)
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+    assert [file.name for file in path.parent.iterdir()] == ["one.PNG"]
+
+
+def test_nothing_is_left_where_nothing_can_be_written(tmp_path):
+    blocker = tmp_path / "a file"
+    blocker.write_text("not a folder")
+    with pytest.raises(OSError):
+        draw_architectures([("A", MOBILE, None)], blocker / "one.png")
+    with pytest.raises(InputError, match=r"\.png or \.svg"):
+        draw_architectures([("A", MOBILE, None)], tmp_path / "one.bmp")
+    with pytest.raises(ValueError, match="that is 25, got 1"):
+        draw_architectures([("A", MOBILE, [1.0])], tmp_path / "one.png")
+    with pytest.raises(ValueError, match="at least one"):
+        draw_architectures([], tmp_path / "one.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["a file"]
+
+
+def test_a_failure_while_saving_keeps_the_earlier_picture(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    path = tmp_path / "one.png"
+    path.write_bytes(b"earlier")
+
+    def full_disk(self, target, **_):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        draw_architectures([("A", MOBILE, None)], path)
+    assert path.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_search_history(tmp_path):
+    labels = [["MB3 3x3", "MB6 7x7 s2"], ["MB3 5x5", "-- skipped"]]
+    uniform = [[0.5, 0.5], [0.5, 0.5]]
+    records = [record("warmup", epoch, 2, uniform, train_loss=2.0, entropy=1.39) for epoch in range(2)]
+    records += [
+        record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]], expected_cost=90.0, argmax_cost=85.0, **{"lambda": 0.3}),
+        record("finetune", 0, 1, None, train_loss=0.5),
+    ]
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, title="a <title>")
+    words = texts(tmp_path / "s.svg")
+    assert {"cost (ms)", "target 80.00 ms", "expected cost", "warm-up", "search", "fine-tune"} <= set(words)
+    assert "MB6 7x7 0.90" in words and "skipped 0.75" in words
+    assert not any("not leading" in word for word in words)
+
+
+def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
+    labels = [["MB3 3x3", "MB6 7x7 s2"], ["MB3 5x5", "-- skipped"]]
+    records = [record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]])]
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(0, 1))
+    words = texts(tmp_path / "s.svg")
+    assert "MB3 3x3 0.10" in words and "skipped 0.75" in words and "MB6 7x7 0.90" not in words
+    assert "in this colour: chosen to meet the target, not leading" in words
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(1, 1))
+    assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
+
+
+@pytest.mark.parametrize("n_warmup", [0, 1, 3])
+@pytest.mark.parametrize("probabilities", [None, [], [[0.5, 0.5], [0.5, 0.5]]])
+def test_search_history_without_search_epochs_and_with_nulls(tmp_path, n_warmup, probabilities):
+    records = [record("warmup", epoch, n_warmup, probabilities) for epoch in range(n_warmup)]
+    draw_search(records, tmp_path / "s.svg", target=None, unit="MACs")
+    words = texts(tmp_path / "s.svg")
+    assert words.count("not recorded") == (5 if probabilities and n_warmup else 6)
+    assert words.count("undecided") == (2 if probabilities and n_warmup else 0)
+
+
+def test_matplotlib_is_imported_only_where_a_picture_is_drawn():
+    code = (
+        "import sys, proxyless_arch.arch.pictures, proxyless_arch.arch.tables; assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_table_names_every_layer_and_adds_up():
+    lines = describe(MOBILE, costs=shares(MOBILE)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "mobile: 22 blocks (2 skipped), 224 px, 1000 classes"
+    body = [line for line in lines[3:] if not set(line) <= {"-"}]
+    assert [line.split()[0] for line in body] == [*(call.name for call in walk(MOBILE)), "total"]
+    assert sum(line.endswith("-- skipped") for line in body) == 2
+    rows = [line.split() for line in body if not line.endswith("-- skipped")]
+    for column, total in ((-5, total_params(MOBILE)), (-4, total_macs(MOBILE))):
+        *numbers, last = [int(row[column].replace(",", "")) for row in rows]
+        assert sum(numbers) == last == total
+    assert rows[-1][-3] == f"{total_macs(MOBILE) / 1e6:,.2f}"
+    assert sum(float(row[-2]) for row in rows[:-1]) == pytest.approx(100, abs=0.05 * len(rows))
+    assert "blocks.1           MB3 5x5 s2   112x112x16  56x56x24" in body[2]
+
+
+def test_a_constant_has_a_row_and_is_part_of_the_total(tmp_path):
+    """25 layers of 0.0036 ms and -0.0074 ms."""
+    costs = [*[0.0036] * 25, -0.0074]
+    lines = describe(MOBILE, costs=costs).splitlines()
+    rows = {line.split()[0]: line.split()[-3:] for line in lines if line.endswith("%")}
+    assert rows["total"] == ["0.0826", "100.0", "%"]
+    assert rows["constant"] == ["-0.0074", "-9.0", "%"] and rows["blocks.1"] == ["0.0036", "4.4", "%"]
+    assert sum(float(cost) for name, (cost, *_) in rows.items() if name != "total") == pytest.approx(0.0826)
+    assert len({len(line) for line in lines if line.endswith("%")}) == 1
+    assert "constant" not in describe(MOBILE, costs=costs[:-1])
+    draw_architectures([("A", MOBILE, costs)], tmp_path / "one.svg")
+    words = texts(tmp_path / "one.svg")
+    assert any(word.startswith("0.0826 ms   -0.00740 ms of it constant   ") for word in words)
+    assert words.count("4.4") == 25 and "0.0826 ms" in words
+
+
+@pytest.mark.parametrize("resolution", [1, 97, 8192])
+def test_table_fits_its_width_at_any_resolution(resolution):
+    lines = describe(MOBILE, resolution, [1234.5] * 25).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert f"{resolution} px" in lines[0]
+
+
+def test_table_without_costs_shares_macs():
+    plain = describe(MOBILE)
+    assert plain == describe(MOBILE, costs=[macs(call) for call in walk(MOBILE)], unit="MACs")
+    assert " ms " not in plain
+    with pytest.raises(ValueError, match="one per layer"):
+        describe(MOBILE, costs=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (950, "950"), (1000, "1.00 k"), (4_080_512, "4.08 M"), (320_427_584, "320.4 M"), (99_999, "100.0 k"),
+     (999_999, "1.00 M"), (2_500_000_000, "2.50 G"), (999_999_999_999, "1.0e12"), (SPACE.size, "2.2e17")],
+)  # fmt: skip
+def test_counts_for_people(count, text):
+    assert format_count(count) == text
+
+
+def test_costs_for_people():
+    costs = (78, 1.899, 1, 0.99, 0.35, 0.081875, 0.1, 0.00512, -0.0074, 0)
+    shown = ["78.00", "1.90", "1.00", "0.990", "0.350", "0.0819", "0.100", "0.00512", "-0.00740", "0.00"]
+    assert [format_cost(cost, "ms") for cost in costs] == [f"{text} ms" for text in shown]
+    assert format_cost(320_427_584, "MACs") == "320.4 M MACs"

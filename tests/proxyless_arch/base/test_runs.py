@@ -1,0 +1,58 @@
+"""The folder of a run: claimed by one run, and refused before anything else happens."""
+
+import threading
+
+import pytest
+
+from proxyless_arch.base import runs
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.runs import new_run_dir
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.time, "strftime", lambda text: "20260102-030405")
+    names = [new_run_dir(None, tmp_path).name for _ in range(3)]
+    assert names == ["20260102-030405", "20260102-030405-2", "20260102-030405-3"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.time, "strftime", lambda text: "20260102-030405")
+    together = threading.Barrier(8)
+    found = []
+
+    def start():
+        together.wait()
+        found.append(new_run_dir(None, tmp_path))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 8
+    assert set(found) == set((tmp_path / "runs").iterdir())
+
+
+def test_a_given_folder_is_made(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    assert new_run_dir(folder, tmp_path / "home") == folder
+    assert list(folder.iterdir()) == []
+    assert new_run_dir(folder, tmp_path / "home") == folder
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoint.pt", "checkpoint_best.pt"])
+def test_a_folder_with_a_run_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"^--path: holds a run already: continue it with --resume"):
+        new_run_dir(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/nope", "/proc/1/fd"])
+def test_a_place_that_can_be_no_run_folder_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"^--path: expected a folder to write the run to: .*\(in .*\)$") as caught:
+        new_run_dir(tmp_path / place, tmp_path)
+    assert str(tmp_path / place) in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

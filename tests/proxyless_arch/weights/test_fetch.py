@@ -1,0 +1,308 @@
+"""Published weights: found where they are, fetched through every misfortune, and never used unverified."""
+
+import hashlib
+import io
+import sys
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from email.message import Message
+
+import numpy as np
+import pytest
+
+from proxyless_arch.arch import catalog
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights import fetch
+from proxyless_arch.weights.fetch import cache_folder, find_weights, home_folder
+from tests.proxyless_arch.weights import file_server
+from tests.proxyless_arch.weights.file_server import FileServer
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+HALF = 123_456
+NAME = "proxyless_cpu.pth"
+STALL_S = 0.3
+
+
+def blob_sha1(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+SHA1 = blob_sha1(CONTENT)
+RELEASE = replace(catalog.release("proxyless_cpu"), blob_sha1={NAME: SHA1})
+
+
+@pytest.fixture
+def server():
+    server = FileServer(CONTENT)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """A cache of its own, no home, and loopback reached without a proxy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PROXYLESSNAS_HOME", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def cached(tmp_path):
+    return tmp_path / "cache" / "proxyless_nas" / NAME
+
+
+def find(server, **options):
+    return find_weights(RELEASE, base_url=server.url, stall_s=STALL_S, **options)
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(InputError) as caught:
+        find_weights(*arguments, **{"stall_s": STALL_S} | options)
+    return str(caught.value)
+
+
+def files(cached):
+    return sorted(path.name for path in cached.parent.iterdir() if not path.name.startswith("."))
+
+
+# -------------------------------------------------------------------------------------------------------- the search
+
+
+def test_an_explicit_path_comes_first_and_is_taken_as_it_is(tmp_path, monkeypatch, cached):
+    own = tmp_path / "my own.h5"
+    own.write_bytes(b"anything")
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(CONTENT)
+    monkeypatch.setenv("PROXYLESSNAS_HOME", str(tmp_path / "nowhere"))
+    assert find_weights(RELEASE, path=own) == own
+    assert find_weights(RELEASE, path=str(own)) == own
+    assert refusal(RELEASE, path=tmp_path / "no.h5") == f"no such file (in {tmp_path / 'no.h5'})"
+    assert refusal(RELEASE, path=tmp_path) == f"expected a file, got a folder (in {tmp_path})"
+
+
+def test_home_comes_before_the_cache(tmp_path, monkeypatch, cached):
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(CONTENT)
+    assert find_weights(RELEASE, base_url="http://127.0.0.1:1/") == cached
+    monkeypatch.setenv("PROXYLESSNAS_HOME", str(tmp_path))
+    assert find_weights(RELEASE) == cached
+    (tmp_path / NAME).write_bytes(CONTENT)
+    assert find_weights(RELEASE) == tmp_path / NAME
+
+
+def test_home_must_be_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROXYLESSNAS_HOME", str(tmp_path / "nowhere"))
+    assert refusal(RELEASE) == f"PROXYLESSNAS_HOME: expected a folder, got {str(tmp_path / 'nowhere')!r}"
+    monkeypatch.setenv("PROXYLESSNAS_HOME", "")
+    assert home_folder() is None
+
+
+def test_a_relative_cache_variable_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / ".cache" / "proxyless_nas"
+
+
+def test_a_wrong_file_in_home_is_refused_and_left_alone(tmp_path, monkeypatch, server):
+    monkeypatch.setenv("PROXYLESSNAS_HOME", str(tmp_path))
+    (tmp_path / NAME).write_bytes(CONTENT[:HALF])
+    message = refusal(RELEASE, base_url=server.url)
+    assert SHA1 in message and blob_sha1(CONTENT[:HALF]) in message and str(tmp_path / NAME) in message
+    assert (tmp_path / NAME).read_bytes() == CONTENT[:HALF] and not server.ranges
+
+
+@pytest.mark.parametrize("wrong", [CONTENT[:HALF], CONTENT[:-1] + b"\0", b""], ids=["truncated", "altered", "empty"])
+def test_a_wrong_file_in_the_cache_is_refused_and_removed(cached, server, wrong):
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(wrong)
+    message = refusal(RELEASE, base_url=server.url)
+    assert SHA1 in message and blob_sha1(wrong) in message and "was removed" in message
+    assert not cached.exists() and not server.ranges
+    assert find(server).read_bytes() == CONTENT
+
+
+def test_a_cache_that_is_no_folder(cached, server):
+    cached.parent.parent.mkdir()
+    cached.parent.write_bytes(b"")
+    assert refusal(RELEASE, base_url=server.url).endswith(f"Not a directory (in {cached})")
+
+
+def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch, server):
+    """A link to nothing: there is no such file, nor can its folder be made."""
+    (tmp_path / "cache").symlink_to(tmp_path / "nowhere" / "deeper")
+    message = refusal(RELEASE, base_url=server.url)
+    assert "cannot be written" in message and f"Put {NAME}" in message and not server.ranges
+
+
+def test_what_is_not_published():
+    assert refusal("proxyless_cpuu").endswith("did you mean 'proxyless_cpu'?")
+    assert refusal("proxyless_cpu", "h5") == (
+        "kind: expected proxyless_cpu.pth or proxyless_cpu.tfinit, got 'proxyless_cpu.h5'"
+    )
+
+
+@pytest.mark.parametrize("url", ["ftp://host/", "file:///tmp/", "host/files", "http://", "http://[", "http://a b/"])
+def test_urls_that_are_none(url):
+    assert refusal(RELEASE, base_url=url) == f"base_url: expected an https or http URL, got {url!r}"
+
+
+def test_only_an_explicit_url_may_be_plain_http(server):
+    message = refusal(replace(RELEASE, weights_base_url=server.url))
+    assert message == f"base_url: expected an https URL, got {server.url!r}" and not server.ranges
+
+
+# ------------------------------------------------------------------------------------------------------ the download
+
+
+def test_a_download_is_kept_and_the_next_call_needs_no_server(server, cached, capfd):
+    assert find(server) == cached
+    assert cached.read_bytes() == CONTENT and files(cached) == [NAME]
+    assert server.paths == [f"/files/{NAME}"] and server.ranges == [None]
+    assert capfd.readouterr() == ("", "")  # no bar where nobody watches
+    assert find_weights(RELEASE, base_url="http://127.0.0.1:1/") == cached
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_with_rate_and_time_left_on_a_terminal(server, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    find(server)
+    last = terminal.getvalue().split("\r")[-1]
+    assert last.startswith(f"{NAME}: 100%") and "293k/293k" in last and "B/s" in last and "<00:00" in last
+
+
+def test_a_cut_is_resumed_in_the_same_call(server, cached):
+    server.answers = [file_server.cut(HALF), file_server.cut(2 * HALF), file_server.whole]
+    assert find(server).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={HALF}-", f"bytes={2 * HALF}-"]
+    assert files(cached) == [NAME]
+
+
+@pytest.mark.parametrize("broken", [file_server.cut(HALF), file_server.stall(HALF)], ids=["cut", "stall"])
+def test_a_later_call_goes_on_where_the_last_one_stopped(server, cached, broken):
+    server.answers = [broken]
+    message = refusal(RELEASE, base_url=server.url)
+    assert f"{fetch.TRIES} times" in message and f"Put {NAME} (git blob sha1 {SHA1}" in message
+    assert files(cached) == [f"{NAME}.part"] and len(server.ranges) == fetch.TRIES
+    server.answers = [file_server.whole]
+    assert find(server).read_bytes() == CONTENT
+    assert server.ranges[-1] == f"bytes={HALF}-" and files(cached) == [NAME]
+
+
+def test_a_server_that_ignores_range_starts_again(server, cached):
+    server.answers = [file_server.cut(HALF), file_server.ignoring_range]
+    assert find(server).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={HALF}-"]
+
+
+def test_a_server_that_sends_another_range_starts_again(server):
+    server.answers = [file_server.cut(HALF), file_server.wrong_range, file_server.whole]
+    assert find(server).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={HALF}-", None]
+
+
+@pytest.mark.parametrize("left", [CONTENT, CONTENT + b"more", b"x" * HALF], ids=["whole", "too long", "foreign"])
+def test_what_an_earlier_call_left(server, cached, left):
+    """A part that is already whole needs only its name; one that is wrong costs a second download, not an error."""
+    cached.parent.mkdir(parents=True)
+    cached.with_name(f"{NAME}.part").write_bytes(left)
+    assert find(server).read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={len(left)}-"] + ([] if left == CONTENT else [None])
+    assert files(cached) == [NAME]
+
+
+def test_altered_bytes_are_refused_and_discarded(server, cached):
+    server.answers = [file_server.altered]
+    message = refusal(RELEASE, base_url=server.url)
+    assert SHA1 in message and blob_sha1(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])) in message
+    assert files(cached) == [] and len(server.ranges) == 1
+
+
+def test_a_stream_without_length(server, cached):
+    """Its end cannot be told from a cut: only the hash can."""
+    server.answers = [file_server.without_length(HALF), file_server.without_length(None)]
+    assert blob_sha1(CONTENT[:HALF]) in refusal(RELEASE, base_url=server.url)
+    assert files(cached) == []
+    assert find(server).read_bytes() == CONTENT
+
+
+def test_a_file_that_is_too_large(server, cached, monkeypatch):
+    server.answers = [file_server.announcing(2**40)]
+    assert f"got {2**40} or more" in refusal(RELEASE, base_url=server.url)
+    monkeypatch.setattr(fetch, "MAX_DOWNLOAD_BYTES", HALF)
+    server.answers = [file_server.without_length(None)]
+    assert f"expected at most {HALF} bytes" in refusal(RELEASE, base_url=server.url)
+    assert files(cached) == []
+
+
+def test_redirects_are_followed(server):
+    server.answers = [file_server.redirect("/elsewhere"), file_server.cut(HALF)]
+    server.answers += [file_server.redirect("/elsewhere"), file_server.whole]
+    assert find(server).read_bytes() == CONTENT
+    assert server.paths == [f"/files/{NAME}", "/elsewhere"] * 2
+    assert server.ranges == [None, None, f"bytes={HALF}-", f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("target", ["/loop", "file:///etc/hostname", "ftp://127.0.0.1/file"])
+def test_redirects_that_lead_nowhere(server, cached, target):
+    server.answers = [file_server.redirect(target)]
+    message = refusal(RELEASE, base_url=server.url)
+    assert "HTTP 302" in message and "\n" not in message and f"Put {NAME}" in message
+    assert files(cached) == []
+
+
+@pytest.mark.parametrize(("old", "new", "followed"), [("https", "http", 0), ("https", "https", 1), ("http", "http", 1)])
+def test_no_redirect_leaves_https(old, new, followed):
+    request = urllib.request.Request(f"{old}://host/file")
+    arguments = (request, io.BytesIO(), 302, "Found", Message(), f"{new}://host/other")
+    if followed:
+        assert fetch._Redirects().redirect_request(*arguments).full_url == arguments[-1]
+    else:
+        with pytest.raises(urllib.error.HTTPError, match="refused"):
+            fetch._Redirects().redirect_request(*arguments)
+
+
+@pytest.mark.parametrize("code", [404, 403, 500, 204])
+def test_an_http_error_says_which_file_to_put_where(server, cached, code):
+    server.answers = [file_server.status(code)]
+    message = refusal(RELEASE, base_url=server.url)
+    assert f"HTTP {code}" in message and len(server.ranges) == 1
+    assert message.endswith(
+        f"Put {NAME} (git blob sha1 {SHA1}, published at {server.url}{NAME}) into {cached.parent} or a folder that "
+        "$PROXYLESSNAS_HOME names, or give the path of a weight file"
+    )
+
+
+def test_no_network_says_which_file_to_put_where(tmp_path, monkeypatch, cached):
+    monkeypatch.setenv("PROXYLESSNAS_HOME", str(tmp_path))
+    message = refusal(RELEASE, base_url="http://127.0.0.1:1/")
+    assert "no connection" in message and "refused" in message
+    assert message.endswith(
+        f"published at http://127.0.0.1:1/{NAME}) into {cached.parent} or {tmp_path} ($PROXYLESSNAS_HOME), or give the "
+        "path of a weight file"
+    )
+
+
+def test_two_at_once_download_once(server, cached):
+    found = []
+    askers = [threading.Thread(target=lambda: found.append(find(server).read_bytes())) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert found == [CONTENT] * 4 and server.ranges == [None] and files(cached) == [NAME]
+
+
+def test_where_there_are_no_locks_each_has_a_part_of_its_own(server, cached, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    server.answers = [file_server.cut(HALF)]
+    refusal(RELEASE, base_url=server.url)
+    assert files(cached) == []
+    server.answers = [file_server.whole]
+    assert find(server).read_bytes() == CONTENT and files(cached) == [NAME]

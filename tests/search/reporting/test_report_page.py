@@ -1,0 +1,617 @@
+"""report.html: the numbers are result.json's, the drawing is the spec's, the page is whole and asks for nothing."""
+
+import html
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+import urllib.parse
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from hardware.latency import network_ms, shipped
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.spec import Zero
+from proxyless_arch.base.errors import InputError
+from search.reporting.markup import VOID, Markup, joined, tag
+from search.reporting.report_charts import Point, Series, heat_map, label_of, line_chart, plane, ticks
+from search.reporting.report_page import comparison, report, write_comparison, write_film, write_report
+from search.reporting.run_folder import frames, next_commands, published_points, read_run
+from tests.search.made_run import write_random, write_run, write_trained
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSERS_OWN = ("googleapis.com", "google.com")
+"""Hosts that Chromium asks on its own account, whatever page it shows."""
+# six vanished blocks, and every kernel
+PATH = (4, 6, 6, 1, 2, 6, 6, 0, 5, 6, 6, 3)
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser does: data values, classes, texts; asserts that every tag is closed in its place."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.values, self.elements, self.text, self.scripts = [], {}, [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, name, attributes):
+        attributes = dict(attributes)
+        self.elements.append((name, attributes))
+        if "data-key" in attributes:
+            self.values.setdefault(attributes["data-key"], []).append(float(attributes["value"]))
+        if name not in VOID:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open and self.open[-1] == name, (name, self.open[-3:], self.getpos())
+        self.open.pop()
+
+    def handle_data(self, data):
+        (self.scripts if self.open and self.open[-1] in ("script", "style") else self.text).append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+    def classed(self, name):
+        return [attributes for _, attributes in self.elements if name in (attributes.get("class") or "").split()]
+
+
+def page_of(folder):
+    text = report(read_run(folder))
+    return Page(text), text
+
+
+def test_the_numbers_are_those_of_result_json(tmp_path):
+    _, _, result, _ = write_run(tmp_path / "run", measured_latency_ms=2.3456789)
+    page, _ = page_of(tmp_path / "run")
+    shown = ("target_latency_ms", "predicted_latency_ms", "measured_latency_ms", "test_top1_percent", "top1_percent",
+             "macs", "params", "wall_seconds")  # fmt: skip
+    assert page.values == {key: [result[key]] for key in shown}
+    assert "not measured" not in page.words
+    for key, value in result.items():
+        assert f"{key} {value}" in page.words
+
+
+def test_what_was_not_measured_says_so(tmp_path):
+    write_run(tmp_path / "run")
+    page, _ = page_of(tmp_path / "run")
+    assert "measured_latency_ms" not in page.values
+    assert "Measured not measured" in page.words
+
+
+def test_macs_are_counted_not_measured(tmp_path):
+    _, _, result, _ = write_run(tmp_path / "run", hardware="flops")
+    page, _ = page_of(tmp_path / "run")
+    assert page.values["target_macs"] == [result["target_macs"]]
+    assert page.values["macs_cost"] == page.values["macs"] == [result["macs"]]
+    assert "Measured" not in page.words and "million MACs" in page.words
+
+
+def test_the_drawing_is_the_spec(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run", path=PATH)
+    page, _ = page_of(tmp_path / "run")
+    groups = {
+        attributes["id"]: attributes["class"].split()[1] for attributes in page.classed("block") if "id" in attributes
+    }
+    calls = walk(spec)
+    assert len(groups) == len(calls)
+    for call in calls:
+        drawn = groups[f"film-{call.name}"]
+        if isinstance(call.op, Zero):
+            assert drawn == "gone"
+        elif call.name.startswith("blocks."):
+            assert drawn == f"k{call.op.kernel_size}"
+        else:
+            assert drawn == "fixed"
+    assert list(groups.values()).count("gone") == sum(isinstance(block.op, Zero) for block in spec.blocks) == 6
+
+
+@pytest.mark.parametrize(("constant", "scale"), [(-0.1, 1.0), (0.25, 1.03), (0.0, 0.97)])
+def test_the_layer_table_adds_up_to_the_prediction(constant, scale, tmp_path):
+    *_, result, spec = write_run(tmp_path / "run", constant=constant, table_scale=scale)
+    run = read_run(tmp_path / "run")
+    predicted = scale * network_ms(replace(shipped("pixel1"), offset_ms=constant), walk(spec))
+    assert result["predicted_latency_ms"] == pytest.approx(predicted, rel=1e-12)
+    assert sum(run.costs(spec, run.table_scale)) == pytest.approx(predicted, rel=1e-12)
+    text = html.unescape(write_report(tmp_path / "run").read_text())
+    rows = [line.split() for line in re.search(r"<pre>(run: .*?)</pre>", text, re.S)[1].splitlines()]
+    priced = {row[0]: float(row[-3]) for row in rows if row[-1] == "%"}
+    assert priced.pop("total") == float(f"{predicted:.2f}")
+    assert sum(priced.values()) == pytest.approx(predicted, abs=0.005 * len(priced))
+    assert priced.get("constant") == (float(f"{scale * constant:.2f}") if constant else None)
+    # and so does the film, whose last frame is the derived network
+    data = json.loads(re.search(r'<script type="application/json" id="film-data">(.*?)</script>', text, re.S)[1])
+    frame = data["frames"][-1]
+    assert frame["facts"] == f"{predicted:.2f} ms predicted"
+    taken = [0, 0, *frame["path"], *[0] * (len(data["choices"]) - 2 - len(frame["path"]))]
+    costs = [options[choice][4] or 0.0 for options, choice in zip(data["choices"], taken, strict=True)]
+    assert data["constant"] + sum(costs) == pytest.approx(predicted, rel=1e-9)
+
+
+def test_the_shares_add_up(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run", path=PATH)
+    _, text = page_of(tmp_path / "run")
+    found = [float(value) for value in re.findall(r'class="percent">([\d.]+)<', text)]
+    assert len(found) == len(walk(spec)) - 6
+    assert sum(found) == pytest.approx(100, abs=3)
+
+
+def test_the_page_asks_for_nothing(tmp_path):
+    write_run(tmp_path / "run", dataset="imagenet")
+    write_random(tmp_path / "random", accuracy=50.0)
+    for text in (
+        report(read_run(tmp_path / "run")),
+        report(read_run(tmp_path / "random")),
+        comparison([read_run(tmp_path / "run"), read_run(tmp_path / "random")]),
+    ):
+        page = Page(text)
+        for name, attributes in page.elements:
+            for key in ("src", "href", "xlink:href", "action", "srcset"):
+                assert attributes.get(key) in (None, "data:,"), (name, attributes)
+        assert not re.search(r"url\(|@import|https?://", "".join(page.scripts))
+        (policy,) = [each["content"] for _, each in page.elements if "http-equiv" in each]
+        assert policy.startswith("default-src 'none'")
+
+
+def test_what_a_person_typed_stays_text(tmp_path):
+    write_run(tmp_path / "<b>&'\"")
+    folder = tmp_path / "<b>&'\""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"data_path": "</script><script>alert(1)</script>"}))
+    page, text = page_of(folder)
+    assert "<script>alert" not in text and "</script><script>alert(1)</script>" in page.words
+    assert "<b>&'\"" in page.words
+    assert [name for name, _ in page.elements].count("script") == 2
+
+
+def test_the_film_holds_every_epoch_and_ends_at_the_derived_network(tmp_path):
+    _, records, result, spec = write_run(tmp_path / "run", path=PATH)
+    run = read_run(tmp_path / "run")
+    shots = frames(run)
+    assert [shot.path for shot in shots[:-1]] == [tuple(record["argmax_path"]) for record in records]
+    assert shots[-1].path == tuple(result["path"]) and shots[-1].caption == "the derived network"
+    assert shots[0].caption == "warm-up, epoch 1 of 2" and max(shots[0].confidence) < 0.02
+    assert max(max(shot.confidence) for shot in shots) <= 1
+    _, text = page_of(tmp_path / "run")
+    data = json.loads(re.search(r'id="film-data">(.*?)</script>', text, re.S)[1])
+    assert [frame["path"] for frame in data["frames"]] == [list(shot.path) for shot in shots]
+    assert data["ids"] == [call.name for call in walk(spec)]
+    for layer, options in enumerate(data["choices"]):
+        searched = 2 <= layer < 2 + run.space.n_blocks
+        assert len(options) == (len(run.space.choices[layer - 2]) if searched else 1)
+    chosen = [data["choices"][layer][choice][4] for layer, choice in enumerate([0, 0, *PATH, 0, 0])]
+    assert sum(chosen) == pytest.approx(result["predicted_latency_ms"])
+
+
+def test_a_gif_of_the_film(tmp_path):
+    from PIL import Image
+
+    _, records, _, _ = write_run(tmp_path / "run", warmup=1, epochs=3)
+    path = write_film(tmp_path / "run", tmp_path / "film.gif")
+    with Image.open(path) as film:
+        assert film.format == "GIF" and film.n_frames == len(records) + 1
+    with pytest.raises(InputError, match=r"\.gif"):
+        write_film(tmp_path / "run", tmp_path / "film.mp4")
+    write_run(tmp_path / "empty", warmup=0, epochs=0, finished=False)
+    with pytest.raises(InputError, match="no architecture to film"):
+        write_film(tmp_path / "empty", tmp_path / "none.gif")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "film.gif", "run"]
+
+
+def test_released_networks_only_on_their_own_data_set(tmp_path):
+    write_run(tmp_path / "imagenet", dataset="imagenet")
+    write_run(tmp_path / "digits")
+    points = published_points(read_run(tmp_path / "imagenet"))
+    assert {point.name: point.top1_percent for point in points}["proxyless_mobile"] == 74.6
+    assert [round(point.cost) for point in points if point.name == "proxyless_mobile"] == [85]
+    page, _ = page_of(tmp_path / "imagenet")
+    assert "released network" in page.words and "proxyless_gpu" in page.words
+    assert published_points(read_run(tmp_path / "digits")) == []
+    page, _ = page_of(tmp_path / "digits")
+    assert (
+        "Released networks are not shown: their published accuracy is on ImageNet, and this search ran on digits"
+        in (page.words)
+    )
+
+
+@pytest.mark.parametrize("cut", [b"", b'{"phase": "sea', b'{"phase": "search"'])
+def test_an_interrupted_search_shows_what_there_is(tmp_path, cut):
+    _, records, _, _ = write_run(tmp_path / "run", finished=False)
+    with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
+        file.write(cut)
+    page, _ = page_of(tmp_path / "run")
+    assert "This search did not come to its end. The last finished epoch is search epoch 4 of 4" in page.words
+    assert "The most probable network so far" in page.words
+    assert f"{records[-1]['expected_cost']:.4g} ms" in page.words
+    assert "--resume" in page.words
+    assert "predicted_latency_ms" not in page.values
+
+
+def test_interrupted_before_the_first_epoch(tmp_path):
+    write_run(tmp_path / "run", finished=False)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    page, _ = page_of(tmp_path / "run")
+    assert "No epoch was finished" in page.words
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    assert "No epoch was finished" in page_of(tmp_path / "run")[0].words
+
+
+def test_without_a_target(tmp_path):
+    write_run(tmp_path / "run")
+    folder = tmp_path / "run"
+    config = json.loads((folder / "config.json").read_text()) | {"target_hardware": "none"}
+    (folder / "config.json").write_text(json.dumps(config))
+    result = json.loads((folder / "result.json").read_text())
+    nothing = ("target_latency_ms", "predicted_latency_ms", "argmax_latency_ms", "latency_source")
+    (folder / "result.json").write_text(json.dumps(result | dict.fromkeys(nothing)))
+    page, _ = page_of(folder)
+    assert "Searched for accuracy alone" in page.words and "Asked" not in page.words
+
+
+def test_prices_that_changed_are_not_shown_as_shares(tmp_path):
+    write_run(tmp_path / "run")
+    folder = tmp_path / "run"
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"predicted_latency_ms": 9.0}))
+    page, _ = page_of(folder)
+    assert "Prices computed now differ" in page.words
+    assert not page.classed("percent") and page.values["predicted_latency_ms"] == [9.0]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"latency_table": str(tmp_path / "gone.json")}))
+    assert "cannot be used" in page_of(folder)[0].words
+
+
+def test_a_run_of_another_version_can_be_read(tmp_path):
+    write_run(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("arch_algo", "zero_rule", "n_archs", "resolution"):
+        config.pop(key, None)
+    path.write_text(json.dumps(config | {"a_later_setting": [1, 2]}))
+    page, _ = page_of(tmp_path / "run")
+    assert "a_later_setting [1, 2]" in page.words
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "not JSON"),
+        ("config.json", "[]", "expected an object"),
+        ("config.json", '{"format": "x"}', "format: expected 'proxyless-nas/search-config', got 'x'"),
+        ("config.json", '{"format": "proxyless-nas/search-config"}', "target_hardware: expected a string, got null"),
+        ("result.json", '{"macs": 1}', "predicted_latency_ms: missing"),
+        ("result.json", "[1]", "expected an object"),
+        ("metrics.jsonl", '{"a": 1}\n{"b": 2}\n', "line 1: phase is missing"),
+        ("metrics.jsonl", "nonsense\n", "line 1: not JSON"),
+        ("spec.json", "{}", "format: missing"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, file, content, message):
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / file).write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_run(tmp_path / "run")
+    assert file in str(caught.value)
+
+
+def test_a_wrong_number_in_the_result_is_named(tmp_path):
+    write_run(tmp_path / "run", measured_latency_ms="fast")
+    with pytest.raises(InputError, match=r"measured_latency_ms: expected a number.*result\.json"):
+        read_run(tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"there is no config\.json in it"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        write_report(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="expected a run folder, got a file"):
+        write_report(tmp_path / "file")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path):
+    write_run(tmp_path / "run")
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "run" / "folder").mkdir()
+    for output in (tmp_path / "run" / "spec.json" / "report.html", tmp_path / "run" / "folder"):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_report(tmp_path / "run", output)
+        with pytest.raises(InputError, match="cannot be written"):
+            write_comparison([tmp_path / "run"], output)
+    (tmp_path / "run" / "folder").rmdir()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_runs_side_by_side(tmp_path):
+    results = [write_run(tmp_path / name, seed=seed)[2] for seed, name in enumerate(("one", "two"))]
+    write_random(tmp_path / "random", accuracy=50.0)
+    write_run(tmp_path / "cut", finished=False)
+    runs = [read_run(tmp_path / name) for name in ("one", "two", "random", "cut")]
+    page = Page(comparison(runs))
+    assert page.values["predicted"] == [result["predicted_latency_ms"] for result in results]
+    assert "Not finished, so without a result: cut" in page.words
+    costs = [entry["cost"] for entry in runs[2].result["networks"]]
+    assert f"3 networks of {min(costs):.4g} ms to {max(costs):.4g} ms" in page.words
+    assert "random control" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
+    groups = [attributes["id"] for attributes in page.classed("block") if "id" in attributes]
+    assert len(groups) == len(set(groups)) == 2 * 16
+    assert "manual_seed" in page.words.split("Settings that differ")[1]
+
+
+def test_planes_of_different_things_are_not_drawn(tmp_path):
+    write_run(tmp_path / "one")
+    write_run(tmp_path / "two", dataset="imagenet")
+    page = Page(comparison([read_run(tmp_path / name) for name in ("one", "two")]))
+    assert "Not drawn: the runs differ in their data set" in page.words
+
+
+def test_an_unsearched_run_is_a_control(tmp_path):
+    write_run(tmp_path / "run", warmup=3, epochs=0)
+    assert not read_run(tmp_path / "run").is_searched
+    page, _ = page_of(tmp_path / "run")
+    assert "random control" in page.words
+
+
+def titles(page_text):
+    return [html.unescape(found) for found in re.findall(r"<title>([^<]*)</title>", page_text)]
+
+
+def test_trained_networks_are_shown_at_their_cost(tmp_path):
+    _, _, result, spec = write_run(tmp_path / "run")
+    write_random(tmp_path / "random")
+    networks = json.loads((tmp_path / "random" / "result.json").read_text())["networks"]
+    second = replace(read_spec(tmp_path / "random" / networks[1]["spec"]), class_names=tuple("0123456789"))
+    write_trained(tmp_path / "a", second, 87.5)
+    write_trained(tmp_path / "b", second, 88.5, manual_seed=1)
+    write_trained(tmp_path / "c", spec, 91.25, weights="inherit")
+    folders = [tmp_path / "run", tmp_path / "random"]
+    alike = [tmp_path / "a", tmp_path / "b"]
+    text = write_comparison(folders, tmp_path / "page.html", alike).read_text()
+    page, found = Page(text), titles(text)
+    cost = f"{networks[1]['cost']:.4g} ms"
+    assert (
+        f"random, specs/random_001.json: {cost}, 300 epochs of train.py in a: top-1 87.5 % (315 of 360 test images)"
+        in found
+    )
+    assert (
+        f"random, specs/random_001.json: {cost}, 300 epochs of train.py in b: top-1 88.5 % (319 of 360 test images)"
+        in found
+    )
+    assert len(page.classed("hollow")) == 2 + 1  # and one in the legend
+    assert "not trained alike" not in page.words and "train it too" in page.words
+    text = write_comparison(folders, tmp_path / "page.html", [*alike, tmp_path / "c"]).read_text()
+    cost = f"{result['predicted_latency_ms']:.4g} ms"
+    assert f"run: {cost}, 300 epochs of train.py in c: top-1 91.2 % (328 of 360 test images)" in titles(text)
+    assert "do not compare them: they differ in weights." in Page(text).words
+    assert "train it too" not in Page(text).words
+    text = write_report(tmp_path / "random", trained=alike).read_text()
+    assert len(Page(text).classed("hollow")) == 2 + 1
+
+
+def test_what_an_older_training_did_not_record_is_not_certified(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run")
+    for name in ("old", "new"):
+        write_trained(tmp_path / name, spec, 50.0)
+    path = tmp_path / "old" / "config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in whole.items() if name not in ("ema_decay", "n_epochs")}))
+    output, both = tmp_path / "page.html", [tmp_path / "old", tmp_path / "new"]
+    text = write_report(tmp_path / "run", output, both).read_text()
+    assert "some settings were not recorded: n_epochs (in old), ema_decay (in old)." in Page(text).words
+    assert "not trained alike" not in Page(text).words
+    assert any("a not recorded number of epochs of train.py in old" in title for title in titles(text))
+    alone = Page(write_report(tmp_path / "run", output, both[:1]).read_text())
+    assert "trained alike" not in alone.words
+    path.write_text(json.dumps({name: whole[name] for name in ("format", "version", "recipe")}))
+    with pytest.raises(InputError, match=r"not recorded: config\.json has no dataset and no data_path"):
+        write_report(tmp_path / "run", output, both)
+
+
+def test_trainings_of_something_else_are_refused(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run")
+    op = spec.blocks[0].op
+    other = replace(
+        spec, blocks=(replace(spec.blocks[0], op=replace(op, kernel_size=8 - op.kernel_size)), *spec.blocks[1:])
+    )
+    smaller = replace(spec, recipe=replace(spec.recipe, resolution=8, resize=8))
+    for name, net, more, message in (
+        ("stranger", other, {}, "its network is none of"),
+        ("data", spec, {"dataset": "imagefolder", "data_path": "x"}, "trained with other images"),
+        ("size", smaller, {}, "trained with other resolution than .*: 8, not 16"),
+        ("unfinished", spec, {}, "train.py --path .*unfinished --resume"),
+    ):
+        write_trained(tmp_path / name, net, 50.0, **more)
+        if name == "unfinished":
+            (tmp_path / name / "result.json").unlink()
+        with pytest.raises(InputError, match=message):
+            write_report(tmp_path / "run", tmp_path / "page.html", [tmp_path / name])
+    with pytest.raises(InputError, match="config"):
+        write_report(tmp_path / "run", tmp_path / "page.html", [tmp_path / "run"])
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_training_run_is_told_from_a_search(tmp_path):
+    write_trained(tmp_path / "net", write_run(tmp_path / "run")[3], 50.0)
+    with pytest.raises(InputError, match=r"got one of train\.py.*eval\.py --arch .*net; .*report\.py RUN --trained"):
+        write_report(tmp_path / "net")
+
+
+def test_random_networks(tmp_path):
+    write_random(tmp_path / "random", count=10)
+    page, _ = page_of(tmp_path / "random")
+    assert "10 networks drawn at random" in page.words and "and 2 more" in page.words
+    assert len({attributes["id"] for attributes in page.classed("block") if "id" in attributes}) == 8 * 16
+
+
+def test_next_commands_name_scripts_that_are_there(tmp_path):
+    write_run(tmp_path / "my run")
+    commands = [command for _, command in next_commands(read_run(tmp_path / "my run"))]
+    assert any(command.startswith("python eval.py --arch '") for command in commands)
+    _, text = page_of(tmp_path / "my run")
+    assert all(html.escape(command) in text for command in commands)
+
+
+def test_the_same_run_gives_the_same_page(tmp_path):
+    write_run(tmp_path / "run")
+    first = write_report(tmp_path / "run").read_bytes()
+    assert write_report(tmp_path / "run").read_bytes() == first
+
+
+# ------------------------------------------------------------------------------------------------------ the parts
+
+
+def test_markup_closes_and_escapes():
+    assert tag("p", "1 < 2 & 3", class_="a", hidden=True, data_key='"', title=None) == (
+        '<p class="a" hidden data-key="&quot;">1 &lt; 2 &amp; 3</p>'
+    )
+    assert tag("br") == "<br>" and tag("p", tag("b", "x"), None, 3) == "<p><b>x</b>3</p>"
+    assert tag("rect", x=1.23456, y=2.0, stroke_width=3) == '<rect x="1.23" y="2" stroke-width="3"></rect>'
+    assert isinstance(joined("<", Markup("<b>")), Markup) and joined("<", Markup("<b>")) == "&lt;<b>"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.0, 22.9), (1.83, 3.4), (-3, 1e-3), (82e6, 4e8), (1, 160)])
+def test_ticks_are_round_and_inside(low, high):
+    found = ticks(low, high)
+    assert 3 <= len(found) <= 8
+    assert all(low - 1e-9 * abs(low) <= value <= high + 1e-9 * abs(high) for value in found)
+    assert len({label_of(value) for value in found}) == len(found)
+
+
+def test_the_labels_of_ticks_are_their_values():
+    assert list(map(label_of, ticks(1.8843, 1.9011))) == ["1.885", "1.89", "1.895", "1.9"]
+    assert list(map(label_of, ticks(0.0803, 0.0839))) == ["0.081", "0.082", "0.083"]
+    assert list(map(label_of, (0, 0.1 + 0.2, 5.0, 1200.0, 320e6))) == ["0", "0.3", "5", "1,200", "320,000,000"]
+
+
+def test_ticks_of_nothing():
+    assert ticks(3, 3) == [3]
+
+
+def test_charts_stand_with_little_to_show():
+    def shown(value):
+        return f"{value:g}"
+
+    for values in ([], [None], [None, None]):
+        text = line_chart("t", [Series(label="a", values=values)], y_label="y", shown=shown)
+        assert "not recorded" in Page(text).words
+    one = Page(
+        line_chart("t", [Series(label="a", values=[0.3])], y_label="y", shown=shown, target=0.3, target_label="T")
+    )
+    assert len(one.classed("dot")) == 1 and len(one.classed("target")) == 2
+    gap = line_chart("t", [Series(label="a", values=[1, None, 3, 4])], y_label="y", shown=shown)
+    assert re.search(r'd="M[^"]*M[^"]*L[^"]*"', gap)
+    log = line_chart("t", [Series(label="a", values=[1e-9, 1e9])], y_label="y", shown=shown, may_be_log=True)
+    assert 4 <= Page(log).words.count("e") < 30
+    assert "nothing to show" in Page(plane("t", [], x_label="x", y_label="y")).words
+    Page(plane("t", [Point(label="a", x=1, y=1, kind="run")] * 2, x_label="x", y_label="y"))
+
+
+def test_a_heat_map_merges_what_is_alike():
+    rows = [[0.5] * 100, [0.5] * 100]
+    text = heat_map("block", ["a", "b"], rows, [])
+    assert text.count("<path") == 1 and len(text) < 2000
+    assert Page(text).words.count("50.0 %") >= 2
+
+
+# --------------------------------------------------------------------------------------------------- in a browser
+
+
+class _Folder(http.server.SimpleHTTPRequestHandler):
+    asked: list
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """(address of tmp_path, paths asked for)"""
+    asked = []
+    handler = type("Handler", (_Folder,), {"asked": asked})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *words: handler(*words, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def browse(address, profile):
+    """(the page after its scripts ran, what it said to the console, addresses that it asked for)"""
+    words = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--enable-logging=stderr",
+        f"--user-data-dir={profile}", f"--log-net-log={profile}/net.json",
+        "--window-size=500,900", "--dump-dom", address,
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    log = (profile / "net.json").read_text()
+    urls = {urllib.parse.urlsplit(url) for url in re.findall(r'"url":"(http[^"]*)"', log)}
+    wanted = {url.geturl() for url in urls if not (url.hostname or "").endswith(BROWSERS_OWN) and url.path != "/"}
+    return done.stdout, console, wanted
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
+def test_in_a_browser(tmp_path, served):
+    _, _, result, spec = write_run(tmp_path / "run", path=PATH)
+    write_report(tmp_path / "run")
+    address, asked = served
+    dom, console, requests = browse(f"{address}/run/report.html", tmp_path / "one")
+    assert console == [] and asked == ["/run/report.html"]
+    assert requests == {f"{address}/run/report.html"}
+    page = Page(dom.removeprefix("<!DOCTYPE html>"))
+    assert page.values["predicted_latency_ms"] == [result["predicted_latency_ms"]]
+    ids = [each for each in page.classed("block") if "id" in each]
+    assert sum("gone" in each["class"] for each in ids) == 6 and len(ids) == len(walk(spec))
+    (controls,) = [each for _, each in page.elements if each.get("id") == "film-controls"]
+    assert "hidden" not in controls
+    assert "the derived network" in page.words
+
+    dom, console, _ = browse(f"{address}/run/report.html#frame=0", tmp_path / "two")
+    assert console == []
+    page = Page(dom.removeprefix("<!DOCTYPE html>"))
+    assert "warm-up, epoch 1 of 2" in page.words
+    ids = [each for each in page.classed("block") if "id" in each]
+    assert len(ids) == len(walk(spec)) and sum("unsure" in each["class"] for each in ids) == 12
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
+def test_the_browser_test_can_fail(tmp_path, served):
+    (tmp_path / "bad.html").write_text("<script>console.error('no')</script><img src=x.png>")
+    address, asked = served
+    _, console, requests = browse(f"{address}/bad.html", tmp_path / "profile")
+    assert console and "/x.png" in asked and f"{address}/x.png" in requests
+
+
+def test_trainings_scored_on_other_images_are_not_alike(tmp_path):
+    _, _, _, spec = write_run(tmp_path / "run")
+    for name, images in (("a", "1" * 16), ("b", "2" * 16), ("c", "1" * 16)):
+        write_trained(tmp_path / name, spec, 50.0, images)
+    output = tmp_path / "page.html"
+    text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "b"]).read_text()
+    assert "do not compare them: they differ in the test images." in Page(text).words
+    text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
+    assert "not trained alike" not in Page(text).words
+    result = json.loads((tmp_path / "c" / "result.json").read_text())
+    del result["test_images"]
+    (tmp_path / "c" / "result.json").write_text(json.dumps(result))
+    text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
+    assert "some settings were not recorded: the test images (in c)." in Page(text).words
