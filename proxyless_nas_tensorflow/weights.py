@@ -1,6 +1,6 @@
 """Keras weights <-> NamedTensors, and networks <-> weight files.
 
-proxyless_arch.tensors has the contract, proxyless_arch.weights the axis table.
+proxyless_arch.arch.tensors has the contract, proxyless_arch.weights.files the axis table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The released networks by name.
 
 ``pretrained=True`` loads the published ImageNet weights, the same file as in torch: from ``$PROXYLESSNAS_HOME``, the
-cache, or their URL, and only when their git blob id is right (proxyless_arch.fetch). A path loads that file instead
+cache, or their URL, and only when their git blob id is right (weights/fetch.py). A path loads that file instead
 (``.pth``, ``.tfinit``, ``.h5``, ``.safetensors`` or ``.weights.h5``). With another ``num_classes`` than the 1000 of
 ImageNet, for transfer learning, the classifier keeps its fresh random weights and everything else is loaded.
 ``include_top=False`` gives the feature map in front of the pool.

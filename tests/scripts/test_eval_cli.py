@@ -256,7 +256,7 @@ def test_a_script_never_imports_the_other_framework(script, other, run_folder, p
 THREADS = """
 import sys
 sys.path.insert(0, {root!r})
-import proxyless_arch.machine as machine
+import proxyless_arch.base.machine as machine
 machine.usable_cores = lambda: 4
 import {script} as script
 code = script.main(["-a", {run!r}, "-p", {photos!r}, "-j", "1", "--save_json", {record!r}])

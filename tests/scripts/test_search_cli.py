@@ -188,7 +188,8 @@ def test_the_header_says_one_as_one():
 def test_the_header_comes_before_the_steps_that_are_timed(tmp_path):
     code = """
 import os
-from search import imagenet_arch_search, loop
+from search import imagenet_arch_search
+from search.run import loop
 timed = loop.seconds_per_step
 def marked(*words):
     os.write(1, b"  timing\\n")

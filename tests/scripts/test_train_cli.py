@@ -140,7 +140,7 @@ def test_killed_before_its_first_checkpoint_a_run_starts_over(place, straight, s
     path = tmp_path / "broken"
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
     program = f"""import os, signal, sys, train
-from proxyless_nas import train_session
+from proxyless_nas.train import session as train_session
 {place} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 train.main(sys.argv[1:])"""
     killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -160,7 +160,7 @@ def test_killed_behind_a_checkpoint_the_best_weights_are_written_from_it(
     path = tmp_path / "broken"
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
     program = """import os, signal, sys, train
-from proxyless_nas.train_session import Run
+from proxyless_nas.train.session import Run
 write = Run.write_weights
 def write_once(self, name, best):
     if best.epoch:

@@ -42,7 +42,7 @@ def finish(process) -> str:
 def found(tmp_path_factory):
     """What one process found, and each of two."""
     folder = tmp_path_factory.mktemp("processes")
-    script = ROOT / "tests" / "search" / "two_processes.py"
+    script = ROOT / "tests" / "search" / "run" / "two_processes.py"
     both = start(*TORCHRUN, script, folder / "two")
     finish(start(sys.executable, script, folder / "one"))
     finish(both)
@@ -153,8 +153,9 @@ def test_a_batch_for_other_processes_is_refused_once_and_first(tmp_path):
 REFUSED = """
 import os, sys, time
 from pathlib import Path
-from proxyless_arch.errors import InputError
-from search import imagenet_arch_search, profile_latency
+from proxyless_arch.base.errors import InputError
+from hardware import profile_latency
+from search import imagenet_arch_search
 
 def profile(*arguments):
     assert os.environ["RANK"] == "0"
@@ -220,7 +221,8 @@ raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
 
 BREAKS = """
 import os, sys
-from search import imagenet_arch_search, loop
+from search import imagenet_arch_search
+from search.run import loop
 
 def breaking(step, number):
     def broken(search, images, labels):
