@@ -65,13 +65,13 @@ def run(argv: Sequence[str]) -> None:
     evaluation.announce(network, setup, images, arguments.path)
     command = ["eval.py", *argv]
     if images is None:
-        photos = torch.from_numpy(evaluation.photos(spec.recipe)).permute(0, 3, 1, 2)
+        photos = torch.from_numpy(evaluation.photos(spec.preprocessing)).permute(0, 3, 1, 2)
         evaluation.demonstrate(arguments, command, network, setup, forward(photos).cpu().numpy())
         return
     forward(torch.zeros(1, 3, spec.resolution, spec.resolution))  # what happens only once is not timed
     batches = eval_batches(
         images,
-        spec.recipe,
+        spec.preprocessing,
         batch_size=setup.batch_size,
         n_workers=workers,
         limit=arguments.limit,

@@ -75,13 +75,13 @@ def run(argv: Sequence[str]) -> None:
     evaluation.announce(network, setup, images, arguments.path)
     command = ["eval_tf.py", *argv]
     if images is None:
-        photos = evaluation.photos(spec.recipe)
+        photos = evaluation.photos(spec.preprocessing)
         evaluation.demonstrate(arguments, command, network, setup, np.asarray(forward(photos)))
         return
     forward(np.zeros((1, spec.resolution, spec.resolution, 3), np.float32))  # what happens only once is not timed
     batches = eval_batches(
         images,
-        spec.recipe,
+        spec.preprocessing,
         batch_size=setup.batch_size,
         n_workers=workers,
         limit=arguments.limit,

@@ -191,7 +191,7 @@ def run(argv: Sequence[str]) -> None:
     images = evaluation.open_images(arguments.path, network.spec)
     count = min(len(images), arguments.limit or len(images))
     samples = [Sample(0, position * len(images) // count) for position in range(count)]
-    batch = read_batch(images, network.spec.recipe, None, 0, samples)
+    batch = read_batch(images, network.spec.preprocessing, None, 0, samples)
     seeds = range(arguments.seed, arguments.seed + arguments.repeats)
     scratch = arguments.save_json.with_suffix(f".{os.getpid()}.tflite")
     try:

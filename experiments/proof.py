@@ -46,7 +46,7 @@ sys.path.insert(0, str(ROOT))
 
 from hardware.cost_table import CostTable, macs_cost_table  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
-from proxyless_arch.arch.spec import Recipe  # noqa: E402
+from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
@@ -74,7 +74,9 @@ MACRO = Macro(
     mix_width=160,
 )
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-SPACE = SearchSpace(macro=MACRO, num_classes=10, recipe=Recipe(resolution=32, resize=32, mean=MEAN, std=STD))
+SPACE = SearchSpace(
+    macro=MACRO, num_classes=10, preprocessing=Preprocessing(resolution=32, resize=32, mean=MEAN, std=STD)
+)
 TABLE: CostTable = macs_cost_table(SPACE)
 TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without Zero the cheapest network has 1.26e6
 VALID = 5000

@@ -40,7 +40,7 @@ from hardware.profile import exported_ops, profiling  # noqa: E402
 from hardware.profile.fit import NetErrors  # noqa: E402
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named  # noqa: E402
 from hardware.profile.profiling import MIN_SCORED, QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog  # noqa: E402
-from proxyless_arch.arch.spec import imagenet_recipe  # noqa: E402
+from proxyless_arch.arch.spec import imagenet_preprocessing  # noqa: E402
 from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED, Parser  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import open_bytes, parse_json, write_json  # noqa: E402
@@ -119,7 +119,10 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
     _within(resolution, 8, 4096, "--resolution")
     _within(num_classes, 1, 65_536, "--num_classes")
     return SearchSpace(
-        macro=macro_named(name), width_mult=width_mult, num_classes=num_classes, recipe=imagenet_recipe(resolution)
+        macro=macro_named(name),
+        width_mult=width_mult,
+        num_classes=num_classes,
+        preprocessing=imagenet_preprocessing(resolution),
     )
 
 

@@ -66,7 +66,7 @@ def difference(first: ArchSpec, second: ArchSpec) -> list[str]:
     Layers are compared by position; where one network is deeper the other has ``-``.
     """
     lines = []
-    for what in ("recipe", "padding", "bn", "num_classes", "class_names"):
+    for what in ("preprocessing", "padding", "bn", "num_classes", "class_names"):
         one, other = getattr(first, what), getattr(second, what)
         if one != other:
             lines.append(f"{what}: {_brief(one)} | {_brief(other)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
 from proxyless_arch.data.datasets import ImageDataset
@@ -21,7 +21,7 @@ TensorBatch = tuple[torch.Tensor, torch.Tensor]
 
 def train_batches(
     dataset: ImageDataset,
-    recipe: Recipe,
+    preprocessing: Preprocessing,
     augment: Augment | None,
     *,
     batch_size: int,
@@ -36,12 +36,12 @@ def train_batches(
 ) -> Batches:
     """The batches of training steps first_step .. first_step + n_steps - 1, over as many epochs as that takes.
 
-    The batch of a step depends on (dataset, recipe, augment, batch_size, seed, step) alone, bit for bit: not on the
-    step this run started from nor on the number of workers. torch's global random state is not touched.
+    The batch of a step depends on (dataset, preprocessing, augment, batch_size, seed, step) alone, bit for bit: not
+    on the step this run started from nor on the number of workers. torch's global random state is not touched.
 
     Args:
         dataset: the training images.
-        recipe: the preprocessing.
+        preprocessing: the preprocessing.
         augment: None for the evaluation transform (the images for alpha).
         batch_size: images per step over all ranks; each of world_size processes gets an equal share of them.
         seed: 0 or more.
@@ -68,13 +68,13 @@ def train_batches(
     if first_step < 0 or n_steps < 0:
         raise InputError(f"expected 0 or more, got {first_step} and {n_steps}", "first_step, n_steps")
     steps = plan.steps(first_step, n_steps)
-    loader = _loader(_Reader(dataset, recipe, augment, seed), _Steps(steps), n_workers)
+    loader = _loader(_Reader(dataset, preprocessing, augment, seed), _Steps(steps), n_workers)
     return Batches(loader, n_steps, Unreadable(strict=strict), keep_going=False)
 
 
 def eval_batches(
     dataset: ImageDataset,
-    recipe: Recipe,
+    preprocessing: Preprocessing,
     *,
     batch_size: int,
     n_workers: int = 0,
@@ -87,7 +87,7 @@ def eval_batches(
 
     Args:
         dataset: the images.
-        recipe: the preprocessing.
+        preprocessing: the preprocessing.
         batch_size: images per batch.
         n_workers: processes that read ahead; 0 reads in this one.
         limit: at most this many images, evenly spaced over the data set.
@@ -99,7 +99,7 @@ def eval_batches(
         InputError: now, for impossible sizes; at a batch, when strict and an image is unreadable.
     """
     steps = eval_steps(len(dataset), batch_size, limit)
-    loader = _loader(_Reader(dataset, recipe, augment, seed), _Steps(steps), n_workers)
+    loader = _loader(_Reader(dataset, preprocessing, augment, seed), _Steps(steps), n_workers)
     return Batches(loader, len(steps), Unreadable(strict=strict), keep_going=True)
 
 
@@ -138,12 +138,12 @@ class _Reader(Dataset):
     """Reads a whole step at once; errors travel as values, because torch rewrites an exception from a worker."""
 
     dataset: ImageDataset
-    recipe: Recipe
+    preprocessing: Preprocessing
     augment: Augment | None
     seed: int
 
     def __getitems__(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, list[InputError], list[str]]:
-        images, labels, errors = read_batch(self.dataset, self.recipe, self.augment, self.seed, samples)
+        images, labels, errors = read_batch(self.dataset, self.preprocessing, self.augment, self.seed, samples)
         first = [self.dataset.place(sample.image) for sample in samples[:3]]
         return torch.from_numpy(images), torch.from_numpy(labels), list(errors), first
 

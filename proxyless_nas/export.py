@@ -1,9 +1,9 @@
 """Files that run without this repository: ONNX, torch.export, ExecuTorch, LiteRT. The twin writes LiteRT, SavedModel.
 
 All hold the network with batch normalization folded and give (batch, classes) logits. ONNX files and torch.export
-programs take float32 images (batch, 3, H, W) of the recipe's size and any batch; ExecuTorch programs one (1, 3, H, W),
-LiteRT files one (1, H, W, 3) like those of the twin. Spec, recipe, class names and provenance travel inside: in an
-ExecuTorch program as a constant method, which takes nothing and returns the text.
+programs take float32 images (batch, 3, H, W) of the network's resolution and any batch; ExecuTorch programs one
+(1, 3, H, W), LiteRT files one (1, H, W, 3) like those of the twin. Spec, class names and provenance travel inside: in
+an ExecuTorch program as a constant method, which takes nothing and returns the text.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TorchBackend:
 
 
 def exported_program(net: ProxylessNet) -> ExportedProgram:
-    """``net`` as torch.export sees it, for the size of its recipe and any batch; without traces of this machine."""
+    """``net`` as torch.export sees it, for its resolution and any batch; without traces of this machine."""
     return _program(net, _blank(net, 2).to(memory_format=torch.channels_last), DYNAMIC_SHAPES)
 
 
@@ -257,7 +257,7 @@ def onnx_metadata(path: Path) -> str | None:
 
 
 def onnx_network(arguments: argparse.Namespace) -> Network:
-    """The network of ``eval.py --onnx FILE``: spec, recipe and class names are read from the file.
+    """The network of ``eval.py --onnx FILE``: spec, preprocessing and class names are read from the file.
 
     Raises:
         InputError: a bad file, or one without our metadata.

@@ -12,7 +12,7 @@ from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_las
 class ProxylessNet(nn.Module):
     """A network of the ProxylessNAS family; takes (N, 3, H, W) at any size, gives (N, classes) logits.
 
-    ``spec`` is the architecture it was built from; its recipe says how images are prepared. Without its top the
+    ``spec`` is the architecture it was built from; its preprocessing says how images are prepared. Without its top the
     network gives the feature map in front of the pool, (N, feature_mix width, h, w), and has no classifier.
     """
 

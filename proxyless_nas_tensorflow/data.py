@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data import workers
 from proxyless_arch.data.batches import Sample, Unreadable, eval_steps, read_batch
@@ -19,7 +19,7 @@ ArrayBatch = tuple[np.ndarray, np.ndarray]
 
 def eval_batches(
     dataset: ImageDataset,
-    recipe: Recipe,
+    preprocessing: Preprocessing,
     *,
     batch_size: int,
     n_workers: int = 0,
@@ -30,7 +30,7 @@ def eval_batches(
 
     Args:
         dataset: the images.
-        recipe: the preprocessing.
+        preprocessing: the preprocessing.
         batch_size: images per batch.
         n_workers: processes that read ahead (they do not import TensorFlow); 0 reads in this one.
         limit: at most this many images, evenly spaced over the data set.
@@ -41,7 +41,9 @@ def eval_batches(
     """
     if n_workers < 0:
         raise InputError(f"expected 0 or more, got {n_workers}", "n_workers")
-    return Batches(dataset, recipe, eval_steps(len(dataset), batch_size, limit), n_workers, Unreadable(strict=strict))
+    return Batches(
+        dataset, preprocessing, eval_steps(len(dataset), batch_size, limit), n_workers, Unreadable(strict=strict)
+    )
 
 
 class Batches(Iterator[ArrayBatch]):
@@ -51,11 +53,18 @@ class Batches(Iterator[ArrayBatch]):
     """
 
     def __init__(
-        self, dataset: ImageDataset, recipe: Recipe, steps: list[list[Sample]], n_workers: int, unreadable: Unreadable
+        self,
+        dataset: ImageDataset,
+        preprocessing: Preprocessing,
+        steps: list[list[Sample]],
+        n_workers: int,
+        unreadable: Unreadable,
     ) -> None:
         self.unreadable = unreadable
         self._n_batches = len(steps)
-        self._batches = self._run(workers.batches(partial(read_batch, dataset, recipe, None, 0), steps, n_workers))
+        self._batches = self._run(
+            workers.batches(partial(read_batch, dataset, preprocessing, None, 0), steps, n_workers)
+        )
 
     def __len__(self) -> int:
         return self._n_batches

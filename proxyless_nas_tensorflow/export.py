@@ -1,7 +1,7 @@
 """Files that run without this repository: LiteRT (float32, float16, int8) and SavedModel. The twin writes ONNX.
 
-LiteRT files take one float32 image (1, H, W, 3) of the recipe's size, SavedModels any batch of them; both give logits.
-The converter folds batch normalization. Spec, recipe, class names and provenance travel inside.
+LiteRT files take one float32 image (1, H, W, 3) of the network's resolution, SavedModels any batch; both give
+logits. The converter folds batch normalization. Spec, preprocessing, class names and provenance travel inside.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class KerasBackend:
     """TensorFlow's side of an export (see exporting.Backend). Images are (N, H, W, 3).
 
     Args:
-        net: the source network, built for its recipe's resolution.
+        net: the source network, built for its preprocessing's resolution.
         threads: of the LiteRT interpreter.
         framework_threads: what devices.use_threads said TensorFlow uses.
         float_blocks: of an int8 file (see to_int8); by default a quarter of the blocks.

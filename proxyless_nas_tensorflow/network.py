@@ -22,7 +22,7 @@ Resolution = int | tuple[int | None, int | None] | None
 class ProxylessNet(keras.Model):
     """A network of the ProxylessNAS family; takes (N, H, W, 3) float32, gives (N, classes) logits.
 
-    ``spec`` is the architecture it was built from; its recipe says how images are prepared. Without its top the
+    ``spec`` is the architecture it was built from; its preprocessing says how images are prepared. Without its top the
     network gives the feature map in front of the pool, (N, h, w, feature_mix width). ``save`` and
     ``keras.models.load_model`` keep the spec.
     """

@@ -92,8 +92,8 @@ def assign(model: keras.Model, tensors: NamedTensors) -> None:
 def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str]) -> ProxylessNet:
     """The network with the weights of a ``.h5``, ``.safetensors``, ``.pth``, ``.tfinit`` or ``.weights.h5`` file.
 
-    The weights go into ``network``, or into one built from it when it is a spec. Its spec takes over the recipe and
-    class names that a ``.h5`` or ``.safetensors`` file holds: preprocessing belongs to the weights.
+    The weights go into ``network``, or into one built from it when it is a spec. Its spec takes over the preprocessing
+    and class names that a ``.h5`` or ``.safetensors`` file holds: preprocessing belongs to the weights.
 
     Raises:
         InputError: a bad file, or the weights of another network (with the missing, unexpected and wrongly shaped
@@ -124,8 +124,8 @@ def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained,
 def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Mapping[str, Any]) -> None:
     """Write a network's weights, atomically, in the format that the extension names.
 
-    ``.h5`` and ``.safetensors`` hold the spec, the recipe and ``provenance`` (JSON values) as well; ``.weights.h5``
-    is what Keras writes and holds the weights alone.
+    ``.h5`` and ``.safetensors`` hold the spec, its preprocessing and ``provenance`` (JSON values) as well;
+    ``.weights.h5`` is what Keras writes and holds the weights alone.
 
     Raises:
         InputError: another extension, ``provenance`` is not JSON, or a network without its top (which only

@@ -18,7 +18,7 @@ import numpy as np
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
-from proxyless_arch.arch.spec import ArchSpec, Recipe, imagenet_recipe
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, write_json
@@ -77,7 +77,7 @@ def parse(
             dest="exported",
             type=Path,
             metavar="FILE",
-            help="an exported file, in place of --arch and --weights; network, recipe and classes are read from it",
+            help="an exported file, in place of --arch and --weights; it holds network, preprocessing and classes",
         )
     what.add_argument(
         "-p",
@@ -146,12 +146,12 @@ def add_network_flags(group: argparse._ArgumentGroup, *, required: bool = True) 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that change how images are prepared, which load_network reads too."""
-    recipe = parser.add_argument_group("how images are prepared (default: the recipe of the weights)")
-    recipe.add_argument("--image_size", type=positive, metavar="N", help="side of the centre crop, in pixels")
-    recipe.add_argument("--resize", type=positive, metavar="N", help="short side of the image before the crop")
-    recipe.add_argument("--mean", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
-    recipe.add_argument("--std", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
-    recipe.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+    preprocessing = parser.add_argument_group("how images are prepared (default: the preprocessing of the weights)")
+    preprocessing.add_argument("--image_size", type=positive, metavar="N", help="side of the centre crop, in pixels")
+    preprocessing.add_argument("--resize", type=positive, metavar="N", help="short side of the image before the crop")
+    preprocessing.add_argument("--mean", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    preprocessing.add_argument("--std", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
+    preprocessing.add_argument("--interpolation", choices=("bilinear", "bicubic"))
 
 
 def _integer(text: str, minimum: int) -> int:
@@ -202,11 +202,11 @@ def _gpu(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What is evaluated: a spec with the recipe in force, and its weights.
+    """What is evaluated: a spec with the preprocessing in force, and its weights.
 
     ``weights`` says where they come from: a file, or an installed package. ``published`` is set for a network of the
     catalog, and ``published_weights`` when its weights are those that were published. ``changed`` tells whether
-    a flag changed the recipe.
+    a flag changed the preprocessing.
     """
 
     spec: ArchSpec
@@ -221,7 +221,7 @@ class Network:
 
 
 def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None = None) -> Network:
-    """The network that --arch, --weights and the recipe's flags describe.
+    """The network that --arch, --weights and the preprocessing's flags describe.
 
     Args:
         arguments: of ``parse``.
@@ -249,14 +249,14 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         found, origin, sha1 = _read(weights, spec, read_keras), str(weights), git_blob_sha1(weights)
         as_published = _is_published(published, sha1, found.tensors)
     spec = described(spec, found)
-    recipe = _recipe(spec.recipe, arguments)
+    preprocessing = _preprocessing(spec.preprocessing, arguments)
     return Network(
-        spec=replace(spec, recipe=recipe),
+        spec=replace(spec, preprocessing=preprocessing),
         tensors=found.tensors,
         weights=origin,
         weights_blob_sha1=sha1,
         published=published,
-        changed=recipe != spec.recipe,
+        changed=preprocessing != spec.preprocessing,
         published_weights=as_published,
         provenance=found.provenance,
     )
@@ -264,23 +264,23 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
 
 def exported_network(arguments: argparse.Namespace, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
     """The network in an exported file, from what the file says about itself; its tensors stay in the file."""
-    recipe = _recipe(spec.recipe, arguments)
+    preprocessing = _preprocessing(spec.preprocessing, arguments)
     return Network(
-        spec=replace(spec, recipe=recipe),
+        spec=replace(spec, preprocessing=preprocessing),
         tensors={},
         weights=str(arguments.exported),
         weights_blob_sha1=git_blob_sha1(arguments.exported),
         published=_published(spec),
-        changed=recipe != spec.recipe,
+        changed=preprocessing != spec.preprocessing,
         provenance=provenance,
     )
 
 
 def _published(spec: ArchSpec) -> Release | Demo | None:
-    """The catalog's entry for a network: its name and everything but the recipe agree."""
+    """The catalog's entry for a network: its name and everything but the preprocessing agree."""
     if spec.name not in catalog.known_names():
         return None
-    if replace(catalog.load(spec.name), recipe=spec.recipe) != spec:
+    if replace(catalog.load(spec.name), preprocessing=spec.preprocessing) != spec:
         return None
     return catalog.RELEASES.get(spec.name) or catalog.DEMOS[spec.name]
 
@@ -307,11 +307,11 @@ def _read(weights: Path, spec: ArchSpec, read_keras: KerasReader | None) -> Weig
     return WeightFile(spec=None, tensors=read_keras(weights, spec))
 
 
-def _recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
-    """``recipe`` with what the flags change; a new image size alone keeps the crop's share of the image."""
+def _preprocessing(preprocessing: Preprocessing, arguments: argparse.Namespace) -> Preprocessing:
+    """``preprocessing`` with what the flags change; a new image size alone keeps the crop's share of the image."""
     changes: dict[str, Any] = {}
     if arguments.image_size is not None:
-        changes |= {"resolution": arguments.image_size, "resize": resize_for(arguments.image_size, recipe)}
+        changes |= {"resolution": arguments.image_size, "resize": resize_for(arguments.image_size, preprocessing)}
     if arguments.resize is not None:
         changes["resize"] = arguments.resize
     if arguments.interpolation is not None:
@@ -319,15 +319,15 @@ def _recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
     flags = {"resolution": "image_size"}
     try:
-        return replace(recipe, **changes)
+        return replace(preprocessing, **changes)
     except InputError as error:
         raise InputError(error.problem, f"--{flags.get(error.place, error.place)}") from None
 
 
-def resize_for(resolution: int, recipe: Recipe) -> int:
-    if recipe.resize == imagenet_recipe(recipe.resolution).resize:
-        return imagenet_recipe(resolution).resize
-    return max(resolution, round(resolution * recipe.resize / recipe.resolution))
+def resize_for(resolution: int, preprocessing: Preprocessing) -> int:
+    if preprocessing.resize == imagenet_preprocessing(preprocessing.resolution).resize:
+        return imagenet_preprocessing(resolution).resize
+    return max(resolution, round(resolution * preprocessing.resize / preprocessing.resolution))
 
 
 # ----------------------------------------------------------------------------------------------------- the images
@@ -468,11 +468,12 @@ class UnreadablePlaces(Protocol):
     places: list[str]
 
 
-def describe_recipe(recipe: Recipe) -> str:
-    """One line with all of a recipe."""
-    mean, std = (" ".join(f"{value:g}" for value in values) for values in (recipe.mean, recipe.std))
+def describe_preprocessing(preprocessing: Preprocessing) -> str:
+    """One line with all of a preprocessing."""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
-        f"short side {recipe.resize} ({recipe.interpolation}), centre {recipe.resolution} x {recipe.resolution}, "
+        f"short side {preprocessing.resize} ({preprocessing.interpolation}), "
+        f"centre {preprocessing.resolution} x {preprocessing.resolution}, "
         f"mean {mean}, std {std}"
     )
 
@@ -486,7 +487,7 @@ def announce(network: Network, setup: Setup, images: ImageDataset | None, path: 
     spec = network.spec
     print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
     _say("weights", network.weights)
-    _say("recipe", describe_recipe(spec.recipe) + (" (changed by flags)" if network.changed else ""))
+    _say("recipe", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
         n_classes = counted(len(images.class_names), "class", "classes")
         _say("images", f"{path}: {counted(len(images), 'image')}, {n_classes}")
@@ -504,7 +505,7 @@ def _header(network: Network, setup: Setup, argv: Sequence[str]) -> dict[str, An
         "num_classes": network.spec.num_classes,
         "weights": network.weights,
         "weights_blob_sha1": network.weights_blob_sha1,
-        "recipe": asdict(network.spec.recipe),
+        "recipe": asdict(network.spec.preprocessing),
         **asdict(setup),
         "cpu": cpu_name(),
     }
@@ -574,8 +575,8 @@ def _published_record(network: Network, images: ImageDataset, n_images: int) -> 
         caveats.append(f"these {n_images} images are not the validation set of {IMAGENET_VALIDATION_IMAGES}")
     if not network.published_weights:
         caveats.append("the weights are not the published file")
-    if network.spec.recipe != catalog.load(published.name).recipe:
-        caveats.append("the recipe is another")
+    if network.spec.preprocessing != catalog.load(published.name).preprocessing:
+        caveats.append("the preprocessing is another")
     if isinstance(published, Demo):
         caveats.append(published.pipeline)
     return {
@@ -606,7 +607,7 @@ def _save(arguments: argparse.Namespace, record: Mapping[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------------- the demo
 
 
-def photos(recipe: Recipe) -> np.ndarray:
+def photos(preprocessing: Preprocessing) -> np.ndarray:
     """scikit-learn's two photos as the network's input: float32 (2, H, W, 3).
 
     Raises:
@@ -622,7 +623,7 @@ def photos(recipe: Recipe) -> np.ndarray:
             "pip install scikit-learn",
             "--path",
         ) from None
-    return np.stack([eval_transform(Image.fromarray(load_sample_image(name)), recipe) for name in PHOTOS])
+    return np.stack([eval_transform(Image.fromarray(load_sample_image(name)), preprocessing) for name in PHOTOS])
 
 
 def demonstrate(

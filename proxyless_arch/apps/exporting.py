@@ -34,14 +34,14 @@ from proxyless_arch.apps.evaluation import (
     check_classes,
     class_names,
     count,
-    describe_recipe,
+    describe_preprocessing,
     positive,
 )
 from proxyless_arch.apps.scores import top_k_hits
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.cost import params
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Recipe, Zero
+from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Preprocessing, Zero
 from proxyless_arch.arch.tables import format_count
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
@@ -281,7 +281,7 @@ class Images(NamedTuple):
 
     Args:
         source: where they come from, for a person.
-        pixels: float32 (N, H, W, 3), prepared by the recipe.
+        pixels: float32 (N, H, W, 3), prepared by the preprocessing.
         labels: int64 (N,), or None where they are not the network's classes.
     """
 
@@ -302,7 +302,7 @@ def pick_images(arguments: argparse.Namespace, spec: ArchSpec) -> tuple[Images, 
     check, labelled = _check_set(arguments.check, spec)
     order = _order(check, arguments.seed)
     taken = order[: arguments.check_images]
-    checked = _read(arguments.check or f"the embedded {DIGITS}", check, taken, spec.recipe, labelled, "--check")
+    checked = _read(arguments.check or f"the embedded {DIGITS}", check, taken, spec.preprocessing, labelled, "--check")
     if not any(format.quantized for format in arguments.formats):
         return checked, None
     calibration, origin = _calibration_set(arguments.calibration, spec)
@@ -314,7 +314,7 @@ def pick_images(arguments: argparse.Namespace, spec: ArchSpec) -> tuple[Images, 
             f"all {len(calibration)} images are used by the check: lower --check_images or give others", "--calibration"
         )
     chosen = free[: arguments.calibration_images]
-    return checked, _read(origin, calibration, chosen, spec.recipe, False, "--calibration")
+    return checked, _read(origin, calibration, chosen, spec.preprocessing, False, "--calibration")
 
 
 def _check_set(path: str | None, spec: ArchSpec) -> tuple[ImageDataset, bool]:
@@ -349,8 +349,10 @@ def _order(images: ImageDataset, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, IMAGES_STREAM]).permutation(len(images))
 
 
-def _read(source: str, images: ImageDataset, indices: np.ndarray, recipe: Recipe, labelled: bool, flag: str) -> Images:
-    batch = read_batch(images, recipe, None, 0, [Sample(0, index) for index in np.sort(indices).tolist()])
+def _read(
+    source: str, images: ImageDataset, indices: np.ndarray, preprocessing: Preprocessing, labelled: bool, flag: str
+) -> Images:
+    batch = read_batch(images, preprocessing, None, 0, [Sample(0, index) for index in np.sort(indices).tolist()])
     if not len(batch.labels):
         raise InputError(f"none of the {len(indices)} images can be read; the first: {batch.errors[0]}", flag)
     return Images(source, batch.images, batch.labels if labelled else None)
@@ -360,7 +362,7 @@ def _read(source: str, images: ImageDataset, indices: np.ndarray, recipe: Recipe
 
 
 def metadata_text(network: Network, **more: Any) -> str:
-    """What a file says about itself, as JSON: spec (with recipe), class names, where the weights come from.
+    """What a file says about itself, as JSON: spec (with preprocessing), class names, where the weights come from.
 
     Args:
         network: the source.
@@ -370,7 +372,7 @@ def metadata_text(network: Network, **more: Any) -> str:
     value = {
         "format": FORMAT,
         "version": VERSION,
-        "preprocessing": f"{describe_recipe(spec.recipe)}; RGB, (pixel / 255 - mean) / std",
+        "preprocessing": f"{describe_preprocessing(spec.preprocessing)}; RGB, (pixel / 255 - mean) / std",
         "class_names": list(class_names(spec)),
         "spec": spec_to_dict(spec),
         "provenance": {
@@ -678,7 +680,7 @@ def _record(
         "num_classes": spec.num_classes,
         "weights": network.weights,
         "weights_blob_sha1": network.weights_blob_sha1,
-        "recipe": asdict(spec.recipe),
+        "recipe": asdict(spec.preprocessing),
         "cpu": cpu_name(),
         "threads": backend.threads,
         "versions": dict(backend.versions),

@@ -60,7 +60,7 @@ def litert_metadata(path: Path) -> str | None:
 
 
 def litert_network(arguments: argparse.Namespace) -> Network:
-    """The network of ``eval_tf.py --tflite FILE``: spec, recipe and class names are read from the file.
+    """The network of ``eval_tf.py --tflite FILE``: spec, preprocessing and class names are read from the file.
 
     Raises:
         InputError: a bad file, or one without our metadata.

@@ -12,7 +12,7 @@ from typing import Any
 
 from proxyless_arch.apps.evaluation import expected_folders, resize_for
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.spec import ArchSpec, Recipe, with_classes
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
@@ -319,7 +319,7 @@ class Start:
     """The network before its first step.
 
     Args:
-        spec: with the classes, resolution and recipe it is trained for.
+        spec: with the classes and preprocessing it is trained for.
         tensors: weights to load; empty from scratch, without the classifier's where that is fresh.
         origin: where they come from, in words.
         notes: what was changed, one line each.
@@ -350,7 +350,7 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
     if notes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
     if config.data.image_size is not None:
-        spec = replace(spec, recipe=_recipe_at(spec.recipe, config.data.image_size))
+        spec = replace(spec, preprocessing=_preprocessing_at(spec.preprocessing, config.data.image_size))
     if config.optimization.dropout is not None:
         spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=config.optimization.dropout))
     return Start(spec=spec, tensors=tensors, origin=origin, notes=notes)
@@ -407,6 +407,6 @@ def _fit_classes(spec: ArchSpec, images: ImageDataset, has_weights: bool) -> tup
     return spec, (note,)
 
 
-def _recipe_at(recipe: Recipe, resolution: int) -> Recipe:
-    resize = resolution if resolution <= SMALL_IMAGE else resize_for(resolution, recipe)
-    return replace(recipe, resolution=resolution, resize=resize)
+def _preprocessing_at(preprocessing: Preprocessing, resolution: int) -> Preprocessing:
+    resize = resolution if resolution <= SMALL_IMAGE else resize_for(resolution, preprocessing)
+    return replace(preprocessing, resolution=resolution, resize=resize)

@@ -103,7 +103,7 @@ class Demo:
         weight_file: the path of the weights among the package's files; ``sha256`` is that file's, ``tensors_sha256``
             that of the tensors in it under our names (weights.tensors_sha256), by which a converted copy is known.
         top1_percent: published ImageNet validation accuracy, not measured here; ``source`` says where.
-        pipeline: what else than our recipe prepared the images for it, as a clause.
+        pipeline: what else than our preprocessing prepared the images for it, as a clause.
     """
 
     name: str
@@ -175,7 +175,7 @@ def demo(name: str) -> Demo:
 
 
 def load(name: str) -> ArchSpec:
-    """The spec of the released network or demo called ``name``, with its ImageNet recipe."""
+    """The spec of the released network or demo called ``name``, with its ImageNet preprocessing."""
     known: Mapping[str, Release | Demo] = {**RELEASES, **DEMOS}
     spec_file = _find(name, known).spec_file
     text = importlib.resources.files("proxyless_arch.arch").joinpath("specs", spec_file).read_bytes()

@@ -4,7 +4,7 @@ Two dialects are read, told apart by content:
 
 - ours, marked ``"format": "proxyless-arch/spec"``: everything a spec holds, one block per line;
 - the released one (``"name": "ProxylessNASNets"``), in which the networks of the paper are published
-  (https://github.com/mit-han-lab/ProxylessNAS). It holds neither a recipe nor a name.
+  (https://github.com/mit-han-lab/ProxylessNAS). It holds neither a preprocessing nor a name.
 
 Reading is strict: an unknown key, a wrong type or a value that would change the network in a way we do not
 build is an InputError with its JSON path and file.
@@ -29,9 +29,9 @@ from proxyless_arch.arch.spec import (
     Conv,
     Linear,
     MBConv,
-    Recipe,
+    Preprocessing,
     Zero,
-    imagenet_recipe,
+    imagenet_preprocessing,
 )
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_text
@@ -166,13 +166,13 @@ def _batch_norm(parts: Mapping[str, Node], path: str) -> BatchNorm:
         return BatchNorm(eps=eps, momentum=momentum)
 
 
-def _recipe(node: Node) -> Recipe:
+def _preprocessing(node: Node) -> Preprocessing:
     parts = node.fields(("resolution", "resize", "interpolation", "mean", "std"))
     resolution, resize = parts["resolution"].integer(1, 8192), parts["resize"].integer(1, 16384)
     interpolation = parts["interpolation"].exactly("bilinear", "bicubic")
     mean, std = ([value.number() for value in parts[key].elements(3, 3)] for key in ("mean", "std"))
     with _at(node.path):
-        return Recipe(
+        return Preprocessing(
             resolution=resolution,
             resize=resize,
             interpolation=interpolation,
@@ -218,7 +218,7 @@ def spec_from_node(node: Node) -> ArchSpec:
     num_classes, dropout_rate = parts["num_classes"].integer(1, MAX_WIDTH), parts["dropout_rate"].number()
     bn = _batch_norm(parts["bn"].fields(("eps", "momentum")), parts["bn"].path)
     padding = parts["padding"].exactly("symmetric", "same")
-    recipe = _recipe(parts["recipe"])
+    preprocessing = _preprocessing(parts["recipe"])
     stem = _conv(parts["stem"].fields(_CONV), parts["stem"].path)
     blocks = tuple(_block(block) for block in parts["blocks"].elements(0, 1000))
     feature_mix = _conv(parts["feature_mix"].fields(_CONV), parts["feature_mix"].path)
@@ -238,7 +238,7 @@ def spec_from_node(node: Node) -> ArchSpec:
             feature_mix=feature_mix,
             classifier=classifier,
             bn=bn,
-            recipe=recipe,
+            preprocessing=preprocessing,
             padding=padding,
             class_names=class_names,
         )
@@ -318,7 +318,7 @@ def _released_linear(node: Node) -> Linear:
 
 
 def _from_released(node: Node, name: str) -> ArchSpec:
-    """A spec from the released dialect, with the ImageNet recipe at the config's resolution (224 unless given)."""
+    """A spec from the released dialect, with ImageNet's preprocessing at the config's resolution (224 unless given)."""
     parts = node.fields(("name", "bn", "first_conv", "blocks", "feature_mix_layer", "classifier"), ("resolution",))
     resolution = parts["resolution"].integer(1, 8192) if "resolution" in parts else RELEASED_RESOLUTION
     stem, bn = _released_conv(parts["first_conv"]), _released_bn(parts["bn"])
@@ -338,7 +338,7 @@ def _from_released(node: Node, name: str) -> ArchSpec:
             feature_mix=feature_mix,
             classifier=classifier,
             bn=bn,
-            recipe=imagenet_recipe(resolution),
+            preprocessing=imagenet_preprocessing(resolution),
         )
 
 
@@ -364,7 +364,7 @@ def _block_to_dict(block: Block) -> dict[str, Any]:
 
 def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     """The JSON value of a spec in our dialect, keys in a fixed order."""
-    recipe = spec.recipe
+    preprocessing = spec.preprocessing
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -374,11 +374,11 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
         "bn": {"eps": _plain(spec.bn.eps), "momentum": _plain(spec.bn.momentum)},
         "padding": spec.padding,
         "recipe": {
-            "resolution": recipe.resolution,
-            "resize": recipe.resize,
-            "interpolation": recipe.interpolation,
-            "mean": [_plain(value) for value in recipe.mean],
-            "std": [_plain(value) for value in recipe.std],
+            "resolution": preprocessing.resolution,
+            "resize": preprocessing.resize,
+            "interpolation": preprocessing.interpolation,
+            "mean": [_plain(value) for value in preprocessing.mean],
+            "std": [_plain(value) for value in preprocessing.std],
         },
         "stem": _keys(spec.stem, _CONV),
         "blocks": [_block_to_dict(block) for block in spec.blocks],
@@ -430,13 +430,13 @@ def to_released(spec: ArchSpec) -> dict[str, Any]:
     The dialect holds no name: a reader takes it from the file.
 
     Raises:
-        InputError: the dialect cannot hold the padding, the recipe or the class names.
+        InputError: the dialect cannot hold the padding, the preprocessing or the class names.
     """
     if spec.padding != "symmetric":
         raise InputError(f"the released dialect holds 'symmetric' only, got {spec.padding!r}", "padding")
-    if spec.recipe != imagenet_recipe(spec.resolution):
+    if spec.preprocessing != imagenet_preprocessing(spec.resolution):
         raise InputError(
-            "the released dialect holds no recipe, and this one is not the ImageNet recipe that its readers assume",
+            "the released dialect holds no preprocessing, and this one is not ImageNet's, which its readers assume",
             "recipe",
         )
     if spec.class_names:

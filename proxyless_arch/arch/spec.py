@@ -182,7 +182,7 @@ class BatchNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Preprocessing:
     """How an image becomes the network's input; it belongs to the weights.
 
     The short side is resized to ``resize`` pixels, the centre ``resolution`` x ``resolution`` is cut out, and
@@ -215,14 +215,14 @@ class Recipe:
         _check(min(self.std) > 0, "std", "three numbers above 0", min(self.std))
 
 
-def imagenet_recipe(resolution: int = 224) -> Recipe:
-    """The ImageNet evaluation recipe at a resolution: the crop keeps 224/256 of the short side."""
-    return Recipe(resolution=resolution, resize=max(resolution, int(resolution * 256 / 224)))
+def imagenet_preprocessing(resolution: int = 224) -> Preprocessing:
+    """The ImageNet evaluation preprocessing at a resolution: the crop keeps 224/256 of the short side."""
+    return Preprocessing(resolution=resolution, resize=max(resolution, int(resolution * 256 / 224)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchSpec:
-    """A whole network, its preprocessing recipe and (when known) the names of its classes."""
+    """A whole network, its preprocessing and (when known) the names of its classes."""
 
     name: str
     stem: Conv
@@ -230,7 +230,7 @@ class ArchSpec:
     feature_mix: Conv
     classifier: Linear
     bn: BatchNorm = field(default_factory=BatchNorm)
-    recipe: Recipe = field(default_factory=Recipe)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     padding: Padding = "symmetric"
     class_names: tuple[str, ...] = ()
 
@@ -245,7 +245,7 @@ class ArchSpec:
             ("feature_mix", self.feature_mix, Conv),
             ("classifier", self.classifier, Linear),
             ("bn", self.bn, BatchNorm),
-            ("recipe", self.recipe, Recipe),
+            ("preprocessing", self.preprocessing, Preprocessing),
         ):
             _check(isinstance(part, kind), place, f"a {kind.__name__}", part)
         _check(self.stem.in_channels == 3, "stem.in_channels", "3 (an RGB image)", self.stem.in_channels)
@@ -282,7 +282,7 @@ class ArchSpec:
 
     @property
     def resolution(self) -> int:
-        return self.recipe.resolution
+        return self.preprocessing.resolution
 
     @property
     def num_classes(self) -> int:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import counted
 from proxyless_arch.data.datasets import ImageDataset
@@ -134,13 +134,13 @@ def eval_steps(n_images: int, batch_size: int, limit: int | None = None) -> list
 
 
 def read_batch(
-    dataset: ImageDataset, recipe: Recipe, augment: Augment | None, seed: int, samples: Sequence[Sample]
+    dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment | None, seed: int, samples: Sequence[Sample]
 ) -> Batch:
     """Read and transform some images; those that cannot be read are left out and reported in ``errors``.
 
     Args:
         dataset: where the images are.
-        recipe: the preprocessing.
+        preprocessing: the preprocessing.
         augment: None for the evaluation transform.
         seed: with a sample's epoch and index it decides that image's augmentation.
         samples: which images.
@@ -152,16 +152,16 @@ def read_batch(
         try:
             image = dataset.read(index)
             if augment is None:
-                pixels = eval_transform(image, recipe)
+                pixels = eval_transform(image, preprocessing)
             else:
                 rng = np.random.default_rng([seed, AUGMENT_STREAM, epoch, index])
-                pixels = train_transform(image, recipe, rng, augment)
+                pixels = train_transform(image, preprocessing, rng, augment)
         except InputError as error:
             errors.append(error.from_source(dataset.place(index)))
             continue
         images.append(pixels)
         labels.append(int(dataset.labels[index]))
-    shape = (0, recipe.resolution, recipe.resolution, 3)
+    shape = (0, preprocessing.resolution, preprocessing.resolution, 3)
     stacked = np.stack(images) if images else np.empty(shape, dtype=np.float32)
     return Batch(stacked, np.array(labels, dtype=np.int64), tuple(errors))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -110,20 +110,20 @@ def normalize(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...
     return values
 
 
-def eval_transform(image: Image, recipe: Recipe) -> np.ndarray:
+def eval_transform(image: Image, preprocessing: Preprocessing) -> np.ndarray:
     """Resize the short side, cut out the centre, normalise.
 
     Args:
         image: an RGB image of any size.
-        recipe: the preprocessing that belongs to the weights.
+        preprocessing: the preprocessing that belongs to the weights.
 
     Returns:
-        float32, (recipe.resolution, recipe.resolution, 3).
+        float32, (preprocessing.resolution, preprocessing.resolution, 3).
 
     Raises:
         InputError: the image is so elongated that the resized one would exceed ``MAX_PIXELS``.
     """
-    return normalize(np.asarray(_centre(image, recipe)), recipe.mean, recipe.std)
+    return normalize(np.asarray(_centre(image, preprocessing)), preprocessing.mean, preprocessing.std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class Augment:
     Args:
         min_scale: smallest area of the random resized crop, as a fraction of the image.
         pad_crop: when above 0, the image is instead prepared as for evaluation, padded with this many black pixels
-            (at the recipe's resolution) on every side and cropped at random.
+            (at the preprocessing's resolution) on every side and cropped at random.
         flip: mirror half of the images.
         brightness: the factor is drawn from 1 - b .. 1 + b; 0 leaves it out. So for contrast and saturation.
 
@@ -172,34 +172,36 @@ class Augment:
         return cls(pad_crop=max(1, resolution // 16), flip=False, brightness=0.0, saturation=0.0)
 
 
-def train_transform(image: Image, recipe: Recipe, rng: np.random.Generator, augment: Augment) -> np.ndarray:
+def train_transform(
+    image: Image, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment
+) -> np.ndarray:
     """A randomly cropped, mirrored and coloured training image; all randomness comes from ``rng``.
 
     Args:
         image: an RGB image of any size.
-        recipe: the preprocessing that belongs to the weights.
+        preprocessing: the preprocessing that belongs to the weights.
         rng: consumed; equal generators give equal arrays.
         augment: what may change, and how much.
 
     Returns:
-        float32, (recipe.resolution, recipe.resolution, 3).
+        float32, (preprocessing.resolution, preprocessing.resolution, 3).
 
     Raises:
         InputError: with ``pad_crop``, the image is too elongated (see eval_transform).
     """
     from PIL import Image
 
-    side = recipe.resolution
+    side = preprocessing.resolution
     if augment.pad_crop:
         left, top = rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
         # Pillow fills the part of a crop that lies outside the image with black.
-        cut = _centre(image, recipe).crop((left, top, left + side, top + side))
+        cut = _centre(image, preprocessing).crop((left, top, left + side, top + side))
     else:
         left, top, width, height = random_crop_box(image.width, image.height, rng, augment.min_scale)
-        cut = image.crop((left, top, left + width, top + height)).resize((side, side), _filter(recipe))
+        cut = image.crop((left, top, left + width, top + height)).resize((side, side), _filter(preprocessing))
     if augment.flip and rng.random() < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return normalize(np.asarray(_jitter(cut, rng, augment)), recipe.mean, recipe.std)
+    return normalize(np.asarray(_jitter(cut, rng, augment)), preprocessing.mean, preprocessing.std)
 
 
 def random_crop_box(width: int, height: int, rng: np.random.Generator, min_scale: float) -> tuple[int, int, int, int]:
@@ -226,26 +228,26 @@ def random_crop_box(width: int, height: int, rng: np.random.Generator, min_scale
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
 
-def _filter(recipe: Recipe) -> int:
+def _filter(preprocessing: Preprocessing) -> int:
     from PIL import Image
 
-    return {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[recipe.interpolation]
+    return {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[preprocessing.interpolation]
 
 
-def _centre(image: Image, recipe: Recipe) -> Image:
-    """The evaluation crop as an RGB image of recipe.resolution squared."""
+def _centre(image: Image, preprocessing: Preprocessing) -> Image:
+    """The evaluation crop as an RGB image of preprocessing.resolution squared."""
     short, long = sorted(image.size)
     # Truncated, not rounded: a long side one pixel off moves the crop (2.7 normalised units at most).
-    resized_long = int(recipe.resize * long / short)
-    if recipe.resize * resized_long > MAX_PIXELS:
+    resized_long = int(preprocessing.resize * long / short)
+    if preprocessing.resize * resized_long > MAX_PIXELS:
         raise InputError(
-            f"expected at most {MAX_PIXELS} pixels after resizing the short side to {recipe.resize}, "
-            f"got {recipe.resize} x {resized_long} (from {image.width} x {image.height})"
+            f"expected at most {MAX_PIXELS} pixels after resizing the short side to {preprocessing.resize}, "
+            f"got {preprocessing.resize} x {resized_long} (from {image.width} x {image.height})"
         )
-    size = (recipe.resize, resized_long) if image.width <= image.height else (resized_long, recipe.resize)
+    size = (preprocessing.resize, resized_long) if image.width <= image.height else (resized_long, preprocessing.resize)
     if size != image.size:
-        image = image.resize(size, _filter(recipe))
-    side = recipe.resolution
+        image = image.resize(size, _filter(preprocessing))
+    side = preprocessing.resolution
     if size == (side, side):
         return image
     left, top = (round((length - side) / 2.0) for length in size)

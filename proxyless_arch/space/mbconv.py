@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from proxyless_arch.arch.spec import KERNEL_SIZES, ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Recipe, Zero
+from proxyless_arch.arch.spec import KERNEL_SIZES, ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Preprocessing, Zero
 from proxyless_arch.arch.tensors import expected_tensors, op_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, nearest
@@ -94,7 +94,7 @@ class SearchSpace:
     macro: Macro = IMAGENET
     width_mult: float = 1.0
     num_classes: int = 1000
-    recipe: Recipe = field(default_factory=Recipe)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     kernel_sizes: tuple[int, ...] = KERNEL_SIZES
     expand_ratios: tuple[int, ...] = (3, 6)
     bn: BatchNorm = field(default_factory=BatchNorm)
@@ -188,7 +188,7 @@ class SearchSpace:
             feature_mix=self.feature_mix,
             classifier=self.classifier,
             bn=self.bn,
-            recipe=self.recipe,
+            preprocessing=self.preprocessing,
             class_names=self.class_names,
         )
 

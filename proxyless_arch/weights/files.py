@@ -89,7 +89,7 @@ def check_tensors(tensors: Mapping[str, np.ndarray], spec: ArchSpec, source: str
 
 
 def _check_same_network(found: ArchSpec, wanted: ArchSpec, source: str) -> None:
-    """The network a file holds must be the one asked for; name, recipe and training constants may differ."""
+    """The network a file holds must be the one asked for; name, preprocessing and training constants may differ."""
     for place in ("stem", "blocks", "feature_mix", "padding"):
         if getattr(found, place) != getattr(wanted, place):
             raise InputError(f"the file's network {found.name!r} differs from {wanted.name!r} there", place, source)
@@ -182,7 +182,7 @@ def save_h5(
     tensors: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write a network, its recipe and its weights (float32) as one HDF5 file, atomically.
+    """Write a network, its preprocessing and its weights (float32) as one HDF5 file, atomically.
 
     Args:
         provenance: where the weights come from, as JSON values (command, data, versions, scores).
@@ -368,7 +368,7 @@ def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> 
 
     Args:
         spec: the network they are for. The tensors are checked against it; where the file holds its own spec, both
-            must describe the same network, and the file's is returned (its recipe belongs to the weights).
+            must describe the same network, and the file's is returned (its preprocessing belongs to the weights).
 
     Raises:
         InputError: an unknown extension, a bad file, or the weights of another network.

@@ -21,7 +21,7 @@ def described(spec: ArchSpec, found: WeightFile) -> ArchSpec:
     """``spec`` with what belongs to the weights it gets: how images are prepared, and the names of the classes."""
     if found.spec is None:
         return spec
-    return replace(spec, recipe=found.spec.recipe, class_names=found.spec.class_names or spec.class_names)
+    return replace(spec, preprocessing=found.spec.preprocessing, class_names=found.spec.class_names or spec.class_names)
 
 
 def read_pretrained(

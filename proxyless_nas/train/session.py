@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_recipe
+from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_preprocessing
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.apps.train_settings import (
     SCRATCH,
@@ -102,7 +102,7 @@ class Job:
         """This rank's share of the batches from ``first_step`` to the end of the schedule."""
         return train_batches(
             self.data.train,
-            self.spec.recipe,
+            self.spec.preprocessing,
             self.augment,
             batch_size=self.config.data.train_batch_size,
             seed=self.config.manual_seed,
@@ -128,7 +128,7 @@ class Job:
         if len(share):
             batches = eval_batches(
                 share,
-                self.spec.recipe,
+                self.spec.preprocessing,
                 batch_size=self.config.data.test_batch_size,
                 n_workers=min(self.n_workers, math.ceil(len(share) / self.config.data.test_batch_size)),
                 strict=self.config.data.strict_data,
@@ -218,7 +218,7 @@ def header(job: Job, run_dir: Path) -> str:
             f"{name}: {len(data.train)} images to train, {held_out}, {len(data.test)} to test, "
             f"{spec.num_classes} classes",
         ),
-        ("images", describe_recipe(spec.recipe)),
+        ("images", describe_preprocessing(spec.preprocessing)),
         ("recipe", config.recipe),
         ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
         (

@@ -29,7 +29,7 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.cost import macs
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import ArchSpec, Recipe, imagenet_recipe
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
@@ -246,7 +246,7 @@ def with_trained(runs: Sequence[Run], trained: Sequence[TrainedRun]) -> list[Run
 
 
 def _same_network(left: ArchSpec, right: ArchSpec) -> bool:
-    """Whether the two differ in nothing but what train.py may change: name, recipe, dropout and class names."""
+    """Whether the two differ in nothing but what train.py may change: name, preprocessing, dropout and class names."""
     here = (left.stem, left.blocks, left.feature_mix, left.bn, left.padding, left.num_classes)
     return here == (right.stem, right.blocks, right.feature_mix, right.bn, right.padding, right.num_classes)
 
@@ -330,12 +330,12 @@ def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | 
     name = settings.get("space") or default_space(resolution)
     if name not in MACROS:
         return None
-    recipe: Recipe = spec.recipe if spec is not None else imagenet_recipe(resolution)
+    preprocessing: Preprocessing = spec.preprocessing if spec is not None else imagenet_preprocessing(resolution)
     return SearchSpace(
         macro=MACROS[name],
         width_mult=settings.get("width_mult", 1.0),
         num_classes=spec.num_classes if spec is not None else CLASSES_OF.get(dataset, 1000),
-        recipe=recipe,
+        preprocessing=preprocessing,
     )
 
 

@@ -74,7 +74,7 @@ def anchor_of(
     ours: dict[str, Any] = {
         "space": space.macro.name,
         "width_mult": space.width_mult,
-        "resolution": space.recipe.resolution,
+        "resolution": space.preprocessing.resolution,
     }
     facts = runtime.facts()
     ours |= {"batch_size": batch_size} | {name: facts[name] for name in profile_latency.MATCHED}
@@ -110,7 +110,7 @@ def profile_command(target: Target, space: SearchSpace) -> list[str]:
     """The arguments of profile_latency.py that make the table of this space on this device."""
     words: list[Any] = ["--target_hardware", target.target_hardware, "--threads", target.latency_threads]
     words += ["--space", space.macro.name, "--width_mult", space.width_mult]
-    words += ["--resolution", space.recipe.resolution, "--num_classes", space.num_classes]
+    words += ["--resolution", space.preprocessing.resolution, "--num_classes", space.num_classes]
     if target.runtime is not None:
         words += ["--runtime", target.runtime]
     return [str(word) for word in words]
@@ -167,7 +167,11 @@ def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predic
     here = device is not None and source.provenance.get("device") == facts["device"]
     if not target.force_latency_table:
         batch_size = parse_hardware(target.target_hardware).batch_size if is_ours else 1
-        wanted: dict[str, Any] = {"batch_size": batch_size, "dtype": "float32", "resolution": space.recipe.resolution}
+        wanted: dict[str, Any] = {
+            "batch_size": batch_size,
+            "dtype": "float32",
+            "resolution": space.preprocessing.resolution,
+        }
         if here:
             wanted |= {name: facts[name] for name in ("runtime", "threads")}
         elif target.runtime is not None:

@@ -93,7 +93,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
     )
     batches = train_batches(
         job.data.train,
-        job.space.recipe,
+        job.space.preprocessing,
         job.augment,
         batch_size=config.data.train_batch_size,
         seed=config.manual_seed + 2,

@@ -17,7 +17,7 @@ from hardware.latency import LatencySource, LookupTable, Predictor, WithFallback
 from hardware.projection import project
 from proxyless_arch.arch.cost import macs
 from proxyless_arch.arch.shapes import LayerCall
-from proxyless_arch.arch.spec import BatchNorm, Recipe, imagenet_recipe
+from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.tables import format_count
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
@@ -75,7 +75,12 @@ class Job:
         """One batch of this process's share, read here: no worker process is left behind."""
         size = self.config.data.train_batch_size // distributed.world_size()
         single = train_batches(
-            self.data.train, self.space.recipe, self.augment, batch_size=size, seed=self.config.manual_seed, n_steps=1
+            self.data.train,
+            self.space.preprocessing,
+            self.augment,
+            batch_size=size,
+            seed=self.config.manual_seed,
+            n_steps=1,
         )
         return next(single)
 
@@ -103,7 +108,7 @@ class Job:
     ) -> Batches:
         return train_batches(
             images,
-            self.space.recipe,
+            self.space.preprocessing,
             augment,
             batch_size=size,
             seed=seed,
@@ -125,7 +130,7 @@ class Job:
         """Every image once, in batches of ``test_batch_size`` unless another is given."""
         return eval_batches(
             images,
-            self.space.recipe,
+            self.space.preprocessing,
             batch_size=batch_size or self.config.data.test_batch_size,
             n_workers=self.n_workers,
             limit=limit,
@@ -165,12 +170,14 @@ class Job:
         return network_costs(self.source, calls)
 
 
-def _recipe(resolution: int, dataset: str) -> Recipe:
-    """ImageNet's recipe for photos of some size; small images are resized to the resolution as a whole."""
+def _preprocessing(resolution: int, dataset: str) -> Preprocessing:
+    """ImageNet's preprocessing for photos of some size; small images are resized to the resolution as a whole."""
     if dataset == "digits":
-        return Recipe(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        return Preprocessing(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     small = resolution <= SMALL_IMAGE
-    return replace(imagenet_recipe(resolution), resize=resolution) if small else imagenet_recipe(resolution)
+    return (
+        replace(imagenet_preprocessing(resolution), resize=resolution) if small else imagenet_preprocessing(resolution)
+    )
 
 
 def _augment(config: SearchConfig, resolution: int) -> Augment | None:
@@ -320,7 +327,7 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
         macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
         num_classes=len(data.class_names),
-        recipe=_recipe(resolution, config.data.dataset),
+        preprocessing=_preprocessing(resolution, config.data.dataset),
         bn=BatchNorm(eps=config.space.bn_eps, momentum=config.space.bn_momentum),
         dropout_rate=config.space.dropout,
         class_names=data.class_names,
@@ -342,7 +349,7 @@ def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: 
         device=device,
         target_device=target_device,
         table_file=table_file,
-        augment=_augment(config, space.recipe.resolution),
+        augment=_augment(config, space.preprocessing.resolution),
     )
 
 
@@ -377,7 +384,7 @@ def header(job: Job) -> str:
     processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
     data = job.data
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
-    resolution = space.recipe.resolution
+    resolution = space.preprocessing.resolution
     lines = [
         (
             "data",

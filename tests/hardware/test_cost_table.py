@@ -10,7 +10,7 @@ from hardware.cost_table import CostTable, check_target, default_target, latency
 from hardware.latency import load_latency_source, network_ms, shipped
 from proxyless_arch.arch.cost import total_macs
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
 
@@ -19,7 +19,7 @@ TINY = SearchSpace(
         name="tiny", stem_width=8, stem_stride=2, first_width=8, stages=(Stage(8, 2, 1), Stage(16, 2, 2)), mix_width=32
     ),
     num_classes=10,
-    recipe=Recipe(resolution=23, resize=23),
+    preprocessing=Preprocessing(resolution=23, resize=23),
     kernel_sizes=(3, 5),
 )
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import digits, open_folder
 from proxyless_arch.data.images import eval_transform
 from proxyless_nas_tensorflow.data import eval_batches
 
-RECIPE = Recipe(resolution=16, resize=18)
+RECIPE = Preprocessing(resolution=16, resize=18)
 
 
 @pytest.fixture

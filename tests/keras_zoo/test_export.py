@@ -7,7 +7,7 @@ import pytest
 
 from proxyless_arch.apps.exporting import KERAS_FORMATS, METADATA_NAME
 from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
-from proxyless_arch.arch.spec import Block, Recipe, Zero
+from proxyless_arch.arch.spec import Block, Preprocessing, Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_nas_tensorflow import build
 from proxyless_nas_tensorflow.export import (
@@ -32,7 +32,7 @@ SPECS = {
         BASE,
         padding=padding,
         blocks=(BASE.blocks[0], BASE.blocks[1], Block(op=Zero(channels=6), skip=True), BASE.blocks[2]),
-        recipe=Recipe(resolution=size, resize=size),
+        preprocessing=Preprocessing(resolution=size, resize=size),
     )
     for padding, size in (("symmetric", 11), ("same", 12))
 }

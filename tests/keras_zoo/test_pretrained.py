@@ -108,7 +108,7 @@ def test_tfinit_comes_in(tiny_spec, tmp_path):
 
 def test_the_recipe_travels_with_the_weights(tiny_spec, tmp_path):
     trained = replace(
-        tiny_spec, recipe=replace(tiny_spec.recipe, mean=(0.5, 0.5, 0.5)), class_names=tuple("abcdefghij")
+        tiny_spec, preprocessing=replace(tiny_spec.preprocessing, mean=(0.5, 0.5, 0.5)), class_names=tuple("abcdefghij")
     )
     save_weights(tmp_path / "a.h5", filled(trained), PROVENANCE)
     assert load_weights(build(tiny_spec), tmp_path / "a.h5").spec == trained

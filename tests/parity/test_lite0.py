@@ -35,7 +35,7 @@ def test_real_weights_on_real_photos(shared_data, resolution):
 
     photos = open_folder(shared_data / "imagenet_sample.zip", "val")
     (samples,) = eval_steps(len(photos), 32, limit=32)
-    recipe = replace(weights.spec.recipe, resolution=resolution)
+    recipe = replace(weights.spec.preprocessing, resolution=resolution)
     images, labels, errors = read_batch(photos, recipe, None, 0, samples)
     assert not errors
     with torch.no_grad():

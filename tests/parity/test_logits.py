@@ -12,7 +12,7 @@ import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.spec import ArchSpec, Recipe
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.data.batches import eval_steps, read_batch
 from proxyless_arch.data.datasets import open_folder
@@ -83,8 +83,8 @@ def test_features_agree_block_by_block(tiny_spec, lively):
 @pytest.mark.shared_data
 def test_real_weights_on_real_photos(shared_data):
     official = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
-    recipe = Recipe(resolution=176, resize=int(176 * 256 / 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    spec = replace(read_spec(official.with_name(f"{official.name}.json")), recipe=recipe)
+    recipe = Preprocessing(resolution=176, resize=int(176 * 256 / 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    spec = replace(read_spec(official.with_name(f"{official.name}.json")), preprocessing=recipe)
     stored = load_pth(official.with_name(f"{official.name}.pth"))
     tensors = {name: stored[name] for name in expected_tensors(spec)}
     net = proxyless_nas.build(spec).eval()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from proxyless_arch.arch.spec import ArchSpec, Block, Conv, Linear, MBConv, Recipe, Zero
+from proxyless_arch.arch.spec import ArchSpec, Block, Conv, Linear, MBConv, Preprocessing, Zero
 from proxyless_arch.arch.tensors import expected_tensors
 
 
@@ -18,7 +18,9 @@ def three_blocks() -> ArchSpec:
         ),
         feature_mix=Conv(in_channels=6, out_channels=8, kernel_size=1),
         classifier=Linear(in_features=8, out_features=5, dropout_rate=0.2),
-        recipe=Recipe(resolution=11, resize=13, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 1.0)),
+        preprocessing=Preprocessing(
+            resolution=11, resize=13, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 1.0)
+        ),
     )
 
 
@@ -33,7 +35,7 @@ def rich() -> ArchSpec:
         blocks=(*base.blocks, zero, Block(op=wide, skip=False)),
         feature_mix=base.feature_mix,
         classifier=base.classifier,
-        recipe=base.recipe,
+        preprocessing=base.preprocessing,
         padding="same",
         class_names=("cat", "dog", "bière", "日本", 'quo"te'),
     )

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
 from proxyless_arch.weights.files import load_h5
@@ -17,8 +17,8 @@ def mini_net(num_classes=10, resolution=16):
     """6 blocks, 387 k MACs."""
     stages = (Stage(16, 2, 1), Stage(24, 2, 2))
     macro = Macro(name="mini", stem_width=16, stem_stride=2, first_width=8, stages=stages, mix_width=64)
-    recipe = Recipe(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return SearchSpace(macro=macro, num_classes=num_classes, recipe=recipe).spec_for((0, 0, 0, 0), "mini")
+    recipe = Preprocessing(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return SearchSpace(macro=macro, num_classes=num_classes, preprocessing=recipe).spec_for((0, 0, 0, 0), "mini")
 
 
 def same_run(left, right):

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from proxyless_arch.arch.codec import to_released, write_spec
-from proxyless_arch.arch.spec import Recipe, with_classes
+from proxyless_arch.arch.spec import Preprocessing, with_classes
 from proxyless_arch.weights.files import save_h5
 from tests.proxyless_arch.nets import random_tensors, three_blocks
 
@@ -102,7 +102,10 @@ def test_root_val_folder_limit_and_batches_change_no_hit(script, run_folder, pho
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_net_for_digits_is_scored_at_once(script, tmp_path):
-    spec = replace(with_classes(SPEC, 10, tuple("0123456789")), recipe=Recipe(resolution=16, resize=16, mean=(0, 0, 0)))
+    spec = replace(
+        with_classes(SPEC, 10, tuple("0123456789")),
+        preprocessing=Preprocessing(resolution=16, resize=16, mean=(0, 0, 0)),
+    )
     write_spec(tmp_path / "run" / "spec.json", spec)
     save_h5(tmp_path / "run" / "weights.h5", spec, tame_tensors(spec), {})
     record = record_of(script, tmp_path, "--arch", tmp_path / "run", "--path", "digits")
@@ -118,7 +121,7 @@ def test_without_images_it_shows_predictions(script, run_folder, tmp_path, capsy
 
 
 def test_a_released_config_and_a_state_dict(photos, tmp_path):
-    spec = replace(SPEC, recipe=Recipe(), class_names=(), padding="symmetric")
+    spec = replace(SPEC, preprocessing=Preprocessing(), class_names=(), padding="symmetric")
     (tmp_path / "net.config").write_text(json.dumps(to_released(spec)))
     tensors = {name: torch.from_numpy(array) for name, array in tame_tensors(spec).items()}
     torch.save({"state_dict": tensors}, tmp_path / "net.pth")

@@ -14,7 +14,7 @@ with contextlib.suppress(ModuleNotFoundError):
 import pytest
 
 from proxyless_arch.arch.codec import write_spec
-from proxyless_arch.arch.spec import Recipe, with_classes
+from proxyless_arch.arch.spec import Preprocessing, with_classes
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.weights.files import save_h5
 from tests.proxyless_arch.nets import three_blocks
@@ -23,7 +23,9 @@ from tests.scripts.test_eval_cli import tame_tensors
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
-SPEC = replace(with_classes(three_blocks(), 10, digits()[0].class_names), recipe=Recipe(resolution=11, resize=12))
+SPEC = replace(
+    with_classes(three_blocks(), 10, digits()[0].class_names), preprocessing=Preprocessing(resolution=11, resize=12)
+)
 SCRIPTS = {"export": "onnx", "export_tf": "litert"}
 
 

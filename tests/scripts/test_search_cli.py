@@ -140,7 +140,7 @@ def test_the_result_is_true(finished):
     assert stored.spec == spec
     net = load_weights(spec, run_dir / "weights.h5").eval()
     test = digits()[1]
-    again = evaluate(net, eval_batches(test, spec.recipe, batch_size=250))
+    again = evaluate(net, eval_batches(test, spec.preprocessing, batch_size=250))
     assert again.n_images == result["n_test_images"] == 360
     assert f"{again.top1_percent:.1f} % ({again.top1_hits} of 360 test images)" in printed
     assert again.top1_percent == pytest.approx(result["test_top1_percent"], abs=1e-9)

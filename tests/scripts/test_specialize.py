@@ -10,7 +10,7 @@ from hardware.profile.profiling import Anchor
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.cost import total_macs
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.space.mbconv import TINY as TINY_MACRO
 from proxyless_arch.space.mbconv import SearchSpace
 from search import specialize
@@ -44,7 +44,7 @@ def test_two_targets_are_searched_crossed_and_not_searched_again(tmp_path, capsy
 
 def test_a_network_is_measured_at_the_speed_of_its_column_s_table():
     """This machine is a third slower than when the table was made."""
-    space = SearchSpace(macro=TINY_MACRO, num_classes=10, recipe=Recipe(resolution=16, resize=16))
+    space = SearchSpace(macro=TINY_MACRO, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
     reference_ms = Anchor(FakeDevice(), space, 1).ms()
     now = FakeDevice(slower=1 / 3)
     device = specialize.Device("cpu", shipped("pixel1"), Anchor(now, space, 1), reference_ms)

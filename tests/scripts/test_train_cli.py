@@ -407,7 +407,7 @@ def test_other_classes_get_a_fresh_classifier(straight, tmp_path, capsys):
     code, out, _ = run(capsys, *words, "--path", tmp_path / "run2", "--image_size", "24")
     assert code == 0
     assert "class 0 is 'a', not '0': the classifier is replaced by a fresh one" in out
-    assert read_spec(tmp_path / "run2" / "spec.json").recipe.resolution == 24
+    assert read_spec(tmp_path / "run2" / "spec.json").preprocessing.resolution == 24
 
 
 def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, capsys):

@@ -13,13 +13,13 @@ from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.apps.train_settings import to_dict as training_dict
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.cost import total_macs, total_params
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.space.mbconv import IMAGENET, TINY, SearchSpace
 from search.config import from_recipe, to_dict, with_settings
 from search.reporting.run_folder import LATENCY_FILE
 
-DIGITS = Recipe(resolution=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DIGITS = Preprocessing(resolution=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def write_run(
@@ -35,7 +35,7 @@ def write_run(
         space = SearchSpace(macro=IMAGENET)
         given = {"dataset": "imagenet", "data_path": "imagenet/"}
     else:
-        space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, recipe=DIGITS)
+        space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
         given = {}
     recipe = "default" if dataset == "imagenet" else "digits"
     config = to_dict(
@@ -109,7 +109,7 @@ def write_random(folder: Path, *, count=3, accuracy=None):
     for name in ("metrics.jsonl",):
         (folder / name).unlink()
     write_json(folder / "config.json", config | {"arch_algo": "random"})
-    space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, recipe=DIGITS)
+    space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
     table = latency_cost_table(space, shipped("pixel1"))
     rng = np.random.default_rng(0)
     networks = []

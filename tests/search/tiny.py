@@ -6,7 +6,7 @@ import itertools
 import torch
 
 from hardware.cost_table import CostTable
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
 from search.algorithm.supernet import Supernet
 
@@ -22,7 +22,7 @@ def tiny_space(**changes):
     settings = {
         "macro": MACRO,
         "num_classes": CLASSES,
-        "recipe": Recipe(resolution=RESOLUTION, resize=RESOLUTION),
+        "preprocessing": Preprocessing(resolution=RESOLUTION, resize=RESOLUTION),
         "kernel_sizes": (3, 5),
         "expand_ratios": (2, 3),
     }

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import Augment, eval_transform, normalize
 from proxyless_nas.data import eval_batches, train_batches
 
-RECIPE = Recipe(resolution=16, resize=18)
+RECIPE = Preprocessing(resolution=16, resize=18)
 AUGMENT = Augment(min_scale=0.3)
 
 
@@ -101,7 +101,11 @@ def test_evaluation_reads_everything_once_in_order(images, n_workers):
 def test_normalize_equals_torch_bit_for_bit():
     """ToTensor: uint8 -> float32, div(255). Normalize: sub_(mean), div_(std) with float32 tensors."""
     pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1).reshape(16, 16, 3)
-    for recipe in (Recipe(), Recipe(mean=(0.5,) * 3, std=(0.5,) * 3), Recipe(mean=(0.49, 0.48, 0.44))):
+    for recipe in (
+        Preprocessing(),
+        Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3),
+        Preprocessing(mean=(0.49, 0.48, 0.44)),
+    ):
         tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
         tensor.sub_(torch.tensor(recipe.mean).view(-1, 1, 1)).div_(torch.tensor(recipe.std).view(-1, 1, 1))
         np.testing.assert_array_equal(normalize(pixels, recipe.mean, recipe.std), tensor.permute(1, 2, 0).numpy())
@@ -172,7 +176,7 @@ def test_input_errors_survive_pickling():
 @pytest.mark.shared_data
 def test_resume_on_cifar_from_the_archive(shared_data):
     found = open_folder(shared_data / "cifar10.zip", "train")
-    recipe = Recipe(resolution=32, resize=32)
+    recipe = Preprocessing(resolution=32, resize=32)
     options = {"batch_size": 16, "seed": 0}
     whole = list(train_batches(found, recipe, Augment.small(32), n_steps=3, first_step=3123, **options))
     resumed = train_batches(found, recipe, Augment.small(32), n_steps=2, first_step=3124, n_workers=2, **options)

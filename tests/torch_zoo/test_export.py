@@ -11,7 +11,7 @@ import torch
 
 from proxyless_arch.apps.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, missing, read_metadata
 from proxyless_arch.apps.litert import litert_metadata
-from proxyless_arch.arch.spec import Block, Recipe, Zero
+from proxyless_arch.arch.spec import Block, Preprocessing, Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_nas import build
 from proxyless_nas.export import (
@@ -38,7 +38,7 @@ SPECS = {
         BASE,
         padding=padding,
         blocks=(*BASE.blocks, Block(op=Zero(channels=6), skip=True)),
-        recipe=Recipe(resolution=size, resize=size),
+        preprocessing=Preprocessing(resolution=size, resize=size),
     )
     for padding, size in (("symmetric", 11), ("same", 12))
 }

@@ -122,10 +122,10 @@ def test_fast_logits_with_real_weights_on_real_photos(shared_data):
     """Logits here have a standard deviation near 2."""
     base = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
     spec = read_spec(f"{base}.json")
-    spec = replace(spec, recipe=replace(spec.recipe, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    spec = replace(spec, preprocessing=replace(spec.preprocessing, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
     net = build(spec).eval()
     load_named(net, spec, load_pth(f"{base}.pth"))
-    images, _ = next(eval_batches(open_folder(shared_data / "imagenet_sample.zip"), spec.recipe, batch_size=16))
+    images, _ = next(eval_batches(open_folder(shared_data / "imagenet_sample.zip"), spec.preprocessing, batch_size=16))
     with torch.no_grad():
         expected = net.to(memory_format=torch.contiguous_format)(images.contiguous())
     assert expected.std() > 1

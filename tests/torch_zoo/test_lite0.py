@@ -46,7 +46,7 @@ def test_costs_are_what_torch_counts():
 @pytest.mark.shared_data
 def test_padding_belongs_to_the_weights(weights, photos):
     """The negative control: symmetric padding on these weights gives other logits."""
-    images, labels = next(eval_batches(photos, weights.spec.recipe, batch_size=32, limit=32))
+    images, labels = next(eval_batches(photos, weights.spec.preprocessing, batch_size=32, limit=32))
     with torch.no_grad():
         wanted = loaded(weights.spec, weights.tensors)(images)
         other = loaded(replace(weights.spec, padding="symmetric"), weights.tensors)(images)
@@ -59,7 +59,7 @@ def test_padding_belongs_to_the_weights(weights, photos):
 def test_score_on_every_tenth_photo(weights, photos):
     """What the run over all photos (below, with --slow) gives on these: a tripwire, not a reference."""
     net = loaded(weights.spec, weights.tensors)
-    result = evaluate(net, eval_batches(photos, weights.spec.recipe, batch_size=20, limit=100, strict=True))
+    result = evaluate(net, eval_batches(photos, weights.spec.preprocessing, batch_size=20, limit=100, strict=True))
     assert (result.n_images, result.top1_hits, result.top5_hits) == (100, 89, 98)
     assert result.loss == pytest.approx(0.58165, abs=1e-4)
 
@@ -70,5 +70,5 @@ def test_score_on_every_tenth_photo(weights, photos):
 def test_score_on_all_photos(weights, photos):
     """Top-1 87.2 and top-5 97.3: a check of the pipeline. Most photos are of the training split."""
     net = loaded(weights.spec, weights.tensors)
-    result = evaluate(net, eval_batches(photos, weights.spec.recipe, batch_size=20, strict=True))
+    result = evaluate(net, eval_batches(photos, weights.spec.preprocessing, batch_size=20, strict=True))
     assert (result.n_images, result.top1_hits, result.top5_hits) == (1000, 872, 973)

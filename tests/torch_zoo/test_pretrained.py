@@ -88,13 +88,13 @@ def test_another_number_of_classes_gets_all_but_the_classifier(published, monkey
 
 
 def test_a_path_may_hold_a_fine_tuned_net_with_its_recipe(tmp_path):
-    recipe = replace(CPU.recipe, mean=(0.5, 0.5, 0.5))
-    spec = replace(with_classes(CPU, 3, ("cat", "dog", "owl")), name="pets", recipe=recipe)
+    recipe = replace(CPU.preprocessing, mean=(0.5, 0.5, 0.5))
+    spec = replace(with_classes(CPU, 3, ("cat", "dog", "owl")), name="pets", preprocessing=recipe)
     tensors = random_tensors(spec)
     save_h5(tmp_path / "pets.h5", spec, tensors, PROVENANCE)
     net = proxyless_cpu(pretrained=str(tmp_path / "pets.h5"), num_classes=3)
     assert_equal(to_named(net), tensors)
-    assert net.spec.recipe == recipe and net.spec.class_names == ("cat", "dog", "owl")
+    assert net.spec.preprocessing == recipe and net.spec.class_names == ("cat", "dog", "owl")
     said = refusal(proxyless_cpu, pretrained=tmp_path / "pets.h5")
     assert "classifier.linear.bias: expected 1000, got 3" in said and said.endswith(f"(in {tmp_path / 'pets.h5'})")
     assert "classifier.linear.bias: expected 4, got 3" in refusal(
@@ -103,11 +103,11 @@ def test_a_path_may_hold_a_fine_tuned_net_with_its_recipe(tmp_path):
 
 
 def test_transfer_takes_the_recipe_of_the_file_but_not_its_class_names(tmp_path):
-    recipe = replace(CPU.recipe, std=(0.5, 0.5, 0.5))
-    spec = replace(CPU, recipe=recipe, class_names=tuple(f"class {k}" for k in range(1000)))
+    recipe = replace(CPU.preprocessing, std=(0.5, 0.5, 0.5))
+    spec = replace(CPU, preprocessing=recipe, class_names=tuple(f"class {k}" for k in range(1000)))
     save_safetensors(tmp_path / "a.safetensors", spec, random_tensors(spec), PROVENANCE)
     net = proxyless_cpu(pretrained=tmp_path / "a.safetensors", num_classes=3)
-    assert net.spec.recipe == recipe and net.spec.class_names == ()
+    assert net.spec.preprocessing == recipe and net.spec.class_names == ()
 
 
 def test_the_weights_of_another_network_are_listed(published, tmp_path):
@@ -190,7 +190,7 @@ def test_a_keras_file_says_how_to_convert_it(tmp_path):
 def test_h5_keeps_provenance_and_its_recipe_travels(tmp_path):
     save_weights(tmp_path / "a.h5", filled(SPEC), PROVENANCE)
     assert load_h5(tmp_path / "a.h5").provenance == PROVENANCE
-    other = build(replace(SPEC, name="mine", recipe=replace(SPEC.recipe, mean=(0.1, 0.1, 0.1))))
+    other = build(replace(SPEC, name="mine", preprocessing=replace(SPEC.preprocessing, mean=(0.1, 0.1, 0.1))))
     load_weights(other, tmp_path / "a.h5")
     assert other.spec == replace(SPEC, name="mine")
 

@@ -24,7 +24,7 @@ from hardware.profile.fit import (
 )
 from hardware.profile.profiling import unique_ops
 from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import MBConv, Recipe
+from proxyless_arch.arch.spec import MBConv, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, SearchSpace
 
@@ -146,7 +146,7 @@ def test_noise_is_not_fitted_where_predictions_are_right():
 
 
 def test_the_written_predictor_is_read_and_prices_every_layer():
-    space = SearchSpace(macro=TINY, num_classes=10, recipe=Recipe(resolution=16, resize=16))
+    space = SearchSpace(macro=TINY, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
     pixel1 = shipped("pixel1")
     measured = [(call, pixel1.op_ms(call)) for call in unique_ops(space).values()]
     found = fit([Op(call, ms) for call, ms in measured if isinstance(call.op, MBConv)])

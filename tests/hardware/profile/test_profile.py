@@ -25,12 +25,12 @@ from hardware.profile.profiling import (
     unique_ops,
 )
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, SearchSpace
 from tests.hardware.fake_device import FakeDevice
 
-SPACE = SearchSpace(macro=TINY, num_classes=10, recipe=Recipe(resolution=16, resize=16))
+SPACE = SearchSpace(macro=TINY, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
 PROTOCOL = Protocol(rounds=3, runs=5, warmup=1, min_ms=0.0, design_nets=90, validation_nets=40, extra_rounds=1)
 CONDITIONS = {"device": "simulated", "batch_size": 1, "resolution": 16}
 

@@ -13,7 +13,7 @@ from proxyless_arch.apps import evaluation
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import write_spec
-from proxyless_arch.arch.spec import Recipe, with_classes
+from proxyless_arch.arch.spec import Preprocessing, with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ArraySource, ImageDataset
 from proxyless_arch.weights.files import git_blob_sha1, save_h5, save_safetensors
@@ -130,7 +130,7 @@ def test_a_weight_file_that_holds_its_network(tmp_path, save):
 
 
 def test_the_recipe_of_the_weights_wins_over_the_spec_files(tmp_path, run_folder):
-    plain = replace(SPEC, recipe=Recipe(resolution=32, resize=36), class_names=())
+    plain = replace(SPEC, preprocessing=Preprocessing(resolution=32, resize=36), class_names=())
     write_spec(tmp_path / "net.json", plain)
     network = evaluation.load_network(parse("--arch", tmp_path / "net.json", "--weights", run_folder / "weights.h5"))
     assert network.spec == replace(SPEC, name=plain.name)
@@ -148,14 +148,14 @@ def test_the_recipe_of_the_weights_wins_over_the_spec_files(tmp_path, run_folder
 )
 def test_each_part_of_the_recipe_can_be_overridden(run_folder, argv, changes):
     network = evaluation.load_network(parse("--arch", run_folder, *argv))
-    assert network.spec.recipe == replace(SPEC.recipe, **changes)
+    assert network.spec.preprocessing == replace(SPEC.preprocessing, **changes)
     assert network.changed == bool(changes)
 
 
 def test_imagenet_resizes_stay_imagenets(monkeypatch, run_folder):
     for size, resize in ((160, 182), (176, 201), (192, 219), (224, 256)):
-        assert evaluation.resize_for(size, Recipe()) == resize
-        assert evaluation.resize_for(size, Recipe(resolution=176, resize=201)) == resize
+        assert evaluation.resize_for(size, Preprocessing()) == resize
+        assert evaluation.resize_for(size, Preprocessing(resolution=176, resize=201)) == resize
 
 
 @pytest.mark.parametrize(
@@ -316,13 +316,13 @@ def test_published_accuracy_is_shown_beside_imagenet_only(tmp_path, monkeypatch,
     assert (record["top1_percent"], record["top5_percent"], record["not_comparable"]) == (75.3, 92.4, [])
     printed = capsys.readouterr().out
     assert "75.3 / 92.4 % on the ImageNet validation set" in printed and "not comparable" not in printed
-    assert published(parse(*given, "--resize", "240"))["not_comparable"] == ["the recipe is another"]
+    assert published(parse(*given, "--resize", "240"))["not_comparable"] == ["the preprocessing is another"]
     assert published(parse(*given), result=EvalResult(7, 9, 10, 1.0))["not_comparable"] == [
         "these 10 images are not the validation set of 50000"
     ]
     # a recipe that a weight file or spec file brings is another one too, without any flag
-    save_h5(tmp_path / "net.h5", replace(cpu, recipe=Recipe(resize=224)), random_tensors(cpu), {})
-    assert published(parse(*given))["not_comparable"] == [other, "the recipe is another"]
+    save_h5(tmp_path / "net.h5", replace(cpu, preprocessing=Preprocessing(resize=224)), random_tensors(cpu), {})
+    assert published(parse(*given))["not_comparable"] == [other, "the preprocessing is another"]
     numbered = images_of(tuple(f"{k:04d}" for k in range(1000)))
     assert published(parse(*given), images=numbered) is None
 
@@ -371,12 +371,15 @@ def test_demonstration_names_the_most_likely_classes(run_folder, capsys):
     assert [top["name"] for top in record["predictions"][0]["top"]] == ["bee", "elk", "dog", "cat", "ant"]
     assert sum(top["percent"] for top in record["predictions"][0]["top"]) == pytest.approx(100, abs=0.01)
     assert "china.jpg" in capsys.readouterr().out
-    assert evaluation.photos(network.spec.recipe).shape == (2, 11, 11, 3)
+    assert evaluation.photos(network.spec.preprocessing).shape == (2, 11, 11, 3)
 
 
 def test_without_scikit_learn_the_command_that_installs_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    for read in (lambda: evaluation.photos(Recipe()), lambda: evaluation.open_images("digits", with_classes(SPEC, 10))):
+    for read in (
+        lambda: evaluation.photos(Preprocessing()),
+        lambda: evaluation.open_images("digits", with_classes(SPEC, 10)),
+    ):
         with pytest.raises(InputError, match="pip install scikit-learn"):
             read()
 

@@ -15,12 +15,14 @@ from proxyless_arch.apps import exporting
 from proxyless_arch.apps.evaluation import Network
 from proxyless_arch.apps.exporting import KERAS_FORMATS, TORCH_FORMATS, Loaded
 from proxyless_arch.arch.codec import spec_to_dict
-from proxyless_arch.arch.spec import Block, Conv, MBConv, Recipe, with_classes
+from proxyless_arch.arch.spec import Block, Conv, MBConv, Preprocessing, with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import digits
 from tests.proxyless_arch.nets import random_tensors, three_blocks
 
-SPEC = replace(with_classes(three_blocks(), 10, digits()[0].class_names), recipe=Recipe(resolution=8, resize=8))
+SPEC = replace(
+    with_classes(three_blocks(), 10, digits()[0].class_names), preprocessing=Preprocessing(resolution=8, resize=8)
+)
 
 
 def network(spec=SPEC):

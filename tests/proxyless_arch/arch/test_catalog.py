@@ -5,7 +5,7 @@ import re
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 
 
@@ -17,7 +17,7 @@ def test_names():
 def test_releases(name):
     release, spec = catalog.release(name), catalog.load(name)
     assert spec.name == release.name == name
-    assert spec.recipe == Recipe()
+    assert spec.preprocessing == Preprocessing()
     assert (spec.num_classes, len(spec.blocks), spec.bn.eps, spec.bn.momentum) == (1000, 22, 1e-3, 0.1)
     assert set(release.blob_sha1) == {f"{name}.pth", f"{name}.tfinit"}
     assert all(re.fullmatch("[0-9a-f]{40}", digest) for digest in release.blob_sha1.values())

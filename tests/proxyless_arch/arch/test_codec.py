@@ -18,7 +18,7 @@ from proxyless_arch.arch.codec import (
     to_released,
     write_spec,
 )
-from proxyless_arch.arch.spec import ArchSpec, imagenet_recipe, replace
+from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing, replace
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node
 from proxyless_arch.space.mbconv import SearchSpace
@@ -101,7 +101,7 @@ def test_official_small_net(shared_data):
     spec = read_spec(path)
     assert to_released(spec) == json.loads(path.read_bytes())
     assert spec.name == SMALL_NET
-    assert spec.recipe == imagenet_recipe(176)
+    assert spec.preprocessing == imagenet_preprocessing(176)
 
 
 @pytest.mark.shared_data
@@ -118,7 +118,7 @@ def test_released_dialect_without_data():
         spec = catalog.load(name)
         assert parse_spec(released_to_json(spec), f"{name}.config") == spec
         assert "resolution" not in to_released(spec)
-        smaller = replace(spec, recipe=imagenet_recipe(160))
+        smaller = replace(spec, preprocessing=imagenet_preprocessing(160))
         assert to_released(smaller)["resolution"] == 160
         assert parse_spec(released_to_json(smaller), f"{name}.config") == smaller
 
@@ -127,7 +127,7 @@ def test_released_dialect_without_data():
     ("change", "place"),
     [
         ({"padding": "same"}, "padding"),
-        ({"recipe": three_blocks().recipe}, "recipe"),
+        ({"preprocessing": three_blocks().preprocessing}, "recipe"),
         ({"class_names": tuple(map(str, range(1000)))}, "class_names"),
     ],
 )

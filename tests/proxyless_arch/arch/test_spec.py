@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Recipe, Zero
+from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Preprocessing, Zero
 from proxyless_arch.base.errors import InputError
 from tests.proxyless_arch.nets import rich
 
@@ -16,7 +16,7 @@ VALID = {
     Block: {"op": Zero(channels=8), "skip": True},
     Linear: {"in_features": 8, "out_features": 5},
     BatchNorm: {},
-    Recipe: {},
+    Preprocessing: {},
     ArchSpec: {name: getattr(rich(), name) for name in ArchSpec.__dataclass_fields__},
 }
 STRANGE = ("x", None, True, 3.0, 3j, float("nan"), float("inf"), 10**400, [], (), (1, 2, "x"), {}, object(), b"3")
@@ -40,9 +40,9 @@ def test_a_value_of_any_other_type_is_refused_by_name(cls, name):
     [
         (lambda: BatchNorm(eps="x"), "eps: expected a number in (0, 1], got 'x'"),
         (lambda: BatchNorm(momentum=True), "momentum: expected a number in (0, 1], got True"),
-        (lambda: Recipe(std=(1, 2, "x")), "std: expected three numbers (R, G, B), got (1, 2, 'x')"),
-        (lambda: Recipe(mean=("a", 1, 2)), "mean: expected three numbers (R, G, B), got ('a', 1, 2)"),
-        (lambda: Recipe(std=(1.0, 0.0, 1.0)), "std: expected three numbers above 0, got 0.0"),
+        (lambda: Preprocessing(std=(1, 2, "x")), "std: expected three numbers (R, G, B), got (1, 2, 'x')"),
+        (lambda: Preprocessing(mean=("a", 1, 2)), "mean: expected three numbers (R, G, B), got ('a', 1, 2)"),
+        (lambda: Preprocessing(std=(1.0, 0.0, 1.0)), "std: expected three numbers above 0, got 0.0"),
         (
             lambda: Conv(in_channels=3, out_channels=8, kernel_size=3.0),
             "kernel_size: expected 1, 3, 5 or 7, got 3.0",
@@ -62,6 +62,6 @@ def test_messages(build, message):
 
 
 def test_whole_numbers_are_numbers():
-    assert Recipe(mean=(0, 0, 0), std=(1, 1, 1)).std == (1, 1, 1)
+    assert Preprocessing(mean=(0, 0, 0), std=(1, 1, 1)).std == (1, 1, 1)
     assert Linear(in_features=1, out_features=1, dropout_rate=0).dropout_rate == 0
     assert BatchNorm(eps=np.float64(1e-3)).eps == 1e-3

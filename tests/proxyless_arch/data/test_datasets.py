@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data import datasets
 from proxyless_arch.data.batches import BatchPlan, Sample, eval_steps, read_batch
@@ -484,7 +484,7 @@ def test_evaluation_order_and_limit():
 
 def test_augmentation_depends_on_seed_epoch_and_image_only():
     train, _ = digits()
-    recipe, augment = Recipe(resolution=16, resize=16), Augment(pad_crop=4)
+    recipe, augment = Preprocessing(resolution=16, resize=16), Augment(pad_crop=4)
 
     def read(seed, *samples):
         return read_batch(train, recipe, augment, seed, samples).images
@@ -513,7 +513,7 @@ def test_imagenet_sample(shared_data):
     found = open_folder(shared_data / "imagenet_sample.zip", "eval")
     assert len(found) == len(found.class_names) == 1000
     assert found.class_names[0] == "n01440764" and found.place(0).endswith("tench.JPEG")
-    batch = read_batch(found, Recipe(), None, 0, [Sample(0, 0), Sample(0, 999)])
+    batch = read_batch(found, Preprocessing(), None, 0, [Sample(0, 0), Sample(0, 999)])
     assert batch.images.shape == (2, 224, 224, 3) and batch.labels.tolist() == [0, 999] and not batch.errors
     assert -2.2 < batch.images.min() < -1 and 1 < batch.images.max() < 2.7
 

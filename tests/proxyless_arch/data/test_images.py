@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.images import (
     MAX_PIXELS,
@@ -20,7 +20,7 @@ from proxyless_arch.data.images import (
     train_transform,
 )
 
-RECIPE = Recipe(resolution=24, resize=27)
+RECIPE = Preprocessing(resolution=24, resize=27)
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 NO_COLOUR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
@@ -79,15 +79,15 @@ def test_eval_transform_equals_a_hand_written_reference(size, resized, offset):
     image = noise(*size)
     expected = resample(np.asarray(image), *resized)
     left, top = offset
-    result = eval_transform(image, Recipe(resolution=24, resize=27, **PLAIN))
+    result = eval_transform(image, Preprocessing(resolution=24, resize=27, **PLAIN))
     assert result.dtype == np.float32 and result.shape == (24, 24, 3)
     np.testing.assert_array_equal(bytes_of(result), expected[top : top + 24, left : left + 24])
 
 
 def test_bicubic_is_another_filter():
     image = noise(50, 37)
-    bilinear = eval_transform(image, Recipe(resolution=24, resize=27, **PLAIN))
-    bicubic = eval_transform(image, Recipe(resolution=24, resize=27, interpolation="bicubic", **PLAIN))
+    bilinear = eval_transform(image, Preprocessing(resolution=24, resize=27, **PLAIN))
+    bicubic = eval_transform(image, Preprocessing(resolution=24, resize=27, interpolation="bicubic", **PLAIN))
     expected = np.asarray(image.resize((36, 27), Image.Resampling.BICUBIC))[2:26, 6:30]
     np.testing.assert_array_equal(bytes_of(bicubic), expected)
     assert np.abs(bicubic - bilinear).max() > 0.02
@@ -102,7 +102,7 @@ def test_normalize_by_hand():
 
 def test_an_image_too_elongated_to_resize_is_refused():
     with pytest.raises(InputError, match="from 2 x 300000"):
-        eval_transform(Image.new("RGB", (2, 300_000)), Recipe())
+        eval_transform(Image.new("RGB", (2, 300_000)), Preprocessing())
 
 
 def test_train_transform_is_a_function_of_the_generator():
@@ -118,7 +118,7 @@ def test_train_transform_is_a_function_of_the_generator():
 
 def test_pad_crop_gives_every_shift_and_only_shifts():
     image = noise(8, 8)
-    recipe = Recipe(resolution=8, resize=8, **PLAIN)
+    recipe = Preprocessing(resolution=8, resize=8, **PLAIN)
     padded = np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)))
     shifts = {padded[y : y + 8, x : x + 8].tobytes(): (x, y) for x in range(3) for y in range(3)}
     augment = Augment(pad_crop=1, flip=False, **NO_COLOUR)
@@ -130,7 +130,7 @@ def test_pad_crop_gives_every_shift_and_only_shifts():
 
 def test_flip_mirrors_half_of_the_images():
     image = noise(16, 16)
-    recipe = Recipe(resolution=16, resize=16, **PLAIN)
+    recipe = Preprocessing(resolution=16, resize=16, **PLAIN)
     augment = Augment(min_scale=1.0, **NO_COLOUR)
     never = Augment(min_scale=1.0, flip=False, **NO_COLOUR)
     mirrored = 0
@@ -181,7 +181,7 @@ def test_fallback_crop_is_the_largest_centred_one():
 
 def test_jitter_scales_brightness_and_leaves_grey_unsaturated():
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
-    recipe = Recipe(resolution=8, resize=8, **PLAIN)
+    recipe = Preprocessing(resolution=8, resize=8, **PLAIN)
     factors = []
     for seed in range(100):
         result = train_transform(grey, recipe, np.random.default_rng(seed), Augment(brightness=0.2, saturation=0.5))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data import workers
 from proxyless_arch.data.batches import eval_steps, read_batch
 from proxyless_arch.data.datasets import digits
@@ -19,7 +19,7 @@ STEPS = eval_steps(20, 4)
 
 
 def test_any_number_of_workers_gives_the_same_batches():
-    read = partial(read_batch, digits()[1].subset(range(20)), Recipe(resolution=16, resize=18), None, 0)
+    read = partial(read_batch, digits()[1].subset(range(20)), Preprocessing(resolution=16, resize=18), None, 0)
     here = list(workers.batches(read, STEPS, 0))
     for n_workers in (1, 2, 9):
         there = list(workers.batches(read, STEPS, n_workers))

@@ -13,7 +13,7 @@ import pytest
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.cost import macs, total_macs, total_params
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import BatchNorm, Conv, Linear, MBConv, Recipe
+from proxyless_arch.arch.spec import BatchNorm, Conv, Linear, MBConv, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights import demo
@@ -58,7 +58,7 @@ def test_spec_is_the_published_network():
     assert spec.classifier == Linear(in_features=1280, out_features=1000, dropout_rate=0.2)
     assert spec.bn == BatchNorm(eps=1e-3, momentum=0.01)  # 0.99 in TensorFlow's sense
     assert spec.padding == "same"
-    assert spec.recipe == Recipe(
+    assert spec.preprocessing == Preprocessing(
         resolution=224, resize=256, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
     )
 

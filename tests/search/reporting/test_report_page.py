@@ -423,7 +423,7 @@ def test_trainings_of_something_else_are_refused(tmp_path):
     other = replace(
         spec, blocks=(replace(spec.blocks[0], op=replace(op, kernel_size=8 - op.kernel_size)), *spec.blocks[1:])
     )
-    smaller = replace(spec, recipe=replace(spec.recipe, resolution=8, resize=8))
+    smaller = replace(spec, preprocessing=replace(spec.preprocessing, resolution=8, resize=8))
     for name, net, more, message in (
         ("stranger", other, {}, "its network is none of"),
         ("data", spec, {"dataset": "imagefolder", "data_path": "x"}, "trained with other images"),

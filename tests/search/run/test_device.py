@@ -11,7 +11,7 @@ from PIL import Image
 from hardware import profile_latency
 from hardware.latency import SHIPPED_FOLDER, LookupTable, Timing
 from hardware.profile.profiling import unique_ops
-from proxyless_arch.arch.spec import imagenet_recipe
+from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.space.mbconv import MACROS, TINY, SearchSpace
@@ -43,7 +43,7 @@ def fake(monkeypatch, tmp_path):
 def conditions(space, **changes):
     return {
         "device": "simulated", "runtime": "onnxruntime", "threads": 1, "dtype": "float32", "batch_size": 1,
-        "resolution": space.recipe.resolution, "space": space.macro.name, "width_mult": space.width_mult,
+        "resolution": space.preprocessing.resolution, "space": space.macro.name, "width_mult": space.width_mult,
         "num_classes": space.num_classes,
     } | changes  # fmt: skip
 
@@ -55,7 +55,7 @@ def table_of(space, provenance, validation=PASSED):
 
 
 def digits_space(classes=10):
-    return SearchSpace(macro=TINY, width_mult=0.05, num_classes=classes, recipe=imagenet_recipe(8))
+    return SearchSpace(macro=TINY, width_mult=0.05, num_classes=classes, preprocessing=imagenet_preprocessing(8))
 
 
 def prepared(*words):
@@ -176,7 +176,9 @@ def test_the_search_takes_the_table_by_the_printed_words(
     fake, photos, tmp_path, monkeypatch, hardware, space, pixels, width, classes, more, printed
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a GPU's table serves where there is none
-    own = SearchSpace(macro=MACROS[space], width_mult=width, num_classes=classes, recipe=imagenet_recipe(pixels))
+    own = SearchSpace(
+        macro=MACROS[space], width_mult=width, num_classes=classes, preprocessing=imagenet_preprocessing(pixels)
+    )
     path, known = tmp_path / "my table.json", conditions(own, **more)
     table_of(own, known).save(path)
     words = profile_latency.search_words(known, hardware, path)
@@ -192,7 +194,7 @@ def test_the_search_takes_the_table_by_the_printed_words(
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words))
     job = session.prepare(settings, torch.device("cpu"))
     assert job.table_file == path and job.space.num_classes == n_images
-    assert (job.space.macro.name, job.space.width_mult, job.space.recipe.resolution) == (space, width, pixels)
+    assert (job.space.macro.name, job.space.width_mult, job.space.preprocessing.resolution) == (space, width, pixels)
     assert (job.target_device is not None) == (hardware == "cpu")
     header = session.header(job)
     note = f"classifier: the time for {n_images} classes is scaled from the measured {classes}: an estimate"
@@ -219,7 +221,7 @@ def classifier(space):
 
 
 def test_the_classifier_is_scaled_in_proportion():
-    whole = SearchSpace(num_classes=1000, recipe=imagenet_recipe(32))
+    whole = SearchSpace(num_classes=1000, preprocessing=imagenet_preprocessing(32))
     table = replace(table_of(whole, {}), scale=1.5)
     calls = {n: classifier(replace(whole, num_classes=n)) for n in (1000, 250)}
     assert calls[250].op.out_features == 250

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hardware.cost_table import macs_cost_table
-from proxyless_arch.arch.spec import Recipe
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data.datasets import digits
 from proxyless_nas.data import train_batches
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr
@@ -23,9 +23,9 @@ from tests.search.tiny import RESOLUTION, assert_same_bits, snapshot, tiny_space
 N_TRAIN, BATCH = 96, 16
 TRAIN = digits()[0].subset(range(N_TRAIN))
 VALID = digits()[0].subset(range(N_TRAIN, N_TRAIN + 40))
-RECIPE = Recipe(resolution=RESOLUTION, resize=RESOLUTION, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+RECIPE = Preprocessing(resolution=RESOLUTION, resize=RESOLUTION, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # dropout draws from torch's own generator, which is no part of the state
-SPACE = tiny_space(num_classes=10, recipe=RECIPE, dropout_rate=0.2)
+SPACE = tiny_space(num_classes=10, preprocessing=RECIPE, dropout_rate=0.2)
 TABLE = macs_cost_table(SPACE)
 GOAL = 0.8 * TABLE.uniform_expected
 

@@ -102,9 +102,9 @@ def assert_pixels(batches, dataset, job, augment):
     """``batches`` are the images of ``dataset`` in its order, transformed one by one with ``augment``."""
     rng = [np.random.default_rng([0, AUGMENT_STREAM, 0, index]) for index in range(len(dataset))]
     expected = [
-        eval_transform(dataset.read(index), job.space.recipe)
+        eval_transform(dataset.read(index), job.space.preprocessing)
         if augment is None
-        else train_transform(dataset.read(index), job.space.recipe, rng[index], augment)
+        else train_transform(dataset.read(index), job.space.preprocessing, rng[index], augment)
         for index in range(len(dataset))
     ]
     found = torch.cat([images for images, _ in batches]).permute(0, 2, 3, 1).numpy()
@@ -185,7 +185,9 @@ def test_alphas_images_are_augmented_where_that_is_asked_for(arch_augment):
     job = digits_job(arch_augment=arch_augment)
     images, _ = next(job.valid_batches(0))
     pixels = images.permute(0, 2, 3, 1).numpy()
-    plain = {eval_transform(job.data.valid.read(i), job.space.recipe).tobytes() for i in range(len(job.data.valid))}
+    plain = {
+        eval_transform(job.data.valid.read(i), job.space.preprocessing).tobytes() for i in range(len(job.data.valid))
+    }
     as_they_are = sum(one.tobytes() in plain for one in pixels)
     # a shift by 0 of -1 .. 1 both ways without a turn is one in nine at most
     assert as_they_are == len(pixels) if not arch_augment else as_they_are < len(pixels) / 2
