@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 TABLE_FORMAT = "proxyless-latency/table"
 PREDICTOR_FORMAT = "proxyless-latency/predictor"
+PREDICTOR_VERSIONS = (1,)
+TABLE_VERSIONS = (1, 2)  # the last one is written; of the first, see _entry
 SHIPPED_FOLDER = Path(__file__).parent / "tables"
 MAX_MS = 1e6  # a layer that takes longer than this is a typing error
 # of the released YAML, which names no unit; a Pixel 1 does 3e6 a millisecond, its whole table takes 400 ms
@@ -158,7 +160,7 @@ class Predictor:
     @classmethod
     def from_node(cls, node: Node, source: str) -> Predictor:
         """Parse the predictor format strictly. Raises InputError naming the key."""
-        _check_format(node, PREDICTOR_FORMAT)
+        _check_format(node, PREDICTOR_FORMAT, PREDICTOR_VERSIONS)
         top = node.fields(
             ("format", "version", "unit", "model", "fixed_ops", "net_calibration", "validity"),
             ("feature_unit", "provenance", "error"),
@@ -274,14 +276,15 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _check_format(node: Node, name: str) -> None:
-    """Format, version and unit before anything else, so that a newer file is not blamed for its newer keys."""
+def _check_format(node: Node, name: str, versions: Sequence[int]) -> int:
+    """The version; format, version and unit come first, so that a newer file is not blamed for its newer keys."""
     if not isinstance(node.value, dict):
         raise node.fail("an object")
-    for key, allowed in (("format", name), ("version", 1), ("unit", "ms")):
+    for key, allowed in (("format", (name,)), ("version", versions), ("unit", ("ms",))):
         if key not in node.value:
-            raise InputError(f"missing; expected {allowed!r}", key)
-        Node(node.value[key], key).exactly(allowed)
+            raise InputError(f"missing; expected {listed(map(repr, allowed))}", key)
+        Node(node.value[key], key).exactly(*allowed)
+    return int(node.value["version"])
 
 
 def _fixed_ops(node: Node) -> dict[str, FixedOp]:
@@ -335,7 +338,10 @@ def _positive_ms(node: Node) -> float:
 
 
 class LayerKey(NamedTuple):
-    """What identifies a measured layer. ``mid``: expanded width of an MBConv, 0 for the other operations."""
+    """What identifies a measured layer. ``mid``: what an expand convolution puts out, 0 for a layer without one.
+
+    An MBConv may expand to as many channels as it takes in; one without expansion has one convolution less.
+    """
 
     op: str
     in_hwc: Hwc
@@ -352,9 +358,17 @@ class LayerKey(NamedTuple):
         text += f" kernel {self.kernel} stride {self.stride}"
         if self.op == "conv":
             return text
-        ratio, rest = divmod(self.mid, self.in_hwc[2])
-        width = f"mid {self.mid}" if rest else f"expand {ratio}"
+        ratio = self.expand_ratio
+        width = f"mid {self.mid}" if ratio is None else f"expand {ratio}"
         return f"{text} {width} {'with' if self.skip else 'without'} skip"
+
+    @property
+    def expand_ratio(self) -> int | None:
+        """1 without expansion, else expanded over input width; None where that is 1 or no whole number."""
+        ratio, rest = divmod(self.mid, self.in_hwc[2])
+        if not self.mid:
+            return 1
+        return None if rest or ratio == 1 else ratio
 
 
 def layer_key(call: LayerCall) -> LayerKey | None:
@@ -364,7 +378,7 @@ def layer_key(call: LayerCall) -> LayerKey | None:
         case Zero():
             return None
         case MBConv():
-            mid = op.hidden_channels
+            mid = op.hidden_channels if op.expand_ratio > 1 else 0
             return LayerKey("mbconv", call.in_hwc, call.out_hwc, op.kernel_size, mid, op.stride, call.skip)
         case Conv():
             return LayerKey("conv", call.in_hwc, call.out_hwc, op.kernel_size, 0, op.stride, False)
@@ -400,12 +414,12 @@ class LookupTable:
     @classmethod
     def from_node(cls, node: Node, source: str) -> LookupTable:
         """Parse our JSON format strictly. Raises InputError naming the entry."""
-        _check_format(node, TABLE_FORMAT)
+        version = _check_format(node, TABLE_FORMAT, TABLE_VERSIONS)
         top = node.fields(("format", "version", "unit", "entries"), ("provenance", "validation", "net_calibration"))
         entries: dict[LayerKey, Timing] = {}
         places: dict[LayerKey, str] = {}
         for entry in top["entries"].elements(minimum=1):
-            key, timing = _entry(entry)
+            key, timing = _entry(entry, version)
             if key in entries:
                 raise InputError(f"the same layer as {places[key]}: {key}", entry.path)
             entries[key], places[key] = timing, entry.path
@@ -483,7 +497,7 @@ class LookupTable:
         """The table in our JSON format, entries in a fixed order."""
         value: dict[str, Any] = {
             "format": TABLE_FORMAT,
-            "version": 1,
+            "version": TABLE_VERSIONS[-1],
             "unit": "ms",
             "provenance": dict(self.provenance),
             "entries": [_entry_json(key, self.entries[key]) for key in sorted(self.entries)],
@@ -497,7 +511,12 @@ class LookupTable:
         write_json(path, self.to_json())
 
 
-def _entry(node: Node) -> tuple[LayerKey, Timing]:
+def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
+    """An element of ``entries``. ``"expand": 1`` is a block without expansion, ``mid`` the width of one with it.
+
+    Version 1 knew a block by the width of its depthwise convolution alone: there a ``mid`` of the input width is a
+    block without expansion.
+    """
     if not isinstance(node.value, dict) or "op" not in node.value:
         raise node.fail("an object with op, in, out and ms")
     op = Node(node.value["op"], f"{node.path}.op").text(("conv", "mbconv", "linear"))
@@ -514,6 +533,8 @@ def _entry(node: Node) -> tuple[LayerKey, Timing]:
         if ("expand" in keys) == ("mid" in keys):
             raise InputError("expected either expand or mid", node.path)
         mid = keys["mid"].integer(1, 65_536) if "mid" in keys else keys["expand"].integer(1, 64) * in_hwc[2]
+        if mid == in_hwc[2] and ("expand" in keys or version == 1):
+            mid = 0
     key = _checked_key(
         LayerKey(
             op=op,
@@ -536,8 +557,8 @@ def _entry_json(key: LayerKey, timing: Timing) -> dict[str, Any]:
     if key.op != "linear":
         value |= {"kernel": key.kernel, "stride": key.stride}
     if key.op == "mbconv":
-        ratio, rest = divmod(key.mid, key.in_hwc[2])
-        value |= {"mid": key.mid} if rest or ratio > 64 else {"expand": ratio}
+        ratio = key.expand_ratio
+        value |= {"mid": key.mid} if ratio is None or ratio > 64 else {"expand": ratio}
         value["skip"] = key.skip
     return value | timing._asdict()
 
@@ -590,7 +611,8 @@ def _released_key(name: str, place: str) -> LayerKey:
     kernel, expand, stride = (int(match[group]) for group in ("kernel", "expand", "stride"))
     if kernel not in (3, 5, 7) or not 1 <= expand <= 64:
         raise InputError(f"expected kernel 3, 5 or 7 and expand 1..64 in {name!r}", place)
-    return _checked_key(LayerKey("mbconv", in_hwc, out_hwc, kernel, c_in * expand, stride, match["skip"] == "1"), place)
+    mid = c_in * expand if expand > 1 else 0
+    return _checked_key(LayerKey("mbconv", in_hwc, out_hwc, kernel, mid, stride, match["skip"] == "1"), place)
 
 
 def _check_plausible(entries: Mapping[LayerKey, Timing]) -> None:
@@ -614,8 +636,8 @@ def _macs(key: LayerKey) -> int:
     out_pixels = out_height * out_width
     if key.op != "mbconv":
         return out_pixels * key.kernel**2 * c_in * c_out
-    expand = height * width * c_in * key.mid if key.mid != c_in else 0
-    return expand + out_pixels * key.mid * (key.kernel**2 + c_out)
+    depthwise = out_pixels * (key.mid or c_in) * (key.kernel**2 + c_out)
+    return height * width * c_in * key.mid + depthwise
 
 
 def _yaml_root(text: bytes) -> yaml.Node:

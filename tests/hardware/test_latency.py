@@ -15,6 +15,7 @@ from hardware.latency import (
     Predictor,
     Timing,
     WithFallback,
+    _macs,
     layer_key,
     load_latency_source,
     mbconv_features,
@@ -26,6 +27,7 @@ from hardware.latency import (
 )
 from hardware.profile.profiling import unique_ops
 from proxyless_arch.arch import catalog
+from proxyless_arch.arch.cost import macs
 from proxyless_arch.arch.shapes import LayerCall, walk
 from proxyless_arch.arch.spec import Conv, Linear, MBConv, Zero
 from proxyless_arch.base.errors import InputError
@@ -281,7 +283,7 @@ def test_a_missing_layer_is_named_with_the_way_out():
     [
         (["unit"], "s", "unit: expected 'ms', got 's'"),
         (["unit"], ..., "unit: missing; expected 'ms'"),
-        (["version"], 2, "version: expected 1, got 2"),
+        (["version"], 3, "version: expected 1 or 2, got 3"),
         (["entries"], [], "entries: expected a list of at least 1"),
         (["entries", 1, "ms"], ..., "entries[1].ms: missing"),
         (["entries", 1, "ms"], 0, "entries[1].ms: expected a time above 0 ms"),
@@ -312,6 +314,46 @@ def test_expand_and_mid_are_one_key():
     twice["entries"].append(entry)
     with pytest.raises(InputError, match=r"entries\[4\]: the same layer as entries\[1\]"):
         table_from(twice)
+
+
+WITHOUT_EXPANSION = LayerCall(
+    "blocks.0", MBConv(in_channels=32, out_channels=16, kernel_size=3, expand_ratio=1), (112, 112, 32), (112, 112, 16)
+)
+AS_WIDE = replace(WITHOUT_EXPANSION, op=replace(WITHOUT_EXPANSION.op, expand_ratio=3, mid_channels=32))
+ENTRY = {"op": "mbconv", "in": [112, 112, 32], "out": [112, 112, 16], "kernel": 3, "stride": 1, "skip": False}
+
+
+def table_of(version, *entries):
+    document = {"format": "proxyless-latency/table", "version": version, "unit": "ms"}
+    return table_from(document | {"entries": [ENTRY | entry for entry in entries]})
+
+
+def test_a_block_that_expands_to_its_input_width_is_not_one_without_expansion(tmp_path):
+    """They differ by a convolution."""
+    table = table_of(2, {"expand": 1, "ms": 5.0}, {"mid": 32, "ms": 8.0})
+    assert (table.price_ms(WITHOUT_EXPANSION), table.price_ms(AS_WIDE)) == (5.0, 8.0)
+    table.save(tmp_path / "t.json")
+    assert load_latency_source(tmp_path / "t.json").entries == table.entries
+    assert set(table.entries) == {layer_key(WITHOUT_EXPANSION), layer_key(AS_WIDE)}
+    assert len(set(map(str, table.entries))) == 2  # the names of what is measured
+    alone = table_of(2, {"expand": 1, "ms": 5.0})
+    assert not alone.has(AS_WIDE)
+    with pytest.raises(InputError, match=r"no latency for mbconv .* mid 32 without skip"):
+        alone.price_ms(AS_WIDE)
+
+
+def test_a_mid_of_the_input_width_is_a_block_without_expansion_in_version_1():
+    table = table_of(1, {"mid": 32, "ms": 5.0})
+    assert (table.has(WITHOUT_EXPANSION), table.has(AS_WIDE)) == (True, False)
+    with pytest.raises(InputError, match=r"entries\[1\]: the same layer as entries\[0\]"):
+        table_of(1, {"mid": 32, "ms": 5.0}, {"expand": 1, "ms": 5.0})
+    versions = [table_of(version, {"mid": 40, "ms": 1.0}, {"expand": 2, "ms": 2.0}).entries for version in (1, 2)]
+    assert versions[0] == versions[1]
+
+
+@pytest.mark.parametrize("call", [WITHOUT_EXPANSION, AS_WIDE, E6_K3, *walk(SearchSpace().spec_for((0,) * 21))])
+def test_macs_of_a_key_are_those_of_its_layer(call):
+    assert _macs(layer_key(call)) == macs(call)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +402,7 @@ def test_a_yaml_in_another_unit_is_refused(factor, unit):
             out = key.out_hwc[2:] if key.op == "linear" else key.out_hwc
             name += f"-input:{'x'.join(map(str, key.in_hwc))}-output:{'x'.join(map(str, out))}"
             if key.op == "mbconv":
-                expand = key.mid // key.in_hwc[2]
+                expand = key.expand_ratio
                 name += f"-expand:{expand}-kernel:{key.kernel}-stride:{key.stride}-idskip:{int(key.skip)}"
             lines.append(f"{name}: {{mean: {factor * pixel1.price_ms(call):.6e}}}\n")
         return "".join(lines).encode()
@@ -463,7 +505,7 @@ def test_the_published_pixel1_table(shared_data):
             in_channels=key.in_hwc[2],
             out_channels=key.out_hwc[2],
             kernel_size=key.kernel,
-            expand_ratio=key.mid // key.in_hwc[2],
+            expand_ratio=key.expand_ratio,
             stride=key.stride,
         )
         call = LayerCall("b", op, key.in_hwc, key.out_hwc, key.skip)

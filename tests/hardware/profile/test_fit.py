@@ -175,7 +175,7 @@ def pixel1_ops(shared_data):
                 in_channels=key.in_hwc[2],
                 out_channels=key.out_hwc[2],
                 kernel_size=key.kernel,
-                expand_ratio=key.mid // key.in_hwc[2],
+                expand_ratio=key.expand_ratio,
                 stride=key.stride,
             )
             yield Op(LayerCall("b", op, key.in_hwc, key.out_hwc, key.skip), timing.ms)
