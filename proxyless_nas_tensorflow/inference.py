@@ -1,4 +1,7 @@
-"""A network made ready to score many images: a tf.function on a device, bf16 where asked."""
+"""A trained network at work: the classes of one image, and the fast forward pass for many.
+
+The fast one is a tf.function on a device and computes in bf16 where asked.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from proxyless_arch.apps.prediction import TOP, Prediction, most_likely
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import PRECISIONS
 from proxyless_arch.base.strict import listed
+from proxyless_arch.data.images import AnyImage, as_image, eval_transform
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 from proxyless_nas_tensorflow.steps import compiled
 from proxyless_nas_tensorflow.weights import load_named, to_named
 
 FLOAT32_LAYERS = ("global_pool", "classifier.dropout", "classifier.linear")
+
+
+def predict(net: ProxylessNet, image: AnyImage, top: int = TOP) -> list[Prediction]:
+    """The ``top`` most likely classes of one image, as (name, probability, label), the most likely first.
+
+    The image is prepared as the weights want it (``net.spec.preprocessing``).
+
+    Args:
+        net: a trained network.
+        image: a file, uint8 RGB pixels (height, width, 3), or an image of Pillow.
+        top: how many classes.
+
+    Raises:
+        InputError: an image that cannot be read, or a network without its classifier.
+    """
+    if not net.include_top:
+        raise InputError("expected a network with its classifier", "net")
+    pixels = eval_transform(as_image(image), net.spec.preprocessing)[None]
+    return most_likely(np.asarray(net(pixels, training=False), np.float32)[0], net.spec, top)
 
 
 def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callable[[np.ndarray | tf.Tensor], tf.Tensor]:

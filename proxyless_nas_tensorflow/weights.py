@@ -89,6 +89,11 @@ def assign(model: keras.Model, tensors: NamedTensors) -> None:
             variable.assign(to_tf_layout(name, tensors[name]))
 
 
+def read_weights(path: str | os.PathLike[str], spec: ArchSpec) -> WeightFile:
+    """The weights of ``spec`` in a file of any format that load_weights takes."""
+    return _read_keras(path, spec) if _is_keras(path) else read_tensors(path, spec)
+
+
 def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str]) -> ProxylessNet:
     """The network with the weights of a ``.h5``, ``.safetensors``, ``.pth``, ``.tfinit`` or ``.weights.h5`` file.
 
@@ -100,7 +105,7 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
             tensors); a network given is then untouched.
     """
     spec = network if isinstance(network, ArchSpec) else network.spec
-    found = _read_keras(path, spec) if _is_keras(path) else read_tensors(path, spec)
+    found = read_weights(path, spec)
     net = build(spec) if isinstance(network, ArchSpec) else network
     load_named(net, spec, found.tensors, str(path))
     net.spec = described(spec, found)

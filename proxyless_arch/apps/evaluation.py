@@ -9,25 +9,23 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from proxyless_arch.apps.prediction import imagenet_classes, most_likely
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import parse_json, write_json
+from proxyless_arch.base.files import write_json
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores
-from proxyless_arch.base.strict import counted, listed
+from proxyless_arch.base.strict import counted
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
-from proxyless_arch.data.images import eval_transform
-from proxyless_arch.weights.demo import demo_weights, is_demo
-from proxyless_arch.weights.fetch import find_weights
+from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import (
     KERAS_SUFFIX,
     NamedTensors,
@@ -36,8 +34,7 @@ from proxyless_arch.weights.files import (
     read_tensors,
     tensors_sha256,
 )
-from proxyless_arch.weights.lookup import SELF_DESCRIBING, find_network
-from proxyless_arch.weights.pretrained import described
+from proxyless_arch.weights.lookup import find_trained
 
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
 IMAGENET_DIR = "IMAGENET_DIR"
@@ -48,7 +45,6 @@ PHOTOS = ("china.jpg", "flower.jpg")
 READER_SHARE = 4
 """One core in four reads images when a CPU also runs the network: reading takes 4 ms of a core, the released networks
 at least three times that. More threads than cores cost PyTorch half its speed or worse (its threads spin)."""
-TOP = 5
 
 KerasReader = Callable[[Path, ArchSpec], NamedTensors]
 AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
@@ -231,33 +227,26 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
             what to put where).
     """
-    spec, weights = find_network(arguments.arch, "--arch")
+    trained = find_trained(
+        arguments.arch,
+        arguments.weights,
+        lambda file, spec: _read(file, spec, read_keras),
+        place="--arch",
+        flag="--weights",
+    )
+    spec, found = trained.spec, trained.weights
     published = _published(spec)
-    weights = arguments.weights or weights
-    if weights is None and is_demo(arguments.arch):
-        found, origin, sha1 = demo_weights(arguments.arch), catalog.demo(arguments.arch).requirement, None
-        as_published = True  # demo_weights has compared the file's sha256
-    else:
-        if weights is None and arguments.arch in catalog.names():
-            weights = find_weights(arguments.arch)
-        if weights is None:
-            raise InputError(
-                f"the spec {arguments.arch} holds no weights: add --weights FILE ({listed(SELF_DESCRIBING)}, .pth or "
-                f".tfinit) of {spec.name!r}",
-                "--weights",
-            )
-        found, origin, sha1 = _read(weights, spec, read_keras), str(weights), git_blob_sha1(weights)
-        as_published = _is_published(published, sha1, found.tensors)
-    spec = described(spec, found)
+    sha1 = None if trained.file is None else git_blob_sha1(trained.file)
     preprocessing = _preprocessing(spec.preprocessing, arguments)
     return Network(
         spec=replace(spec, preprocessing=preprocessing),
         tensors=found.tensors,
-        weights=origin,
+        weights=trained.origin,
         weights_blob_sha1=sha1,
         published=published,
         changed=preprocessing != spec.preprocessing,
-        published_weights=as_published,
+        # without a file they are the demo's, whose sha256 demo_weights has compared
+        published_weights=sha1 is None or _is_published(published, sha1, found.tensors),
         provenance=found.provenance,
     )
 
@@ -333,13 +322,6 @@ def resize_for(resolution: int, preprocessing: Preprocessing) -> int:
 # ----------------------------------------------------------------------------------------------------- the images
 
 
-def imagenet_classes() -> dict[str, str]:
-    """{wnid: name} of ImageNet's 1000 classes, in the order of their indices (that of the wnids)."""
-    source = "imagenet_classes.json"
-    text = resources.files("proxyless_arch.apps").joinpath(source).read_bytes()
-    return parse_json(text, source)
-
-
 def is_imagenet(images: ImageDataset) -> bool:
     """Whether the class folders are ImageNet's wnids, all of them."""
     return images.class_names == tuple(imagenet_classes())
@@ -394,14 +376,6 @@ def expected_folders(found: Sequence[str], spec: ArchSpec) -> tuple[str, ...]:
     if spec.class_names or (spec.num_classes == len(wnids) and (looks_like_wnids or _published(spec))):
         return tuple(wnids)
     return ()
-
-
-def class_names(spec: ArchSpec) -> tuple[str, ...]:
-    """A name for each class: the spec's own, ImageNet's for a network of 1000 classes, else ``class 0`` and so on."""
-    if spec.class_names:
-        return spec.class_names
-    imagenet = tuple(imagenet_classes().values())
-    return imagenet if spec.num_classes == len(imagenet) else tuple(f"class {k}" for k in range(spec.num_classes))
 
 
 # -------------------------------------------------------------------------------------------------------- the run
@@ -613,8 +587,6 @@ def photos(preprocessing: Preprocessing) -> np.ndarray:
     Raises:
         InputError: scikit-learn is not installed.
     """
-    from PIL import Image
-
     try:
         from sklearn.datasets import load_sample_image
     except ImportError:
@@ -623,24 +595,21 @@ def photos(preprocessing: Preprocessing) -> np.ndarray:
             "pip install scikit-learn",
             "--path",
         ) from None
-    return np.stack([eval_transform(Image.fromarray(load_sample_image(name)), preprocessing) for name in PHOTOS])
+    return np.stack([eval_transform(as_image(load_sample_image(name)), preprocessing) for name in PHOTOS])
 
 
 def demonstrate(
     arguments: argparse.Namespace, argv: Sequence[str], network: Network, setup: Setup, logits: np.ndarray
 ) -> dict[str, Any]:
     """Print the most likely classes of the two photos from their (2, classes) logits; the record likewise."""
-    names = class_names(network.spec)
     predictions = []
     print(f"no --path and no ${IMAGENET_DIR}: what it sees in the two photos of scikit-learn")
-    for photo, row in zip(PHOTOS, logits.astype(np.float64), strict=True):
-        exponentials = np.exp(row - row.max())
-        percent = 100 * exponentials / exponentials.sum()
-        best = np.argsort(-row, kind="stable")[:TOP].tolist()
+    for photo, row in zip(PHOTOS, logits, strict=True):
+        best = most_likely(row, network.spec)
         print(f"  {photo}")
-        for label in best:
-            print(f"    {percent[label]:5.1f} %  {names[label]}")
-        top = [{"class": label, "name": names[label], "percent": round(percent[label], 3)} for label in best]
+        for name, probability, _ in best:
+            print(f"    {100 * probability:5.1f} %  {name}")
+        top = [{"class": label, "name": name, "percent": round(100 * share, 3)} for name, share, label in best]
         predictions.append({"image": photo, "top": top})
     record = _header(network, setup, argv) | {"predictions": predictions}
     _save(arguments, record)

@@ -32,11 +32,11 @@ from proxyless_arch.apps.evaluation import (
     add_network_flags,
     add_recipe_flags,
     check_classes,
-    class_names,
     count,
     describe_preprocessing,
     positive,
 )
+from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.cost import params

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Image"
+"""A file, uint8 RGB pixels (height, width, 3), or an image of Pillow."""
 
 MAX_PIXELS = 89_478_485
 """The largest image decoded or resized to: Pillow's own limit for a suspected decompression bomb (256 MB of RGB)."""
@@ -75,6 +80,25 @@ def decode(data: bytes, place: str) -> Image:
         zlib.error,
     ) as error:
         raise InputError(f"the image is truncated or corrupt: {error}", source=place) from None
+
+
+def as_image(image: AnyImage) -> Image:
+    """An RGB image from a file, from uint8 RGB pixels (height, width, 3), or from an image of Pillow.
+
+    Raises:
+        InputError: no such file, a bad one (see decode), an array of another type or shape, or something else.
+    """
+    from PIL import Image
+
+    if isinstance(image, str | os.PathLike):
+        return decode(read_bytes(image), os.fspath(image))
+    if isinstance(image, Image.Image):
+        return _to_rgb(image.copy(), "image")
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"expected a file, an array or an image of Pillow, got {type(image).__name__}", "image")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"expected uint8 (height, width, 3), got {image.dtype} {image.shape}", "image")
+    return Image.fromarray(image)
 
 
 def _to_rgb(image: Image, place: str) -> Image:

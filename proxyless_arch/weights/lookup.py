@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from proxyless_arch.arch import catalog
@@ -9,12 +11,32 @@ from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, nearest
-from proxyless_arch.weights.files import read_tensors
+from proxyless_arch.weights.demo import demo_weights, is_demo
+from proxyless_arch.weights.fetch import find_weights
+from proxyless_arch.weights.files import WeightFile, read_tensors
+from proxyless_arch.weights.pretrained import described
 
 SPEC_FILE = "spec.json"
 WEIGHT_FILE = "weights.h5"
 SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors")
 """Extensions of weight files that hold their network."""
+
+
+SpecReader = Callable[[Path, ArchSpec], WeightFile]
+"""Reads the weights of one network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network with its weights; ``spec`` has the preprocessing and the class names that belong to them.
+
+    ``file`` holds the weights; None when they come with the installed package ``origin``.
+    """
+
+    spec: ArchSpec
+    weights: WeightFile
+    file: Path | None
+    origin: str
 
 
 def find_spec(word: str) -> ArchSpec:
@@ -53,3 +75,33 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
             raise InputError(f"this weight file does not say of which network{advice}", place, word)
         return spec, path
     return read_spec(path), None
+
+
+def find_trained(
+    word: str, weights: Path | None = None, read: SpecReader = read_tensors, place: str = "", flag: str = "weights"
+) -> Trained:
+    """The network that ``word`` means (see find_network), with its weights.
+
+    Args:
+        word: a released name finds the published file (fetch.find_weights), a demo's name the installed package.
+        weights: a weight file, in place of the network's own.
+        read: reads it.
+        place: the flag that ``word`` was given with, for the errors.
+        flag: what ``weights`` is called there.
+
+    Raises:
+        InputError: nothing of that name, a bad file, the weights of another network, or no weights (with what to put
+            where).
+    """
+    spec, own = find_network(word, place)
+    weights = weights or own
+    if weights is None and is_demo(word):
+        found = demo_weights(word)
+        return Trained(spec=described(spec, found), weights=found, file=None, origin=catalog.demo(word).requirement)
+    if weights is None and word in catalog.names():
+        weights = find_weights(word)
+    if weights is None:
+        kinds = f"{listed(SELF_DESCRIBING)}, .pth or .tfinit"
+        raise InputError(f"the spec {word} holds no weights: add {flag} FILE ({kinds}) of {spec.name!r}", flag)
+    found = read(weights, spec)
+    return Trained(spec=described(spec, found), weights=found, file=weights, origin=str(weights))

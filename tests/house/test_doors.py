@@ -36,7 +36,7 @@ OWNERS = {
         "h5py": {"weights/files.py"},
         "safetensors": {"weights/files.py"},
         "matplotlib": {"arch/pictures.py"},
-        "PIL": {"data/images.py", "data/datasets.py", "apps/evaluation.py"},
+        "PIL": {"data/images.py", "data/datasets.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"apps/evaluation.py", "weights/fetch.py"},
         "ai_edge_litert": {"apps/litert.py"},

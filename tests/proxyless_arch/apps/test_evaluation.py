@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from proxyless_arch.apps import evaluation
+from proxyless_arch.apps.prediction import imagenet_classes
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import write_spec
@@ -213,7 +214,7 @@ def test_published_weights_that_are_not_here_say_what_to_put_where(tmp_path, mon
 
 
 def test_imagenet_classes():
-    classes = evaluation.imagenet_classes()
+    classes = imagenet_classes()
     assert len(classes) == 1000 and list(classes) == sorted(classes)
     assert next(iter(classes)) == "n01440764" and classes["n01440764"] == "tench"
     assert list(classes.values())[-1] == "toilet tissue"
@@ -221,7 +222,7 @@ def test_imagenet_classes():
 
 def test_class_folders_must_be_the_networks():
     unnamed, thousand = replace(SPEC, class_names=()), catalog.load("proxyless_gpu")
-    wnids = tuple(evaluation.imagenet_classes())
+    wnids = tuple(imagenet_classes())
     evaluation.check_classes(SPEC.class_names, SPEC, "x")
     evaluation.check_classes(("v", "w", "x", "y", "z"), unnamed, "x")
     evaluation.check_classes(wnids, thousand, "x")
@@ -240,12 +241,6 @@ def test_class_folders_must_be_the_networks():
         with pytest.raises(InputError) as caught:
             evaluation.check_classes(found, spec, "x")
         assert message in str(caught.value)
-
-
-def test_class_names():
-    assert evaluation.class_names(SPEC) == SPEC.class_names
-    assert evaluation.class_names(replace(SPEC, class_names=()))[4] == "class 4"
-    assert evaluation.class_names(catalog.load("proxyless_gpu"))[0] == "tench"
 
 
 def test_digits_are_a_path():
@@ -298,7 +293,7 @@ def test_published_accuracy_is_shown_beside_imagenet_only(tmp_path, monkeypatch,
     """It is comparable only for the published file, on the whole validation set, prepared by the published recipe."""
     cpu = catalog.load("proxyless_cpu")
     save_h5(tmp_path / "net.h5", cpu, random_tensors(cpu), {})
-    imagenet = images_of(tuple(evaluation.imagenet_classes()))
+    imagenet = images_of(tuple(imagenet_classes()))
     whole = EvalResult(37650, 46200, 50000, 1.0)
 
     def published(arguments, images=imagenet, result=whole):
@@ -331,7 +326,7 @@ def test_published_accuracy_is_shown_beside_imagenet_only(tmp_path, monkeypatch,
 def test_the_demos_published_accuracy_used_another_pipeline():
     arguments = parse("--arch", NAME, "-p", "val")
     network = evaluation.load_network(arguments)
-    imagenet = images_of(tuple(evaluation.imagenet_classes()))
+    imagenet = images_of(tuple(imagenet_classes()))
     published = report(arguments, network, imagenet, EvalResult(37000, 46000, 50000, 1.0))["published"]
     (caveat,) = published["not_comparable"]
     assert "crops before it resizes" in caveat

@@ -13,6 +13,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.images import (
     MAX_PIXELS,
     Augment,
+    as_image,
     decode,
     eval_transform,
     normalize,
@@ -287,3 +288,41 @@ def test_decompression_bombs_are_refused_before_decoding(side):
     )
     with pytest.raises(InputError, match=r"pixels.*\(in bomb\.png\)"):
         decode(data, "bomb.png")
+
+
+def test_as_image_takes_files_pixels_and_pillow(tmp_path):
+    """The same RGB pixels from each; a gray or transparent image becomes RGB as decode makes it."""
+    image = noise(7, 5)
+    image.save(tmp_path / "a.png")
+    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), np.asarray(image), image):
+        found = as_image(given)
+        assert found.mode == "RGB" and np.array_equal(np.asarray(found), np.asarray(image))
+    gray = image.convert("L")
+    assert np.array_equal(np.asarray(as_image(gray)), np.repeat(np.asarray(gray)[:, :, None], 3, 2))
+    assert gray.mode == "L"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((3, 4, 4), np.uint8),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        b"bytes",
+        None,
+    ],
+    ids=lambda given: f"{getattr(given, 'dtype', type(given).__name__)} {getattr(given, 'shape', '')}",
+)
+def test_as_image_refuses_what_it_would_misread(given):
+    with pytest.raises(InputError) as caught:
+        as_image(given)
+    assert caught.value.place == "image"
+
+
+def test_as_image_names_the_file_it_cannot_read(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for name in ("bad.png", "missing.png"):
+        with pytest.raises(InputError) as caught:
+            as_image(tmp_path / name)
+        assert caught.value.source == str(tmp_path / name)

@@ -1,0 +1,89 @@
+"""load and predict: from a name and one image to class names."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.images import eval_transform
+from proxyless_arch.weights.files import save_safetensors
+from proxyless_nas import build, load, predict
+from proxyless_nas.weights import to_named
+from tests.demo_net import NAME, needs_demo
+from tests.proxyless_arch.nets import assert_equal, random_tensors, three_blocks
+
+SPEC = replace(three_blocks(), class_names=("ant", "bee", "cat", "dog", "elk"))
+TENSORS = {name: np.abs(t) if name.endswith("running_var") else t for name, t in random_tensors(SPEC).items()}
+PHOTO = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_safetensors(tmp_path / "net.safetensors", SPEC, TENSORS, {})
+    return tmp_path / "net.safetensors"
+
+
+def test_load_takes_a_weight_file_or_a_spec_with_one(weights, tmp_path):
+    write_spec(tmp_path / "spec.json", SPEC)
+    for net in (load(weights), load(str(weights)), load(tmp_path / "spec.json", weights)):
+        assert not net.training
+        assert_equal(to_named(net), TENSORS)
+        assert net.spec == SPEC
+
+
+def test_load_refuses_a_spec_without_weights(tmp_path):
+    write_spec(tmp_path / "spec.json", SPEC)
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "spec.json")
+    assert caught.value.place == "weights"
+
+
+def test_predict_is_the_softmax_of_the_forward_pass(weights):
+    net = load(weights)
+    pixels = eval_transform(Image.fromarray(PHOTO), SPEC.preprocessing)
+    with torch.no_grad():
+        wanted = torch.softmax(net(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].double(), 0).numpy()
+    found = predict(net, PHOTO)
+    assert sorted(entry.label for entry in found) == [0, 1, 2, 3, 4]
+    for name, probability, label in found:
+        assert name == SPEC.class_names[label]
+        assert probability == pytest.approx(wanted[label], rel=1e-5)
+    assert wanted.std() > 1e-3
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_predict_leaves_the_network_as_it_was(weights, training):
+    net = load(weights).train(training)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert predict(net, PHOTO) == predict(load(weights), PHOTO)
+    assert net.training is training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_predict_needs_the_classifier():
+    with pytest.raises(InputError) as caught:
+        predict(build(SPEC, include_top=False), PHOTO)
+    assert caught.value.place == "net"
+
+
+@needs_demo
+def test_the_photos_that_eval_shows(capsys):
+    """eval.py --arch efficientnet_lite0 prints these classes too: the same top-1, within its printed digits."""
+    import eval
+
+    threads = torch.get_num_threads()
+    assert eval.main(["--arch", NAME]) == 0
+    torch.set_num_threads(threads)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if " %  " in line]
+    assert len(shown) == 10
+    net = load(NAME)
+    for photo, first in (("china.jpg", shown[0]), ("flower.jpg", shown[5])):
+        (best,) = predict(net, load_sample_image(photo), top=1)
+        assert " ".join(first[2:]) == best.name
+        assert 100 * best.probability == pytest.approx(float(first[0]), abs=0.1)
+    assert best.name == "daisy"
