@@ -65,6 +65,7 @@ from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.strict import listed, nearest  # noqa: E402
+from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def one_round(
     ms, other_ms, beside = {}, {}, {}
     names = list(sessions)
     anchors = [timed(anchor)[0]]
-    for index in np.random.default_rng((protocol.seed, number)).permutation(len(names)):
+    for index in numpy_rng(protocol.seed, Stream.TIMING_ORDER, number).permutation(len(names)):
         name = names[index]
         ms[name], other_ms[name] = timed(name)
         anchors.append(timed(anchor)[0])

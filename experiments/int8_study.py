@@ -41,10 +41,10 @@ from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
+from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/int8-study", 1
-SPLIT_STREAM = 5
 HEADROOM = 2.0
 """How far above its peak in the calibration a channel may go before the filled ReLU6 clips it."""
 MOST_FILL = 16.0
@@ -151,7 +151,7 @@ def study(
     logits: dict[str, np.ndarray] = {}
     facts: dict[str, dict[str, Any]] = {}
     for repeat, seed in enumerate(seeds):
-        order = np.random.default_rng([seed, SPLIT_STREAM]).permutation(len(pixels))
+        order = numpy_rng(seed, Stream.INT8_HALVES).permutation(len(pixels))
         halves = [order[: len(order) // 2], order[len(order) // 2 :]]
         for half, (ours, theirs) in enumerate((halves, halves[::-1])):
             for name, content in variants(network, pixels[ours]):

@@ -52,6 +52,7 @@ from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.data.datasets import load_for_search  # noqa: E402
+from proxyless_arch.data.streams import ProofStream, numpy_rng  # noqa: E402
 from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage  # noqa: E402
 from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402
@@ -134,9 +135,9 @@ class Images:
         for step in range(first, last):
             epoch, index = divmod(step, per_epoch)
             if step == first or index == 0:
-                order = np.random.default_rng([seed, 1, epoch]).permutation(len(pixels))
+                order = numpy_rng(seed, ProofStream.ORDER, epoch).permutation(len(pixels))
             chosen = order[index * size : (index + 1) * size]
-            batch = augmented(windows, chosen, np.random.default_rng([seed, 2, step]))
+            batch = augmented(windows, chosen, numpy_rng(seed, ProofStream.TRAIN, step))
             yield self.tensor(batch), torch.from_numpy(labels[chosen])
 
     def batches(self, name: str, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -149,7 +150,7 @@ class Images:
     def valid_batch(self, size: int, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A random batch of alpha's images, shifted and mirrored like the weights' images."""
         pixels, labels = self.sets["valid"]
-        rng = np.random.default_rng([seed, 3, step])
+        rng = numpy_rng(seed, ProofStream.VALID, step)
         chosen = rng.choice(len(pixels), size, replace=False)
         batch = augmented(shifted_windows(pixels[chosen]), np.arange(size), rng)
         return self.tensor(batch), torch.from_numpy(labels[chosen])

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.data.streams import TorchStream, dropout_seed
+from proxyless_nas import distributed
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -57,6 +59,11 @@ def sgd(
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def seed_dropout(seed: int, stream: TorchStream, step: int) -> None:
+    """Seed torch's own generator, which dropout alone draws from: the masks of a step are other ones on each rank."""
+    torch.manual_seed(dropout_seed(seed, stream, step, distributed.rank()))
 
 
 @torch.no_grad()

@@ -9,22 +9,21 @@ is the output of the layer ``blocks.3``; those in front of and behind the blocks
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 from keras import KerasTensor, layers
 
 from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.data.streams import named_seed
 
 
 def layer_seed(seed: int | None, name: str) -> int | None:
     """The seed of one layer's initial weights: a function of the network's seed and the layer's name."""
     if seed is None:
         return None
-    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+    return named_seed(seed, name)
 
 
 def he_normal(kernel_size: int, out_channels: int, seed: int | None) -> keras.initializers.Initializer:

@@ -52,6 +52,7 @@ from proxyless_arch.arch.shapes import LayerCall, walk
 from proxyless_arch.arch.spec import MBConv
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
+from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.mbconv import Path as Choices
 from proxyless_arch.space.mbconv import SearchSpace
 
@@ -382,7 +383,7 @@ class Bench:
 
     def _round(self, phase: str, number: int, cases: Sequence[Case]) -> float:
         """One pass over the cases in an order of its own; how far the anchor moved."""
-        order = np.random.default_rng((self.protocol.seed, number, len(cases))).permutation(len(cases))
+        order = numpy_rng(self.protocol.seed, Stream.TIMING_ORDER, number, len(cases)).permutation(len(cases))
         found = [self.time(phase, number, cases[index]) for index in order]
         return anchor_drift([ms for timed in found for ms in timed.anchor_ms])
 

@@ -50,6 +50,7 @@ from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.strict import Node, listed, nearest
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
+from proxyless_arch.data.streams import Stream, numpy_rng
 
 FORMAT, VERSION = "proxyless-arch/export", 1
 METADATA_NAME = "proxyless_arch.json"
@@ -61,8 +62,6 @@ FLOAT_SHARE = 1 / 4
 MAX_FLATBUFFER = 2**31 - 1
 """Bytes of a LiteRT flatbuffer, and of an ONNX protobuf without files beside it."""
 WARM_UP_ROUNDS = 3
-IMAGES_STREAM = 4
-"""First word after the seed of the generators here; proxyless_arch.data.batches has those before it."""
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """Images in the runtime's own layout, float32 -> (N, classes) float32 logits."""
@@ -346,7 +345,7 @@ def _calibration_set(path: str | None, spec: ArchSpec) -> tuple[ImageDataset, st
 
 
 def _order(images: ImageDataset, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, IMAGES_STREAM]).permutation(len(images))
+    return numpy_rng(seed, Stream.EXPORT_IMAGES).permutation(len(images))
 
 
 def _read(

@@ -18,11 +18,8 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import counted
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.images import Augment, eval_transform, train_transform
+from proxyless_arch.data.streams import Stream, numpy_rng
 
-# First word after the seed (1 is datasets.SPLIT_STREAM): numpy pads short seeds with zeros, so [seed, 5] and
-# [seed, 5, 0] would be the same generator.
-ORDER_STREAM = 2
-AUGMENT_STREAM = 3
 ENOUGH_STEPS = 10
 """Steps of an epoch; with as many, less than a tenth of the images is left out of it."""
 
@@ -103,7 +100,7 @@ class BatchPlan:
 
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of all image indices in an epoch: int64, (n_images,)."""
-        return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(self.n_images)
+        return numpy_rng(self.seed, Stream.ORDER, epoch).permutation(self.n_images)
 
     def steps(self, first_step: int, n_steps: int) -> Iterator[list[Sample]]:
         """This rank's samples of the global steps first_step .. first_step + n_steps - 1."""
@@ -154,7 +151,7 @@ def read_batch(
             if augment is None:
                 pixels = eval_transform(image, preprocessing)
             else:
-                rng = np.random.default_rng([seed, AUGMENT_STREAM, epoch, index])
+                rng = numpy_rng(seed, Stream.AUGMENT, epoch, index)
                 pixels = train_transform(image, preprocessing, rng, augment)
         except InputError as error:
             errors.append(error.from_source(dataset.place(index)))

@@ -22,6 +22,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.strict import counted, listed, nearest
 from proxyless_arch.data.images import decode
+from proxyless_arch.data.streams import Stream, numpy_rng
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,8 +35,6 @@ CACHE_BYTES = 512 * 2**20
 """A data set whose decoded images should fit in this many bytes keeps them in memory, per process."""
 MAX_FILE_BYTES = 2**30
 MAX_FOLDER_DEPTH = 8
-SPLIT_STREAM = 1
-"""First word after the seed of the generators here; proxyless_arch.data.batches uses others, so that none coincide."""
 
 # RuntimeError: encrypted, or NotImplementedError for an unknown compression method or version.
 _DAMAGED: tuple[type[Exception], ...] = (
@@ -318,7 +317,7 @@ def stratified_split(labels: np.ndarray, size: int | float, seed: int) -> tuple[
     held_out = np.zeros(total, dtype=bool)
     for label, count in zip(classes.tolist(), per_class, strict=True):
         members = np.flatnonzero(labels == label)
-        rng = np.random.default_rng([seed, SPLIT_STREAM, label])
+        rng = numpy_rng(seed, Stream.SPLIT, label)
         held_out[rng.permutation(members)[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 

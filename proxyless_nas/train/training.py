@@ -11,18 +11,16 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
+from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
-from proxyless_nas.steps import NonFiniteLossError, set_lr, sgd, smoothed_loss, warmup_cosine_lr
+from proxyless_nas.steps import NonFiniteLossError, seed_dropout, set_lr, sgd, smoothed_loss, warmup_cosine_lr
 
-DROPOUT_STREAM = 7
-"""First word after the seed of the dropout generator; proxyless_arch.data.batches and .datasets use others."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -150,8 +148,7 @@ class Training:
         set_lr(self.optimizer, self.schedule.learning_rate(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         if self._draws:
-            words = [self.seed, DROPOUT_STREAM, self.step, distributed.rank()]
-            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+            seed_dropout(self.seed, TorchStream.TRAIN_DROPOUT, self.step)
         loss_sum = torch.zeros((), device=self.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
         for part, answers in zip(

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hardware.cost_table import CostTable
 from proxyless_arch.arch.spec import Zero
+from proxyless_arch.data.streams import TorchStream, torch_seed
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
 from search.algorithm import objective
@@ -44,15 +44,14 @@ class ArchStats:
     lam: float | None
 
 
-def step_rng(seed: int, stream: int, step: int) -> torch.Generator:
+def step_rng(seed: int, stream: TorchStream, step: int = 0) -> torch.Generator:
     """The random numbers of one step, a function of (seed, stream, step) alone: nothing to save, nothing to resume."""
-    state = np.random.SeedSequence([seed, stream, step]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed((int(state[0]) << 32 | int(state[1])) & (2**63 - 1))
+    return torch.Generator().manual_seed(torch_seed(seed, stream, step))
 
 
 def init_alphas(space_sizes: Sequence[int], std: float, seed: int, device: torch.device | str = "cpu") -> list[Tensor]:
     """One leaf tensor per searched block, drawn from N(0, std^2)."""
-    rng = step_rng(seed, 0, 0)
+    rng = step_rng(seed, TorchStream.ALPHA)
     return [(torch.randn(n, generator=rng) * std).to(device).requires_grad_() for n in space_sizes]
 
 
@@ -213,7 +212,7 @@ class GradientController(Controller):
         """One architecture step on validation images. Raises NonFiniteLossError before alpha moves."""
         temperature = self.temperature
         mode = cast(BinaryMode, self.opt.grad_binary_mode)
-        path, gates = sample(self.alphas, step_rng(self.seed, 1, self.step), mode, temperature)
+        path, gates = sample(self.alphas, step_rng(self.seed, TorchStream.ARCH_STEP, self.step), mode, temperature)
         logits = supernet(images, path, gates)
         ce = F.cross_entropy(logits, labels)
         cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
@@ -311,7 +310,7 @@ class ReinforceController(Controller):
 
     def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
         """One update from ``rl_batch_size`` sampled paths, all on the same validation images."""
-        rng = step_rng(self.seed, 1, self.step)
+        rng = step_rng(self.seed, TorchStream.ARCH_STEP, self.step)
         paths = [sample_path(self.alphas, rng) for _ in range(self.opt.rl_batch_size)]
         losses, hits, n_images = [], [], 0
         for path in paths:

@@ -15,21 +15,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hardware.cost_table import CostTable
+from proxyless_arch.data.streams import TorchStream
 from proxyless_arch.space.mbconv import Path, SearchSpace
 from proxyless_nas import distributed
-from proxyless_nas.steps import NonFiniteLossError, cosine_lr, set_lr, sgd, smoothed_loss
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, seed_dropout, set_lr, sgd, smoothed_loss
 from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng
 from search.algorithm.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.algorithm.supernet import Supernet
 from search.config import SearchConfig
 from search.run.checkpoint import Checkpoint
 
-WEIGHT_DROPOUT_STREAM, ARCH_DROPOUT_STREAM = 5, 6  # first words after the seed; step_rng's streams are others
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -95,13 +94,6 @@ def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
     )
 
 
-def seed_dropout(rate: float, seed: int, stream: int, step: int) -> None:
-    """Seed torch's own generator, which dropout alone draws from: the masks of a step are other ones on each rank."""
-    if rate:
-        words = [seed, stream, step, distributed.rank()]
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
-
-
 @dataclass
 class EpochSums:
     """Running sums of an unfinished epoch; part of the checkpoint."""
@@ -130,7 +122,8 @@ class Search:
 
     def __post_init__(self) -> None:
         seed = self.config.manual_seed
-        self.supernet = Supernet(self.space, step_rng(seed, 3, 0), zero_gamma=self.config.space.zero_gamma)
+        rng = step_rng(seed, TorchStream.SUPERNET)
+        self.supernet = Supernet(self.space, rng, zero_gamma=self.config.space.zero_gamma)
         self.supernet.to(self.device)
         weights = self.config.weights
         self.optimizer = sgd(
@@ -167,13 +160,17 @@ class Search:
         uniform = self.in_warmup or self.config.arch.path_sampling == "uniform"
         alphas = [torch.zeros_like(alpha) for alpha in self.alphas] if uniform else self.alphas
         temperature = 1.0 if uniform else self.controller.temperature
-        return sample_path(alphas, step_rng(self.config.manual_seed, 2, self.step), temperature)
+        return sample_path(alphas, step_rng(self.config.manual_seed, TorchStream.WEIGHT_PATH, self.step), temperature)
+
+    def _seed_dropout(self, stream: TorchStream, step: int) -> None:
+        if self.space.dropout_rate:
+            seed_dropout(self.config.manual_seed, stream, step)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> None:
         """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves."""
         weights = self.config.weights
         self.supernet.train()
-        seed_dropout(self.space.dropout_rate, self.config.manual_seed, WEIGHT_DROPOUT_STREAM, self.step)
+        self._seed_dropout(TorchStream.WEIGHT_DROPOUT, self.step)
         set_lr(self.optimizer, self.learning_rate())
         logits = self.supernet(images, self.sampled_path())
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
@@ -200,7 +197,7 @@ class Search:
 
     def arch_step(self, images: Tensor, labels: Tensor) -> None:
         """Update alpha on held-out images; weights and BN statistics stay."""
-        seed_dropout(self.space.dropout_rate, self.config.manual_seed, ARCH_DROPOUT_STREAM, self.controller.step)
+        self._seed_dropout(TorchStream.ARCH_DROPOUT, self.controller.step)
         stats = self.controller.update(self.supernet, images, labels)
         self.sums.valid_loss += stats.cross_entropy * stats.n_images
         self.sums.valid_hits += stats.top1_hits
@@ -366,7 +363,7 @@ def seconds_per_step(
     # dropout draws from torch's own generator
     with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
         for repeat in range(repeats + 1):
-            path = sample_path(search.alphas, step_rng(search.config.manual_seed, 4, repeat))
+            path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
             start = now()
             logits = search.supernet(images, path, fixed_gates(path, search.device))
             torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hardware.cost_table import shown_cost
@@ -26,12 +25,22 @@ from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.strict import counted
 from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng
 from proxyless_arch.space.mbconv import Path as Choices
 from proxyless_arch.space.mbconv import SearchSpace
 from proxyless_arch.weights.files import save_h5
 from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
-from proxyless_nas.steps import NonFiniteLossError, cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
+from proxyless_nas.steps import (
+    NonFiniteLossError,
+    cosine_lr,
+    evaluate,
+    recalibrate_bn,
+    seed_dropout,
+    set_lr,
+    sgd,
+    smoothed_loss,
+)
 from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit
 from search.algorithm.gates import argmax_path, probabilities
@@ -39,10 +48,9 @@ from search.algorithm.random_control import sample_at_cost
 from search.report import RunLog, format_seconds
 from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, Run, next_commands, read_run
-from search.run.loop import Search, seed_dropout
+from search.run.loop import Search
 from search.run.session import Job
 
-FINETUNE_DROPOUT_STREAM = 7
 PICTURES = ("architecture.png", "search.png")
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
@@ -105,7 +113,8 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
     net.train()
     for step, (images, labels) in enumerate(batches):
         images, labels = images.to(job.device), labels.to(job.device)
-        seed_dropout(job.space.dropout_rate, config.manual_seed, FINETUNE_DROPOUT_STREAM, step)
+        if job.space.dropout_rate:
+            seed_dropout(config.manual_seed, TorchStream.TRAIN_DROPOUT, step)
         set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
         logits = net(images)
         loss = smoothed_loss(logits, labels, weights.label_smoothing)
@@ -305,7 +314,7 @@ def random_paths(job: Job) -> list[Choices]:
     """
     if job.table is None or job.goal is None:
         raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
-    rng = np.random.default_rng([job.config.manual_seed, 6])
+    rng = numpy_rng(job.config.manual_seed, Stream.RANDOM_NETWORKS)
     return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng)
 
 

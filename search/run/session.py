@@ -25,6 +25,7 @@ from proxyless_arch.base.strict import counted, listed
 from proxyless_arch.data.batches import fitting_batch_size
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
+from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.mbconv import SearchSpace, macro_named
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
@@ -36,12 +37,10 @@ from search.report import format_seconds
 from search.run.device import MEASURABLE, Device, load_table, make_missing_table
 from search.run.loop import Schedule, Search, schedule_of
 
-RECALIBRATION_STREAM = 8
-
 
 def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
     """At most ``count`` images in random order: folders are sorted by class, and a batch must not hold one class."""
-    return images.subset(np.random.default_rng([seed, RECALIBRATION_STREAM]).permutation(len(images))[:count])
+    return images.subset(numpy_rng(seed, Stream.RECALIBRATION).permutation(len(images))[:count])
 
 
 @dataclass(frozen=True)

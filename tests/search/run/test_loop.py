@@ -12,8 +12,9 @@ import torch
 from hardware.cost_table import macs_cost_table
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data.datasets import digits
+from proxyless_arch.data.streams import TorchStream
 from proxyless_nas.data import train_batches
-from proxyless_nas.steps import NonFiniteLossError, cosine_lr
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, seed_dropout
 from search.config import ArchOpt, DataConfig, SearchConfig, SpaceConfig, Target, Warmup, WeightOpt
 from search.report import FIELDS
 from search.run import checkpoint, loop
@@ -341,7 +342,7 @@ def test_sums_of_an_epoch_by_hand():
     expected_loss = expected_hits = 0.0
     for _ in range(3):
         twin = copy.deepcopy(search.supernet).train()
-        loop.seed_dropout(0.2, 5, loop.WEIGHT_DROPOUT_STREAM, search.step)
+        seed_dropout(5, TorchStream.WEIGHT_DROPOUT, search.step)
         logits = twin(images, search.sampled_path())
         smooth = torch.full((len(labels), 10), 0.01).scatter(1, labels[:, None], 0.91)
         expected_loss += -(smooth * logits.log_softmax(1)).sum().item()

@@ -9,9 +9,9 @@ import torch
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.data.batches import AUGMENT_STREAM
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.images import eval_transform, train_transform
+from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.mbconv import TINY, SearchSpace
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
@@ -100,7 +100,7 @@ def digits_job(**settings):
 
 def assert_pixels(batches, dataset, job, augment):
     """``batches`` are the images of ``dataset`` in its order, transformed one by one with ``augment``."""
-    rng = [np.random.default_rng([0, AUGMENT_STREAM, 0, index]) for index in range(len(dataset))]
+    rng = [numpy_rng(0, Stream.AUGMENT, 0, index) for index in range(len(dataset))]
     expected = [
         eval_transform(dataset.read(index), job.space.preprocessing)
         if augment is None
