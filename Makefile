@@ -1,17 +1,29 @@
-# make search: set up .venv and search a network on the embedded digits. make test: set up and pass the tests.
-# make test-alone: install each zoo without the other framework and score with it (minutes, 0.5 GB; not in make test).
+# make search     set up .venv for searching and search a network on the embedded digits
+# make test       set up everything and pass the tests (at most 6 minutes on two cores)
+# make setup      everything in requirements.txt: both frameworks, export, tests
+# make test-slow  all tests, the slow ones too: kill tests at random moments, long trainings
+# make test-alone install each zoo without the other framework and score with it (minutes, 0.5 GB; in no other target)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+SEARCH_READY := $(VENV)/.search
 READY := $(VENV)/.ready
+# each worker holds torch and TensorFlow in a gigabyte or two: no more of them than four
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: search test test-alone lint clean
+.PHONY: search setup test test-slow test-alone lint clean
 
-search: $(READY)
+search: $(SEARCH_READY)
 	$(BIN)/python search/imagenet_arch_search.py --target_hardware mobile
 
+setup: $(READY)
+
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-slow: $(READY) lint
+	$(PYTEST) --slow
 
 test-alone:
 	.ci/one_framework torch
@@ -22,11 +34,18 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(READY): requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# requirements.txt has the only versions: here they constrain what searching needs
+$(SEARCH_READY): requirements.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --constraint requirements.txt --editable .[search]
 	touch $@
+
+$(READY): requirements.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --requirement requirements.txt
+	$(PIP) install --no-deps --editable .
+	touch $@ $(SEARCH_READY)
 
 clean:
 	rm -rf $(VENV)

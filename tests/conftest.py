@@ -13,7 +13,12 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the slow suite")
 
 
+# Files that take long, first: when several processes share the tests, the last ones to start should be short.
+HEAVY = ("tests/scripts/", "tests/search/run/", "tests/torch_zoo/test_distributed.py", "tests/keras_zoo/test_export.py")
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: not item.nodeid.startswith(HEAVY))
     for item in items:
         if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no real data at {SHARED_DATA} (set PROXYLESS_TEST_DATA)"))
