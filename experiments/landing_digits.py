@@ -37,7 +37,8 @@ from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from search.algorithm.derive import choose_path  # noqa: E402
 from search.algorithm.gates import argmax_path, entropy  # noqa: E402
 from search.config import SearchConfig, from_recipe, with_settings  # noqa: E402
-from search.run import loop, session  # noqa: E402
+from search.run import job as jobs  # noqa: E402
+from search.run import loop  # noqa: E402
 from search.run.checkpoint import Checkpoint  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/landing-digits", 1
@@ -68,8 +69,8 @@ def settings(algorithm: str, seed: int, target_ms: float | None) -> SearchConfig
 
 def warm_up(seed: int) -> Checkpoint:
     """The state at the end of a seed's warm-up, which all its searches start from."""
-    job = session.prepare(settings("full_v2", seed, None), torch.device("cpu"))
-    search = session.new_search(job)
+    job = jobs.prepare(settings("full_v2", seed, None), torch.device("cpu"))
+    search = jobs.new_search(job)
     last = job.schedule.warmup_steps
     loop.run(
         search,
@@ -84,10 +85,10 @@ def warm_up(seed: int) -> Checkpoint:
 def landed(algorithm: str, seed: int, share: float, mean_ms: float, warm: Checkpoint) -> dict[str, Any]:
     """One search to its end, as a row of the JSON: costs in ms, distances from the target in percent of it."""
     start = time.process_time()
-    job = session.prepare(settings(algorithm, seed, share * mean_ms), torch.device("cpu"))
+    job = jobs.prepare(settings(algorithm, seed, share * mean_ms), torch.device("cpu"))
     assert job.table is not None
     assert job.goal is not None
-    search = session.new_search(job)
+    search = jobs.new_search(job)
     search.start_behind(warm)
     loop.run(
         search,
@@ -173,7 +174,7 @@ class Space:
 
     @classmethod
     def of(cls, seed: int) -> Space:
-        job = session.prepare(settings("full_v2", seed, None), torch.device("cpu"))
+        job = jobs.prepare(settings("full_v2", seed, None), torch.device("cpu"))
         assert job.table is not None
         cheapest = [
             min(cost for cost, op in zip(edges, ops, strict=True) if not isinstance(op, Zero))

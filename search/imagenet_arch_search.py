@@ -42,7 +42,9 @@ from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import config  # noqa: E402
 from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
-from search.run import checkpoint, loop, results, session, warmup  # noqa: E402
+from search.reporting.summary import summary  # noqa: E402
+from search.run import announce, checkpoint, finish, loop, random_control, warmup  # noqa: E402
+from search.run import job as jobs  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 NON_FINITE = 1
@@ -98,7 +100,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     settings = effective_config(arguments)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    finished = arguments.resume and results.is_finished(arguments.path)
+    finished = arguments.resume and finish.is_finished(arguments.path)
     with distributed.init_from_environment("cpu" if finished else settings.device) as device:
         if settings.data.dataset == "digits" and not arguments.resume:
             say("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
@@ -109,10 +111,10 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 return say_again(arguments.path)
             for note in note_on_absent(settings, read_json(arguments.path / "config.json")):
                 say(note)
-        job = session.prepare(settings, device)
+        job = jobs.prepare(settings, device)
         with distributed.fail_together():
             warm = warm_up_to_start_from(arguments, job)
-            drawn = results.random_paths(job) if settings.arch.arch_algo == "random" else []
+            drawn = random_control.random_paths(job) if settings.arch.arch_algo == "random" else []
         run_dir = arguments.path
         if not arguments.resume:  # one process chooses the folder
             with distributed.fail_together():
@@ -134,8 +136,8 @@ def say_again(run_dir: Path) -> int:
     """The end of a finished run once more. Nothing is written but what it was killed before."""
     with distributed.fail_together():
         if distributed.is_main():
-            results.complete(run_dir)
-    say(f"this run is finished: nothing is done again\n{results.summary(run_dir)}")
+            finish.complete(run_dir)
+    say(f"this run is finished: nothing is done again\n{summary(run_dir)}")
     return 0
 
 
@@ -148,7 +150,7 @@ def kept_warm_up(arguments: argparse.Namespace) -> Path | None:
     return kept
 
 
-def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> warmup.WarmUp | None:
+def warm_up_to_start_from(arguments: argparse.Namespace, job: jobs.Job) -> warmup.WarmUp | None:
     """The warm-up of another run, read and checked; None where this one does its own or is past it.
 
     A resumed run keeps what it was started with. Only where it was killed before its first checkpoint does it look at
@@ -161,7 +163,7 @@ def warm_up_to_start_from(arguments: argparse.Namespace, job: session.Job) -> wa
         return None
     if job.config.arch.arch_algo == "random":
         raise InputError("--arch_algo random trains nothing: it has no use for a warm-up", warmup.FLAG)
-    return warmup.read(source, job.schedule, config.to_dict(job.config), session.fingerprint(job), job.device)
+    return warmup.read(source, job.schedule, config.to_dict(job.config), jobs.fingerprint(job), job.device)
 
 
 def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
@@ -178,10 +180,10 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
 
-def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp | None, argv: Sequence[str]) -> int:
+def search_in(run_dir: Path, job: jobs.Job, resume: bool, warm: warmup.WarmUp | None, argv: Sequence[str]) -> int:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
-    search = session.new_search(job)
-    as_json, data = config.to_dict(job.config), {**session.fingerprint(job), **checkpoint.computes(job.device)}
+    search = jobs.new_search(job)
+    as_json, data = config.to_dict(job.config), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
     resume_at, spent, note = 0 if resume else None, 0.0, None
     with distributed.fail_together():
         if resume and (run_dir / checkpoint.NAME).exists():
@@ -203,7 +205,7 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             run_dir.mkdir(parents=True, exist_ok=True)
             remove_abandoned(run_dir)
             # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
-            session.write_environment(run_dir, job.device, argv, resume, warm.folder if warm is not None else None)
+            jobs.write_environment(run_dir, job.device, argv, resume, warm.folder if warm is not None else None)
             write_json(run_dir / "config.json", as_json)  # a resumed one gains the settings it is too old to have
             if warm is not None:
                 resume_at = warmup.begin(run_dir, warm, search, as_json, data)
@@ -212,13 +214,13 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
         with distributed.fail_together():
             if not agreed:
                 raise InputError("the processes found different weights there", warmup.FLAG, str(warm.folder))
-    say(session.header(job))
+    say(announce.header(job))
     if job.schedule.total_steps:
         if distributed.is_main() and sys.stdout.isatty():
             print("  expected   timing a few steps ...", end="\r", flush=True)  # the line that follows covers it
         arch_images = job.arch_batch_size // distributed.world_size()
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
-        say(f"  expected   {session.expected_time(job.schedule, timing, search.step)}")
+        say(f"  expected   {announce.expected_time(job.schedule, timing, search.step)}")
     say(f"  run folder {run_dir}")
     if not resume:
         size = job.config.data.train_batch_size
@@ -287,8 +289,8 @@ def search_in(run_dir: Path, job: session.Job, resume: bool, warm: warmup.WarmUp
             return INTERRUPTED
         if log is not None:  # one process derives and scores: every image is counted once
             seconds = spent + time.perf_counter() - start
-            results.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
-            say(results.summary(run_dir))
+            finish.finish(job, search, run_dir, log, seconds, warmup.recorded(run_dir))
+            say(summary(run_dir))
     return 0
 
 
@@ -301,16 +303,16 @@ def _say_non_finite(problem: str) -> None:
     )
 
 
-def draw_random(job: session.Job, run_dir: Path, drawn: Sequence[Choices], argv: Sequence[str]) -> int:
+def draw_random(job: jobs.Job, run_dir: Path, drawn: Sequence[Choices], argv: Sequence[str]) -> int:
     """--arch_algo random: nothing is trained; the product is a folder of spec files of equal cost, those ``drawn``."""
     if not distributed.is_main():
         return 0
     for folder in (run_dir, run_dir / "specs"):
         remove_abandoned(folder)
-    session.write_environment(run_dir, job.device, argv, resumed=False)
+    jobs.write_environment(run_dir, job.device, argv, resumed=False)
     write_json(run_dir / "config.json", config.to_dict(job.config))
-    results.write_random_networks(job, run_dir, drawn)
-    print(results.summary(run_dir))
+    random_control.write_random_networks(job, run_dir, drawn)
+    print(summary(run_dir))
     return 0
 
 

@@ -24,7 +24,7 @@ class Checkpoint:
 
     ``step``: weight steps done. ``sums``: the running sums of the unfinished epoch. ``metrics_offset``: bytes of
     metrics.jsonl that belong to this state. ``wall_seconds``: time spent so far, over all runs. ``data``: what
-    the run was started on (session.fingerprint) and what computes (computes). ``unreadable``: places of the images left
+    the run was started on (job.fingerprint) and what computes (computes). ``unreadable``: places of the images left
     out so far.
     """
 

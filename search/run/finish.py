@@ -1,32 +1,25 @@
-"""A finished search becomes a network, its record, pictures and the last words of the run."""
+"""A finished search becomes a network, its record, pictures and report."""
 
 from __future__ import annotations
 
 import copy
 import math
-import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hardware.cost_table import shown_cost
 from hardware.profile.landing import Landing
-from proxyless_arch.apps.scores import EvalResult, shown_score
+from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch import codec, pictures
 from proxyless_arch.arch.cost import total_macs, total_params
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import cost_decimals, describe, format_count, op_label
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.arch.tables import op_label
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
-from proxyless_arch.base.machine import threads_text
-from proxyless_arch.base.strict import counted
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng
-from proxyless_arch.space.mbconv import Path as Choices
+from proxyless_arch.data.streams import TorchStream
 from proxyless_arch.space.mbconv import SearchSpace
 from proxyless_arch.weights.files import save_h5
 from proxyless_nas.data import train_batches
@@ -44,15 +37,13 @@ from proxyless_nas.steps import (
 from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit
 from search.algorithm.gates import argmax_path, probabilities
-from search.algorithm.random_control import sample_at_cost
-from search.report import RunLog, format_seconds
+from search.report import RunLog
 from search.reporting.report_page import REPORT_FILE, write_report
-from search.reporting.run_folder import LATENCY_FILE, Run, next_commands, read_run
+from search.reporting.run_folder import LATENCY_FILE, Run, read_run
+from search.run.job import Job
 from search.run.loop import Search
-from search.run.session import Job
 
 PICTURES = ("architecture.png", "search.png")
-NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 
 def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
@@ -280,10 +271,10 @@ def finish(
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
-    _write_result(run_dir, record)
+    write_result(run_dir, record)
 
 
-def _write_result(run_dir: Path, record: dict[str, Any]) -> None:
+def write_result(run_dir: Path, record: dict[str, Any]) -> None:
     """Write result.json, which makes a run a finished one, and what is made of the folder then."""
     for name in (*PICTURES, REPORT_FILE):  # those of an unfinished run
         (run_dir / name).unlink(missing_ok=True)
@@ -307,51 +298,6 @@ def complete(run_dir: Path) -> None:
         write_report(run_dir)
 
 
-def random_paths(job: Job) -> list[Choices]:
-    """``n_archs`` different networks of the target's cost.
-
-    Raises InputError when there is no target, or there are not as many.
-    """
-    if job.table is None or job.goal is None:
-        raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
-    rng = numpy_rng(job.config.manual_seed, Stream.RANDOM_NETWORKS)
-    return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng)
-
-
-def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> None:
-    """The random control, of ``random_paths``: each network as a spec file, and their list.
-
-    Writes ``specs/random_000.json`` and on, ``architectures.png`` (the first eight) and ``result.json``.
-    """
-    table, goal, config = job.table, job.goal, job.config
-    assert table is not None
-    entries = []
-    rows = []
-    for index, path in enumerate(paths):
-        spec = job.space.spec_for(path, f"random_{index:03d}")
-        codec.write_spec(run_dir / "specs" / f"{spec.name}.json", spec)
-        rows.append((spec.name, spec, job.costs(walk(spec))))
-        entries.append(
-            {
-                "spec": f"specs/{spec.name}.json",
-                "path": list(path),
-                "cost": table.of_path(path),
-                "macs": total_macs(spec),
-                "params": total_params(spec),
-            }
-        )
-    pictures.draw_architectures(rows[:8], run_dir / "architectures.png", unit=table.unit)
-    record = {
-        "target": goal,
-        "cost_unit": table.unit,
-        "cost_source": table.source,
-        "target_hardware": config.target.target_hardware,
-        "manual_seed": config.manual_seed,
-        "networks": entries,
-    }
-    _write_result(run_dir, record)
-
-
 def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     kept = ("weights", "top1_percent", "test_top1_percent", "manual_seed", "target_hardware")
     return {key: record[key] for key in kept}
@@ -371,112 +317,3 @@ def _draw(run: Run, spec: ArchSpec) -> None:
         chosen=run.result["path"],
         title=title,
     )
-
-
-def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[str, str]]:
-    """What the derived network took here, as the clock showed it and at the speed that its table was made at."""
-    on, error = record["measured_on"], record.get("measured_standard_error_percent")
-
-    def beside(ms: float) -> str:
-        return f"{shown_cost(ms, 'ms')} ({100 * (ms / goal - 1):+.2f} %)"
-
-    where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
-    noise = f", standard error {error:.1f} %" if error is not None else ""
-    yield "measured", f"{beside(record['measured_latency_ms'])}{noise}; {where}"
-    at_table_speed = record.get("measured_at_table_speed_ms")
-    if at_table_speed is not None and "table_anchor_ms" in record:
-        slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
-        yield (
-            "",
-            f"{beside(at_table_speed)} at the speed the machine had for the table; the anchor, timed in between, is "
-            f"{abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
-        )
-    steps, why_stopped = record.get("landing", ()), record.get("landing_stopped")
-    found = [step["measured_at_anchor_speed_ms"] for step in steps if "measured_at_anchor_speed_ms" in step]
-    if found and (len(steps) > 1 or why_stopped):
-        times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
-        stopped = f"; {why_stopped}" if why_stopped else ""
-        yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
-
-
-def summary(run_dir: Path) -> str:
-    """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
-    run = read_run(run_dir)
-    if run.is_random:
-        return _random_summary(run)
-    record, spec, goal = run.result, run.spec, run.target
-    assert record is not None and spec is not None
-    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms"), ""]
-
-    def say(label: str, text: str) -> None:
-        lines.append(f"  {label:<10} {text}")
-
-    if run.unit is not None and run.predicted is not None and goal is not None:
-        say("asked", shown_cost(goal, run.unit))
-        measured = run.measured_ms
-        how = "counted" if run.unit == "MACs" else f"by {record['latency_source']}"
-        if run.table_scale != 1:
-            how += f" times {run.table_scale:.4f}, as measured"
-        if run.unit == "ms" and measured is None:
-            how += "; not measured"
-        say("predicted", f"{shown_cost(run.predicted, run.unit)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
-        if measured is not None:
-            for label, text in _measured_lines(record, goal):
-                say(label, text)
-        if run.settings.get("derive") != "argmax":
-            best = shown_cost(record["argmax_latency_ms" if run.unit == "ms" else "argmax_macs"], run.unit)
-            n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
-            say("argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks")
-            for change in record.get("projection_changes", ()):
-                odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
-                say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
-        else:
-            say("note", "derived by argmax: nothing makes this network land on the target")
-    say(
-        "size",
-        f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
-        "not of the supernet)",
-    )
-    n_valid, n_test = record["n_valid_images"], record["n_test_images"]
-    say(
-        "accuracy",
-        f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
-        f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
-    )
-    chance = 100 / spec.num_classes
-    if record["top1_percent"] < NEAR_CHANCE * chance:
-        say(
-            "note",
-            f"that is near chance ({chance:.1f} %): alpha chose among operations that were not trained; give it more "
-            "images, --warmup_epochs or --n_epochs",
-        )
-    if "finetuned_top1_percent" in record:
-        say(
-            "fine-tuned",
-            f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
-            f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
-            f"{counted(run.settings['finetune_epochs'], 'epoch')} of training this network alone",
-        )
-    if record["unreadable_images"]:
-        say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings named them)")
-    behind = f", behind the warm-up of {record['warmup_from']}" if record.get("warmup_from") else ""
-    for note in run.notes:
-        say("note", note)
-    say("time", format_seconds(record["wall_seconds"]) + behind)
-    say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
-    return "\n".join([*lines, _commands(run)])
-
-
-def _commands(run: Run) -> str:
-    """How to go on with a finished run, for a person."""
-    found = next_commands(run)
-    width = max(len(what) for what, _ in found)
-    return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])
-
-
-def _random_summary(run: Run) -> str:
-    assert run.result is not None
-    unit, costs = run.result["cost_unit"], [entry["cost"] for entry in run.result["networks"]]
-    cheapest, dearest, asked = (shown_cost(cost, unit) for cost in (min(costs), max(costs), run.result["target"]))
-    networks = counted(len(costs), "random network")
-    return f"{networks} of {cheapest} to {dearest} (asked: {asked}) in {run.folder}/specs\n{_commands(run)}"

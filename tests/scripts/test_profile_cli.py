@@ -16,7 +16,7 @@ from hardware.cost_table import latency_cost_table
 from hardware.latency import LookupTable, check_matches, load_latency_source
 from hardware.profile import exported_ops
 from search import imagenet_arch_search
-from search.run import session
+from search.run import job as jobs
 from tests.hardware.fake_device import FakeDevice
 from tests.hardware.profile.test_profile import log
 
@@ -312,7 +312,7 @@ def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_
     assert "made for images of 10 classes" in printed
     monkeypatch.setattr("search.run.device.runtime_named", lambda *wanted: device)
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words[2:]))
-    job = session.prepare(settings, torch.device("cpu"))
+    job = jobs.prepare(settings, torch.device("cpu"))
     assert job.target_device is not None and job.table.extrapolated == ()
 
 

@@ -27,7 +27,8 @@ from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
 from search.report import WALL_CLOCK_FIELDS, read_metrics
-from search.run import checkpoint, session
+from search.run import announce, checkpoint
+from search.run import job as jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 # the smallest networks there are, on 137 images: two steps per epoch
@@ -174,14 +175,14 @@ def test_the_result_is_true(finished):
 )
 def test_the_header_says_how_alpha_is_updated(words, rule):
     config = effective_config(parse([*TINY, "--n_epochs", "2", *words.split()]))
-    header = session.header(session.prepare(config, torch.device("cpu")))
+    header = announce.header(jobs.prepare(config, torch.device("cpu")))
     assert header.endswith(f"4 architecture steps of 32 images {rule}")
 
 
 def test_the_header_says_one_as_one():
     words = ["--n_epochs", "1", "--train_batch_size", "100"]
     config = effective_config(parse([*TINY, *words]))
-    header = session.header(session.prepare(config, torch.device("cpu")))
+    header = announce.header(jobs.prepare(config, torch.device("cpu")))
     assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
 
 
@@ -263,7 +264,7 @@ def no_more(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("place", ["session.prepare", "session.new_search"])
+@pytest.mark.parametrize("place", ["run.job.prepare", "run.job.new_search"])
 def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_path, monkeypatch):
     words = [*TINY, "--n_epochs", "0", "--path", tmp_path / "run"]
     with monkeypatch.context() as patch:
@@ -274,7 +275,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_
     assert here(*words)[0] == 0  # the same command does not find the folder taken
 
 
-@pytest.mark.parametrize("place", ["loop.seconds_per_step", "session.header"])
+@pytest.mark.parametrize("place", ["run.loop.seconds_per_step", "run.announce.header"])
 def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, here, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
@@ -289,7 +290,7 @@ def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, 
 
 def test_a_run_that_starts_over_says_so_and_has_a_checkpoint_before_its_first_step(here, tmp_path, monkeypatch):
     run_dir, note = tmp_path / "run", "note       there is no checkpoint, nor a finished epoch: it starts over\n"
-    for place, words in (("loop.seconds_per_step", [*QUICK]), ("loop.run", ["--resume"])):
+    for place, words in (("run.loop.seconds_per_step", [*QUICK]), ("run.loop.run", ["--resume"])):
         with monkeypatch.context() as patch:
             patch.setattr(f"search.{place}", no_more)
             status, printed, _ = here(*words, "--path", run_dir)
@@ -300,7 +301,7 @@ def test_a_run_that_starts_over_says_so_and_has_a_checkpoint_before_its_first_st
     assert (status, note in printed) == (0, False)
 
 
-@pytest.mark.parametrize("place", ["results.finish", "session.prepare"])
+@pytest.mark.parametrize("place", ["run.finish.finish", "run.job.prepare"])
 def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished, here, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     shutil.copytree(finished[0], run_dir)
@@ -320,7 +321,7 @@ def held_by(run_dir):
 def test_a_finished_run_resumed_says_its_end_again_and_changes_nothing(finished, here, monkeypatch):
     run_dir, first = finished
     before = held_by(run_dir)
-    monkeypatch.setattr("search.run.session.prepare", no_more)  # neither images nor a device are needed
+    monkeypatch.setattr("search.run.job.prepare", no_more)  # neither images nor a device are needed
     status, printed, errors = here("--path", run_dir, "--resume")
     assert (status, errors) == (0, "")
     assert held_by(run_dir) == before
@@ -341,7 +342,7 @@ def test_what_a_finished_run_was_killed_before_is_made(finished, here, tmp_path,
     for name in missing:
         (run_dir / name).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("search.run.session.prepare", no_more)
+        patch.setattr("search.run.job.prepare", no_more)
         assert here("--path", run_dir, "--resume")[0] == 0
     after = held_by(run_dir)
     redrawn = {"architecture.png"} if "search.png" in missing else set()
@@ -394,9 +395,9 @@ def first_images(of, seed, step):
 @pytest.mark.parametrize(
     ("place", "problem", "images"),
     [
-        ("loop.smoothed_loss", "training gradient that is not finite at weight step 0", ("train", 0, 0)),
-        ("controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
-        ("results.smoothed_loss", "training gradient norm nan at fine-tune step 0", ("train", 2, 0)),
+        ("run.loop.smoothed_loss", "training gradient that is not finite at weight step 0", ("train", 0, 0)),
+        ("algorithm.controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
+        ("run.finish.smoothed_loss", "training gradient norm nan at fine-tune step 0", ("train", 2, 0)),
     ],
 )
 def test_what_is_not_finite_says_in_which_images(place, problem, images, here, tmp_path, monkeypatch):
@@ -532,7 +533,7 @@ def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
 
 def test_the_header_and_the_refusal_name_one_range(here, tmp_path):
     config = effective_config(parse(QUICK))
-    header = session.header(session.prepare(config, torch.device("cpu")))
+    header = announce.header(jobs.prepare(config, torch.device("cpu")))
     reachable = re.search(r"\n  reachable  (.+ ms to .+ ms), predicted latency; mean", header)
     assert reachable is not None
     _, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", 1000)

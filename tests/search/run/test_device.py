@@ -16,7 +16,8 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.space.mbconv import MACROS, TINY, SearchSpace
 from search import config, imagenet_arch_search
-from search.run import device, session
+from search.run import announce, device
+from search.run import job as jobs
 from tests.hardware.fake_device import FakeDevice
 
 SMALL = ["--width_mult", "0.05", "--resolution", "8", "--device", "cpu", "--warmup_epochs", "0", "--n_epochs", "0"]
@@ -60,7 +61,7 @@ def digits_space(classes=10):
 
 def prepared(*words):
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse([*SMALL, *map(str, words)]))
-    return session.prepare(settings, torch.device("cpu"))
+    return jobs.prepare(settings, torch.device("cpu"))
 
 
 # What is refused ----------------------------------------------------------------------------------------------------
@@ -192,11 +193,11 @@ def test_the_search_takes_the_table_by_the_printed_words(
         few = ["--train_batch_size", "4", "--valid_size", "3"]  # of the images, not of the table
         words, n_images = [str(photos) if word == profile_latency.IMAGES else word for word in words[2:]] + few, 3
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words))
-    job = session.prepare(settings, torch.device("cpu"))
+    job = jobs.prepare(settings, torch.device("cpu"))
     assert job.table_file == path and job.space.num_classes == n_images
     assert (job.space.macro.name, job.space.width_mult, job.space.preprocessing.resolution) == (space, width, pixels)
     assert (job.target_device is not None) == (hardware == "cpu")
-    header = session.header(job)
+    header = announce.header(job)
     note = f"classifier: the time for {n_images} classes is scaled from the measured {classes}: an estimate"
     assert (note in header) == (classes != n_images)
 

@@ -18,7 +18,8 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import BatchPlan
 from proxyless_arch.data.datasets import load_for_search
 from search.config import SearchConfig, with_settings
-from search.run import checkpoint, session
+from search.run import checkpoint
+from search.run import job as jobs
 from tests.search.run import two_processes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -136,9 +137,9 @@ def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
 @pytest.mark.parametrize("flag", ["train_batch_size", "grad_data_batch", "rl_data_batch"])
 def test_a_batch_must_be_shared_out_equally(flag):
     config = with_settings(SearchConfig(), {"train_batch_size": 66, flag: 64})
-    session.check_batches(config, 2)
+    jobs.check_batches(config, 2)
     with pytest.raises(InputError, match=rf"^--{flag}: expected a multiple of 3 \(the processes\), got 64$"):
-        session.check_batches(config, 3)
+        jobs.check_batches(config, 3)
 
 
 def test_a_batch_for_other_processes_is_refused_once_and_first(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from search import imagenet_arch_search
 from search.config import from_recipe, with_settings
-from search.run import session
+from search.run import job as jobs
 
 SIZES = {
     "dataset": "digits", "space": "tiny", "resolution": 20, "augment": "digits", "valid_size": 1100, "width_mult": 0.5,
@@ -21,7 +21,7 @@ SIZES = {
 def test_a_run_by_the_rules_of_the_release(tmp_path, algorithm, updates, images):
     """5 weight steps an epoch; alpha rests in the first epoch of the search; the network is the argmax of alpha."""
     settings = SIZES | {"arch_algo": algorithm}
-    job = session.prepare(with_settings(from_recipe("paper"), settings), torch.device("cpu"))
+    job = jobs.prepare(with_settings(from_recipe("paper"), settings), torch.device("cpu"))
     assert len(next(job.valid_batches(0))[1]) == images
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     folder = tmp_path / "run"

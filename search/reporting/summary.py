@@ -1,0 +1,127 @@
+"""The end of a run as lines of a terminal, read from its folder."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hardware.cost_table import shown_cost
+from proxyless_arch.apps.scores import shown_score
+from proxyless_arch.arch.tables import cost_decimals, describe, format_count
+from proxyless_arch.base.machine import threads_text
+from proxyless_arch.base.runs import format_seconds
+from proxyless_arch.base.strict import counted
+from search.reporting.run_folder import Run, next_commands, read_run
+
+NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
+
+
+def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[str, str]]:
+    """What the derived network took here, as the clock showed it and at the speed that its table was made at."""
+    on, error = record["measured_on"], record.get("measured_standard_error_percent")
+
+    def beside(ms: float) -> str:
+        return f"{shown_cost(ms, 'ms')} ({100 * (ms / goal - 1):+.2f} %)"
+
+    where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
+    noise = f", standard error {error:.1f} %" if error is not None else ""
+    yield "measured", f"{beside(record['measured_latency_ms'])}{noise}; {where}"
+    at_table_speed = record.get("measured_at_table_speed_ms")
+    if at_table_speed is not None and "table_anchor_ms" in record:
+        slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
+        yield (
+            "",
+            f"{beside(at_table_speed)} at the speed the machine had for the table; the anchor, timed in between, is "
+            f"{abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
+        )
+    steps, why_stopped = record.get("landing", ()), record.get("landing_stopped")
+    found = [step["measured_at_anchor_speed_ms"] for step in steps if "measured_at_anchor_speed_ms" in step]
+    if found and (len(steps) > 1 or why_stopped):
+        times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
+        stopped = f"; {why_stopped}" if why_stopped else ""
+        yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
+
+
+def summary(run_dir: Path) -> str:
+    """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
+    run = read_run(run_dir)
+    if run.is_random:
+        return _random_summary(run)
+    record, spec, goal = run.result, run.spec, run.target
+    assert record is not None and spec is not None
+    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms"), ""]
+
+    def say(label: str, text: str) -> None:
+        lines.append(f"  {label:<10} {text}")
+
+    if run.unit is not None and run.predicted is not None and goal is not None:
+        say("asked", shown_cost(goal, run.unit))
+        measured = run.measured_ms
+        how = "counted" if run.unit == "MACs" else f"by {record['latency_source']}"
+        if run.table_scale != 1:
+            how += f" times {run.table_scale:.4f}, as measured"
+        if run.unit == "ms" and measured is None:
+            how += "; not measured"
+        say("predicted", f"{shown_cost(run.predicted, run.unit)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
+        if measured is not None:
+            for label, text in _measured_lines(record, goal):
+                say(label, text)
+        if run.settings.get("derive") != "argmax":
+            best = shown_cost(record["argmax_latency_ms" if run.unit == "ms" else "argmax_macs"], run.unit)
+            n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
+            say("argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks")
+            for change in record.get("projection_changes", ()):
+                odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
+                say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
+        else:
+            say("note", "derived by argmax: nothing makes this network land on the target")
+    say(
+        "size",
+        f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
+        "not of the supernet)",
+    )
+    n_valid, n_test = record["n_valid_images"], record["n_test_images"]
+    say(
+        "accuracy",
+        f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
+        f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
+    )
+    chance = 100 / spec.num_classes
+    if record["top1_percent"] < NEAR_CHANCE * chance:
+        say(
+            "note",
+            f"that is near chance ({chance:.1f} %): alpha chose among operations that were not trained; give it more "
+            "images, --warmup_epochs or --n_epochs",
+        )
+    if "finetuned_top1_percent" in record:
+        say(
+            "fine-tuned",
+            f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
+            f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
+            f"{counted(run.settings['finetune_epochs'], 'epoch')} of training this network alone",
+        )
+    if record["unreadable_images"]:
+        say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings named them)")
+    behind = f", behind the warm-up of {record['warmup_from']}" if record.get("warmup_from") else ""
+    for note in run.notes:
+        say("note", note)
+    say("time", format_seconds(record["wall_seconds"]) + behind)
+    say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
+    return "\n".join([*lines, _commands(run)])
+
+
+def _commands(run: Run) -> str:
+    """How to go on with a finished run, for a person."""
+    found = next_commands(run)
+    width = max(len(what) for what, _ in found)
+    return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])
+
+
+def _random_summary(run: Run) -> str:
+    assert run.result is not None
+    unit, costs = run.result["cost_unit"], [entry["cost"] for entry in run.result["networks"]]
+    cheapest, dearest, asked = (shown_cost(cost, unit) for cost in (min(costs), max(costs), run.result["target"]))
+    networks = counted(len(costs), "random network")
+    return f"{networks} of {cheapest} to {dearest} (asked: {asked}) in {run.folder}/specs\n{_commands(run)}"

@@ -1,0 +1,96 @@
+"""What a search is about to do, for a person who waits for it."""
+
+from __future__ import annotations
+
+import torch
+
+from proxyless_arch.arch.tables import format_count
+from proxyless_arch.base.strict import counted
+from proxyless_nas import distributed
+from proxyless_nas.devices import device_name
+from search.algorithm.controllers import resolved_arch_lr
+from search.report import format_seconds
+from search.run.job import Job
+from search.run.loop import Schedule
+
+
+def _rule(job: Job) -> str:
+    """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
+    arch, goal = job.config.arch, job.goal
+    if arch.arch_algo == "rl":
+        words = ["REINFORCE", counted(arch.rl_batch_size, "path")]
+        words += [f"{arch.rl_reward} reward"] if goal is not None else []
+        words += [f"alpha rests for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
+    else:
+        words = [arch.grad_binary_mode, *([job.config.target.grad_reg_loss_type] if goal is not None else [])]
+    return ", ".join(words)
+
+
+def header(job: Job) -> str:
+    """What is about to happen, for a person: all that is known without a step."""
+    config, space, schedule, table = job.config, job.space, job.schedule, job.table
+    processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
+    data = job.data
+    name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
+    resolution = space.preprocessing.resolution
+    lines = [
+        (
+            "data",
+            f"{name}: {len(data.train)} images for weights, {len(data.valid)} for alpha, {len(data.test)} to test, "
+            f"{space.num_classes} classes, {resolution} px",
+        ),
+        (
+            "space",
+            f"{space.macro.name}, width {config.space.width_mult:g}: {space.n_blocks} searched blocks, "
+            f"{format_count(space.size)} networks",
+        ),
+        ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),
+    ]
+    if table is not None and job.goal is not None:
+        unit = "latency" if table.unit == "ms" else "MACs"
+        flag = "--target_latency_ms" if table.unit == "ms" else "--target_macs"
+        given = config.target.target_latency_ms or config.target.target_macs
+        why = "" if given else f" (default: 0.7 x the space's mean; change with {flag})"
+        lines.append(("target", f"{config.target.target_hardware}: {table.shown(job.goal)}{why}"))
+        lines.append(
+            (
+                "reachable",
+                f"{table.reachable}, predicted {unit}; mean of the space {table.shown(table.uniform_expected)}",
+            )
+        )
+        lines.append(("priced by", table.source))
+        if len(table.extrapolated) == 1:
+            lines.append(("note", f"{table.extrapolated[0]}: an estimate, not a measurement"))
+        elif table.extrapolated:
+            lines.append(
+                (
+                    "note",
+                    f"{len(table.extrapolated)} layer prices lie outside the predictor's fitted range: "
+                    "compare networks with them, do not quote them",
+                )
+            )
+    else:
+        lines.append(("target", "none: accuracy alone"))
+    lines.append(
+        (
+            "schedule",
+            f"{schedule.warmup_epochs} warm-up + {counted(schedule.search_epochs, 'search epoch')} of "
+            f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
+            f"{counted(job.arch_batch_size, 'image')} "
+            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
+        )
+    )
+    return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+
+
+def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: int) -> str:
+    """How long the search takes from weight step ``first_step`` on, for a person.
+
+    ``seconds``: measured per weight step and per architecture step.
+    """
+    arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
+    total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
+    return (
+        f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
+        f"{1000 * seconds[1]:.0f} ms per architecture step)"
+    )
