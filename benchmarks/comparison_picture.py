@@ -1,4 +1,4 @@
-"""Published accuracy over measured latency, drawn in the manner of proxyless_arch/arch/pictures.py."""
+"""Published accuracy over measured latency, drawn in the manner of proxyless_arch/base/scene.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.pictures import BLUE, GREY, INK, VERMILION
 from proxyless_arch.base.files import atomic_path
+from proxyless_arch.base.scene import BLUE, GREY, INK, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

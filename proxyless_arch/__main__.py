@@ -12,21 +12,21 @@ search. Predicted latency is search's trade: python hardware/show.py NAME_OR_FIL
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from proxyless_arch.arch import catalog, pictures
+from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import FORMAT, released_to_json, spec_to_json
 from proxyless_arch.arch.cost import macs, params, total_macs, total_params
+from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.shapes import LayerCall, walk
 from proxyless_arch.arch.spec import ArchSpec, Zero
 from proxyless_arch.arch.tables import describe, format_count, op_label
 from proxyless_arch.base.cli import Parser, exit_code
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json, write_text
+from proxyless_arch.base.files import read_json, write_text, writing
 from proxyless_arch.weights.lookup import find_spec
 
 NETWORK = "NAME_OR_FILE"
@@ -41,8 +41,8 @@ def show(words: Sequence[str], resolution: int | None) -> None:
 def draw(words: Sequence[str], output: Path) -> None:
     """Draw networks one below the other, to one scale. Raises InputError when the picture cannot be written."""
     rows = [(spec.name, spec, None) for spec in map(find_spec, words)]
-    with _writing(output):
-        pictures.draw_architectures(rows, output)
+    with writing(output):
+        draw_architectures(rows, output)
     print(output)
 
 
@@ -126,7 +126,7 @@ def convert(source: str, target: Path, dialect: str | None) -> None:
     spec = find_spec(source)
     wanted = dialect or (OURS if _is_released(source) else RELEASED)
     text = spec_to_json(spec) if wanted == OURS else released_to_json(spec)
-    with _writing(target):
+    with writing(target):
         write_text(target, text)
     note = "" if wanted == OURS else "; it holds no name: readers take the file's"
     print(f"{target}: {spec.name} in {'our' if wanted == OURS else 'the released'} dialect{note}")
@@ -138,15 +138,6 @@ def _is_released(source: str) -> bool:
     if source in catalog.known_names() or path.suffix.lower() != ".json" or not path.is_file():
         return False
     return read_json(path).get("format") != FORMAT
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """What the system refuses is bad input: another place may work."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", source=str(path)) from None
 
 
 def parser() -> Parser:

@@ -31,7 +31,8 @@ from proxyless_arch.base.runs import (  # noqa: E402
     format_seconds,
     read_metrics,
 )
-from search.reporting.report_page import write_comparison, write_film, write_report  # noqa: E402
+from search.reporting.film import write_film  # noqa: E402
+from search.reporting.report_page import write_comparison, write_report  # noqa: E402
 
 __all__ = [
     "FIELDS",

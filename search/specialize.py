@@ -27,7 +27,7 @@ from hardware.profile.measure import parse_hardware, runtime_named  # noqa: E402
 from hardware.profile.profiling import Anchor, measure_network  # noqa: E402
 from proxyless_arch.apps.scores import shown_score  # noqa: E402
 from proxyless_arch.arch.cost import total_macs  # noqa: E402
-from proxyless_arch.arch.pictures import draw_architectures  # noqa: E402
+from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
 from proxyless_arch.arch.shapes import walk  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.tables import format_count  # noqa: E402

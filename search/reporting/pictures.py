@@ -1,4 +1,4 @@
-"""Predicted against measured latency, drawn in the manner of proxyless_arch/arch/pictures.py."""
+"""Predicted against measured latency, drawn in the manner of proxyless_arch/base/scene.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch.arch.pictures import BLUE, GREY, INK, SUFFIXES, VERMILION
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path
+from proxyless_arch.base.scene import BLUE, GREY, INK, SUFFIXES, VERMILION
 from proxyless_arch.base.strict import listed
 
 

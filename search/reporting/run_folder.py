@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,10 @@ from hardware.latency import (
     WithFallback,
     load_latency_source,
     network_costs,
-    network_ms,
     shipped,
 )
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
-from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, recipe_names
 from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
-from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.cost import macs
 from proxyless_arch.arch.shapes import walk
@@ -33,11 +30,8 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preproces
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
-from proxyless_arch.base.settings import from_recipe
 from proxyless_arch.base.strict import Node, counted
-from proxyless_arch.data.datasets import has_own_test
 from proxyless_arch.space.mbconv import MACROS, SearchSpace
-from proxyless_arch.space.mbconv import Path as Choices
 from search.config import FORMAT, default_resolution, default_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,20 +39,6 @@ CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
 SPEC_FILE = "spec.json"
 LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The architecture at one moment of the search.
-
-    ``path``: the leading choice of each searched block; ``confidence``: 0 where the block's choices are equally
-    probable, 1 where it is decided. ``caption`` says which moment it is. ``scale``: of the table, as it was then.
-    """
-
-    caption: str
-    path: Choices
-    confidence: tuple[float, ...]
-    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,58 +198,6 @@ def read_trained(folder: Path) -> TrainedRun:
     return TrainedRun(folder=folder, spec=read_spec(folder / "spec.json"), settings=settings, result=result)
 
 
-def with_trained(runs: Sequence[Run], trained: Sequence[TrainedRun]) -> list[Run]:
-    """The runs, each with the trainings of its own networks (the searched one, or the random ones).
-
-    Raises:
-        InputError: a training of a network that none of the runs has, or on other images or another resolution.
-    """
-    found: list[Run] = []
-    strangers = list(trained)
-    for run in runs:
-        named = run.result["networks"] if run.result is not None and run.is_random else []
-        specs = {entry["spec"]: read_spec(run.folder / entry["spec"]) for entry in named}
-        if run.spec is not None:
-            specs[SPEC_FILE] = run.spec
-        own: dict[str, list[TrainedRun]] = {}
-        for each in trained:
-            for file, spec in specs.items():
-                if _same_network(each.spec, spec):
-                    _check_comparable(each, spec, run)
-                    own.setdefault(file, []).append(each)
-                    strangers = [other for other in strangers if other is not each]
-        found.append(replace(run, trained=own))
-    if strangers:
-        names = ", ".join(str(run.folder) for run in runs)
-        raise InputError(f"its network is none of {names}", "--trained", str(strangers[0].folder))
-    return found
-
-
-def _same_network(left: ArchSpec, right: ArchSpec) -> bool:
-    """Whether the two differ in nothing but what train.py may change: name, preprocessing, dropout and class names."""
-    here = (left.stem, left.blocks, left.feature_mix, left.bn, left.padding, left.num_classes)
-    return here == (right.stem, right.blocks, right.feature_mix, right.bn, right.padding, right.num_classes)
-
-
-def _check_comparable(trained: TrainedRun, spec: ArchSpec, run: Run) -> None:
-    own, searched = trained.settings, run.settings
-    unknown = [name for name in ("dataset", "data_path") if name not in own]
-    if unknown:
-        problem = f"which images it was trained on is not recorded: config.json has no {' and no '.join(unknown)}"
-        raise InputError(problem, "--trained", str(trained.folder))
-    for what, ours, theirs in (
-        ("images", _images(own["dataset"], own["data_path"]), _images(searched["dataset"], searched.get("data_path"))),
-        ("resolution", trained.spec.resolution, spec.resolution),
-    ):
-        if ours != theirs:
-            problem = f"trained with other {what} than {run.folder} has: {ours}, not {theirs}"
-            raise InputError(problem, "--trained", str(trained.folder))
-
-
-def _images(dataset: str | None, path: str | None) -> str | None:
-    return str(Path(path).resolve()) if path is not None else dataset
-
-
 def _object(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
@@ -378,135 +306,3 @@ def _agrees(table: CostTable, result: Mapping[str, Any] | None, records: Sequenc
         return all(math.isclose(table.of_path(tuple(path)), cost, rel_tol=SAME_COST) for path, cost in found)
     except InputError:  # a path of another space
         return False
-
-
-def phase_name(phase: str) -> str:
-    return {"warmup": "warm-up", "finetune": "fine-tune"}.get(phase, phase)
-
-
-def frames(run: Run) -> list[Frame]:
-    """The film of a search: its leading choices epoch by epoch, and at the end the derived network."""
-    if run.space is None or run.is_random:
-        return []
-    space, found = run.space, []
-    for record in run.records:
-        path, probabilities = record.get("argmax_path"), record.get("probabilities")
-        if path is None or probabilities is None:
-            continue
-        try:
-            choices = space.check(tuple(path))
-        except InputError:  # a run of another version's space
-            return []
-        confidence = tuple(
-            max(0.0, (max(block) - 1 / len(block)) / (1 - 1 / len(block))) if len(block) > 1 else 1.0
-            for block in probabilities
-        )
-        caption = f"{phase_name(record['phase'])}, epoch {record['epoch'] + 1} of {record['n_epochs']}"
-        found.append(Frame(caption=caption, path=choices, confidence=confidence))
-    if run.spec is not None and run.result is not None:
-        try:
-            final = space.check(tuple(run.result["path"]))
-        except InputError:
-            return []
-        certain = (1.0,) * space.n_blocks
-        found.append(Frame(caption="the derived network", path=final, confidence=certain, scale=run.table_scale))
-    return found
-
-
-@dataclass(frozen=True)
-class PublishedPoint:
-    """A released network in the latency-accuracy plane: accuracy as published, cost as predicted for this run."""
-
-    name: str
-    cost: float
-    top1_percent: float
-
-
-def published_points(run: Run) -> list[PublishedPoint]:
-    """The released networks, when their published ImageNet accuracy can be compared with this run's; else none."""
-    if run.settings["dataset"] != "imagenet" or run.unit is None or run.table is None:
-        return []
-    points = []
-    for name in catalog.names():
-        calls = walk(catalog.load(name))
-        try:
-            cost = network_ms(run.source, calls) if run.source is not None else float(sum(map(macs, calls)))
-        except InputError:  # a table without its layers
-            continue
-        points.append(PublishedPoint(name, cost, catalog.release(name).top1_percent))
-    return points
-
-
-def _own_test(run: Run) -> bool:
-    """Whether the run's data have test images that eval.py scores alone."""
-    path = run.settings.get("data_path")
-    try:
-        return path is None or has_own_test(path)
-    except InputError:  # the data are not there any more
-        return False
-
-
-def _training_of_random(run: Run) -> list[tuple[str, str]]:
-    """Train the random networks on the images of their draw, beside a search's network trained alike (from scratch)."""
-    folder, settings = shlex.quote(str(run.folder)), run.settings
-    words = ["--dataset", settings["dataset"]]
-    if settings.get("data_path") is not None:
-        words += ["--data_path", str(settings["data_path"])]
-    recipe = next((name for name in recipe_names() if name == settings.get("recipe")), "default")
-    own = settings.get("valid_size")
-    if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
-        words += ["--valid_size", f"{own:g}"]
-    words += ["--split_seed", str(settings.get("manual_seed", 0)), "--recipe", recipe]
-    each = f'python train.py --arch "$spec" {shlex.join(words)}'
-    trained = f"{folder}/trained"
-    return [
-        (
-            "train each of them",
-            f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
-        ),
-        ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
-        (
-            "train a search's network (of RUN) alike",
-            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --path RUN/trained",
-        ),
-        ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
-    ]
-
-
-def next_commands(run: Run) -> list[tuple[str, str]]:
-    """(what it does, the command) to go on with; only scripts that are there are named."""
-    folder = str(run.folder)
-
-    def line(*words: str) -> str:
-        return shlex.join(["python", *words])
-
-    if run.result is None:
-        return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
-    if run.is_random:
-        words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
-        return [*_training_of_random(run), ("draw the first one", line(*words))]
-    data = str(run.settings.get("data_path") or "digits")
-    seen = "" if _own_test(run) else " (all images, those of the search included)"
-    candidates = [
-        (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--path", data)),
-        (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--path", data)),
-        ("train it to its full accuracy", ("train.py", "--arch", folder)),
-        (
-            "export it for ONNX Runtime",
-            ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/export"),
-        ),
-        (
-            "export it for phones",
-            ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/export"),
-        ),
-    ]
-    known = [(what, line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]
-    picture = f"{folder}/side_by_side.png"
-    return [
-        *known,
-        (
-            "draw it beside a released network",
-            line("-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture),
-        ),
-        ("film how it formed", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
-    ]

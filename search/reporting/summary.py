@@ -13,7 +13,8 @@ from proxyless_arch.arch.tables import cost_decimals, describe, format_count
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
-from search.reporting.run_folder import Run, next_commands, read_run
+from search.reporting.commands import next_commands
+from search.reporting.run_folder import Run, read_run
 
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 

@@ -13,8 +13,9 @@ import torch
 
 from hardware.profile.landing import Landing
 from proxyless_arch.apps.scores import EvalResult
-from proxyless_arch.arch import codec, pictures
+from proxyless_arch.arch import codec
 from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import op_label
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
@@ -38,6 +39,7 @@ from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit
 from search.algorithm.gates import argmax_path, probabilities
 from search.report import RunLog
+from search.reporting.history import draw_search
 from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, Run, read_run
 from search.run.job import Job
@@ -307,8 +309,8 @@ def _draw(run: Run, spec: ArchSpec) -> None:
     assert run.result is not None
     unit, title = run.unit or "ms", f"{spec.name}: searched for {run.settings['target_hardware']}"
     architecture, search = (run.folder / name for name in PICTURES)
-    pictures.draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
-    pictures.draw_search(
+    draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
+    draw_search(
         run.records,
         search,
         target=run.target,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxyless_arch.arch import codec, pictures
+from proxyless_arch.arch import codec
 from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.shapes import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -49,7 +50,7 @@ def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> 
                 "params": total_params(spec),
             }
         )
-    pictures.draw_architectures(rows[:8], run_dir / "architectures.png", unit=table.unit)
+    draw_architectures(rows[:8], run_dir / "architectures.png", unit=table.unit)
     record = {
         "target": goal,
         "cost_unit": table.unit,

@@ -1,6 +1,5 @@
 """report.html: the numbers are result.json's, the drawing is the spec's, the page is whole and asks for nothing."""
 
-import html
 import http.server
 import json
 import re
@@ -18,10 +17,11 @@ from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Zero
 from proxyless_arch.base.errors import InputError
-from search.reporting.markup import VOID, Markup, joined, tag
-from search.reporting.report_charts import Point, Series, heat_map, label_of, line_chart, plane, ticks
-from search.reporting.report_page import comparison, report, write_comparison, write_film, write_report
-from search.reporting.run_folder import frames, next_commands, published_points, read_run
+from search.reporting.commands import next_commands
+from search.reporting.film import frames, write_film
+from search.reporting.networks import published_points
+from search.reporting.report_page import comparison, report, write_comparison, write_report
+from search.reporting.run_folder import read_run
 from tests.search.made_run import write_random, write_run, write_trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -29,14 +29,20 @@ BROWSERS_OWN = ("googleapis.com", "google.com")
 """Hosts that Chromium asks on its own account, whatever page it shows."""
 # six vanished blocks, and every kernel
 PATH = (4, 6, 6, 1, 2, 6, 6, 0, 5, 6, 6, 3)
+VOID = frozenset({"meta", "link", "input"})
 
 
 class Page(HTMLParser):
-    """Reads a page as a browser does: data values, classes, texts; asserts that every tag is closed in its place."""
+    """Reads a page as a browser does: data values, classes, texts; asserts that every tag is closed in its place.
+
+    ``boxes``: {id of a layer: what its box is drawn as}; ``json``: {id: value} of the data for scripts.
+    """
 
     def __init__(self, text):
         super().__init__()
         self.open, self.values, self.elements, self.text, self.scripts = [], {}, [], [], []
+        self.boxes, self.titles, self.json, self.shares, self.tables = {}, [], {}, [], []
+        self.inner, self.layer = [], None
         self.feed(text)
         self.close()
         assert self.open == []
@@ -46,15 +52,32 @@ class Page(HTMLParser):
         self.elements.append((name, attributes))
         if "data-key" in attributes:
             self.values.setdefault(attributes["data-key"], []).append(float(attributes["value"]))
+        classes = (attributes.get("class") or "").split()
+        if "block" in classes:
+            self.layer = attributes.get("id")
+        if "box" in classes and self.layer is not None:  # the swatches of a legend are in no block
+            (self.boxes[self.layer],) = set(classes) - {"box"}
+            self.layer = None
         if name not in VOID:
             self.open.append(name)
+            self.inner.append((attributes.get("id"), classes))
 
     def handle_endtag(self, name):
         assert self.open and self.open[-1] == name, (name, self.open[-3:], self.getpos())
         self.open.pop()
+        self.inner.pop()
 
     def handle_data(self, data):
-        (self.scripts if self.open and self.open[-1] in ("script", "style") else self.text).append(data)
+        inside, (id_, classes) = (self.open[-1], self.inner[-1]) if self.open else ("", (None, []))
+        (self.scripts if inside in ("script", "style") else self.text).append(data)
+        if inside == "title":
+            self.titles.append(data)
+        if inside == "pre":
+            self.tables.append(data)
+        if inside == "script" and id_ is not None:
+            self.json[id_] = json.loads(data)
+        if "percent" in classes:
+            self.shares.append(float(data))
 
     @property
     def words(self):
@@ -98,20 +121,17 @@ def test_macs_are_counted_not_measured(tmp_path):
 def test_the_drawing_is_the_spec(tmp_path):
     _, _, _, spec = write_run(tmp_path / "run", path=PATH)
     page, _ = page_of(tmp_path / "run")
-    groups = {
-        attributes["id"]: attributes["class"].split()[1] for attributes in page.classed("block") if "id" in attributes
-    }
     calls = walk(spec)
-    assert len(groups) == len(calls)
+    assert len(page.boxes) == len(calls)
     for call in calls:
-        drawn = groups[f"film-{call.name}"]
+        drawn = page.boxes[f"film-{call.name}"]
         if isinstance(call.op, Zero):
             assert drawn == "gone"
         elif call.name.startswith("blocks."):
             assert drawn == f"k{call.op.kernel_size}"
         else:
             assert drawn == "fixed"
-    assert list(groups.values()).count("gone") == sum(isinstance(block.op, Zero) for block in spec.blocks) == 6
+    assert list(page.boxes.values()).count("gone") == sum(isinstance(block.op, Zero) for block in spec.blocks) == 6
 
 
 @pytest.mark.parametrize(("constant", "scale"), [(-0.1, 1.0), (0.25, 1.03), (0.0, 0.97)])
@@ -121,14 +141,15 @@ def test_the_layer_table_adds_up_to_the_prediction(constant, scale, tmp_path):
     predicted = scale * network_ms(replace(shipped("pixel1"), offset_ms=constant), walk(spec))
     assert result["predicted_latency_ms"] == pytest.approx(predicted, rel=1e-12)
     assert sum(run.costs(spec, run.table_scale)) == pytest.approx(predicted, rel=1e-12)
-    text = html.unescape(write_report(tmp_path / "run").read_text())
-    rows = [line.split() for line in re.search(r"<pre>(run: .*?)</pre>", text, re.S)[1].splitlines()]
+    page = Page(write_report(tmp_path / "run").read_text())
+    (table,) = (text for text in page.tables if text.startswith("run: "))
+    rows = [line.split() for line in table.splitlines()]
     priced = {row[0]: float(row[-3]) for row in rows if row[-1] == "%"}
     assert priced.pop("total") == float(f"{predicted:.2f}")
     assert sum(priced.values()) == pytest.approx(predicted, abs=0.005 * len(priced))
     assert priced.get("constant") == (float(f"{scale * constant:.2f}") if constant else None)
     # and so does the film, whose last frame is the derived network
-    data = json.loads(re.search(r'<script type="application/json" id="film-data">(.*?)</script>', text, re.S)[1])
+    data = page.json["film-data"]
     frame = data["frames"][-1]
     assert frame["facts"] == f"{predicted:.2f} ms predicted"
     taken = [0, 0, *frame["path"], *[0] * (len(data["choices"]) - 2 - len(frame["path"]))]
@@ -138,10 +159,9 @@ def test_the_layer_table_adds_up_to_the_prediction(constant, scale, tmp_path):
 
 def test_the_shares_add_up(tmp_path):
     _, _, _, spec = write_run(tmp_path / "run", path=PATH)
-    _, text = page_of(tmp_path / "run")
-    found = [float(value) for value in re.findall(r'class="percent">([\d.]+)<', text)]
-    assert len(found) == len(walk(spec)) - 6
-    assert sum(found) == pytest.approx(100, abs=3)
+    page, _ = page_of(tmp_path / "run")
+    assert len(page.shares) == len(walk(spec)) - 6
+    assert sum(page.shares) == pytest.approx(100, abs=3)
 
 
 def test_the_page_asks_for_nothing(tmp_path):
@@ -180,10 +200,11 @@ def test_the_film_holds_every_epoch_and_ends_at_the_derived_network(tmp_path):
     assert shots[-1].path == tuple(result["path"]) and shots[-1].caption == "the derived network"
     assert shots[0].caption == "warm-up, epoch 1 of 2" and max(shots[0].confidence) < 0.02
     assert max(max(shot.confidence) for shot in shots) <= 1
-    _, text = page_of(tmp_path / "run")
-    data = json.loads(re.search(r'id="film-data">(.*?)</script>', text, re.S)[1])
+    page, _ = page_of(tmp_path / "run")
+    data = page.json["film-data"]
     assert [frame["path"] for frame in data["frames"]] == [list(shot.path) for shot in shots]
-    assert data["ids"] == [call.name for call in walk(spec)]
+    assert data["ids"] == [f"film-{call.name}" for call in walk(spec)] == list(page.boxes)
+    assert data["searched"] == list(range(2, 2 + run.space.n_blocks))
     for layer, options in enumerate(data["choices"]):
         searched = 2 <= layer < 2 + run.space.n_blocks
         assert len(options) == (len(run.space.choices[layer - 2]) if searched else 1)
@@ -343,8 +364,8 @@ def test_runs_side_by_side(tmp_path):
     costs = [entry["cost"] for entry in runs[2].result["networks"]]
     assert f"3 networks of {min(costs):.4g} ms to {max(costs):.4g} ms" in page.words
     assert "random control" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
-    groups = [attributes["id"] for attributes in page.classed("block") if "id" in attributes]
-    assert len(groups) == len(set(groups)) == 2 * 16
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) and len(page.boxes) == 2 * 16
     assert "manual_seed" in page.words.split("Settings that differ")[1]
 
 
@@ -362,10 +383,6 @@ def test_an_unsearched_run_is_a_control(tmp_path):
     assert "random control" in page.words
 
 
-def titles(page_text):
-    return [html.unescape(found) for found in re.findall(r"<title>([^<]*)</title>", page_text)]
-
-
 def test_trained_networks_are_shown_at_their_cost(tmp_path):
     _, _, result, spec = write_run(tmp_path / "run")
     write_random(tmp_path / "random")
@@ -377,7 +394,8 @@ def test_trained_networks_are_shown_at_their_cost(tmp_path):
     folders = [tmp_path / "run", tmp_path / "random"]
     alike = [tmp_path / "a", tmp_path / "b"]
     text = write_comparison(folders, tmp_path / "page.html", alike).read_text()
-    page, found = Page(text), titles(text)
+    page = Page(text)
+    found = page.titles
     cost = f"{networks[1]['cost']:.4g} ms"
     assert (
         f"random, specs/random_001.json: {cost}, 300 epochs of train.py in a: top-1 87.5 % (315 of 360 test images)"
@@ -391,7 +409,7 @@ def test_trained_networks_are_shown_at_their_cost(tmp_path):
     assert "not trained alike" not in page.words and "train it too" in page.words
     text = write_comparison(folders, tmp_path / "page.html", [*alike, tmp_path / "c"]).read_text()
     cost = f"{result['predicted_latency_ms']:.4g} ms"
-    assert f"run: {cost}, 300 epochs of train.py in c: top-1 91.2 % (328 of 360 test images)" in titles(text)
+    assert f"run: {cost}, 300 epochs of train.py in c: top-1 91.2 % (328 of 360 test images)" in Page(text).titles
     assert "do not compare them: they differ in weights." in Page(text).words
     assert "train it too" not in Page(text).words
     text = write_report(tmp_path / "random", trained=alike).read_text()
@@ -409,7 +427,7 @@ def test_what_an_older_training_did_not_record_is_not_certified(tmp_path):
     text = write_report(tmp_path / "run", output, both).read_text()
     assert "some settings were not recorded: n_epochs (in old), ema_decay (in old)." in Page(text).words
     assert "not trained alike" not in Page(text).words
-    assert any("a not recorded number of epochs of train.py in old" in title for title in titles(text))
+    assert any("a not recorded number of epochs of train.py in old" in title for title in Page(text).titles)
     alone = Page(write_report(tmp_path / "run", output, both[:1]).read_text())
     assert "trained alike" not in alone.words
     path.write_text(json.dumps({name: whole[name] for name in ("format", "version", "recipe")}))
@@ -450,77 +468,21 @@ def test_random_networks(tmp_path):
     write_random(tmp_path / "random", count=10)
     page, _ = page_of(tmp_path / "random")
     assert "10 networks drawn at random" in page.words and "and 2 more" in page.words
-    assert len({attributes["id"] for attributes in page.classed("block") if "id" in attributes}) == 8 * 16
+    assert len(page.boxes) == 8 * 16
 
 
 def test_next_commands_name_scripts_that_are_there(tmp_path):
     write_run(tmp_path / "my run")
     commands = [command for _, command in next_commands(read_run(tmp_path / "my run"))]
     assert any(command.startswith("python eval.py --arch '") for command in commands)
-    _, text = page_of(tmp_path / "my run")
-    assert all(html.escape(command) in text for command in commands)
+    page, _ = page_of(tmp_path / "my run")
+    assert set(commands) <= set(page.tables)
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
     write_run(tmp_path / "run")
     first = write_report(tmp_path / "run").read_bytes()
     assert write_report(tmp_path / "run").read_bytes() == first
-
-
-# ------------------------------------------------------------------------------------------------------ the parts
-
-
-def test_markup_closes_and_escapes():
-    assert tag("p", "1 < 2 & 3", class_="a", hidden=True, data_key='"', title=None) == (
-        '<p class="a" hidden data-key="&quot;">1 &lt; 2 &amp; 3</p>'
-    )
-    assert tag("br") == "<br>" and tag("p", tag("b", "x"), None, 3) == "<p><b>x</b>3</p>"
-    assert tag("rect", x=1.23456, y=2.0, stroke_width=3) == '<rect x="1.23" y="2" stroke-width="3"></rect>'
-    assert isinstance(joined("<", Markup("<b>")), Markup) and joined("<", Markup("<b>")) == "&lt;<b>"
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.0, 22.9), (1.83, 3.4), (-3, 1e-3), (82e6, 4e8), (1, 160)])
-def test_ticks_are_round_and_inside(low, high):
-    found = ticks(low, high)
-    assert 3 <= len(found) <= 8
-    assert all(low - 1e-9 * abs(low) <= value <= high + 1e-9 * abs(high) for value in found)
-    assert len({label_of(value) for value in found}) == len(found)
-
-
-def test_the_labels_of_ticks_are_their_values():
-    assert list(map(label_of, ticks(1.8843, 1.9011))) == ["1.885", "1.89", "1.895", "1.9"]
-    assert list(map(label_of, ticks(0.0803, 0.0839))) == ["0.081", "0.082", "0.083"]
-    assert list(map(label_of, (0, 0.1 + 0.2, 5.0, 1200.0, 320e6))) == ["0", "0.3", "5", "1,200", "320,000,000"]
-
-
-def test_ticks_of_nothing():
-    assert ticks(3, 3) == [3]
-
-
-def test_charts_stand_with_little_to_show():
-    def shown(value):
-        return f"{value:g}"
-
-    for values in ([], [None], [None, None]):
-        text = line_chart("t", [Series(label="a", values=values)], y_label="y", shown=shown)
-        assert "not recorded" in Page(text).words
-    one = Page(
-        line_chart("t", [Series(label="a", values=[0.3])], y_label="y", shown=shown, target=0.3, target_label="T")
-    )
-    assert len(one.classed("dot")) == 1 and len(one.classed("target")) == 2
-    gap = line_chart("t", [Series(label="a", values=[1, None, 3, 4])], y_label="y", shown=shown)
-    assert re.search(r'd="M[^"]*M[^"]*L[^"]*"', gap)
-    log = line_chart("t", [Series(label="a", values=[1e-9, 1e9])], y_label="y", shown=shown, may_be_log=True)
-    assert 4 <= Page(log).words.count("e") < 30
-    assert "nothing to show" in Page(plane("t", [], x_label="x", y_label="y")).words
-    Page(plane("t", [Point(label="a", x=1, y=1, kind="run")] * 2, x_label="x", y_label="y"))
-
-
-def test_a_heat_map_merges_what_is_alike():
-    rows = [[0.5] * 100, [0.5] * 100]
-    text = heat_map("block", ["a", "b"], rows, [])
-    assert text.count("<path") == 1 and len(text) < 2000
-    assert Page(text).words.count("50.0 %") >= 2
 
 
 # --------------------------------------------------------------------------------------------------- in a browser
@@ -579,8 +541,7 @@ def test_in_a_browser(tmp_path, served):
     assert requests == {f"{address}/run/report.html"}
     page = Page(dom.removeprefix("<!DOCTYPE html>"))
     assert page.values["predicted_latency_ms"] == [result["predicted_latency_ms"]]
-    ids = [each for each in page.classed("block") if "id" in each]
-    assert sum("gone" in each["class"] for each in ids) == 6 and len(ids) == len(walk(spec))
+    assert list(page.boxes.values()).count("gone") == 6 and len(page.boxes) == len(walk(spec))
     (controls,) = [each for _, each in page.elements if each.get("id") == "film-controls"]
     assert "hidden" not in controls
     assert "the derived network" in page.words
@@ -589,8 +550,7 @@ def test_in_a_browser(tmp_path, served):
     assert console == []
     page = Page(dom.removeprefix("<!DOCTYPE html>"))
     assert "warm-up, epoch 1 of 2" in page.words
-    ids = [each for each in page.classed("block") if "id" in each]
-    assert len(ids) == len(walk(spec)) and sum("unsure" in each["class"] for each in ids) == 12
+    assert len(page.boxes) == len(walk(spec)) and len(page.classed("unsure")) == 12
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")

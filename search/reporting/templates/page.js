@@ -7,28 +7,29 @@
   const slider = document.getElementById("film-epoch");
   const button = document.getElementById("film-play");
   const caption = document.getElementById("film-caption");
-  const groups = film.ids.map((id) => document.getElementById("film-" + id));
+  const groups = film.ids.map((id) => document.getElementById(id));
   const last = film.frames.length - 1;
   let timer = null;
 
   function show(index) {
     const frame = film.frames[index];
     const chosen = film.choices.map((options, layer) => {
-      const block = layer - film.first;
-      return options[block >= 0 && block < frame.path.length ? frame.path[block] : 0];
+      const block = film.searched.indexOf(layer);
+      return options[block >= 0 ? frame.path[block] : 0];
     });
     const total = chosen.reduce((sum, look) => sum + (look[4] || 0), film.constant);
     chosen.forEach(([style, height, label, tip, cost], layer) => {
       const group = groups[layer];
-      const block = layer - film.first;
-      const sure = block >= 0 && block < frame.sure.length ? frame.sure[block] : 1;
+      const block = film.searched.indexOf(layer);
+      const sure = block >= 0 ? frame.sure[block] : 1;
       const box = group.querySelector(".box");
       const share = group.querySelector(".share");
-      group.setAttribute("class", "block " + style + (sure < 0.65 ? " unsure" : ""));
+      group.setAttribute("class", sure < 0.65 ? "block unsure" : "block");
+      box.setAttribute("class", style);
       group.querySelector("title").textContent = sure < 1 ? tip + " (certainty " + Math.round(100 * sure) + " %)" : tip;
       box.setAttribute("y", film.middle - height / 2);
       box.setAttribute("height", height);
-      box.setAttribute("fill-opacity", 0.12 + 0.88 * sure);
+      box.setAttribute("fill-opacity", film.pale + (1 - film.pale) * sure);
       group.querySelector(".op").textContent = label;
       if (share && total > 0) {
         const part = (cost || 0) / total;

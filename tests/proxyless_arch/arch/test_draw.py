@@ -1,7 +1,5 @@
 """Pictures and tables of architectures: what is drawn is what the spec says."""
 
-import html
-import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -10,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from proxyless_arch.arch.cost import macs, total_macs, total_params
-from proxyless_arch.arch.pictures import KERNEL_COLOURS, draw_architectures, draw_search
+from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages, highest_expansion, look
 from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import MBConv, Zero
+from proxyless_arch.arch.spec import MBConv
 from proxyless_arch.arch.tables import describe, format_cost, format_count, op_label
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.scene import STYLES, Group
 from proxyless_arch.space.mbconv import SearchSpace
 
 SPACE = SearchSpace()
@@ -27,25 +26,17 @@ def shares(spec):
     return [macs(call) / 1e6 for call in walk(spec)]
 
 
-def record(phase, epoch, n_epochs, probabilities, **known):
-    empty = dict.fromkeys(
-        ("train_loss", "train_top1_percent", "valid_loss", "valid_top1_percent", "learning_rate", "expected_cost",
-         "argmax_cost", "target", "lambda", "temperature", "entropy", "images_per_second", "seconds")
-    )  # fmt: skip
-    place = {"phase": phase, "epoch": epoch, "n_epochs": n_epochs, "step": epoch, "arch_step": 0, "cost_unit": "ms"}
-    return empty | place | {"probabilities": probabilities, "argmax_path": [0, 1]} | known
-
-
 def drawn_layers(path):
-    """{gid: style of its outline} of the layers in an SVG."""
+    """{id: classes of its box} of the layers in an SVG file."""
     root = ElementTree.parse(path).getroot()
-    groups = [group for group in root.iter(f"{SVG}g") if re.fullmatch(r"row\d+\..+", group.get("id", ""))]
-    return {group.get("id"): group.find(f"{SVG}path").attrib["style"] for group in groups}
+    groups = [group for group in root.iter(f"{SVG}g") if group.get("class") == "block"]
+    boxes = {group.get("id"): group.find(f"{SVG}rect").get("class").split() for group in groups}
+    assert all("box" in classes for classes in boxes.values())
+    return boxes
 
 
 def texts(path):
-    """Matplotlib keeps the text of drawn letters as XML comments."""
-    return [html.unescape(text) for text in re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))]
+    return [text.text or "" for text in ElementTree.parse(path).getroot().iter(f"{SVG}text")]
 
 
 def test_every_layer_is_drawn_once_and_vanished_blocks_are_dashed(tmp_path):
@@ -57,11 +48,10 @@ def test_every_layer_is_drawn_once_and_vanished_blocks_are_dashed(tmp_path):
             call.name for call in walk(spec)
         ]
         for index, block in enumerate(spec.blocks):
-            style = layers[f"row{row}.blocks.{index}"]
-            assert ("stroke-dasharray" in style) == isinstance(block.op, Zero)
-            if isinstance(block.op, MBConv):
-                assert KERNEL_COLOURS[block.op.kernel_size].lower() in style.lower()
-    assert sum("stroke-dasharray" in style for style in layers.values()) == 2
+            kind = f"k{block.op.kernel_size}" if isinstance(block.op, MBConv) else "gone"
+            assert layers[f"row{row}.blocks.{index}"] == ["box", kind]
+    assert sum("gone" in classes for classes in layers.values()) == 2
+    assert STYLES["gone"].stroke_dasharray is not None
 
 
 def test_labels_totals_and_shares_are_the_specs(tmp_path):
@@ -86,6 +76,58 @@ def test_a_picture_is_reproducible_and_needs_no_searched_block(tmp_path):
         draw_architectures([("tiny", tiny, None)], tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert len(drawn_layers(tmp_path / "a.svg")) == 3
+
+
+def test_heights_are_expansions_and_bars_are_shares():
+    """A box of expansion 6 is 114 high and one of 1 is 60; the longest bar is 34 and the others in proportion."""
+    stages = draw_stages(MOBILE, shares(MOBILE), "MACs")
+    blocks = [shape for stage in stages for shape in stage.shapes if isinstance(shape, Group)]
+    calls, total = walk(MOBILE), sum(shares(MOBILE))
+    assert [block.id for block in blocks] == [call.name for call in calls]
+    top = max(shares(MOBILE)) / total
+    for call, cost, block in zip(calls, shares(MOBILE), blocks, strict=True):
+        box, label, bar, percent = block.shapes
+        if isinstance(call.op, MBConv):
+            assert box.height == pytest.approx(60 + 54 * (call.op.hidden_channels / call.op.in_channels - 1) / 5)
+        assert box.opacity is None and label.turned
+        assert bar.height == pytest.approx(34 * cost / total / top)
+        assert percent.text == ("" if cost == 0 else f"{100 * cost / total:.{1 if cost / total < 0.0995 else 0}f}")
+    assert [stage.height for stage in stages] == [stages[0].height] * len(stages)
+    bare = draw_stages(MOBILE, None, "ms")
+    assert bare[0].height < stages[0].height and len(bare[0].shapes[-1].shapes) == 2
+
+
+def test_undecided_layers_are_pale():
+    blocks = {
+        shape.id: shape.shapes[0]
+        for stage in draw_stages(MOBILE, None, "ms", certainty={"blocks.1": 0.0, "blocks.2": 0.5})
+        for shape in stage.shapes
+        if isinstance(shape, Group)
+    }
+    opacities = [blocks[f"blocks.{index}"].opacity for index in (1, 2, 5)]
+    assert opacities == [0.12, pytest.approx(0.56), None]
+
+
+def test_a_larger_expansion_than_usual_stays_inside():
+    wide = replace(MOBILE.blocks[1].op, expand_ratio=12, mid_channels=None)
+    spec = replace(MOBILE, blocks=(MOBILE.blocks[0], replace(MOBILE.blocks[1], op=wide), *MOBILE.blocks[2:]))
+    assert highest_expansion(MOBILE) == 6 and highest_expansion(spec) == 12
+    call = walk(spec)[2]
+    assert look(call, None, "ms", 12).height == 114 and look(walk(MOBILE)[2], None, "ms", 12).height < 80
+
+
+def test_a_film(tmp_path):
+    from PIL import Image
+
+    other = SPACE.spec_for((0,) * 20 + (5,), name="other")
+    shots = [(f"epoch {index}", spec, None, {"blocks.1": 0.1}) for index, spec in enumerate([MOBILE, other] * 50)]
+    draw_film(shots, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.format == "GIF" and 40 < film.n_frames <= 80  # thinned out from 100
+    with pytest.raises(InputError, match=r"\.gif"):
+        draw_film(shots, tmp_path / "film.mp4")
+    with pytest.raises(ValueError, match="at least one"):
+        draw_film([], tmp_path / "film.gif")
 
 
 def test_png(tmp_path):
@@ -125,46 +167,8 @@ def test_a_failure_while_saving_keeps_the_earlier_picture(tmp_path, monkeypatch)
     assert path.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_search_history(tmp_path):
-    labels = [["MB3 3x3", "MB6 7x7 s2"], ["MB3 5x5", "-- skipped"]]
-    uniform = [[0.5, 0.5], [0.5, 0.5]]
-    records = [record("warmup", epoch, 2, uniform, train_loss=2.0, entropy=1.39) for epoch in range(2)]
-    records += [
-        record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]], expected_cost=90.0, argmax_cost=85.0, **{"lambda": 0.3}),
-        record("finetune", 0, 1, None, train_loss=0.5),
-    ]
-    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, title="a <title>")
-    words = texts(tmp_path / "s.svg")
-    assert {"cost (ms)", "target 80.00 ms", "expected cost", "warm-up", "search", "fine-tune"} <= set(words)
-    assert "MB6 7x7 0.90" in words and "skipped 0.75" in words
-    assert not any("not leading" in word for word in words)
-
-
-def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
-    labels = [["MB3 3x3", "MB6 7x7 s2"], ["MB3 5x5", "-- skipped"]]
-    records = [record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]])]
-    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(0, 1))
-    words = texts(tmp_path / "s.svg")
-    assert "MB3 3x3 0.10" in words and "skipped 0.75" in words and "MB6 7x7 0.90" not in words
-    assert "in this colour: chosen to meet the target, not leading" in words
-    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(1, 1))
-    assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
-
-
-@pytest.mark.parametrize("n_warmup", [0, 1, 3])
-@pytest.mark.parametrize("probabilities", [None, [], [[0.5, 0.5], [0.5, 0.5]]])
-def test_search_history_without_search_epochs_and_with_nulls(tmp_path, n_warmup, probabilities):
-    records = [record("warmup", epoch, n_warmup, probabilities) for epoch in range(n_warmup)]
-    draw_search(records, tmp_path / "s.svg", target=None, unit="MACs")
-    words = texts(tmp_path / "s.svg")
-    assert words.count("not recorded") == (5 if probabilities and n_warmup else 6)
-    assert words.count("undecided") == (2 if probabilities and n_warmup else 0)
-
-
 def test_matplotlib_is_imported_only_where_a_picture_is_drawn():
-    code = (
-        "import sys, proxyless_arch.arch.pictures, proxyless_arch.arch.tables; assert 'matplotlib' not in sys.modules"
-    )
+    code = "import sys, proxyless_arch.arch.draw, proxyless_arch.arch.tables; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -196,8 +200,8 @@ def test_a_constant_has_a_row_and_is_part_of_the_total(tmp_path):
     assert "constant" not in describe(MOBILE, costs=costs[:-1])
     draw_architectures([("A", MOBILE, costs)], tmp_path / "one.svg")
     words = texts(tmp_path / "one.svg")
-    assert any(word.startswith("0.0826 ms   -0.00740 ms of it constant   ") for word in words)
-    assert words.count("4.4") == 25 and "0.0826 ms" in words
+    assert any(word.startswith("0.0826 ms (-0.00740 ms of it constant), ") for word in words)
+    assert words.count("4.4") == 25
 
 
 @pytest.mark.parametrize("resolution", [1, 97, 8192])

@@ -1,0 +1,339 @@
+"""The renderer of architectures: as a row of stages for a page, as a picture file, as an animation.
+
+A block's color is its kernel, its height the expansion ratio, its width the square root of the output channels; a
+dashed outline is a block that is skipped. Above stand output size and channels; below, where costs are given, each
+layer's share of their sum. Sizes are in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
+
+from proxyless_arch.arch.cost import macs, params, total_macs, total_params
+from proxyless_arch.arch.shapes import LayerCall, walk
+from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.tables import check_costs, format_cost, format_count, op_label
+from proxyless_arch.base.scene import (
+    Entry,
+    Group,
+    Rect,
+    Scene,
+    Shape,
+    Text,
+    check_suffix,
+    legend_rows,
+    line,
+    text_width,
+    write_film,
+    write_picture,
+)
+
+PAD, GAP = 5.0, 4.0
+HEAD, BODY, BARS = 36.0, 122.0, 58.0
+MIDDLE, BARS_TOP = HEAD + BODY / 2, HEAD + BODY + 4
+LOWEST, HIGHEST, FIXED_HEIGHT = 60.0, 114.0, 66.0
+USUAL_EXPANSION = 6.0  # stands for HIGHEST unless a drawing holds a larger one
+NARROWEST_STAGE = 58.0
+BAR, LONGEST_BAR = 14.0, 34.0
+PALEST = 0.12  # opacity of a block whose choice is quite undecided
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+MARGIN, TITLE, ROW_GAP, NOTE = 24.0, 34.0, 22.0, 18.0  # of a picture file
+MIN_WIDTH = 860.0
+FILM_FRAMES, LAST_FRAME_SECONDS = 80, 3
+
+
+# ------------------------------------------------------------------------------------------------------- a layer
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a layer is drawn: classes and height of its box, label, tooltip; ``cost`` is None when not priced."""
+
+    style: str
+    height: float
+    label: str
+    tip: str
+    cost: float | None
+
+
+def look(call: LayerCall, cost: float | None, unit: str, highest: float = USUAL_EXPANSION) -> Look:
+    """The look of a layer in a drawing whose largest expansion is ``highest``."""
+    op, height = call.op, FIXED_HEIGHT
+    match op:
+        case MBConv():
+            style = f"k{op.kernel_size}"
+            height = LOWEST + (HIGHEST - LOWEST) * (expansion(call) - 1) / (highest - 1)
+        case Zero():
+            return Look("box gone", height, "", f"{call.name}: skipped", cost)
+        case Conv() | Linear():
+            style = "fixed"
+    # strides are seen in the output sizes, so the label goes without
+    label = "pool, FC" if isinstance(op, Linear) else op_label(op).split(" s")[0]
+    sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
+    price = f", {format_cost(cost, unit)}" if cost is not None and unit != "MACs" else ""
+    facts = f"{op_label(op)}, {sizes}, {params(call):,} parameters, {macs(call):,} MACs{price}"
+    return Look(f"box {style}", height, label.replace("x", TIMES), f"{call.name}: {facts.replace('x', TIMES)}", cost)
+
+
+def expansion(call: LayerCall) -> float:
+    """Hidden over input channels, as built; 1 where nothing is expanded."""
+    return call.op.hidden_channels / call.op.in_channels if isinstance(call.op, MBConv) else 1.0
+
+
+def highest_expansion(*specs: ArchSpec) -> float:
+    """The expansion that the highest block of a drawing of these networks stands for."""
+    return max(USUAL_EXPANSION, *(expansion(call) for spec in specs for call in walk(spec)))
+
+
+def percent_text(share: float) -> str:
+    """A share in percent, without the sign: ``12``, ``3.4``; nothing for nothing."""
+    if share <= 0:
+        return ""
+    return f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+
+
+def shares_of(costs: Sequence[float] | None) -> list[float]:
+    """Each cost's share of the sum; nothing where there is no sum."""
+    total = sum(costs) if costs is not None else 0.0
+    return [cost / total for cost in costs or ()] if total > 0 else []
+
+
+def _width(call: LayerCall) -> float:
+    return 32.0 if isinstance(call.op, Linear) else min(52.0, 22 + 0.85 * math.sqrt(call.out_hwc[2]))
+
+
+@dataclass(frozen=True)
+class _Block:
+    call: LayerCall
+    look: Look
+    share: float | None
+    opacity: float
+
+
+def _draw_block(block: _Block, left: float, top_share: float, prefix: str) -> Group:
+    drawn, width = block.look, _width(block.call)
+    centre = left + width / 2
+    opacity = block.opacity if block.opacity < 1 else None
+    shapes: list[Shape] = [
+        Rect(left, MIDDLE - drawn.height / 2, width, drawn.height, 4, style=drawn.style, opacity=opacity),
+        Text(centre + 4, MIDDLE, drawn.label, "middle", True, style="op"),
+    ]
+    if block.share is not None:
+        length = LONGEST_BAR * max(0.0, block.share) / top_share
+        shapes.append(Rect(centre - BAR / 2, BARS_TOP, BAR, length, style="share"))
+        shapes.append(Text(centre, BARS_TOP + length + 12, percent_text(block.share), "middle", style="percent"))
+    return Group(shapes, id=f"{prefix}{block.call.name}", style="block", tip=drawn.tip)
+
+
+# ----------------------------------------------------------------------------------------------------- a network
+
+
+def draw_stages(
+    spec: ArchSpec,
+    costs: Sequence[float] | None,
+    unit: str,
+    *,
+    prefix: str = "",
+    top_share: float | None = None,
+    highest: float | None = None,
+    certainty: Mapping[str, float] = MappingProxyType({}),
+) -> list[Scene]:
+    """The network from left to right, one scene per stage: side by side they are the network, wherever a row ends.
+
+    Args:
+        costs: one per layer of ``walk(spec)``, in ``unit``, then any constant, or None; shares of their sum hang below.
+        prefix: of the ids of the layers' groups, ``{prefix}{layer name}``.
+        top_share: the share that the longest bar stands for; default: the largest here.
+        highest: the expansion that the highest block stands for; default: see highest_expansion.
+        certainty: by layer name how decided a layer is, from 0 (drawn pale) to 1 (which one not named is).
+
+    Raises:
+        ValueError: costs of another length.
+    """
+    calls = walk(spec)
+    check_costs(calls, costs)
+    highest = highest or highest_expansion(spec)
+    shares = shares_of(costs)
+    blocks = [
+        _Block(
+            call,
+            look(call, costs[index] if costs is not None else None, unit, highest),
+            shares[index] if shares else None,
+            PALEST + (1 - PALEST) * certainty.get(call.name, 1.0),
+        )
+        for index, call in enumerate(calls)
+    ]
+    top = top_share or max(shares[: len(calls)], default=1.0)
+    return [_draw_stage(stage, top, prefix) for stage in _stages(blocks)]
+
+
+def _stages(blocks: Sequence[_Block]) -> Iterator[list[_Block]]:
+    """Layers of one kind (stem, block, head) with one output size and width."""
+    for _, members in groupby(blocks, key=lambda block: (block.call.name.split(".")[0], block.call.out_hwc)):
+        yield list(members)
+
+
+def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scene:
+    first = blocks[0].call
+    inner = sum(_width(block.call) for block in blocks) + GAP * (len(blocks) - 1)
+    width = max(inner, NARROWEST_STAGE) + 2 * PAD
+    rows, columns, channels = first.out_hwc
+    size = "classes" if isinstance(first.op, Linear) else f"{rows}{TIMES}{columns}"
+    shapes: list[Shape] = [
+        line(0, MIDDLE, width, MIDDLE, "flow"),  # the data path stays visible through a dashed outline
+        Text(width / 2, 12, size, "middle", style="size"),
+        Text(width / 2, 27, str(channels), "middle", style="channels"),
+    ]
+    left = (width - inner) / 2
+    for block in blocks:
+        shapes.append(_draw_block(block, left, top_share, prefix))
+        left += _width(block.call) + GAP
+    height = HEAD + BODY + (BARS if blocks[0].share is not None else 0)
+    return Scene(shapes, width, height, f"{size}, {channels}: {', '.join(op_label(block.call.op) for block in blocks)}")
+
+
+def legend() -> list[Entry]:
+    """What the colors mean."""
+    kinds = [(f"k{size}", f"kernel {size}{TIMES}{size}") for size in (3, 5, 7)]
+    kinds += [("fixed", "stem and head"), ("gone", "skipped block")]
+    return [Entry(text, Rect(1, 1, 20, 12, 3, style=f"box {style}")) for style, text in kinds]
+
+
+def legend_note(priced: str = "") -> str:
+    """What the sizes mean. ``priced``: what the shares below are of."""
+    below = f"; below: share of {priced}, in %" if priced else ""
+    return f"height: expansion ratio; width: output channels; above: output size and channels{below}"
+
+
+# ------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A network of a picture file."""
+
+    title: str
+    facts: str
+    stages: Sequence[Scene]
+
+    @property
+    def width(self) -> float:
+        return sum(stage.width for stage in self.stages)
+
+    @property
+    def height(self) -> float:
+        return TITLE + self.stages[0].height
+
+
+def draw_architectures(
+    rows: Sequence[tuple[str, ArchSpec, Sequence[float] | None]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str = "ms",
+) -> None:
+    """Draw networks one below the other, to one scale, as in the paper's figure of specialized networks.
+
+    Args:
+        rows: (title, network, costs); ``costs`` is None or holds one number in ``unit`` per layer of ``walk(spec)``
+            and, where there is one, a constant that is no layer's.
+        path: the picture to write, ``.png`` or ``.svg``; an earlier file is replaced only by a whole new one.
+        unit: unit of the costs.
+
+    Raises:
+        InputError: another suffix. ValueError: no rows, or costs of another length. OSError: it cannot be written.
+    """
+    check_suffix(path)
+    if not rows:
+        raise ValueError("rows: expected at least one network")
+    top_share, highest = _top_share([costs for *_, costs in rows]), highest_expansion(*(spec for _, spec, _ in rows))
+    drawn = [
+        _Row(
+            title,
+            _facts(spec, costs, unit),
+            draw_stages(spec, costs, unit, prefix=f"row{index}.", top_share=top_share, highest=highest),
+        )
+        for index, (title, spec, costs) in enumerate(rows)
+    ]
+    write_picture(_compose(drawn, _priced(unit) if top_share else ""), path)
+
+
+def draw_film(
+    frames: Sequence[tuple[str, ArchSpec, Sequence[float] | None, Mapping[str, float]]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str = "ms",
+) -> None:
+    """Draw how a network formed as an animated GIF, one picture as of ``draw_architectures`` per frame.
+
+    Long films are thinned out to FILM_FRAMES frames; the last frame stands for a while.
+
+    Args:
+        frames: (title, network, costs, certainty), all networks of one search space; certainty as in draw_stages.
+        path: the film, ``.gif``; an earlier file is replaced only by a whole new one.
+        unit: unit of the costs.
+
+    Raises:
+        InputError: another suffix. ValueError: no frames, or costs of another length. OSError: it cannot be written.
+    """
+    check_suffix(path, (".gif",))
+    if not frames:
+        raise ValueError("frames: expected at least one")
+    step = -(-len(frames) // FILM_FRAMES)
+    kept = [*frames[: len(frames) - 1 : step], frames[-1]]
+    top_share = _top_share([costs for _, _, costs, _ in kept])
+    highest = highest_expansion(*(spec for _, spec, *_ in kept))
+    scenes = []
+    for title, spec, costs, certainty in kept:
+        stages = draw_stages(spec, costs, unit, top_share=top_share, highest=highest, certainty=certainty)
+        scenes.append(_compose([_Row(title, _facts(spec, costs, unit), stages)], _priced(unit) if top_share else ""))
+    write_film(scenes, path, frames_per_second=max(2, min(10, len(kept) // 8)), hold_seconds=LAST_FRAME_SECONDS)
+
+
+def _top_share(costs: Sequence[Sequence[float] | None]) -> float | None:
+    """The largest share of all; None where nothing is priced."""
+    return max((share for each in costs for share in shares_of(each)), default=None)
+
+
+def _priced(unit: str) -> str:
+    return "the MACs" if unit == "MACs" else "the predicted latency"
+
+
+def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: str) -> str:
+    facts = [
+        f"{format_count(total_macs(spec))} MACs",
+        f"{format_count(total_params(spec))} parameters",
+        f"{spec.resolution} px",
+    ]
+    if costs is not None and sum(costs) > 0:
+        constant = len(costs) > len(walk(spec))
+        of_it = f" ({format_cost(costs[-1], unit)} of it constant)" if constant else ""
+        if unit != "MACs" or constant:
+            facts.insert(0, format_cost(sum(costs), unit) + of_it)
+    return ", ".join(facts)
+
+
+def _compose(rows: Sequence[_Row], priced: str) -> Scene:
+    """Titles, networks and a legend on one ground."""
+    note = legend_note(priced)
+    heads = (text_width(row.title, 15) + 24 + text_width(row.facts, 12) for row in rows)
+    width = 2 * MARGIN + max(MIN_WIDTH, *heads, *(row.width for row in rows))
+    shapes: list[Shape] = []
+    top = ROW_GAP / 2
+    for row in rows:
+        shapes.append(Text(MARGIN, top + 18, row.title, style="title"))
+        shapes.append(Text(width - MARGIN, top + 18, row.facts, "end", style="label"))
+        left = MARGIN
+        for stage in row.stages:
+            shapes.append(Group(stage.shapes, left, top + TITLE))
+            left += stage.width
+        top += row.height + ROW_GAP
+    entries, height = legend_rows(legend(), MARGIN, top - ROW_GAP / 2, width - 2 * MARGIN)
+    top += height - ROW_GAP / 2
+    shapes += [entries, Text(MARGIN, top + NOTE - 4, note, style="label")]
+    return Scene(shapes, width, top + NOTE + ROW_GAP / 2, "; ".join(row.title for row in rows))

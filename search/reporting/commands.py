@@ -1,0 +1,90 @@
+"""The commands to go on with after a search, for its last words and its report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, recipe_names
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.runs import resume_command
+from proxyless_arch.base.settings import from_recipe
+from proxyless_arch.data.datasets import has_own_test
+from search.reporting.run_folder import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _own_test(run: Run) -> bool:
+    """Whether the run's data have test images that eval.py scores alone."""
+    path = run.settings.get("data_path")
+    try:
+        return path is None or has_own_test(path)
+    except InputError:  # the data are not there any more
+        return False
+
+
+def _training_of_random(run: Run) -> list[tuple[str, str]]:
+    """Train the random networks on the images of their draw, beside a search's network trained alike (from scratch)."""
+    folder, settings = shlex.quote(str(run.folder)), run.settings
+    words = ["--dataset", settings["dataset"]]
+    if settings.get("data_path") is not None:
+        words += ["--data_path", str(settings["data_path"])]
+    recipe = next((name for name in recipe_names() if name == settings.get("recipe")), "default")
+    own = settings.get("valid_size")
+    if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
+        words += ["--valid_size", f"{own:g}"]
+    words += ["--split_seed", str(settings.get("manual_seed", 0)), "--recipe", recipe]
+    each = f'python train.py --arch "$spec" {shlex.join(words)}'
+    trained = f"{folder}/trained"
+    return [
+        (
+            "train each of them",
+            f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
+        ),
+        ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
+        (
+            "train a search's network (of RUN) alike",
+            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --path RUN/trained",
+        ),
+        ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
+    ]
+
+
+def next_commands(run: Run) -> list[tuple[str, str]]:
+    """(what it does, the command) to go on with; only scripts that are there are named."""
+    folder = str(run.folder)
+
+    def line(*words: str) -> str:
+        return shlex.join(["python", *words])
+
+    if run.result is None:
+        return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
+    if run.is_random:
+        words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
+        return [*_training_of_random(run), ("draw the first one", line(*words))]
+    data = str(run.settings.get("data_path") or "digits")
+    seen = "" if _own_test(run) else " (all images, those of the search included)"
+    candidates = [
+        (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--path", data)),
+        (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--path", data)),
+        ("train it to its full accuracy", ("train.py", "--arch", folder)),
+        (
+            "export it for ONNX Runtime",
+            ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/export"),
+        ),
+        (
+            "export it for phones",
+            ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/export"),
+        ),
+    ]
+    known = [(what, line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]
+    picture = f"{folder}/side_by_side.png"
+    return [
+        *known,
+        (
+            "draw it beside a released network",
+            line("-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture),
+        ),
+        ("film how it formed", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
+    ]

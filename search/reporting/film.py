@@ -1,0 +1,190 @@
+"""How a network formed: the moments of a search, for the player of the report and for an animated GIF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxyless_arch.arch.cost import macs
+from proxyless_arch.arch.draw import (
+    BARS_TOP,
+    LONGEST_BAR,
+    MIDDLE,
+    PALEST,
+    USUAL_EXPANSION,
+    Look,
+    draw_film,
+    draw_stages,
+    look,
+)
+from proxyless_arch.arch.shapes import LayerCall, walk
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.tables import format_cost
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import writing
+from proxyless_arch.base.scene import Scene
+from proxyless_arch.space.mbconv import Path as Choices
+from proxyless_arch.space.mbconv import SearchSpace
+from search.reporting.history import phase_name
+from search.reporting.run_folder import Run, read_run
+
+PREFIX = "film-"  # of the ids of the layers that the player changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The architecture at one moment of the search.
+
+    ``path``: the leading choice of each searched block; ``confidence``: 0 where the block's choices are equally
+    probable, 1 where it is decided. ``caption`` says which moment it is. ``scale``: of the table, as it was then.
+    """
+
+    caption: str
+    path: Choices
+    confidence: tuple[float, ...]
+    scale: float = 1.0
+
+
+def frames(run: Run) -> list[Frame]:
+    """The film of a search: its leading choices epoch by epoch, and at the end the derived network."""
+    if run.space is None or run.is_random:
+        return []
+    space, found = run.space, []
+    try:
+        for record in run.records:
+            path, probabilities = record.get("argmax_path"), record.get("probabilities")
+            if path is not None and probabilities is not None:
+                caption = f"{phase_name(record['phase'])}, epoch {record['epoch'] + 1} of {record['n_epochs']}"
+                confidence = tuple(map(_confidence, probabilities))
+                found.append(Frame(caption=caption, path=space.check(tuple(path)), confidence=confidence))
+        if run.spec is not None and run.result is not None:
+            path, certain = space.check(tuple(run.result["path"])), (1.0,) * space.n_blocks
+            found.append(Frame(caption="the derived network", path=path, confidence=certain, scale=run.table_scale))
+    except InputError:  # a run of another version's space
+        return []
+    return found
+
+
+def _confidence(probabilities: Sequence[float]) -> float:
+    """0 where all are equal, 1 where one is certain."""
+    uniform = 1 / len(probabilities)
+    return max(0.0, (max(probabilities) - uniform) / (1 - uniform)) if len(probabilities) > 1 else 1.0
+
+
+# ---------------------------------------------------------------------------------------------------- on the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """The network of the last frame, its drawing, and what the player makes of that (templates/page.js)."""
+
+    spec: ArchSpec
+    stages: Sequence[Scene]
+    data: dict[str, Any]
+
+
+def film(run: Run) -> Film | None:
+    """The film of a run; None when its choices are not known."""
+    shots = frames(run)
+    if not shots or run.space is None:
+        return None
+    space, unit = run.space, run.unit or "ms"
+    last = run.spec if run.spec is not None else space.spec_for(shots[-1].path, run.name)
+    highest = max(USUAL_EXPANSION, *map(float, space.expand_ratios))
+    looks = [[look(call, _price(run, call), unit, highest) for call in calls] for calls in _options(space)]
+    chosen = [_taken(space, looks, shot.path) for shot in shots]
+    constant = run.table_scale * run.source.offset_ms if run.source is not None else 0.0
+    totals = [constant + sum(_costs(row)) for row in chosen]
+    top_share = None
+    if run.table is not None:
+        top_share = max(max(_costs(row)) / total for row, total in zip(chosen, totals, strict=True))
+    costs = run.costs(last, run.table_scale)
+    data = {
+        "ids": [PREFIX + call.name for call in walk(last)],
+        "middle": MIDDLE,
+        "bars": BARS_TOP,
+        "longest": LONGEST_BAR,
+        "pale": PALEST,
+        "top": top_share,
+        "constant": constant,
+        "choices": [
+            [[each.style, round(each.height, 2), each.label, each.tip, each.cost] for each in options]
+            for options in looks
+        ],
+        "searched": list(_searched(space)),
+        "frames": [
+            {
+                "caption": shot.caption,
+                "path": list(shot.path),
+                "sure": [round(value, 3) for value in shot.confidence],
+                "facts": _facts(run, shot.scale / run.table_scale * total),
+            }
+            for shot, total in zip(shots, totals, strict=True)
+        ],
+    }
+    stages = draw_stages(last, costs, unit, prefix=PREFIX, top_share=top_share, highest=highest)
+    return Film(spec=last, stages=stages, data=data)
+
+
+def _searched(space: SearchSpace) -> range:
+    """Where the searched blocks stand in a walk: behind the stem and the first block."""
+    return range(2, 2 + space.n_blocks)
+
+
+def _options(space: SearchSpace) -> list[list[LayerCall]]:
+    """Per layer of a walk, what it is under each of its choices: in every network of the space at the same sizes."""
+    most = max(map(len, space.choices))
+    walks = [walk(space.spec_for(tuple(min(choice, len(ops) - 1) for ops in space.choices))) for choice in range(most)]
+    counts = dict(zip(_searched(space), map(len, space.choices), strict=True))
+    return [[walks[choice][index] for choice in range(counts.get(index, 1))] for index in range(len(walks[0]))]
+
+
+def _taken(space: SearchSpace, looks: Sequence[Sequence[Look]], path: Choices) -> list[Look]:
+    """The look of each layer of a walk in the network of ``path``."""
+    choices = dict(zip(_searched(space), path, strict=True))
+    return [options[choices.get(index, 0)] for index, options in enumerate(looks)]
+
+
+def _costs(looks: Sequence[Look]) -> list[float]:
+    return [each.cost or 0.0 for each in looks]
+
+
+def _price(run: Run, call: LayerCall) -> float | None:
+    """What a layer costs in the run's unit, as it was measured in the end; None when nothing is priced."""
+    if run.table is None:
+        return None
+    return float(macs(call)) if run.source is None else run.table_scale * run.source.price_ms(call)
+
+
+def _facts(run: Run, cost: float) -> str:
+    if run.table is None or run.unit is None:
+        return ""
+    return format_cost(cost, run.unit) + (" predicted" if run.unit == "ms" else "")
+
+
+# ---------------------------------------------------------------------------------------------------------- a GIF
+
+
+def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
+    """Write the film of a search as an animated GIF.
+
+    Raises InputError when the folder is no run or its choices are not known, or the film cannot be written.
+    """
+    run = read_run(Path(folder))
+    shots = frames(run)
+    if not shots or run.space is None:
+        raise InputError("holds no architecture to film: no epoch was finished, or it is no search", source=str(folder))
+    drawn = []
+    for shot in shots:
+        spec = run.space.spec_for(shot.path, run.name)
+        calls = walk(spec)
+        certainty = {
+            calls[layer].name: value for layer, value in zip(_searched(run.space), shot.confidence, strict=True)
+        }
+        drawn.append((f"{run.name}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
+    with writing(output):
+        draw_film(drawn, output, unit=run.unit or "ms")
+    return Path(output)

@@ -1,0 +1,205 @@
+"""How a search went, epoch by epoch, from the records of its metrics.jsonl (search/run/log.py): the same charts for the
+report and for search.png."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from proxyless_arch.arch.tables import format_count
+from proxyless_arch.base.scene import check_suffix, write_picture
+from search.reporting.charts import Chart, HeatRow, Phase, Series, Target, compose, heat_map, line_chart
+
+Records = Sequence[Mapping[str, Any]]
+PHASE_NAMES = {"warmup": "warm-up", "finetune": "fine-tune"}
+SAME_PROBABILITY = 1e-3  # a block whose choices differ by less is undecided
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def phase_name(phase: str) -> str:
+    return PHASE_NAMES.get(phase, phase)
+
+
+def phases_of(records: Records) -> list[Phase]:
+    """The phases of the run, by epochs counted from 1."""
+    found, first = [], 1
+    for phase, group in groupby(records, key=lambda record: record["phase"]):
+        last = first + len(list(group)) - 1
+        found.append(Phase(name=phase_name(phase), first=first, last=last))
+        first = last + 1
+    return found
+
+
+def column(records: Records, field: str, scale: float = 1.0) -> list[float | None]:
+    """One field over the epochs; None where it is not known."""
+    return [None if record.get(field) is None else record[field] * scale for record in records]
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """Costs on an axis: times ``factor``, under ``label``, each written as ``shown`` does."""
+
+    factor: float
+    name: str
+    label: str
+    shown: Callable[[float], str]
+
+
+def cost_axis(unit: str | None) -> CostAxis:
+    """MACs are shown in millions."""
+    if unit == "MACs":
+        return CostAxis(1e-6, "MACs", "million MACs", lambda value: f"{value:.4g} million MACs")
+    return CostAxis(1.0, "latency", "predicted latency (ms)", lambda value: f"{value:.4g} ms")
+
+
+def cost_text(cost: float, unit: str | None) -> str:
+    """A cost in four digits: ``1.895 ms``, ``5.00 M MACs``."""
+    return f"{format_count(cost)} MACs" if unit == "MACs" else f"{cost:.4g} ms"
+
+
+def target_of(cost: float | None, unit: str | None) -> Target | None:
+    """What was asked for, on the axis of ``unit``."""
+    if cost is None:
+        return None
+    return Target(value=cost * cost_axis(unit).factor, label=f"asked: {cost_text(cost, unit)}")
+
+
+def choice_name(label: str) -> str:
+    """The label of an operation beside others of its block, which share its stride."""
+    return label.removesuffix(" s2").removeprefix("-- ").replace("x", TIMES)
+
+
+# ------------------------------------------------------------------------------------------------------ the charts
+
+
+def cost_charts(records: Records, target: float | None, unit: str) -> list[Chart]:
+    """The cost on its way to the target, and the weight that the target had."""
+    axis, phases = cost_axis(unit), phases_of(records)
+    return [
+        line_chart(
+            f"E[{axis.name}]" + (" on its way to the target" if target is not None else ""),
+            [
+                Series(label=f"E[{axis.name}]", values=column(records, "expected_cost", axis.factor)),
+                Series(label="most probable network", values=column(records, "argmax_cost", axis.factor), color="s2"),
+            ],
+            y_label=axis.label, shown=axis.shown, phases=phases, target=target_of(target, unit),
+        ),
+        line_chart(
+            "Lambda, the weight of the target",
+            [Series(label="lambda", values=column(records, "lambda"))],
+            y_label="lambda", shown=lambda value: f"{value:.4g}", phases=phases, may_be_log=True,
+        ),
+    ]  # fmt: skip
+
+
+def learning_charts(records: Records) -> list[Chart]:
+    """Entropy of the architecture; accuracy and loss of the networks sampled."""
+    phases = phases_of(records)
+    entropy = line_chart(
+        "Entropy of the architecture",
+        [Series(label="entropy", values=column(records, "entropy"))],
+        y_label="nats, all blocks", shown=lambda value: f"{value:.3f} nats", phases=phases, from_zero=True,
+    )  # fmt: skip
+    scores = (
+        ("Accuracy of sampled networks", "top1_percent", "top-1 (%)", lambda value: f"{value:.2f} %", True),
+        ("Loss of sampled networks", "loss", "cross-entropy (nats)", lambda value: f"{value:.3f}", False),
+    )
+    return [
+        entropy,
+        *(
+            line_chart(
+                title,
+                [
+                    Series(label="training images", values=column(records, f"train_{field}")),
+                    Series(label="validation images", values=column(records, f"valid_{field}"), color="s2"),
+                ],
+                y_label=y_label, shown=shown, phases=phases, from_zero=from_zero,
+            )
+            for title, field, y_label, shown, from_zero in scores
+        ),
+    ]  # fmt: skip
+
+
+def choice_map(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]], phases: Sequence[Phase]) -> Chart:
+    """The probabilities of one block's choices, a row each; the leading one stands out where one leads."""
+    last = [values[-1] for values in rows]
+    leader = last.index(max(last)) if max(last) - min(last) > SAME_PROBABILITY else None
+    return heat_map(
+        title,
+        [
+            HeatRow(
+                label=label, values=values, last=_percent(values[-1]),
+                style="choice lead" if index == leader else "choice",
+                tip=f"{label}: {_percent(values[0])} in the first epoch, {_percent(values[-1])} in the last",
+            )
+            for index, (label, values) in enumerate(zip(labels, rows, strict=True))
+        ],
+        phases,
+    )  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if 0.0005 <= share < 0.9995 else "100 %" if share > 0.5 else "0 %"
+
+
+def leading_map(records: Records, labels: Sequence[Sequence[str]] | None, chosen: Sequence[int] | None) -> Chart:
+    """One row per block: how probable its leading choice was, and at the end of the row which choice was taken.
+
+    ``chosen``: the choices of the derived network; one that does not lead is named in the leader's stead, in another
+    color and with its own probability.
+    """
+    title = "Probability of each block's leading operation"
+    columns = [record.get("probabilities") or [] for record in records]
+    n_blocks = max(map(len, columns), default=0)
+    if not n_blocks:
+        return line_chart(title, [], y_label="", shown=str)
+    final, rows = next(each for each in reversed(columns) if each), []
+    for block, probabilities in enumerate(final):
+        leader = probabilities.index(max(probabilities))
+        choice = leader if chosen is None else chosen[block]
+        name = choice_name(labels[block][choice]) if labels else f"choice {choice}"
+        undecided = min(probabilities) == max(probabilities)
+        rows.append(
+            HeatRow(
+                label=str(block + 1),
+                values=[max(each[block]) if block < len(each) else None for each in columns],
+                last="undecided" if undecided else f"{name} {probabilities[choice]:.2f}",
+                style="choice" if undecided else "name" if probabilities[choice] == max(probabilities) else "other",
+            )
+        )
+    other = any(row.style == "other" for row in rows)
+    note = "in this color: chosen to meet the target, not leading" if other else ""
+    return heat_map(title, rows, phases_of(records), width=420, label_width=26, last_width=110, note=note)
+
+
+def draw_search(
+    records: Records,
+    path: str | os.PathLike[str],
+    *,
+    target: float | None,
+    unit: str,
+    labels: Sequence[Sequence[str]] | None = None,
+    chosen: Sequence[int] | None = None,
+    title: str = "",
+) -> None:
+    """Draw how a search went: cost against target, learning, entropy and lambda, each block's leading operation.
+
+    Args:
+        records: oldest first; may be empty. Fields that are None leave a gap.
+        path: the picture to write, ``.png`` or ``.svg``; an earlier file is replaced only by a whole new one.
+        target: the cost asked for, in ``unit``, or None.
+        unit: unit of the costs: "ms" or "MACs".
+        labels: per block, the name of each choice (``op_label``). ``chosen``: see leading_map.
+        title: over the panels.
+
+    Raises:
+        InputError: another suffix. OSError: it cannot be written.
+    """
+    check_suffix(path)
+    cost, strength = cost_charts(records, target, unit)
+    entropy, accuracy, loss = learning_charts(records)
+    leading = leading_map(records, labels, chosen)
+    write_picture(compose(title, [cost, accuracy, loss, entropy, strength, leading], columns=3), path)
