@@ -8,27 +8,26 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import ArchSpec, with_classes
+from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import atomic_path
+from proxyless_arch.base.files import atomic_path, read_bytes
+from proxyless_arch.weights import hdf5
 from proxyless_arch.weights.files import (
     KERAS_SUFFIX,
     NamedTensors,
     WeightFile,
     check_tensors,
     from_tf_layout,
-    from_tf_shape,
     read_tensors,
     save_tensors,
     to_tf_layout,
@@ -159,29 +158,28 @@ def save_keras_weights(path: str | os.PathLike[str], model: keras.Model) -> None
 def load_keras_weights(path: str | os.PathLike[str], spec: ArchSpec) -> NamedTensors:
     """The tensors of a ``.weights.h5`` file of a whole network built from ``spec``.
 
-    Keras reads them by the order of layers, so they go through a model.
-
     Raises:
         InputError: missing, damaged, or the weights of another network (with the missing, unexpected and wrongly
             shaped tensors).
     """
     source = _checked(path)
-    model = build(spec)
     try:
-        with h5py.File(source, "r") as file:
-            shapes = _keras_shapes(file, model)
-        check_tensors({name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, spec, source)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Keras warns of here is the error below
-            model.load_weights(source)
-    except FileNotFoundError:
-        raise InputError("no such file", source=source) from None
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"not the Keras weights of {spec.name!r}: {reason}", source=source) from None
-    return to_named(model)
+        named = _keras_tensors(_read_hdf5(source, spec), build(spec))
+        check_tensors(named, spec)
+    except InputError as error:
+        raise error.from_source(source) from None
+    return {name: named[name] for name in expected_tensors(spec)}
+
+
+def _read_hdf5(path: str, spec: ArchSpec) -> hdf5.Contents:
+    data = read_bytes(path)
+    try:
+        found = hdf5.read(data)
+        if not any(place.startswith("layers/") for place in found.arrays):
+            raise InputError("no group 'layers'")
+    except InputError as error:
+        raise InputError(f"not the Keras weights of {spec.name!r}: {error.problem}", error.place) from None
+    return found
 
 
 def _read_keras(path: str | os.PathLike[str], spec: ArchSpec) -> WeightFile:
@@ -195,11 +193,10 @@ def _is_keras(path: str | os.PathLike[str]) -> bool:
 def _keras_classes(path: str | os.PathLike[str]) -> int | None:
     """Rows of the classifier in a ``.weights.h5`` file; None when it has none or cannot be read."""
     try:
-        with h5py.File(path, "r") as file:
-            bias = file.get("layers/dense/vars/1")
-            return bias.shape[0] if isinstance(bias, h5py.Dataset) and bias.ndim == 1 else None
-    except (OSError, KeyError, ValueError):
+        bias = hdf5.read(read_bytes(path)).arrays.get("layers/dense/vars/1")
+    except InputError:
         return None
+    return len(bias) if bias is not None and bias.ndim == 1 else None
 
 
 def _checked(path: str | os.PathLike[str]) -> str:
@@ -209,31 +206,24 @@ def _checked(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def _keras_shapes(file: h5py.File, model: keras.Model) -> dict[str, tuple[int, ...]]:
-    """{released name: shape in the contract} of the arrays under ``layers/``, but for the state of dropout.
+def _keras_tensors(file: hdf5.Contents, model: keras.Model) -> NamedTensors:
+    """The arrays under ``layers/``, but for the state of dropout, by their released names and in the contract's layout.
 
     A group there is called after the layer's class and its number among the layers of that class. Keras writes the
     layer's name beside it, which says more when the networks differ; a file without it is named by the order.
     """
-    if not isinstance(file.get("layers"), h5py.Group):
-        raise KeyError("no group 'layers'")
-    arrays: dict[str, h5py.Dataset] = {}
-
-    def collect(name: str, item: h5py.HLObject) -> None:
-        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
-            arrays[name] = item
-
-    file["layers"].visititems(collect)
     places = _keras_places(model)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for place, array in arrays.items():
-        layer = array.parent.attrs.get("name")
-        group, _, number = place.partition("/vars/")
+    tensors: NamedTensors = {}
+    for place, array in file.arrays.items():
+        if not place.startswith("layers/") or "seed_generator" in place:
+            continue
+        group, _, number = place.removeprefix("layers/").partition("/vars/")
+        layer = file.attributes.get(f"layers/{group}/vars@name")
         parts = next((parts for kind, parts in _PARTS.items() if re.fullmatch(rf"{kind}(_[0-9]+)?", group)), ())
         known = isinstance(layer, str) and number.isdecimal() and int(number) < len(parts)
-        name = f"{layer}.{parts[int(number)]}" if known else places.get(place, f"layers/{place}")
-        shapes[f"layers/{place}" if name in shapes else name] = from_tf_shape(name, array.shape)
-    return shapes
+        name = f"{layer}.{parts[int(number)]}" if known else places.get(place.removeprefix("layers/"), place)
+        tensors[place if name in tensors else name] = from_tf_layout(name, array)
+    return tensors
 
 
 def _keras_places(model: keras.Model) -> dict[str, str]:

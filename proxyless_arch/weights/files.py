@@ -1,4 +1,4 @@
-"""Weights with the network they belong to: ``.h5`` and ``.safetensors`` written and read, other formats read.
+"""Weights with the network they belong to: ``.safetensors`` and ``.h5`` written and read, other formats read.
 
 Everywhere a network's weights are NamedTensors: names and layouts of the released ``.pth`` files (tensors.py), as
 float32. The formats that hold a spec beside the weights give it back; the others are checked against a spec that
@@ -8,7 +8,6 @@ the caller knows.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +24,7 @@ from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path, open_bytes, parse_json, read_bytes
 from proxyless_arch.base.strict import listed
+from proxyless_arch.weights import hdf5
 from proxyless_arch.weights.pickles import read_array_pickle, read_pth, widened
 
 NamedTensors = dict[str, np.ndarray]
@@ -33,9 +33,6 @@ FORMAT = "proxyless-arch/weights"
 VERSION = 1
 KERAS_SUFFIX = ".weights.h5"
 SHOWN_TENSORS = 8
-
-# what h5py raises on a file that is damaged, foreign or hostile
-_BROKEN_H5 = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +120,6 @@ def to_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
     return np.array(tensor.transpose(_tf_axes(name, tensor.ndim)), order="C")
 
 
-def from_tf_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that a tensor of TensorFlow's ``shape`` has in the contract."""
-    axes = _tf_axes(name, len(shape))
-    return tuple(shape[axes.index(axis)] for axis in range(len(axes)))
-
-
 def from_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
     """The inverse of to_tf_layout."""
     axes = _tf_axes(name, tensor.ndim)
@@ -207,54 +198,35 @@ def save_h5(
             raw.write(seal)
 
 
-def _attribute(file: Any, name: str) -> str:
-    value = file.attrs.get(name)
+def _text(found: hdf5.Contents, name: str) -> str:
+    value = found.attributes.get(f"@{name}")
     if not isinstance(value, str):
         raise InputError(f"expected a file of {FORMAT}: the text attribute {name!r} is missing")
     return value
 
 
-def _h5_tensor(group: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One dataset, if it is stored as save_h5 stores it: in this file, float32, contiguous, all of it."""
-    import h5py
-
-    dataset = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(dataset, h5py.Dataset):
-        raise InputError("expected a dataset of this file", name)
-    if dataset.shape != shape or dataset.dtype != np.dtype("<f4"):
-        raise InputError(f"expected float32 {_shape(shape)}, got {dataset.dtype} {dataset.shape}", name)
-    stored = dataset.id.get_storage_size()
-    if dataset.chunks or dataset.external or dataset.is_virtual or stored != 4 * np.prod(shape, dtype=np.int64):
-        raise InputError("expected plain contiguous storage", name)
-    return np.asarray(dataset[()], dtype=np.float32)
-
-
 def _read_h5(data: bytes, source: str) -> WeightFile:
-    import h5py
-
-    with h5py.File(io.BytesIO(data), "r") as file:
-        if _attribute(file, "format") != FORMAT:
-            raise InputError(f"expected format {FORMAT!r}, got {_attribute(file, 'format')!r}")
-        if "version" not in file.attrs or file.attrs["version"] != VERSION:
-            raise InputError(f"expected version {VERSION} of {FORMAT}")
-        spec_text, provenance_text = _attribute(file, "spec"), _attribute(file, "provenance")
-        spec, provenance = parse_spec(spec_text, source), _provenance(provenance_text, source)
-        group = file["tensors"] if isinstance(file.get("tensors", getlink=True), h5py.HardLink) else None
-        if not isinstance(group, h5py.Group):
-            raise InputError("expected a group 'tensors'")
-        expected = expected_tensors(spec)
-        if set(group) != set(expected):
-            shapes = {name: np.empty(0, np.float32) for name in set(group) - set(expected)}
-            check_tensors(shapes | {n: np.empty(s, np.float32) for n, s in expected.items() if n in group}, spec)
-        tensors = {name: _h5_tensor(group, name, shape) for name, shape in expected.items()}
-        return WeightFile(spec=spec, tensors=tensors, provenance=provenance)
+    found = hdf5.read(data)
+    if _text(found, "format") != FORMAT:
+        raise InputError(f"expected format {FORMAT!r}, got {_text(found, 'format')!r}")
+    if found.attributes.get("@version") != VERSION:
+        raise InputError(f"expected version {VERSION} of {FORMAT}")
+    spec, provenance = parse_spec(_text(found, "spec"), source), _provenance(_text(found, "provenance"), source)
+    tensors = {place.removeprefix("tensors/"): array for place, array in found.arrays.items()}
+    check_tensors(tensors, spec)
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.dtype("<f4"):
+            raise InputError(f"expected float32, got {tensor.dtype}", name)
+    return WeightFile(
+        spec=spec, tensors={name: tensors[name] for name in expected_tensors(spec)}, provenance=provenance
+    )
 
 
 def load_h5(path: str | os.PathLike[str]) -> WeightFile:
     """The network, weights and provenance of a file of save_h5; its sha256 is verified first.
 
-    The sha256 finds damage; it is no signature. For files from people you do not trust, .safetensors is safer: the
-    HDF5 library itself is not made for hostile files.
+    The sha256 finds damage; it is no signature. The HDF5 library, which is not made for hostile files, reads it in a
+    process of its own.
 
     Raises:
         InputError: missing, truncated, altered, or another kind of HDF5 file.
@@ -266,8 +238,6 @@ def load_h5(path: str | os.PathLike[str]) -> WeightFile:
         return _read_h5(data, source)  # the bytes that were verified, whatever happens to the file meanwhile
     except InputError as error:
         raise error.from_source(source) from None
-    except _BROKEN_H5 as error:
-        raise InputError(f"a damaged HDF5 file, or not one: {error}", source=source) from None
 
 
 # -------------------------------------------------------------------------------------------------- other formats

@@ -16,7 +16,7 @@ FRAMEWORKS = ("torch", "tensorflow", "keras")
 ROOMS = {
     "proxyless_arch": {"proxyless_arch", "numpy"},
     "proxyless_nas": {"proxyless_nas", "proxyless_arch", "numpy", "torch"},
-    "proxyless_nas_tensorflow": {"proxyless_nas_tensorflow", "proxyless_arch", "numpy", "h5py", "tensorflow", "keras"},
+    "proxyless_nas_tensorflow": {"proxyless_nas_tensorflow", "proxyless_arch", "numpy", "tensorflow", "keras"},
     "hardware": {"hardware", "proxyless_arch", "numpy", "tqdm"},
     "search": {"search", "hardware", "proxyless_arch", "proxyless_nas", "numpy", "torch", "tqdm"},
 }
@@ -33,8 +33,8 @@ LAZY = {
 # Each of these has its owners: the files that may load it.
 OWNERS = {
     "proxyless_arch": {
-        "h5py": {"weights/files.py"},
-        "safetensors": {"weights/files.py"},
+        "h5py": {"weights/files.py", "weights/hdf5.py"},
+        "safetensors": {"weights/files.py", "weights/hdf5.py"},
         "matplotlib": {"base/scene.py"},
         "PIL": {"data/images.py", "data/datasets.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
