@@ -10,7 +10,6 @@ Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ is not installed is skipped, with the reason, when other formats are asked for t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from proxyless_arch.apps import exporting
@@ -39,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ written. With --check on the network's class folders top-1 is measured before an
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,12 @@ from typing import Any
 from proxyless_arch.apps import train_settings
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.base import runs, settings
-from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.cli import FAILED, INTERRUPTED, Parser, exit_code
+from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.machine import busy_note, tune_allocator, usable_cores
 
 ROOT = Path(__file__).resolve().parent
-NON_FINITE = 1
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -175,14 +174,13 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
                 on_epoch=lambda record: say(train_session.epoch_line(record)),
             )
         except NonFiniteLossError as error:
-            if main_rank:
+            if main_rank:  # one process speaks
                 images = ", ".join(job.images_of(training.step))
-                print(
-                    f"error: stopped before the update: {error}; its first images: {images}; a new run can "
-                    "have a lower --init_lr, or --grad_clip",
-                    file=sys.stderr,
-                )
-            return NON_FINITE
+                raise StoppedError(
+                    f"stopped before the update: {error}; its first images: {images}; start a new run with a lower "
+                    "--init_lr, or with --grad_clip"
+                ) from None
+            return FAILED
     if not done:
         again = runs.resume_command("train.py", run_dir)
         say(f"\nstopped and saved at step {training.step} of {total}; continue with\n  {again}")
@@ -195,8 +193,7 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    codes: list[int] = []
-    return exit_code(lambda: codes.append(run(list(sys.argv[1:] if argv is None else argv)))) or codes[0]
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -475,8 +475,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
-    return exit_code(lambda: run(words))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

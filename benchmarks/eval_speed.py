@@ -36,6 +36,7 @@ from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.tensors import expected_tensors  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import LostProcessError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
@@ -173,7 +174,7 @@ def ask(process: subprocess.Popen[str], question: str | None = None) -> str:
         print(question, file=process.stdin, flush=True)
     answer = process.stdout.readline()
     if not answer:
-        raise RuntimeError("a measuring process ended early; its error is above")
+        raise LostProcessError("a measuring process ended early; its error is above")
     return answer
 
 
@@ -287,13 +288,7 @@ def versions() -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    status = 0
-
-    def body() -> None:
-        nonlocal status
-        status = run(sys.argv[1:] if argv is None else argv)
-
-    return exit_code(body) or status
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

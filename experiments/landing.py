@@ -9,15 +9,16 @@ measurement, rescaling), not accuracy. Other flags go to the searches. Writes ex
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from search import imagenet_arch_search  # noqa: E402
 
@@ -29,11 +30,11 @@ KEPT = (
 )  # fmt: skip
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(argv: Sequence[str]) -> int:
+    parser = Parser(prog="landing.py", description=__doc__)
     parser.add_argument("--targets", type=float, nargs="+", default=[4.0, 5.0, 6.5], help="ms [4 5 6.5]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="[0 1]")
-    arguments, flags = parser.parse_known_args()
+    arguments, flags = parser.parse_known_args(argv)
     records = []
     for target in arguments.targets:
         for seed in arguments.seeds:
@@ -60,6 +61,10 @@ def main() -> int:
             f"{record['measured_standard_error_percent']:.1f} % | {len(record['landing'])} |"
         )
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def read_rows(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
     return record["searches"]
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run(argv: Sequence[str]) -> None:
     parser = Parser(prog="landing_digits.py", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)), help="[0 .. 19]")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="[experiments/landing_digits.json]")
@@ -279,7 +279,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -858,7 +858,7 @@ def check_same_work(work: Path) -> None:
         raise InputError(f"the files here were made with other settings: {', '.join(changed)}", "--work", str(file))
 
 
-def main() -> None:
+def run(argv: Sequence[str]) -> None:
     global TRAIN_STEPS, SUPERNET_STEPS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", type=Path, help="cifar10.zip: class folders in train/ and test/")
@@ -868,7 +868,7 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="only read what is there: the targets that are done")
     parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "proof.json", help="of --summary")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "proof.png", help="of --summary")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     TRAIN_STEPS, SUPERNET_STEPS = arguments.train_steps, arguments.supernet_steps
     if TRAIN_STEPS < TRAIN_PARTS or TRAIN_STEPS % TRAIN_PARTS:
         raise InputError(f"expected a multiple of {TRAIN_PARTS}, got {TRAIN_STEPS}", "--train_steps")
@@ -887,5 +887,9 @@ def main() -> None:
     run_tasks(lambda: tasks(images, arguments.work))
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
 if __name__ == "__main__":
-    raise SystemExit(exit_code(main))
+    raise SystemExit(main())

@@ -52,7 +52,7 @@ def search_in(word: str) -> Run | None:
     return read_run(Path(word)) if is_search else None
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run(argv: Sequence[str]) -> None:
     parser = Parser(prog="show.py", description=__doc__)
     parser.add_argument("networks", nargs="+", metavar="NAME_OR_FILE", help="a known name, a spec file or a run folder")
     parser.add_argument(
@@ -78,7 +78,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

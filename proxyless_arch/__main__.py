@@ -12,7 +12,6 @@ search. Predicted latency is search's trade: python hardware/show.py NAME_OR_FIL
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,7 +159,7 @@ def parser() -> Parser:
     return whole
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run(argv: Sequence[str]) -> None:
     arguments = parser().parse_strictly(argv)
     match arguments.command:
         case "list":
@@ -178,11 +177,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return exit_code(lambda: run(argv))
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

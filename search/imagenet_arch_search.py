@@ -29,8 +29,8 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.cli import FAILED, INTERRUPTED, Parser, exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, remove_abandoned, write_json  # noqa: E402
 from proxyless_arch.base.machine import busy_note  # noqa: E402
 from proxyless_arch.base.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
@@ -47,7 +47,6 @@ from search.run import announce, checkpoint, finish, loop, random_control, warmu
 from search.run import job as jobs  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
-NON_FINITE = 1
 NAMED = 3  # images of a batch whose loss is not finite
 SCRIPT = "search/imagenet_arch_search.py"
 OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no settings
@@ -280,8 +279,8 @@ def search_in(run_dir: Path, job: jobs.Job, resume: bool, warm: warmup.WarmUp | 
                 images = [image for row in itertools.zip_longest(*shares) for image in row if image is not None]
                 bar.close()
                 if distributed.is_main():  # one process speaks, at once: the others end and torchrun ends the rest
-                    _say_non_finite(f"{error}; its first images: {', '.join(images[:NAMED])}")
-                return NON_FINITE
+                    raise _stopped(f"{error}; its first images: {', '.join(images[:NAMED])}") from None
+                return FAILED
         bar.close()
         if not done:
             again = resume_command(SCRIPT, run_dir)
@@ -294,12 +293,10 @@ def search_in(run_dir: Path, job: jobs.Job, resume: bool, warm: warmup.WarmUp | 
     return 0
 
 
-def _say_non_finite(problem: str) -> None:
-    print(
-        f"error: stopped before the update: {problem}; a new run can have a lower learning rate "
-        "(--warmup_lr, --init_lr, --arch_lr, --finetune_lr) or, for the weights, --grad_clip",
-        file=sys.stderr,
-        flush=True,
+def _stopped(problem: str) -> StoppedError:
+    return StoppedError(
+        f"stopped before the update: {problem}; start a new run with a lower learning rate (--warmup_lr, --init_lr, "
+        "--arch_lr, --finetune_lr) or, for the weights, with --grad_clip"
     )
 
 
@@ -317,22 +314,19 @@ def draw_random(job: jobs.Job, run_dir: Path, drawn: Sequence[Choices], argv: Se
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    codes: list[int] = []
-    return exit_code(lambda: codes.append(_status(list(sys.argv[1:] if argv is None else argv)))) or codes[0]
+    return exit_code(_run, argv, _after_interrupt)
 
 
-def _status(words: Sequence[str]) -> int:
-    resumed: Path | None = None
+def _run(words: Sequence[str]) -> int:
     try:
-        arguments = parse(words)
-        resumed = arguments.path if arguments.resume else None
-        return run(arguments, [SCRIPT, *words])
+        return run(parse(words), [SCRIPT, *words])
     except NonFiniteLossError as error:
-        _say_non_finite(str(error))
-        return NON_FINITE
-    except KeyboardInterrupt:
-        print(after_interrupt(SCRIPT, resumed), flush=True)
-        return INTERRUPTED
+        raise _stopped(str(error)) from None
+
+
+def _after_interrupt(words: Sequence[str]) -> str:
+    arguments = parse(words)
+    return after_interrupt(SCRIPT, arguments.path if arguments.resume else None).lstrip()
 
 
 if __name__ == "__main__":

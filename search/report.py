@@ -218,7 +218,7 @@ def _cost(value: float | None, unit: str, decimals: int) -> str:
     return text.rjust(width)
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run(argv: Sequence[str]) -> None:
     parser = Parser(prog="report.py", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of searches")
     parser.add_argument(
@@ -245,7 +245,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

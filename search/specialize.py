@@ -227,7 +227,7 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join([text[0], "-" * len(text[0]), *text[1:], notes])
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run(argv: Sequence[str]) -> None:
     parser = Parser(prog="specialize.py", description=__doc__)
     parser.add_argument("--targets", required=True, help="comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
     parser.add_argument("--path", type=Path, help="folder of the runs (default: a dated one under runs/)")
@@ -256,7 +256,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(argv))
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,32 @@
-"""What every script's command line has in common."""
+"""What every command has in common: a strict parser, and one way out."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
 from proxyless_arch.base.strict import nearest
 
-BAD_INPUT = 2
-INTERRUPTED = 130
+FAILED, BAD_INPUT, NO_RESOURCE = 1, 2, 3
+INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13  # as a shell tells of SIGINT and SIGPIPE
+_SYSTEM = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk full",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EROFS: "no permission (read-only file system)",
+    errno.ENOENT: "no such file",
+}
+# how torch (CPU, CUDA, MPS), TensorFlow and onnxruntime say it; none of them raises MemoryError
+_OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "resourceexhausted", "can't allocate memory", "bad_alloc")
+_LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,22 +47,70 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def exit_code(run: Callable[[], None]) -> int:
-    """Run a script's body: 0, or 2 after printing an InputError to standard error, or 130 after Ctrl-C.
+def exit_code(
+    run: Callable[[list[str]], int | None],
+    argv: Sequence[str] | None = None,
+    interrupted: Callable[[Sequence[str]], str] = lambda words: "interrupted",
+) -> int:
+    """Run a command and turn every failure that must be expected into one line on standard error and one code.
 
-    Meanwhile a warning is one line on standard error, without the place in the source that gave it.
+    An error that is none of them is a fault of this code and keeps its traceback. Meanwhile a warning is one line on
+    standard error, without the place in the source that gave it.
+
+    Args:
+        run: the command's body, given the words of its command line; returns its own code, or None for 0.
+        argv: the words; by default those of this process.
+        interrupted: what to say after Ctrl-C, given the words.
+
+    Returns:
+        0, or ``run``'s own code; FAILED for a StoppedError; BAD_INPUT; NO_RESOURCE for what the machine does not
+        give (disk, permission, file, memory, a process of ours that was killed); INTERRUPTED; CLOSED_PIPE, without a
+        line, when the reader of the output (head, less) has seen enough.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            run()
+            code = run(words) or 0
+            sys.stdout.flush()  # here, where a closed pipe is still an exception
+            return code
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return BAD_INPUT
+            return _say(BAD_INPUT, f"error: {error}")
+        except StoppedError as error:
+            return _say(FAILED, f"error: {error}")
         except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            return INTERRUPTED
-    return 0
+            return _say(INTERRUPTED, f"\n{interrupted(words)}")
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError):  # standard output may be no file at all
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED_PIPE
+        except Exception as error:
+            lacking = _lacking(error)
+            if lacking is None:
+                raise
+            return _say(NO_RESOURCE, f"error: {lacking}")
+
+
+def _say(code: int, line: str) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+def _lacking(error: Exception) -> str | None:
+    """What the machine did not give, in one line; None for any other error. No framework is imported to ask."""
+    text = next(iter(str(error).splitlines()), "")
+    match error:
+        case OSError():
+            kind = _SYSTEM.get(error.errno or 0, error.strerror or text or type(error).__name__)
+            return f"{kind}: {error.filename}" if error.filename is not None else kind
+        case LostProcessError():
+            return f"lost process: {text}"
+    told = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(sign in told for sign in _OUT_OF_MEMORY):
+        return f"out of memory: {text or 'the machine has no more'}; smaller batches or fewer workers need less"
+    if isinstance(error, RuntimeError) and any(sign in told for sign in _LOST_PROCESS):
+        return f"lost process: {text}"
+    return None
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""The one error that bad input gets, wherever it comes from."""
+"""The errors that a command must expect: bad input, wherever it comes from, and what ends a run in the middle."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ class InputError(ValueError):
     def from_source(self, source: str) -> InputError:
         """The same error with the file it came from (an origin already known is kept)."""
         return InputError(self.problem, self.place, self.source or source)
+
+
+class StoppedError(Exception):
+    """A run that cannot go on, though its input was good; the message says why and what to change."""
+
+
+class LostProcessError(RuntimeError):
+    """A process that this one started is gone before it had done its work (killed, out of memory)."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from proxyless_arch.base.errors import LostProcessError
 from proxyless_arch.data.batches import Batch, Sample
 
 ReadBatch = Callable[[Sequence[Sample]], Batch]
@@ -35,7 +36,7 @@ def batches(read: ReadBatch, steps: Sequence[Sequence[Sample]], n_workers: int) 
         n_workers: processes; 0 reads here, when a batch is asked for.
 
     Raises:
-        RuntimeError: a worker ended early (killed, out of memory).
+        LostProcessError: a worker ended early (killed, out of memory).
     """
     if not n_workers:
         yield from map(read, steps)
@@ -75,7 +76,7 @@ def _receive(process: subprocess.Popen[bytes]) -> Batch:
         return pickle.load(process.stdout)
     except (EOFError, pickle.UnpicklingError):
         code = process.wait()
-        raise RuntimeError(f"an image loading process ended early, with status {code}") from None
+        raise LostProcessError(f"an image loading process ended early, with status {code}") from None
 
 
 def work(orders: BinaryIO, answers: BinaryIO) -> None:

@@ -15,6 +15,7 @@ from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.arch.tables import describe
+from proxyless_arch.base.cli import CLOSED_PIPE
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, SearchSpace
 from proxyless_arch.weights.lookup import find_network, find_spec
@@ -170,4 +171,4 @@ def test_as_a_module_into_a_closed_pipe():
     os.close(reader)
     done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
     os.close(writer)
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == CLOSED_PIPE and done.stderr == ""
