@@ -27,6 +27,7 @@ from proxyless_arch.base.cli import FAILED, INTERRUPTED, Parser, exit_code
 from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.machine import busy_note, tune_allocator, usable_cores
+from proxyless_arch.base.text import labeled
 
 ROOT = Path(__file__).resolve().parent
 
@@ -147,7 +148,7 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
         say(busy)
     say(train_session.header(job, run_dir))
     if resume:
-        say(f"  resumed    at step {training.step} of {job.schedule.total_steps}")
+        say(labeled("resumed", f"at step {training.step} of {job.schedule.total_steps}"))
 
     size, total = job.config.data.train_batch_size, job.schedule.total_steps
     bar = tqdm(

@@ -65,6 +65,7 @@ from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.strict import listed, nearest  # noqa: E402
+from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
 
@@ -331,12 +332,7 @@ def table(record: Mapping[str, Any]) -> str:
                 "-" if top1 is None else f"{top1:.1f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)).rstrip()
-        for cells in ([*zip(texts, widths, strict=True)] for texts in rows)
-    ]
-    rule = "-" * max(map(len, lines))
+    lines = ruled(align(rows))
     drift = record["drift"]
     sources: dict[str, list[str]] = {}
     for one in record["networks"]:
@@ -355,7 +351,7 @@ def table(record: Mapping[str, Any]) -> str:
     ]
     if drift["anchor_percent"] > drift["limit_percent"]:
         notes.insert(3, f"  that is above {drift['limit_percent']:g} %: a busy machine; small differences are noise")
-    return "\n".join([lines[0], rule, *lines[1:], rule, *notes])
+    return "\n".join([*lines, lines[1], *notes])
 
 
 # The command --------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import LostProcessError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
+from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -244,22 +245,25 @@ def run(argv: Sequence[str]) -> int:
     }
     print(f"{arguments.arch} at batch {arguments.batch_size}, {arguments.threads} thread(s), {arguments.rounds} rounds")
     print(f"{record['cpu']}, load {record['load_average']}, {record['versions']}")
-    for name, row in per_image.items():
-        print(
-            f"  {name:<18} {row['median']:7.2f} ms per image ({row['low']:.2f} to {row['high']:.2f}), "
-            f"logits within {differences[name]:.1e}"
-        )
-    for row in ratios:
-        promise = f", at least {row['at_least']} expected" if row["at_least"] else ""
-        print(
-            f"  {row['variant']:<15} over {row['over']:<18} {row['median']:5.2f} x "
-            f"({row['low']:.2f} to {row['high']:.2f}){promise}"
-        )
+    rows = [("variant", "ms per image", "low", "high", "logits within")]
+    rows += [(name, *_figures(row), f"{differences[name]:.1e}") for name, row in per_image.items()]
+    print(*align(rows), "", sep="\n")
+    rows = [("variant", "over", "times faster", "low", "high", "expected")]
+    rows += [(row["variant"], row["over"], *_figures(row), _least(row["at_least"])) for row in ratios]
+    print(*align(rows, left=(0, 1)), sep="\n")
     if arguments.save_json:
         write_json(arguments.save_json, record)
     for miss in record["missed"]:
         print(f"missed: {miss}", file=sys.stderr)
     return 1 if record["missed"] else 0
+
+
+def _figures(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{row[name]:.2f}" for name in ("median", "low", "high"))
+
+
+def _least(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio} or more"
 
 
 def missed(ratios: Sequence[Mapping[str, Any]], differences: Mapping[str, float]) -> list[str]:

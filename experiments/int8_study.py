@@ -40,6 +40,7 @@ from proxyless_arch.arch.spec import MBConv  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
@@ -214,13 +215,19 @@ def run(argv: Sequence[str]) -> None:
         "variants": rows,
     }
     write_json(arguments.save_json, record)
-    print(f"{'variant':36} {'top-1':>7} {'drop':>6} {'x-entr.':>8} {'same':>7} {'rms':>7} {'bytes':>9}")
-    for row in rows:
-        print(
-            f"{row['variant']:36} {row['top1_percent']:5.1f} % {row['top1_drop_percent']:6.1f} "
-            f"{row['cross_entropy']:8.4f} {row['same_top1_percent']:5.1f} % {row['rms_logit_difference']:7.4f} "
-            f"{row['size_bytes']:9,}"
+    cells = [
+        (
+            row["variant"],
+            f"{row['top1_percent']:.1f}%",
+            f"{row['top1_drop_percent']:.1f}",
+            f"{row['cross_entropy']:.4f}",
+            f"{row['same_top1_percent']:.1f}%",
+            f"{row['rms_logit_difference']:.4f}",
+            f"{row['size_bytes']:,}",
         )
+        for row in rows
+    ]
+    print(*align([("variant", "top-1", "drop", "cross-entropy", "same top-1", "rms", "bytes"), *cells]), sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,6 +26,7 @@ from proxyless_arch.arch.tables import describe, format_count, op_label
 from proxyless_arch.base.cli import Parser, exit_code
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json, write_text, writing
+from proxyless_arch.base.text import align
 from proxyless_arch.weights.lookup import find_spec
 
 NETWORK = "NAME_OR_FILE"
@@ -47,24 +48,25 @@ def draw(words: Sequence[str], output: Path) -> None:
 
 def list_networks() -> None:
     """Print the networks known by name, with published accuracy."""
-    print(f"{'name':<20} {'blocks':>6} {'pixels':>6} {'MACs':>9} {'params':>8}  published")
+    rows = [("name", "blocks", "pixels", "MACs", "params", "published")]
     for name in catalog.known_names():
         spec = catalog.load(name)
-        sizes = f"{format_count(total_macs(spec)):>9} {format_count(total_params(spec)):>8}"
+        sizes = format_count(total_macs(spec)), format_count(total_params(spec))
         if name in catalog.RELEASES:
             release = catalog.RELEASES[name]
             published = f"{release.top1_percent} % top-1, {release.latency}"
         else:
             published = f"{catalog.DEMOS[name].top1_percent} % top-1"
-        print(f"{name:<20} {len(spec.blocks):>6} {spec.resolution:>6} {sizes}  {published}")
+        rows.append((name, str(len(spec.blocks)), str(spec.resolution), *sizes, published))
+    print(*align(rows, left=(0, 5)), sep="\n")
 
 
-def difference(first: ArchSpec, second: ArchSpec) -> list[str]:
-    """What sets two networks apart, one line each; empty when they are the same but for their names.
+def difference(first: ArchSpec, second: ArchSpec) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """(what sets two networks apart but for their names, one line each; a row for each layer: its name, one, other).
 
     Layers are compared by position; where one network is deeper the other has ``-``.
     """
-    lines = []
+    lines, rows = [], []
     for what in ("preprocessing", "padding", "bn", "num_classes", "class_names"):
         one, other = getattr(first, what), getattr(second, what)
         if one != other:
@@ -75,10 +77,10 @@ def difference(first: ArchSpec, second: ArchSpec) -> list[str]:
     names = dict.fromkeys((*_in_order(first, second), *ours, *theirs))
     for name in names:
         pair = ours.get(name), theirs.get(name)
-        texts = [_layer(call) for call in pair]
+        texts = _layer(pair[0]), _layer(pair[1])
         if texts[0] != texts[1]:
-            lines.append(f"{name:<18} {texts[0]:<38} | {texts[1]}")
-    return lines
+            rows.append((name, *texts))
+    return lines, rows
 
 
 def _in_order(first: ArchSpec, second: ArchSpec) -> list[str]:
@@ -103,13 +105,13 @@ def _layer(call: LayerCall | None) -> str:
 def diff(one: str, other: str) -> None:
     """Print the layers in which two networks differ, and their sizes."""
     first, second = find_spec(one), find_spec(other)
-    lines = difference(first, second)
-    if not lines:
+    lines, rows = difference(first, second)
+    if not lines and not rows:
         print(f"the same network: {_sizes(first)}")
         return
     print(f"{first.name} | {second.name}")
-    print(*lines, sep="\n")
-    print(f"{'total':<18} {_sizes(first):<38} | {_sizes(second)}")
+    rows.append(("total", _sizes(first), _sizes(second)))
+    print(*lines, *align([(name, one, f"| {other}") for name, one, other in rows], left=range(3)), sep="\n")
 
 
 def _sizes(spec: ArchSpec) -> str:

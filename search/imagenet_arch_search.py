@@ -36,6 +36,7 @@ from proxyless_arch.base.machine import busy_note  # noqa: E402
 from proxyless_arch.base.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
 from proxyless_arch.base.settings import note_on_absent  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
+from proxyless_arch.base.text import labeled  # noqa: E402
 from proxyless_arch.data.batches import note_on_few_steps  # noqa: E402
 from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
@@ -216,22 +217,22 @@ def search_in(run_dir: Path, job: jobs.Job, resume: bool, warm: warmup.WarmUp | 
     say(announce.header(job))
     if job.schedule.total_steps:
         if distributed.is_main() and sys.stdout.isatty():
-            print("  expected   timing a few steps ...", end="\r", flush=True)  # the line that follows covers it
+            print(labeled("expected", "timing a few steps ..."), end="\r", flush=True)  # the next line covers it
         arch_images = job.arch_batch_size // distributed.world_size()
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
-        say(f"  expected   {announce.expected_time(job.schedule, timing, search.step)}")
-    say(f"  run folder {run_dir}")
+        say(labeled("expected", announce.expected_time(job.schedule, timing, search.step)))
+    say(labeled("run folder", run_dir))
     if not resume:
         size = job.config.data.train_batch_size
         for few in note_on_few_steps(len(job.data.train), size, distributed.world_size()):
-            say(f"  note       {few}")
+            say(labeled("note", few))
     if warm is not None:
         epochs = counted(job.schedule.warmup_epochs, "epoch")
-        say(f"  warm-up    that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})")
+        say(labeled("warm-up", f"that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})"))
     if resume:
-        say(f"  resumed    at step {search.step} of {job.schedule.total_steps}")
+        say(labeled("resumed", f"at step {search.step} of {job.schedule.total_steps}"))
         if note is not None:
-            say(f"  note       {note}")
+            say(labeled("note", note))
 
     start = last_save = time.perf_counter()
     quiet = None if distributed.is_main() else True

@@ -37,6 +37,7 @@ from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.runs import new_run_dir  # noqa: E402
 from proxyless_arch.base.settings import absent  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
+from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import imagenet_arch_search  # noqa: E402
 from search.config import SearchConfig, to_dict  # noqa: E402
@@ -221,10 +222,8 @@ def table(record: dict[str, Any]) -> str:
         in_macs = row["searched_for"] == "flops"
         asked = f"{format_count(row['asked'])} MACs" if in_macs else f"{row['asked']:.3g} ms"
         lines.append([row["searched_for"], asked, score, macs, *cells])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     notes = "* what it was searched for; latency: predicted by the device's table, / measured here where this is it"
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:], notes])
+    return "\n".join([*ruled(align(lines)), notes])
 
 
 def run(argv: Sequence[str]) -> None:

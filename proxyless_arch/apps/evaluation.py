@@ -24,6 +24,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores
 from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import labeled
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import (
@@ -453,7 +454,7 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
 
 
 def _say(label: str, text: str) -> None:
-    print(f"  {label:<10} {text}", flush=True)
+    print(labeled(label, text), flush=True)
 
 
 def announce(network: Network, setup: Setup, images: ImageDataset | None, path: str | None) -> None:

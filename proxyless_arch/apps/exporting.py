@@ -48,6 +48,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.strict import Node, listed, nearest
+from proxyless_arch.base.text import align, labeled
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -622,7 +623,7 @@ def export(
                 _publish(done.staged, done.target)
             _publish(folder / record_name, output / record_name)
     print(table(record))
-    print(f"  record     {output / record_name}", flush=True)
+    print(labeled("record", output / record_name), flush=True)
     return record
 
 
@@ -736,16 +737,9 @@ def table(record: Mapping[str, Any]) -> str:
                 file["runtime"],
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = (0, len(widths) - 1)
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines += [f"{left['format'].ljust(widths[0])}  skipped: {left['reason']}" for left in record["skipped"]]
+    lines = align(rows, left=(0, len(rows[0]) - 1))
+    width = max(len(row[0]) for row in rows)
+    lines += [f"{left['format']:<{width}}  skipped: {left['reason']}" for left in record["skipped"]]
     unknown = "" if check["labelled"] else " (not labelled with the network's classes)"
     note = f"compared on {check['n_images']} images of {check['data']}{unknown}; latency: median (quartiles) of "
     note += f"{check['rounds']} rounds at batch 1, threads: {record['threads']}, {record['cpu']}"

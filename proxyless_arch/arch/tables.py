@@ -9,8 +9,11 @@ from proxyless_arch.arch.cost import macs, params
 from proxyless_arch.arch.shapes import Hwc, LayerCall, walk
 from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Zero
 from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import align, ruled
 
 MAX_COLUMNS = 100
+WORDS = range(4)
+"""Columns of the table of layers that hold names and sizes."""
 SKIPPED, CONSTANT = "-- skipped", "constant"
 _UNITS = ("", " k", " M", " G")
 
@@ -84,11 +87,11 @@ def describe(
     skipped = f" ({vanished} skipped)" if vanished else ""
     n_classes = counted(spec.num_classes, "class", "classes")
     caption = f"{name}: {counted(len(spec.blocks), 'block')}{skipped}, {calls[0].in_hwc[0]} px, {n_classes}"
-    lines = _aligned(_cells(calls, costs, unit, exact=True))
+    lines = align(_cells(calls, costs, unit, exact=True), WORDS)
     if len(lines[0]) > MAX_COLUMNS:
-        lines = _aligned(_cells(calls, costs, unit, exact=False))
-    rule = "-" * len(lines[0])
-    return "\n".join([caption, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        lines = align(_cells(calls, costs, unit, exact=False), WORDS)
+    body = ruled(lines, totals=True)
+    return "\n".join([caption, body[1], *body])
 
 
 def _cells(calls: Sequence[LayerCall], costs: Sequence[float] | None, unit: str, exact: bool) -> list[tuple[str, ...]]:
@@ -119,16 +122,3 @@ def _cells(calls: Sequence[LayerCall], costs: Sequence[float] | None, unit: str,
 
 def _size(hwc: Hwc) -> str:
     return "x".join(map(str, hwc))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Names and sizes to the left, numbers to the right, two spaces between columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < 4 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells))
-    return [lines[0], *(line.rstrip() for line in lines[1:])]

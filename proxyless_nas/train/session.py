@@ -40,6 +40,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores
 from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import labeled
 from proxyless_arch.data.batches import BatchPlan, fitting_batch_size, note_on_few_steps
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
@@ -241,7 +242,7 @@ def header(job: Job, run_dir: Path) -> str:
         ),
         ("run folder", str(run_dir)),
     ]
-    return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+    return "\n".join(labeled(*line) for line in lines)
 
 
 def environment(job: Job, argv: Sequence[str]) -> dict[str, Any]:
@@ -594,4 +595,4 @@ def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
         ("time", runs.format_seconds(record["wall_seconds"])),
         ("next", shlex.join(["python", "eval.py", "--arch", str(run_dir), "--path", images])),
     ]
-    return "\n".join(["", *(f"  {label:<10} {text}" for label, text in lines)])
+    return "\n".join(["", *(labeled(*line) for line in lines)])

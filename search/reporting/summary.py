@@ -13,6 +13,7 @@ from proxyless_arch.arch.tables import cost_decimals, describe, format_count
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import align, labeled
 from search.reporting.commands import next_commands
 from search.reporting.run_folder import Run, read_run
 
@@ -55,7 +56,7 @@ def summary(run_dir: Path) -> str:
     lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms"), ""]
 
     def say(label: str, text: str) -> None:
-        lines.append(f"  {label:<10} {text}")
+        lines.append(labeled(label, text))
 
     if run.unit is not None and run.predicted is not None and goal is not None:
         say("asked", shown_cost(goal, run.unit))
@@ -116,8 +117,7 @@ def summary(run_dir: Path) -> str:
 def _commands(run: Run) -> str:
     """How to go on with a finished run, for a person."""
     found = next_commands(run)
-    width = max(len(what) for what, _ in found)
-    return "\n".join(["\nnext:", *(f"  {what:<{width}}  {command}" for what, command in found)])
+    return "\n".join(["\nnext:", *(f"  {line}" for line in align(found, left=(0, 1)))])
 
 
 def _random_summary(run: Run) -> str:

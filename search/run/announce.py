@@ -6,6 +6,7 @@ import torch
 
 from proxyless_arch.arch.tables import format_count
 from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import labeled
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
@@ -80,7 +81,7 @@ def header(job: Job) -> str:
             f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
-    return "\n".join(f"  {label:<10} {text}" for label, text in lines)
+    return "\n".join(labeled(*line) for line in lines)
 
 
 def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: int) -> str:

@@ -1,0 +1,36 @@
+"""How commands write for a person: rows that align, and lines that open with a label."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+LABEL_WIDTH = 10
+
+
+def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Rows of as many cells each as lines of aligned columns, two spaces between them and none at the end.
+
+    Args:
+        rows: header first, where there is one.
+        left: columns of words, which start together; all others hold numbers, which end together.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def ruled(lines: Sequence[str], *, totals: bool = False) -> list[str]:
+    """Aligned lines with a rule under the header and, where the last line is one of ``totals``, above that."""
+    rule = "-" * max(map(len, lines))
+    header, *body = lines
+    return [header, rule, *body[:-1], rule, body[-1]] if totals else [header, rule, *body]
+
+
+def labeled(label: str, text: object) -> str:
+    """``  label      text``: a line of a command's header or summary; without a label it continues the one above."""
+    return f"  {label:<{LABEL_WIDTH}} {text}"

@@ -1,0 +1,46 @@
+"""Aligned rows and labeled lines: where columns start and end, counted in characters."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxyless_arch.base.text import align, labeled, ruled
+
+CELLS = st.text("abc1.%", min_size=1, max_size=8)
+
+
+def tables(width):
+    return st.lists(st.tuples(*[CELLS] * width), min_size=1, max_size=6)
+
+
+@given(st.integers(1, 4).flatmap(lambda width: st.tuples(tables(width), st.sets(st.integers(0, 3)))))
+def test_a_column_starts_or_ends_at_one_place_in_every_row(given_):
+    rows, left = given_
+    at = 0
+    for column in range(len(rows[0])):
+        width = max(len(row[column]) for row in rows)
+        for row, line in zip(rows, align(rows, left), strict=True):
+            start = at if column in left else at + width - len(row[column])
+            assert line[start : start + len(row[column])] == row[column]
+            assert not line[at:start].strip() and not line[start + len(row[column]) : at + width + 2].strip()
+        at += width + 2
+
+
+def test_an_example():
+    rows = [("name", "ms", "from"), ("a", "12.5", "here"), ("longer", "1.0", "")]
+    assert align(rows, left=(0, 2)) == ["name      ms  from", "a       12.5  here", "longer   1.0"]
+
+
+def test_rows_of_other_lengths_are_a_mistake():
+    with pytest.raises(ValueError):
+        align([("a", "b"), ("c",)])
+
+
+def test_rules_are_as_long_as_the_longest_line():
+    assert ruled(["h", "row", "sum"]) == ["h", "---", "row", "sum"]
+    assert ruled(["h", "row", "sum"], totals=True) == ["h", "---", "row", "---", "sum"]
+
+
+def test_a_label_and_what_continues_it():
+    assert labeled("size", 3) == "  size       3"
+    assert labeled("", "more").index("more") == labeled("size", "more").index("more")
