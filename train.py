@@ -178,8 +178,8 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
             if main_rank:  # one process speaks
                 images = ", ".join(job.images_of(training.step))
                 raise StoppedError(
-                    f"stopped before the update: {error}; its first images: {images}; start a new run with a lower "
-                    "--init_lr, or with --grad_clip"
+                    f"stopped before the update: {error}; its first images: {images}; a new run may need a lower "
+                    "--init_lr, or --grad_clip"
                 ) from None
             return FAILED
     if not done:

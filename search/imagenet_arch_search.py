@@ -296,8 +296,8 @@ def search_in(run_dir: Path, job: jobs.Job, resume: bool, warm: warmup.WarmUp | 
 
 def _stopped(problem: str) -> StoppedError:
     return StoppedError(
-        f"stopped before the update: {problem}; start a new run with a lower learning rate (--warmup_lr, --init_lr, "
-        "--arch_lr, --finetune_lr) or, for the weights, with --grad_clip"
+        f"stopped before the update: {problem}; a new run may need a lower learning rate (--warmup_lr, --init_lr, "
+        "--arch_lr, --finetune_lr) or, for the weights, --grad_clip"
     )
 
 
