@@ -315,19 +315,20 @@ def draw_random(job: jobs.Job, run_dir: Path, drawn: Sequence[Choices], argv: Se
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(_run, argv, _after_interrupt)
+    return exit_code(_run, argv)
 
 
 def _run(words: Sequence[str]) -> int:
+    resumed: Path | None = None
     try:
-        return run(parse(words), [SCRIPT, *words])
+        arguments = parse(words)
+        resumed = arguments.path if arguments.resume else None
+        return run(arguments, [SCRIPT, *words])
     except NonFiniteLossError as error:
         raise _stopped(str(error)) from None
-
-
-def _after_interrupt(words: Sequence[str]) -> str:
-    arguments = parse(words)
-    return after_interrupt(SCRIPT, arguments.path if arguments.resume else None).lstrip()
+    except KeyboardInterrupt:
+        print(after_interrupt(SCRIPT, resumed), flush=True)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":
