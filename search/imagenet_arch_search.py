@@ -33,7 +33,15 @@ from proxyless_arch.base.cli import FAILED, INTERRUPTED, Parser, exit_code  # no
 from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, remove_abandoned, write_json  # noqa: E402
 from proxyless_arch.base.machine import busy_note  # noqa: E402
-from proxyless_arch.base.runs import StopRequest, after_interrupt, new_run_dir, resume_command  # noqa: E402
+from proxyless_arch.base.runs import (  # noqa: E402  # noqa: E402
+    METRICS_FILE,
+    StopRequest,
+    after_interrupt,
+    format_seconds,
+    new_run_dir,
+    read_metrics,
+    resume_command,
+)
 from proxyless_arch.base.settings import note_on_absent  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
 from proxyless_arch.base.text import labeled  # noqa: E402
@@ -42,10 +50,10 @@ from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import config  # noqa: E402
-from search.report import METRICS_FILE, RunLog, format_seconds, read_metrics  # noqa: E402
 from search.reporting.summary import summary  # noqa: E402
 from search.run import announce, checkpoint, finish, loop, random_control, warmup  # noqa: E402
 from search.run import job as jobs  # noqa: E402
+from search.run.log import RunLog  # noqa: E402
 
 SAVE_EVERY_SECONDS = 300
 NAMED = 3  # images of a batch whose loss is not finite

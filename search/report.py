@@ -1,221 +1,27 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, a console line per epoch; and its report.
+"""The report of a search, or of several side by side: one self-contained page.
 
     python search/report.py runs/mine
     python search/report.py runs/mine --gif film.gif
     python search/report.py runs/mine runs/other --output comparison.html
     python search/report.py runs/mine runs/random --trained runs/trained-*
 
-One run: its report.html is made (again). Several: one page that compares them. A page is one self-contained file.
+One run: its report.html is made (again). Several: one page that compares them.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypedDict
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from proxyless_arch.arch.tables import cost_decimals, format_count  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
-from proxyless_arch.base.runs import (  # noqa: E402
-    METRICS_FILE,
-    WALL_CLOCK_FIELDS,
-    MetricsFile,
-    format_seconds,
-    read_metrics,
-)
 from search.reporting.film import write_film  # noqa: E402
 from search.reporting.report_page import write_comparison, write_report  # noqa: E402
-
-__all__ = [
-    "FIELDS",
-    "METRICS_FILE",
-    "WALL_CLOCK_FIELDS",
-    "EpochRecord",
-    "RunLog",
-    "format_epoch",
-    "format_seconds",
-    "read_metrics",
-    "scalars",
-]
-TENSORBOARD_FOLDER = "tensorboard"
-
-# functional syntax, since "lambda" is a Python keyword
-EpochRecord = TypedDict(
-    "EpochRecord",
-    {
-        "phase": str,  # "warmup", "search" or "finetune"
-        "epoch": int,  # within the phase, from 0
-        "n_epochs": int,  # of the phase
-        "step": int,  # weight steps since the start of the run
-        "arch_step": int,
-        "train_loss": float | None,
-        "train_top1_percent": float | None,
-        "valid_loss": float | None,
-        "valid_top1_percent": float | None,
-        "learning_rate": float | None,
-        "expected_cost": float | None,  # in cost_unit
-        "argmax_cost": float | None,  # in cost_unit
-        "cost_unit": str,  # "ms" or "MACs"
-        "target": float | None,  # in cost_unit
-        "lambda": float | None,
-        "temperature": float | None,
-        "entropy": float | None,  # nats, summed over the blocks
-        "probabilities": list[list[float]] | None,  # one list per block
-        "argmax_path": list[int] | None,
-        "images_per_second": float | None,
-        "seconds": float | None,
-    },
-)
-FIELDS: tuple[str, ...] = tuple(EpochRecord.__annotations__)
-
-
-class RunLog:
-    """The owner of a run's metrics: metrics.jsonl, TensorBoard events and the console line of each epoch.
-
-    A line is on disk (fsync) before ``epoch`` returns. A checkpoint stores ``offset``; a run resumed with it drops
-    the lines written after that checkpoint, so that it leaves the same file as an uninterrupted run, wall-clock
-    fields (``WALL_CLOCK_FIELDS``) apart.
-
-    Args:
-        run_dir: the run folder; created when missing.
-        resume_at: None for a new run; else the ``offset`` stored in the checkpoint the run resumes from, in bytes.
-        say: receives the console line; ``tqdm.write`` when a progress bar is on.
-
-    Raises:
-        InputError: a new run in a folder that already holds metrics, or an offset that is not the end of a line.
-    """
-
-    def __init__(
-        self, run_dir: str | os.PathLike[str], resume_at: int | None = None, *, say: Callable[[str], Any] = print
-    ) -> None:
-        self._metrics = MetricsFile(run_dir, resume_at)
-        last = self._metrics.last_kept
-        # the first weight step that is not covered by the lines kept
-        self._purge_step = None if resume_at is None else int(last["step"]) + 1 if last else 0
-        self._tensorboard_folder = Path(run_dir) / TENSORBOARD_FOLDER
-        self._say = say
-        self._writer: Any = None
-
-    @property
-    def offset(self) -> int:
-        """Bytes of metrics.jsonl written so far; what a checkpoint stores for ``resume_at``."""
-        return self._metrics.offset
-
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """Write one EpochRecord down and say its console line. Fields beyond the schema are kept.
-
-        Raises:
-            ValueError: a field of the schema is missing (use None for "not known"), or a number is NaN or infinite.
-        """
-        missing = [field for field in FIELDS if field not in record]
-        if missing:
-            raise ValueError(f"epoch record: missing {', '.join(missing)}")
-        ordered = {field: record[field] for field in FIELDS} | dict(record)
-        self._metrics.append(ordered)
-        self._write_events(ordered)
-        self._say(format_epoch(ordered))
-
-    def _write_events(self, record: Mapping[str, Any]) -> None:
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
-
-            # the suffix keeps a run resumed within the same second off the events of its first part
-            suffix = f".{self.offset}"
-            self._writer = SummaryWriter(
-                str(self._tensorboard_folder), purge_step=self._purge_step, filename_suffix=suffix
-            )
-        for tag, value in scalars(record).items():
-            self._writer.add_scalar(tag, value, record["step"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close both files; harmless when called twice."""
-        self._metrics.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """``{TensorBoard tag: value}`` of a record; fields that are None have no tag.
-
-    Warm-up and search train the same supernet and share their tags; a fine-tune has its own.
-    """
-    unit = record["cost_unit"]
-    prefix = "finetune/" if record["phase"] == "finetune" else ""
-    tags = {
-        "loss/train": "train_loss",
-        "loss/valid": "valid_loss",
-        "top1_percent/train": "train_top1_percent",
-        "top1_percent/valid": "valid_top1_percent",
-        f"cost/expected_{unit}": "expected_cost",
-        f"cost/argmax_{unit}": "argmax_cost",
-        f"cost/target_{unit}": "target",
-        "architecture/entropy_nats": "entropy",
-        "architecture/lambda": "lambda",
-        "architecture/temperature": "temperature",
-        "optimizer/learning_rate": "learning_rate",
-        "speed/images_per_second": "images_per_second",
-    }
-    return {prefix + tag: record[field] for tag, field in tags.items() if record[field] is not None}
-
-
-def format_epoch(record: Mapping[str, Any]) -> str:
-    """The console line of an epoch: lines of one run align, within 110 columns but for costs below 0.1 ms.
-
-    MACs are counted without naming them (``320.4M``).
-    ``acc`` is top-1 in percent on training/validation images, ``E`` the expected cost on its way to the target and
-    ``H`` the entropy of the architecture in nats. A value that is not known is a dash; costs nobody knows are left out.
-    """
-    epochs = f"{record['epoch'] + 1:>{len(str(record['n_epochs']))}}/{record['n_epochs']}"
-    parts = [
-        f"{record['phase']:<8} {epochs:>5}",
-        f"loss {_number(record['train_loss'], 5, 3)}",
-        f"acc {_percent(record['train_top1_percent'])}/{_percent(record['valid_top1_percent'])}%",
-    ]
-    if record["expected_cost"] is not None or record["argmax_cost"] is not None:
-        unit = record["cost_unit"]
-        decimals = cost_decimals(record["target"] or record["expected_cost"] or record["argmax_cost"])
-        target = f" -> {_cost(record['target'], unit, decimals).strip()}" if record["target"] is not None else ""
-        parts += [
-            f"E {_cost(record['expected_cost'], unit, decimals)}{target}{'' if unit == 'MACs' else f' {unit}'}",
-            f"argmax {_cost(record['argmax_cost'], unit, decimals)}",
-            f"lam {_number(record['lambda'], 5, 2)}",
-            f"H {_number(record['entropy'], 4, 1)}",
-        ]
-    parts.append(f"{_number(record['images_per_second'], 4, 0)} img/s")
-    return "  ".join(parts)
-
-
-def _number(value: float | None, width: int, digits: int) -> str:
-    return "-".rjust(width) if value is None else f"{value:{width}.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return " 100" if value is not None and value >= 99.95 else _number(value, 4, 1)
-
-
-def _cost(value: float | None, unit: str, decimals: int) -> str:
-    width = 6 if unit == "MACs" else 3 + max(2, decimals - 1)
-    if value is None:
-        return "-".rjust(width)
-    text = format_count(value).replace(" ", "") if unit == "MACs" else f"{value:.{1 if value >= 99.995 else decimals}f}"
-    return text.rjust(width)
 
 
 def run(argv: Sequence[str]) -> None:

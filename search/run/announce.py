@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from proxyless_arch.arch.tables import format_count
+from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
-from search.report import format_seconds
 from search.run.job import Job
 from search.run.loop import Schedule
 

@@ -38,11 +38,11 @@ from proxyless_nas.steps import (
 from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit
 from search.algorithm.gates import argmax_path, probabilities
-from search.report import RunLog
 from search.reporting.history import draw_search
 from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, Run, read_run
 from search.run.job import Job
+from search.run.log import RunLog
 from search.run.loop import Search
 
 PICTURES = ("architecture.png", "search.png")

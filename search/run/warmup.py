@@ -21,9 +21,9 @@ from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics
 from proxyless_arch.base.strict import Node, shown
 from search.config import flags, from_dict, to_dict
-from search.report import RunLog
 from search.run import checkpoint
 from search.run.checkpoint import Checkpoint
+from search.run.log import RunLog
 from search.run.loop import Schedule, Search
 
 NAME = "warmup.pt"

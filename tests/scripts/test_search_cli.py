@@ -19,6 +19,7 @@ from PIL import Image
 from hardware.latency import SHIPPED_FOLDER
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.data.batches import BatchPlan
 from proxyless_arch.data.datasets import digits, load_for_search
 from proxyless_arch.weights.files import load_h5
@@ -26,7 +27,6 @@ from proxyless_nas.data import eval_batches
 from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
-from search.report import WALL_CLOCK_FIELDS, read_metrics
 from search.run import announce, checkpoint
 from search.run import job as jobs
 

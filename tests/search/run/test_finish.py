@@ -16,10 +16,10 @@ from proxyless_arch.space.mbconv import TINY, SearchSpace
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
 from search.config import from_recipe, recipe_names, with_settings
-from search.report import RunLog
 from search.reporting.summary import _measured_lines, summary
 from search.run.finish import _changes, finetune, recalibrated
 from search.run.job import mixed, prepare
+from search.run.log import RunLog
 from tests.search.made_run import write_run
 
 

@@ -16,8 +16,8 @@ from proxyless_arch.data.streams import TorchStream
 from proxyless_nas.data import train_batches
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, seed_dropout
 from search.config import ArchOpt, DataConfig, SearchConfig, SpaceConfig, Target, Warmup, WeightOpt
-from search.report import FIELDS
 from search.run import checkpoint, loop
+from search.run.log import FIELDS
 from search.run.loop import Schedule, Search, schedule_of, seconds_per_step
 from tests.search.tiny import RESOLUTION, assert_same_bits, snapshot, tiny_space
 

@@ -16,11 +16,11 @@ import torch
 from hardware.cost_table import macs_cost_table
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
+from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.weights.files import load_h5
 from search import imagenet_arch_search, specialize
 from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
 from search.imagenet_arch_search import INTERRUPTED, main
-from search.report import WALL_CLOCK_FIELDS, read_metrics
 from search.run import checkpoint, warmup
 from search.run.loop import Schedule, Search, run
 from tests.search.tiny import tiny_batch, tiny_space

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from proxyless_arch.base.errors import InputError
-from search.report import FIELDS, RunLog, format_epoch, format_seconds, read_metrics, scalars
+from proxyless_arch.base.runs import format_seconds, read_metrics
+from search.run.log import FIELDS, RunLog, format_epoch, scalars
 
 
 def record(step, phase="search", **changes):
@@ -207,5 +208,5 @@ def test_durations_for_people(seconds, text):
 
 
 def test_reading_metrics_needs_neither_torch_nor_tensorboard():
-    code = "import sys, search.report; assert not {'torch', 'tensorboardX', 'matplotlib'} & set(sys.modules)"
+    code = "import sys, search.run.log; assert not {'torch', 'tensorboardX', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
