@@ -1,11 +1,12 @@
 # make search: set up .venv and search a network on the embedded digits. make test: set up and pass the tests.
 # make test-alone: install each zoo without the other framework and score with it (minutes, 0.5 GB; not in make test).
+# make test-cpus: the tests that train, under the kernels and threads of other CPUs (minutes; not in make test).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: search test test-alone lint clean
+.PHONY: search test test-alone test-cpus lint clean
 
 search: $(READY)
 	$(BIN)/python search/imagenet_arch_search.py --target_hardware mobile
@@ -16,6 +17,9 @@ test: $(READY) lint
 test-alone:
 	.ci/one_framework torch
 	.ci/one_framework tf
+
+test-cpus: $(READY)
+	.ci/cpus $(BIN)/python
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -125,6 +125,7 @@ def test_a_run_writes_everything(finished):
     assert records[-1]["arch_step"] == 24
 
 
+@pytest.mark.trains
 def test_the_result_is_true(finished):
     run_dir, printed = finished
     result, spec = result_of(run_dir), read_spec(run_dir / "spec.json")
