@@ -51,7 +51,7 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def typed(words, folder, *, how=("search/imagenet_arch_search.py",), timeout=80):
+def typed(words, folder, *, how=("search/imagenet_arch_search.py",), timeout=240):
     """The command in a process of its own, started in ``folder``."""
     script = [str(ROOT / how[0]), *how[1:]] if how[0].endswith(".py") else list(how)
     return subprocess.run(
