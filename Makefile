@@ -2,6 +2,7 @@
 # make test       set up everything and pass the tests (at most 6 minutes on two cores)
 # make setup      everything in requirements.txt: both frameworks, export, tests
 # make test-slow  all tests, the slow ones too: kill tests at random moments, long trainings
+# make test-cpus  the tests that train, under the kernels and threads of other CPUs (minutes)
 # make test-alone install each zoo without the other framework and score with it (minutes, 0.5 GB; in no other target)
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 # each worker holds torch and TensorFlow in a gigabyte or two: no more of them than four
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: search setup test test-slow test-alone lint clean
+.PHONY: search setup test test-slow test-cpus test-alone lint clean
 
 search: $(SEARCH_READY)
 	$(BIN)/python search/imagenet_arch_search.py --target_hardware mobile
@@ -24,6 +25,9 @@ test: $(READY) lint
 
 test-slow: $(READY) lint
 	$(PYTEST) --slow
+
+test-cpus: $(READY)
+	.ci/cpus $(BIN)/python
 
 test-alone:
 	.ci/one_framework torch

@@ -1,7 +1,7 @@
 """Training one network: SGD, schedule, averaged weights, on one process or several.
 
 Everything random is a function of (seed, step, rank), so the state between two steps is small and a resumed run
-continues bit for bit (on a CPU, with the same number of threads and processes).
+continues bit for bit (on one kind of CPU, with the same number of threads and processes).
 """
 
 from __future__ import annotations

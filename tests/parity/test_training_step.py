@@ -18,6 +18,8 @@ import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
 from proxyless_arch.weights.files import from_tf_layout
 
+pytestmark = pytest.mark.trains
+
 LOGITS_ATOL = 1e-5
 GRADIENT_RTOL = 1e-4  # of the largest entry of each tensor
 GRADIENT_FLOOR = 1e-6  # of the largest entry of all

@@ -52,7 +52,7 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def typed(words, folder, *, how=("search/imagenet_arch_search.py",), timeout=80):
+def typed(words, folder, *, how=("search/imagenet_arch_search.py",), timeout=240):
     """The command in a process of its own, started in ``folder``."""
     script = [str(ROOT / how[0]), *how[1:]] if how[0].endswith(".py") else list(how)
     return subprocess.run(
@@ -126,6 +126,7 @@ def test_a_run_writes_everything(finished):
     assert records[-1]["arch_step"] == 24
 
 
+@pytest.mark.trains
 def test_the_result_is_true(finished):
     run_dir, printed = finished
     result, spec = result_of(run_dir), read_spec(run_dir / "spec.json")

@@ -126,6 +126,7 @@ def test_average_follows_the_network_and_scores_like_one():
     assert training(ema_decay=0).ema is None
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_accumulation_is_the_bigger_batch(parts):
     whole, split = (training(frozen_bn(net()), accumulation=n) for n in (1, parts))
@@ -199,6 +200,7 @@ def test_state_makes_a_resume_exact(tmp_path):
     assert (straight.sums, straight.step) == (second.sums, second.step)
 
 
+@pytest.mark.trains
 def test_bf16_learns_and_keeps_float32_weights():
     run = training(precision="bf16", init_lr=0.1, ema_decay=0)
     losses = []

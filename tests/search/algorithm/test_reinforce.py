@@ -132,6 +132,7 @@ def test_which_baseline_an_update_subtracts(rule):
         assert control.baseline == pytest.approx(baseline, rel=1e-12)
 
 
+@pytest.mark.trains
 def test_it_learns_the_best_path():
     control = controller(total_steps=400, goal=4.5, rl_absolute_weight=1.0, arch_lr=0.05)
     images, labels = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.long)

@@ -10,6 +10,8 @@ from search.algorithm.controllers import ExpectedCost, GradientController
 from search.algorithm.derive import choose_path
 from search.config import ArchOpt, Target
 
+pytestmark = pytest.mark.trains
+
 # 4 blocks of 4 operations. Dearer is better with falling returns, and differently so in every block.
 COSTS = ((1.0, 2.0, 4.0, 7.0), (0.0, 3.0, 5.0, 8.0), (2.0, 3.0, 6.0, 11.0), (1.0, 4.0, 5.0, 9.0))
 UTILITIES = ((0.0, 0.18, 0.3, 0.34), (0.0, 0.2, 0.27, 0.3), (0.04, 0.12, 0.38, 0.42), (0.0, 0.06, 0.28, 0.44))
