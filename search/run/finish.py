@@ -63,8 +63,8 @@ def recalibrated(
     """``net`` with BN statistics of training images, augmented or as they are: whichever scores better.
 
     Weights are trained on augmented images and used on others; which of the two they need differs from one data set
-    to the next (by 3.5 points of top-1 one way, by 1.3 the other: docs/decisions.md). Cross-entropy on alpha's images
-    decides. Returns the better network, its score on them, and the cross-entropy of each way, the better one first.
+    to the next (docs/decisions.md). Cross-entropy on alpha's images decides. Returns the better network, its score on
+    them, and the cross-entropy of each way, the better one first.
     """
     tried = []
     for name, augment in job.recalibrations().items():
