@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 
 from hardware.latency import LatencySource
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall, walk
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import Path, SearchSpace
 
@@ -165,7 +164,7 @@ def latency_cost_table(space: SearchSpace, source: LatencySource) -> CostTable:
 
 def macs_cost_table(space: SearchSpace) -> CostTable:
     """Every choice of ``space`` in multiply-accumulates per image (integers, exact as floats)."""
-    return _table(space, lambda call: float(macs(call)), "MACs", "counted")
+    return _table(space, lambda call: float(call.macs), "MACs", "counted")
 
 
 def check_target(target: float, table: CostTable, flag: str = "--target") -> float:

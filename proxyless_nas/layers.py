@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Padding
 
 
 class SameConv2d(nn.Conv2d):
@@ -116,7 +117,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.mobile_inverted_conv = build_op(block.op, bn, padding)
         self.skip = block.skip
-        self.vanished = isinstance(block.op, Zero)
+        self.vanished = block.op.vanishes
 
     def forward(self, x: Tensor) -> Tensor:
         if self.vanished:

@@ -15,7 +15,8 @@ from typing import Any
 import keras
 from keras import KerasTensor, layers
 
-from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Padding
 from proxyless_arch.data.streams import named_seed
 
 
@@ -116,7 +117,7 @@ def residual_block(
     x: KerasTensor, name: str, block: Block, bn: BatchNorm, padding: Padding, seed: int | None = None
 ) -> KerasTensor:
     """A block's operation and, where the spec says so, the identity skip around it. Its output is layer ``name``."""
-    if isinstance(block.op, Zero):
+    if block.op.vanishes:
         return layers.Identity(name=name)(x)
     out = build_op(x, f"{name}.mobile_inverted_conv", block.op, bn, padding, seed)
     return layers.Add(name=name)([x, out]) if block.skip else layers.Identity(name=name)(out)

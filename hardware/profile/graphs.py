@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from proxyless_arch.arch.shapes import Hwc, LayerCall, strided
-from proxyless_arch.arch.spec import Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, strided
+from proxyless_arch.arch.spec import Padding
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 
 Weights = Callable[[str, tuple[int, ...]], np.ndarray]  # (name as in the zoos' folded networks, shape) -> float32
@@ -70,7 +71,7 @@ def trace(calls: Sequence[LayerCall], padding: Padding = "symmetric") -> Graph:
 
     Raises InputError when there is nothing to run, or a layer's input is not the output of the layer before it.
     """
-    real = [call for call in calls if not isinstance(call.op, Zero)]
+    real = [call for call in calls if not call.op.vanishes]
     if not real:
         raise InputError("expected at least one layer that is not Zero", "layers")
     nodes: list[Node] = []

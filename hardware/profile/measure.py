@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from hardware.profile.graphs import INPUT, OUTPUT, RandomWeights, to_litert, to_onnx, trace
-from proxyless_arch.arch.shapes import Hwc, LayerCall
-from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import cpu_name, tune_allocator, usable_cores
 from proxyless_arch.base.strict import listed, nearest

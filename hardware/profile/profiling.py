@@ -47,9 +47,8 @@ from hardware.profile.fit import (
     predictor_json,
 )
 from hardware.profile.measure import Runtime, Session, Times, measure
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import MBConv
+from proxyless_arch.arch.ops import MBConv
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -112,7 +111,7 @@ def sample_paths(space: SearchSpace, count: int, rng: np.random.Generator) -> li
     Uniform samples alone crowd around the mean of the space; a search lands where few of them are.
     """
     calls = [
-        [macs(call) for call in block]
+        [call.macs for call in block]
         for block in zip(*(walk(space.spec_for(_clipped(space, j)))[2:-2] for j in _choices(space)), strict=True)
     ]
     weights = []
@@ -348,7 +347,7 @@ def anchor_drift(medians: Sequence[float]) -> float:
 
 def effort(case: Case, protocol: Protocol) -> float:
     """How long a case takes relative to others, for the progress bar: building it, running it, and the anchor."""
-    total = sum(map(macs, case.calls))
+    total = sum(call.macs for call in case.calls)
     return 3e6 * len(case.calls) + total * (protocol.runs + protocol.warmup) / 15 + 1e8
 
 

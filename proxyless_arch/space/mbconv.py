@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from proxyless_arch.arch.spec import KERNEL_SIZES, ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Preprocessing, Zero
-from proxyless_arch.arch.tensors import expected_tensors, op_tensors
+from proxyless_arch.arch.ops import KERNEL_SIZES, Conv, Linear, MBConv, Operation, Zero
+from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Preprocessing
+from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, nearest
 
 Path = tuple[int, ...]
-Op = MBConv | Zero
+Op = Operation
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -198,7 +199,7 @@ class SearchSpace:
         for index, (choice, ops) in enumerate(zip(path, self.choices, strict=True)):
             block = index + 1
             derived, inherited = f"blocks.{block}.mobile_inverted_conv", f"blocks.{block}.choices.{choice}"
-            for name, _ in op_tensors(derived, ops[choice]):
+            for name, _ in ops[choice].tensors(derived):
                 mapping[name] = inherited + name.removeprefix(derived)
         return mapping
 

@@ -32,9 +32,9 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import format_count
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import remove_abandoned, write_json

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from proxyless_arch.arch.spec import Zero
 from proxyless_arch.space.mbconv import Path, SearchSpace
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
 from search.algorithm.gates import BinarizedPath, Gate
@@ -32,7 +31,7 @@ class ChoiceBlock(nn.Module):
         super().__init__()
         ops = space.choices[index]
         self.choices = nn.ModuleList(build_op(op, space.bn, "symmetric") for op in ops)
-        self.zeros = frozenset(j for j, op in enumerate(ops) if isinstance(op, Zero))
+        self.zeros = frozenset(j for j, op in enumerate(ops) if op.vanishes)
         self.skip = space.skips[index]
 
     def forward(self, x: Tensor, choice: int, gate: Gate | None = None) -> Tensor:

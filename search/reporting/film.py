@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch.arch.cost import macs
 from proxyless_arch.arch.draw import (
     BARS_TOP,
     LONGEST_BAR,
@@ -20,9 +19,9 @@ from proxyless_arch.arch.draw import (
     draw_stages,
     look,
 )
-from proxyless_arch.arch.shapes import LayerCall, walk
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import format_cost
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import writing
 from proxyless_arch.base.scene import Scene
@@ -156,7 +155,7 @@ def _price(run: Run, call: LayerCall) -> float | None:
     """What a layer costs in the run's unit, as it was measured in the end; None when nothing is priced."""
     if run.table is None:
         return None
-    return float(macs(call)) if run.source is None else run.table_scale * run.source.price_ms(call)
+    return float(call.macs) if run.source is None else run.table_scale * run.source.price_ms(call)
 
 
 def _facts(run: Run, cost: float) -> str:

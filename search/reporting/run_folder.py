@@ -24,9 +24,8 @@ from hardware.latency import (
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
 from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
@@ -141,7 +140,7 @@ class Run:
         if self.table is None:
             return None
         if self.source is None:
-            return [float(macs(call)) for call in calls]
+            return [float(call.macs) for call in calls]
         return [scale * cost for cost in network_costs(self.source, calls)]
 
 

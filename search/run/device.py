@@ -22,7 +22,7 @@ from hardware.latency import LatencySource, LookupTable, Predictor, check_matche
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import SearchSpace
 from search.config import Target

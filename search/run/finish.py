@@ -14,10 +14,9 @@ import torch
 from hardware.profile.landing import Landing
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import op_label
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.streams import TorchStream
@@ -192,9 +191,9 @@ def _changes(
             found.append(
                 {
                     "block": number,
-                    "argmax": op_label(ops[argmax]),
+                    "argmax": ops[argmax].label,
                     "argmax_percent": 100 * float(block[argmax]),
-                    "chosen": op_label(ops[chosen]),
+                    "chosen": ops[chosen].label,
                     "chosen_percent": 100 * float(block[chosen]),
                 }
             )
@@ -315,7 +314,7 @@ def _draw(run: Run, spec: ArchSpec) -> None:
         search,
         target=run.target,
         unit=unit,
-        labels=[[op_label(op) for op in ops] for ops in run.space.choices] if run.space is not None else None,
+        labels=[[op.label for op in ops] for ops in run.space.choices] if run.space is not None else None,
         chosen=run.result["path"],
         title=title,
     )

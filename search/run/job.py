@@ -15,9 +15,8 @@ import torch
 from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from hardware.latency import LatencySource, LookupTable, Predictor, WithFallback, network_costs, shipped
 from hardware.projection import project
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
@@ -162,7 +161,7 @@ class Job:
         if self.table is None:
             return None
         if self.source is None:
-            return [float(macs(call)) for call in calls]
+            return [float(call.macs) for call in calls]
         return network_costs(self.source, calls)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.draw import draw_architectures
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.mbconv import Path as Choices

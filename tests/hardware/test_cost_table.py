@@ -8,9 +8,8 @@ import pytest
 
 from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from hardware.latency import load_latency_source, network_ms, shipped
-from proxyless_arch.arch.cost import total_macs
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
 

@@ -27,9 +27,8 @@ from hardware.latency import (
 )
 from hardware.profile.profiling import unique_ops
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import SearchSpace
 
@@ -353,7 +352,7 @@ def test_a_mid_of_the_input_width_is_a_block_without_expansion_in_version_1():
 
 @pytest.mark.parametrize("call", [WITHOUT_EXPANSION, AS_WIDE, E6_K3, *walk(SearchSpace().spec_for((0,) * 21))])
 def test_macs_of_a_key_are_those_of_its_layer(call):
-    assert _macs(layer_key(call)) == macs(call)
+    assert _macs(layer_key(call)) == call.macs
 
 
 @pytest.mark.parametrize(

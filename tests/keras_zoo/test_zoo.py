@@ -9,9 +9,10 @@ import pytest
 
 import proxyless_nas_tensorflow as zoo
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import MBConv, Zero, with_classes
+from proxyless_arch.arch.ops import MBConv, Zero
+from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import SMALL, SearchSpace
 from proxyless_nas_tensorflow.layers import build_op

@@ -11,10 +11,9 @@ import pytest
 from proxyless_arch.__main__ import difference, main
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec, write_spec
-from proxyless_arch.arch.cost import total_macs, total_params
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.arch.tables import describe
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.cli import CLOSED_PIPE
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, SearchSpace

@@ -18,7 +18,7 @@ from PIL import Image
 
 from hardware.latency import SHIPPED_FOLDER
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.data.batches import BatchPlan
 from proxyless_arch.data.datasets import digits, load_for_search

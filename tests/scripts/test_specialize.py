@@ -8,9 +8,8 @@ import pytest
 from hardware.latency import network_ms, shipped
 from hardware.profile.profiling import Anchor
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_macs
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.space.mbconv import TINY as TINY_MACRO
 from proxyless_arch.space.mbconv import SearchSpace
 from search import specialize

@@ -12,8 +12,8 @@ from hardware.latency import SHIPPED_FOLDER, shipped
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.apps.train_settings import to_dict as training_dict
 from proxyless_arch.arch.codec import write_spec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.space.mbconv import IMAGENET, TINY, SearchSpace
 from search.config import from_recipe, to_dict, with_settings

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 import proxyless_nas
 from proxyless_arch.apps.scores import EvalResult, top_k_hits
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import total_params
-from proxyless_arch.arch.spec import BatchNorm, MBConv, Zero, with_classes
+from proxyless_arch.arch.ops import MBConv, Zero
+from proxyless_arch.arch.spec import BatchNorm, with_classes
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import total_params
 from proxyless_arch.space.mbconv import SearchSpace
 from proxyless_nas.layers import ConvBN, SameConv2d, ZeroLayer, init_weights
 from proxyless_nas.network import ProxylessNet, build

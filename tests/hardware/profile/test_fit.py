@@ -23,8 +23,9 @@ from hardware.profile.fit import (
     row_of,
 )
 from hardware.profile.profiling import unique_ops
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import MBConv, Preprocessing
+from proxyless_arch.arch.ops import MBConv
+from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, SearchSpace
 

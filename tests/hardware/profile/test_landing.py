@@ -9,7 +9,7 @@ from hardware.latency import LookupTable, shipped
 from hardware.profile.landing import land
 from hardware.profile.profiling import Anchor, Measured
 from hardware.profile_latency import MATCHED
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import SearchSpace
 from search.run.device import Device, anchor_of

@@ -24,8 +24,8 @@ from hardware.profile.profiling import (
     sample_paths,
     unique_ops,
 )
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, SearchSpace
 from tests.hardware.fake_device import FakeDevice

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.spec import Zero
-from proxyless_arch.arch.tensors import expected_tensors, op_tensors
+from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import SearchSpace, make_divisible
 
@@ -87,7 +87,7 @@ def test_tensor_map_names_every_tensor_once():
         supernet = dict(expected)
         for index, ops in enumerate(space.choices):
             for choice, op in enumerate(ops):
-                supernet |= op_tensors(f"blocks.{index + 1}.choices.{choice}", op)
+                supernet |= dict(op.tensors(f"blocks.{index + 1}.choices.{choice}"))
         assert all(supernet[inherited] == expected[name] for name, inherited in mapping.items())
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from hardware.latency import network_ms, shipped
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film
