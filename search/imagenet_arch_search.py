@@ -8,7 +8,8 @@
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
 defaults. The run folder holds config.json, environment.json, metrics.jsonl, TensorBoard events, checkpoint.pt,
-warmup.pt (what --warmup_from starts from), spec.json, weights.h5, architecture.png, search.png and result.json.
+warmup.pt (what --warmup_from starts from), spec.json, weights.safetensors, architecture.png, search.png and
+result.json.
 """
 
 from __future__ import annotations

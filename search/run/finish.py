@@ -21,7 +21,8 @@ from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.streams import TorchStream
 from proxyless_arch.space.mbconv import SearchSpace
-from proxyless_arch.weights.files import save_h5
+from proxyless_arch.weights.files import save_safetensors
+from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, own_weights
 from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import (
@@ -203,7 +204,7 @@ def _changes(
 def finish(
     job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
 ) -> None:
-    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
+    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.safetensors, the pictures and result.json.
 
     ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
     the warm-up, where it was another.
@@ -264,11 +265,10 @@ def finish(
         "unreadable_images": len(left_out),
         "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
     }
-    (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which weights.h5 is gone
+    (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which the weights are gone
     codec.write_spec(run_dir / "spec.json", spec)
-    save_h5(
-        run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
-    )
+    provenance = {"run": run_dir.name, "command": "search", **_provenance(record)}
+    save_safetensors(run_dir / WEIGHT_FILES[0], spec, to_named(net), provenance)
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
@@ -287,7 +287,7 @@ def is_finished(run_dir: Path) -> bool:
     """Whether the folder has the product of its run; what is made of the folder may be missing (see complete)."""
     if not (run_dir / "result.json").is_file():
         return False
-    return read_run(run_dir).is_random or all((run_dir / name).is_file() for name in ("spec.json", "weights.h5"))
+    return read_run(run_dir).is_random or ((run_dir / SPEC_FILE).is_file() and own_weights(run_dir) is not None)
 
 
 def complete(run_dir: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
-from proxyless_arch.weights.files import load_h5
+from proxyless_arch.weights.files import load_safetensors
 
 TRAIN = ["--epochs", "6", "--warmup_epochs", "1", "-b", "128", "--save_every_seconds", "0"]
 """Settings of a run of 48 steps with a checkpoint after each."""
@@ -23,8 +23,8 @@ def mini_net(num_classes=10, resolution=16):
 
 def same_run(left, right):
     """Two run folders hold the same bits, but for clocks, folder names and the paths given."""
-    for name in ("weights.h5", "last.h5"):
-        ours, theirs = (load_h5(folder / name) for folder in (left, right))
+    for name in ("weights.safetensors", "last.safetensors"):
+        ours, theirs = (load_safetensors(folder / name) for folder in (left, right))
         assert ours.spec == theirs.spec
         assert ours.provenance | {"run": None} == theirs.provenance | {"run": None}
         for tensor, array in ours.tensors.items():
