@@ -398,9 +398,13 @@ def first_images(of, seed, step):
 @pytest.mark.parametrize(
     ("place", "problem", "images"),
     [
-        ("run.loop.smoothed_loss", "training gradient that is not finite at weight step 0", ("train", 0, 0)),
-        ("algorithm.controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
-        ("run.finish.smoothed_loss", "training gradient norm nan at fine-tune step 0", ("train", 2, 0)),
+        ("search.run.loop.smoothed_loss", "gradient norm nan at weight step 0", ("train", 0, 0)),
+        ("search.algorithm.controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
+        (
+            "proxyless_nas.train.training.smoothed_loss",
+            "gradient norm nan at batch 1 of 2 of epoch 1 (step 0) of the fine-tune",
+            ("train", 2, 0),
+        ),
     ],
 )
 def test_what_is_not_finite_says_in_which_images(place, problem, images, here, tmp_path, monkeypatch):
@@ -411,7 +415,7 @@ def test_what_is_not_finite_says_in_which_images(place, problem, images, here, t
     def broken_loss(controller, ce, cost):  # steps 0 to 3 are also timed before the search
         return ce * (float("nan") if controller.step == 5 else 1.0)
 
-    monkeypatch.setattr(f"search.{place}", broken_loss if images[0] == "valid" else broken_gradient)
+    monkeypatch.setattr(place, broken_loss if images[0] == "valid" else broken_gradient)
     status, _, errors = here(*TINY, "--n_epochs", "3", "--finetune_epochs", "1", "--path", tmp_path / "run")
     expected = f"error: stopped before the update: {problem}; its first images: {first_images(*images)}; a new run "
     assert (status, expected in errors) == (1, True), errors
