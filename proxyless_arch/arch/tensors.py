@@ -9,17 +9,9 @@ from __future__ import annotations
 
 from proxyless_arch.arch.ops import Shape
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.walk import walk
 
 
 def expected_tensors(spec: ArchSpec) -> dict[str, Shape]:
     """``{name: shape}`` of every weight tensor of ``spec``, in network order."""
-    return dict(
-        tensor
-        for prefix, op in (
-            ("first_conv", spec.stem),
-            *((f"blocks.{index}.mobile_inverted_conv", block.op) for index, block in enumerate(spec.blocks)),
-            ("feature_mix_layer", spec.feature_mix),
-            ("classifier", spec.classifier),
-        )
-        for tensor in op.tensors(prefix)
-    )
+    return dict(tensor for call in walk(spec) for tensor in call.op.tensors(call.tensor_prefix))

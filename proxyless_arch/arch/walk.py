@@ -23,6 +23,11 @@ class LayerCall:
     skip: bool = False
 
     @property
+    def tensor_prefix(self) -> str:
+        """What the names of its weight tensors start with."""
+        return f"{self.name}.mobile_inverted_conv" if self.name.startswith("blocks.") else self.name
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates per image."""
         return self.op.macs(self.in_hwc)
