@@ -47,7 +47,7 @@ from proxyless_arch.base.settings import note_on_absent  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
 from proxyless_arch.base.text import labeled  # noqa: E402
 from proxyless_arch.data.batches import note_on_few_steps  # noqa: E402
-from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
+from proxyless_arch.space.search_space import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import config  # noqa: E402

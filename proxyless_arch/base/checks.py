@@ -39,3 +39,8 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_number(place: str, value: object, low: float, high: float) -> None:
+    good = isinstance(value, int | float) and is_number(value) and low <= value <= high
+    check(good, place, f"a number in {low}..{high}", value)

@@ -30,7 +30,8 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
 from proxyless_arch.base.strict import Node, counted
-from proxyless_arch.space.mbconv import MACROS, SearchSpace
+from proxyless_arch.space.mbconv import MACROS, mbconv_space
+from proxyless_arch.space.search_space import SearchSpace
 from search.config import FORMAT, default_resolution, default_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,7 +259,7 @@ def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | 
     if name not in MACROS:
         return None
     preprocessing: Preprocessing = spec.preprocessing if spec is not None else imagenet_preprocessing(resolution)
-    return SearchSpace(
+    return mbconv_space(
         macro=MACROS[name],
         width_mult=settings.get("width_mult", 1.0),
         num_classes=spec.num_classes if spec is not None else CLASSES_OF.get(dataset, 1000),

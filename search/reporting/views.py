@@ -349,10 +349,11 @@ def _choice_maps(run: Run) -> list[Chart]:
     if not records or len({tuple(map(len, record["probabilities"])) for record in records}) != 1:
         return []
     phases, maps = phases_of(records), []
-    taken_ops = [block.op for block in run.spec.blocks[1:]] if run.spec is not None else []
+    places = run.space.places if run.space is not None else ()
+    taken_ops = [run.spec.blocks[place].op for place in places] if run.spec is not None else []
     for block in range(len(records[0]["probabilities"])):
         rows = list(zip(*(record["probabilities"][block] for record in records), strict=True))
-        choices = run.space.choices[block] if run.space is not None and block < run.space.n_blocks else ()
+        choices = run.space.choices[block] if run.space is not None and block < run.space.n_edges else ()
         fits = len(choices) == len(rows)
         labels = [choice_name(choices[row].label if fits else f"choice {row}") for row in range(len(rows))]
         width = f", {choices[0].out_channels} channels" if fits else ""

@@ -20,7 +20,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.search_space import SearchSpace
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, own_weights
 from proxyless_nas import distributed

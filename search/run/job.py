@@ -24,7 +24,8 @@ from proxyless_arch.data.batches import fitting_batch_size
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.space.mbconv import SearchSpace, macro_named
+from proxyless_arch.space.mbconv import macro_named, mbconv_space
+from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.devices import device_name
@@ -318,7 +319,7 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
             f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
             "--train_batch_size",
         )
-    space = SearchSpace(
+    space = mbconv_space(
         macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
         num_classes=len(data.class_names),

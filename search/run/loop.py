@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hardware.cost_table import CostTable
 from proxyless_arch.data.streams import TorchStream
-from proxyless_arch.space.mbconv import Path, SearchSpace
+from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, limit_gradients, seed_dropout, set_lr, sgd, smoothed_loss
 from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng

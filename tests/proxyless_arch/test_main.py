@@ -16,11 +16,11 @@ from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.cli import CLOSED_PIPE
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import TINY, SearchSpace
+from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_arch.weights.lookup import find_network, find_spec
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = SearchSpace(macro=TINY, num_classes=10).spec_for((0,) * 12, "mine")
+OURS = mbconv_space(macro=TINY, num_classes=10).spec_for((0,) * 12, "mine")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
-from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
+from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 from proxyless_arch.weights.files import load_safetensors
 
 TRAIN = ["--epochs", "6", "--warmup_epochs", "1", "-b", "128", "--save_every_seconds", "0"]
@@ -18,7 +18,7 @@ def mini_net(num_classes=10, resolution=16):
     stages = (Stage(16, 2, 1), Stage(24, 2, 2))
     macro = Macro(name="mini", stem_width=16, stem_stride=2, first_width=8, stages=stages, mix_width=64)
     recipe = Preprocessing(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return SearchSpace(macro=macro, num_classes=num_classes, preprocessing=recipe).spec_for((0, 0, 0, 0), "mini")
+    return mbconv_space(macro=macro, num_classes=num_classes, preprocessing=recipe).spec_for((0, 0, 0, 0), "mini")
 
 
 def same_run(left, right):

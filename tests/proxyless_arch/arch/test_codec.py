@@ -20,7 +20,7 @@ from proxyless_arch.arch.released import released_to_json, to_released
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing, replace
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 from tests.proxyless_arch.nets import rich, three_blocks
 
 SMALL_NET = "proxyless-w0.3-r176_imagenet"
@@ -56,7 +56,7 @@ def test_our_dialect_round_trips(spec, tmp_path):
 
 
 def test_derived_networks_round_trip():
-    space = SearchSpace(num_classes=10, dropout_rate=0.25)
+    space = mbconv_space(num_classes=10, dropout_rate=0.25)
     for seed in range(20):
         chooser = random.Random(seed)
         spec = space.spec_for(tuple(chooser.randrange(len(ops)) for ops in space.choices), name=f"net {seed}")

@@ -13,9 +13,9 @@ from proxyless_arch.arch.tables import describe, format_cost, format_count
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.scene import STYLES, Group
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 
-SPACE = SearchSpace()
+SPACE = mbconv_space()
 # the layout of proxyless_mobile: expand_ratio outermost, Zero last
 MOBILE = SPACE.spec_for((1, 0, 6, 6, 2, 0, 1, 1, 5, 1, 1, 1, 4, 1, 1, 1, 5, 5, 2, 2, 5), name="mobile")
 SVG = "{http://www.w3.org/2000/svg}"
