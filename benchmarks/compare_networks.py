@@ -58,9 +58,12 @@ from hardware.profile.measure import (  # noqa: E402
 )
 from hardware.profile.profiling import anchor_drift  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
-from proxyless_arch.arch.cost import total_macs, total_params  # noqa: E402
-from proxyless_arch.arch.shapes import walk  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.arch.walk import (  # noqa: E402
+    total_macs,
+    total_params,
+    walk,
+)
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402

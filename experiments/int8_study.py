@@ -36,7 +36,7 @@ from proxyless_arch.apps import evaluation  # noqa: E402
 from proxyless_arch.apps.evaluation import Network  # noqa: E402
 from proxyless_arch.apps.litert import load_litert  # noqa: E402
 from proxyless_arch.apps.scores import EvalResult, top_k_hits  # noqa: E402
-from proxyless_arch.arch.spec import MBConv  # noqa: E402
+from proxyless_arch.arch.ops import MBConv  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402

@@ -29,7 +29,6 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hardware.cost_table import CostTable  # noqa: E402
-from proxyless_arch.arch.spec import Zero  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
@@ -126,7 +125,7 @@ def landed(algorithm: str, seed: int, share: float, mean_ms: float, warm: Checkp
         "derived_distance_percent": distance(projection.cost),
         "inside": LOWER * job.goal <= job.table.of_path(path) <= job.goal,
         "blocks_changed": projection.n_changed_from_argmax,
-        "blocks_left_out": sum(isinstance(ops[j], Zero) for ops, j in zip(job.space.choices, path, strict=True)),
+        "blocks_left_out": sum(ops[j].vanishes for ops, j in zip(job.space.choices, path, strict=True)),
     }
 
 
@@ -177,7 +176,7 @@ class Space:
         job = jobs.prepare(settings("full_v2", seed, None), torch.device("cpu"))
         assert job.table is not None
         cheapest = [
-            min(cost for cost, op in zip(edges, ops, strict=True) if not isinstance(op, Zero))
+            min(cost for cost, op in zip(edges, ops, strict=True) if not op.vanishes)
             for edges, ops in zip(job.table.per_edge, job.space.choices, strict=True)
         ]
         return cls(job.table, math.fsum((job.table.fixed, *cheapest)), job.schedule)

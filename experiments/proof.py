@@ -53,8 +53,8 @@ from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.data.datasets import load_for_search  # noqa: E402
 from proxyless_arch.data.streams import ProofStream, numpy_rng  # noqa: E402
-from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage  # noqa: E402
-from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
+from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
+from proxyless_arch.space.search_space import Path as Choices  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402
 from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
 from proxyless_nas.train.training import Schedule, Training  # noqa: E402
@@ -75,7 +75,7 @@ MACRO = Macro(
     mix_width=160,
 )
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-SPACE = SearchSpace(
+SPACE = mbconv_space(
     macro=MACRO, num_classes=10, preprocessing=Preprocessing(resolution=32, resize=32, mean=MEAN, std=STD)
 )
 TABLE: CostTable = macs_cost_table(SPACE)
@@ -344,7 +344,7 @@ def move_alpha(images: Images, search: Search, algorithm: str, target: str) -> d
 def filled(target: float, options: Callable[[int], Sequence[int]]) -> Choices:
     """The network nearest below ``target`` among those made of a block's first or second option (or only the first)."""
     best: tuple[float, Choices] | None = None
-    for path in itertools.product(*(options(block) for block in range(SPACE.n_blocks))):
+    for path in itertools.product(*(options(block) for block in range(SPACE.n_edges))):
         cost = TABLE.of_path(path)
         if cost <= target and (best is None or cost > best[0]):
             best = cost, path
@@ -353,7 +353,7 @@ def filled(target: float, options: Callable[[int], Sequence[int]]) -> Choices:
 
 
 K3E3, K3E6 = 0, 3
-SIZES = {"3x3e6": (K3E6,) * SPACE.n_blocks, "3x3e3": (K3E3,) * SPACE.n_blocks, "cheapest": TABLE.min_path}
+SIZES = {"3x3e6": (K3E6,) * SPACE.n_edges, "3x3e3": (K3E3,) * SPACE.n_edges, "cheapest": TABLE.min_path}
 
 
 def random_paths(target: str) -> list[Choices]:
@@ -365,7 +365,7 @@ def controls(target: str) -> dict[str, Choices]:
     goal = TARGETS[target]
 
     def or_zero(op: int) -> Choices:
-        return filled(goal, lambda block: (op, len(SPACE.choices[block]) - 1) if SPACE.skips[block] else (op,))
+        return filled(goal, lambda block: (op, len(SPACE.choices[block]) - 1) if SPACE.edges[block].skip else (op,))
 
     found = {"3x3e6, Zero to fit": or_zero(K3E6)}
     if TABLE.of_path(SIZES["3x3e3"]) > goal:

@@ -16,10 +16,9 @@ from typing import Literal
 import numpy as np
 
 from hardware.latency import LatencySource
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall, walk
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import Path, SearchSpace
+from proxyless_arch.space.search_space import Path, SearchSpace
 
 Unit = Literal["ms", "MACs"]
 DEFAULT_TARGET_SHARE = 0.7  # of the expected cost at uniform probabilities: 80 ms in the ImageNet space on a Pixel 1
@@ -122,19 +121,6 @@ def shown_cost(cost: float, unit: str, rounding: Callable[[float], int] = round)
     return f"{rounding(cost / step) * step:.5g} ms"
 
 
-def _calls_per_edge(space: SearchSpace) -> tuple[list[LayerCall], list[list[LayerCall]]]:
-    """The layers every network of ``space`` has, and for each searched block one call per choice."""
-    edges: list[list[LayerCall]] = [[] for _ in range(space.n_blocks)]
-    calls: tuple[LayerCall, ...] = ()
-    for choice in range(max(map(len, space.choices))):
-        path = tuple(min(choice, len(ops) - 1) for ops in space.choices)
-        calls = walk(space.spec_for(path))
-        for block, ops in enumerate(space.choices):
-            if choice < len(ops):
-                edges[block].append(calls[2 + block])  # after the stem and the first block
-    return [*calls[:2], *calls[2 + space.n_blocks :]], edges
-
-
 def _table(
     space: SearchSpace,
     price: Callable[[LayerCall], float],
@@ -143,7 +129,7 @@ def _table(
     offset: float = 0.0,
     reasons: Callable[[LayerCall], tuple[str, ...]] = lambda call: (),
 ) -> CostTable:
-    fixed, edges = _calls_per_edge(space)
+    fixed, edges = space.fixed_calls, space.edge_calls
     lines = dict.fromkeys(
         f"{call.name}: {reason}"
         for call in (*fixed, *(call for block in edges for call in block))
@@ -165,7 +151,7 @@ def latency_cost_table(space: SearchSpace, source: LatencySource) -> CostTable:
 
 def macs_cost_table(space: SearchSpace) -> CostTable:
     """Every choice of ``space`` in multiply-accumulates per image (integers, exact as floats)."""
-    return _table(space, lambda call: float(macs(call)), "MACs", "counted")
+    return _table(space, lambda call: float(call.macs), "MACs", "counted")
 
 
 def check_target(target: float, table: CostTable, flag: str = "--target") -> float:

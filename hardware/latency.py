@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from proxyless_arch.arch.shapes import Hwc, LayerCall, strided
-from proxyless_arch.arch.spec import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, Zero, strided
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_json
 from proxyless_arch.base.strict import Node, listed, nearest
@@ -218,6 +218,8 @@ class Predictor:
                 reference = self.fixed_ops["Logits"]
                 weights = reference.in_shape[-1] * reference.out_shape[-1]
                 return reference.ms * op.in_features * op.out_features / weights
+            case _:
+                raise InputError(f"the predictor has no price for {op.label}", call.name, self.source)
 
     def _pointwise_terms(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> float:
         """ms that the MBConv coefficients give a lone 1x1 convolution, before scaling to the measured one."""
@@ -254,6 +256,8 @@ class Predictor:
                 return self._scaled("Conv", call.in_hwc, call.out_hwc)
             case Linear():
                 return self._scaled("Logits", (op.in_features,), (op.out_features,))
+            case _:
+                return ()
 
     def _scaled(self, name: str, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[str, ...]:
         reference = self.fixed_ops[name]
@@ -372,18 +376,12 @@ class LayerKey(NamedTuple):
 
 
 def layer_key(call: LayerCall) -> LayerKey | None:
-    """The key of a layer; None for Zero, which costs nothing by rule."""
-    op = call.op
-    match op:
-        case Zero():
-            return None
-        case MBConv():
-            mid = op.hidden_channels if op.expand_ratio > 1 else 0
-            return LayerKey("mbconv", call.in_hwc, call.out_hwc, op.kernel_size, mid, op.stride, call.skip)
-        case Conv():
-            return LayerKey("conv", call.in_hwc, call.out_hwc, op.kernel_size, 0, op.stride, False)
-        case Linear():
-            return LayerKey("linear", call.in_hwc, call.out_hwc, 1, 0, 1, False)
+    """The key of a layer; None for one that vanishes, which costs nothing by rule."""
+    if call.op.vanishes:
+        return None
+    facts = {"kernel_size": 1, "mid": 0, "stride": 1} | call.op.latency_facts()
+    sizes = call.in_hwc, call.out_hwc
+    return LayerKey(call.op.kind, *sizes, facts["kernel_size"], facts["mid"], facts["stride"], call.skip)
 
 
 class Timing(NamedTuple):
@@ -735,7 +733,7 @@ class WithFallback:
 
     def summary(self, calls: Iterable[LayerCall]) -> str:
         """``20 of 23 layers from mobile_trim.yaml, 3 predicted by pixel1: blocks.1, blocks.2, blocks.5``."""
-        priced = [call for call in calls if not isinstance(call.op, Zero)]
+        priced = [call for call in calls if not call.op.vanishes]
         missing = self.missing(priced)
         text = f"{len(priced) - len(missing)} of {len(priced)} layers from {self.table.source}"
         if not missing:

@@ -45,7 +45,8 @@ from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED, Parser  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import open_bytes, parse_json, write_json  # noqa: E402
 from proxyless_arch.base.strict import listed  # noqa: E402
-from proxyless_arch.space.mbconv import MACROS, SearchSpace, macro_named  # noqa: E402
+from proxyless_arch.space.mbconv import MACROS, macro_named, mbconv_space  # noqa: E402
+from proxyless_arch.space.search_space import SearchSpace  # noqa: E402
 from search import config  # noqa: E402
 from search.reporting.pictures import draw_validation  # noqa: E402
 
@@ -118,7 +119,7 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
     """The space a table is made for. Raises InputError."""
     _within(resolution, 8, 4096, "--resolution")
     _within(num_classes, 1, 65_536, "--num_classes")
-    return SearchSpace(
+    return mbconv_space(
         macro=macro_named(name),
         width_mult=width_mult,
         num_classes=num_classes,

@@ -20,7 +20,7 @@ import numpy as np
 
 from hardware.cost_table import CostTable
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import Path
+from proxyless_arch.space.search_space import Path
 
 CELLS = (2**11, 2**14, 2**17)  # of the rounded costs: finer only where a coarser bound does not settle it
 POPS = (20_000, 20_000, 500_000)  # nodes looked at before the bound is refined, at last given up

@@ -26,8 +26,8 @@ from hardware.latency import (  # noqa: E402
     shipped_names,
 )
 from proxyless_arch.arch import catalog  # noqa: E402
-from proxyless_arch.arch.shapes import walk  # noqa: E402
 from proxyless_arch.arch.tables import describe, format_cost  # noqa: E402
+from proxyless_arch.arch.walk import walk  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import read_json  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.codec import FORMAT, released_to_json, spec_to_json
-from proxyless_arch.arch.cost import macs, params, total_macs, total_params
+from proxyless_arch.arch.codec import FORMAT, spec_to_json
 from proxyless_arch.arch.draw import draw_architectures
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import ArchSpec, Zero
-from proxyless_arch.arch.tables import describe, format_count, op_label
+from proxyless_arch.arch.released import released_to_json
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.tables import describe, format_count
+from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
 from proxyless_arch.base.cli import Parser, exit_code
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json, write_text, writing
@@ -96,10 +96,10 @@ def _brief(value: object) -> str:
 def _layer(call: LayerCall | None) -> str:
     if call is None:
         return "-"
-    if isinstance(call.op, Zero):
-        return op_label(call.op)
+    if call.op.vanishes:
+        return call.op.label
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
-    return f"{op_label(call.op)}, {sizes}{', skip' if call.skip else ''}"
+    return f"{call.op.label}, {sizes}{', skip' if call.skip else ''}"
 
 
 def diff(one: str, other: str) -> None:
@@ -115,8 +115,7 @@ def diff(one: str, other: str) -> None:
 
 
 def _sizes(spec: ArchSpec) -> str:
-    calls = walk(spec)
-    return f"{format_count(sum(map(macs, calls)))} MACs, {format_count(sum(map(params, calls)))} parameters"
+    return f"{format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters"
 
 
 def convert(source: str, target: Path, dialect: str | None) -> None:

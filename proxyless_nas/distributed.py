@@ -1,14 +1,15 @@
 """Several processes that train one network: ranks, reductions, broadcasts. With one process nothing here does anything.
 
-Start them with ``torchrun --nproc_per_node=N script.py ...``; it sets RANK, WORLD_SIZE and LOCAL_RANK. Gradients are
-all-reduced explicitly, one flat message per step: no wrapper around the network, no hooks, and parameters without a
-gradient (the paths of a supernet that were not sampled) are simply left out of the list.
+Start them with ``torchrun --nproc_per_node=N script.py ...``; it sets RANK, WORLD_SIZE and LOCAL_RANK. One network is
+trained through DistributedDataParallel (train/training.py). A supernet's gradients are all-reduced explicitly, in one
+flat message per step: parameters without one (the paths that were not sampled) are simply left out of the list.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,23 @@ TIMEOUT = datetime.timedelta(minutes=30)
 """A rank that is silent for so long is taken for dead (rank 0 may be writing files, or reading a large data set)."""
 
 
+_by_itself = False
+
+
+@contextlib.contextmanager
+def by_itself() -> Iterator[None]:
+    """Within it this process is the only one: what rank 0 does while the others do not take part."""
+    global _by_itself
+    before, _by_itself = _by_itself, True
+    try:
+        yield
+    finally:
+        _by_itself = before
+
+
 def is_active() -> bool:
-    """Whether a process group is up."""
-    return dist.is_available() and dist.is_initialized()
+    """Whether a process group is up, and this process is not by_itself."""
+    return not _by_itself and dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
@@ -90,6 +105,7 @@ def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
     try:
         yield picked
     finally:
+        gc.collect()  # a DistributedDataParallel in a circle of references would outlive its group
         dist.destroy_process_group()
 
 

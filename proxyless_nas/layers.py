@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Operation, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Padding
 
 
 class SameConv2d(nn.Conv2d):
@@ -96,15 +97,16 @@ class Classifier(nn.Module):
         return self.linear(self.dropout(x))
 
 
-BUILDERS: Mapping[type, Callable[[Any, BatchNorm, Padding], nn.Module]] = {
+BUILDERS: dict[type[Operation], Callable[[Any, BatchNorm, Padding], nn.Module]] = {
     Conv: lambda op, bn, padding: ConvBN(op.in_channels, op.out_channels, op.kernel_size, op.stride, bn, padding),
     MBConv: MBConvLayer,
     Zero: lambda op, bn, padding: ZeroLayer(),
     Linear: lambda op, bn, padding: Classifier(op),
 }
+"""The layer of an operation, by its class; a new one is added here."""
 
 
-def build_op(op: Conv | MBConv | Zero | Linear, bn: BatchNorm, padding: Padding) -> nn.Module:
+def build_op(op: Operation, bn: BatchNorm, padding: Padding) -> nn.Module:
     """The layer for one spec value."""
     return BUILDERS[type(op)](op, bn, padding)
 
@@ -116,7 +118,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.mobile_inverted_conv = build_op(block.op, bn, padding)
         self.skip = block.skip
-        self.vanished = isinstance(block.op, Zero)
+        self.vanished = block.op.vanishes
 
     def forward(self, x: Tensor) -> Tensor:
         if self.vanished:
@@ -139,6 +141,7 @@ def init_weights(module: nn.Module, generator: torch.Generator | None = None) ->
 
 
 def zero_last_gamma(op: nn.Module) -> None:
-    """Start an operation inside a skip at output 0: the scale of its last batch normalization is set to 0."""
-    if isinstance(op, MBConvLayer):
-        nn.init.zeros_(op.point_linear.bn.weight)
+    """Start an operation inside a skip at output 0: the scale of its last batch normalization, if any, is set to 0."""
+    norms = [layer for layer in op.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if norms:
+        nn.init.zeros_(norms[-1].weight)

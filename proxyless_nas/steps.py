@@ -56,6 +56,23 @@ def sgd(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
 
 
+def limit_gradients(parameters: Iterable[Tensor], limit: float | None, where: str, *, overflows: bool = False) -> None:
+    """Clip the norm of all gradients to ``limit``.
+
+    Args:
+        overflows: an infinite gradient is ordinary (loss scaling passes over the step).
+
+    Raises:
+        NonFiniteLossError: a gradient that is not finite.
+    """
+    moved = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
+    if not overflows and not torch.isfinite(norm):
+        raise NonFiniteLossError(f"gradient norm {norm.item()} at {where}")
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(moved, limit, norm)
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr

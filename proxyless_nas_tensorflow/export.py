@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, default_float_blocks, write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
-from proxyless_arch.arch.spec import ArchSpec, Zero
+from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas_tensorflow.devices import tensorflow_version
@@ -170,7 +170,7 @@ def float_layers(spec: ArchSpec, blocks: int) -> tuple[str, ...]:
     """The stem and those of the first ``blocks`` blocks that did not vanish, by name; none at all for 0."""
     if not blocks:
         return ()
-    alive = (f"blocks.{index}" for index, block in enumerate(spec.blocks[:blocks]) if not isinstance(block.op, Zero))
+    alive = (f"blocks.{index}" for index, block in enumerate(spec.blocks[:blocks]) if not block.op.vanishes)
     return ("first_conv", *alive)
 
 

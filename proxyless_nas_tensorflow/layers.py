@@ -9,13 +9,14 @@ is the output of the layer ``blocks.3``; those in front of and behind the blocks
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import KerasTensor, layers
 
-from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Operation, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Padding
 from proxyless_arch.data.streams import named_seed
 
 
@@ -92,18 +93,19 @@ def classifier(x: KerasTensor, name: str, op: Linear, bn: BatchNorm, padding: Pa
     return layers.Dense(op.out_features, kernel_initializer=init, name=f"{name}.linear")(x)
 
 
-BUILDERS: Mapping[type, Callable[[KerasTensor, str, Any, BatchNorm, Padding, int | None], KerasTensor]] = {
+BUILDERS: dict[type[Operation], Callable[[KerasTensor, str, Any, BatchNorm, Padding, int | None], KerasTensor]] = {
     Conv: conv_layer,
     MBConv: mbconv_layer,
     Zero: zero_layer,
     Linear: classifier,
 }
+"""The layers of an operation, by its class; a new one is added here."""
 
 
 def build_op(
     x: KerasTensor,
     name: str,
-    op: Conv | MBConv | Zero | Linear,
+    op: Operation,
     bn: BatchNorm,
     padding: Padding,
     seed: int | None = None,
@@ -116,7 +118,7 @@ def residual_block(
     x: KerasTensor, name: str, block: Block, bn: BatchNorm, padding: Padding, seed: int | None = None
 ) -> KerasTensor:
     """A block's operation and, where the spec says so, the identity skip around it. Its output is layer ``name``."""
-    if isinstance(block.op, Zero):
+    if block.op.vanishes:
         return layers.Identity(name=name)(x)
     out = build_op(x, f"{name}.mobile_inverted_conv", block.op, bn, padding, seed)
     return layers.Add(name=name)([x, out]) if block.skip else layers.Identity(name=name)(out)

@@ -8,7 +8,8 @@
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
 defaults. The run folder holds config.json, environment.json, metrics.jsonl, TensorBoard events, checkpoint.pt,
-warmup.pt (what --warmup_from starts from), spec.json, weights.h5, architecture.png, search.png and result.json.
+warmup.pt (what --warmup_from starts from), spec.json, weights.safetensors, architecture.png, search.png and
+result.json.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from proxyless_arch.base.settings import note_on_absent  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
 from proxyless_arch.base.text import labeled  # noqa: E402
 from proxyless_arch.data.batches import note_on_few_steps  # noqa: E402
-from proxyless_arch.space.mbconv import Path as Choices  # noqa: E402
+from proxyless_arch.space.search_space import Path as Choices  # noqa: E402
 from proxyless_nas import distributed  # noqa: E402
 from proxyless_nas.steps import NonFiniteLossError  # noqa: E402
 from search import config  # noqa: E402

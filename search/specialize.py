@@ -26,11 +26,10 @@ from hardware.latency import LatencySource, network_ms  # noqa: E402
 from hardware.profile.measure import parse_hardware, runtime_named  # noqa: E402
 from hardware.profile.profiling import Anchor, measure_network  # noqa: E402
 from proxyless_arch.apps.scores import shown_score  # noqa: E402
-from proxyless_arch.arch.cost import total_macs  # noqa: E402
 from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
-from proxyless_arch.arch.shapes import walk  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.tables import format_count  # noqa: E402
+from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hardware.latency import FEATURES, PREDICTOR_FORMAT, FeatureSet, mbconv_features
-from proxyless_arch.arch.shapes import LayerCall
-from proxyless_arch.arch.spec import Conv, Linear, MBConv
+from proxyless_arch.arch.ops import Conv, Linear, MBConv
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 
 CHANNEL_TILES = (1, 8, 16)
@@ -263,8 +263,8 @@ def _fixed_op(name: str, call: LayerCall, ms: float) -> dict[str, Any]:
         "Conv_1": "pw_mac+exp_out scaled to ref",
         "Logits": "linear in in_features",
     }
-    if isinstance(call.op, Linear):
-        ref: dict[str, Any] = {"in": call.op.in_features, "out": call.op.out_features}
+    if call.op.pools_first:
+        ref: dict[str, Any] = {"in": call.op.in_channels, "out": call.op.out_channels}
     else:
         ref = {"in": list(call.in_hwc), "out": list(call.out_hwc)}
     return {"rule": rules[name], "ref": ref, "ms": ms}

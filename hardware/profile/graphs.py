@@ -1,9 +1,10 @@
 """Layers as files that a runtime can run: ONNX and LiteRT (.tflite), built directly, without torch or TensorFlow.
 
-A network or a single operation is a sequence of LayerCalls. ``trace`` turns it into convolutions, additions, a mean
-and a matrix product, with batch normalization already folded, as the zoos' export does; ``to_onnx`` and ``to_litert``
-write that down. A file takes milliseconds, where a converter takes seconds, so that hundreds of them can be timed.
-Latency does not depend on the values of weights: ``RandomWeights`` keeps activations in an ordinary range.
+A network or a single operation is a sequence of LayerCalls. ``trace`` lowers it to primitive operations, with batch
+normalization already folded, as the zoos' export does: how an operation is lowered is registered by its class
+(``lowering``), and a primitive knows how to write itself to a file of either kind. A file takes milliseconds, where a
+converter takes seconds, so that hundreds of them can be timed. Latency does not depend on the values of weights:
+``RandomWeights`` keeps activations in an ordinary range.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 
-from proxyless_arch.arch.shapes import Hwc, LayerCall, strided
-from proxyless_arch.arch.spec import Conv, Linear, MBConv, Padding, Zero
+from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, Operation, strided
+from proxyless_arch.arch.spec import Padding
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 
 Weights = Callable[[str, tuple[int, ...]], np.ndarray]  # (name as in the zoos' folded networks, shape) -> float32
@@ -24,23 +26,135 @@ ONNX_OPSET = 18
 INPUT, OUTPUT = "images", "output"
 
 
-@dataclass(frozen=True)
+# Primitive operations -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """One primitive operation on (height, width, channels); ``inputs`` are indices of earlier values, 0 the input.
 
-    ``name``: of the weights, ``<name>.weight`` (out, in / groups, k, k) and ``<name>.bias``. ``pads``: pixels added
-    at the top and left, and at the bottom and right.
+    ``name``: of its weights, ``<name>.weight`` and ``<name>.bias``, and of what is made for it.
     """
 
-    kind: Literal["conv", "add", "mean", "linear"]
     name: str
     inputs: tuple[int, ...]
     out_hwc: Hwc
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether its output is (N, channels), without height and width."""
+        return False
+
+    def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
+        raise NotImplementedError
+
+    def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Node):
+    """Convolution with bias and, perhaps, ReLU6. ``pads``: pixels added at the top and left, at the bottom and right.
+
+    Weights (out, in / groups, k, k); ``groups`` above 1 are the channels: a depthwise convolution.
+    """
+
+    in_hwc: Hwc
     kernel: int = 1
     stride: int = 1
     groups: int = 1
     pads: tuple[int, int] = (0, 0)
     relu6: bool = False
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.out_hwc[2], self.in_hwc[2] // self.groups, self.kernel, self.kernel
+
+    def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
+        raw = f"{output}.conv" if self.relu6 else output
+        before, after = self.pads
+        file.operator(
+            "Conv", [*inputs, *file.weights(self.name, self.weight_shape)], raw, self.name, group=self.groups,
+            kernel_shape=[self.kernel] * 2, strides=[self.stride] * 2, pads=[before, before, after, after],
+        )  # fmt: skip
+        if self.relu6:
+            limits = [file.constant(name, np.float32(value)) for name, value in (("zero", 0), ("six", 6))]
+            file.operator("Clip", [raw, *limits], output, f"{self.name}.relu6")
+
+    def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
+        depthwise, padding = self.groups > 1, file.schema.Padding.SAME
+        if self.pads != pads(self.in_hwc[0], self.kernel, self.stride, "same"):
+            padding = file.schema.Padding.VALID
+            inputs = [self._padded(file, inputs[0])]
+        axes = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+        inputs = [*inputs, *file.weights(self.name, self.weight_shape, axes)]
+        file.operator(
+            "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", inputs, output,
+            "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions",
+            padding=padding, strideH=self.stride, strideW=self.stride, dilationHFactor=1, dilationWFactor=1,
+            fusedActivationFunction=file.activation(self.relu6), **({"depthMultiplier": 1} if depthwise else {}),
+        )  # fmt: skip
+
+    def _padded(self, file: LiteRtFile, value: int) -> int:
+        """The value with a border of zeros."""
+        before, after = self.pads
+        height, width, channels = self.in_hwc
+        amounts = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
+        grown = file.value(f"{self.name}.pad", (height + before + after, width + before + after, channels))
+        file.operator("PAD", [value, file.constant(f"{self.name}.pads", amounts)], grown, "PadOptions")
+        return grown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition(Node):
+    """The sum of two values of one size."""
+
+    def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
+        file.operator("Add", inputs, output, f"{self.name}.add")
+
+    def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
+        file.operator("ADD", inputs, output, "AddOptions", fusedActivationFunction=file.activation(False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelMean(Node):
+    """The mean over all pixels."""
+
+    @property
+    def is_flat(self) -> bool:
+        return True
+
+    def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
+        axes = file.constant("axes", np.array([2, 3], np.int64))
+        file.operator("ReduceMean", [*inputs, axes], output, self.name, keepdims=0)
+
+    def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
+        axes = file.constant(f"{self.name}.axes", np.array([1, 2], np.int32))
+        file.operator("MEAN", [*inputs, axes], output, "ReducerOptions", keepDims=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixProduct(Node):
+    """A matrix product with bias; weights (out, in)."""
+
+    in_features: int
+
+    @property
+    def is_flat(self) -> bool:
+        return True
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.out_hwc[2], self.in_features
+
+    def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
+        file.operator("Gemm", [*inputs, *file.weights(self.name, self.weight_shape)], output, self.name, transB=1)
+
+    def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
+        inputs = [*inputs, *file.weights(self.name, self.weight_shape)]
+        file.operator(
+            "FULLY_CONNECTED", inputs, output, "FullyConnectedOptions", fusedActivationFunction=file.activation(False)
+        )
 
 
 @dataclass(frozen=True)
@@ -50,19 +164,94 @@ class Graph:
     in_hwc: Hwc
     nodes: tuple[Node, ...]
 
-    def hwc(self, value: int) -> Hwc:
-        return self.in_hwc if value == 0 else self.nodes[value - 1].out_hwc
-
     @property
     def out_hwc(self) -> Hwc:
-        return self.hwc(len(self.nodes))
+        return self.nodes[-1].out_hwc
 
 
-def _pads(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
+# Lowering -----------------------------------------------------------------------------------------------------------
+
+
+def pads(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Pixels in front and behind."""
     if padding == "symmetric" or stride == 1:
         return kernel // 2, kernel // 2
     total = max((strided(size, stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+class Trace:
+    """The primitive operations so far; each is applied to the output of the one before."""
+
+    def __init__(self, in_hwc: Hwc, padding: Padding) -> None:
+        self.in_hwc, self.padding = in_hwc, padding
+        self.nodes: list[Node] = []
+
+    @property
+    def hwc(self) -> Hwc:
+        """The size of the last value."""
+        return self.nodes[-1].out_hwc if self.nodes else self.in_hwc
+
+    @property
+    def last(self) -> tuple[int]:
+        """The last value, as the inputs of the next node."""
+        return (len(self.nodes),)
+
+    def conv(
+        self, name: str, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu6: bool = True
+    ) -> None:
+        height, length, _ = self.hwc
+        self.nodes.append(
+            Convolution(
+                name=name,
+                inputs=self.last,
+                in_hwc=self.hwc,
+                out_hwc=(strided(height, stride), strided(length, stride), width),
+                kernel=kernel,
+                stride=stride,
+                groups=groups,
+                pads=pads(height, kernel, stride, self.padding),
+                relu6=relu6,
+            )
+        )
+
+
+Op = TypeVar("Op", bound=Operation)
+LOWERINGS: dict[type[Operation], Callable[[Trace, str, Any], None]] = {}
+"""How an operation is lowered, by its class: (trace, name of its tensors, operation)."""
+
+
+def lowering(kind: type[Op]) -> Callable[[Callable[[Trace, str, Op], None]], Callable[[Trace, str, Op], None]]:
+    """Register how operations of a class are lowered; their skip is added by ``trace``."""
+
+    def register(lower: Callable[[Trace, str, Op], None]) -> Callable[[Trace, str, Op], None]:
+        LOWERINGS[kind] = lower
+        return lower
+
+    return register
+
+
+@lowering(Conv)
+def _lower_conv(trace: Trace, name: str, op: Conv) -> None:
+    trace.conv(f"{name}.conv", op.out_channels, op.kernel_size, op.stride)
+
+
+@lowering(MBConv)
+def _lower_mbconv(trace: Trace, name: str, op: MBConv) -> None:
+    hidden = op.hidden_channels
+    if op.expands:
+        trace.conv(f"{name}.inverted_bottleneck.conv", hidden)
+    trace.conv(f"{name}.depth_conv.conv", hidden, op.kernel_size, op.stride, groups=hidden)
+    trace.conv(f"{name}.point_linear.conv", op.out_channels, relu6=False)
+
+
+@lowering(Linear)
+def _lower_linear(trace: Trace, name: str, op: Linear) -> None:
+    trace.nodes.append(PixelMean(name=f"{name}.mean", inputs=trace.last, out_hwc=(1, 1, op.in_features)))
+    flat = MatrixProduct(
+        name=f"{name}.linear", inputs=trace.last, out_hwc=(1, 1, op.out_features), in_features=op.in_features
+    )
+    trace.nodes.append(flat)
 
 
 def trace(calls: Sequence[LayerCall], padding: Padding = "symmetric") -> Graph:
@@ -70,39 +259,18 @@ def trace(calls: Sequence[LayerCall], padding: Padding = "symmetric") -> Graph:
 
     Raises InputError when there is nothing to run, or a layer's input is not the output of the layer before it.
     """
-    real = [call for call in calls if not isinstance(call.op, Zero)]
+    real = [call for call in calls if not call.op.vanishes]
     if not real:
         raise InputError("expected at least one layer that is not Zero", "layers")
-    nodes: list[Node] = []
-
-    def hwc() -> Hwc:
-        return nodes[-1].out_hwc if nodes else real[0].in_hwc
-
-    def conv(name: str, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu6: bool = True) -> None:
-        height, length = hwc()[:2]
-        out = (strided(height, stride), strided(length, stride), width)
-        pads = _pads(height, kernel, stride, padding)
-        nodes.append(Node("conv", name, (len(nodes),), out, kernel, stride, groups, pads, relu6))
-
+    traced = Trace(real[0].in_hwc, padding)
     for call in real:
-        if call.in_hwc != hwc():
-            raise InputError(f"expected an input of {hwc()}, got {call.in_hwc}", call.name)
-        start = len(nodes)
-        match call.op:
-            case Conv() as op:
-                conv(f"{call.name}.conv", op.out_channels, op.kernel_size, op.stride)
-            case MBConv() as op:
-                inner, hidden = f"{call.name}.mobile_inverted_conv", op.hidden_channels
-                if op.expand_ratio > 1:
-                    conv(f"{inner}.inverted_bottleneck.conv", hidden)
-                conv(f"{inner}.depth_conv.conv", hidden, op.kernel_size, op.stride, groups=hidden)
-                conv(f"{inner}.point_linear.conv", op.out_channels, relu6=False)
-                if call.skip:
-                    nodes.append(Node("add", call.name, (start, len(nodes)), call.out_hwc))
-            case Linear() as op:
-                nodes.append(Node("mean", f"{call.name}.mean", (len(nodes),), (1, 1, op.in_features)))
-                nodes.append(Node("linear", f"{call.name}.linear", (len(nodes),), (1, 1, op.out_features)))
-    return Graph(real[0].in_hwc, tuple(nodes))
+        if call.in_hwc != traced.hwc:
+            raise InputError(f"expected an input of {traced.hwc}, got {call.in_hwc}", call.name)
+        (start,) = traced.last
+        LOWERINGS[type(call.op)](traced, call.tensor_prefix, call.op)
+        if call.skip:
+            traced.nodes.append(Addition(name=call.name, inputs=(start, *traced.last), out_hwc=call.out_hwc))
+    return Graph(traced.in_hwc, tuple(traced.nodes))
 
 
 class RandomWeights:
@@ -125,73 +293,129 @@ class RandomWeights:
         return self.normal(shape) * np.float32(math.sqrt(2 / fan_in) if len(shape) > 1 else 0.1)
 
 
-def _weight_shape(graph: Graph, node: Node) -> tuple[int, ...]:
-    c_in, c_out = graph.hwc(node.inputs[0])[2], node.out_hwc[2]
-    return (c_out, c_in) if node.kind == "linear" else (c_out, c_in // node.groups, node.kernel, node.kernel)
-
-
 # ONNX ---------------------------------------------------------------------------------------------------------------
+
+
+class OnnxFile:
+    """What is written to an ONNX file."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+
+    def weights(self, name: str, shape: tuple[int, ...]) -> list[str]:
+        """``<name>.weight`` and ``<name>.bias``, one number per output."""
+        return [
+            self.constant(f"{name}.{part}", self._weights(f"{name}.{part}", part_shape))
+            for part, part_shape in (("weight", shape), ("bias", shape[:1]))
+        ]
+
+    def constant(self, name: str, value: Any) -> str:
+        """The name of a constant, which is written once."""
+        from onnx import numpy_helper
+
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def operator(self, kind: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))
 
 
 def to_onnx(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
     """The graph as an ONNX file: (N, C, H, W) in, (N, C, H, W) or, with a classifier, (N, classes) out, float32."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    low_high = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("zero", 0), ("six", 6))]
-    axes = numpy_helper.from_array(np.array([2, 3], np.int64), "axes")
-    constants, made = {"relu6": low_high, "mean": [axes]}, []
-    used: set[str] = set()
-    nodes = []
-    names = [INPUT, *(f"value{index + 1}" for index in range(len(graph.nodes)))]
-    names[-1] = OUTPUT
-    for index, node in enumerate(graph.nodes):
-        inputs, result = [names[value] for value in node.inputs], names[index + 1]
-        if node.kind in ("conv", "linear"):
-            shape = _weight_shape(graph, node)
-            for part, part_shape in (("weight", shape), ("bias", shape[:1])):
-                name = f"{node.name}.{part}"
-                made.append(numpy_helper.from_array(np.ascontiguousarray(weights(name, part_shape)), name))
-                inputs.append(name)
-        match node.kind:
-            case "conv":
-                raw = f"{result}.conv" if node.relu6 else result
-                (before, after), size = node.pads, node.kernel
-                nodes.append(
-                    helper.make_node(
-                        "Conv", inputs, [raw], node.name, kernel_shape=[size, size], group=node.groups,
-                        strides=[node.stride] * 2, pads=[before, before, after, after],
-                    )
-                )  # fmt: skip
-                if node.relu6:
-                    used.add("relu6")
-                    nodes.append(helper.make_node("Clip", [raw, "zero", "six"], [result], f"{node.name}.relu6"))
-            case "add":
-                nodes.append(helper.make_node("Add", inputs, [result], f"{node.name}.add"))
-            case "mean":
-                used.add("mean")
-                nodes.append(helper.make_node("ReduceMean", [*inputs, "axes"], [result], node.name, keepdims=0))
-            case "linear":
-                nodes.append(helper.make_node("Gemm", inputs, [result], node.name, transB=1))
+    from onnx import TensorProto, helper
 
     def described(name: str, hwc: Hwc, flat: bool) -> Any:
         shape = [batch_size, hwc[2]] if flat else [batch_size, hwc[2], *hwc[:2]]
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    made += [constant for name in sorted(used) for constant in constants[name]]
+    file = OnnxFile(weights)
+    names = [INPUT, *(f"value{index}" for index in range(1, len(graph.nodes))), OUTPUT]
+    for node, output in zip(graph.nodes, names[1:], strict=True):
+        node.to_onnx(file, [names[value] for value in node.inputs], output)
     body = helper.make_graph(
-        nodes,
+        file.nodes,
         "layers",
         [described(INPUT, graph.in_hwc, False)],
-        [described(OUTPUT, graph.out_hwc, graph.nodes[-1].kind in ("linear", "mean"))],
-        made,
+        [described(OUTPUT, graph.out_hwc, graph.nodes[-1].is_flat)],
+        list(file.initializers.values()),
     )
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", ONNX_OPSET)], ir_version=9)
-    assert isinstance(model, onnx.ModelProto)
     return model.SerializeToString()
 
 
 # LiteRT -------------------------------------------------------------------------------------------------------------
+
+
+class LiteRtFile:
+    """What is written to a .tflite file; values and constants are known by their index."""
+
+    def __init__(self, weights: Weights, batch_size: int) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self.schema: Any = schema
+        self._weights, self._batch_size = weights, batch_size
+        self.model, self.graph = schema.ModelT(), schema.SubGraphT()
+        self.model.version, self.model.description = 3, "layers"
+        self.model.buffers, self.model.operatorCodes = [schema.BufferT()], []
+        self.graph.tensors, self.graph.operators = [], []
+        self._codes: dict[int, int] = {}
+
+    def activation(self, relu6: bool) -> int:
+        """The activation function that an operator ends with."""
+        kinds = self.schema.ActivationFunctionType
+        return kinds.RELU6 if relu6 else kinds.NONE
+
+    def value(self, name: str, hwc: Hwc, flat: bool = False) -> int:
+        """A float32 value that is computed."""
+        return self._tensor(name, [self._batch_size, hwc[2]] if flat else [self._batch_size, *hwc])
+
+    def weights(self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> list[int]:
+        """``<name>.weight``, its axes in another order, and ``<name>.bias``, one number per output."""
+        weight = self._weights(f"{name}.weight", shape)
+        bias = self._weights(f"{name}.bias", shape[:1])
+        return [
+            self.constant(f"{name}.weight", weight.transpose(axes) if axes is not None else weight),
+            self.constant(f"{name}.bias", bias),
+        ]
+
+    def constant(self, name: str, data: np.ndarray) -> int:
+        buffer = self.schema.BufferT()
+        buffer.data = np.ascontiguousarray(data).view(np.uint8).ravel()
+        self.model.buffers.append(buffer)
+        return self._tensor(name, data.shape, data.dtype == np.int32, len(self.model.buffers) - 1)
+
+    def _tensor(self, name: str, shape: Sequence[int], is_int: bool = False, buffer: int = 0) -> int:
+        kinds, made = self.schema.TensorType, self.schema.TensorT()
+        made.name, made.shape, made.buffer = name.encode(), list(shape), buffer
+        made.type = kinds.INT32 if is_int else kinds.FLOAT32
+        self.graph.tensors.append(made)
+        return len(self.graph.tensors) - 1
+
+    def operator(self, kind: str, inputs: list[int], output: int, options: str | None = None, **values: Any) -> None:
+        """An operator by its name in BuiltinOperator, and the values of its ``options`` table."""
+        made = self.schema.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = self._code(kind), inputs, [output]
+        if options is not None:
+            made.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
+            made.builtinOptions = getattr(self.schema, f"{options}T")()
+            for name, value in values.items():
+                setattr(made.builtinOptions, name, value)
+        self.graph.operators.append(made)
+
+    def _code(self, kind: str) -> int:
+        code = getattr(self.schema.BuiltinOperator, kind)
+        if code not in self._codes:
+            made = self.schema.OperatorCodeT()
+            made.builtinCode = made.deprecatedBuiltinCode = code
+            made.version = 1
+            self._codes[code] = len(self.model.operatorCodes)
+            self.model.operatorCodes.append(made)
+        return self._codes[code]
 
 
 def to_litert(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
@@ -201,108 +425,16 @@ def to_litert(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
     them for the Keras twin.
     """
     import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
 
-    model, sub = schema.ModelT(), schema.SubGraphT()
-    model.version, model.description = 3, "layers"
-    model.buffers, model.operatorCodes = [schema.BufferT()], []
-    sub.tensors, sub.operators = [], []
-    codes: dict[int, int] = {}
-
-    def tensor(name: str, shape: Sequence[int], data: np.ndarray | None = None) -> int:
-        made = schema.TensorT()
-        made.name, made.shape = name.encode(), list(shape)
-        made.type = schema.TensorType.FLOAT32
-        made.buffer = 0
-        if data is not None:
-            made.type = schema.TensorType.INT32 if data.dtype == np.int32 else schema.TensorType.FLOAT32
-            buffer = schema.BufferT()
-            buffer.data = np.ascontiguousarray(data).view(np.uint8).ravel()
-            made.buffer = len(model.buffers)
-            model.buffers.append(buffer)
-        sub.tensors.append(made)
-        return len(sub.tensors) - 1
-
-    def operator(code: int, kind: str | None, inputs: list[int], output: int, **options: Any) -> None:
-        if code not in codes:
-            made_code = schema.OperatorCodeT()
-            made_code.builtinCode = code
-            made_code.deprecatedBuiltinCode = code
-            made_code.version = 1
-            codes[code] = len(model.operatorCodes)
-            model.operatorCodes.append(made_code)
-        made = schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = codes[code], inputs, [output]
-        if kind is not None:
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
-            made.builtinOptions = getattr(schema, f"{kind}T")()
-            for name, value in options.items():
-                setattr(made.builtinOptions, name, value)
-        sub.operators.append(made)
-
-    def shape_of(hwc: Hwc, flat: bool) -> list[int]:
-        return [batch_size, hwc[2]] if flat else [batch_size, *hwc]
-
-    operators, act = schema.BuiltinOperator, schema.ActivationFunctionType
-    values = [tensor(INPUT, shape_of(graph.in_hwc, False))]
-    for index, node in enumerate(graph.nodes):
+    file = LiteRtFile(weights, batch_size)
+    values = [file.value(INPUT, graph.in_hwc)]
+    for number, node in enumerate(graph.nodes, start=1):
+        name = OUTPUT if number == len(graph.nodes) else f"value{number}"
         inputs = [values[value] for value in node.inputs]
-        last = index + 1 == len(graph.nodes)
-        name = OUTPUT if last else f"value{index + 1}"
-        fused = act.RELU6 if node.relu6 else act.NONE
-        match node.kind:
-            case "conv":
-                size, (before, after) = node.kernel, node.pads
-                shape = _weight_shape(graph, node)
-                depthwise = node.groups > 1
-                kernel = weights(f"{node.name}.weight", shape).transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
-                bias = weights(f"{node.name}.bias", shape[:1])
-                padding = schema.Padding.SAME
-                source = graph.hwc(node.inputs[0])
-                if (before, after) != _pads(source[0], size, node.stride, "same"):
-                    padding = schema.Padding.VALID
-                    padded = (source[0] + before + after, source[1] + before + after, source[2])
-                    amounts = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
-                    grown = tensor(f"{node.name}.pad", shape_of(padded, False))
-                    paddings = tensor(f"{node.name}.pads", (4, 2), amounts)
-                    operator(operators.PAD, "PadOptions", [inputs[0], paddings], grown)
-                    inputs = [grown]
-                inputs += [
-                    tensor(f"{node.name}.weight", kernel.shape, kernel),
-                    tensor(f"{node.name}.bias", bias.shape, bias),
-                ]
-                options: dict[str, Any] = {
-                    "padding": padding,
-                    "strideH": node.stride,
-                    "strideW": node.stride,
-                    "dilationHFactor": 1,
-                    "dilationWFactor": 1,
-                    "fusedActivationFunction": fused,
-                }
-                values.append(tensor(name, shape_of(node.out_hwc, False)))
-                if depthwise:
-                    operator(operators.DEPTHWISE_CONV_2D, "DepthwiseConv2DOptions", inputs, values[-1],
-                             depthMultiplier=1, **options)  # fmt: skip
-                else:
-                    operator(operators.CONV_2D, "Conv2DOptions", inputs, values[-1], **options)
-            case "add":
-                values.append(tensor(name, shape_of(node.out_hwc, False)))
-                operator(operators.ADD, "AddOptions", inputs, values[-1], fusedActivationFunction=fused)
-            case "mean":
-                axes = tensor(f"{node.name}.axes", (2,), np.array([1, 2], np.int32))
-                values.append(tensor(name, shape_of(node.out_hwc, True)))
-                operator(operators.MEAN, "ReducerOptions", [*inputs, axes], values[-1], keepDims=False)
-            case "linear":
-                shape = _weight_shape(graph, node)
-                inputs += [
-                    tensor(f"{node.name}.weight", shape, weights(f"{node.name}.weight", shape)),
-                    tensor(f"{node.name}.bias", shape[:1], weights(f"{node.name}.bias", shape[:1])),
-                ]
-                values.append(tensor(name, shape_of(node.out_hwc, True)))
-                operator(operators.FULLY_CONNECTED, "FullyConnectedOptions", inputs, values[-1],
-                         fusedActivationFunction=fused)  # fmt: skip
-    sub.inputs, sub.outputs = [values[0]], [values[-1]]
-    model.subgraphs = [sub]
+        values.append(file.value(name, node.out_hwc, node.is_flat))
+        node.to_litert(file, inputs, values[-1])
+    file.graph.inputs, file.graph.outputs = [values[0]], [values[-1]]
+    file.model.subgraphs = [file.graph]
     builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
+    builder.Finish(file.model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -22,7 +22,7 @@ from hardware.profile.profiling import Measured
 from hardware.projection import Projection, project
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
-from proxyless_arch.space.mbconv import Path
+from proxyless_arch.space.search_space import Path
 
 TOLERANCE = 0.02
 MAX_PROJECTIONS = 3

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from hardware.profile.graphs import INPUT, OUTPUT, RandomWeights, to_litert, to_onnx, trace
-from proxyless_arch.arch.shapes import Hwc, LayerCall
-from proxyless_arch.arch.spec import BatchNorm, Block, Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import Hwc
+from proxyless_arch.arch.spec import BatchNorm, Block
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import cpu_name, tune_allocator, usable_cores
 from proxyless_arch.base.strict import listed, nearest
@@ -239,13 +240,12 @@ def torch_module(calls: Sequence[LayerCall], bn: BatchNorm | None = None) -> tor
     bn = bn or BatchNorm()
     layers: list[nn.Module] = []
     for call in calls:
-        match call.op:
-            case MBConv() | Zero():
-                layers.append(ResidualBlock(Block(op=call.op, skip=call.skip), bn, "symmetric"))
-            case Conv():
-                layers.append(build_op(call.op, bn, "symmetric"))
-            case Linear():
-                layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), build_op(call.op, bn, "symmetric")]
+        if call.op.pools_first:
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        if call.skip:
+            layers.append(ResidualBlock(Block(op=call.op, skip=True), bn, "symmetric"))
+        else:
+            layers.append(build_op(call.op, bn, "symmetric"))
     return fold_bn(nn.Sequential(*layers))  # type: ignore[arg-type]
 
 

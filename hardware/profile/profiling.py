@@ -47,14 +47,13 @@ from hardware.profile.fit import (
     predictor_json,
 )
 from hardware.profile.measure import Runtime, Session, Times, measure
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import MBConv
+from proxyless_arch.arch.ops import MBConv
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.space.mbconv import Path as Choices
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.search_space import Path as Choices
+from proxyless_arch.space.search_space import SearchSpace
 
 RAW_FORMAT, RAW_VERSION = "proxyless-latency/raw", 2
 OPS, NETWORKS = "ops", "networks"  # phases
@@ -97,9 +96,8 @@ class Case(NamedTuple):
 def unique_ops(space: SearchSpace) -> dict[LayerKey, LayerCall]:
     """Every operation of the space with a price, once, in network order."""
     found: dict[LayerKey, LayerCall] = {}
-    for choice in range(max(map(len, space.choices))):
-        path = tuple(min(choice, len(ops) - 1) for ops in space.choices)
-        for call in walk(space.spec_for(path)):
+    for calls in space.walks:
+        for call in calls:
             key = layer_key(call)
             if key is not None:
                 found.setdefault(key, call)
@@ -111,13 +109,9 @@ def sample_paths(space: SearchSpace, count: int, rng: np.random.Generator) -> li
 
     Uniform samples alone crowd around the mean of the space; a search lands where few of them are.
     """
-    calls = [
-        [macs(call) for call in block]
-        for block in zip(*(walk(space.spec_for(_clipped(space, j)))[2:-2] for j in _choices(space)), strict=True)
-    ]
     weights = []
-    for costs, ops in zip(calls, space.choices, strict=True):
-        values = np.array(costs[: len(ops)], dtype=np.float64)
+    for calls in space.edge_calls:
+        values = np.array([call.macs for call in calls], dtype=np.float64)
         weights.append((values - values.mean()) / max(float(values.std()), 1e-9))
     found: dict[Choices, None] = {}
     while len(found) < min(count, space.size):
@@ -128,14 +122,6 @@ def sample_paths(space: SearchSpace, count: int, rng: np.random.Generator) -> li
             path.append(int(rng.choice(len(weight), p=odds / odds.sum())))
         found[tuple(path)] = None
     return list(found)
-
-
-def _choices(space: SearchSpace) -> range:
-    return range(max(map(len, space.choices)))
-
-
-def _clipped(space: SearchSpace, choice: int) -> Choices:
-    return tuple(min(choice, len(ops) - 1) for ops in space.choices)
 
 
 def network_case(space: SearchSpace, path: Choices) -> Case:
@@ -184,7 +170,7 @@ class Anchor:
     def ms(self) -> float:
         """What it takes at this moment."""
         if self._session is None:
-            self._session = self.runtime.session(walk(self.space.spec_for(_clipped(self.space, 1))), self.batch_size)
+            self._session = self.runtime.session(walk(self.space.spec_for(self.space.same_choice(1))), self.batch_size)
             self._session.times(self.runs)
         return float(np.median(measure(self._session, runs=self.runs, warmup=1, min_ms=self.min_ms).ms))
 
@@ -348,7 +334,7 @@ def anchor_drift(medians: Sequence[float]) -> float:
 
 def effort(case: Case, protocol: Protocol) -> float:
     """How long a case takes relative to others, for the progress bar: building it, running it, and the anchor."""
-    total = sum(map(macs, case.calls))
+    total = sum(call.macs for call in case.calls)
     return 3e6 * len(case.calls) + total * (protocol.runs + protocol.warmup) / 15 + 1e8
 
 

@@ -39,10 +39,9 @@ from proxyless_arch.apps.evaluation import (
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
-from proxyless_arch.arch.cost import params
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Preprocessing, Zero
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.arch.tables import format_count
+from proxyless_arch.arch.walk import total_params, walk
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, write_json
@@ -92,7 +91,7 @@ class Format:
         tolerance: the largest logit difference from the source network that passes; None: reported, not judged.
         quantized: it needs calibration images.
         max_bytes: what a file can hold; None: anything.
-        operations, paddings: what the writer knows how to express.
+        operations, paddings: what the writer knows how to express; operations None: every one.
     """
 
     name: str
@@ -103,7 +102,7 @@ class Format:
     tolerance: float | None = TOLERANCE
     quantized: bool = False
     max_bytes: int | None = None
-    operations: tuple[type, ...] = (Conv, MBConv, Zero, Linear)
+    operations: tuple[type, ...] | None = None
     paddings: tuple[str, ...] = ("symmetric", "same")
 
 
@@ -206,12 +205,12 @@ def check_holds(spec: ArchSpec, format: Format) -> None:
         InputError: an operation or a padding that its writer does not know, or more weights than fit into a file.
     """
     for call in walk(spec):
-        if type(call.op) not in format.operations:
+        if format.operations is not None and type(call.op) not in format.operations:
             known = listed(kind.__name__ for kind in format.operations)
             raise InputError(f"{format.name} holds {known}, got {type(call.op).__name__}", call.name)
     if spec.padding not in format.paddings:
         raise InputError(f"{format.name} holds {listed(map(repr, format.paddings))}, got {spec.padding!r}", "padding")
-    size = 4 * sum(map(params, walk(spec)))
+    size = 4 * total_params(spec)
     if format.max_bytes is not None and size > format.max_bytes:
         raise InputError(
             f"{format.name} files hold at most {format_count(format.max_bytes)}B, the weights of {spec.name!r} are "

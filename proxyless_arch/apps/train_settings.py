@@ -364,7 +364,7 @@ def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[Wei
         case "inherit":
             if own is None:
                 raise InputError(
-                    "expected a run folder with weights.h5, or a weight file that holds its network, to inherit from",
+                    "expected a run folder with weights, or a weight file that holds its network, to inherit from",
                     "--arch",
                     config.arch,
                 )

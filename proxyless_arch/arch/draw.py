@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
 
-from proxyless_arch.arch.cost import macs, params, total_macs, total_params
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Zero
-from proxyless_arch.arch.tables import check_costs, format_cost, format_count, op_label
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.tables import check_costs, format_cost, format_count
+from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
 from proxyless_arch.base.scene import (
     Entry,
     Group,
@@ -64,31 +63,21 @@ class Look:
 
 def look(call: LayerCall, cost: float | None, unit: str, highest: float = USUAL_EXPANSION) -> Look:
     """The look of a layer in a drawing whose largest expansion is ``highest``."""
-    op, height = call.op, FIXED_HEIGHT
-    match op:
-        case MBConv():
-            style = f"k{op.kernel_size}"
-            height = LOWEST + (HIGHEST - LOWEST) * (expansion(call) - 1) / (highest - 1)
-        case Zero():
-            return Look("box gone", height, "", f"{call.name}: skipped", cost)
-        case Conv() | Linear():
-            style = "fixed"
-    # strides are seen in the output sizes, so the label goes without
-    label = "pool, FC" if isinstance(op, Linear) else op_label(op).split(" s")[0]
+    op, drawing = call.op, call.op.drawing
+    if op.vanishes:
+        return Look("box gone", FIXED_HEIGHT, "", f"{call.name}: skipped", cost)
+    expansion, style = drawing.expansion, "fixed" if drawing.kernel is None else f"k{drawing.kernel}"
+    height = FIXED_HEIGHT if expansion is None else LOWEST + (HIGHEST - LOWEST) * (expansion - 1) / (highest - 1)
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
     price = f", {format_cost(cost, unit)}" if cost is not None and unit != "MACs" else ""
-    facts = f"{op_label(op)}, {sizes}, {params(call):,} parameters, {macs(call):,} MACs{price}"
-    return Look(f"box {style}", height, label.replace("x", TIMES), f"{call.name}: {facts.replace('x', TIMES)}", cost)
-
-
-def expansion(call: LayerCall) -> float:
-    """Hidden over input channels, as built; 1 where nothing is expanded."""
-    return call.op.hidden_channels / call.op.in_channels if isinstance(call.op, MBConv) else 1.0
+    facts = f"{op.label}, {sizes}, {call.params:,} parameters, {call.macs:,} MACs{price}"
+    label, tip = (text.replace("x", TIMES) for text in (drawing.label, facts))
+    return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost)
 
 
 def highest_expansion(*specs: ArchSpec) -> float:
     """The expansion that the highest block of a drawing of these networks stands for."""
-    return max(USUAL_EXPANSION, *(expansion(call) for spec in specs for call in walk(spec)))
+    return max((USUAL_EXPANSION, *(block.op.drawing.expansion or 1.0 for spec in specs for block in spec.blocks)))
 
 
 def percent_text(share: float) -> str:
@@ -105,7 +94,7 @@ def shares_of(costs: Sequence[float] | None) -> list[float]:
 
 
 def _width(call: LayerCall) -> float:
-    return 32.0 if isinstance(call.op, Linear) else min(52.0, 22 + 0.85 * math.sqrt(call.out_hwc[2]))
+    return 32.0 if call.op.pools_first else min(52.0, 22 + 0.85 * math.sqrt(call.out_hwc[2]))
 
 
 @dataclass(frozen=True)
@@ -184,7 +173,7 @@ def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scen
     inner = sum(_width(block.call) for block in blocks) + GAP * (len(blocks) - 1)
     width = max(inner, NARROWEST_STAGE) + 2 * PAD
     rows, columns, channels = first.out_hwc
-    size = "classes" if isinstance(first.op, Linear) else f"{rows}{TIMES}{columns}"
+    size = "classes" if first.op.pools_first else f"{rows}{TIMES}{columns}"
     shapes: list[Shape] = [
         line(0, MIDDLE, width, MIDDLE, "flow"),  # the data path stays visible through a dashed outline
         Text(width / 2, 12, size, "middle", style="size"),
@@ -195,7 +184,7 @@ def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scen
         shapes.append(_draw_block(block, left, top_share, prefix))
         left += _width(block.call) + GAP
     height = HEAD + BODY + (BARS if blocks[0].share is not None else 0)
-    return Scene(shapes, width, height, f"{size}, {channels}: {', '.join(op_label(block.call.op) for block in blocks)}")
+    return Scene(shapes, width, height, f"{size}, {channels}: {', '.join(block.call.op.label for block in blocks)}")
 
 
 def legend() -> list[Entry]:

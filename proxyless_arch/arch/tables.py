@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from proxyless_arch.arch.cost import macs, params
-from proxyless_arch.arch.shapes import Hwc, LayerCall, walk
-from proxyless_arch.arch.spec import ArchSpec, Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import Hwc
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, ruled
 
 MAX_COLUMNS = 100
 WORDS = range(4)
 """Columns of the table of layers that hold names and sizes."""
-SKIPPED, CONSTANT = "-- skipped", "constant"
+CONSTANT = "constant"
 _UNITS = ("", " k", " M", " G")
 
 
@@ -41,23 +41,6 @@ def format_cost(cost: float, unit: str) -> str:
     return f"{format_count(cost)} MACs" if unit == "MACs" else f"{cost:.{cost_decimals(cost)}f} {unit}"
 
 
-def op_label(op: Conv | MBConv | Zero | Linear) -> str:
-    """The short name of an operation without its widths: ``MB6 5x5 s2``, ``conv 3x3 s2``, ``-- skipped``, ``linear``.
-
-    ``MB6`` is an inverted bottleneck that expands 6 times; the stride is named where it is not 1.
-    """
-    match op:
-        case MBConv():
-            name = f"MB{op.expand_ratio} {op.kernel_size}x{op.kernel_size}"
-        case Conv():
-            name = f"conv {op.kernel_size}x{op.kernel_size}"
-        case Zero():
-            return SKIPPED
-        case Linear():
-            return "linear"
-    return name if op.stride == 1 else f"{name} s{op.stride}"
-
-
 def check_costs(calls: Sequence[LayerCall], costs: Sequence[float] | None) -> None:
     """ValueError when ``costs`` does not hold one number per layer of ``walk(spec)``, or that and a constant."""
     if costs is not None and len(costs) not in (len(calls), len(calls) + 1):
@@ -82,7 +65,7 @@ def describe(
     """
     calls = walk(spec, resolution)
     check_costs(calls, costs)
-    vanished = sum(isinstance(block.op, Zero) for block in spec.blocks)
+    vanished = sum(block.op.vanishes for block in spec.blocks)
     name = spec.name if len(spec.name) <= 40 else spec.name[:37] + "..."
     skipped = f" ({vanished} skipped)" if vanished else ""
     n_classes = counted(spec.num_classes, "class", "classes")
@@ -96,7 +79,7 @@ def describe(
 
 def _cells(calls: Sequence[LayerCall], costs: Sequence[float] | None, unit: str, exact: bool) -> list[tuple[str, ...]]:
     """Header, layers and totals as text cells; counts to the digit when ``exact``, else in four digits."""
-    weights = costs if costs is not None else [macs(call) for call in calls]
+    weights = costs if costs is not None else [call.macs for call in calls]
     total = sum(weights)
     priced = costs is not None and unit != "MACs"
     decimals = cost_decimals(total)
@@ -110,13 +93,14 @@ def _cells(calls: Sequence[LayerCall], costs: Sequence[float] | None, unit: str,
 
     rows: list[tuple[str, ...]] = [("layer", "op", "input", "output", "params", "MACs", *([unit] * priced), "share")]
     for call, weight in zip(calls, weights[: len(calls)], strict=True):
-        if isinstance(call.op, Zero) and weight == 0:
-            rows.append((call.name, SKIPPED, *[""] * (len(rows[0]) - 2)))
+        if call.op.vanishes and weight == 0:
+            rows.append((call.name, call.op.label, *[""] * (len(rows[0]) - 2)))
         else:
             sizes = _size(call.in_hwc), _size(call.out_hwc)
-            rows.append((call.name, op_label(call.op), *sizes, *numbers(params(call), macs(call), weight)))
+            rows.append((call.name, call.op.label, *sizes, *numbers(call.params, call.macs, weight)))
     rows += [(CONSTANT, *[""] * 5, *weighed(constant)) for constant in weights[len(calls) :]]
-    rows.append(("total", "", "", "", *numbers(sum(map(params, calls)), sum(map(macs, calls)), total)))
+    totals = sum(call.params for call in calls), sum(call.macs for call in calls)
+    rows.append(("total", "", "", "", *numbers(*totals, total)))
     return rows
 
 

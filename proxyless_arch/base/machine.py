@@ -65,9 +65,9 @@ LOAD_AT_START = _load_average()
 def busy_note(threads: int, instead: str) -> str | None:
     """What to tell a person before ``threads`` threads compute together on a CPU where other work holds its cores.
 
-    They wait for each other at every layer; where one of them gets no core that made a training step 5 times as slow
-    and an evaluation 100 times (docs/decisions.md). ``instead`` is what to give for one thread. None where the load
-    average at the start left each thread a core, where one thread computes, or where the load is not known.
+    They wait for each other at every layer: where one of them gets no core, a step can take many times longer than on
+    one thread (docs/decisions.md). ``instead`` is what to give for one thread. None where the load average at the
+    start left each thread a core, where one thread computes, or where the load is not known.
     """
     load, cores = LOAD_AT_START, usable_cores()
     if threads == 1 or load is None or load + threads < cores + 0.5:

@@ -5,10 +5,12 @@ A Node is a value with its path, so that an error can say ``blocks[3].kernel_siz
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from proxyless_arch.base.errors import InputError
@@ -39,6 +41,23 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """``; did you mean 'x'?`` when an allowed name is close, else an empty string."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def plain_number(value: float) -> float | int:
+    """As JSON writes it: 0.0 as 0."""
+    return int(value) if float(value).is_integer() else value
+
+
+@contextlib.contextmanager
+def judged_at(prefix: str, renamed: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Errors of a dataclass built here name a field: say which JSON path that is.
+
+    ``renamed``: JSON keys by the fields' places, where they differ.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.problem, renamed.get(error.place, error.place), error.source).under(prefix) from None
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,10 @@ class Node:
         if not isinstance(self.value, bool):
             raise self.fail("true or false")
         return self.value
+
+    def as_tuple(self) -> Any:
+        """The value, a list as a tuple: as a dataclass takes it."""
+        return tuple(self.value) if isinstance(self.value, list) else self.value
 
     def exactly(self, *allowed: Any) -> Any:
         """One of a few fixed values, type and all (``False`` is not ``0``)."""

@@ -1,24 +1,21 @@
-"""The search space: which networks there are, and how a path of choices becomes one of them.
+"""The spaces of the paper: macro-architectures whose blocks choose among MBConv operations.
 
 The macro-architecture (widths, strides, number of blocks) is fixed; every searched block chooses among MBConv
 kernels 3, 5, 7 and expansions 3, 6 and, where stride is 1 and the widths agree, Zero (Cai, Zhu, Han, ICLR 2019,
-section 4.1). A Path holds one choice index per searched block.
+section 4.1).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 
-from proxyless_arch.arch.spec import KERNEL_SIZES, ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Preprocessing, Zero
-from proxyless_arch.arch.tensors import expected_tensors, op_tensors
+from proxyless_arch.arch.ops import KERNEL_SIZES, Conv, MBConv, Operation, Zero
+from proxyless_arch.arch.spec import BatchNorm, Block, Preprocessing
+from proxyless_arch.base.checks import check_number
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, nearest
-
-Path = tuple[int, ...]
-Op = MBConv | Zero
+from proxyless_arch.space.search_space import Edge, SearchSpace
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -87,137 +84,59 @@ def macro_named(name: str) -> Macro:
     return MACROS[name]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSpace:
-    """A space of networks of one macro-architecture, resolution and class count."""
+def mbconv_space(
+    macro: Macro = IMAGENET,
+    width_mult: float = 1.0,
+    *,
+    num_classes: int = 1000,
+    preprocessing: Preprocessing | None = None,
+    kernel_sizes: Sequence[int] = KERNEL_SIZES,
+    expand_ratios: Sequence[int] = (3, 6),
+    bn: BatchNorm | None = None,
+    dropout_rate: float = 0.0,
+    class_names: tuple[str, ...] = (),
+) -> SearchSpace:
+    """The networks of a macro-architecture, its widths times ``width_mult``.
 
-    macro: Macro = IMAGENET
-    width_mult: float = 1.0
-    num_classes: int = 1000
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    kernel_sizes: tuple[int, ...] = KERNEL_SIZES
-    expand_ratios: tuple[int, ...] = (3, 6)
-    bn: BatchNorm = field(default_factory=BatchNorm)
-    dropout_rate: float = 0.0
-    class_names: tuple[str, ...] = ()
+    The block behind the stem is fixed (k3 e1, no skip). The others choose among MBConv of every expansion (outermost)
+    and kernel, and Zero where they have a skip: all but the first of a stage, which always stays, even where the shapes
+    would allow a skip. Raises InputError naming the setting.
+    """
+    check_number("width_mult", width_mult, 0.05, 10)
 
-    def __post_init__(self) -> None:
-        if not 0.05 <= self.width_mult <= 10:
-            raise InputError(f"expected a number in 0.05..10, got {self.width_mult!r}", "width_mult")
+    def scaled(width: int) -> int:
+        return make_divisible(width * width_mult)
 
-    def _width(self, width: int) -> int:
-        return make_divisible(width * self.width_mult)
-
-    @cached_property
-    def stem(self) -> Conv:
-        macro = self.macro
-        return Conv(in_channels=3, out_channels=self._width(macro.stem_width), kernel_size=3, stride=macro.stem_stride)
-
-    @cached_property
-    def first_block(self) -> Block:
-        """The fixed block in front of the searched ones: k3 e1, no skip."""
-        width = self._width(self.macro.first_width)
-        op = MBConv(in_channels=self.stem.out_channels, out_channels=width, kernel_size=3, expand_ratio=1)
-        return Block(op=op, skip=False)
-
-    @cached_property
-    def choices(self) -> tuple[tuple[Op, ...], ...]:
-        """Candidate operations of each searched block: expand_ratio outermost, then kernel_size; Zero last."""
-        blocks: list[tuple[Op, ...]] = []
-        width = self.first_block.op.out_channels
-        for stage in self.macro.stages:
-            out = self._width(stage.width)
-            for index in range(stage.n_blocks):
-                stride = stage.stride if index == 0 else 1
-                ops: list[Op] = [
-                    MBConv(in_channels=width, out_channels=out, kernel_size=kernel, expand_ratio=expand, stride=stride)
-                    for expand in self.expand_ratios
-                    for kernel in self.kernel_sizes
-                ]
-                # the first block of a stage always stays: it has no skip, even where the shapes would allow one
-                if index > 0:
-                    ops.append(Zero(channels=out))
-                blocks.append(tuple(ops))
-                width = out
-        return tuple(blocks)
-
-    @cached_property
-    def skips(self) -> tuple[bool, ...]:
-        """Whether each searched block has an identity skip (all but the first of a stage)."""
-        return tuple(index > 0 for stage in self.macro.stages for index in range(stage.n_blocks))
-
-    @cached_property
-    def feature_mix(self) -> Conv:
-        mix_width = self._width(self.macro.mix_width)
-        return Conv(in_channels=self.choices[-1][0].out_channels, out_channels=mix_width, kernel_size=1)
-
-    @cached_property
-    def classifier(self) -> Linear:
-        return Linear(
-            in_features=self.feature_mix.out_channels, out_features=self.num_classes, dropout_rate=self.dropout_rate
-        )
-
-    @property
-    def n_blocks(self) -> int:
-        return len(self.choices)
-
-    @property
-    def size(self) -> int:
-        """How many networks there are."""
-        return math.prod(len(ops) for ops in self.choices)
-
-    def check(self, path: Path) -> Path:
-        """``path`` itself; InputError when it does not fit the space."""
-        if len(path) != self.n_blocks:
-            raise InputError(f"expected {self.n_blocks} choices, got {len(path)}", "path")
-        for index, (choice, ops) in enumerate(zip(path, self.choices, strict=True)):
-            if not 0 <= choice < len(ops):
-                raise InputError(f"expected 0..{len(ops) - 1}, got {choice}", f"path[{index}]")
-        return tuple(path)
-
-    def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
-        """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""
-        searched = tuple(
-            Block(op=ops[choice], skip=skip)
-            for choice, ops, skip in zip(self.check(path), self.choices, self.skips, strict=True)
-        )
-        return ArchSpec(
-            name=name,
-            stem=self.stem,
-            blocks=(self.first_block, *searched),
-            feature_mix=self.feature_mix,
-            classifier=self.classifier,
-            bn=self.bn,
-            preprocessing=self.preprocessing,
-            class_names=self.class_names,
-        )
-
-    def tensor_map(self, path: Path) -> dict[str, str]:
-        """``{tensor of the derived network: tensor of the supernet}``: how weights are inherited."""
-        mapping = {name: name for name in expected_tensors(self.spec_for(path))}
-        for index, (choice, ops) in enumerate(zip(path, self.choices, strict=True)):
-            block = index + 1
-            derived, inherited = f"blocks.{block}.mobile_inverted_conv", f"blocks.{block}.choices.{choice}"
-            for name, _ in op_tensors(derived, ops[choice]):
-                mapping[name] = inherited + name.removeprefix(derived)
-        return mapping
-
-    def path_of(self, spec: ArchSpec) -> Path:
-        """The path that yields ``spec``'s blocks; InputError naming the first block that is not in this space."""
-        fixed = {"stem": self.stem, "feature_mix": self.feature_mix}
-        for place, wanted in fixed.items():
-            if getattr(spec, place) != wanted:
-                raise InputError("differs from the search space's", place)
-        if spec.blocks[:1] != (self.first_block,):
-            raise InputError("differs from the search space's first block", "blocks[0]")
-        searched = spec.blocks[1:]
-        if len(searched) != self.n_blocks:
-            raise InputError(f"expected {self.n_blocks} searched blocks, got {len(searched)}", "blocks")
-        path = []
-        for index, (block, ops) in enumerate(zip(searched, self.choices, strict=True)):
-            if block.op not in ops or block.skip != self.skips[index]:
-                raise InputError(
-                    "this operation (or its skip) is not a choice of the search space", f"blocks[{index + 1}]"
+    stem = Conv(in_channels=3, out_channels=scaled(macro.stem_width), kernel_size=3, stride=macro.stem_stride)
+    width = scaled(macro.first_width)
+    first = MBConv(in_channels=stem.out_channels, out_channels=width, kernel_size=3, expand_ratio=1)
+    blocks: list[Block | Edge] = [Block(op=first, skip=False)]
+    for stage in macro.stages:
+        for index in range(stage.n_blocks):
+            ops: list[Operation] = [
+                MBConv(
+                    in_channels=width,
+                    out_channels=scaled(stage.width),
+                    kernel_size=kernel_size,
+                    expand_ratio=expand_ratio,
+                    stride=stage.stride if index == 0 else 1,
                 )
-            path.append(ops.index(block.op))
-        return tuple(path)
+                for expand_ratio in expand_ratios
+                for kernel_size in kernel_sizes
+            ]
+            width = scaled(stage.width)
+            if index > 0:
+                ops.append(Zero(channels=width))
+            blocks.append(Edge(ops=tuple(ops), skip=index > 0))
+    return SearchSpace(
+        name=macro.name,
+        stem=stem,
+        blocks=tuple(blocks),
+        feature_mix=Conv(in_channels=width, out_channels=scaled(macro.mix_width), kernel_size=1),
+        num_classes=num_classes,
+        width_mult=width_mult,
+        dropout_rate=dropout_rate,
+        bn=bn or BatchNorm(),
+        preprocessing=preprocessing or Preprocessing(),
+        class_names=class_names,
+    )

@@ -263,13 +263,36 @@ def save_safetensors(
     tensors: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write the weights as ``.safetensors``, atomically; spec and provenance are metadata."""
-    from safetensors.numpy import save
+    """Write a network, its preprocessing and its weights (float32) as ``.safetensors``, atomically.
 
+    Spec and provenance are metadata, with a sha256 of the tensors. The same contents make the same bytes (the
+    library's own writer puts its metadata in another order each time).
+
+    Args:
+        provenance: where the weights come from, as JSON values (command, data, versions, scores).
+
+    Raises:
+        InputError: the tensors are not those of ``spec``, or ``provenance`` is not JSON.
+    """
     ready = _ready(spec, tensors)
-    metadata = {"format": FORMAT, "spec": spec_to_json(spec), "provenance": _provenance_text(provenance)}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(ready, metadata))
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "spec": spec_to_json(spec),
+            "provenance": _provenance_text(provenance),
+            "sha256": tensors_sha256(ready),
+        }
+    }
+    end = 0
+    for name, tensor in ready.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors start at a multiple of 8 bytes
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.writelines(tensor.tobytes() for tensor in ready.values())
 
 
 _SAFETENSORS_DTYPES: Mapping[str, str] = MappingProxyType(
@@ -305,8 +328,12 @@ def load_safetensors(path: str | os.PathLike[str]) -> WeightFile:
         return WeightFile(spec=None, tensors=tensors)
     if not {"spec", "provenance"} <= metadata.keys():
         raise InputError("expected 'spec' and 'provenance' in its metadata", source=source)
+    if metadata.get("version", str(VERSION)) != str(VERSION):  # the first ones had none, nor a sha256
+        raise InputError(f"expected version {VERSION} of {FORMAT}, got {metadata['version']!r}", source=source)
     spec, provenance = parse_spec(metadata["spec"], source), _provenance(metadata["provenance"], source)
     check_tensors(tensors, spec, source)
+    if metadata.get("sha256", tensors_sha256(tensors)) != tensors_sha256(tensors):
+        raise InputError("its tensors do not match its sha256: the file was altered or damaged", source=source)
     return WeightFile(
         spec=spec, tensors={name: tensors[name] for name in expected_tensors(spec)}, provenance=provenance
     )

@@ -17,7 +17,8 @@ from proxyless_arch.weights.files import WeightFile, read_tensors
 from proxyless_arch.weights.pretrained import described
 
 SPEC_FILE = "spec.json"
-WEIGHT_FILE = "weights.h5"
+WEIGHT_FILES = ("weights.safetensors", "weights.h5")
+"""What a run folder's weights are called: as they are written, and as the first edition wrote them."""
 SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors")
 """Extensions of weight files that hold their network."""
 
@@ -39,6 +40,11 @@ class Trained:
     origin: str
 
 
+def own_weights(run_dir: Path) -> Path | None:
+    """The weight file of a run folder; None where there is none yet."""
+    return next((path for name in WEIGHT_FILES if (path := run_dir / name).is_file()), None)
+
+
 def find_spec(word: str) -> ArchSpec:
     """The network that ``word`` means (see find_network)."""
     return find_network(word)[0]
@@ -49,7 +55,7 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
 
     Args:
         word: a name of the catalog, a JSON file in either dialect, a weight file that holds its network, or a run
-            folder (its spec.json and weights.h5). A known name comes before a file of that name.
+            folder (its spec.json and weights). A known name comes before a file of that name.
         place: the flag that ``word`` was given with, for the errors.
 
     Raises:
@@ -61,8 +67,7 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
     if path.is_dir():
         if not (path / SPEC_FILE).is_file():
             raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it", place, word)
-        weights = path / WEIGHT_FILE
-        return read_spec(path / SPEC_FILE), weights if weights.is_file() else None
+        return read_spec(path / SPEC_FILE), own_weights(path)
     if not path.exists():
         raise InputError(
             f"expected {listed(map(repr, names))}, a spec file or a run folder, got {word!r}{nearest(word, names)}",

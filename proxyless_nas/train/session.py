@@ -32,9 +32,9 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import format_count
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import remove_abandoned, write_json
@@ -44,7 +44,8 @@ from proxyless_arch.base.text import labeled
 from proxyless_arch.data.batches import BatchPlan, fitting_batch_size, note_on_few_steps
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
-from proxyless_arch.weights.files import load_h5, save_h5
+from proxyless_arch.weights.files import read_tensors, save_safetensors
+from proxyless_arch.weights.lookup import WEIGHT_FILES, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.devices import device_name
@@ -58,7 +59,7 @@ CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "proxyless-nas/training-checkpoint", 1
 CHECKPOINT_FIELDS = ("config", "training", "best", "metrics_offset", "wall_seconds")
 CHECKPOINT_YOUNGER = ("data", "ran_on")
 """Fields that older checkpoints do not have."""
-BEST_FILE, LAST_FILE = "weights.h5", "last.h5"
+BEST_FILE, LAST_FILE = WEIGHT_FILES[0], "last.safetensors"
 MAX_READERS = 8
 
 
@@ -318,7 +319,7 @@ class Run:
         return net
 
     def write_weights(self, name: str, best: Best) -> None:
-        """Write weights.h5 or last.h5 (rank 0)."""
+        """Write weights.safetensors or last.safetensors (rank 0), and drop what the first edition called so."""
         if self.metrics is None:
             return
         provenance = {
@@ -332,10 +333,12 @@ class Run:
         }
         if not len(self.job.data.valid):
             provenance["valid_top1_percent"] = None
-        save_h5(self.run_dir / name, self.job.spec, to_named(self.module(best.weights)), provenance)
+        path = self.run_dir / name
+        save_safetensors(path, self.job.spec, to_named(self.module(best.weights)), provenance)
+        path.with_suffix(".h5").unlink(missing_ok=True)
 
     def write_best(self) -> None:
-        """Write weights.h5 where the epoch just finished is the best so far.
+        """Write weights.safetensors where the epoch just finished is the best so far.
 
         Behind the epoch's checkpoint, from which a run that was killed between the two writes it when it is resumed:
         before it, the epoch would be trained again and, on other threads, need not be the best again.
@@ -480,18 +483,19 @@ def loop(
 def finish(run: Run) -> dict[str, Any]:
     """Score what was written on the test images, write result.json, and return the record.
 
-    ``top1_percent`` and ``test_top1_percent`` are of weights.h5; ``last`` has the last epoch's network and average.
+    ``top1_percent`` and ``test_top1_percent`` are of weights.safetensors; ``last`` has the last epoch's network and
+    average.
     """
     job, training = run.job, run.training
-    distributed.barrier()  # weights.h5 is whole
+    distributed.barrier()  # the weights are whole
     best = run.best
     net: nn.Module = training.net
     if best is not None:
         stored = build(job.spec)
-        load_named(stored, job.spec, load_h5(run.run_dir / BEST_FILE).tensors)
+        load_named(stored, job.spec, read_tensors(own_weights(run.run_dir) or run.run_dir / BEST_FILE).tensors)
         net = stored.to(job.device)
     elif run.metrics is not None:  # no epoch was trained
-        save_h5(run.run_dir / BEST_FILE, job.spec, to_named(training.net), {"command": "train", "n_epochs": 0})
+        save_safetensors(run.run_dir / BEST_FILE, job.spec, to_named(training.net), {"command": "train", "n_epochs": 0})
     valid, test = job.score(net, job.data.valid), job.score(net, job.data.test)
     last = {"raw": job.score(run.module("raw"), job.data.test)}
     if training.ema is not None:
@@ -584,7 +588,7 @@ def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
         f"{name} {score(value, 'test images', n_test)}" for name, value in record["last_test_top1_percent"].items()
     )
     lines = [
-        ("weights", f"{run_dir / BEST_FILE}: {record['weights']}"),
+        ("weights", f"{own_weights(run_dir) or run_dir / BEST_FILE}: {record['weights']}"),
         ("accuracy", accuracy),
         ("last epoch", last),
         *(

@@ -1,25 +1,38 @@
-"""Training one network: SGD, schedule, averaged weights, on one process or several.
+"""Training one network: SGD, schedule, averaged weights, on one process or several. train.py, a search's fine-tune
+and the experiments all train with it; a supernet, of which each step moves another path, has steps of its own.
 
 Everything random is a function of (seed, step, rank), so the state between two steps is small and a resumed run
-continues bit for bit (on one kind of CPU, with the same number of threads and processes).
+continues bit for bit (on one kind of CPU, with the same number of threads, and of processes up to two: more add the
+gradients up in the order of DistributedDataParallel's buckets, which is another one in the first step behind a start).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
-from proxyless_nas.steps import NonFiniteLossError, seed_dropout, set_lr, sgd, smoothed_loss, warmup_cosine_lr
+from proxyless_nas.steps import (
+    NonFiniteLossError,
+    limit_gradients,
+    seed_dropout,
+    set_lr,
+    sgd,
+    smoothed_loss,
+    warmup_cosine_lr,
+)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,8 +90,8 @@ class EpochSums:
 class Training:
     """A network, its optimizer, its average and where they stand. ``step`` counts updates.
 
-    Several processes divide each batch among them and all-reduce the gradient: the update is that of the whole batch,
-    up to the order of floating-point sums.
+    Several processes divide each batch among them, and DistributedDataParallel averages the gradient while it is still
+    being computed: the update is that of the whole batch, up to the order of floating-point sums.
 
     ``Deviation:`` batch normalization. Each process (and, with ``accumulation`` above 1, each part of its share)
     normalizes by the statistics of its own images, as the release does on several GPUs, so with BN in training mode
@@ -111,7 +124,7 @@ class Training:
         self.left_out = 0
         """Images of all batches and ranks so far that could not be read."""
         self.sums = EpochSums()
-        distributed.broadcast(list(net.state_dict().values()))
+        self._parallel = self._joined()  # rank 0's network from here on
         self.ema = Ema(net, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = sgd(
             net,
@@ -130,10 +143,25 @@ class Training:
     def epoch_is_over(self) -> bool:
         return self.step % self.schedule.steps_per_epoch == 0
 
+    def _joined(self) -> nn.Module:
+        """The network itself or, of several processes, a wrapper that averages its gradients over them."""
+        if distributed.world_size() == 1:
+            return self.net
+        on = [self.device] if self.device.type == "cuda" else None
+        # BN statistics are averaged behind each step, not copied from rank 0 in front of it
+        return DistributedDataParallel(self.net, device_ids=on, broadcast_buffers=False)
+
     def forward(self, images: Tensor) -> Tensor:
         """float32 logits, in the training precision."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.net(images).float()
+            return self._parallel(images).float()
+
+    def epochs(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[EpochSums]:
+        """Take all of ``batches``; the sums of each finished epoch."""
+        for images, labels in batches:
+            self.update(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
+            if self.epoch_is_over:
+                yield self.take_sums()
 
     def update(self, images: Tensor, labels: Tensor, wants_to_stop: bool = False) -> bool:
         """One step on this rank's share of a batch.
@@ -151,18 +179,22 @@ class Training:
             seed_dropout(self.seed, TorchStream.TRAIN_DROPOUT, self.step)
         loss_sum = torch.zeros((), device=self.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
-        for part, answers in zip(
-            images.chunk(self.settings.accumulation), labels.chunk(self.settings.accumulation), strict=True
+        parts = images.chunk(self.settings.accumulation)
+        for number, (part, answers) in enumerate(
+            zip(parts, labels.chunk(self.settings.accumulation), strict=True), start=1
         ):
-            logits = self.forward(part)
-            loss = smoothed_loss(logits, answers, self.settings.label_smoothing)
-            self.scaler.scale(loss * (len(answers) / self.batch_size)).backward()
+            with self._apart() if number < len(parts) else contextlib.nullcontext():
+                logits = self.forward(part)
+                loss = smoothed_loss(logits, answers, self.settings.label_smoothing)
+                share = len(answers) * distributed.world_size() / self.batch_size  # of the mean over the ranks
+                self.scaler.scale(loss * share).backward()
             loss_sum += loss.detach() * len(answers)
             hits += (logits.detach().argmax(1) == answers).sum()
         loss_total, n_hits, n_images, n_stops = self._over_ranks(loss_sum, hits, len(labels), wants_to_stop)
         if not math.isfinite(loss_total):
             raise NonFiniteLossError(f"training loss {loss_total / n_images} at {self._where()}")
-        self._reduce_gradients(n_images)
+        distributed.all_reduce_mean(self._buffers)
+        self._limit_gradients(n_images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -180,21 +212,20 @@ class Training:
         n_hits, n_images, n_stops = counts.tolist()
         return loss.item(), n_hits, n_images, n_stops
 
-    def _reduce_gradients(self, n_images: int) -> None:
-        """Sum over ranks, clip, and check. ``n_images`` is below the batch size where images cannot be read."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        distributed.all_reduce_sum(gradients)
-        distributed.all_reduce_mean(self._buffers)
+    def _apart(self) -> contextlib.AbstractContextManager[None]:
+        """Within it gradients add up on each rank."""
+        return self._parallel.no_sync() if self._parallel is not self.net else contextlib.nullcontext()
+
+    def _limit_gradients(self, n_images: int) -> None:
+        """Check and clip. ``n_images`` is below the batch size where images cannot be read."""
         self.scaler.unscale_(self.optimizer)
         if n_images != self.batch_size:
-            for gradient in gradients:
-                gradient.mul_(self.batch_size / n_images)
-        norm = torch.nn.utils.get_total_norm(gradients)
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.batch_size / n_images)
         # with loss scaling an overflow is ordinary: the scaler passes over the step and lowers its scale
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise NonFiniteLossError(f"gradient norm {norm.item()} at {self._where()}")
-        if self.settings.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.grad_clip, norm)
+        overflows = self.scaler.is_enabled()
+        limit_gradients(self._parameters, self.settings.grad_clip, self._where(), overflows=overflows)
 
     def _where(self) -> str:
         epoch, batch = divmod(self.step, self.schedule.steps_per_epoch)

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardware.cost_table import CostTable
-from proxyless_arch.arch.spec import Zero
 from proxyless_arch.data.streams import TorchStream, torch_seed
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
@@ -226,7 +225,7 @@ class GradientController(Controller):
         gradients: list[Tensor | None] = list(torch.autograd.grad(loss, self.alphas))
         if self.opt.zero_rule == "release":
             for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
-                if isinstance(block[choice], Zero):
+                if block[choice].vanishes:
                     gradients[index] = None
         before = [alpha.detach().clone() for alpha in self.alphas]
         try:

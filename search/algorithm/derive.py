@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hardware.cost_table import CostTable
 from hardware.projection import Projection, project
-from proxyless_arch.space.mbconv import Path, SearchSpace
+from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_named, to_named
 from search.algorithm.gates import argmax_path

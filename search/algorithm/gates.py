@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from proxyless_arch.space.mbconv import Path
+from proxyless_arch.space.search_space import Path
 
 BinaryMode = Literal["two", "full", "full_v2"]
 BINARY_MODES: tuple[BinaryMode, ...] = ("full_v2", "full", "two")

@@ -6,7 +6,7 @@ import numpy as np
 
 from hardware.cost_table import CostTable
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import Path
+from proxyless_arch.space.search_space import Path
 
 BINS = 4096
 LOWER = 0.99

@@ -8,10 +8,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from proxyless_arch.arch.spec import Zero
-from proxyless_arch.space.mbconv import Path, SearchSpace
+from proxyless_arch.arch.spec import BatchNorm, Padding
+from proxyless_arch.space.search_space import Edge, Path, SearchSpace
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
 from search.algorithm.gates import BinarizedPath, Gate
+
+
+def _call(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x)
 
 
 def pure_call(module: nn.Module, x: Tensor) -> Tensor:
@@ -28,12 +32,11 @@ def _pure_call_no_grad(module: nn.Module, x: Tensor) -> Tensor:
 class ChoiceBlock(nn.Module):
     """The candidate operations of one searched block and the identity skip around them."""
 
-    def __init__(self, space: SearchSpace, index: int) -> None:
+    def __init__(self, edge: Edge, bn: BatchNorm, padding: Padding) -> None:
         super().__init__()
-        ops = space.choices[index]
-        self.choices = nn.ModuleList(build_op(op, space.bn, "symmetric") for op in ops)
-        self.zeros = frozenset(j for j, op in enumerate(ops) if isinstance(op, Zero))
-        self.skip = space.skips[index]
+        self.choices = nn.ModuleList(build_op(op, bn, padding) for op in edge.ops)
+        self.zeros = frozenset(j for j, op in enumerate(edge.ops) if op.vanishes)
+        self.skip = edge.skip
 
     def forward(self, x: Tensor, choice: int, gate: Gate | None = None) -> Tensor:
         if gate is None:
@@ -57,36 +60,34 @@ class Supernet(nn.Module):
     """All networks of ``space`` in one. (N, 3, H, W) -> (N, classes) logits of the chosen path.
 
     Tensor names: those of the derived network, with ``choices.<j>`` where it has ``mobile_inverted_conv``
-    (``SearchSpace.tensor_map``). The fixed first block keeps the derived network's name.
+    (``SearchSpace.tensor_map``). Fixed blocks keep the derived network's names.
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator | None = None, *, zero_gamma: bool = True):
         super().__init__()
         self.space = space
-        self.first_conv = build_op(space.stem, space.bn, "symmetric")
-        searched = [ChoiceBlock(space, index) for index in range(space.n_blocks)]
-        self.blocks = nn.ModuleList([ResidualBlock(space.first_block, space.bn, "symmetric"), *searched])
-        self.feature_mix_layer = build_op(space.feature_mix, space.bn, "symmetric")
-        self.classifier = build_op(space.classifier, space.bn, "symmetric")
+        bn, padding = space.bn, space.padding
+        self.first_conv = build_op(space.stem, bn, padding)
+        self.blocks = nn.ModuleList(
+            ChoiceBlock(block, bn, padding) if isinstance(block, Edge) else ResidualBlock(block, bn, padding)
+            for block in space.blocks
+        )
+        self.feature_mix_layer = build_op(space.feature_mix, bn, padding)
+        self.classifier = build_op(space.classifier, bn, padding)
         init_weights(self, generator)
         if zero_gamma:
-            for block in searched:
-                if block.skip:
+            for block in self.blocks:
+                if isinstance(block, ChoiceBlock) and block.skip:
                     for op in block.choices:
                         zero_last_gamma(op)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         """Logits of ``path``. With ``gates`` they carry the architecture gradient, and no running statistic moves."""
-        first, *searched = self.blocks
-        if gates is None:
-            x = first(self.first_conv(x))
-            for block, choice in zip(searched, path, strict=True):
-                x = block(x, choice)
-            x = self.feature_mix_layer(x)
-        else:
-            x = pure_call(first, pure_call(self.first_conv, x))
-            for block, choice, gate in zip(searched, path, gates, strict=True):
-                x = block(x, choice, gate)
-            x = pure_call(self.feature_mix_layer, x)
-        return self.classifier(x.mean((2, 3)))
+        fixed = _call if gates is None else pure_call
+        choices = zip(path, [None] * len(path) if gates is None else gates, strict=True)
+        chosen = dict(zip(self.space.places, choices, strict=True))
+        x = fixed(self.first_conv, x)
+        for place, block in enumerate(self.blocks):
+            x = block(x, *chosen[place]) if place in chosen else fixed(block, x)
+        return self.classifier(fixed(self.feature_mix_layer, x).mean((2, 3)))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch.arch.cost import macs
 from proxyless_arch.arch.draw import (
     BARS_TOP,
     LONGEST_BAR,
@@ -20,14 +19,14 @@ from proxyless_arch.arch.draw import (
     draw_stages,
     look,
 )
-from proxyless_arch.arch.shapes import LayerCall, walk
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import format_cost
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import writing
 from proxyless_arch.base.scene import Scene
-from proxyless_arch.space.mbconv import Path as Choices
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.search_space import Path as Choices
+from proxyless_arch.space.search_space import SearchSpace
 from search.reporting.history import phase_name
 from search.reporting.run_folder import Run, read_run
 
@@ -61,7 +60,7 @@ def frames(run: Run) -> list[Frame]:
                 confidence = tuple(map(_confidence, probabilities))
                 found.append(Frame(caption=caption, path=space.check(tuple(path)), confidence=confidence))
         if run.spec is not None and run.result is not None:
-            path, certain = space.check(tuple(run.result["path"])), (1.0,) * space.n_blocks
+            path, certain = space.check(tuple(run.result["path"])), (1.0,) * space.n_edges
             found.append(Frame(caption="the derived network", path=path, confidence=certain, scale=run.table_scale))
     except InputError:  # a run of another version's space
         return []
@@ -93,7 +92,7 @@ def film(run: Run) -> Film | None:
         return None
     space, unit = run.space, run.unit or "ms"
     last = run.spec if run.spec is not None else space.spec_for(shots[-1].path, run.name)
-    highest = max(USUAL_EXPANSION, *map(float, space.expand_ratios))
+    highest = max((USUAL_EXPANSION, *(op.drawing.expansion or 1.0 for ops in space.choices for op in ops)))
     looks = [[look(call, _price(run, call), unit, highest) for call in calls] for calls in _options(space)]
     chosen = [_taken(space, looks, shot.path) for shot in shots]
     constant = run.table_scale * run.source.offset_ms if run.source is not None else 0.0
@@ -114,7 +113,7 @@ def film(run: Run) -> Film | None:
             [[each.style, round(each.height, 2), each.label, each.tip, each.cost] for each in options]
             for options in looks
         ],
-        "searched": list(_searched(space)),
+        "searched": list(space.walk_places),
         "frames": [
             {
                 "caption": shot.caption,
@@ -129,22 +128,15 @@ def film(run: Run) -> Film | None:
     return Film(spec=last, stages=stages, data=data)
 
 
-def _searched(space: SearchSpace) -> range:
-    """Where the searched blocks stand in a walk: behind the stem and the first block."""
-    return range(2, 2 + space.n_blocks)
-
-
-def _options(space: SearchSpace) -> list[list[LayerCall]]:
+def _options(space: SearchSpace) -> list[tuple[LayerCall, ...]]:
     """Per layer of a walk, what it is under each of its choices: in every network of the space at the same sizes."""
-    most = max(map(len, space.choices))
-    walks = [walk(space.spec_for(tuple(min(choice, len(ops) - 1) for ops in space.choices))) for choice in range(most)]
-    counts = dict(zip(_searched(space), map(len, space.choices), strict=True))
-    return [[walks[choice][index] for choice in range(counts.get(index, 1))] for index in range(len(walks[0]))]
+    searched = dict(zip(space.walk_places, space.edge_calls, strict=True))
+    return [searched.get(index, (call,)) for index, call in enumerate(space.walks[0])]
 
 
 def _taken(space: SearchSpace, looks: Sequence[Sequence[Look]], path: Choices) -> list[Look]:
     """The look of each layer of a walk in the network of ``path``."""
-    choices = dict(zip(_searched(space), path, strict=True))
+    choices = dict(zip(space.walk_places, path, strict=True))
     return [options[choices.get(index, 0)] for index, options in enumerate(looks)]
 
 
@@ -156,7 +148,7 @@ def _price(run: Run, call: LayerCall) -> float | None:
     """What a layer costs in the run's unit, as it was measured in the end; None when nothing is priced."""
     if run.table is None:
         return None
-    return float(macs(call)) if run.source is None else run.table_scale * run.source.price_ms(call)
+    return float(call.macs) if run.source is None else run.table_scale * run.source.price_ms(call)
 
 
 def _facts(run: Run, cost: float) -> str:
@@ -180,10 +172,7 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
     drawn = []
     for shot in shots:
         spec = run.space.spec_for(shot.path, run.name)
-        calls = walk(spec)
-        certainty = {
-            calls[layer].name: value for layer, value in zip(_searched(run.space), shot.confidence, strict=True)
-        }
+        certainty = dict(zip(run.space.layer_names, shot.confidence, strict=True))
         drawn.append((f"{run.name}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
     with writing(output):
         draw_film(drawn, output, unit=run.unit or "ms")

@@ -9,8 +9,7 @@ from typing import Any
 from hardware.latency import network_ms
 from proxyless_arch.apps.scores import shown_score
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from search.reporting.charts import Chart, Point, plane, series_color
 from search.reporting.history import cost_axis, target_of
@@ -44,7 +43,7 @@ def published_points(run: Run) -> list[PublishedPoint]:
     for name in catalog.names():
         calls = walk(catalog.load(name))
         try:
-            cost = network_ms(run.source, calls) if run.source is not None else float(sum(map(macs, calls)))
+            cost = network_ms(run.source, calls) if run.source is not None else float(sum(call.macs for call in calls))
         except InputError:  # a table without its layers
             continue
         points.append(PublishedPoint(name, cost, catalog.release(name).top1_percent))

@@ -24,14 +24,14 @@ from hardware.latency import (
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
 from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
 from proxyless_arch.base.strict import Node, counted
-from proxyless_arch.space.mbconv import MACROS, SearchSpace
+from proxyless_arch.space.mbconv import MACROS, mbconv_space
+from proxyless_arch.space.search_space import SearchSpace
 from search.config import FORMAT, default_resolution, default_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,7 +141,7 @@ class Run:
         if self.table is None:
             return None
         if self.source is None:
-            return [float(macs(call)) for call in calls]
+            return [float(call.macs) for call in calls]
         return [scale * cost for cost in network_costs(self.source, calls)]
 
 
@@ -259,7 +259,7 @@ def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | 
     if name not in MACROS:
         return None
     preprocessing: Preprocessing = spec.preprocessing if spec is not None else imagenet_preprocessing(resolution)
-    return SearchSpace(
+    return mbconv_space(
         macro=MACROS[name],
         width_mult=settings.get("width_mult", 1.0),
         num_classes=spec.num_classes if spec is not None else CLASSES_OF.get(dataset, 1000),

@@ -110,7 +110,7 @@ def summary(run_dir: Path) -> str:
     for note in run.notes:
         say("note", note)
     say("time", format_seconds(record["wall_seconds"]) + behind)
-    say("files", f"{run_dir}/: report.html, spec.json, weights.h5, result.json, architecture.png, search.png")
+    say("files", f"{run_dir}/: report.html, spec.json, weights.safetensors, result.json, architecture.png, search.png")
     return "\n".join([*lines, _commands(run)])
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from proxyless_arch.apps.scores import shown_counts, shown_percent, shown_score
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.draw import draw_stages
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import describe, format_cost, format_count, op_label
+from proxyless_arch.arch.tables import describe, format_cost, format_count
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.scene import Scene
 from search.config import RECIPE_DIR, from_recipe, to_dict
@@ -349,14 +349,15 @@ def _choice_maps(run: Run) -> list[Chart]:
     if not records or len({tuple(map(len, record["probabilities"])) for record in records}) != 1:
         return []
     phases, maps = phases_of(records), []
-    taken_ops = [block.op for block in run.spec.blocks[1:]] if run.spec is not None else []
+    places = run.space.places if run.space is not None else ()
+    taken_ops = [run.spec.blocks[place].op for place in places] if run.spec is not None else []
     for block in range(len(records[0]["probabilities"])):
         rows = list(zip(*(record["probabilities"][block] for record in records), strict=True))
-        choices = run.space.choices[block] if run.space is not None and block < run.space.n_blocks else ()
+        choices = run.space.choices[block] if run.space is not None and block < run.space.n_edges else ()
         fits = len(choices) == len(rows)
-        labels = [choice_name(op_label(choices[row]) if fits else f"choice {row}") for row in range(len(rows))]
+        labels = [choice_name(choices[row].label if fits else f"choice {row}") for row in range(len(rows))]
         width = f", {choices[0].out_channels} channels" if fits else ""
-        taken = f": {choice_name(op_label(taken_ops[block]))}" if block < len(taken_ops) else ""
+        taken = f": {choice_name(taken_ops[block].label)}" if block < len(taken_ops) else ""
         maps.append(choice_map(f"Block {block + 1}{width}{taken}", labels, rows, phases))
     return maps
 

@@ -42,7 +42,7 @@ def header(job: Job) -> str:
         ),
         (
             "space",
-            f"{space.macro.name}, width {config.space.width_mult:g}: {space.n_blocks} searched blocks, "
+            f"{space.name}, width {config.space.width_mult:g}: {space.n_edges} searched blocks, "
             f"{format_count(space.size)} networks",
         ),
         ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),

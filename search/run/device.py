@@ -22,9 +22,9 @@ from hardware.latency import LatencySource, LookupTable, Predictor, check_matche
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.search_space import SearchSpace
 from search.config import Target
 
 MEASURABLE = ("cpu", "gpu8")
@@ -72,7 +72,7 @@ def anchor_of(
     """
     known = getattr(source, "provenance", {})
     ours: dict[str, Any] = {
-        "space": space.macro.name,
+        "space": space.name,
         "width_mult": space.width_mult,
         "resolution": space.preprocessing.resolution,
     }
@@ -109,7 +109,7 @@ def device_of(target: Target) -> Device | None:
 def profile_command(target: Target, space: SearchSpace) -> list[str]:
     """The arguments of profile_latency.py that make the table of this space on this device."""
     words: list[Any] = ["--target_hardware", target.target_hardware, "--threads", target.latency_threads]
-    words += ["--space", space.macro.name, "--width_mult", space.width_mult]
+    words += ["--space", space.name, "--width_mult", space.width_mult]
     words += ["--resolution", space.preprocessing.resolution, "--num_classes", space.num_classes]
     if target.runtime is not None:
         words += ["--runtime", target.runtime]

@@ -13,28 +13,21 @@ import torch
 
 from hardware.profile.landing import Landing
 from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import op_label
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.streams import TorchStream
-from proxyless_arch.space.mbconv import SearchSpace
-from proxyless_arch.weights.files import save_h5
+from proxyless_arch.space.search_space import SearchSpace
+from proxyless_arch.weights.files import save_safetensors
+from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, own_weights
+from proxyless_nas import distributed
 from proxyless_nas.data import train_batches
 from proxyless_nas.network import ProxylessNet
-from proxyless_nas.steps import (
-    NonFiniteLossError,
-    cosine_lr,
-    evaluate,
-    recalibrate_bn,
-    seed_dropout,
-    set_lr,
-    sgd,
-    smoothed_loss,
-)
+from proxyless_nas.steps import NonFiniteLossError, evaluate, recalibrate_bn
+from proxyless_nas.train.training import EpochSums, Schedule, Training
 from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit
 from search.algorithm.gates import argmax_path, probabilities
@@ -46,6 +39,19 @@ from search.run.log import RunLog
 from search.run.loop import Search
 
 PICTURES = ("architecture.png", "search.png")
+NOT_IN_A_FINETUNE = (
+    "valid_loss",
+    "valid_top1_percent",
+    "expected_cost",
+    "argmax_cost",
+    "target",
+    "lambda",
+    "temperature",
+    "entropy",
+    "probabilities",
+    "argmax_path",
+)
+"""Fields of an epoch record that say nothing of one network."""
 
 
 def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
@@ -63,8 +69,8 @@ def recalibrated(
     """``net`` with BN statistics of training images, augmented or as they are: whichever scores better.
 
     Weights are trained on augmented images and used on others; which of the two they need differs from one data set
-    to the next (by 3.5 points of top-1 one way, by 1.3 the other: docs/decisions.md). Cross-entropy on alpha's images
-    decides. Returns the better network, its score on them, and the cross-entropy of each way, the better one first.
+    to the next (docs/decisions.md). Cross-entropy on alpha's images decides. Returns the better network, its score on
+    them, and the cross-entropy of each way, the better one first.
     """
     tried = []
     for name, augment in job.recalibrations().items():
@@ -81,16 +87,22 @@ def recalibrated(
 
 def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
     """Train the derived network alone for ``finetune_epochs``; one record per epoch. Returns the unreadable images."""
-    config = job.config
-    per_epoch, epochs = job.schedule.steps_per_epoch, config.finish.finetune_epochs
-    weights = config.weights
-    optimizer = sgd(
-        net,
-        lr=config.finish.finetune_lr,
+    config, weights = job.config, job.config.weights
+    epochs, start = config.finish.finetune_epochs, time.perf_counter()
+    settings = Optimization(
+        n_epochs=epochs,
+        warmup_epochs=0,
+        init_lr=config.finish.finetune_lr,
         momentum=weights.momentum,
         nesterov=weights.nesterov,
         weight_decay=weights.weight_decay,
         no_decay_bn=weights.no_decay_bn,
+        label_smoothing=weights.label_smoothing,
+        grad_clip=weights.grad_clip,
+        ema_decay=0.0,
+    )
+    schedule = Schedule(
+        steps_per_epoch=job.schedule.steps_per_epoch, n_epochs=epochs, warmup_epochs=0, init_lr=settings.init_lr
     )
     batches = train_batches(
         job.data.train,
@@ -98,67 +110,42 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
         job.augment,
         batch_size=config.data.train_batch_size,
         seed=config.manual_seed + 2,
-        n_steps=epochs * per_epoch,
+        n_steps=schedule.total_steps,
         n_workers=job.n_workers,
         strict=config.data.strict_data,
     )
-    start, loss_sum, hits, count = time.perf_counter(), 0.0, 0, 0
-    net.train()
-    for step, (images, labels) in enumerate(batches):
-        images, labels = images.to(job.device), labels.to(job.device)
-        if job.space.dropout_rate:
-            seed_dropout(config.manual_seed, TorchStream.TRAIN_DROPOUT, step)
-        set_lr(optimizer, cosine_lr(config.finish.finetune_lr, step, epochs * per_epoch))
-        logits = net(images)
-        loss = smoothed_loss(logits, labels, weights.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
-        for what, value in (("loss", loss), ("gradient norm", norm)):
-            if not torch.isfinite(value):
-                first = ", ".join(batches.first_images)
-                problem = f"training {what} {value.item()} at fine-tune step {step}; its first images: {first}"
-                raise NonFiniteLossError(problem)
-        if weights.grad_clip is not None:
-            torch.nn.utils.clip_grad_norm_(net.parameters(), weights.grad_clip)
-        optimizer.step()
-        loss_sum, count = loss_sum + loss.item() * len(labels), count + len(labels)
-        hits += int((logits.argmax(1) == labels).sum())
-        if (step + 1) % per_epoch == 0:
-            now = time.perf_counter()
-            empty = dict.fromkeys(
-                (
-                    "valid_loss",
-                    "valid_top1_percent",
-                    "expected_cost",
-                    "argmax_cost",
-                    "target",
-                    "lambda",
-                    "temperature",
-                    "entropy",
-                    "probabilities",
-                    "argmax_path",
-                )
-            )
-            log.epoch(
-                {
-                    **empty,
-                    "phase": "finetune",
-                    "epoch": step // per_epoch,
-                    "n_epochs": epochs,
-                    "step": steps_before + step + 1,
-                    "arch_step": job.schedule.arch_steps,
-                    "train_loss": loss_sum / count,
-                    "train_top1_percent": 100 * hits / count,
-                    "learning_rate": optimizer.param_groups[0]["lr"],
-                    "cost_unit": job.table.unit if job.table else "ms",
-                    "images_per_second": count / (now - start),
-                    "seconds": now - start,
-                }
-            )
-            start, loss_sum, hits, count = now, 0.0, 0, 0
+    with distributed.by_itself():
+        training = Training(net, settings, schedule, batch_size=config.data.train_batch_size, seed=config.manual_seed)
+        try:
+            for sums in training.epochs(batches):
+                now = time.perf_counter()
+                log.epoch(_finetune_record(job, training, sums, now - start, steps_before))
+                start = now
+        except NonFiniteLossError as error:
+            first = ", ".join(batches.first_images)
+            raise NonFiniteLossError(f"{error} of the fine-tune; its first images: {first}") from None
     net.eval()
     return tuple(batches.unreadable.places)
+
+
+def _finetune_record(
+    job: Job, training: Training, sums: EpochSums, seconds: float, steps_before: int
+) -> dict[str, Any]:
+    """The record of the fine-tune's epoch just finished, in the schema of report.EpochRecord."""
+    return {
+        **dict.fromkeys(NOT_IN_A_FINETUNE),
+        "phase": "finetune",
+        "epoch": training.step // training.schedule.steps_per_epoch - 1,
+        "n_epochs": training.schedule.n_epochs,
+        "step": steps_before + training.step,
+        "arch_step": job.schedule.arch_steps,
+        "train_loss": sums.loss / sums.images,
+        "train_top1_percent": 100 * sums.hits / sums.images,
+        "learning_rate": training.schedule.learning_rate(training.step - 1),
+        "cost_unit": job.table.unit if job.table else "ms",
+        "images_per_second": sums.images / seconds,
+        "seconds": seconds,
+    }
 
 
 def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
@@ -192,9 +179,9 @@ def _changes(
             found.append(
                 {
                     "block": number,
-                    "argmax": op_label(ops[argmax]),
+                    "argmax": ops[argmax].label,
                     "argmax_percent": 100 * float(block[argmax]),
-                    "chosen": op_label(ops[chosen]),
+                    "chosen": ops[chosen].label,
                     "chosen_percent": 100 * float(block[chosen]),
                 }
             )
@@ -204,7 +191,7 @@ def _changes(
 def finish(
     job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
 ) -> None:
-    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.h5, the pictures and result.json.
+    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.safetensors, the pictures and result.json.
 
     ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
     the warm-up, where it was another.
@@ -265,11 +252,10 @@ def finish(
         "unreadable_images": len(left_out),
         "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
     }
-    (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which weights.h5 is gone
+    (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which the weights are gone
     codec.write_spec(run_dir / "spec.json", spec)
-    save_h5(
-        run_dir / "weights.h5", spec, to_named(net), {"run": run_dir.name, "command": "search", **_provenance(record)}
-    )
+    provenance = {"run": run_dir.name, "command": "search", **_provenance(record)}
+    save_safetensors(run_dir / WEIGHT_FILES[0], spec, to_named(net), provenance)
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
@@ -288,7 +274,7 @@ def is_finished(run_dir: Path) -> bool:
     """Whether the folder has the product of its run; what is made of the folder may be missing (see complete)."""
     if not (run_dir / "result.json").is_file():
         return False
-    return read_run(run_dir).is_random or all((run_dir / name).is_file() for name in ("spec.json", "weights.h5"))
+    return read_run(run_dir).is_random or ((run_dir / SPEC_FILE).is_file() and own_weights(run_dir) is not None)
 
 
 def complete(run_dir: Path) -> None:
@@ -315,7 +301,7 @@ def _draw(run: Run, spec: ArchSpec) -> None:
         search,
         target=run.target,
         unit=unit,
-        labels=[[op_label(op) for op in ops] for ops in run.space.choices] if run.space is not None else None,
+        labels=[[op.label for op in ops] for ops in run.space.choices] if run.space is not None else None,
         chosen=run.result["path"],
         title=title,
     )

@@ -15,9 +15,8 @@ import torch
 from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from hardware.latency import LatencySource, LookupTable, Predictor, WithFallback, network_costs, shipped
 from hardware.projection import project
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
@@ -25,7 +24,8 @@ from proxyless_arch.data.batches import fitting_batch_size
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.space.mbconv import SearchSpace, macro_named
+from proxyless_arch.space.mbconv import macro_named, mbconv_space
+from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.devices import device_name
@@ -162,7 +162,7 @@ class Job:
         if self.table is None:
             return None
         if self.source is None:
-            return [float(macs(call)) for call in calls]
+            return [float(call.macs) for call in calls]
         return network_costs(self.source, calls)
 
 
@@ -319,7 +319,7 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
             f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
             "--train_batch_size",
         )
-    space = SearchSpace(
+    space = mbconv_space(
         macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
         num_classes=len(data.class_names),

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from hardware.cost_table import CostTable
 from proxyless_arch.data.streams import TorchStream
-from proxyless_arch.space.mbconv import Path, SearchSpace
+from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
-from proxyless_nas.steps import NonFiniteLossError, cosine_lr, seed_dropout, set_lr, sgd, smoothed_loss
+from proxyless_nas.steps import NonFiniteLossError, cosine_lr, limit_gradients, seed_dropout, set_lr, sgd, smoothed_loss
 from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng
 from search.algorithm.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.algorithm.supernet import Supernet
@@ -185,10 +185,7 @@ class Search:
         # every process sampled the same path, so the same parameters have a gradient
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         distributed.all_reduce_mean(gradients)
-        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            raise NonFiniteLossError(f"training gradient that is not finite at weight step {self.step}")
-        if weights.grad_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), weights.grad_clip)
+        limit_gradients(self.supernet.parameters(), weights.grad_clip, f"weight step {self.step}")
         self.optimizer.step()
         self.sums.train_loss += totals[0]
         self.sums.train_hits += totals[1]

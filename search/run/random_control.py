@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.draw import draw_architectures
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.space.mbconv import Path as Choices
+from proxyless_arch.space.search_space import Path as Choices
 from search.algorithm.random_control import sample_at_cost
 from search.run.finish import write_result
 from search.run.job import Job

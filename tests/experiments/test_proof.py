@@ -162,7 +162,7 @@ def test_gate_a_by_hand(tmp_path, cheapest, passed):
         for name, path in proof.SIZES.items()
         for seed in range(3)
     ]
-    other = (1,) * proof.SPACE.n_blocks
+    other = (1,) * proof.SPACE.n_edges
     done += [write_alone(tmp_path, other, seed, 60.0 + 5 * seed) for seed in range(2)]
     found = proof.gate_a(tmp_path, done)
     assert found["degrees_of_freedom"] == 7 and found["degrees_of_freedom_of_the_sizes"] == 6
@@ -203,7 +203,7 @@ def test_compared_by_hand(tmp_path):
         for path in proof.controls("high").values():
             write_alone(tmp_path, path, seed, 50.0)
     for number, (algorithm, seed) in enumerate(itertools.product(proof.ALGORITHMS, proof.SEARCH_SEEDS)):
-        path = (number,) * proof.SPACE.n_blocks
+        path = (number,) * proof.SPACE.n_edges
         for training_seed, score in enumerate((70.0 + number, 71.0 + number)):
             write_alone(tmp_path, path, training_seed, score)
         record = dict.fromkeys(("argmax_path", "changed_blocks", "search_seconds", "inherited_valid_loss"), 0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from hardware.latency import layer_key, network_ms, shipped
 from hardware.profile.measure import Times
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
 
 
 def repeatable(text):

@@ -8,13 +8,12 @@ import pytest
 
 from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
 from hardware.latency import load_latency_source, network_ms, shipped
-from proxyless_arch.arch.cost import total_macs
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
+from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 
-TINY = SearchSpace(
+TINY = mbconv_space(
     macro=Macro(
         name="tiny", stem_width=8, stem_stride=2, first_width=8, stages=(Stage(8, 2, 1), Stage(16, 2, 2)), mix_width=32
     ),
@@ -148,12 +147,12 @@ def test_a_limit_copied_from_the_range_is_accepted(unit):
 def test_default_target():
     assert default_target(HAND) == 19  # 0.7 * (10 + 1.5 + 15) = 18.55
     assert default_target(CostTable(100.0, ((1.0, 2.0),), "ms", "hand")) == 101.0  # 71 is out of reach
-    assert default_target(macs_cost_table(SearchSpace())) == 260e6
+    assert default_target(macs_cost_table(mbconv_space())) == 260e6
 
 
 @pytest.mark.shared_data
 def test_the_imagenet_space_on_the_published_pixel1_table(shared_data):
-    table = latency_cost_table(SearchSpace(), load_latency_source(shared_data / "latency" / "pixel1_mobile_trim.yaml"))
+    table = latency_cost_table(mbconv_space(), load_latency_source(shared_data / "latency" / "pixel1_mobile_trim.yaml"))
     assert table.fixed == pytest.approx(11.36, abs=0.005)
     assert table.minimum == pytest.approx(29.6, abs=0.05)
     assert table.maximum == pytest.approx(191.0, abs=0.05)

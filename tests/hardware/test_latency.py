@@ -27,11 +27,10 @@ from hardware.latency import (
 )
 from hardware.profile.profiling import unique_ops
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import macs
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 
 PIXEL1_JSON = json.loads((SHIPPED_FOLDER / "pixel1.json").read_text())
 
@@ -351,9 +350,9 @@ def test_a_mid_of_the_input_width_is_a_block_without_expansion_in_version_1():
     assert versions[0] == versions[1]
 
 
-@pytest.mark.parametrize("call", [WITHOUT_EXPANSION, AS_WIDE, E6_K3, *walk(SearchSpace().spec_for((0,) * 21))])
+@pytest.mark.parametrize("call", [WITHOUT_EXPANSION, AS_WIDE, E6_K3, *walk(mbconv_space().spec_for((0,) * 21))])
 def test_macs_of_a_key_are_those_of_its_layer(call):
-    assert _macs(layer_key(call)) == macs(call)
+    assert _macs(layer_key(call)) == call.macs
 
 
 @pytest.mark.parametrize(
@@ -395,7 +394,7 @@ def test_a_yaml_in_another_unit_is_refused(factor, unit):
 
     def released(factor):
         lines = []
-        for key, call in unique_ops(SearchSpace()).items():
+        for key, call in unique_ops(mbconv_space()).items():
             name = {"linear": "Logits", "conv": "Conv" if key.kernel == 3 else "Conv_1", "mbconv": "expanded_conv"}[
                 key.op
             ]
@@ -408,7 +407,7 @@ def test_a_yaml_in_another_unit_is_refused(factor, unit):
         return "".join(lines).encode()
 
     table = parse_latency_source(released(1), "t.yaml")
-    assert len(table.entries) == len(unique_ops(SearchSpace()))
+    assert len(table.entries) == len(unique_ops(mbconv_space()))
     with pytest.raises(InputError, match=f"expected times in ms, .* Are they in {unit}.*t.yaml"):
         parse_latency_source(released(factor), "t.yaml")
 

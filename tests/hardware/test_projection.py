@@ -13,7 +13,7 @@ from hardware.cost_table import CostTable, latency_cost_table, macs_cost_table
 from hardware.latency import shipped
 from hardware.projection import project
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 
 
 def brute_force(log_probs, table, target, lower):
@@ -89,7 +89,7 @@ def test_projection_equals_brute_force(monkeypatch, cells, pops):
     assert min(feasible, infeasible) > 200
 
 
-IMAGENET = {"ms": latency_cost_table(SearchSpace(), shipped("pixel1")), "MACs": macs_cost_table(SearchSpace())}
+IMAGENET = {"ms": latency_cost_table(mbconv_space(), shipped("pixel1")), "MACs": macs_cost_table(mbconv_space())}
 
 
 def random_log_probs(table, seed, spread):

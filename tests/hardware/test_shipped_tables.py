@@ -4,7 +4,7 @@ import pytest
 
 from hardware.cost_table import latency_cost_table
 from hardware.latency import LookupTable, shipped, shipped_names
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 
 
 def test_what_is_shipped():
@@ -14,7 +14,7 @@ def test_what_is_shipped():
 @pytest.mark.parametrize("name", shipped_names())
 def test_it_prices_the_imagenet_space_and_names_its_source(name):
     source = shipped(name)
-    table = latency_cost_table(SearchSpace(), source)
+    table = latency_cost_table(mbconv_space(), source)
     assert 0 < table.minimum < table.uniform_expected < table.maximum
     for key in ("device", "runtime", "batch_size", "dtype", "resolution", "source"):
         assert source.provenance[key], key

@@ -7,7 +7,8 @@ import pytest
 
 from proxyless_arch.apps.exporting import KERAS_FORMATS, METADATA_NAME
 from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
-from proxyless_arch.arch.spec import Block, Preprocessing, Zero
+from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_nas_tensorflow import build
 from proxyless_nas_tensorflow.export import (

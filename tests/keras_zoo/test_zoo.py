@@ -9,11 +9,12 @@ import pytest
 
 import proxyless_nas_tensorflow as zoo
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import MBConv, Zero, with_classes
+from proxyless_arch.arch.ops import MBConv, Zero
+from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import SMALL, SearchSpace
+from proxyless_arch.space.mbconv import SMALL, mbconv_space
 from proxyless_nas_tensorflow.layers import build_op
 from proxyless_nas_tensorflow.network import feature_extractor
 from proxyless_nas_tensorflow.weights import to_named
@@ -39,7 +40,7 @@ def test_a_released_network_has_the_expected_tensors_in_order(name):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_path_has_the_expected_tensors(seed):
-    space = SearchSpace(macro=SMALL, width_mult=0.25, num_classes=7)
+    space = mbconv_space(macro=SMALL, width_mult=0.25, num_classes=7)
     path = tuple(random.Random(seed).randrange(len(ops)) for ops in space.choices)
     spec = space.spec_for(path)
     assert list(shapes_of(zoo.build(spec)).items()) == list(expected_tensors(spec).items())

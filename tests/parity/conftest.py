@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
+from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 from proxyless_nas import ProxylessNet, build
 from proxyless_nas.steps import recalibrate_bn
 
@@ -48,4 +48,4 @@ def tiny_spec() -> ArchSpec:
     """Stem, five blocks (one of them vanished, two with a skip), mix; total stride 8, 10 classes."""
     stages = (Stage(24, 3, 2), Stage(40, 2, 2))
     macro = Macro(name="tiny", stem_width=16, stem_stride=2, first_width=8, stages=stages, mix_width=64)
-    return SearchSpace(macro=macro, num_classes=10).spec_for((1, 6, 3, 2, 0), name="tiny")
+    return mbconv_space(macro=macro, num_classes=10).spec_for((1, 6, 3, 2, 0), name="tiny")

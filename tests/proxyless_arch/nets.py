@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from proxyless_arch.arch.spec import ArchSpec, Block, Conv, Linear, MBConv, Preprocessing, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.spec import ArchSpec, Block, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 
 

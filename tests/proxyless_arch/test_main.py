@@ -11,17 +11,16 @@ import pytest
 from proxyless_arch.__main__ import difference, main
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec, write_spec
-from proxyless_arch.arch.cost import total_macs, total_params
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.arch.tables import describe
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.cli import CLOSED_PIPE
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import TINY, SearchSpace
+from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_arch.weights.lookup import find_network, find_spec
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = SearchSpace(macro=TINY, num_classes=10).spec_for((0,) * 12, "mine")
+OURS = mbconv_space(macro=TINY, num_classes=10).spec_for((0,) * 12, "mine")
 
 
 @pytest.fixture

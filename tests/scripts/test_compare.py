@@ -15,7 +15,7 @@ from benchmarks.comparison_picture import Dot, _around, _shared_area, draw, plac
 from hardware.profile.measure import Times, parse_hardware
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import write_spec
-from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_nas.network import build
 from tests.search.tiny import tiny_space
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.arch.codec import to_released, write_spec
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.arch.released import to_released
 from proxyless_arch.arch.spec import Preprocessing, with_classes
 from proxyless_arch.weights.files import save_h5
 from tests.proxyless_arch.nets import random_tensors, three_blocks

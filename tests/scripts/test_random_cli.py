@@ -12,8 +12,7 @@ import torch
 
 from hardware.latency import network_ms, shipped
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_macs
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import total_macs, walk
 from search.imagenet_arch_search import main
 
 ROOT = Path(__file__).resolve().parents[2]

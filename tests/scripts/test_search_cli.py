@@ -18,11 +18,11 @@ from PIL import Image
 
 from hardware.latency import SHIPPED_FOLDER
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.data.batches import BatchPlan
 from proxyless_arch.data.datasets import digits, load_for_search
-from proxyless_arch.weights.files import load_h5
+from proxyless_arch.weights.files import load_safetensors
 from proxyless_nas.data import eval_batches
 from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
@@ -39,8 +39,8 @@ TINY = shlex.split(
 LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
 FILES = {
-    "config.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json", "weights.h5",
-    "architecture.png", "search.png", "result.json",
+    "config.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json",
+    "weights.safetensors", "architecture.png", "search.png", "result.json",
 }  # fmt: skip
 RESULT_KEYS = {
     "target_latency_ms", "predicted_latency_ms", "argmax_latency_ms", "macs", "params", "top1_percent", "manual_seed",
@@ -138,9 +138,9 @@ def test_the_result_is_true(finished):
     assert result["manual_seed"] == 3
     assert result["unreadable_images"] == 0
     assert result["wall_seconds"] > 0
-    stored = load_h5(run_dir / "weights.h5")
+    stored = load_safetensors(run_dir / "weights.safetensors")
     assert stored.spec == spec
-    net = load_weights(spec, run_dir / "weights.h5").eval()
+    net = load_weights(spec, run_dir / "weights.safetensors").eval()
     test = digits()[1]
     again = evaluate(net, eval_batches(test, spec.preprocessing, batch_size=250))
     assert again.n_images == result["n_test_images"] == 360
@@ -249,7 +249,7 @@ def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
         assert torch.equal(left, right)
     for name, tensor in one.supernet.items():
         assert torch.equal(tensor, other.supernet[name]), name
-    left, right = (load_h5(folder / "weights.h5").tensors for folder in (straight, run_dir))
+    left, right = (load_safetensors(folder / "weights.safetensors").tensors for folder in (straight, run_dir))
     assert all(np.array_equal(left[name], right[name]) for name in left)
     logs = [
         [
@@ -354,7 +354,7 @@ def test_what_a_finished_run_was_killed_before_is_made(finished, here, tmp_path,
 def test_a_result_without_its_weights_and_checkpoint_is_not_begun_again(finished, here, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(finished[0], run_dir)
-    for name in ("weights.h5", "checkpoint.pt", "metrics.jsonl"):
+    for name in ("weights.safetensors", "checkpoint.pt", "metrics.jsonl"):
         (run_dir / name).unlink()
     before = held_by(run_dir)
     status, _, errors = here("--path", run_dir, "--resume")
@@ -377,12 +377,15 @@ def test_a_finish_that_was_cut_before_its_result_is_done_again(finished, here, t
 def test_a_fine_tune_with_dropout_is_the_same_when_it_is_done_again(here, tmp_path):
     run_dir = tmp_path / "run"
     assert here(*QUICK, "--dropout", "0.2", "--finetune_epochs", "2", "--path", run_dir)[0] == 0
-    before, weights = timeless(run_dir), load_h5(run_dir / "weights.h5").tensors
+    before, weights = timeless(run_dir), load_safetensors(run_dir / "weights.safetensors").tensors
     (run_dir / "result.json").unlink()
     torch.manual_seed(77)
     assert here("--path", run_dir, "--resume")[0] == 0
     assert timeless(run_dir) == before
-    assert all(np.array_equal(weights[name], array) for name, array in load_h5(run_dir / "weights.h5").tensors.items())
+    assert all(
+        np.array_equal(weights[name], array)
+        for name, array in load_safetensors(run_dir / "weights.safetensors").tensors.items()
+    )
 
 
 def first_images(of, seed, step):
@@ -396,9 +399,13 @@ def first_images(of, seed, step):
 @pytest.mark.parametrize(
     ("place", "problem", "images"),
     [
-        ("run.loop.smoothed_loss", "training gradient that is not finite at weight step 0", ("train", 0, 0)),
-        ("algorithm.controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
-        ("run.finish.smoothed_loss", "training gradient norm nan at fine-tune step 0", ("train", 2, 0)),
+        ("search.run.loop.smoothed_loss", "gradient norm nan at weight step 0", ("train", 0, 0)),
+        ("search.algorithm.controllers.GradientController._loss", "loss nan at architecture step 5", ("valid", 1, 5)),
+        (
+            "proxyless_nas.train.training.smoothed_loss",
+            "gradient norm nan at batch 1 of 2 of epoch 1 (step 0) of the fine-tune",
+            ("train", 2, 0),
+        ),
     ],
 )
 def test_what_is_not_finite_says_in_which_images(place, problem, images, here, tmp_path, monkeypatch):
@@ -409,7 +416,7 @@ def test_what_is_not_finite_says_in_which_images(place, problem, images, here, t
     def broken_loss(controller, ce, cost):  # steps 0 to 3 are also timed before the search
         return ce * (float("nan") if controller.step == 5 else 1.0)
 
-    monkeypatch.setattr(f"search.{place}", broken_loss if images[0] == "valid" else broken_gradient)
+    monkeypatch.setattr(place, broken_loss if images[0] == "valid" else broken_gradient)
     status, _, errors = here(*TINY, "--n_epochs", "3", "--finetune_epochs", "1", "--path", tmp_path / "run")
     expected = f"error: stopped before the update: {problem}; its first images: {first_images(*images)}; a new run "
     assert (status, expected in errors) == (1, True), errors

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch.weights.files import load_h5
+from proxyless_arch.weights.files import load_safetensors
 from search.run import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +110,9 @@ def product(folder: Path) -> dict:
         "metrics": [{key: value for key, value in record.items() if key not in CLOCKS} for record in records],
         "result": {key: value for key, value in result.items() if key != "wall_seconds"},
         "spec": json.loads((folder / "spec.json").read_text())["blocks"],
-        "weights": {name: tensor.tobytes() for name, tensor in load_h5(folder / "weights.h5").tensors.items()},
+        "weights": {
+            name: tensor.tobytes() for name, tensor in load_safetensors(folder / "weights.safetensors").tensors.items()
+        },
     }
 
 

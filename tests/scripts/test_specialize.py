@@ -8,11 +8,10 @@ import pytest
 from hardware.latency import network_ms, shipped
 from hardware.profile.profiling import Anchor
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_macs
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.space.mbconv import TINY as TINY_MACRO
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 from search import specialize
 from tests.hardware.fake_device import FakeDevice
 
@@ -44,11 +43,11 @@ def test_two_targets_are_searched_crossed_and_not_searched_again(tmp_path, capsy
 
 def test_a_network_is_measured_at_the_speed_of_its_column_s_table():
     """This machine is a third slower than when the table was made."""
-    space = SearchSpace(macro=TINY_MACRO, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
+    space = mbconv_space(macro=TINY_MACRO, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
     reference_ms = Anchor(FakeDevice(), space, 1).ms()
     now = FakeDevice(slower=1 / 3)
     device = specialize.Device("cpu", shipped("pixel1"), Anchor(now, space, 1), reference_ms)
-    spec = space.spec_for((1,) * space.n_blocks)
+    spec = space.spec_for((1,) * space.n_edges)
     found = device.measured(spec)
     assert found["ms"] == pytest.approx(now.true_ms(walk(spec)))
     assert found["raw_ms"] == pytest.approx(4 / 3 * found["ms"])
@@ -60,7 +59,7 @@ def test_a_column_is_measured_by_the_runtime_of_its_search(monkeypatch):
     asked = []
     monkeypatch.setattr(specialize, "runtime_named", lambda *words: asked.append(words))
     monkeypatch.setattr(specialize, "anchor_of", lambda *words: (None, None))
-    run = SimpleNamespace(source=shipped("pixel1"), measured_ms=1.0, space=SearchSpace(),
+    run = SimpleNamespace(source=shipped("pixel1"), measured_ms=1.0, space=mbconv_space(),
                           settings={"runtime": "litert", "latency_threads": 2})  # fmt: skip
     goals = [specialize.Goal("cpu", None), specialize.Goal("cpu", "onnxruntime"), specialize.Goal("flops", None)]
     assert [device.name for device in specialize.devices_of(goals, [run] * 3)] == ["cpu", "cpu-onnxruntime"]

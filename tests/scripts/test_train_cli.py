@@ -23,7 +23,7 @@ from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import read_metrics
 from proxyless_arch.data.datasets import load_for_search
-from proxyless_arch.weights.files import load_h5
+from proxyless_arch.weights.files import load_safetensors
 from proxyless_nas.train import checkpointing
 from proxyless_nas.train import session as train_session
 from tests.scripts.mini import TRAIN, mini_net, same_run
@@ -35,8 +35,8 @@ FILES = {
     "spec.json",
     "metrics.jsonl",
     "checkpoint.pt",
-    "weights.h5",
-    "last.h5",
+    "weights.safetensors",
+    "last.safetensors",
     "result.json",
 }
 
@@ -96,7 +96,7 @@ def test_it_learns_the_digits(straight, capsys):
     # seeds 0 to 2 gave 77.5 to 80.0 by SSE4.1 kernels, 78.6 to 81.1 by AVX2, 78.1 to 79.2 by AVX512; 3 epochs give 10
     assert result["test_top1_percent"] > 60
     assert (result["n_train_images"], result["n_valid_images"], result["n_test_images"]) == (1150, 287, 360)
-    stored = load_h5(straight / "weights.h5")
+    stored = load_safetensors(straight / "weights.safetensors")
     assert stored.spec == read_spec(straight / "spec.json")
     assert stored.spec.class_names == tuple("0123456789")
     assert stored.provenance["weights"] == result["weights"]
@@ -172,13 +172,13 @@ Run.write_weights = write_once
 train.main(sys.argv[1:])"""
     killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
     assert killed.returncode == -signal.SIGKILL
-    assert load_h5(path / "weights.h5").provenance["epoch"] == 1
+    assert load_safetensors(path / "weights.safetensors").provenance["epoch"] == 1
     done = epochs_done(path)
     assert [record["is_best"] for record in done] == [True, *[False] * (len(done) - 2), True]
     with monkeypatch.context() as patch:
         patch.setattr(train_session, "loop", lambda *_, **__: False)  # not a step more
         run(capsys, "--path", path, "--resume")
-    assert load_h5(path / "weights.h5").provenance["epoch"] == len(done)
+    assert load_safetensors(path / "weights.safetensors").provenance["epoch"] == len(done)
     code, out, err = run(capsys, "--path", path, "--resume")
     assert (code, err, "resumed    at step" in out) == (0, "", True)
     same_run(straight, path)
@@ -257,7 +257,7 @@ def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
     words = ["--epochs", "0", "--arch", straight]
     code, out, _ = run(capsys, *words, "--path", tmp_path / "inherited")
     assert code == 0
-    assert f"inherited from {straight / 'weights.h5'}" in out
+    assert f"inherited from {straight / 'weights.safetensors'}" in out
     assert "no --data_path given: the images and split of the run, scikit-learn's embedded digits" in out
     record = json.loads((tmp_path / "inherited" / "result.json").read_text())
     assert record["test_top1_percent"] == json.loads((straight / "result.json").read_text())["test_top1_percent"]
@@ -268,7 +268,7 @@ def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
 
 
 def test_a_run_that_does_not_say_its_split_is_refused(straight, tmp_path, capsys):
-    for name in ("spec.json", "weights.h5"):
+    for name in ("spec.json", "weights.safetensors"):
         (tmp_path / name).write_bytes((straight / name).read_bytes())
     saved = json.loads((straight / "config.json").read_text())
     size = saved.pop("valid_size")
@@ -289,7 +289,7 @@ def searched_photos(tmp_path_factory, straight):
     photos(folder / "photos", classes, per_class=10)
     run_dir = folder / "run"
     run_dir.mkdir()
-    for name in ("spec.json", "weights.h5"):
+    for name in ("spec.json", "weights.safetensors"):
         (run_dir / name).write_bytes((straight / name).read_bytes())
     config = {"dataset": "imagefolder", "data_path": str(folder / "photos"), "valid_size": 0.2, "manual_seed": 3}
     write_json(run_dir / "config.json", {"format": "proxyless-nas/search-config", "version": 1, **config})
@@ -401,7 +401,7 @@ def test_other_classes_get_a_fresh_classifier(straight, tmp_path, capsys):
     code, out, _ = run(capsys, *words, "--path", tmp_path / "run", "--accumulation", "2", "--precision", "bf16")
     assert code == 0
     assert "the classifier for 10 classes is replaced by a fresh one for 3" in out
-    spec = load_h5(tmp_path / "run" / "weights.h5").spec
+    spec = load_safetensors(tmp_path / "run" / "weights.safetensors").spec
     assert (spec.num_classes, spec.class_names) == (3, ("blue", "green", "red"))
     # as many classes, but others
     renamed = photos(tmp_path / "letters", "abcdefghij", per_class=3)
@@ -421,7 +421,7 @@ def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, c
     assert (record["n_train_images"], record["n_valid_images"], record["top1_percent"]) == (1437, 0, None)
     assert record["weights"] == "the network itself, not its average, epoch 2"
     assert set(record["last_test_top1_percent"]) == {"raw"}
-    assert load_h5(tmp_path / "weights.h5").provenance["valid_top1_percent"] is None
+    assert load_safetensors(tmp_path / "weights.safetensors").provenance["valid_top1_percent"] is None
 
 
 def test_a_loss_that_is_not_finite_says_which_batch(spec_file, tmp_path, capsys):
@@ -561,7 +561,7 @@ def test_another_number_of_processes_is_refused_and_another_torch_or_thread_coun
 def test_weights_of_another_network_are_refused(straight, tmp_path, capsys):
     other = replace(with_classes(mini_net(), 7), name="other")
     write_spec(tmp_path / "other.json", replace(other, blocks=other.blocks[:-1]))
-    words = ["--arch", tmp_path / "other.json", "--dataset", "digits", "--weights", straight / "weights.h5"]
+    words = ["--arch", tmp_path / "other.json", "--dataset", "digits", "--weights", straight / "weights.safetensors"]
     code, _, err = run(capsys, *words)
     assert code == 2
     assert "the tensors are not those of" in err

@@ -12,10 +12,10 @@ from hardware.latency import SHIPPED_FOLDER, shipped
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.apps.train_settings import to_dict as training_dict
 from proxyless_arch.arch.codec import write_spec
-from proxyless_arch.arch.cost import total_macs, total_params
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import read_json, write_json
-from proxyless_arch.space.mbconv import IMAGENET, TINY, SearchSpace
+from proxyless_arch.space.mbconv import IMAGENET, TINY, mbconv_space
 from search.config import from_recipe, to_dict, with_settings
 from search.reporting.run_folder import LATENCY_FILE
 
@@ -32,10 +32,10 @@ def write_run(
     """
     rng = np.random.default_rng(seed)
     if dataset == "imagenet":
-        space = SearchSpace(macro=IMAGENET)
+        space = mbconv_space(macro=IMAGENET)
         given = {"dataset": "imagenet", "data_path": "imagenet/"}
     else:
-        space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
+        space = mbconv_space(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
         given = {}
     recipe = "default" if dataset == "imagenet" else "digits"
     config = to_dict(
@@ -50,7 +50,7 @@ def write_run(
     chosen = path or tuple(int(rng.integers(len(ops))) for ops in space.choices)
     target = float(f"{table.of_path(chosen) * 1.005:.4g}")
     noise = [rng.normal(0, 0.01, len(ops)) for ops in space.choices]
-    speed = rng.uniform(0.5, 1.5, space.n_blocks)
+    speed = rng.uniform(0.5, 1.5, space.n_edges)
     records = []
     for index in range(warmup + epochs):
         phase = "warmup" if index < warmup else "search"
@@ -109,7 +109,7 @@ def write_random(folder: Path, *, count=3, accuracy=None):
     for name in ("metrics.jsonl",):
         (folder / name).unlink()
     write_json(folder / "config.json", config | {"arch_algo": "random"})
-    space = SearchSpace(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
+    space = mbconv_space(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
     table = latency_cost_table(space, shipped("pixel1"))
     rng = np.random.default_rng(0)
     networks = []

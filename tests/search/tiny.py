@@ -7,7 +7,7 @@ import torch
 
 from hardware.cost_table import CostTable
 from proxyless_arch.arch.spec import Preprocessing
-from proxyless_arch.space.mbconv import Macro, SearchSpace, Stage
+from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 from search.algorithm.supernet import Supernet
 
 MACRO = Macro(
@@ -26,7 +26,7 @@ def tiny_space(**changes):
         "kernel_sizes": (3, 5),
         "expand_ratios": (2, 3),
     }
-    return SearchSpace(**(settings | changes))
+    return mbconv_space(**(settings | changes))
 
 
 def all_paths(space):

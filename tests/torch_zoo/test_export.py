@@ -11,7 +11,8 @@ import torch
 
 from proxyless_arch.apps.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, missing, read_metadata
 from proxyless_arch.apps.litert import litert_metadata
-from proxyless_arch.arch.spec import Block, Preprocessing, Zero
+from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_nas import build
 from proxyless_nas.export import (

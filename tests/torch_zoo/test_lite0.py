@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import total_macs, total_params
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.data.datasets import open_folder
 from proxyless_arch.weights.demo import demo_weights
 from proxyless_nas.data import eval_batches

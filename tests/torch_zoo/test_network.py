@@ -13,10 +13,11 @@ from torch.nn import functional as F
 import proxyless_nas
 from proxyless_arch.apps.scores import EvalResult, top_k_hits
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import total_params
-from proxyless_arch.arch.spec import BatchNorm, MBConv, Zero, with_classes
+from proxyless_arch.arch.ops import MBConv, Zero
+from proxyless_arch.arch.spec import BatchNorm, with_classes
 from proxyless_arch.arch.tensors import expected_tensors
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.arch.walk import total_params
+from proxyless_arch.space.mbconv import mbconv_space
 from proxyless_nas.layers import ConvBN, SameConv2d, ZeroLayer, init_weights
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
@@ -36,7 +37,7 @@ def shapes_of(net):
 
 def random_specs():
     rng = np.random.default_rng(0)
-    space = SearchSpace(width_mult=0.35, num_classes=7)
+    space = mbconv_space(width_mult=0.35, num_classes=7)
     for index in range(3):
         path = tuple(int(rng.integers(len(ops))) for ops in space.choices)
         yield space.spec_for(path, f"random{index}")

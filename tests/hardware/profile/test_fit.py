@@ -23,10 +23,11 @@ from hardware.profile.fit import (
     row_of,
 )
 from hardware.profile.profiling import unique_ops
-from proxyless_arch.arch.shapes import LayerCall, walk
-from proxyless_arch.arch.spec import MBConv, Preprocessing
+from proxyless_arch.arch.ops import MBConv
+from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import TINY, SearchSpace
+from proxyless_arch.space.mbconv import TINY, mbconv_space
 
 TRUTH = {"pw_mac": 0.2, "dw_mac_eff": 0.5, "exp_out_el": 3.0, "dw_out_el": 1.5, "skip_el": 2.0, "const_ms": 0.01}
 
@@ -34,7 +35,7 @@ TRUTH = {"pw_mac": 0.2, "dw_mac_eff": 0.5, "exp_out_el": 3.0, "dw_out_el": 1.5, 
 def imagenet_ops(coefficients=TRUTH, tile=16, noise=0.0, space=None):
     rng = np.random.default_rng(0)
     ops = []
-    for call in unique_ops(space or SearchSpace()).values():
+    for call in unique_ops(space or mbconv_space()).values():
         if isinstance(call.op, MBConv):
             row = row_of(call, "core", tile)
             ms = math.fsum(coefficients[name] * row[name] for name in row)
@@ -146,7 +147,7 @@ def test_noise_is_not_fitted_where_predictions_are_right():
 
 
 def test_the_written_predictor_is_read_and_prices_every_layer():
-    space = SearchSpace(macro=TINY, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
+    space = mbconv_space(macro=TINY, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
     pixel1 = shipped("pixel1")
     measured = [(call, pixel1.op_ms(call)) for call in unique_ops(space).values()]
     found = fit([Op(call, ms) for call, ms in measured if isinstance(call.op, MBConv)])
@@ -265,7 +266,7 @@ def test_a_resolution_that_was_not_measured_is_predicted(note10, size, mape, lar
 
 
 def test_walks_of_the_space_hold_the_enumerated_layers():
-    space = SearchSpace()
+    space = mbconv_space()
     ops = unique_ops(space)
     assert len(ops) == 70
     kinds = [type(call.op).__name__ for call in ops.values()]

@@ -9,13 +9,13 @@ from hardware.latency import LookupTable, shipped
 from hardware.profile.landing import land
 from hardware.profile.profiling import Anchor, Measured
 from hardware.profile_latency import MATCHED
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 from search.run.device import Device, anchor_of
 from tests.hardware.fake_device import FakeDevice
 
-TABLE = latency_cost_table(SearchSpace(), shipped("pixel1"))
+TABLE = latency_cost_table(mbconv_space(), shipped("pixel1"))
 
 
 def took(ms):
@@ -80,7 +80,7 @@ def test_an_impossible_first_projection_is_an_error():
         land([np.log(np.array([0.5, 0.5]))], table, 3.0, lambda path: took(3.0))
 
 
-SPACE = SearchSpace(num_classes=1000)
+SPACE = mbconv_space(num_classes=1000)
 ANCHOR_MS = Anchor(FakeDevice(), SPACE, 1).ms()
 FACTS = {name: FakeDevice().facts()[name] for name in MATCHED}
 CONDITIONS = {"space": "imagenet", "width_mult": 1.0, "resolution": 224, "batch_size": 1, "num_classes": 1000} | FACTS

@@ -23,8 +23,8 @@ from hardware.profile.measure import (
     torch_module,
 )
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import build

@@ -24,13 +24,13 @@ from hardware.profile.profiling import (
     sample_paths,
     unique_ops,
 )
-from proxyless_arch.arch.shapes import walk
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import TINY, SearchSpace
+from proxyless_arch.space.mbconv import TINY, mbconv_space
 from tests.hardware.fake_device import FakeDevice
 
-SPACE = SearchSpace(macro=TINY, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
+SPACE = mbconv_space(macro=TINY, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
 PROTOCOL = Protocol(rounds=3, runs=5, warmup=1, min_ms=0.0, design_nets=90, validation_nets=40, extra_rounds=1)
 CONDITIONS = {"device": "simulated", "batch_size": 1, "resolution": 16}
 
@@ -59,8 +59,8 @@ def test_without_noise_the_networks_give_the_table_exactly(tmp_path):
     np.testing.assert_allclose(predicted, true, rtol=5e-3)
     assert outcome.verdict.passed and outcome.noise == outcome.drift == 0
     # what networks tell apart: the differences between the choices of a block
-    for block in range(SPACE.n_blocks):
-        calls = [walk(SPACE.spec_for((0,) * block + (j,) + (0,) * (SPACE.n_blocks - block - 1)))[2 + block]
+    for block in range(SPACE.n_edges):
+        calls = [walk(SPACE.spec_for((0,) * block + (j,) + (0,) * (SPACE.n_edges - block - 1)))[2 + block]
                  for j in range(6)]  # fmt: skip
         ours, truth = (np.array([price(call) for call in calls]) for price in (outcome.table.price_ms, device.cost_ms))
         np.testing.assert_allclose(ours - ours.mean(), truth - truth.mean(), atol=0.06 * truth.mean())
@@ -94,7 +94,7 @@ def test_networks_timed_while_something_else_ran_do_not_bend_the_table():
     assert 100 * np.abs(ours / true[80:] - 1).mean() < 1.5
 
 
-NETWORK = walk(SPACE.spec_for((0,) * SPACE.n_blocks))
+NETWORK = walk(SPACE.spec_for((0,) * SPACE.n_edges))
 
 
 def test_a_derived_network_is_measured_like_the_table():
@@ -134,7 +134,7 @@ def test_timings_are_taken_at_the_anchor_s_median_speed(tmp_path):
     np.testing.assert_allclose(ours / true, np.median(ours / true), rtol=5e-3)
     assert slowing.chosen.errors.mape < 0.5
     # landing takes this for the anchor's time at the table's speed
-    anchor = walk(SPACE.spec_for((1,) * SPACE.n_blocks))
+    anchor = walk(SPACE.spec_for((1,) * SPACE.n_edges))
     assert network_ms(slowing.table, anchor) == pytest.approx(slowing.table.provenance["anchor_ms"], rel=5e-3)
 
 
@@ -211,7 +211,7 @@ def test_the_anchor_drifts_only_when_its_neighbours_agree():
 
 
 def test_networks_cover_the_range_and_do_not_repeat():
-    space = SearchSpace()
+    space = mbconv_space()
     paths = sample_paths(space, 80, np.random.default_rng(0))
     assert len(set(paths)) == 80
     price = FakeDevice().true_ms

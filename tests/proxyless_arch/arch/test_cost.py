@@ -3,8 +3,7 @@
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import macs, params, total_macs, total_params
-from proxyless_arch.arch.shapes import walk
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from tests.proxyless_arch.nets import rich, three_blocks
 
 PUBLISHED = {
@@ -31,7 +30,7 @@ def test_macs_by_hand():
         "feature_mix_layer": 3 * 3 * 6 * 8,
         "classifier": 8 * 5,
     }
-    assert {call.name: macs(call) for call in walk(three_blocks(), 11)} == by_hand
+    assert {call.name: call.macs for call in walk(three_blocks(), 11)} == by_hand
     assert total_macs(three_blocks()) == 3888 + 1872 + 5076 + 19764 + 432 + 40
 
 
@@ -44,15 +43,15 @@ def test_params_by_hand():
         "feature_mix_layer": 6 * 8 + 2 * 8,
         "classifier": 8 * 5 + 5,
     }
-    assert {call.name: params(call) for call in walk(three_blocks(), 11)} == by_hand
+    assert {call.name: call.params for call in walk(three_blocks(), 11)} == by_hand
 
 
 def test_vanished_blocks_are_free():
     calls = {call.name: call for call in walk(rich(), 11)}
-    assert macs(calls["blocks.3"]) == params(calls["blocks.3"]) == 0
+    assert calls["blocks.3"].macs == calls["blocks.3"].params == 0
 
 
 def test_mid_channels_are_what_is_computed():
     call = walk(rich(), 11)[5]
-    assert macs(call) == 3 * 3 * 6 * 40 + 3 * 3 * 3 * 3 * 40 + 3 * 3 * 40 * 6
-    assert params(call) == (6 * 40 + 2 * 40) + (3 * 3 * 40 + 2 * 40) + (40 * 6 + 2 * 6)
+    assert call.macs == 3 * 3 * 6 * 40 + 3 * 3 * 3 * 3 * 40 + 3 * 3 * 40 * 6
+    assert call.params == (6 * 40 + 2 * 40) + (3 * 3 * 40 + 2 * 40) + (40 * 6 + 2 * 6)

@@ -7,23 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from proxyless_arch.arch.cost import macs, total_macs, total_params
 from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages, highest_expansion, look
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import MBConv
-from proxyless_arch.arch.tables import describe, format_cost, format_count, op_label
+from proxyless_arch.arch.ops import MBConv
+from proxyless_arch.arch.tables import describe, format_cost, format_count
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.scene import STYLES, Group
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 
-SPACE = SearchSpace()
+SPACE = mbconv_space()
 # the layout of proxyless_mobile: expand_ratio outermost, Zero last
 MOBILE = SPACE.spec_for((1, 0, 6, 6, 2, 0, 1, 1, 5, 1, 1, 1, 4, 1, 1, 1, 5, 5, 2, 2, 5), name="mobile")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def shares(spec):
-    return [macs(call) / 1e6 for call in walk(spec)]
+    return [call.macs / 1e6 for call in walk(spec)]
 
 
 def drawn_layers(path):
@@ -57,14 +56,14 @@ def test_every_layer_is_drawn_once_and_vanished_blocks_are_dashed(tmp_path):
 def test_labels_totals_and_shares_are_the_specs(tmp_path):
     draw_architectures([("mobile by $hand$ <1>", MOBILE, shares(MOBILE))], tmp_path / "one.svg")
     words = texts(tmp_path / "one.svg")
-    assert words.count("MB6 7×7") == sum(op_label(block.op).startswith("MB6 7x7") for block in MOBILE.blocks) == 4
+    assert words.count("MB6 7×7") == sum(block.op.label.startswith("MB6 7x7") for block in MOBILE.blocks) == 4
     assert "mobile by $hand$ <1>" in words  # a title is text, neither maths nor markup
     assert any(
         f"{format_count(total_macs(MOBILE))} MACs" in word and f"{format_count(total_params(MOBILE))} par" in word
         for word in words
     )
     assert "112×112" in words and "7×7" in words
-    stem = 100 * macs(walk(MOBILE)[0]) / total_macs(MOBILE)
+    stem = 100 * walk(MOBILE)[0].macs / total_macs(MOBILE)
     assert f"{stem:.1f}" in words
 
 
@@ -213,7 +212,7 @@ def test_table_fits_its_width_at_any_resolution(resolution):
 
 def test_table_without_costs_shares_macs():
     plain = describe(MOBILE)
-    assert plain == describe(MOBILE, costs=[macs(call) for call in walk(MOBILE)], unit="MACs")
+    assert plain == describe(MOBILE, costs=[call.macs for call in walk(MOBILE)], unit="MACs")
     assert " ms " not in plain
     with pytest.raises(ValueError, match="one per layer"):
         describe(MOBILE, costs=[1.0])

@@ -1,11 +1,12 @@
 """Specs built in code: whatever breaks a rule is an InputError that names the field."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Conv, Linear, MBConv, Preprocessing, Zero
+from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Preprocessing
 from proxyless_arch.base.errors import InputError
 from tests.proxyless_arch.nets import rich
 
@@ -20,7 +21,7 @@ VALID = {
     ArchSpec: {name: getattr(rich(), name) for name in ArchSpec.__dataclass_fields__},
 }
 STRANGE = ("x", None, True, 3.0, 3j, float("nan"), float("inf"), 10**400, [], (), (1, 2, "x"), {}, object(), b"3")
-FIELDS = [(cls, name) for cls in VALID for name in cls.__dataclass_fields__]
+FIELDS = [(cls, name) for cls in VALID for name in (field.name for field in fields(cls))]
 FINE = {"skip": True, "mid_channels": None, "class_names": (), "name": "x", "blocks": ()}
 """Strange values that are none for these fields."""
 
@@ -40,8 +41,8 @@ def test_a_value_of_any_other_type_is_refused_by_name(cls, name):
     [
         (lambda: BatchNorm(eps="x"), "eps: expected a number in (0, 1], got 'x'"),
         (lambda: BatchNorm(momentum=True), "momentum: expected a number in (0, 1], got True"),
-        (lambda: Preprocessing(std=(1, 2, "x")), "std: expected three numbers (R, G, B), got (1, 2, 'x')"),
-        (lambda: Preprocessing(mean=("a", 1, 2)), "mean: expected three numbers (R, G, B), got ('a', 1, 2)"),
+        (lambda: Preprocessing(std=(1, 2, "x")), "std[2]: expected a number, got 'x'"),
+        (lambda: Preprocessing(mean=("a", 1, 2)), "mean[0]: expected a number, got 'a'"),
         (lambda: Preprocessing(std=(1.0, 0.0, 1.0)), "std: expected three numbers above 0, got 0.0"),
         (
             lambda: Conv(in_channels=3, out_channels=8, kernel_size=3.0),
@@ -51,7 +52,7 @@ def test_a_value_of_any_other_type_is_refused_by_name(cls, name):
         (lambda: replace(rich(), stem=Zero(channels=3)), "stem: expected a Conv, got Zero(channels=3)"),
         (
             lambda: replace(rich(), class_names=(1, 2, 3, 4, 5)),
-            "class_names: expected a tuple of strings, got (1, 2, 3, 4, 5)",
+            "class_names[0]: expected a string, got 1",
         ),
     ],
 )

@@ -6,8 +6,8 @@ import pytest
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.cost import total_params
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import total_params
 from tests.proxyless_arch.nets import rich, three_blocks
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.cost import macs, total_macs, total_params
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import BatchNorm, Conv, Linear, MBConv, Preprocessing
+from proxyless_arch.arch.ops import Conv, Linear, MBConv
+from proxyless_arch.arch.spec import BatchNorm, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights import demo
 from proxyless_arch.weights.files import load_h5, save_h5
@@ -83,7 +83,7 @@ def test_costs_by_hand():
         "classifier": 1280 * 1000,
     }
     spec = catalog.load(NAME)
-    costs = iter(macs(call) for call in walk(spec))
+    costs = iter(call.macs for call in walk(spec))
     counts = (1, *(stage[0] for stage in STAGES), 1, 1)
     assert [sum(next(costs) for _ in range(count)) for count in counts] == list(by_hand.values())
     assert total_macs(spec) == sum(by_hand.values()) == 385_187_552

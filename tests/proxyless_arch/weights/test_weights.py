@@ -3,6 +3,7 @@
 import codecs
 import copyreg
 import io
+import json
 import os
 import pickle
 import random
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.codec import read_spec, spec_to_json
 from proxyless_arch.arch.spec import replace, with_classes
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
@@ -175,6 +176,32 @@ def test_truncated_foreign_and_altered_h5(tmp_path):
     with h5py.File(path, "w") as file:
         file["layer"] = np.zeros(3)
     assert refusal(load_h5, path).startswith("expected a file of proxyless-arch/weights, version 1")
+
+
+def test_the_safetensors_library_reads_ours(tmp_path):
+    numpy_io = pytest.importorskip("safetensors.numpy")
+    for name, path in (("a", tmp_path / "a.safetensors"), ("b", tmp_path / "b.safetensors")):
+        save_safetensors(path, SPEC, dict(sorted(TENSORS.items(), reverse=name == "a")), PROVENANCE)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert_equal(numpy_io.load_file(tmp_path / "a.safetensors"), TENSORS)
+    with numpy_io.safe_open(tmp_path / "a.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["provenance"]) == PROVENANCE
+    assert metadata["version"] == "1"
+
+
+def test_altered_safetensors(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_safetensors(path, SPEC, TENSORS, PROVENANCE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert refusal(load_safetensors, path).startswith("its tensors do not match its sha256")
+    path.write_bytes(whole.replace(b'"version":"1"', b'"version":"2"'))
+    assert refusal(load_safetensors, path).startswith("expected version 1 of proxyless-arch/weights, got '2'")
+    numpy_io = pytest.importorskip("safetensors.numpy")
+    first = {"format": "proxyless-arch/weights", "spec": spec_to_json(SPEC), "provenance": "{}"}
+    path.write_bytes(numpy_io.save(TENSORS, first))  # as the first edition wrote them
+    assert load_safetensors(path).spec == SPEC
 
 
 def test_safetensors_of_others(tmp_path):

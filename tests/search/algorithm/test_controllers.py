@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hardware.cost_table import CostTable, macs_cost_table
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_nas.steps import NonFiniteLossError
 from search.algorithm import objective

@@ -8,7 +8,7 @@ import pytest
 from hardware.cost_table import CostTable, latency_cost_table
 from hardware.latency import shipped
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import SearchSpace
+from proxyless_arch.space.mbconv import mbconv_space
 from search.algorithm.random_control import sample_at_cost
 
 
@@ -51,7 +51,7 @@ def test_no_network_is_lost_to_rounding(cost, lower):
 
 @pytest.mark.parametrize("target", [35.0, 60.0, 80.0, 114.0, 180.0])
 def test_imagenet_space_at_several_costs(target):
-    table = latency_cost_table(SearchSpace(), shipped("pixel1"))
+    table = latency_cost_table(mbconv_space(), shipped("pixel1"))
     paths = sample_at_cost(table, target, 30, np.random.default_rng(2))
     assert len(set(paths)) == 30
     assert all(0.99 * target <= table.of_path(path) <= target for path in paths)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from proxyless_arch.arch.cost import total_params
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import total_params
 from proxyless_nas.steps import smoothed_loss
 from proxyless_nas.weights import to_named
 from search.algorithm.controllers import step_rng

@@ -14,8 +14,8 @@ import pytest
 
 from hardware.latency import network_ms, shipped
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.shapes import walk
-from proxyless_arch.arch.spec import Zero
+from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film
@@ -204,9 +204,9 @@ def test_the_film_holds_every_epoch_and_ends_at_the_derived_network(tmp_path):
     data = page.json["film-data"]
     assert [frame["path"] for frame in data["frames"]] == [list(shot.path) for shot in shots]
     assert data["ids"] == [f"film-{call.name}" for call in walk(spec)] == list(page.boxes)
-    assert data["searched"] == list(range(2, 2 + run.space.n_blocks))
+    assert data["searched"] == list(range(2, 2 + run.space.n_edges))
     for layer, options in enumerate(data["choices"]):
-        searched = 2 <= layer < 2 + run.space.n_blocks
+        searched = 2 <= layer < 2 + run.space.n_edges
         assert len(options) == (len(run.space.choices[layer - 2]) if searched else 1)
     chosen = [data["choices"][layer][choice][4] for layer, choice in enumerate([0, 0, *PATH, 0, 0])]
     assert sum(chosen) == pytest.approx(result["predicted_latency_ms"])

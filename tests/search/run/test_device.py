@@ -14,7 +14,7 @@ from hardware.profile.profiling import unique_ops
 from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.space.mbconv import MACROS, TINY, SearchSpace
+from proxyless_arch.space.mbconv import MACROS, TINY, mbconv_space
 from search import config, imagenet_arch_search
 from search.run import announce, device
 from search.run import job as jobs
@@ -44,7 +44,7 @@ def fake(monkeypatch, tmp_path):
 def conditions(space, **changes):
     return {
         "device": "simulated", "runtime": "onnxruntime", "threads": 1, "dtype": "float32", "batch_size": 1,
-        "resolution": space.preprocessing.resolution, "space": space.macro.name, "width_mult": space.width_mult,
+        "resolution": space.preprocessing.resolution, "space": space.name, "width_mult": space.width_mult,
         "num_classes": space.num_classes,
     } | changes  # fmt: skip
 
@@ -56,7 +56,7 @@ def table_of(space, provenance, validation=PASSED):
 
 
 def digits_space(classes=10):
-    return SearchSpace(macro=TINY, width_mult=0.05, num_classes=classes, preprocessing=imagenet_preprocessing(8))
+    return mbconv_space(macro=TINY, width_mult=0.05, num_classes=classes, preprocessing=imagenet_preprocessing(8))
 
 
 def prepared(*words):
@@ -130,7 +130,7 @@ def test_what_is_not_recorded_is_not_held_against_a_file(fake, tmp_path):
     table_of(space, {}, {}).save(tmp_path / "table.json")
     for hardware in ("cpu", "mobile"):
         assert prepared("--target_hardware", hardware, "--latency_table", tmp_path / "table.json").target_device is None
-    whole = SearchSpace()  # a condition that the shipped file assumes is not one that it records
+    whole = mbconv_space()  # a condition that the shipped file assumes is not one that it records
     target = config.Target(target_hardware="mobile", latency_table=str(SHIPPED_FOLDER / "pixel1.json"))
     assert device.load_table(target, whole)[1] is None
 
@@ -177,7 +177,7 @@ def test_the_search_takes_the_table_by_the_printed_words(
     fake, photos, tmp_path, monkeypatch, hardware, space, pixels, width, classes, more, printed
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a GPU's table serves where there is none
-    own = SearchSpace(
+    own = mbconv_space(
         macro=MACROS[space], width_mult=width, num_classes=classes, preprocessing=imagenet_preprocessing(pixels)
     )
     path, known = tmp_path / "my table.json", conditions(own, **more)
@@ -195,7 +195,7 @@ def test_the_search_takes_the_table_by_the_printed_words(
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words))
     job = jobs.prepare(settings, torch.device("cpu"))
     assert job.table_file == path and job.space.num_classes == n_images
-    assert (job.space.macro.name, job.space.width_mult, job.space.preprocessing.resolution) == (space, width, pixels)
+    assert (job.space.name, job.space.width_mult, job.space.preprocessing.resolution) == (space, width, pixels)
     assert (job.target_device is not None) == (hardware == "cpu")
     header = announce.header(job)
     note = f"classifier: the time for {n_images} classes is scaled from the measured {classes}: an estimate"
@@ -213,7 +213,7 @@ def test_the_search_takes_the_table_by_the_printed_words(
 )
 def test_where_no_search_can_use_a_table_none_is_named(tmp_path, hardware, more, why):
     with pytest.raises(InputError) as caught:
-        profile_latency.search_words(conditions(SearchSpace(), **more), hardware, tmp_path / "table.json")
+        profile_latency.search_words(conditions(mbconv_space(), **more), hardware, tmp_path / "table.json")
     assert str(caught.value).startswith(why)
 
 
@@ -222,7 +222,7 @@ def classifier(space):
 
 
 def test_the_classifier_is_scaled_in_proportion():
-    whole = SearchSpace(num_classes=1000, preprocessing=imagenet_preprocessing(32))
+    whole = mbconv_space(num_classes=1000, preprocessing=imagenet_preprocessing(32))
     table = replace(table_of(whole, {}), scale=1.5)
     calls = {n: classifier(replace(whole, num_classes=n)) for n in (1000, 250)}
     assert calls[250].op.out_features == 250

@@ -12,7 +12,7 @@ from proxyless_arch.base.files import write_json
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.images import eval_transform, train_transform
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.space.mbconv import TINY, SearchSpace
+from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
 from search.config import from_recipe, recipe_names, with_settings
@@ -36,10 +36,10 @@ def test_recalibration_sees_all_classes_in_every_batch():
 
 
 def test_what_projection_changed_is_told_with_its_odds():
-    space = SearchSpace(macro=TINY, num_classes=10)
+    space = mbconv_space(macro=TINY, num_classes=10)
     odds = [torch.ones(len(ops)) / len(ops) for ops in space.choices]
     odds[4] = torch.tensor([0.01, 0.9, 0.04, 0.02, 0.01, 0.02])
-    best, path = [0] * space.n_blocks, [0] * space.n_blocks
+    best, path = [0] * space.n_edges, [0] * space.n_edges
     best[4], path[4] = 1, 5
     (found,) = _changes(space, odds, best, path)
     assert found["block"] == 5  # blocks.0 is not searched
@@ -122,7 +122,7 @@ def test_recalibration_takes_the_same_images_both_ways():
 def test_recalibration_keeps_the_better_way():
     job = digits_job()
     generator = torch.Generator().manual_seed(0)
-    net = build(job.space.spec_for((0,) * job.space.n_blocks), generator, zero_gamma=False)
+    net = build(job.space.spec_for((0,) * job.space.n_edges), generator, zero_gamma=False)
     for module in net.modules():
         if isinstance(module, torch.nn.Linear):  # logits of some size
             torch.nn.init.normal_(module.weight, generator=generator)
@@ -144,7 +144,7 @@ def test_recalibration_keeps_the_better_way():
 def test_recalibration_by_a_way_that_is_asked_for():
     for chosen in ("plain", "augmented"):
         job = digits_job(recalibration=chosen)
-        net = build(job.space.spec_for((0,) * job.space.n_blocks), torch.Generator().manual_seed(0))
+        net = build(job.space.spec_for((0,) * job.space.n_edges), torch.Generator().manual_seed(0))
         assert list(recalibrated(job, net, set())[2]) == [chosen]
     with pytest.raises(InputError, match="--recalibration augmented: has no meaning with --augment none"):
         digits_job(recalibration="augmented", augment="none")
@@ -171,7 +171,7 @@ def test_a_fine_tune_is_clipped(tmp_path):
     for grad_clip in (clip, None):
         job = digits_job(**tuning, **plain, grad_clip=grad_clip)
         assert job.schedule.steps_per_epoch == 1
-        net = build(job.space.spec_for((0,) * job.space.n_blocks), torch.Generator().manual_seed(0))
+        net = build(job.space.spec_for((0,) * job.space.n_edges), torch.Generator().manual_seed(0))
         before = [parameter.detach().clone() for parameter in net.parameters()]
         with RunLog(tmp_path / str(grad_clip), None, say=str) as log:
             finetune(job, net, log, 0)

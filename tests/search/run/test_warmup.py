@@ -17,7 +17,7 @@ from hardware.cost_table import macs_cost_table
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
-from proxyless_arch.weights.files import load_h5
+from proxyless_arch.weights.files import load_safetensors
 from search import imagenet_arch_search, specialize
 from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
 from search.imagenet_arch_search import INTERRUPTED, main
@@ -92,7 +92,7 @@ def assert_same_search(left, right):
     results = [json.loads((folder / "result.json").read_text()) for folder in (left, right)]
     assert_same(*({**result, "wall_seconds": 0, "warmup_from": None} for result in results))
     assert (left / "spec.json").read_bytes() == (right / "spec.json").read_bytes()
-    weights = [load_h5(folder / "weights.h5").tensors for folder in (left, right)]
+    weights = [load_safetensors(folder / "weights.safetensors").tensors for folder in (left, right)]
     assert all(np.array_equal(array, weights[1][name]) for name, array in weights[0].items())
 
 

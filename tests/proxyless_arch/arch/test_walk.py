@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.shapes import strided, walk
+from proxyless_arch.arch.ops import strided
+from proxyless_arch.arch.walk import walk
 from tests.proxyless_arch.nets import rich, three_blocks
 
 

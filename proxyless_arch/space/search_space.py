@@ -1,0 +1,294 @@
+"""The search space as a value: which networks there are, and how a path of choices becomes one of them.
+
+A space is a network some of whose blocks are open: an Edge holds the operations one of which is chosen (Cai, Zhu, Han,
+ICLR 2019, section 3.1). A Path holds one choice per edge, in network order. A further space is a function that returns
+one of these (mbconv.py has those of the paper); a run folder holds the space it searched as space.json.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from proxyless_arch.arch import codec
+from proxyless_arch.arch.ops import Conv, Linear, Operation
+from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
+from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import LayerCall, walk
+from proxyless_arch.base.checks import check, check_number
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import parse_json, read_bytes, write_text
+from proxyless_arch.base.strict import Node, judged_at, plain_number
+
+FORMAT = "proxyless-arch/space"
+VERSION = 1
+FILE = "space.json"
+"""What it is called in a run folder."""
+
+Path = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """A block whose operation is searched, and whether it has an identity skip.
+
+    All operations agree in widths and stride: a block's input does not depend on the choices before it, which makes
+    costs additive.
+    """
+
+    ops: tuple[Operation, ...]
+    skip: bool
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.ops, tuple) and bool(self.ops), "ops", "one or more operations", self.ops)
+        for index, op in enumerate(self.ops):
+            with judged_at("", {"op": f"ops[{index}]", "skip": f"ops[{index}]"}):
+                Block(op=op, skip=self.skip)
+            shape, first = _ends(op), _ends(self.ops[0])
+            check(shape == first, f"ops[{index}]", f"(in_channels, out_channels, stride) {first}", shape)
+
+    @property
+    def in_channels(self) -> int:
+        return self.ops[0].in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.ops[0].out_channels
+
+    def block(self, choice: int) -> Block:
+        return Block(op=self.ops[choice], skip=self.skip)
+
+
+def _ends(op: Operation) -> tuple[int, int, int]:
+    return op.in_channels, op.out_channels, op.stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Networks that differ in the operations of their open blocks.
+
+    Args:
+        name: of the macro-architecture; with ``width_mult`` what a latency table says it was made for.
+        blocks: from the stem on; a Block is in every network, an Edge is searched.
+    """
+
+    name: str
+    stem: Conv
+    blocks: tuple[Block | Edge, ...]
+    feature_mix: Conv
+    num_classes: int = 1000
+    width_mult: float = 1.0
+    dropout_rate: float = 0.0
+    bn: BatchNorm = field(default_factory=BatchNorm)
+    padding: Padding = "symmetric"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_number("width_mult", self.width_mult, 0.05, 10)
+        check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks and Edges", self.blocks)
+        for index, block in enumerate(self.blocks):
+            check(isinstance(block, Block | Edge), f"blocks[{index}]", "a Block or an Edge", block)
+        check(bool(self.edges), "blocks", "one or more edges", "none")
+        check(isinstance(self.feature_mix, Conv), "feature_mix", "a Conv", self.feature_mix)
+        with judged_at("", {"out_features": "num_classes"}):
+            self.spec_for(self.same_choice(0))
+
+    @cached_property
+    def classifier(self) -> Linear:
+        return Linear(
+            in_features=self.feature_mix.out_channels, out_features=self.num_classes, dropout_rate=self.dropout_rate
+        )
+
+    # ------------------------------------------------------------------------------------------------ its choices
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Which block of a network each edge is."""
+        return tuple(index for index, block in enumerate(self.blocks) if isinstance(block, Edge))
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """The searched blocks."""
+        return tuple(block for block in self.blocks if isinstance(block, Edge))
+
+    @property
+    def n_edges(self) -> int:
+        return len(self.edges)
+
+    @cached_property
+    def choices(self) -> tuple[tuple[Operation, ...], ...]:
+        """The candidate operations of each edge."""
+        return tuple(edge.ops for edge in self.edges)
+
+    @property
+    def size(self) -> int:
+        """How many networks there are."""
+        return math.prod(map(len, self.choices))
+
+    def check(self, path: Path) -> Path:
+        """``path`` itself; InputError when it does not fit the space."""
+        if len(path) != self.n_edges:
+            raise InputError(f"expected {self.n_edges} choices, got {len(path)}", "path")
+        for index, (choice, ops) in enumerate(zip(path, self.choices, strict=True)):
+            if not 0 <= choice < len(ops):
+                raise InputError(f"expected 0..{len(ops) - 1}, got {choice}", f"path[{index}]")
+        return tuple(path)
+
+    def same_choice(self, choice: int) -> Path:
+        """The path that takes ``choice`` at every edge, the last one where there are fewer."""
+        return tuple(min(choice, len(ops) - 1) for ops in self.choices)
+
+    # ----------------------------------------------------------------------------------------------- its networks
+
+    def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
+        """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""
+        chosen = iter(self.check(path))
+        return ArchSpec(
+            name=name,
+            stem=self.stem,
+            blocks=tuple(block.block(next(chosen)) if isinstance(block, Edge) else block for block in self.blocks),
+            feature_mix=self.feature_mix,
+            classifier=self.classifier,
+            bn=self.bn,
+            preprocessing=self.preprocessing,
+            padding=self.padding,
+            class_names=self.class_names,
+        )
+
+    def path_of(self, spec: ArchSpec) -> Path:
+        """The path that yields ``spec``'s blocks; InputError naming the first block that is not in this space."""
+        for place in ("stem", "feature_mix"):
+            if getattr(spec, place) != getattr(self, place):
+                raise InputError("differs from the search space's", place)
+        if len(spec.blocks) != len(self.blocks):
+            raise InputError(f"expected {len(self.blocks)} blocks, got {len(spec.blocks)}", "blocks")
+        path = []
+        for index, (found, block) in enumerate(zip(spec.blocks, self.blocks, strict=True)):
+            if isinstance(block, Block):
+                if found != block:
+                    raise InputError("differs from the search space's block", f"blocks[{index}]")
+            elif found.op not in block.ops or found.skip != block.skip:
+                problem = "this operation (or its skip) is not a choice of the search space"
+                raise InputError(problem, f"blocks[{index}]")
+            else:
+                path.append(block.ops.index(found.op))
+        return tuple(path)
+
+    def tensor_map(self, path: Path) -> dict[str, str]:
+        """``{tensor of the derived network: tensor of the supernet}``: how weights are inherited."""
+        spec = self.spec_for(path)
+        mapping = {name: name for name in expected_tensors(spec)}
+        for place, choice in zip(self.places, self.check(path), strict=True):
+            derived, inherited = f"blocks.{place}.mobile_inverted_conv", f"blocks.{place}.choices.{choice}"
+            for name, _ in spec.blocks[place].op.tensors(derived):
+                mapping[name] = inherited + name.removeprefix(derived)
+        return mapping
+
+    # -------------------------------------------------------------------------------------------------- its layers
+
+    @cached_property
+    def walks(self) -> tuple[tuple[LayerCall, ...], ...]:
+        """The layers of the networks with the same choice everywhere: between them, every layer of the space."""
+        return tuple(walk(self.spec_for(self.same_choice(choice))) for choice in range(max(map(len, self.choices))))
+
+    @cached_property
+    def layer_names(self) -> tuple[str, ...]:
+        """The name of each edge's layer, in every network."""
+        return tuple(f"blocks.{place}" for place in self.places)
+
+    @cached_property
+    def walk_places(self) -> tuple[int, ...]:
+        """Where each edge's layer stands in the ``walk`` of any network."""
+        names = [call.name for call in self.walks[0]]
+        return tuple(map(names.index, self.layer_names))
+
+    @cached_property
+    def fixed_calls(self) -> tuple[LayerCall, ...]:
+        """The layers that every network has."""
+        return tuple(call for index, call in enumerate(self.walks[0]) if index not in self.walk_places)
+
+    @cached_property
+    def edge_calls(self) -> tuple[tuple[LayerCall, ...], ...]:
+        """One layer per choice of each edge."""
+        return tuple(
+            tuple(self.walks[choice][place] for choice in range(len(ops)))
+            for place, ops in zip(self.walk_places, self.choices, strict=True)
+        )
+
+    # --------------------------------------------------------------------------------------------------- as a file
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data, from which ``from_json`` makes the same space."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "width_mult": plain_number(self.width_mult),
+            "num_classes": self.num_classes,
+            "dropout_rate": plain_number(self.dropout_rate),
+            "bn": codec.bn_to_dict(self.bn),
+            "padding": self.padding,
+            "preprocessing": codec.preprocessing_to_dict(self.preprocessing),
+            "stem": self.stem.to_json(),
+            "blocks": [_block_to_dict(block) for block in self.blocks],
+            "feature_mix": self.feature_mix.to_json(),
+            "class_names": list(self.class_names),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, source: str | None = None) -> SearchSpace:
+        """The space of JSON data. Raises InputError with the place in it and ``source``."""
+        try:
+            return _from_node(Node(value))
+        except InputError as error:
+            raise (error.from_source(source) if source is not None else error) from None
+
+
+def _block_to_dict(block: Block | Edge) -> dict[str, Any]:
+    if isinstance(block, Block):
+        return codec.block_to_dict(block)
+    return {"choices": [codec.operation_to_dict(op) for op in block.ops], "skip": block.skip}
+
+
+def _block_from_node(node: Node) -> Block | Edge:
+    if not (isinstance(node.value, dict) and "choices" in node.value):
+        return codec.block_from_node(node)
+    parts = node.fields(("choices", "skip"))
+    ops = tuple(map(codec.operation_from_node, parts["choices"].elements()))
+    with judged_at(node.path):
+        return Edge(ops=ops, skip=parts["skip"].value)
+
+
+def _from_node(node: Node) -> SearchSpace:
+    readers: dict[str, Callable[[Node], Any]] = {
+        "name": lambda part: part.value,
+        "width_mult": lambda part: part.value,
+        "num_classes": lambda part: part.value,
+        "dropout_rate": lambda part: part.value,
+        "bn": codec.batch_norm_from_node,
+        "padding": lambda part: part.value,
+        "preprocessing": codec.preprocessing_from_node,
+        "stem": codec.conv_from_node,
+        "blocks": lambda part: tuple(map(_block_from_node, part.elements())),
+        "feature_mix": codec.conv_from_node,
+        "class_names": lambda part: part.as_tuple(),
+    }
+    parts = node.fields(("format", "version", *readers))
+    parts["format"].exactly(FORMAT)
+    parts["version"].exactly(VERSION)
+    return SearchSpace(**{key: read(parts[key]) for key, read in readers.items()})
+
+
+def write_space(path: str | os.PathLike[str], space: SearchSpace) -> None:
+    """Write a space as JSON, atomically: one key per line, one block per line."""
+    write_text(path, codec.rows_to_json(space.to_json(), "blocks"))
+
+
+def read_space(path: str | os.PathLike[str]) -> SearchSpace:
+    """The space of a JSON file. Raises InputError."""
+    return SearchSpace.from_json(parse_json(read_bytes(path), str(path)), str(path))

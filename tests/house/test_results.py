@@ -1,0 +1,125 @@
+"""The figures of docs/results.md and README are those of the records in the repository, to their last digit."""
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README, RESULTS = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/results.md"))
+NUMBER = re.compile(r"[-+]?\d*\.?\d+")
+
+
+def record(file):
+    return json.loads((ROOT / file).read_text(encoding="utf-8"))
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head."""
+    section = RESULTS.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def numbers(text: str) -> list[str]:
+    return NUMBER.findall(text)
+
+
+def assert_shown(shown: list[str], recorded: list[float]) -> None:
+    """Each number, as precisely as it is written (half a unit of its last digit, and rounding)."""
+    for text, value in zip(shown, recorded, strict=True):
+        digits = len(text.partition(".")[2])
+        assert abs(float(text) - value) <= 0.5000001 * 10**-digits, (shown, recorded)
+
+
+def test_hitting_the_target():
+    summary = record("experiments/landing_digits.json")["summary"]
+    for cells, name in zip(rows("Hitting the target"), ("full_v2", "two", "rl"), strict=True):
+        found = summary[name]
+        assert numbers(cells[1]) == [str(found["searches"])] * 2 and found["derived_inside_percent"] == 100
+        off = found["absolute_argmax_distance_percent"]
+        assert_shown(numbers(cells[2] + " " + cells[3]), [off["median"], off["max"]])
+
+
+def test_latency_tables():
+    tables = [record(f"hardware/tables/amd_epyc_{runtime}.json") for runtime in ("onnxruntime", "litert")]
+    for cells, method in zip(rows("Latency tables"), ("isolated", "in_network", "predictor"), strict=True):
+        for table, shown in zip(tables, (cells[1:4], cells[4:7]), strict=True):
+            found = table["validation"]["methods"][method]
+            assert_shown(numbers(" ".join(shown)), [found["mape"], found["rmse_ms"], found["kendall"]])
+            assert ("(the table)" in shown[0]) == (table["provenance"]["method"] == method)
+
+
+def test_target_against_measurement():
+    for cells, run in zip(rows("Target against measurement"), record("experiments/landing.json")["runs"], strict=True):
+        target = run["target_latency_ms"]
+        table, raw = run["measured_at_table_speed_ms"], run["measured_latency_ms"]
+        slower = run["anchor_ms"] / run["table_anchor_ms"]
+        wanted = [target, table, 100 * (table / target - 1), raw, 100 * (raw / target - 1), 100 * (slower - 1)]
+        assert_shown(numbers(" ".join(cells)), [*wanted, run["measured_standard_error_percent"]])
+
+
+def test_int8():
+    variants = {found["variant"]: found for found in record("experiments/int8_study.json")["variants"]}
+    shown = {
+        "float32": "LiteRT float32",
+        "float16 weights": "float16 weights",
+        "int8, one scale per weight tensor": "int8, one scale per tensor",
+        "int8, 10 calibration images": "int8, per channel, 10 calibration images",
+        "int8, 200 calibration images": "int8, per channel, 200 calibration images",
+        "int8, float stem+6": "int8, per channel, 200 images, stem and first 6 blocks in float (the default)",
+    }
+    for (name, label), cells in zip(shown.items(), rows("int8"), strict=True):
+        found, drop = variants[name], numbers(cells[3])
+        assert cells[0] == label
+        assert_shown(numbers(cells[1] + " " + cells[2]), [found["size_bytes"] / 1e6, found["top1_percent"]])
+        assert_shown(drop, [found["top1_drop_percent"]] if drop else [])
+
+
+@pytest.fixture
+def proof():
+    return record("experiments/proof.json")["targets"]
+
+
+def test_searched_against_random_networks(proof):
+    """Each line's accuracy and percentile at both targets, where the line is one network."""
+    cells = {row[0]: row[1:] for row in rows("Does searching beat not searching?")}
+    seen = 0
+    for column, target in enumerate(("high", "low")):
+        found = proof[target]
+        searched = {f"{one['algorithm']} {one['seed']}": one for one in found["searched"]}
+        lines = {
+            "gradient search, supernet 0": searched["grad 0"],
+            "gradient search, supernet 1": searched["grad 1"],
+            "REINFORCE search, supernet 0": searched["rl 0"],
+            "REINFORCE search, supernet 1": searched["rl 1"],
+        }
+        for line, one in {**lines, **found["controls"]}.items():
+            interval = [round(value) for value in one["percentile_interval_95"]]
+            assert_shown(numbers(cells[line][column]), [one["mean"], round(one["percentile"] + 1e-9), *interval])
+            seen += 1
+        scores = found["random"]["test_top1_percent"]
+        assert_shown(numbers(cells["20 random networks, mean (sd)"][column])[:1], [sum(scores) / len(scores)])
+    assert seen == 12
+
+
+@pytest.mark.parametrize("page", [README, RESULTS], ids=["README", "results"])
+def test_the_gap_to_random_networks(page, proof):
+    """+0.8 points (95% interval -0.9 to 2.5 ...) at 1.9 M MACs, 0.0 (-0.6 to 0.6 ...) at 0.95 M."""
+    (sentence,) = re.findall(r"\+0\.8 points \(.*?at 1\.9 M MACs, .*?at 0\.95 M", page)
+    plain = re.sub(r"95% interval |, permutation p = \.\d+|, p = \.\d+|at [\d.]+ M(?: MACs)?", "", sentence)
+    wanted = []
+    for target in ("high", "low"):
+        found = proof[target]["searched_against_random"]
+        wanted += [found["gap"], *found["gap_interval_95"]]
+    assert_shown(numbers(plain), wanted)
+
+
+def test_the_checks_can_fail():
+    for shown, value in (("1.6", 1.66), ("72.3", 72.36), ("-0.9", -0.84)):
+        with pytest.raises(AssertionError):
+            assert_shown([shown], [value])
+    assert rows("int8")[0][0] == "LiteRT float32"
+    assert all(len(one) == len(two) for one, two in pairwise(rows("Latency tables")))
