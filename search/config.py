@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from proxyless_arch.base import settings
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
+from proxyless_arch.base.runs import CONFIG_FILE
 from proxyless_arch.base.settings import setting as _flag
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
@@ -226,6 +229,63 @@ class SearchConfig:
     arch: ArchOpt = field(default_factory=ArchOpt)
     target: Target = field(default_factory=Target)
     finish: Finish = field(default_factory=Finish)
+
+    @staticmethod
+    def of(*, recipe: str | None = None, **given: Any) -> SearchConfig:
+        """The settings that the command has with these flags: ``SearchConfig.of(data_path="photos/", n_epochs=60)``.
+
+        Args:
+            recipe: a name or a JSON file (default: by the data, see effective_config).
+            given: settings by their flags' names; a path may be a Path.
+
+        Raises InputError for an unknown setting (with the nearest) or a value outside what is allowed.
+        """
+        plain = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
+        return effective_config(plain, recipe)
+
+
+def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:
+    """Defaults, then the recipe, then the flat settings ``given``.
+
+    Without a recipe the embedded digits have theirs, and images of one's own have the default one.
+    """
+    is_digits = given.get("data_path") is None and given.get("dataset", "digits") == "digits"
+    return with_settings(from_recipe(recipe or ("digits" if is_digits else "default")), given)
+
+
+def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:
+    """The settings that a run was started with, which ``given`` and ``recipe`` may only repeat."""
+    saved = read_config(run_dir / CONFIG_FILE, fill_missing=True)
+    if recipe not in (None, saved.recipe):
+        raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {recipe!r}", "--recipe")
+    check_unchanged(saved, with_settings(saved, given))
+    return saved
+
+
+def check_unchanged(saved: SearchConfig, wanted: SearchConfig) -> None:
+    """Raises InputError where a run is to be resumed with other settings than it has."""
+    before, now = to_dict(saved), to_dict(wanted)
+    changed = [name for name, value in before.items() if now[name] != value]
+    if changed:
+        problem = f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}"
+        raise InputError(problem, "--resume")
+
+
+def as_flags(config: SearchConfig) -> list[str]:
+    """The words of a command line that give this config: its recipe, and what it changes of it.
+
+    A setting that the recipe has and the config takes back to none has no flag; the run's config.json has it.
+    """
+    recipe, words = to_dict(from_recipe(config.recipe)), ["--recipe", config.recipe]
+    for name, value in to_dict(config).items():
+        if value is None or value == recipe[name]:
+            continue
+        if isinstance(value, bool):
+            opposite = name.removeprefix("no_") if name.startswith("no_") else f"no_{name}"
+            words.append(f"--{name if value else opposite}")
+        else:
+            words += [f"--{name}", str(value)]
+    return words
 
 
 def flags() -> dict[str, tuple[str | None, dataclasses.Field, Any]]:

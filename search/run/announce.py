@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from proxyless_arch.arch.tables import format_count
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.data.batches import note_on_few_steps
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
 from search.run.job import Job
-from search.run.loop import Schedule
+from search.run.loop import Schedule, Search
+from search.run.warmup import WarmUp
 
 
 def _rule(job: Job) -> str:
@@ -95,3 +99,22 @@ def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: 
         f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
         f"{1000 * seconds[1]:.0f} ms per architecture step)"
     )
+
+
+def beginning(
+    job: Job, search: Search, run_dir: Path, resume: bool, warm: WarmUp | None, note: str | None
+) -> list[tuple[str, str]]:
+    """Where the steps begin and what comes of them, as (label, text); ``note``: on how a resumed run goes on."""
+    lines = [("run folder", str(run_dir))]
+    if not resume:
+        size = job.config.data.train_batch_size
+        few = note_on_few_steps(len(job.data.train), size, distributed.world_size())
+        lines += [("note", text) for text in few]
+    if warm is not None:
+        epochs = counted(job.schedule.warmup_epochs, "epoch")
+        lines.append(("warm-up", f"that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})"))
+    if resume:
+        lines.append(("resumed", f"at step {search.step} of {job.schedule.total_steps}"))
+    if note is not None:
+        lines.append(("note", note))
+    return lines

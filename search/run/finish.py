@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hardware.profile.landing import Landing
+from hardware.projection import Projection
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.arch import codec
@@ -20,6 +22,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, own_weights
@@ -188,43 +191,113 @@ def _changes(
     return found
 
 
+@dataclass(frozen=True)
+class Derived:
+    """The choices that a search comes to, and how: ``projection`` and ``landing`` are None where there was none."""
+
+    path: Choices
+    projection: Projection | None
+    landing: Landing | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The derived network with the weights it ends with, and what it scored.
+
+    ``recalibration``: cross-entropy on alpha's images of each way to recalibrate BN, the better one first. ``tuned``:
+    the accuracies behind a fine-tune, empty without one. ``left_out``: places of the images that cannot be read.
+    """
+
+    net: ProxylessNet
+    valid: EvalResult
+    test: EvalResult
+    recalibration: Mapping[str, float]
+    tuned: Mapping[str, float]
+    left_out: frozenset[str]
+
+
 def finish(
     job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
 ) -> None:
-    """Derive, recalibrate, score, (fine-tune,) and write spec.json, weights.safetensors, the pictures and result.json.
+    """Derive, score, write and draw: from a trained supernet to a whole run folder.
 
     ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
     the warm-up, where it was another.
     """
     start = time.perf_counter()
+    derived = derive(job, search)
+    scored = score(job, search, derived, run_dir.name, log)
+    seconds = round(wall_seconds + time.perf_counter() - start, 2)
+    write(job, run_dir, scored.net, record_of(job, search, derived, scored, seconds, warmup_from))
+    complete(run_dir)
+
+
+def derive(job: Job, search: Search) -> Derived:
+    """The network that alpha stands for, at the target's cost; on a device that is here, at the measured cost."""
+    path, projection = choose_path(search.alphas, job.table, job.goal, job.config.target.derive)
+    if job.target_device is None or job.table is None or job.goal is None or projection is None:
+        return Derived(path, projection, None)
+    assert job.source is not None
+    landing = job.target_device.land(job.space, search.alphas, job.table, job.goal, job.source)
+    projection = landing.best.projection
+    return Derived(projection.path, projection, landing)
+
+
+def score(job: Job, search: Search, derived: Derived, name: str, log: RunLog) -> Scored:
+    """The derived network with inherited weights, BN recalibrated, on alpha's and the test images; then fine-tuned."""
     left_out = set(search.unreadable)
-    table, goal, config = job.table, job.goal, job.config
-    path, projection = choose_path(search.alphas, table, goal, config.target.derive)
-    landing = None
-    if job.target_device is not None and table is not None and goal is not None and projection is not None:
-        assert job.source is not None
-        landing = job.target_device.land(job.space, search.alphas, table, goal, job.source)
-        projection = landing.best.projection
-        path = projection.path
-    net = inherit(search.supernet, job.space, path, name=run_dir.name).to(job.device)
+    net = inherit(search.supernet, job.space, derived.path, name=name).to(job.device)
     net, valid, losses = recalibrated(job, net, left_out)
     test = _scores(job, net, job.data.test, left_out)
     tuned: dict[str, float] = {}
-    if config.finish.finetune_epochs:
+    if job.config.finish.finetune_epochs:
         left_out.update(finetune(job, net, log, search.step))
         tuned = {
             "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
             "finetuned_test_top1_percent": _scores(job, net, job.data.test, left_out).top1_percent,
         }
-    spec = net.spec
-    best = argmax_path(search.alphas)
+    return Scored(net, valid, test, losses, tuned, frozenset(left_out))
+
+
+def record_of(
+    job: Job, search: Search, derived: Derived, scored: Scored, seconds: float, warmup_from: Path | None
+) -> dict[str, Any]:
+    """result.json of a search that took ``seconds``."""
+    spec, best = scored.net.spec, argmax_path(search.alphas)
     odds = probabilities([alpha.detach() for alpha in search.alphas], search.temperature)
+    return {
+        **_costs(job, search, derived, spec, best),
+        "top1_percent": scored.valid.top1_percent,
+        "test_top1_percent": scored.test.top1_percent,
+        **scored.tuned,
+        "n_valid_images": scored.valid.n_images,
+        "n_test_images": scored.test.n_images,
+        "weights": f"inherited from the supernet, BN recalibrated on {next(iter(scored.recalibration))} images"
+        + (", then fine-tuned" if scored.tuned else ""),
+        "bn_recalibration_losses": scored.recalibration,
+        "path": list(derived.path),
+        "argmax_path": list(best),
+        "projection_changes": _changes(job.space, odds, best, derived.path),
+        "resolution": spec.resolution,
+        "num_classes": spec.num_classes,
+        "manual_seed": job.config.manual_seed,
+        "warmup_from": str(warmup_from) if warmup_from is not None else None,
+        "unreadable_images": len(scored.left_out),
+        "wall_seconds": seconds,
+    }
+
+
+def _costs(job: Job, search: Search, derived: Derived, spec: ArchSpec, best: Choices) -> dict[str, Any]:
+    """What the derived network costs beside what was asked for, as members of result.json."""
+    table, goal, projection, landing = job.table, job.goal, derived.projection, derived.landing
     is_ms, is_macs = table is not None and table.unit == "ms", table is not None and table.unit == "MACs"
-    record = {
-        "target_hardware": config.target.target_hardware,
+    return {
+        "target_hardware": job.config.target.target_hardware,
         "target_latency_ms": goal if is_ms else None,
         "target_macs": goal if is_macs else None,
-        "predicted_latency_ms": (projection.cost if projection else table.of_path(path)) if table and is_ms else None,
+        "predicted_latency_ms": (projection.cost if projection else table.of_path(derived.path))
+        if table and is_ms
+        else None,
         "table_scale": landing.best.scale if landing is not None else 1.0,
         **_measured(job, landing),
         "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
@@ -234,28 +307,15 @@ def finish(
         "latency_source": table.source if table is not None and is_ms else None,
         "macs": total_macs(spec),
         "params": total_params(spec),
-        "top1_percent": valid.top1_percent,
-        "test_top1_percent": test.top1_percent,
-        **tuned,
-        "n_valid_images": valid.n_images,
-        "n_test_images": test.n_images,
-        "weights": f"inherited from the supernet, BN recalibrated on {next(iter(losses))} images"
-        + (", then fine-tuned" if tuned else ""),
-        "bn_recalibration_losses": losses,
-        "path": list(path),
-        "argmax_path": list(best),
-        "projection_changes": _changes(job.space, odds, best, path),
-        "resolution": spec.resolution,
-        "num_classes": spec.num_classes,
-        "manual_seed": config.manual_seed,
-        "warmup_from": str(warmup_from) if warmup_from is not None else None,
-        "unreadable_images": len(left_out),
-        "wall_seconds": round(wall_seconds + time.perf_counter() - start, 2),
     }
+
+
+def write(job: Job, run_dir: Path, net: ProxylessNet, record: dict[str, Any]) -> None:
+    """Write spec.json, weights.safetensors, a copy of the table that priced the run and, last, result.json."""
     (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which the weights are gone
-    codec.write_spec(run_dir / "spec.json", spec)
+    codec.write_spec(run_dir / "spec.json", net.spec)
     provenance = {"run": run_dir.name, "command": "search", **_provenance(record)}
-    save_safetensors(run_dir / WEIGHT_FILES[0], spec, to_named(net), provenance)
+    save_safetensors(run_dir / WEIGHT_FILES[0], net.spec, to_named(net), provenance)
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))
@@ -263,11 +323,10 @@ def finish(
 
 
 def write_result(run_dir: Path, record: dict[str, Any]) -> None:
-    """Write result.json, which makes a run a finished one, and what is made of the folder then."""
+    """Write result.json, which makes a run a finished one."""
     for name in (*PICTURES, REPORT_FILE):  # those of an unfinished run
         (run_dir / name).unlink(missing_ok=True)
     write_json(run_dir / "result.json", record)
-    complete(run_dir)
 
 
 def is_finished(run_dir: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from hardware.latency import LatencySource, LookupTable, Predictor, WithFallback
 from hardware.projection import project
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
-from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
 from proxyless_arch.data.batches import fitting_batch_size
@@ -28,7 +27,6 @@ from proxyless_arch.space.mbconv import macro_named, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
-from proxyless_nas.devices import device_name
 from search.algorithm import objective
 from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution, default_space
 from search.run.device import MEASURABLE, Device, load_table, make_missing_table
@@ -286,7 +284,7 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
     return goal
 
 
-def prepare(config: SearchConfig, device: torch.device) -> Job:
+def prepare(config: SearchConfig, device: torch.device, say: Callable[[str], Any] = print) -> Job:
     """Open the data, build the space, price it and check the target. Every process calls it: they fail together.
 
     Raises InputError before anything is written but the latency table of this device, which is made where it lacks.
@@ -297,7 +295,7 @@ def prepare(config: SearchConfig, device: torch.device) -> Job:
         data, space = _open(config)
     with distributed.fail_together():  # the others wait here for the one that measures
         if config.target.target_hardware in MEASURABLE and distributed.is_main():
-            make_missing_table(config.target, space)
+            make_missing_table(config.target, space, say)
     with distributed.fail_together():
         return _priced(config, data, space, device)
 
@@ -360,19 +358,3 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
 def new_search(job: Job) -> Search:
     return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device)
-
-
-def write_environment(
-    run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
-) -> None:
-    """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own."""
-    now = runs.environment(
-        argv,
-        torch=torch.__version__,
-        numpy=np.__version__,
-        torch_threads=torch.get_num_threads(),
-        device=device_name(device),
-        processes=distributed.world_size(),
-        **({"warmup_from": str(warmup_from)} if warmup_from is not None else {}),
-    )
-    runs.write_environment(run_dir, now, resumed)

@@ -12,7 +12,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.search_space import Path as Choices
 from search.algorithm.random_control import sample_at_cost
-from search.run.finish import write_result
+from search.run.finish import complete, write_result
 from search.run.job import Job
 
 
@@ -59,3 +59,4 @@ def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> 
         "networks": entries,
     }
     write_result(run_dir, record)
+    complete(run_dir)

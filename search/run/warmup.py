@@ -211,3 +211,10 @@ def recorded(run_dir: Path) -> Path | None:
         return Path(Node(found.value, "warmup_from").text()) if found is not None else None
     except InputError as error:
         raise error.from_source(str(path)) from None
+
+
+def check_kept(run_dir: Path, given: Path | None) -> None:
+    """Raises InputError where a resumed run is given another warm-up than the one that it was started with."""
+    kept = recorded(run_dir)
+    if given not in (None, kept):
+        raise InputError(f"a resumed run keeps its warm-up ({kept or 'its own'}); got {given}", FLAG)

@@ -40,7 +40,8 @@ ALGORITHMS = {"grad": [], "rl": ["--arch_algo", "rl", "--rl_batch_size", "2"]}
 CLOCKS = ("seconds", "images_per_second")
 SAVES_OFTEN = """
 from search import imagenet_arch_search
-imagenet_arch_search.SAVE_EVERY_SECONDS = 0.02
+from search.run import runner
+runner.SAVE_EVERY_SECONDS = 0.02
 raise SystemExit(imagenet_arch_search.main())
 """
 

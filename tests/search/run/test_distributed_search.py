@@ -204,13 +204,14 @@ def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
 STOPS_AT_ONCE = """
 import os, sys
 from search import imagenet_arch_search
+from search.run import runner
 
-class StopsAtOnce(imagenet_arch_search.StopRequest):
+class StopsAtOnce(runner.StopRequest):
     def __enter__(self):
         self.wanted = os.environ["RANK"] == "1"
         return super().__enter__()
 
-imagenet_arch_search.StopRequest = StopsAtOnce
+runner.StopRequest = StopsAtOnce
 raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
 """
 GOES_ON = """

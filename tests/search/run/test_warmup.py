@@ -18,10 +18,10 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.weights.files import load_safetensors
-from search import imagenet_arch_search, specialize
+from search import specialize
 from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
 from search.imagenet_arch_search import INTERRUPTED, main
-from search.run import checkpoint, warmup
+from search.run import checkpoint, runner, warmup
 from search.run.loop import Schedule, Search, run
 from tests.search.tiny import tiny_batch, tiny_space
 
@@ -120,7 +120,7 @@ def test_a_search_behind_the_warm_up_of_another_is_the_search_with_its_own(first
     assert_same_search(again, own)
 
 
-class StopsAtOnce(imagenet_arch_search.StopRequest):
+class StopsAtOnce(runner.StopRequest):
     """A Ctrl-C in the first step."""
 
     def __enter__(self):
@@ -132,7 +132,7 @@ def test_a_resume_needs_the_other_run_no_more(first, own, tmp_path, monkeypatch,
     source, folder = tmp_path / "first", tmp_path / "run"
     shutil.copytree(first, source)
     with monkeypatch.context() as patch:
-        patch.setattr(imagenet_arch_search, "StopRequest", StopsAtOnce)
+        patch.setattr(runner, "StopRequest", StopsAtOnce)
         assert main(["--path", str(folder), *SECOND, "--warmup_from", str(source)]) == INTERRUPTED
     assert "stopped and saved at step 5 of 8" in capsys.readouterr().out
     shutil.rmtree(source)
@@ -167,11 +167,11 @@ def test_a_run_killed_beside_its_config_does_not_forget_whose_warm_up_it_has(fir
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(imagenet_arch_search, "write_json", killed)
+        patch.setattr(runner, "write_json", killed)
         assert main(words) == INTERRUPTED
     assert warmup.recorded(folder) == first
     assert (folder / "config.json").exists() is after
-    monkeypatch.setattr(imagenet_arch_search, "StopRequest", StopsAtOnce)
+    monkeypatch.setattr(runner, "StopRequest", StopsAtOnce)
     assert main(["--path", str(folder), "--resume"] if after else words) == INTERRUPTED
     assert checkpoint.load(folder / checkpoint.NAME).step == 5  # behind the four of the warm-up
 

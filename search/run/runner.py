@@ -1,0 +1,512 @@
+"""A search from its settings to its product: open, start or go on, take the steps, finish.
+
+``run_search`` is what search/imagenet_arch_search.py does, for a program or a notebook:
+
+    from search import SearchConfig, run_search
+    result = run_search(SearchConfig.of(data_path="photos/", target_latency_ms=80), "runs/mine")
+
+With several processes (torchrun) every one calls it: they fail, stop and end together, and the first alone writes,
+speaks and has a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from proxyless_arch.base import runs
+from proxyless_arch.base.cli import FAILED
+from proxyless_arch.base.errors import InputError, StoppedError
+from proxyless_arch.base.files import read_json, remove_abandoned, write_json
+from proxyless_arch.base.machine import busy_note
+from proxyless_arch.base.runs import (
+    METRICS_FILE,
+    StopRequest,
+    after_interrupt,
+    new_run_dir,
+    read_metrics,
+    resume_command,
+)
+from proxyless_arch.base.settings import note_on_absent
+from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import labeled
+from proxyless_nas import distributed
+from proxyless_nas.devices import device_name
+from proxyless_nas.steps import NonFiniteLossError
+from search.config import SearchConfig, as_flags, check_unchanged, read_config, to_dict
+from search.result import RandomResult, SearchResult, read_result
+from search.run import announce, checkpoint, finish, loop, random_control, warmup
+from search.run import job as jobs
+from search.run.job import Job
+from search.run.log import RunLog
+from search.run.loop import Search
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = "search/imagenet_arch_search.py"
+SAVE_EVERY_SECONDS = 300
+NAMED = 3  # images of a batch whose loss is not finite
+Say = Callable[[str], Any]
+
+
+class SearchStopped(KeyboardInterrupt):
+    """A search ended by Ctrl-C (or SIGTERM); the message says what is kept and how to go on.
+
+    ``folder``: the run folder; None where the search had none yet.
+    """
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
+def speak(line: str) -> None:
+    """Print at once, also where the output goes to a file or a pipe."""
+    print(line, flush=True)
+
+
+def run_search(
+    config: SearchConfig | None = None,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    warmup_from: str | os.PathLike[str] | None = None,
+    say: Say | None = speak,
+    command: Sequence[str] | None = None,
+) -> SearchResult | None:
+    """Search a network: from the start, behind another run's warm-up, or on from where a run was stopped.
+
+    Args:
+        config: the settings (default: the digits'). A resumed search keeps its own; these may only repeat them.
+        path: the run folder (default: a dated one under runs/).
+        resume: go on with the search in ``path``. One that is finished is only read.
+        warmup_from: the folder of a run whose warm-up stands for this search's own.
+        say: gets each line that is for a person; None for silence, and no progress bar.
+        command: the words of the command line that asked for it, for environment.json (default: those that would).
+
+    Returns:
+        The product; None in all processes but the first.
+
+    Raises:
+        InputError: settings, images or files that do not fit; nothing is written then, and nothing lost.
+        SearchStopped: a Ctrl-C, behind the next step with a checkpoint written, or at once where there are no steps.
+        StoppedError: a loss or gradient is no finite number; the last checkpoint stays.
+    """
+    request = _Request.of(config, path, resume, warmup_from, say, command)
+    if request.config.arch.arch_algo == "random":
+        raise InputError("random draws networks and trains none: that is draw_random", "arch_algo")
+    with request.opened() as (device, tell):
+        if request.resume:
+            with distributed.fail_together():
+                warmup.check_kept(request.home, request.warmup_from)
+            if distributed.broadcast_value(request.is_finished):
+                return _reopened(request.home, tell)
+        _say_origin(request, tell)
+        job = jobs.prepare(request.config, device, tell)
+        with distributed.fail_together():
+            warm = _warm_up_to_start_from(request, job)
+        run_dir = request.claim_folder()
+        busy = busy_note(torch.get_num_threads(), "--torch_threads 1") if device.type == "cpu" else None
+        if busy and not request.resume and warm is None:  # which keep the threads that they began with
+            tell(busy)
+        with _naming_the_way_on(run_dir, tell):
+            return _search_in(run_dir, job, request, warm, tell)
+
+
+def draw_random(
+    config: SearchConfig,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    say: Say | None = speak,
+    command: Sequence[str] | None = None,
+) -> RandomResult | None:
+    """The random control of a search: networks of the target's cost as spec files; nothing is trained.
+
+    ``config.arch.arch_algo`` is random. Arguments, results and errors as for run_search.
+    """
+    request = _Request.of(config, path, resume, None, say, command)
+    with request.opened() as (device, tell):
+        if distributed.broadcast_value(request.is_finished):
+            return _reopened(request.home, tell)
+        _say_origin(request, tell)
+        job = jobs.prepare(request.config, device, tell)
+        with distributed.fail_together():
+            drawn = random_control.random_paths(job)
+        run_dir = request.claim_folder()
+        if not distributed.is_main():
+            return None
+        for folder in (run_dir, run_dir / "specs"):
+            remove_abandoned(folder)
+        write_environment(run_dir, job.device, request.command_in(run_dir), resumed=False)
+        write_json(run_dir / "config.json", to_dict(job.config))
+        random_control.write_random_networks(job, run_dir, drawn)
+        return read_result(run_dir)
+
+
+# ------------------------------------------------------------------------------------------------- what is asked for
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What run_search and draw_random were called with, settled: a resumed run has its own settings."""
+
+    config: SearchConfig
+    path: Path | None
+    resume: bool
+    warmup_from: Path | None
+    say: Say | None
+    command: Sequence[str] | None
+
+    @staticmethod
+    def of(
+        config: SearchConfig | None,
+        path: str | os.PathLike[str] | None,
+        resume: bool,
+        warmup_from: str | os.PathLike[str] | None,
+        say: Say | None,
+        command: Sequence[str] | None,
+    ) -> _Request:
+        folder = Path(path) if path is not None else None
+        if resume:
+            if folder is None:
+                raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
+            saved = read_config(folder / runs.CONFIG_FILE, fill_missing=True)
+            if config is not None:
+                check_unchanged(saved, config)
+            config = saved
+        source = Path(warmup_from) if warmup_from is not None else None
+        return _Request(config or SearchConfig.of(), folder, resume, source, say, command)
+
+    @property
+    def home(self) -> Path:
+        """The folder of a resumed run."""
+        assert self.path is not None
+        return self.path
+
+    @property
+    def is_finished(self) -> bool:
+        return self.resume and finish.is_finished(self.home)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[torch.device, Say]]:
+        """Join the other processes, with the threads asked for: this one's device, and whom it tells what it does."""
+        before = torch.get_num_threads()
+        if self.config.torch_threads is not None:
+            torch.set_num_threads(self.config.torch_threads)
+        try:
+            with distributed.init_from_environment("cpu" if self.is_finished else self.config.device) as device:
+                tell = self.say if self.say is not None and distributed.is_main() else _be_silent
+                with _naming_the_way_on(self.path if self.resume else None, tell):
+                    yield device, tell
+        finally:
+            torch.set_num_threads(before)
+
+    def claim_folder(self) -> Path:
+        """The run folder, which one process makes for all."""
+        if self.resume:
+            return self.home
+        with distributed.fail_together():
+            own = new_run_dir(self.path, ROOT) if distributed.is_main() else None
+        return distributed.broadcast_value(own)
+
+    def command_in(self, run_dir: Path) -> list[str]:
+        """The words for environment.json."""
+        if self.command is not None:
+            return list(self.command)
+        if self.resume:
+            return [COMMAND, "--path", str(run_dir), "--resume"]
+        behind = [warmup.FLAG, str(self.warmup_from)] if self.warmup_from is not None else []
+        return [COMMAND, "--path", str(run_dir), *as_flags(self.config), *behind]
+
+
+def _be_silent(line: str) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _naming_the_way_on(run_dir: Path | None, tell: Say) -> Iterator[None]:
+    """A Ctrl-C that is not granted between two steps becomes a SearchStopped."""
+    try:
+        yield
+    except SearchStopped:
+        raise
+    except KeyboardInterrupt:
+        message = after_interrupt(COMMAND, run_dir)
+        tell(message)
+        raise SearchStopped(message.strip(), run_dir) from None
+
+
+def _reopened(run_dir: Path, tell: Say) -> Any:
+    """A finished run once more. Nothing is written but what it was killed before."""
+    with distributed.fail_together():
+        if distributed.is_main():
+            finish.complete(run_dir)
+    tell("this run is finished: nothing is done again")
+    return read_result(run_dir) if distributed.is_main() else None
+
+
+def _say_origin(request: _Request, tell: Say) -> None:
+    if request.resume:
+        for note in note_on_absent(request.config, read_json(request.home / runs.CONFIG_FILE)):
+            tell(note)
+    elif request.config.data.dataset == "digits":
+        tell("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
+
+
+def _warm_up_to_start_from(request: _Request, job: Job) -> warmup.WarmUp | None:
+    """The warm-up of another run, read and checked; None where this one does its own or is past it.
+
+    A resumed run keeps what it was started with. Only where it was killed before its first checkpoint does it look at
+    the other run again.
+    """
+    source = request.warmup_from
+    if request.resume:
+        source = None if (request.home / checkpoint.NAME).exists() else warmup.recorded(request.home)
+    if source is None:
+        return None
+    return warmup.read(source, job.schedule, to_dict(job.config), jobs.fingerprint(job), job.device)
+
+
+# ------------------------------------------------------------------------------------------------------------ the run
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the steps begin. ``kept``: bytes of metrics.jsonl that stay, None for a new file."""
+
+    kept: int | None = None
+    seconds: float = 0.0
+    note: str | None = None
+
+
+@dataclass
+class Running:
+    """A search on its way, with the files it leaves. Every process has one; the first alone has a log and writes.
+
+    ``config`` and ``data``: what a checkpoint is compared by when the search is resumed. ``seconds_before``: that the
+    search took before this process.
+    """
+
+    job: Job
+    search: Search
+    folder: Path
+    config: dict[str, Any]
+    data: dict[str, Any]
+    seconds_before: float
+    log: RunLog | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.saved = self.started
+        self.train = self.job.train_batches(self.search.step)
+        self.valid = self.job.valid_batches(self.search.controller.step)
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def write_epoch(self, record: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.epoch(record)
+
+    def save(self) -> None:
+        """Write the checkpoint, and warmup.pt at the end of the warm-up. Every process calls it at the same step."""
+        own = {*self.search.unreadable, *self.train.unreadable.places, *self.valid.unreadable.places}
+        self.search.unreadable = set().union(*distributed.gathered(own))
+        self.saved = time.perf_counter()
+        if self.log is None:
+            return
+        state = self.search.checkpoint(self.config, self.data, self.log.offset, self.wall_seconds)
+        if 0 < self.search.step == self.job.schedule.warmup_steps:
+            warmup.keep(self.folder, state)
+        checkpoint.save(self.folder / checkpoint.NAME, state)
+
+    def goes_on(self, wants_to_stop: bool) -> bool:
+        """Between two steps: save where it is due, and say whether no process wants to stop."""
+        is_due = time.perf_counter() - self.saved > SAVE_EVERY_SECONDS
+        n_stopping, n_due = distributed.summed(wants_to_stop, is_due)
+        if n_stopping or n_due or self.search.epoch_is_over:
+            self.save()
+        return not n_stopping
+
+    def stop_with_images(self, error: NonFiniteLossError) -> NoReturn:
+        """End every process; the first one names the first images of the batch.
+
+        All are here; together the shares in which it arose are in the order of the batch.
+        """
+        batches = self.valid if self.search.arch_steps_due() else self.train
+        shares = distributed.gathered(batches.first_images if error.here else [])
+        images = [image for row in itertools.zip_longest(*shares) for image in row if image is not None]
+        if not distributed.is_main():
+            raise SystemExit(FAILED)
+        raise _stopped(f"{error}; its first images: {', '.join(images[:NAMED])}")
+
+
+def _search_in(
+    run_dir: Path, job: Job, request: _Request, warm: warmup.WarmUp | None, tell: Say
+) -> SearchResult | None:
+    """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
+    search = jobs.new_search(job)
+    config, data = to_dict(job.config), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
+    with distributed.fail_together():
+        start = _bring_to_its_start(search, run_dir, request.resume, warm, config, data)
+        if distributed.is_main():
+            run_dir.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(run_dir)
+            # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
+            source = warm.folder if warm is not None else None
+            write_environment(run_dir, job.device, request.command_in(run_dir), request.resume, source)
+            write_json(run_dir / "config.json", config)  # a resumed one gains the settings it is too old to have
+            if warm is not None:
+                start = Start(warmup.begin(run_dir, warm, search, config, data), start.seconds, start.note)
+    _check_warm_up_is_one(warm, search)
+    _announce(job, search, run_dir, request.resume, warm, start.note, tell)
+    running = Running(job, search, run_dir, config, data, start.seconds)
+    with contextlib.ExitStack() as files:
+        done = _take_steps(running, start.kept, files, request.say is not None, tell)
+        if not done:
+            again = resume_command(COMMAND, run_dir)
+            message = f"stopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}"
+            tell(f"\n{message}")
+            raise SearchStopped(message, run_dir)
+        if running.log is None:  # one process derives and scores: every image is counted once
+            return None
+        try:
+            finish.finish(job, search, run_dir, running.log, running.wall_seconds, warmup.recorded(run_dir))
+        except NonFiniteLossError as error:  # of the fine-tune
+            raise _stopped(str(error)) from None
+        return read_result(run_dir)
+
+
+def _stopped(problem: str) -> StoppedError:
+    return StoppedError(
+        f"stopped before the update: {problem}; a new run may need a lower learning rate (--warmup_lr, --init_lr, "
+        "--arch_lr, --finetune_lr) or, for the weights, --grad_clip"
+    )
+
+
+def _bring_to_its_start(
+    search: Search,
+    run_dir: Path,
+    resume: bool,
+    warm: warmup.WarmUp | None,
+    config: dict[str, Any],
+    data: dict[str, Any],
+) -> Start:
+    """Put a checkpoint, or another run's warm-up, into a new search."""
+    path = run_dir / checkpoint.NAME
+    if resume and path.exists():
+        kept = f"; {warmup.FLAG} {run_dir} takes its warm-up" if (run_dir / warmup.NAME).is_file() else ""
+        saved = checkpoint.load(path, checkpoint.ANEW + kept)
+        checkpoint.check_same(saved, config, data, str(run_dir))
+        search.restore(saved)
+        note = checkpoint.computed_otherwise(saved, search.device)
+        return Start(saved.metrics_offset, saved.wall_seconds, note)
+    if resume:
+        _refuse_lost_checkpoint(run_dir, len(warm.epochs) if warm is not None else 0)
+    if warm is not None:
+        warm.put_before(search)
+    if not resume:
+        return Start()
+    if warm is not None:
+        return Start(0, note="there is no checkpoint: it starts over behind the warm-up")
+    return Start(0, note="there is no checkpoint, nor a finished epoch: it starts over")
+
+
+def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
+    """Raises InputError for a folder whose checkpoint is gone: starting over would destroy what it holds.
+
+    A kill before the first checkpoint leaves ``may_be_there`` epochs at most: those of another run's warm-up.
+    """
+    metrics = run_dir / METRICS_FILE
+    n_epochs = len(read_metrics(metrics)) if metrics.is_file() else 0
+    has_result = (run_dir / "result.json").exists()
+    if n_epochs > may_be_there or has_result:
+        held = "a result" if has_result else counted(n_epochs, "epoch")
+        problem = f"no such file, but the run holds {held}: start anew in another --path"
+        raise InputError(problem, checkpoint.NAME, str(run_dir))
+
+
+def _check_warm_up_is_one(warm: warmup.WarmUp | None, search: Search) -> None:
+    """Raises InputError when the processes, each of which read the file that it found, found different weights."""
+    if warm is None:
+        return
+    agreed = distributed.same_on_all_ranks(list(search.supernet.parameters()))
+    with distributed.fail_together():
+        if not agreed:
+            raise InputError("the processes found different weights there", warmup.FLAG, str(warm.folder))
+
+
+def _announce(
+    job: Job, search: Search, run_dir: Path, resume: bool, warm: warmup.WarmUp | None, note: str | None, tell: Say
+) -> None:
+    """Say what is about to happen. Every process calls it: the first steps are timed in all of them."""
+    tell(announce.header(job))
+    if job.schedule.total_steps:
+        if tell is speak and sys.stdout.isatty():
+            print(labeled("expected", "timing a few steps ..."), end="\r", flush=True)  # the next line covers it
+        arch_images = job.arch_batch_size // distributed.world_size()
+        timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
+        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step)))
+    for label, text in announce.beginning(job, search, run_dir, resume, warm, note):
+        tell(labeled(label, text))
+
+
+def _take_steps(running: Running, kept: int | None, files: contextlib.ExitStack, has_bar: bool, tell: Say) -> bool:
+    """Run to the end of the schedule; true when it got there. The log is left open, in ``files``."""
+    search = running.search
+    with StopRequest() as stop, _progress_bar(search, has_bar) as bar:
+        with distributed.fail_together():
+            if distributed.is_main():
+                log = RunLog(running.folder, kept, say=lambda line: _say_beside_bars(tell, line))
+                running.log = files.enter_context(log)
+        if search.step == 0:  # behind another run's warm-up there is a checkpoint already
+            running.save()
+
+        def on_step(_: Search) -> bool:
+            bar.update(1)
+            return running.goes_on(stop.wanted)
+
+        try:
+            return loop.run(search, running.train, running.valid, on_epoch=running.write_epoch, on_step=on_step)
+        except NonFiniteLossError as error:
+            running.stop_with_images(error)
+
+
+def _progress_bar(search: Search, wanted: bool) -> tqdm:
+    """Shown on a terminal and in a notebook, by one process."""
+    hidden = True if not wanted or not distributed.is_main() else None if "ipykernel" not in sys.modules else False
+    total = search.schedule.total_steps
+    return tqdm(total=total, initial=search.step, unit="step", disable=hidden, dynamic_ncols=True)
+
+
+def _say_beside_bars(tell: Say, line: str) -> None:
+    with tqdm.external_write_mode():
+        tell(line)
+
+
+def write_environment(
+    run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
+) -> None:
+    """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own."""
+    now = runs.environment(
+        argv,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        torch_threads=torch.get_num_threads(),
+        device=device_name(device),
+        processes=distributed.world_size(),
+        **({"warmup_from": str(warmup_from)} if warmup_from is not None else {}),
+    )
+    runs.write_environment(run_dir, now, resumed)
