@@ -17,14 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "hardware")]
 
-from hardware.latency import (  # noqa: E402
-    LatencySource,
-    load_latency_source,
-    network_costs,
-    network_ms,
-    shipped,
-    shipped_names,
-)
+from hardware.latency import LatencySource, load_latency_source, network_costs, network_ms, shipped, shipped_names  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.tables import describe, format_cost  # noqa: E402
 from proxyless_arch.arch.walk import walk  # noqa: E402

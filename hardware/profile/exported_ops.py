@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from hardware.latency import MAX_MS
+from hardware.formats import MAX_MS
 from hardware.profile.graphs import RandomWeights, to_litert, to_onnx, trace
 from hardware.profile.profiling import Case, Measured
 from proxyless_arch.base.errors import InputError

@@ -2,7 +2,7 @@
 
     minimize   sum_i (sum_f a_f x_if / t_i - 1)^2   subject to   a >= 0
 
-over the features of hardware/latency.py. The feature set (core or full) and the channel tile (1, 8, 16) are chosen by
+over the features of hardware/predictor.py. The feature set (core or full) and the channel tile (1, 8, 16) are chosen by
 leave-one-block-out cross-validation; full is taken only when it is at least 3 % better, because it extrapolates worse.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hardware.latency import FEATURES, PREDICTOR_FORMAT, FeatureSet, mbconv_features
+from hardware.predictor import FEATURES, PREDICTOR_FORMAT, FeatureSet, mbconv_features
 from proxyless_arch.arch.ops import Conv, Linear, MBConv
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
@@ -277,7 +277,7 @@ def predictor_json(
     calibration: Calibration,
     net: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The predictor in the format that hardware/latency.py reads.
+    """The predictor in the format that hardware/predictor.py reads.
 
     Args:
         measured: every measured layer with its ms: the MBConvs of the fit and stem, feature mix and classifier.

@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hardware.latency import LayerKey, LookupTable, Predictor, Timing, layer_key, parse_latency_source
+from hardware.latency import parse_latency_source
+from hardware.predictor import Predictor
 from hardware.profile.fit import (
     MUST_GAIN,
     Calibration,
@@ -47,6 +48,7 @@ from hardware.profile.fit import (
     predictor_json,
 )
 from hardware.profile.measure import Runtime, Session, Times, measure
+from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError

@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hardware.cost_table import CostTable, latency_cost_table, macs_cost_table
-from hardware.latency import (
-    LatencySource,
-    LookupTable,
-    WithFallback,
-    load_latency_source,
-    network_costs,
-    shipped,
-)
+from hardware.latency import LatencySource, WithFallback, load_latency_source, network_costs, shipped
+from hardware.table import LookupTable
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
 from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
 from proxyless_arch.arch.codec import read_spec

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from hardware import profile_latency
 from hardware.cost_table import CostTable
-from hardware.latency import LatencySource, LookupTable, Predictor, check_matches, load_latency_source
+from hardware.latency import LatencySource, check_matches, load_latency_source
+from hardware.predictor import Predictor
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
+from hardware.table import LookupTable
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import SearchSpace

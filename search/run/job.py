@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
-from hardware.latency import LatencySource, LookupTable, Predictor, WithFallback, network_costs, shipped
+from hardware.latency import LatencySource, WithFallback, network_costs, shipped
+from hardware.predictor import Predictor
 from hardware.projection import project
+from hardware.table import LookupTable
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError

@@ -10,22 +10,17 @@ import pytest
 
 from hardware.latency import (
     SHIPPED_FOLDER,
-    LayerKey,
-    LookupTable,
-    Predictor,
-    Timing,
     WithFallback,
-    _macs,
-    layer_key,
     load_latency_source,
-    mbconv_features,
-    mean_taps,
     network_ms,
     parse_latency_source,
     shipped,
     shipped_names,
 )
+from hardware.predictor import Predictor, mbconv_features, mean_taps
 from hardware.profile.profiling import unique_ops
+from hardware.released_yaml import _macs
+from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
 from proxyless_arch.arch.walk import LayerCall, walk

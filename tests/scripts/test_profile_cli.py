@@ -13,8 +13,9 @@ import torch
 
 from hardware import profile_latency
 from hardware.cost_table import latency_cost_table
-from hardware.latency import LookupTable, check_matches, load_latency_source
+from hardware.latency import check_matches, load_latency_source
 from hardware.profile import exported_ops
+from hardware.table import LookupTable
 from search import imagenet_arch_search
 from search.run import job as jobs
 from tests.hardware.fake_device import FakeDevice

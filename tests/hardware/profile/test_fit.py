@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hardware.latency import load_latency_source, mbconv_features, parse_latency_source, shipped
+from hardware.latency import load_latency_source, parse_latency_source, shipped
+from hardware.predictor import mbconv_features
 from hardware.profile import fit as fit_module
 from hardware.profile.fit import (
     Calibration,

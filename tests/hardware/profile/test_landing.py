@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from hardware.cost_table import CostTable, latency_cost_table
-from hardware.latency import LookupTable, shipped
+from hardware.latency import shipped
 from hardware.profile.landing import land
 from hardware.profile.profiling import Anchor, Measured
 from hardware.profile_latency import MATCHED
+from hardware.table import LookupTable
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import mbconv_space

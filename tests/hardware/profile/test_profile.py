@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hardware.cost_table import latency_cost_table
-from hardware.latency import check_matches, layer_key, load_latency_source, network_ms
+from hardware.latency import check_matches, load_latency_source, network_ms
 from hardware.profile import exported_ops, profiling
 from hardware.profile.fit import NetErrors
 from hardware.profile.profiling import (
@@ -24,6 +24,7 @@ from hardware.profile.profiling import (
     sample_paths,
     unique_ops,
 )
+from hardware.table import layer_key
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from hardware import profile_latency
-from hardware.latency import SHIPPED_FOLDER, LookupTable, Timing
+from hardware.latency import SHIPPED_FOLDER
 from hardware.profile.profiling import unique_ops
+from hardware.table import LookupTable, Timing
 from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json

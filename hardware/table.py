@@ -1,0 +1,233 @@
+"""Measured layers with exact keys, and their file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hardware.formats import MAX_MS, check_format, parse_calibration, parse_hwc, parse_ms, parse_remarks, shape_text
+from proxyless_arch.arch.ops import Hwc, strided
+from proxyless_arch.arch.walk import LayerCall
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import write_json
+from proxyless_arch.base.strict import Node
+
+TABLE_FORMAT = "proxyless-latency/table"
+TABLE_VERSIONS = (1, 2)  # the last one is written; of the first, see _entry
+
+
+class LayerKey(NamedTuple):
+    """What identifies a measured layer. ``mid``: what an expand convolution puts out, 0 for a layer without one.
+
+    An MBConv may expand to as many channels as it takes in; one without expansion has one convolution less.
+    """
+
+    op: str
+    in_hwc: Hwc
+    out_hwc: Hwc
+    kernel: int
+    mid: int
+    stride: int
+    skip: bool
+
+    def __str__(self) -> str:
+        text = f"{self.op} {shape_text(self.in_hwc)} to {shape_text(self.out_hwc)}"
+        if self.op == "linear":
+            return text
+        text += f" kernel {self.kernel} stride {self.stride}"
+        if self.op == "conv":
+            return text
+        ratio = self.expand_ratio
+        width = f"mid {self.mid}" if ratio is None else f"expand {ratio}"
+        return f"{text} {width} {'with' if self.skip else 'without'} skip"
+
+    @property
+    def expand_ratio(self) -> int | None:
+        """1 without expansion, else expanded over input width; None where that is 1 or no whole number."""
+        ratio, rest = divmod(self.mid, self.in_hwc[2])
+        if not self.mid:
+            return 1
+        return None if rest or ratio == 1 else ratio
+
+
+def layer_key(call: LayerCall) -> LayerKey | None:
+    """The key of a layer; None for one that vanishes, which costs nothing by rule."""
+    if call.op.vanishes:
+        return None
+    facts = {"kernel_size": 1, "mid": 0, "stride": 1} | call.op.latency_facts()
+    sizes = call.in_hwc, call.out_hwc
+    return LayerKey(call.op.kind, *sizes, facts["kernel_size"], facts["mid"], facts["stride"], call.skip)
+
+
+class Timing(NamedTuple):
+    """A measured time: ms, its standard deviation in ms and the number of measurements (None: not known)."""
+
+    ms: float
+    sd: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class LookupTable:
+    """Measured layers. A layer it lacks is an error, never a guess; but for the classifier of another number of
+    classes, a matrix product whose time is in proportion to them. ``extrapolated`` names it.
+
+    ``scale`` and ``offset_ms`` were fitted on ``n_nets`` measured whole networks, as a predictor's are: a network
+    costs ``offset_ms`` plus ``scale`` times its entries.
+    """
+
+    source: str
+    entries: Mapping[LayerKey, Timing] = field(hash=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    validation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    scale: float = 1.0
+    offset_ms: float = 0.0
+    n_nets: int = 0
+
+    @classmethod
+    def from_node(cls, node: Node, source: str) -> LookupTable:
+        """Parse our JSON format strictly. Raises InputError naming the entry."""
+        version = check_format(node, TABLE_FORMAT, TABLE_VERSIONS)
+        top = node.fields(("format", "version", "unit", "entries"), ("provenance", "validation", "net_calibration"))
+        entries: dict[LayerKey, Timing] = {}
+        places: dict[LayerKey, str] = {}
+        for entry in top["entries"].elements(minimum=1):
+            key, timing = _entry(entry, version)
+            if key in entries:
+                raise InputError(f"the same layer as {places[key]}: {key}", entry.path)
+            entries[key], places[key] = timing, entry.path
+        given = top.get("net_calibration")
+        scale, offset_ms, n_nets = (1.0, 0.0, 0) if given is None else parse_calibration(given)
+        return cls(
+            source=source,
+            entries=entries,
+            provenance=parse_remarks(top.get("provenance")),
+            validation=parse_remarks(top.get("validation")),
+            scale=scale,
+            offset_ms=offset_ms,
+            n_nets=n_nets,
+        )
+
+    def price_ms(self, call: LayerCall) -> float:
+        """The measured ms of a layer, times ``scale``; a classifier may be scaled from one of other classes.
+
+        Raises InputError naming the key when it was not measured.
+        """
+        key = layer_key(call)
+        if key is None:
+            return 0.0
+        if key in self.entries:
+            return self.scale * self.entries[key].ms
+        other = self._other_classifier(key)
+        if other is None:
+            raise InputError(
+                f"no latency for {key}; measure it, or let the fitted predictor fill in with "
+                "--latency_fallback predictor",
+                call.name,
+                self.source,
+            )
+        return self.scale * self.entries[other].ms * key.out_hwc[2] / other.out_hwc[2]
+
+    def extrapolated(self, call: LayerCall) -> tuple[str, ...]:
+        """A classifier that was measured with another number of classes; everything else is a measurement."""
+        key = layer_key(call)
+        other = self._other_classifier(key) if key is not None and key not in self.entries else None
+        if key is None or other is None:
+            return ()
+        return (f"the time for {key.out_hwc[2]} classes is scaled from the measured {other.out_hwc[2]}",)
+
+    def _other_classifier(self, key: LayerKey) -> LayerKey | None:
+        """The measured classifier on the same features whose number of classes is nearest."""
+        found = [other for other in self.entries if key.op == other.op == "linear" and other.in_hwc == key.in_hwc]
+        return min(found, key=lambda other: abs(other.out_hwc[2] - key.out_hwc[2]), default=None)
+
+    def has(self, call: LayerCall) -> bool:
+        """Whether ``call`` has an entry, or needs none (Zero)."""
+        key = layer_key(call)
+        return key is None or key in self.entries
+
+    def to_json(self) -> dict[str, Any]:
+        """The table in our JSON format, entries in a fixed order."""
+        value: dict[str, Any] = {
+            "format": TABLE_FORMAT,
+            "version": TABLE_VERSIONS[-1],
+            "unit": "ms",
+            "provenance": dict(self.provenance),
+            "entries": [_entry_json(key, self.entries[key]) for key in sorted(self.entries)],
+        }
+        if (self.scale, self.offset_ms, self.n_nets) != (1.0, 0.0, 0):
+            value["net_calibration"] = {"scale": self.scale, "offset_ms": self.offset_ms, "n_nets": self.n_nets}
+        return value | ({"validation": dict(self.validation)} if self.validation else {})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write our JSON format, atomically."""
+        write_json(path, self.to_json())
+
+
+def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
+    """An element of ``entries``. ``"expand": 1`` is a block without expansion, ``mid`` the width of one with it.
+
+    Version 1 knew a block by the width of its depthwise convolution alone: there a ``mid`` of the input width is a
+    block without expansion.
+    """
+    if not isinstance(node.value, dict) or "op" not in node.value:
+        raise node.fail("an object with op, in, out and ms")
+    op = Node(node.value["op"], f"{node.path}.op").text(("conv", "mbconv", "linear"))
+    common = ("op", "in", "out", "ms")
+    required = {
+        "linear": common,
+        "conv": (*common, "kernel", "stride"),
+        "mbconv": (*common, "kernel", "stride", "skip"),
+    }[op]
+    keys = node.fields(required, ("sd", "n", *(("expand", "mid") if op == "mbconv" else ())))
+    in_hwc, out_hwc = parse_hwc(keys["in"]), parse_hwc(keys["out"])
+    mid = 0
+    if op == "mbconv":
+        if ("expand" in keys) == ("mid" in keys):
+            raise InputError("expected either expand or mid", node.path)
+        mid = keys["mid"].integer(1, 65_536) if "mid" in keys else keys["expand"].integer(1, 64) * in_hwc[2]
+        if mid == in_hwc[2] and ("expand" in keys or version == 1):
+            mid = 0
+    key = checked_key(
+        LayerKey(
+            op=op,
+            in_hwc=in_hwc,
+            out_hwc=out_hwc,
+            kernel=keys["kernel"].exactly(1, 3, 5, 7) if "kernel" in keys else 1,
+            mid=mid,
+            stride=keys["stride"].exactly(1, 2) if "stride" in keys else 1,
+            skip="skip" in keys and keys["skip"].boolean(),
+        ),
+        node.path,
+    )
+    sd = keys["sd"].number(0, MAX_MS) if "sd" in keys and keys["sd"].value is not None else None
+    n = keys["n"].integer(maximum=10**12) if "n" in keys and keys["n"].value is not None else None
+    return key, Timing(parse_ms(keys["ms"]), sd, n)
+
+
+def _entry_json(key: LayerKey, timing: Timing) -> dict[str, Any]:
+    value: dict[str, Any] = {"op": key.op, "in": list(key.in_hwc), "out": list(key.out_hwc)}
+    if key.op != "linear":
+        value |= {"kernel": key.kernel, "stride": key.stride}
+    if key.op == "mbconv":
+        ratio = key.expand_ratio
+        value |= {"mid": key.mid} if ratio is None or ratio > 64 else {"expand": ratio}
+        value["skip"] = key.skip
+    return value | timing._asdict()
+
+
+def checked_key(key: LayerKey, place: str) -> LayerKey:
+    """``key`` itself; InputError when no layer can have these shapes."""
+    if key.op == "linear":
+        expected = (1, 1, key.out_hwc[2])
+    else:
+        expected = (strided(key.in_hwc[0], key.stride), strided(key.in_hwc[1], key.stride), key.out_hwc[2])
+    if key.out_hwc != expected:
+        raise InputError(f"expected output {shape_text(expected)}, got {shape_text(key.out_hwc)}: {key}", place)
+    if key.op == "mbconv" and key.kernel == 1:
+        raise InputError(f"expected kernel 3, 5 or 7, got 1: {key}", place)
+    if key.skip and key.in_hwc != key.out_hwc:
+        raise InputError(f"expected no skip where input and output differ: {key}", place)
+    return key
