@@ -28,7 +28,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from hardware.cost_table import CostTable  # noqa: E402
+from hardware.cost import CostTable  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
@@ -177,7 +177,7 @@ class Space:
         assert job.table is not None
         cheapest = [
             min(cost for cost, op in zip(edges, ops, strict=True) if not op.vanishes)
-            for edges, ops in zip(job.table.per_edge, job.space.choices, strict=True)
+            for edges, ops in zip(job.table.groups, job.space.choices, strict=True)
         ]
         return cls(job.table, math.fsum((job.table.fixed, *cheapest)), job.schedule)
 

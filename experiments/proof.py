@@ -44,7 +44,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hardware.cost_table import CostTable, macs_cost_table  # noqa: E402
+from hardware.cost import CostTable, macs_cost_table  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402

@@ -1,256 +1,312 @@
-"""From architecture probabilities to the one network that meets a target: an exact multiple-choice knapsack.
+"""From probabilities to the choices that meet budgets: an exact multiple-choice knapsack.
 
-    maximize   sum_b log p_b(op_b)    subject to   lower * T <= cost(path) <= T
+    maximize   sum_g log p_g(choice_g)    subject to   lower_k <= cost_k(choices) <= upper_k   for every limit k
 
-The result is exact, not exact on a grid. Costs and log-probabilities are doubles, so integers at a common power of
-two; the search compares those integers. A dynamic program over rounded costs gives an upper bound on what the
-remaining blocks can add (it relaxes the window by the rounding it did), and a best-first search takes the path whose
-bound is largest until a complete one comes out. Among equally probable paths the first in index order is taken.
+HiGHS solves it as a mixed-integer program in one 0/1 variable per choice. Its arithmetic has tolerances, ours must not:
+costs and log-probabilities are scaled so that a tolerance is a hundred-billionth of their range; every solution is
+checked with ``CostTable.of_path``, and one that is outside a limit is cut off and the program solved again.
+
+Ties. Solutions whose log-probabilities differ by less than TIE of the largest difference in play count as equally
+probable; of equals the first in index order is taken.
 """
 
 from __future__ import annotations
 
-import heapq
+import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable, Path
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.search_space import Path
 
-CELLS = (2**11, 2**14, 2**17)  # of the rounded costs: finer only where a coarser bound does not settle it
-POPS = (20_000, 20_000, 500_000)  # nodes looked at before the bound is refined, at last given up
+LOWER = 0.99  # of a target, what its window begins with
+TIE = 1e-9
+SPAN = 1e5  # the scaled range of costs and of log-probabilities; HiGHS keeps to them within 1e-6
+MAX_CUTS = 200  # solutions just outside a limit that are cut off before the matter is given up
+MAX_NODES = 100_000  # of a program, before it is given up
+DIGITS = 5  # groups whose indices are minimized in one program
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The costs by ``table`` that are allowed, both ends included. ``flag``: what asks for it, for an error."""
+
+    table: CostTable
+    upper: float
+    lower: float = -math.inf
+    flag: str = "target"
+
+    def holds(self, path: Path) -> bool:
+        return self.lower <= self.table.of_path(path) <= self.upper
+
+    def __str__(self) -> str:
+        most = self.table.shown(self.upper, math.floor)
+        if self.lower == -math.inf:
+            return f"at most {most}"
+        return f"{self.table.shown(self.lower, math.ceil)} to {most}"
+
+
+def window(table: CostTable, target: float, lower: float = LOWER, flag: str = "target") -> Limit:
+    """The costs that land on a target: [lower * target, target]. Raises InputError."""
+    if not (math.isfinite(target) and target > 0):
+        raise InputError(f"expected a number above 0, got {target!r}", flag)
+    if not 0 < lower <= 1:
+        raise InputError(f"expected a number in (0, 1], got {lower!r}", "lower")
+    return Limit(table, target, lower * target, flag)
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The projected network: its path, exact table cost, log-probability, and how far from the blocks' argmax it is."""
+    """What is chosen, its exact cost by each limit's table, its log-probability and how far from argmax it is."""
 
     path: Path
-    cost: float
+    costs: tuple[float, ...]
     log_prob: float
     n_changed_from_argmax: int
 
+    @property
+    def cost(self) -> float:
+        """By the table of the first limit."""
+        return self.costs[0]
 
-def project(log_probs: Sequence[np.ndarray], table: CostTable, target: float, lower: float = 0.99) -> Projection:
-    """The most probable path whose cost, as ``table.of_path`` gives it, lies in [lower * target, target].
 
-    ``log_probs[b][j]`` may be unnormalized, and -inf for a choice of probability 0: it is then taken only where
-    nothing else meets the target. Raises InputError when the window holds no network, naming the nearest costs that
-    exist below and above it (of a large space: to within 1 % of the range of costs); and for a window so narrow that
-    half a million partial networks do not settle the matter (from ``lower`` = 0.999999 of a real table upwards).
+def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> Projection:
+    """The most probable choices within all limits.
+
+    ``log_probs[g][j]`` may be unnormalized, and -inf for a choice of probability 0: it is then taken only where
+    nothing else keeps to the limits, and as few of them as possible. Raises InputError when nothing is within them,
+    naming the nearest costs that exist; and for a window so narrow that MAX_NODES of the search tree or MAX_CUTS
+    solutions just outside it do not settle the matter.
     """
-    if not (math.isfinite(target) and target > 0):
-        raise InputError(f"expected a number above 0, got {target!r}", "target")
-    if not 0 < lower <= 1:
-        raise InputError(f"expected a number in (0, 1], got {lower!r}", "lower")
-    rows = _checked(log_probs, table)
-    problem = _Problem.of(rows, table, lower * target, target)
-    window = f"{table.shown(lower * target, math.ceil)} to {table.shown(target, math.floor)}"
-    for cells, pops in zip(CELLS, POPS, strict=True):
-        path, settled = problem.search(cells, pops)
-        if settled:
-            break
-    else:
-        raise InputError(
-            f"whether a network costs {window} could not be settled; widen the window, got {lower!r}", "lower"
-        )
-    if path is None:
-        below, above = problem.nearest(CELLS[0])
-        nearest = " and ".join(table.shown(cost, math.ceil) for cost in (below, above) if cost is not None)
-        raise InputError(
-            f"no network of this space costs {window}; the nearest that exist cost {nearest}: set the target to one "
-            "of these",
-            "target",
-        )
-    argmax = tuple(int(np.argmax(row)) for row in rows)
-    return Projection(
-        path=path,
-        cost=table.of_path(path),
-        log_prob=math.fsum(row[choice] for row, choice in zip(rows, path, strict=True)),
-        n_changed_from_argmax=sum(ours != theirs for ours, theirs in zip(path, argmax, strict=True)),
-    )
+    return k_best(log_probs, limits, 1)[0]
 
 
-def _checked(log_probs: Sequence[np.ndarray], table: CostTable) -> list[list[float]]:
-    if len(log_probs) != table.n_blocks:
-        raise InputError(f"expected {table.n_blocks} blocks, got {len(log_probs)}", "log_probs")
+def k_best(log_probs: Sequence[np.ndarray], limits: Sequence[Limit], k: int) -> list[Projection]:
+    """The ``k`` most probable choices within all limits, best first; fewer where there are not as many.
+
+    Raises InputError as ``project`` does, where there are none.
+    """
+    rows = _checked(log_probs, limits)
+    program = _Program(rows, tuple(limits))
+    found: list[Path] = []
+    with _settling(limits):
+        while len(found) < k and (path := program.best(found)) is not None:
+            found.append(path)
+        if not found and k:
+            raise _none_within(program)
+    return [_projection(rows, limits, path) for path in found]
+
+
+def check_limits(limits: Sequence[Limit]) -> None:
+    """Raises InputError, as ``project`` does, when nothing is within all limits."""
+    rows = _checked([np.zeros(len(group)) for group in limits[0].table.groups], limits)
+    program = _Program(rows, tuple(limits))
+    with _settling(limits):
+        if program.solve(program.gains, [], []) is None:
+            raise _none_within(program)
+
+
+def _checked(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[np.ndarray]:
+    if not limits:
+        raise InputError("expected at least one limit", "limits")
+    sizes = [len(group) for group in limits[0].table.groups]
+    if any([len(group) for group in limit.table.groups] != sizes for limit in limits):
+        raise InputError("expected tables of the same groups", "limits")
+    if len(log_probs) != len(sizes):
+        raise InputError(f"expected {len(sizes)} groups, got {len(log_probs)}", "log_probs")
     rows = []
-    for index, (values, edges) in enumerate(zip(log_probs, table.per_edge, strict=True)):
+    for index, (values, size) in enumerate(zip(log_probs, sizes, strict=True)):
         row = np.asarray(values, dtype=np.float64)
-        if row.shape != (len(edges),):
-            raise InputError(f"expected {len(edges)} numbers, got shape {row.shape}", f"log_probs[{index}]")
+        if row.shape != (size,):
+            raise InputError(f"expected {size} numbers, got shape {row.shape}", f"log_probs[{index}]")
         if np.isnan(row).any() or np.isposinf(row).any():
             raise InputError("expected numbers below infinity, got NaN or infinity", f"log_probs[{index}]")
-        rows.append(row.tolist())
+        rows.append(row)
     return rows
 
 
-def _common_denominator(values: Sequence[float]) -> int:
-    return max((value.as_integer_ratio()[1] for value in values), default=1)
+def _projection(rows: Sequence[np.ndarray], limits: Sequence[Limit], path: Path) -> Projection:
+    return Projection(
+        path=path,
+        costs=tuple(limit.table.of_path(path) for limit in limits),
+        log_prob=math.fsum(float(row[choice]) for row, choice in zip(rows, path, strict=True)),
+        n_changed_from_argmax=sum(int(np.argmax(row)) != choice for row, choice in zip(rows, path, strict=True)),
+    )
+
+
+class _UnsettledError(Exception):
+    """The solver stopped at MAX_NODES, or MAX_CUTS solutions were just outside a limit."""
+
+
+@contextlib.contextmanager
+def _settling(limits: Sequence[Limit]) -> Iterator[None]:
+    try:
+        yield
+    except _UnsettledError:
+        what = " and ".join(map(str, limits))
+        raise InputError(f"whether a network costs {what} could not be settled; widen the window", "lower") from None
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """The knapsack in integers. ``costs`` are above each block's cheapest choice, ``gains`` below its most probable.
+class _Row:
+    """``low <= values @ x <= high`` over the 0/1 variables."""
 
-    A path of excess cost x costs ``(base + x) / denominator``; the quotient of two integers is correctly rounded in
-    Python, so it equals ``CostTable.of_path``. ``low`` and ``high`` bound x, one rounding error outside the window.
-    """
+    values: np.ndarray
+    low: float = -np.inf
+    high: float = np.inf
 
-    costs: tuple[tuple[int, ...], ...]
-    gains: tuple[tuple[int, ...], ...]
-    base: int
-    denominator: int
-    low: int
-    high: int
-    window: tuple[float, float]
 
-    @classmethod
-    def of(cls, rows: list[list[float]], table: CostTable, floor: float, ceiling: float) -> _Problem:
-        parts = [table.fixed, *(cost for edges in table.per_edge for cost in edges)]
-        denominator = _common_denominator(parts)
+@dataclass(frozen=True)
+class _Program:
+    """The knapsack over 0/1 variables, the choices of all groups in a row."""
 
-        def exact(value: float, scale: int) -> int:
-            numerator, divisor = value.as_integer_ratio()
-            return numerator * (scale // divisor)
+    log_probs: list[np.ndarray]
+    limits: tuple[Limit, ...]
 
-        costs = [[exact(cost, denominator) for cost in edges] for edges in table.per_edge]
-        base = exact(table.fixed, denominator) + sum(map(min, costs))
-        low = math.ceil((Fraction(floor) - Fraction(math.ulp(floor))) * denominator) - base
-        high = math.floor((Fraction(ceiling) + Fraction(math.ulp(ceiling))) * denominator) - base
-        return cls(
-            costs=tuple(tuple(cost - min(edges) for cost in edges) for edges in costs),
-            gains=_integer_gains(rows),
-            base=base,
-            denominator=denominator,
-            low=max(low, 0),
-            high=min(high, sum(max(edges) - min(edges) for edges in costs)),
-            window=(floor, ceiling),
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first variable of every group, and behind them the number of all."""
+        return [0, *itertools.accumulate(map(len, self.log_probs))]
+
+    @cached_property
+    def one_each(self) -> list[_Row]:
+        rows = []
+        for start, end in itertools.pairwise(self.starts):
+            values = np.zeros(self.starts[-1])
+            values[start:end] = 1
+            rows.append(_Row(values, 1, 1))
+        return rows
+
+    @cached_property
+    def within(self) -> list[_Row]:
+        """The limits, costs above those of each group's cheapest choice and scaled."""
+        rows = []
+        for limit in self.limits:
+            values, base, scale = _scaled_costs(limit.table)
+            low, high = ((bound - base) * scale for bound in (limit.lower, limit.upper))
+            rows.append(_Row(values, low, high))
+        return rows
+
+    @cached_property
+    def banned(self) -> np.ndarray:
+        return np.isneginf(np.concatenate(self.log_probs)).astype(float)
+
+    @cached_property
+    def gains(self) -> np.ndarray:
+        """log p below each group's largest, scaled; 0 for a choice of probability 0."""
+        finite = [np.where(np.isneginf(row), np.nan, row) for row in self.log_probs]
+        tops = [np.nan if np.isnan(row).all() else np.nanmax(row) for row in finite]
+        below = np.nan_to_num(np.concatenate([row - top for row, top in zip(finite, tops, strict=True)]), nan=0.0)
+        return below * (SPAN / max(-below.min(), np.finfo(float).tiny)) if below.any() else below
+
+    def best(self, apart_from: Sequence[Path] = ()) -> Path | None:
+        """The most probable choices within the limits, the first in index order of equals; None where there are
+        none but ``apart_from``."""
+        cuts = [self.no_good(path) for path in apart_from]
+        rows: list[_Row] = []
+        if self.banned.any():
+            fewest = self.solve(self.banned, [], cuts)
+            if fewest is None:
+                return None
+            rows = [_Row(self.banned, high=self.total(self.banned, fewest))]
+        found = self.solve(-self.gains, rows, cuts)
+        return None if found is None else self.first_of_equals(found, rows, cuts)
+
+    def first_of_equals(self, found: Path, rows: list[_Row], cuts: list[_Row]) -> Path:
+        """The first in index order of those as probable as ``found``."""
+        equal = _Row(self.gains, self.total(self.gains, found) - TIE * SPAN)
+        if self.solve(np.zeros(self.starts[-1]), [*rows, equal, self.no_good(found)], cuts) is None:
+            return found
+        rows = [*rows, equal]
+        for first in range(0, len(self.log_probs), DIGITS):
+            last = min(first + DIGITS, len(self.log_probs))
+            weights, weight = np.zeros(self.starts[-1]), 1.0
+            for group in reversed(range(first, last)):
+                size = len(self.log_probs[group])
+                weights[self.starts[group] : self.starts[group + 1]] = weight * np.arange(size)
+                weight *= size
+            better = self.solve(weights, rows, cuts)
+            assert better is not None  # ``found`` is one
+            found = better
+            rows = [*rows, *(_Row(self.one(group, found[group]), 1, 1) for group in range(first, last))]
+        return found
+
+    def total(self, values: np.ndarray, path: Path) -> float:
+        """The sum of the chosen variables' ``values``."""
+        return math.fsum(values[start + choice] for start, choice in zip(self.starts[:-1], path, strict=True))
+
+    def one(self, group: int, choice: int) -> np.ndarray:
+        values = np.zeros(self.starts[-1])
+        values[self.starts[group] + choice] = 1
+        return values
+
+    def no_good(self, path: Path) -> _Row:
+        """Anything but ``path``."""
+        values = sum(self.one(group, choice) for group, choice in enumerate(path))
+        return _Row(np.asarray(values), -np.inf, len(path) - 1)
+
+    def solve(self, objective: np.ndarray, rows: Sequence[_Row], cuts: list[_Row]) -> Path | None:
+        """The choices within the limits and ``rows`` that minimize ``objective``; what is outside the limits by less
+        than the solver's tolerance is added to ``cuts``. None where there are none; raises _UnsettledError."""
+        while True:
+            path = self.solve_once(objective, [*self.within, *rows, *cuts])
+            if path is None or all(limit.holds(path) for limit in self.limits):
+                return path
+            cuts.append(self.no_good(path))
+            if len(cuts) > MAX_CUTS:
+                raise _UnsettledError
+
+    def solve_once(self, objective: np.ndarray, rows: Sequence[_Row]) -> Path | None:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+
+        every = [*self.one_each, *rows]
+        done = milp(
+            objective,
+            integrality=np.ones(self.starts[-1]),
+            bounds=Bounds(0, 1),
+            constraints=LinearConstraint(
+                np.array([row.values for row in every]), [row.low for row in every], [row.high for row in every]
+            ),
+            options={"mip_rel_gap": 0.0, "node_limit": MAX_NODES},
         )
-
-    def cost(self, excess: int) -> float:
-        return (self.base + excess) / self.denominator
-
-    def search(self, cells: int, pops: int) -> tuple[Path | None, bool]:
-        """(best path or None, whether that is proven); gives up unproven after ``pops`` nodes."""
-        if self.low > self.high:
-            return None, True
-        bound = _Bound(self, cells)
-        # entries order by bound (largest first), then by path: a complete path that comes out is the best one, and
-        # of equals the first in index order, because a prefix comes before whatever extends or follows it
-        heap: list[tuple[int, Path, int, int]] = []
-
-        def push(path: Path, excess: int, gain: int, cap: int) -> None:
-            remaining = bound(len(path), excess)
-            if remaining is not None:
-                heapq.heappush(heap, (-min(cap, gain + remaining), path, excess, gain))
-
-        push((), 0, 0, 0)
-        popped = 0
-        while heap:
-            if popped >= pops:
-                return None, False
-            popped += 1
-            negated, path, excess, gain = heapq.heappop(heap)
-            if len(path) == len(self.costs):
-                if self.window[0] <= self.cost(excess) <= self.window[1]:
-                    return path, True
-                continue
-            block = len(path)
-            for choice, (cost, change) in enumerate(zip(self.costs[block], self.gains[block], strict=True)):
-                push((*path, choice), excess + cost, gain + change, -negated)
-        return None, True
-
-    def nearest(self, cells: int) -> tuple[float | None, float | None]:
-        """Achievable costs just below and just above a window that holds none; None where there is none.
-
-        Partial costs that fall into one cell are merged towards the outside, so each is a cost of some network and
-        at most one cell per block away from the nearest one.
-        """
-        width = max(1, sum(map(max, self.costs)) // cells)
-        merged = []
-        for keep in (min, max):
-            partial = {0: 0}
-            for edges in self.costs:
-                grown: dict[int, int] = {}
-                for start in partial.values():
-                    for cost in set(edges):
-                        end = start + cost
-                        cell = end // width
-                        grown[cell] = keep(end, grown.get(cell, end))
-                partial = grown
-            merged.append([self.cost(excess) for excess in partial.values()])
-        below = max((cost for cost in merged[0] if cost < self.window[0]), default=None)
-        above = min((cost for cost in merged[1] if cost > self.window[1]), default=None)
-        return below, above
-
-
-def _integer_gains(rows: list[list[float]]) -> tuple[tuple[int, ...], ...]:
-    """log p as integers at a common scale, relative to each block's largest.
-
-    -inf becomes one more than all finite differences together, so that fewer such choices always win.
-    """
-    finite = [value for row in rows for value in row if value != -math.inf]
-    scale = _common_denominator(finite)
-    exact = [[None if value == -math.inf else int(Fraction(value) * scale) for value in row] for row in rows]
-    tops = [max((value for value in row if value is not None), default=0) for row in exact]
-    relative = [[None if v is None else v - top for v in row] for row, top in zip(exact, tops, strict=True)]
-    impossible = sum(min((v for v in row if v is not None), default=0) for row in relative) - 1
-    return tuple(tuple(impossible if v is None else v for v in row) for row in relative)
-
-
-class _Bound:
-    """An upper bound on the log-probability that blocks ``b`` and later can add to a path of a given excess cost.
-
-    Costs are rounded down to cells. A suffix of F cells costs between F and F cells + ``slack[b]``, so those that may
-    end in the window have F in a range of fixed length; ``best[b][x]`` is the maximum over the range that ends at x.
-    """
-
-    def __init__(self, problem: _Problem, cells: int) -> None:
-        self.high = problem.high
-        self.width = width = max(1, -(-problem.high // cells))
-        n_cells = problem.high // width + 1
-        never = sum(map(min, problem.gains)) - 1  # below every path
-        self.never = never
-        level = np.full(n_cells, never, dtype=object)
-        level[0] = 0
-        slack = 0
-        self.best = [self._trailing(level, self._span(problem, slack))]
-        for costs, gains in zip(reversed(problem.costs), reversed(problem.gains), strict=True):
-            grown = np.full(n_cells, never, dtype=object)
-            for cost, gain in zip(costs, gains, strict=True):
-                shift = cost // width
-                if shift < n_cells:
-                    # adding to ``never`` only lowers it, and no path's own value is that low
-                    grown[shift:] = np.maximum(grown[shift:], level[: n_cells - shift] + gain)
-            level = grown
-            slack += max(cost % width for cost in costs)
-            self.best.append(self._trailing(level, self._span(problem, slack)))
-        self.best.reverse()
-
-    def _span(self, problem: _Problem, slack: int) -> int:
-        """How many cells can hold the rounded cost of a suffix that ends in the window."""
-        return (problem.high - problem.low + slack) // self.width + 1
-
-    @staticmethod
-    def _trailing(values: np.ndarray, length: int) -> list[int]:
-        """Maximum of each value and the ``length - 1`` before it, by doubling."""
-        result, covered = values.copy(), 1
-        length = min(length, len(values))
-        while covered < length:
-            step = min(covered, length - covered)
-            result[step:] = np.maximum(result[step:], result[:-step].copy())
-            covered += step
-        return result.tolist()
-
-    def __call__(self, block: int, excess: int) -> int | None:
-        """None when no completion can end in the window."""
-        if excess > self.high:
+        if done.status == 2:  # infeasible
             return None
-        value = self.best[block][(self.high - excess) // self.width]
-        return value if value > self.never else None
+        if done.status != 0:
+            raise _UnsettledError
+        chosen = np.split(done.x, self.starts[1:-1])
+        return tuple(int(np.argmax(values)) for values in chosen)
+
+    def nearest(self, limit: Limit, others: Sequence[Limit]) -> list[float]:
+        """Costs by ``limit.table`` just outside ``limit``, below and above it, of what keeps to the other limits."""
+        program = _Program(self.log_probs, tuple(others))
+        values, base, scale = _scaled_costs(limit.table)
+        sides = [(-values, _Row(values, high=(limit.lower - base) * scale)),
+                 (values, _Row(values, low=(limit.upper - base) * scale))]  # fmt: skip
+        found = []
+        for objective, side in sides:
+            path = program.solve(objective, [side], [])
+            found += [limit.table.of_path(path)] if path is not None else []
+        return found
+
+
+def _scaled_costs(table: CostTable) -> tuple[np.ndarray, float, float]:
+    """(costs of all choices above the cheapest of their group, scaled; the cheapest network's cost; the scale)."""
+    excess = np.concatenate([np.asarray(group) - min(group) for group in table.groups])
+    highest = sum(max(group) - min(group) for group in table.groups)
+    scale = SPAN / highest if highest > 0 else 1.0
+    return excess * scale, table.minimum, scale
+
+
+def _none_within(program: _Program) -> InputError:
+    first, *others = program.limits
+    beside = "".join(f" with {limit}" for limit in others)
+    nearest = [first.table.shown(cost, math.ceil) for cost in program.nearest(first, others)]
+    problem = f"no network of this space costs {first}{beside}"
+    if nearest:
+        problem += f"; the nearest that exist cost {' and '.join(nearest)}: set the target to one of these"
+    return InputError(problem, first.flag)

@@ -19,11 +19,12 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from hardware.latency import LatencySource, load_latency_source, network_costs, network_ms, shipped, shipped_names  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
-from proxyless_arch.arch.tables import describe, format_cost  # noqa: E402
+from proxyless_arch.arch.tables import describe  # noqa: E402
 from proxyless_arch.arch.walk import walk  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import read_json  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
+from proxyless_arch.base.units import Unit  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
 from search.config import FORMAT  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
@@ -61,8 +62,8 @@ def run(argv: Sequence[str]) -> None:
         calls = walk(spec)
         print(describe(spec, costs=[scale * cost for cost in network_costs(source, calls)]))
         how = f" times {scale:.4f}, as measured" if scale != 1 else "; not measured"
-        print(f"predicted: {format_cost(scale * network_ms(source, calls), 'ms')} by {source.source}{how}")
-        if own is not None and own.unit == "ms" and own.source is None:
+        print(f"predicted: {Unit.MS.short(scale * network_ms(source, calls))} by {source.source}{how}")
+        if own is not None and own.unit is Unit.MS and own.source is None:
             print("note: what priced this search is not there any more, or prices otherwise by now")
         outside = sum(bool(source.extrapolated(call)) for call in calls)
         if outside:

@@ -21,12 +21,13 @@ from proxyless_arch.arch.codec import FORMAT, spec_to_json
 from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.released import released_to_json
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import describe, format_count
+from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
 from proxyless_arch.base.cli import Parser, exit_code
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json, write_text, writing
 from proxyless_arch.base.text import align
+from proxyless_arch.base.units import format_count
 from proxyless_arch.weights.lookup import find_spec
 
 NETWORK = "NAME_OR_FILE"

@@ -19,10 +19,15 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE
 from proxyless_arch.base.settings import setting as _flag
+from proxyless_arch.base.units import Unit
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
+TARGET_KEY = {Unit.MS: "target_latency_ms", Unit.MACS: "target_macs"}
+"""The setting that asks for a cost in a unit."""
+LIMIT_KEY = {Unit.PARAMS: "max_params", Unit.MACS: "max_macs"}
+"""The setting that limits a cost beside the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +173,10 @@ class Target:
         None, "latency to land on, in ms (default: 0.7 x the mean of the space)", minimum=1e-9
     )
     target_macs: float | None = _flag(None, "multiply-accumulates to land on, with --target_hardware flops", minimum=1)
+    max_params: float | None = _flag(None, "parameters that the network may have at most, beside its target", minimum=1)
+    max_macs: float | None = _flag(
+        None, "multiply-accumulates that the network may need at most, beside its target", minimum=1
+    )
     latency_table: str | None = _flag(None, "latency table (released YAML or ours) or predictor JSON")
     latency_fallback: str | None = _flag(
         None,

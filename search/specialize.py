@@ -28,7 +28,6 @@ from hardware.profile.profiling import Anchor, measure_network  # noqa: E402
 from proxyless_arch.apps.scores import shown_score  # noqa: E402
 from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
-from proxyless_arch.arch.tables import format_count  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
@@ -37,6 +36,7 @@ from proxyless_arch.base.runs import new_run_dir  # noqa: E402
 from proxyless_arch.base.settings import absent  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
+from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import imagenet_arch_search  # noqa: E402
 from search.config import SearchConfig, to_dict  # noqa: E402
@@ -219,7 +219,7 @@ def table(record: dict[str, Any]) -> str:
         macs = format_count(row["macs"]) + (" *" if row["searched_for"] == "flops" else "  ")
         score = shown_score(row["test_top1_percent"], row["n_test_images"])
         in_macs = row["searched_for"] == "flops"
-        asked = f"{format_count(row['asked'])} MACs" if in_macs else f"{row['asked']:.3g} ms"
+        asked = Unit.MACS.short(row["asked"]) if in_macs else f"{row['asked']:.3g} ms"
         lines.append([row["searched_for"], asked, score, macs, *cells])
     notes = "* what it was searched for; latency: predicted by the device's table, / measured here where this is it"
     return "\n".join([*ruled(align(lines)), notes])

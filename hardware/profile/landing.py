@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable, Path
 from hardware.profile.profiling import Measured
-from hardware.projection import Projection, project
+from hardware.projection import Limit, Projection, project, window
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
-from proxyless_arch.space.search_space import Path
 
 TOLERANCE = 0.02
 MAX_PROJECTIONS = 3
@@ -84,14 +83,16 @@ def land(
     time: Callable[[Path], Measured],
     tolerance: float = TOLERANCE,
     max_projections: int = MAX_PROJECTIONS,
+    limits: Sequence[Limit] = (),
 ) -> Landing:
     """Project, measure, and while the measurement is off by more than ``tolerance`` project on the rescaled table.
 
     ``time`` measures one network. At most ``max_projections`` further projections are tried.
+    ``limits``: what the network must keep to beside the target.
 
     Raises InputError when not even the first projection is possible.
     """
-    projection = project(log_probs, table, target)
+    projection = project(log_probs, [window(table, target), *limits])
     attempts: list[Attempt] = []
     scale, stopped = 1.0, ""
     while True:
@@ -105,7 +106,7 @@ def land(
         ratios = [attempt.timing.ms / table.of_path(attempt.projection.path) for attempt in attempts]
         scale = float(np.median(ratios))
         try:
-            projection = project(log_probs, table.scaled(scale), target)
+            projection = project(log_probs, [window(table.scaled(scale), target), *limits])
         except InputError as error:
             stopped = f"no network on the rescaled table: {shown(str(error))}"
             break

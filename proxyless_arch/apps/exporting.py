@@ -40,7 +40,6 @@ from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
-from proxyless_arch.arch.tables import format_count
 from proxyless_arch.arch.walk import total_params, walk
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
@@ -48,6 +47,7 @@ from proxyless_arch.base.files import parse_json, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.strict import Node, listed, nearest
 from proxyless_arch.base.text import align, labeled
+from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
 from proxyless_arch.data.streams import Stream, numpy_rng

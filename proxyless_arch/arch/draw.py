@@ -15,7 +15,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import check_costs, format_cost, format_count
+from proxyless_arch.arch.tables import check_costs
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
 from proxyless_arch.base.scene import (
     Entry,
@@ -31,6 +31,7 @@ from proxyless_arch.base.scene import (
     write_film,
     write_picture,
 )
+from proxyless_arch.base.units import Unit, format_count
 
 PAD, GAP = 5.0, 4.0
 HEAD, BODY, BARS = 36.0, 122.0, 58.0
@@ -61,7 +62,7 @@ class Look:
     cost: float | None
 
 
-def look(call: LayerCall, cost: float | None, unit: str, highest: float = USUAL_EXPANSION) -> Look:
+def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL_EXPANSION) -> Look:
     """The look of a layer in a drawing whose largest expansion is ``highest``."""
     op, drawing = call.op, call.op.drawing
     if op.vanishes:
@@ -69,7 +70,7 @@ def look(call: LayerCall, cost: float | None, unit: str, highest: float = USUAL_
     expansion, style = drawing.expansion, "fixed" if drawing.kernel is None else f"k{drawing.kernel}"
     height = FIXED_HEIGHT if expansion is None else LOWEST + (HIGHEST - LOWEST) * (expansion - 1) / (highest - 1)
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
-    price = f", {format_cost(cost, unit)}" if cost is not None and unit != "MACs" else ""
+    price = f", {unit.short(cost)}" if cost is not None and unit is not Unit.MACS else ""
     facts = f"{op.label}, {sizes}, {call.params:,} parameters, {call.macs:,} MACs{price}"
     label, tip = (text.replace("x", TIMES) for text in (drawing.label, facts))
     return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost)
@@ -126,7 +127,7 @@ def _draw_block(block: _Block, left: float, top_share: float, prefix: str) -> Gr
 def draw_stages(
     spec: ArchSpec,
     costs: Sequence[float] | None,
-    unit: str,
+    unit: Unit,
     *,
     prefix: str = "",
     top_share: float | None = None,
@@ -224,7 +225,7 @@ def draw_architectures(
     rows: Sequence[tuple[str, ArchSpec, Sequence[float] | None]],
     path: str | os.PathLike[str],
     *,
-    unit: str = "ms",
+    unit: Unit = Unit.MS,
 ) -> None:
     """Draw networks one below the other, to one scale, as in the paper's figure of specialized networks.
 
@@ -249,14 +250,14 @@ def draw_architectures(
         )
         for index, (title, spec, costs) in enumerate(rows)
     ]
-    write_picture(_compose(drawn, _priced(unit) if top_share else ""), path)
+    write_picture(_compose(drawn, unit.priced if top_share else ""), path)
 
 
 def draw_film(
     frames: Sequence[tuple[str, ArchSpec, Sequence[float] | None, Mapping[str, float]]],
     path: str | os.PathLike[str],
     *,
-    unit: str = "ms",
+    unit: Unit = Unit.MS,
 ) -> None:
     """Draw how a network formed as an animated GIF, one picture as of ``draw_architectures`` per frame.
 
@@ -280,7 +281,7 @@ def draw_film(
     scenes = []
     for title, spec, costs, certainty in kept:
         stages = draw_stages(spec, costs, unit, top_share=top_share, highest=highest, certainty=certainty)
-        scenes.append(_compose([_Row(title, _facts(spec, costs, unit), stages)], _priced(unit) if top_share else ""))
+        scenes.append(_compose([_Row(title, _facts(spec, costs, unit), stages)], unit.priced if top_share else ""))
     write_film(scenes, path, frames_per_second=max(2, min(10, len(kept) // 8)), hold_seconds=LAST_FRAME_SECONDS)
 
 
@@ -289,11 +290,7 @@ def _top_share(costs: Sequence[Sequence[float] | None]) -> float | None:
     return max((share for each in costs for share in shares_of(each)), default=None)
 
 
-def _priced(unit: str) -> str:
-    return "the MACs" if unit == "MACs" else "the predicted latency"
-
-
-def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: str) -> str:
+def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: Unit) -> str:
     facts = [
         f"{format_count(total_macs(spec))} MACs",
         f"{format_count(total_params(spec))} parameters",
@@ -301,9 +298,9 @@ def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: str) -> str:
     ]
     if costs is not None and sum(costs) > 0:
         constant = len(costs) > len(walk(spec))
-        of_it = f" ({format_cost(costs[-1], unit)} of it constant)" if constant else ""
-        if unit != "MACs" or constant:
-            facts.insert(0, format_cost(sum(costs), unit) + of_it)
+        of_it = f" ({unit.short(costs[-1])} of it constant)" if constant else ""
+        if unit is not Unit.MACS or constant:
+            facts.insert(0, unit.short(sum(costs)) + of_it)
     return ", ".join(facts)
 
 

@@ -33,7 +33,6 @@ from proxyless_arch.apps.train_settings import (
 )
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import format_count
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
@@ -41,6 +40,7 @@ from proxyless_arch.base.files import remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import BatchPlan, fitting_batch_size, note_on_few_steps
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment

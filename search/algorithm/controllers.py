@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
 from proxyless_arch.data.streams import TorchStream, torch_seed
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
@@ -65,7 +65,7 @@ class ExpectedCost:
     def __init__(self, table: CostTable, scale: float = 1.0) -> None:
         # in double precision, which mps does not have: on the CPU
         self.fixed = table.fixed * scale
-        self.edges = [torch.tensor(edge, dtype=torch.float64) * scale for edge in table.per_edge]
+        self.edges = [torch.tensor(edge, dtype=torch.float64) * scale for edge in table.groups]
 
     def __call__(
         self, alphas: Sequence[Tensor], temperature: float = 1.0, gates: Sequence[Gate] | None = None
@@ -120,7 +120,7 @@ class Controller:
             weight_decay=opt.arch_weight_decay,
         )
         # the losses see millions of MACs, the unit of the release
-        self.scale = 1e-6 if table is not None and table.unit == "MACs" else 1.0
+        self.scale = table.unit.in_loss if table is not None else 1.0
         self.goal = goal * self.scale if goal is not None else None
         self.step = 0
 

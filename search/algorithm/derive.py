@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardware.cost_table import CostTable
-from hardware.projection import Projection, project
+from hardware.cost import CostTable
+from hardware.projection import Limit, Projection, project, window
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_named, to_named
@@ -18,17 +18,26 @@ from search.algorithm.supernet import Supernet
 
 
 def choose_path(
-    alphas: Sequence[Tensor], table: CostTable | None, goal: float | None, rule: str = "projected"
+    alphas: Sequence[Tensor],
+    table: CostTable | None,
+    goal: float | None,
+    rule: str = "projected",
+    limits: Sequence[Limit] = (),
 ) -> tuple[Path, Projection | None]:
-    """The most probable path whose cost lies in [0.99 goal, goal].
+    """The most probable path whose cost lies in [0.99 goal, goal] and within ``limits``.
 
-    Without a goal, and by the ``rule`` argmax (the release's), simply the most probable one.
+    Without either, and by the ``rule`` argmax (the release's), simply the most probable one.
     """
-    if table is None or goal is None or rule == "argmax":
+    asked = [*([window(table, goal)] if table is not None and goal is not None else []), *limits]
+    if not asked or rule == "argmax":
         return argmax_path(alphas), None
-    log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
-    projection = project([np.asarray(values) for values in log_probs], table, goal)
+    projection = project(log_probabilities(alphas), asked)
     return projection.path, projection
+
+
+def log_probabilities(alphas: Sequence[Tensor]) -> list[np.ndarray]:
+    """log p of every block's choices, in double precision."""
+    return [np.asarray(torch.log_softmax(alpha.detach().cpu().double(), 0).numpy()) for alpha in alphas]
 
 
 def inherit(supernet: Supernet, space: SearchSpace, path: Path, name: str = "derived") -> ProxylessNet:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
+from hardware.projection import LOWER, Limit, window
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import Path
 
 BINS = 4096
-LOWER = 0.99
 MAX_DRAWS_PER_NETWORK = 2000
 
 
 def sample_at_cost(
-    table: CostTable, target: float, count: int, rng: np.random.Generator, lower: float = LOWER
+    table: CostTable,
+    target: float,
+    count: int,
+    rng: np.random.Generator,
+    lower: float = LOWER,
+    limits: Sequence[Limit] = (),
 ) -> list[Path]:
-    """``count`` different networks, uniform over those whose cost lies in [lower * target, target].
+    """``count`` different networks, uniform over those whose cost lies in [lower * target, target] and ``limits``.
 
     The number of completions of every partial path is counted on a grid of costs; a path is then drawn block by block
-    in proportion to them, and kept when its exact cost lies in the window. The window on the grid is wider than the
-    exact one by all that rounding can add up to (half a bin per block), so that no network inside is left out.
+    in proportion to them, and kept when its exact costs lie in the window and the limits. The window on the grid is
+    wider than the exact one by all that rounding can add up to (half a bin per block), so that no network inside is
+    left out.
 
     Raises InputError when fewer than ``count`` are found in ``MAX_DRAWS_PER_NETWORK`` draws for each.
     """
-    edges = [np.asarray(costs) for costs in table.per_edge]
+    inside = window(table, target, lower)
+    edges = [np.asarray(costs) for costs in table.groups]
     floor = table.fixed + sum(costs.min() for costs in edges)
     width = max(target - floor, 1e-12 * max(target, 1.0)) / (BINS - 1)
     steps = [np.rint((costs - costs.min()) / width).astype(np.int64) for costs in edges]
@@ -50,12 +59,12 @@ def sample_at_cost(
             choice = int(rng.choice(len(options), p=weights / weights.sum()))
             path.append(choice)
             spent += int(options[choice])
-        if lower * target <= table.of_path(tuple(path)) <= target:
+        if all(limit.holds(tuple(path)) for limit in (inside, *limits)):
             found[tuple(path)] = None
             if len(found) == count:
                 return list(found)
     raise InputError(
-        f"found {len(found)} different networks between {table.shown(lower * target)} and {table.shown(target)}, "
-        f"asked for {count}",
+        f"found {len(found)} different networks between {table.shown(lower * target)} and {table.shown(target)}"
+        f"{''.join(f' with {limit}' for limit in limits)}, asked for {count}",
         "--n_archs",
     )

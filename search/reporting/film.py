@@ -20,11 +20,11 @@ from proxyless_arch.arch.draw import (
     look,
 )
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import format_cost
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import writing
 from proxyless_arch.base.scene import Scene
+from proxyless_arch.base.units import Unit
 from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
 from search.reporting.history import phase_name
@@ -90,7 +90,7 @@ def film(run: Run) -> Film | None:
     shots = frames(run)
     if not shots or run.space is None:
         return None
-    space, unit = run.space, run.unit or "ms"
+    space, unit = run.space, run.unit or Unit.MS
     last = run.spec if run.spec is not None else space.spec_for(shots[-1].path, run.name)
     highest = max((USUAL_EXPANSION, *(op.drawing.expansion or 1.0 for ops in space.choices for op in ops)))
     looks = [[look(call, _price(run, call), unit, highest) for call in calls] for calls in _options(space)]
@@ -154,7 +154,7 @@ def _price(run: Run, call: LayerCall) -> float | None:
 def _facts(run: Run, cost: float) -> str:
     if run.table is None or run.unit is None:
         return ""
-    return format_cost(cost, run.unit) + (" predicted" if run.unit == "ms" else "")
+    return run.unit.short(cost) + ("" if run.unit.is_counted else " predicted")
 
 
 # ---------------------------------------------------------------------------------------------------------- a GIF
@@ -175,5 +175,5 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
         certainty = dict(zip(run.space.layer_names, shot.confidence, strict=True))
         drawn.append((f"{run.name}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
     with writing(output):
-        draw_film(drawn, output, unit=run.unit or "ms")
+        draw_film(drawn, output, unit=run.unit or Unit.MS)
     return Path(output)

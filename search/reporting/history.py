@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from proxyless_arch.arch.tables import format_count
 from proxyless_arch.base.scene import check_suffix, write_picture
+from proxyless_arch.base.units import Unit
 from search.reporting.charts import Chart, HeatRow, Phase, Series, Target, compose, heat_map, line_chart
 
 Records = Sequence[Mapping[str, Any]]
@@ -48,19 +48,19 @@ class CostAxis:
     shown: Callable[[float], str]
 
 
-def cost_axis(unit: str | None) -> CostAxis:
-    """MACs are shown in millions."""
-    if unit == "MACs":
-        return CostAxis(1e-6, "MACs", "million MACs", lambda value: f"{value:.4g} million MACs")
+def cost_axis(unit: Unit | None) -> CostAxis:
+    """Counts are shown in millions."""
+    if unit is not None and unit.is_counted:
+        return CostAxis(1e-6, unit.quantity, f"million {unit}", lambda value: f"{value:.4g} million {unit}")
     return CostAxis(1.0, "latency", "predicted latency (ms)", lambda value: f"{value:.4g} ms")
 
 
-def cost_text(cost: float, unit: str | None) -> str:
+def cost_text(cost: float, unit: Unit | None) -> str:
     """A cost in four digits: ``1.895 ms``, ``5.00 M MACs``."""
-    return f"{format_count(cost)} MACs" if unit == "MACs" else f"{cost:.4g} ms"
+    return unit.short(cost) if unit is not None and unit.is_counted else f"{cost:.4g} ms"
 
 
-def target_of(cost: float | None, unit: str | None) -> Target | None:
+def target_of(cost: float | None, unit: Unit | None) -> Target | None:
     """What was asked for, on the axis of ``unit``."""
     if cost is None:
         return None
@@ -75,7 +75,7 @@ def choice_name(label: str) -> str:
 # ------------------------------------------------------------------------------------------------------ the charts
 
 
-def cost_charts(records: Records, target: float | None, unit: str) -> list[Chart]:
+def cost_charts(records: Records, target: float | None, unit: Unit) -> list[Chart]:
     """The cost on its way to the target, and the weight that the target had."""
     axis, phases = cost_axis(unit), phases_of(records)
     return [
@@ -180,7 +180,7 @@ def draw_search(
     path: str | os.PathLike[str],
     *,
     target: float | None,
-    unit: str,
+    unit: Unit,
     labels: Sequence[Sequence[str]] | None = None,
     chosen: Sequence[int] | None = None,
     title: str = "",
@@ -191,7 +191,7 @@ def draw_search(
         records: oldest first; may be empty. Fields that are None leave a gap.
         path: the picture to write, ``.png`` or ``.svg``; an earlier file is replaced only by a whole new one.
         target: the cost asked for, in ``unit``, or None.
-        unit: unit of the costs: "ms" or "MACs".
+        unit: unit of the costs.
         labels: per block, the name of each choice (``op_label``). ``chosen``: see leading_map.
         title: over the panels.
 

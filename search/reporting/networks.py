@@ -68,7 +68,7 @@ def plane_of(runs: Sequence[Run]) -> Plane | None:
     run = runs[0]
     if run.unit is None:
         return None
-    title = "Latency and accuracy" if run.unit == "ms" else "MACs and accuracy"
+    title = f"{run.unit if run.unit.is_counted else 'Latency'} and accuracy"
     different = _apart(runs)
     if different is not None:
         note = f"Not drawn: the runs differ in their {different}, so their networks cannot share the axes."

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardware.cost_table import CostTable, latency_cost_table, macs_cost_table
+from hardware.cost import CostTable, latency_cost_table, macs_cost_table
 from hardware.latency import LatencySource, WithFallback, load_latency_source, network_costs, shipped
 from hardware.table import LookupTable
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
@@ -24,14 +24,18 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
 from proxyless_arch.base.strict import Node, counted
+from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import MACROS, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace
-from search.config import FORMAT, default_resolution, default_space
+from search.config import FORMAT, TARGET_KEY, default_resolution, default_space
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
 SPEC_FILE = "spec.json"
 LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
+COST_KEY = {Unit.MS: "predicted_latency_ms", Unit.MACS: "macs"}
+ARGMAX_KEY = {Unit.MS: "argmax_latency_ms", Unit.MACS: "argmax_macs"}
+"""Where result.json has the cost of the derived network and of the most probable one, by its unit."""
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
 
 
@@ -100,17 +104,16 @@ class Run:
         return any(record["arch_step"] > 0 for record in self.records)
 
     @property
-    def unit(self) -> str | None:
-        """Unit of the costs: "ms", "MACs", or None when cost was no matter."""
-        hardware = self.settings["target_hardware"]
-        return None if hardware == "none" else "MACs" if hardware == "flops" else "ms"
+    def unit(self) -> Unit | None:
+        """Unit of the costs; None when cost was no matter."""
+        return {"none": None, "flops": Unit.MACS}.get(self.settings["target_hardware"], Unit.MS)
 
     @property
     def target(self) -> float | None:
         """What was asked for, in ``unit``."""
         if self.result is not None:
-            key = {"ms": "target_latency_ms", "MACs": "target_macs"}.get(self.unit or "")
-            return self.result.get(key) if key and not self.is_random else self.result.get("target")
+            key = "target" if self.unit is None or self.is_random else TARGET_KEY[self.unit]
+            return self.result.get(key)
         return next((record["target"] for record in reversed(self.records) if record["target"] is not None), None)
 
     @property
@@ -118,7 +121,7 @@ class Run:
         """Cost of the derived network, in ``unit``; not a measurement."""
         if self.result is None or self.is_random or self.unit is None:
             return None
-        return self.result["predicted_latency_ms" if self.unit == "ms" else "macs"]
+        return self.result[COST_KEY[self.unit]]
 
     @property
     def measured_ms(self) -> float | None:
@@ -289,7 +292,7 @@ def _pricing(
 def _agrees(table: CostTable, result: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the table gives the costs that the run wrote down."""
     found: list[tuple[Sequence[int], float]] = []
-    if result is not None and "path" in result and table.unit == "ms":
+    if result is not None and "path" in result and table.unit is Unit.MS:
         found.append((result["path"], result["predicted_latency_ms"] / result.get("table_scale", 1.0)))
     found += [
         (record["argmax_path"], record["argmax_cost"])

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hardware.cost_table import shown_cost
 from proxyless_arch.apps.scores import shown_score
-from proxyless_arch.arch.tables import cost_decimals, describe, format_count
+from proxyless_arch.arch.tables import describe
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, labeled
+from proxyless_arch.base.units import Unit, format_count
+from search.config import LIMIT_KEY
 from search.reporting.commands import next_commands
-from search.reporting.run_folder import Run, read_run
+from search.reporting.run_folder import ARGMAX_KEY, Run, read_run
 
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
@@ -25,7 +27,7 @@ def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[st
     on, error = record["measured_on"], record.get("measured_standard_error_percent")
 
     def beside(ms: float) -> str:
-        return f"{shown_cost(ms, 'ms')} ({100 * (ms / goal - 1):+.2f} %)"
+        return f"{Unit.MS.exact(ms)} ({100 * (ms / goal - 1):+.2f} %)"
 
     where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
     noise = f", standard error {error:.1f} %" if error is not None else ""
@@ -41,7 +43,7 @@ def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[st
     steps, why_stopped = record.get("landing", ()), record.get("landing_stopped")
     found = [step["measured_at_anchor_speed_ms"] for step in steps if "measured_at_anchor_speed_ms" in step]
     if found and (len(steps) > 1 or why_stopped):
-        times = ", ".join(f"{ms:.{max(3, cost_decimals(ms))}f}" for ms in found)
+        times = ", ".join(f"{ms:.{max(3, Unit.MS.decimals(ms))}f}" for ms in found)
         stopped = f"; {why_stopped}" if why_stopped else ""
         yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
@@ -53,25 +55,25 @@ def summary(run_dir: Path) -> str:
         return _random_summary(run)
     record, spec, goal = run.result, run.spec, run.target
     assert record is not None and spec is not None
-    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms"), ""]
+    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or Unit.MS), ""]
 
     def say(label: str, text: str) -> None:
         lines.append(labeled(label, text))
 
     if run.unit is not None and run.predicted is not None and goal is not None:
-        say("asked", shown_cost(goal, run.unit))
+        say("asked", run.unit.exact(goal))
         measured = run.measured_ms
-        how = "counted" if run.unit == "MACs" else f"by {record['latency_source']}"
+        how = "counted" if run.unit.is_counted else f"by {record['latency_source']}"
         if run.table_scale != 1:
             how += f" times {run.table_scale:.4f}, as measured"
-        if run.unit == "ms" and measured is None:
+        if not run.unit.is_counted and measured is None:
             how += "; not measured"
-        say("predicted", f"{shown_cost(run.predicted, run.unit)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
+        say("predicted", f"{run.unit.exact(run.predicted)} ({100 * (run.predicted / goal - 1):+.2f} %), {how}")
         if measured is not None:
             for label, text in _measured_lines(record, goal):
                 say(label, text)
         if run.settings.get("derive") != "argmax":
-            best = shown_cost(record["argmax_latency_ms" if run.unit == "ms" else "argmax_macs"], run.unit)
+            best = run.unit.exact(record[ARGMAX_KEY[run.unit]])
             n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
             say("argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks")
             for change in record.get("projection_changes", ()):
@@ -79,6 +81,10 @@ def summary(run_dir: Path) -> str:
                 say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
         else:
             say("note", "derived by argmax: nothing makes this network land on the target")
+    for unit, key in LIMIT_KEY.items():
+        if run.settings.get(key) is not None:
+            size = record["macs"] if unit is Unit.MACS else record["params"]
+            say("limit", f"{unit.exact(size)}, asked for at most {unit.exact(run.settings[key], math.floor)}")
     say(
         "size",
         f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
@@ -122,7 +128,7 @@ def _commands(run: Run) -> str:
 
 def _random_summary(run: Run) -> str:
     assert run.result is not None
-    unit, costs = run.result["cost_unit"], [entry["cost"] for entry in run.result["networks"]]
-    cheapest, dearest, asked = (shown_cost(cost, unit) for cost in (min(costs), max(costs), run.result["target"]))
+    unit, costs = Unit(run.result["cost_unit"]), [entry["cost"] for entry in run.result["networks"]]
+    cheapest, dearest, asked = (unit.exact(cost) for cost in (min(costs), max(costs), run.result["target"]))
     networks = counted(len(costs), "random network")
     return f"{networks} of {cheapest} to {dearest} (asked: {asked}) in {run.folder}/specs\n{_commands(run)}"

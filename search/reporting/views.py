@@ -11,11 +11,12 @@ from proxyless_arch.apps.scores import shown_counts, shown_percent, shown_score
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.draw import draw_stages
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.tables import describe, format_cost, format_count
+from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.scene import Scene
-from search.config import RECIPE_DIR, from_recipe, to_dict
+from proxyless_arch.base.units import Unit, format_count
+from search.config import RECIPE_DIR, TARGET_KEY, from_recipe, to_dict
 from search.reporting.charts import Chart, Series, line_chart, series_color
 from search.reporting.commands import next_commands
 from search.reporting.film import film
@@ -36,7 +37,6 @@ from search.reporting.run_folder import Run
 MAX_DRAWN_CONTROLS = 8
 PAGE_WIDTH, LARGEST_SCALE = 1150.0, 1.4
 MINUS = "\N{MINUS SIGN}"
-PRICED = {"ms": "the predicted latency", "MACs": "the MACs"}
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _lead(run: Run) -> list[Part]:
     dataset = run.settings["dataset"]
     images = "scikit-learn's digits" if dataset == "digits" else str(run.settings.get("data_path") or dataset)
     goal = cost_text(run.target, run.unit) if run.target is not None else "accuracy alone"
-    if run.unit == "ms":
+    if run.unit is Unit.MS:
         goal += f" on {run.settings['target_hardware']}"
     date = str(run.environment.get("date", ""))[:10]
     found: list[Part] = [", out of ", count_of(run.space.size), " networks"] if run.space is not None else []
@@ -224,7 +224,7 @@ def _notes(run: Run) -> list[str]:
 
 
 def _tiles(run: Run) -> list[Tile]:
-    costs = [_asked(run), _predicted(run), *([_measured(run)] if run.unit == "ms" else [])]
+    costs = [_asked(run), _predicted(run), *([_measured(run)] if run.unit is Unit.MS else [])]
     return [*(costs if run.unit is not None else []), *_outcome(run)]
 
 
@@ -233,23 +233,23 @@ def _asked(run: Run) -> Tile:
         return Tile("Asked", None)
     given = run.settings.get("target_latency_ms") or run.settings.get("target_macs")
     why = "as given" if given else "default: 0.7 of the mean of the space"
-    key = "target_latency_ms" if run.unit == "ms" else "target_macs"
+    key = TARGET_KEY[run.unit or Unit.MS]
     value = Exact(key, run.target, cost_text(run.target, run.unit))
     return Tile("Asked", value, [f"{run.settings['target_hardware']}, {why}"])
 
 
 def _predicted(run: Run) -> Tile:
-    heading = "Predicted" if run.unit == "ms" else "Counted"
+    heading = "Predicted" if run.unit is Unit.MS else "Counted"
     if run.predicted is None:
         expected = run.records[-1]["expected_cost"] if run.records else None
         if expected is None:
             return Tile(heading, None)
         more = ["mean over the architectures the search still draws"]
         return Tile("Expected so far", cost_text(expected, run.unit), more)
-    key = "predicted_latency_ms" if run.unit == "ms" else "macs_cost"
+    key = "predicted_latency_ms" if run.unit is Unit.MS else "macs_cost"
     apart = _apart(run.predicted, run.target)
     source = str((run.result or {}).get("latency_source") or "")
-    by = f"by {Path(source).name}" if source and run.unit == "ms" else ""
+    by = f"by {Path(source).name}" if source and run.unit is Unit.MS else ""
     more = [", ".join(filter(None, [f"{apart} from asked" if apart else "", by]))]
     return Tile(heading, Exact(key, run.predicted, cost_text(run.predicted, run.unit)), more)
 
@@ -261,9 +261,9 @@ def _measured(run: Run) -> Tile:
     words = [f"{apart} from asked"] if apart else []
     at_table_speed = (run.result or {}).get("measured_at_table_speed_ms")
     if at_table_speed is not None:
-        own = f"{cost_text(at_table_speed, 'ms')} ({_apart(at_table_speed, run.target)})"
+        own = f"{cost_text(at_table_speed, Unit.MS)} ({_apart(at_table_speed, run.target)})"
         words.append(f"{own} at the speed that the table was measured at")
-    value = Exact("measured_latency_ms", run.measured_ms, cost_text(run.measured_ms, "ms"))
+    value = Exact("measured_latency_ms", run.measured_ms, cost_text(run.measured_ms, Unit.MS))
     return Tile("Measured", value, ["; ".join(words)])
 
 
@@ -310,7 +310,7 @@ def _accuracy_tile(result: Mapping[str, Any]) -> Tile:
 
 
 def _network(run: Run) -> Network | None:
-    shots, unit = film(run), run.unit or "ms"
+    shots, unit = film(run), run.unit or Unit.MS
     if shots is None:
         if run.spec is None:
             return None
@@ -321,23 +321,23 @@ def _network(run: Run) -> Network | None:
     return Network(
         title=title,
         drawing=Drawing(shots.stages),
-        priced=PRICED.get(run.unit or "", "") if run.table is not None else "",
+        priced=run.unit.priced if run.unit is not None and run.table is not None else "",
         table=_table(run, shots.spec) if known else "",
         film=shots.data,
     )
 
 
 def _table(run: Run, spec: ArchSpec) -> str:
-    return describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or "ms")
+    return describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or Unit.MS)
 
 
 def _controls(run: Run) -> Controls:
     assert run.result is not None
-    entries, unit = run.result["networks"], run.unit or "ms"
+    entries, unit = run.result["networks"], run.unit or Unit.MS
     drawn = []
     for index, entry in enumerate(entries[:MAX_DRAWN_CONTROLS]):
         spec = read_spec(run.folder / entry["spec"])
-        title = f"{spec.name}: {format_cost(entry['cost'], unit)}, {format_count(total_params(spec))} parameters"
+        title = f"{spec.name}: {unit.short(entry['cost'])}, {format_count(total_params(spec))} parameters"
         drawn.append(Network(title=title, drawing=Drawing(draw_stages(spec, None, unit, prefix=f"c{index}-"))))
     n_more = len(entries) - MAX_DRAWN_CONTROLS
     return Controls(networks=drawn, more=f"and {n_more} more in {run.folder}/specs" if n_more > 0 else "")
@@ -413,7 +413,7 @@ def comparison_page(runs: Sequence[Run]) -> ComparisonPage:
     if not runs:
         raise ValueError("runs: expected at least one")
     names = [run.name for run in runs]
-    units = {run.unit for run in runs if run.table is not None}
+    units = {run.unit for run in runs if run.table is not None and run.unit is not None}
     results = [_result_cells(run) for run in runs]
     return ComparisonPage(
         title=f"Compared: {' and '.join(names) if len(runs) < 4 else f'{len(runs)} runs'}",
@@ -426,7 +426,7 @@ def comparison_page(runs: Sequence[Run]) -> ComparisonPage:
         ],
         plane=plane_of(runs),
         networks=[_compared(run, index) for index, run in enumerate(runs) if run.spec is not None],
-        priced=PRICED.get(units.pop() or "", "") if len(units) == 1 else "",
+        priced=units.pop().priced if len(units) == 1 else "",
         charts=_compared_charts(runs),
         differences=_differences(runs),
     )
@@ -441,7 +441,7 @@ def _result_cells(run: Run) -> dict[str, Part]:
         "asked": cost_text(run.target, run.unit) if run.target is not None else "-",
         "predicted": _predicted_cell(run),
         "from asked": (_apart(run.predicted, run.target) or "-") if run.predicted is not None else "-",
-        "measured": cost_text(run.measured_ms, "ms") if run.measured_ms is not None else "not measured",
+        "measured": cost_text(run.measured_ms, Unit.MS) if run.measured_ms is not None else "not measured",
         "test accuracy": shown_score(accuracy, result.get("n_test_images")) if accuracy is not None else "-",
         "MACs": format_count(result["macs"]) if known else "-",
         "parameters": format_count(result["params"]) if known else "-",
@@ -465,16 +465,16 @@ def _compared(run: Run, index: int) -> Network:
     spec = run.spec
     assert spec is not None
     facts = [f"{format_count(total_macs(spec))} MACs", f"{format_count(total_params(spec))} parameters"]
-    if run.predicted is not None and run.unit == "ms":
-        facts.insert(0, f"{cost_text(run.predicted, 'ms')} predicted")
-    stages = draw_stages(spec, run.costs(spec, run.table_scale), run.unit or "ms", prefix=f"r{index}-")
+    if run.predicted is not None and run.unit is Unit.MS:
+        facts.insert(0, f"{cost_text(run.predicted, Unit.MS)} predicted")
+    stages = draw_stages(spec, run.costs(spec, run.table_scale), run.unit or Unit.MS, prefix=f"r{index}-")
     return Network(title=f"{run.name}: {', '.join(facts)}", drawing=Drawing(stages), color=series_color(index))
 
 
 def _compared_charts(runs: Sequence[Run]) -> list[Chart]:
     charts = []
     recorded = [(index, run) for index, run in enumerate(runs) if run.records]
-    for unit in ("ms", "MACs"):
+    for unit in (Unit.MS, Unit.MACS):
         axis = cost_axis(unit)
         lines = [
             Series(label=run.name, values=column(run.records, "expected_cost", axis.factor), color=series_color(index))

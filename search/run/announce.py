@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from proxyless_arch.arch.tables import format_count
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import note_on_few_steps
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
+from search.config import TARGET_KEY
 from search.run.job import Job
 from search.run.loop import Schedule, Search
 from search.run.warmup import WarmUp
@@ -52,15 +53,15 @@ def header(job: Job) -> str:
         ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),
     ]
     if table is not None and job.goal is not None:
-        unit = "latency" if table.unit == "ms" else "MACs"
-        flag = "--target_latency_ms" if table.unit == "ms" else "--target_macs"
+        flag = f"--{TARGET_KEY[table.unit]}"
         given = config.target.target_latency_ms or config.target.target_macs
         why = "" if given else f" (default: 0.7 x the space's mean; change with {flag})"
         lines.append(("target", f"{config.target.target_hardware}: {table.shown(job.goal)}{why}"))
         lines.append(
             (
                 "reachable",
-                f"{table.reachable}, predicted {unit}; mean of the space {table.shown(table.uniform_expected)}",
+                f"{table.reachable}, predicted {table.unit.quantity}; mean of the space "
+                f"{table.shown(table.uniform_expected)}",
             )
         )
         lines.append(("priced by", table.source))
@@ -76,6 +77,8 @@ def header(job: Job) -> str:
             )
     else:
         lines.append(("target", "none: accuracy alone"))
+    if job.limits:
+        lines.append(("limits", " and ".join(map(str, job.limits))))
     lines.append(
         (
             "schedule",

@@ -12,21 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hardware import profile_latency
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
 from hardware.latency import LatencySource, check_matches, load_latency_source
 from hardware.predictor import Predictor
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
+from hardware.projection import Limit
 from hardware.table import LookupTable
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import SearchSpace
+from search.algorithm.derive import log_probabilities
 from search.config import Target
 
 MEASURABLE = ("cpu", "gpu8")
@@ -45,21 +46,27 @@ class Device:
         return self.runtime.facts()
 
     def land(
-        self, space: SearchSpace, alphas: Sequence[Tensor], table: CostTable, goal: float, source: LatencySource
+        self,
+        space: SearchSpace,
+        alphas: Sequence[Tensor],
+        table: CostTable,
+        goal: float,
+        source: LatencySource,
+        limits: Sequence[Limit] = (),
     ) -> Landing:
         """Project, measure here, and project again while the measurement is off (hardware/profile/landing.py).
 
         ``source``: what ``table`` was priced by; a table measured here knows its anchor's time, and networks are
         measured at that speed of the machine.
         """
-        log_probs = [torch.log_softmax(alpha.detach().cpu().double(), 0).numpy() for alpha in alphas]
         anchor, reference_ms = anchor_of(self.runtime, space, self.batch_size, source)
         of_this_sitting = anchor.now() if reference_ms is None else reference_ms
         landing = land(
-            [np.asarray(values) for values in log_probs],
+            log_probabilities(alphas),
             table,
             goal,
             lambda path: measure_network(anchor, walk(space.spec_for(path)), of_this_sitting),
+            limits=limits,
         )
         return replace(landing, reference_ms=reference_ms)
 

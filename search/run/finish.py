@@ -21,6 +21,7 @@ from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
+from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
@@ -145,7 +146,7 @@ def _finetune_record(
         "train_loss": sums.loss / sums.images,
         "train_top1_percent": 100 * sums.hits / sums.images,
         "learning_rate": training.schedule.learning_rate(training.step - 1),
-        "cost_unit": job.table.unit if job.table else "ms",
+        "cost_unit": job.table.unit if job.table else Unit.MS,
         "images_per_second": sums.images / seconds,
         "seconds": seconds,
     }
@@ -234,11 +235,11 @@ def finish(
 
 def derive(job: Job, search: Search) -> Derived:
     """The network that alpha stands for, at the target's cost; on a device that is here, at the measured cost."""
-    path, projection = choose_path(search.alphas, job.table, job.goal, job.config.target.derive)
+    path, projection = choose_path(search.alphas, job.table, job.goal, job.config.target.derive, job.limits)
     if job.target_device is None or job.table is None or job.goal is None or projection is None:
         return Derived(path, projection, None)
     assert job.source is not None
-    landing = job.target_device.land(job.space, search.alphas, job.table, job.goal, job.source)
+    landing = job.target_device.land(job.space, search.alphas, job.table, job.goal, job.source, job.limits)
     projection = landing.best.projection
     return Derived(projection.path, projection, landing)
 
@@ -290,7 +291,7 @@ def record_of(
 def _costs(job: Job, search: Search, derived: Derived, spec: ArchSpec, best: Choices) -> dict[str, Any]:
     """What the derived network costs beside what was asked for, as members of result.json."""
     table, goal, projection, landing = job.table, job.goal, derived.projection, derived.landing
-    is_ms, is_macs = table is not None and table.unit == "ms", table is not None and table.unit == "MACs"
+    is_ms, is_macs = table is not None and table.unit is Unit.MS, table is not None and table.unit is Unit.MACS
     return {
         "target_hardware": job.config.target.target_hardware,
         "target_latency_ms": goal if is_ms else None,
@@ -352,7 +353,7 @@ def _provenance(record: dict[str, Any]) -> dict[str, Any]:
 
 def _draw(run: Run, spec: ArchSpec) -> None:
     assert run.result is not None
-    unit, title = run.unit or "ms", f"{spec.name}: searched for {run.settings['target_hardware']}"
+    unit, title = run.unit or Unit.MS, f"{spec.name}: searched for {run.settings['target_hardware']}"
     architecture, search = (run.folder / name for name in PICTURES)
     draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
     draw_search(

@@ -9,18 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
+from hardware.cost import (
+    CostTable,
+    check_target,
+    default_target,
+    latency_cost_table,
+    macs_cost_table,
+    params_cost_table,
+)
 from hardware.latency import LatencySource, WithFallback, network_costs, shipped
 from hardware.predictor import Predictor
-from hardware.projection import project
+from hardware.projection import Limit, check_limits, window
 from hardware.table import LookupTable
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
+from proxyless_arch.base.units import Unit
 from proxyless_arch.data.batches import fitting_batch_size
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
@@ -30,7 +37,7 @@ from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from search.algorithm import objective
-from search.config import SMALL_IMAGE, SearchConfig, Target, default_resolution, default_space
+from search.config import LIMIT_KEY, SMALL_IMAGE, TARGET_KEY, SearchConfig, Target, default_resolution, default_space
 from search.run.device import MEASURABLE, Device, load_table, make_missing_table
 from search.run.loop import Schedule, Search, schedule_of
 
@@ -55,6 +62,7 @@ class Job:
     target_device: Device | None
     table_file: Path | None
     augment: Augment | None
+    limits: tuple[Limit, ...] = ()
 
     def train_batches(self, first_step: int) -> Batches:
         """Batches of the weight steps from ``first_step`` to the end of the schedule."""
@@ -208,6 +216,9 @@ def _check_target(target: Target) -> None:
             raise InputError(f"has no meaning with --target_hardware {hardware}: {hint}", flag)
     if hardware not in MEASURABLE and target.runtime is not None:
         raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
+    limited = [key for key in LIMIT_KEY.values() if getattr(target, key) is not None]
+    if limited and target.derive == "argmax":
+        raise InputError("has no meaning with --derive argmax, which keeps to nothing", f"--{limited[0]}")
     if target.latency_fallback is not None and (hardware != "mobile" or target.latency_table is None):
         raise InputError(
             "the shipped predictor is a Pixel 1's: it fills the gaps of a table given with --target_hardware mobile",
@@ -272,18 +283,35 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
     target = config.target
     if table is None:
         return None
-    in_ms, in_macs = target.target_latency_ms, target.target_macs
-    flag, given = ("--target_latency_ms", in_ms) if table.unit == "ms" else ("--target_macs", in_macs)
+    flag, given = f"--{TARGET_KEY[table.unit]}", getattr(target, TARGET_KEY[table.unit])
     goal = check_target(given, table, flag) if given is not None else default_target(table)
     if target.grad_reg_loss_type == "mul#log" and config.arch.arch_algo == "grad":
-        scale = 1e-6 if table.unit == "MACs" else 1.0
-        objective.check_logarithm(table.minimum * scale, goal * scale)
-    if target.derive == "projected" and config.arch.arch_algo != "random":
-        try:
-            project([np.zeros(len(row)) for row in table.per_edge], table, goal)
-        except InputError as error:  # a gap of the space: to be known before the search, not behind it
-            raise InputError(error.problem, flag) from None
+        objective.check_logarithm(table.minimum * table.unit.in_loss, goal * table.unit.in_loss)
     return goal
+
+
+def _limits(target: Target, space: SearchSpace) -> tuple[Limit, ...]:
+    """What the network must keep to beside its target. Raises InputError for what no network of the space keeps to."""
+    limits = []
+    for unit, price in ((Unit.PARAMS, params_cost_table), (Unit.MACS, macs_cost_table)):
+        upper, flag = getattr(target, LIMIT_KEY[unit]), f"--{LIMIT_KEY[unit]}"
+        if upper is None:
+            continue
+        table = price(space)
+        if upper < table.minimum:
+            check_target(upper, table, flag)
+        limits.append(Limit(table, upper, flag=flag))
+    return tuple(limits)
+
+
+def _check_gaps(config: SearchConfig, table: CostTable | None, goal: float | None, limits: Sequence[Limit]) -> None:
+    """Raises InputError where no network meets the target and the limits: before the search, not behind it."""
+    is_random = config.arch.arch_algo == "random"  # which says itself how many networks it found
+    projected = config.target.derive == "projected" and not is_random
+    if table is not None and goal is not None and (projected or limits):
+        check_limits([window(table, goal, flag=f"--{TARGET_KEY[table.unit]}"), *limits])
+    elif limits:
+        check_limits(limits)
 
 
 def prepare(config: SearchConfig, device: torch.device, say: Callable[[str], Any] = print) -> Job:
@@ -334,13 +362,16 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
 def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: torch.device) -> Job:
     source, target_device, table_file = _latency_source(config, space)
     table = _cost_table(config, space, source)
+    goal, limits = _goal(config, table), _limits(config.target, space)
+    _check_gaps(config, table, goal, limits)
     return Job(
         config=config,
         data=data,
         space=space,
         source=source,
         table=table,
-        goal=_goal(config, table),
+        goal=goal,
+        limits=limits,
         schedule=schedule_of(config, len(data.train)),
         device=device,
         target_device=target_device,
@@ -354,7 +385,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
     table, costs = job.table, None
     if table is not None:
-        costs = hashlib.sha256(repr((table.fixed, table.per_edge)).encode()).hexdigest()[:16]
+        costs = hashlib.sha256(repr((table.fixed, table.groups)).encode()).hexdigest()[:16]
     return {**job.data.fingerprint(), "latency_table": costs, "target": job.goal}
 
 

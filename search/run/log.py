@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-from proxyless_arch.arch.tables import cost_decimals, format_count
 from proxyless_arch.base.runs import MetricsFile
+from proxyless_arch.base.units import Unit, format_count
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -29,7 +29,7 @@ EpochRecord = TypedDict(
         "learning_rate": float | None,
         "expected_cost": float | None,  # in cost_unit
         "argmax_cost": float | None,  # in cost_unit
-        "cost_unit": str,  # "ms" or "MACs"
+        "cost_unit": str,  # of Unit
         "target": float | None,  # in cost_unit
         "lambda": float | None,
         "temperature": float | None,
@@ -155,11 +155,11 @@ def format_epoch(record: Mapping[str, Any]) -> str:
         f"acc {_percent(record['train_top1_percent'])}/{_percent(record['valid_top1_percent'])}%",
     ]
     if record["expected_cost"] is not None or record["argmax_cost"] is not None:
-        unit = record["cost_unit"]
-        decimals = cost_decimals(record["target"] or record["expected_cost"] or record["argmax_cost"])
+        unit = Unit(record["cost_unit"])
+        decimals = unit.decimals(record["target"] or record["expected_cost"] or record["argmax_cost"])
         target = f" -> {_cost(record['target'], unit, decimals).strip()}" if record["target"] is not None else ""
         parts += [
-            f"E {_cost(record['expected_cost'], unit, decimals)}{target}{'' if unit == 'MACs' else f' {unit}'}",
+            f"E {_cost(record['expected_cost'], unit, decimals)}{target}{'' if unit.is_counted else f' {unit}'}",
             f"argmax {_cost(record['argmax_cost'], unit, decimals)}",
             f"lam {_number(record['lambda'], 5, 2)}",
             f"H {_number(record['entropy'], 4, 1)}",
@@ -176,9 +176,10 @@ def _percent(value: float | None) -> str:
     return " 100" if value is not None and value >= 99.95 else _number(value, 4, 1)
 
 
-def _cost(value: float | None, unit: str, decimals: int) -> str:
-    width = 6 if unit == "MACs" else 3 + max(2, decimals - 1)
+def _cost(value: float | None, unit: Unit, decimals: int) -> str:
+    width = 6 if unit.is_counted else 3 + max(2, decimals - 1)
     if value is None:
         return "-".rjust(width)
-    text = format_count(value).replace(" ", "") if unit == "MACs" else f"{value:.{1 if value >= 99.995 else decimals}f}"
-    return text.rjust(width)
+    if unit.is_counted:
+        return format_count(value).replace(" ", "").rjust(width)
+    return f"{value:.{1 if value >= 99.995 else decimals}f}".rjust(width)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
+from proxyless_arch.base.units import Unit
 from proxyless_arch.data.streams import TorchStream
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
@@ -261,7 +262,7 @@ class Search:
             **dict.fromkeys(("train_loss", "train_top1_percent", "valid_loss", "valid_top1_percent", "learning_rate")),
             "expected_cost": self.expected_cost(),
             "argmax_cost": table.of_path(path) if table is not None else None,
-            "cost_unit": table.unit if table is not None else "ms",
+            "cost_unit": table.unit if table is not None else Unit.MS,
             "target": self.goal,
             "lambda": self.controller.shown_lambda if not warm else None,
             "temperature": temperature,

@@ -24,7 +24,7 @@ def random_paths(job: Job) -> list[Choices]:
     if job.table is None or job.goal is None:
         raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
     rng = numpy_rng(job.config.manual_seed, Stream.RANDOM_NETWORKS)
-    return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng)
+    return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng, limits=job.limits)
 
 
 def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> None:

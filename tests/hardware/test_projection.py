@@ -2,33 +2,36 @@
 
 import itertools
 import math
-import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from hardware import projection
-from hardware.cost_table import CostTable, latency_cost_table, macs_cost_table
+from hardware.cost import CostTable, latency_cost_table, macs_cost_table, params_cost_table
 from hardware.latency import shipped
-from hardware.projection import project
+from hardware.projection import TIE, Limit, check_limits, k_best, project, window
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
 
 
-def brute_force(log_probs, table, target, lower):
-    """Best path by exact rational sums, fewest choices of probability 0 first; the first in index order of equals."""
-    best, chosen = None, None
-    for path in itertools.product(*(range(len(edges)) for edges in table.per_edge)):
-        if not lower * target <= table.of_path(path) <= target:
-            continue
-        values = [float(row[j]) for row, j in zip(log_probs, path, strict=True)]
-        finite = [value for value in values if value != -math.inf]
-        key = (len(finite), sum(map(Fraction, finite), Fraction(0)))
-        # where the counts of finite terms differ more is better; the sums then compare only among equals
-        if best is None or key > best:
-            best, chosen = key, path
-    return chosen
+def brute_force(log_probs, limits):
+    """Every path within the limits, best first: fewest choices of probability 0, then by exact rational sums."""
+    found = []
+    for path in itertools.product(*(range(len(group)) for group in limits[0].table.groups)):
+        if all(limit.lower <= limit.table.of_path(path) <= limit.upper for limit in limits):
+            values = [float(row[j]) for row, j in zip(log_probs, path, strict=True)]
+            finite = [value for value in values if value != -math.inf]
+            found.append((-len(finite), -sum(map(Fraction, finite), Fraction(0)), path))
+    return sorted(found)
+
+
+def first_of_equals(log_probs, ranked):
+    """The first in index order of what is as probable as the best."""
+    gaps = [max(row[np.isfinite(row)]) - row[np.isfinite(row)] for row in log_probs if np.isfinite(row).any()]
+    within = Fraction(TIE) * Fraction(float(max(gap.max() for gap in gaps)))
+    best = ranked[0]
+    return min(path for banned, negated, path in ranked if banned == best[0] and negated <= best[1] + within)
 
 
 def random_case(rng: np.random.Generator):
@@ -36,11 +39,11 @@ def random_case(rng: np.random.Generator):
     sizes = rng.integers(1, 5, size=rng.integers(1, 6))
     style = rng.integers(4)
     scale = [1.0, 1e8, 1e-3, 0.1][style]
-    per_edge = tuple(
+    groups = tuple(
         tuple((float(value) if style == 3 else round(float(value))) * scale for value in rng.uniform(0, 12, size=size))
         for size in sizes
     )
-    table = CostTable(float(rng.integers(0, 5)) * scale, per_edge, "MACs" if style == 1 else "ms", "random")
+    table = CostTable(float(rng.integers(0, 5)) * scale, groups, Unit.MACS if style == 1 else Unit.MS, "random")
     log_probs = []
     for size in sizes:
         logits = rng.normal(size=size) * rng.choice([0.0, 0.1, 1.0, 50.0, 1e6])
@@ -59,69 +62,116 @@ def random_case(rng: np.random.Generator):
     return log_probs, table, target, float(rng.choice([0.5, 0.9, 0.99, 1.0]))
 
 
-@pytest.mark.parametrize(
-    ("cells", "pops"), [(projection.CELLS, projection.POPS), ((1, 3, 7), (2, 5, 10**6))], ids=["as_is", "coarse"]
-)
-def test_projection_equals_brute_force(monkeypatch, cells, pops):
-    """Whatever the grid: it only orders the search."""
-    monkeypatch.setattr(projection, "CELLS", cells)
-    monkeypatch.setattr(projection, "POPS", pops)
+def test_projection_equals_brute_force():
     rng = np.random.default_rng(2024)
     feasible = infeasible = 0
-    while feasible + infeasible < 1000:
+    while feasible + infeasible < 400:
         log_probs, table, target, lower = random_case(rng)
         if target <= 0:
             continue
-        expected = brute_force(log_probs, table, target, lower)
-        if expected is None:
+        limit = window(table, target, lower)
+        ranked = brute_force(log_probs, [limit])
+        if not ranked:
             infeasible += 1
             with pytest.raises(InputError, match="no network of this space costs"):
-                project(log_probs, table, target, lower)
+                project(log_probs, [limit])
             continue
         feasible += 1
-        found = project(log_probs, table, target, lower)
+        found = project(log_probs, [limit])
+        expected = first_of_equals(log_probs, ranked)
         assert found.path == expected
         assert found.cost == table.of_path(expected)
         assert lower * target <= found.cost <= target
         assert found.log_prob == math.fsum(float(row[j]) for row, j in zip(log_probs, expected, strict=True))
         argmax = [int(np.argmax(row)) for row in log_probs]
         assert found.n_changed_from_argmax == sum(a != b for a, b in zip(argmax, expected, strict=True))
-    assert min(feasible, infeasible) > 200
+    assert min(feasible, infeasible) > 80
 
 
-IMAGENET = {"ms": latency_cost_table(mbconv_space(), shipped("pixel1")), "MACs": macs_cost_table(mbconv_space())}
+def random_limits(rng, table):
+    """A window on ``table`` and two upper limits on tables of their own."""
+    others = []
+    for unit in (Unit.PARAMS, Unit.MACS):
+        groups = tuple(tuple(map(float, rng.integers(1, 10**6, size=len(group)))) for group in table.groups)
+        others.append(CostTable(float(rng.integers(10**6)), groups, unit, "random"))
+    uppers = [rng.uniform(other.minimum, other.maximum) for other in others]
+    target = rng.uniform(table.minimum, table.maximum)
+    return [window(table, max(target, 1e-3), 0.7), *map(Limit, others, uppers)]
+
+
+def test_several_budgets_and_the_k_best_equal_brute_force():
+    rng = np.random.default_rng(7)
+    numbers = []
+    while len(numbers) < 80:
+        log_probs, table, *_ = random_case(rng)
+        limits = random_limits(rng, table)
+        ranked = brute_force(log_probs, limits)
+        if not ranked:
+            with pytest.raises(InputError, match=r"no network of this space costs .* params with at most .* MACs"):
+                project(log_probs, limits)
+            continue
+        found = k_best(log_probs, limits, 3)
+        assert found[0].path == first_of_equals(log_probs, ranked)
+        assert len({each.path for each in found}) == len(found) == min(3, len(ranked))
+        assert all(each.costs == tuple(limit.table.of_path(each.path) for limit in limits) for each in found)
+        scores = {path: (banned, negated) for banned, negated, path in ranked}
+        for ours, theirs in zip(found, ranked, strict=False):
+            assert scores[ours.path][0] == theirs[0]
+            assert float(scores[ours.path][1]) == pytest.approx(float(theirs[1]), rel=1e-8, abs=1e-8)
+        numbers.append(len(found))
+    assert {1, 3} <= set(numbers)
+
+
+def test_the_k_best_of_equals_come_in_index_order():
+    table = CostTable(0.0, ((1.0, 1.0), (1.0, 1.0)), Unit.MS, "hand")
+    rows = [np.zeros(2), np.zeros(2)]
+    assert [each.path for each in k_best(rows, [Limit(table, 2.0)], 9)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_an_upper_limit_alone():
+    table = CostTable(0.0, ((1.0, 5.0), (1.0, 3.0)), Unit.PARAMS, "hand")
+    rows = [np.array([0.0, 1.0]), np.array([0.0, 0.5])]
+    assert project(rows, [Limit(table, 8.0)]).path == (1, 1)
+    assert project(rows, [Limit(table, 7.0)]).path == (1, 0)
+    with pytest.raises(InputError, match=r"costs at most 1 params; the nearest that exist cost 2 params"):
+        check_limits([Limit(table, 1.0, flag="--max_params")])
+
+
+IMAGENET = {
+    Unit.MS: latency_cost_table(mbconv_space(), shipped("pixel1")),
+    Unit.MACS: macs_cost_table(mbconv_space()),
+    Unit.PARAMS: params_cost_table(mbconv_space()),
+}
 
 
 def random_log_probs(table, seed, spread):
     rng = np.random.default_rng(seed)
     rows = []
-    for edges in table.per_edge:
+    for edges in table.groups:
         logits = rng.normal(size=len(edges)) * spread
         rows.append(logits - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
     return rows
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.001, 1.0, 10.0, 1000.0])
-@pytest.mark.parametrize("unit", ["ms", "MACs"])
-def test_the_imagenet_space_is_projected_fast_and_into_the_window(unit, spread):
+@pytest.mark.parametrize("unit", [Unit.MS, Unit.MACS])
+def test_the_imagenet_space_is_projected_into_the_window(unit, spread):
     table = IMAGENET[unit]
     for share in (0.0, 0.05, 0.3, 0.5, 0.9, 1.0):
         target = table.minimum + share * (table.maximum - table.minimum) if share < 1 else table.maximum
         log_probs = random_log_probs(table, seed=round(100 * share), spread=spread)
-        start = time.perf_counter()
-        found = project(log_probs, table, target)
-        assert time.perf_counter() - start < 1
+        found = project(log_probs, [window(table, target)])
         assert 0.99 * target <= found.cost <= target
         assert found.cost == table.of_path(found.path)
 
 
 def test_the_imagenet_optimum_is_certified_by_exchanges():
     """No change of one or two blocks that stays in the window is more probable."""
-    table = IMAGENET["ms"]
+    table = IMAGENET[Unit.MS]
     log_probs = random_log_probs(table, seed=5, spread=1.0)
-    found = project(log_probs, table, 80.0)
+    found = project(log_probs, [window(table, 80.0)])
     path = list(found.path)
-    for first, second in itertools.combinations(range(table.n_blocks), 2):
+    for first, second in itertools.combinations(range(table.n_groups), 2):
         for i, j in itertools.product(range(len(log_probs[first])), range(len(log_probs[second]))):
             other = [*path]
             other[first], other[second] = i, j
@@ -129,68 +179,81 @@ def test_the_imagenet_optimum_is_certified_by_exchanges():
             assert value <= found.log_prob or not 79.2 <= table.of_path(tuple(other)) <= 80.0
 
 
+def test_the_imagenet_space_keeps_to_three_budgets():
+    log_probs = random_log_probs(IMAGENET[Unit.MS], seed=5, spread=1.0)
+    landing = window(IMAGENET[Unit.MS], 80.0)
+    alone = project(log_probs, [landing])
+    tighter = [Limit(IMAGENET[unit], 0.97 * IMAGENET[unit].of_path(alone.path)) for unit in (Unit.PARAMS, Unit.MACS)]
+    found = project(log_probs, [landing, *tighter])
+    assert all(limit.holds(found.path) for limit in (landing, *tighter))
+    for left_out in range(2):  # a relaxation is at least as probable
+        relaxed = project(log_probs, [landing, tighter[left_out]])
+        assert found.log_prob <= relaxed.log_prob <= alone.log_prob
+    assert found.log_prob < alone.log_prob
+
+
 def test_the_argmax_is_kept_when_it_fits():
-    table = IMAGENET["ms"]
+    table = IMAGENET[Unit.MS]
     log_probs = random_log_probs(table, seed=1, spread=3.0)
     argmax = tuple(int(np.argmax(row)) for row in log_probs)
-    found = project(log_probs, table, table.of_path(argmax))
+    found = project(log_probs, [window(table, table.of_path(argmax))])
     assert (found.path, found.n_changed_from_argmax) == (argmax, 0)
 
 
-@pytest.mark.parametrize("unit", ["ms", "MACs"])
+@pytest.mark.parametrize("unit", [Unit.MS, Unit.MACS])
 def test_the_extremes_are_reachable_to_the_last_bit(unit):
     table = IMAGENET[unit]
     log_probs = random_log_probs(table, seed=3, spread=1.0)
-    assert project(log_probs, table, table.minimum, lower=1.0).cost == table.minimum
-    assert project(log_probs, table, table.maximum, lower=1.0).path == table.max_path
+    assert project(log_probs, [window(table, table.minimum, lower=1.0)]).cost == table.minimum
+    assert project(log_probs, [window(table, table.maximum, lower=1.0)]).path == table.max_path
     with pytest.raises(InputError, match="no network"):
-        project(log_probs, table, math.nextafter(table.minimum, 0))
+        project(log_probs, [window(table, math.nextafter(table.minimum, 0))])
 
 
 def test_a_choice_of_probability_zero_is_the_last_resort():
-    table = CostTable(0.0, ((10.0, 20.0), (10.0, 20.0)), "ms", "hand")
+    table = CostTable(0.0, ((10.0, 20.0), (10.0, 20.0)), Unit.MS, "hand")
     log_probs = [np.array([0.0, -np.inf]), np.array([-1e300, 0.0])]
-    assert project(log_probs, table, 30.0).path == (0, 1)
-    assert project(log_probs, table, 20.0).path == (0, 0)
-    forced = project(log_probs, table, 40.0)
+    assert project(log_probs, [window(table, 30.0)]).path == (0, 1)
+    assert project(log_probs, [window(table, 20.0)]).path == (0, 0)
+    forced = project(log_probs, [window(table, 40.0)])
     assert (forced.path, forced.log_prob) == ((1, 1), -math.inf)
-    assert project([row - 7 for row in log_probs], table, 30.0).path == (0, 1)
+    assert project([row - 7 for row in log_probs], [window(table, 30.0)]).path == (0, 1)
 
 
 def test_ties_go_to_the_first_path():
-    table = CostTable(1.0, ((1.0, 2.0, 1.0),) * 4, "ms", "hand")
+    table = CostTable(1.0, ((1.0, 2.0, 1.0),) * 4, Unit.MS, "hand")
     uniform = [np.log(np.full(3, 1 / 3))] * 4
-    assert project(uniform, table, 6.0).path == (0, 0, 0, 1)
+    assert project(uniform, [window(table, 6.0)]).path == (0, 0, 0, 1)
 
 
 def test_an_empty_window_names_its_neighbours():
-    table = CostTable(10.0, ((0.0, 5.0), (0.0, 40.0)), "ms", "hand")
+    table = CostTable(10.0, ((0.0, 5.0), (0.0, 40.0)), Unit.MS, "hand")
     log_probs = [np.zeros(2), np.zeros(2)]
     with pytest.raises(InputError) as caught:
-        project(log_probs, table, 30.0)
+        project(log_probs, [window(table, 30.0)])
     assert str(caught.value) == (
         "target: no network of this space costs 29.7 ms to 30 ms; the nearest that exist cost 15 ms and 50 ms: set "
         "the target to one of these"
     )
     with pytest.raises(InputError, match=r"nearest that exist cost 10 ms: set"):
-        project(log_probs, table, 3.0)
+        project(log_probs, [window(table, 3.0)])
     with pytest.raises(InputError, match=r"nearest that exist cost 55 ms: set"):
-        project(log_probs, table, 100.0)
+        project(log_probs, [window(table, 100.0)])
 
 
 def test_wrong_arguments_are_refused():
-    table = CostTable(10.0, ((0.0, 5.0),), "ms", "hand")
+    table = CostTable(10.0, ((0.0, 5.0),), Unit.MS, "hand")
     good = [np.zeros(2)]
     for target in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="target"):
-            project(good, table, target)
+            project(good, [window(table, target)])
     for lower in (0.0, 1.01, math.nan):
         with pytest.raises(InputError, match="lower"):
-            project(good, table, 10.0, lower)
-    with pytest.raises(InputError, match="expected 1 blocks, got 2"):
-        project(good * 2, table, 10.0)
+            project(good, [window(table, 10.0, lower)])
+    with pytest.raises(InputError, match="expected 1 groups, got 2"):
+        project(good * 2, [window(table, 10.0)])
     with pytest.raises(InputError, match=r"log_probs\[0\]: expected 2 numbers"):
-        project([np.zeros(3)], table, 10.0)
+        project([np.zeros(3)], [window(table, 10.0)])
     for bad in (math.nan, math.inf):
         with pytest.raises(InputError, match=r"log_probs\[0\]: expected numbers below infinity"):
-            project([np.array([0.0, bad])], table, 10.0)
+            project([np.array([0.0, bad])], [window(table, 10.0)])

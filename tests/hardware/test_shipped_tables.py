@@ -2,7 +2,7 @@
 
 import pytest
 
-from hardware.cost_table import latency_cost_table
+from hardware.cost import latency_cost_table
 from hardware.latency import shipped, shipped_names
 from hardware.table import LookupTable
 from proxyless_arch.space.mbconv import mbconv_space

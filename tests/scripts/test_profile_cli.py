@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hardware import profile_latency
-from hardware.cost_table import latency_cost_table
+from hardware.cost import latency_cost_table
 from hardware.latency import check_matches, load_latency_source
 from hardware.profile import exported_ops
 from hardware.table import LookupTable

@@ -11,8 +11,8 @@ import pytest
 
 import train
 from hardware import show
-from proxyless_arch.arch.tables import format_cost
 from proxyless_arch.base.files import write_json
+from proxyless_arch.base.units import Unit
 from search import report
 from tests.search.made_run import write_random, write_run, write_trained
 
@@ -107,10 +107,7 @@ def test_show_prices_a_network(tmp_path, capsys):
     _, _, result, _ = write_run(tmp_path / "run")
     assert show.main([str(tmp_path / "run"), "--latency", str(ROOT / "hardware" / "tables" / "pixel1.json")]) == 0
     out = capsys.readouterr().out
-    assert (
-        f"predicted: {format_cost(result['predicted_latency_ms'], 'ms')} by" in out
-        and "compare networks with it" in out
-    )
+    assert f"predicted: {Unit.MS.short(result['predicted_latency_ms'])} by" in out and "compare networks with it" in out
 
 
 def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
@@ -130,19 +127,19 @@ def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
         assert show.main([str(word) for word in words]) == 0
         return capsys.readouterr().out
 
-    by_pixel1 = f"predicted: {format_cost(pixel1_ms, 'ms')} by pixel1.json"
-    assert f"predicted: {format_cost(own_ms, 'ms')} by {twice}; not measured\n" in shown(folder)
+    by_pixel1 = f"predicted: {Unit.MS.short(pixel1_ms)} by pixel1.json"
+    assert f"predicted: {Unit.MS.short(own_ms)} by {twice}; not measured\n" in shown(folder)
     assert by_pixel1 in shown(folder, "--latency", "pixel1")
     write_json(folder / "result.json", result | {"predicted_latency_ms": 1.25 * own_ms, "table_scale": 1.25})
     landed = shown(folder)
-    assert f"predicted: {format_cost(1.25 * own_ms, 'ms')} by {twice} times 1.2500, as measured\n" in landed
+    assert f"predicted: {Unit.MS.short(1.25 * own_ms)} by {twice} times 1.2500, as measured\n" in landed
     assert re.search(rf"\ntotal .* {1.25 * own_ms:.2f}  100\.0 %\n", landed)
     write_json(folder / "result.json", result | {"predicted_latency_ms": own_ms})
     both = shown(folder, "proxyless_mobile")
     assert f"{own_ms:.2f} ms by {twice}" in both and "85.17 ms by pixel1.json" in both
     shutil.copy(twice, folder / "latency_table")  # what a run keeps of a table that is not shipped
     twice.unlink()
-    assert f"predicted: {format_cost(own_ms, 'ms')} by {folder / 'latency_table'}; not measured\n" in shown(folder)
+    assert f"predicted: {Unit.MS.short(own_ms)} by {folder / 'latency_table'}; not measured\n" in shown(folder)
     (folder / "latency_table").unlink()
     gone = shown(folder)
     assert by_pixel1 in gone and "note: what priced this search is not there any more" in gone

@@ -565,6 +565,39 @@ def test_a_target_that_no_network_meets_is_refused_before_the_search(here, tmp_p
     assert result_of(tmp_path / "run")["macs"] == above
 
 
+def test_budgets_beside_the_target(here, tmp_path):
+    free, kept = tmp_path / "free", tmp_path / "kept"
+    status, _, errors = here(*QUICK, "--path", free)
+    assert status == 0, errors
+    unlimited = result_of(free)
+    limits = ["--max_params", 0.95 * unlimited["params"], "--max_macs", 0.999 * unlimited["macs"]]
+    status, printed, errors = here(*QUICK, "--path", kept, *limits)
+    assert status == 0, errors
+    result = result_of(kept)
+    assert result["params"] <= limits[1]
+    assert result["macs"] <= limits[3]
+    assert 0.99 * result["target_latency_ms"] <= result["predicted_latency_ms"] <= result["target_latency_ms"]
+    assert result["argmax_path"] == unlimited["argmax_path"]
+    assert f"limits     at most {int(limits[1]):,} params and at most {int(limits[3]):,} MACs" in printed
+    assert f"limit      {result['params']:,} params, asked for at most {int(limits[1]):,} params" in printed
+    assert f"limit      {result['macs']:,} MACs, asked for at most {int(limits[3]):,} MACs" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--max_params", "1"], "--max_params: this search space reaches "),
+        (["--max_macs", "1"], "--max_macs: this search space reaches "),
+        (["--max_params", "1e6", "--derive", "argmax"], "--max_params: has no meaning with --derive argmax"),
+    ],
+)
+def test_budgets_that_cannot_be_kept_are_refused(here, tmp_path, words, problem):
+    status, _, errors = here(*QUICK, "--path", tmp_path / "run", *words)
+    assert status == 2
+    assert errors.startswith(f"error: {problem}")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_table_without_a_layer(here, tmp_path):
     table = tmp_path / "phone.yaml"
     table.write_text("Conv-input:8x8x3-output:8x8x8: {mean: 0.5, std: 0.1, count: 3}\n")

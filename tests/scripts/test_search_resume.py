@@ -11,6 +11,7 @@ from PIL import Image
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
+from proxyless_arch.base.units import Unit
 from search import config, imagenet_arch_search, report
 from search.run import checkpoint
 
@@ -215,8 +216,8 @@ def test_settings_without_use_are_refused(flags, problem, tmp_path, capsys):
 
 def test_mps_needs_no_double_precision_in_the_cost():
     """The expected cost is computed on the CPU, whatever the device of alpha."""
-    from hardware.cost_table import CostTable
+    from hardware.cost import CostTable
     from search.algorithm.controllers import ExpectedCost
 
-    cost = ExpectedCost(CostTable(1.0, ((0.0, 2.0),), "ms", "made up"))
+    cost = ExpectedCost(CostTable(1.0, ((0.0, 2.0),), Unit.MS, "made up"))
     assert all(edge.device.type == "cpu" for edge in cost.edges)

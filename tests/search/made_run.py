@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardware.cost_table import latency_cost_table, macs_cost_table
+from hardware.cost import latency_cost_table, macs_cost_table
 from hardware.latency import SHIPPED_FOLDER, shipped
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.apps.train_settings import to_dict as training_dict

@@ -5,8 +5,9 @@ import itertools
 
 import torch
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 from search.algorithm.supernet import Supernet
 
@@ -61,10 +62,10 @@ def sizes_of(space):
     return [len(ops) for ops in space.choices]
 
 
-def random_table(sizes, *, seed=3, unit="ms", scale=1.0):
+def random_table(sizes, *, seed=3, unit=Unit.MS, scale=1.0):
     rng = torch.Generator().manual_seed(seed)
     edges = [(scale * (1 + 9 * torch.rand(n, generator=rng, dtype=torch.float64))).tolist() for n in sizes]
-    return CostTable(fixed=2.5 * scale, per_edge=tuple(map(tuple, edges)), unit=unit, source="made up")
+    return CostTable(fixed=2.5 * scale, groups=tuple(map(tuple, edges)), unit=unit, source="made up")
 
 
 def snapshot(module):

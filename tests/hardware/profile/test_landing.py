@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware.cost_table import CostTable, latency_cost_table
+from hardware.cost import CostTable, latency_cost_table
 from hardware.latency import shipped
 from hardware.profile.landing import land
 from hardware.profile.profiling import Anchor, Measured
@@ -12,6 +12,7 @@ from hardware.profile_latency import MATCHED
 from hardware.table import LookupTable
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
 from search.run.device import Device, anchor_of
 from tests.hardware.fake_device import FakeDevice
@@ -25,7 +26,7 @@ def took(ms):
 
 def log_probs(seed=0):
     rng = np.random.default_rng(seed)
-    return [np.log(rng.dirichlet(np.ones(len(edges)))) for edges in TABLE.per_edge]
+    return [np.log(rng.dirichlet(np.ones(len(edges)))) for edges in TABLE.groups]
 
 
 @pytest.mark.parametrize("target", [60.0, 80.0, 110.0])
@@ -76,7 +77,7 @@ def test_a_target_that_the_device_cannot_reach_ends_with_a_reason():
 
 
 def test_an_impossible_first_projection_is_an_error():
-    table = CostTable(1.0, ((0.0, 5.0),), "ms", "made up")
+    table = CostTable(1.0, ((0.0, 5.0),), Unit.MS, "made up")
     with pytest.raises(InputError):
         land([np.log(np.array([0.5, 0.5]))], table, 3.0, lambda path: took(3.0))
 
@@ -111,7 +112,7 @@ def test_a_slow_moment_does_not_move_the_landing():
     now = FakeDevice(slower=0.2, isolated_error=0.0)
     prices = latency_cost_table(SPACE, Exact(now))
     source = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS})
-    alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
+    alphas = [torch.zeros(len(edges)) for edges in prices.groups]
     landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, source)
     assert len(landing.attempts) == 1
     assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
@@ -123,7 +124,7 @@ def test_without_an_anchor_of_the_table_one_speed_holds_for_the_whole_landing():
     """The device is what its table says, and gets slower while it is measured."""
     now = FakeDevice(drift=1e-4, isolated_error=0.0)
     prices = latency_cost_table(SPACE, Exact(now))
-    alphas = [torch.zeros(len(edges)) for edges in prices.per_edge]
+    alphas = [torch.zeros(len(edges)) for edges in prices.groups]
     landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, shipped("pixel1"))
     assert landing.reference_ms is None
     assert [attempt.scale for attempt in landing.attempts] == [1.0]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hardware.cost_table import latency_cost_table
+from hardware.cost import latency_cost_table
 from hardware.latency import check_matches, load_latency_source, network_ms
 from hardware.profile import exported_ops, profiling
 from hardware.profile.fit import NetErrors

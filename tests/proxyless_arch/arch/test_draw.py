@@ -9,10 +9,11 @@ import pytest
 
 from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages, highest_expansion, look
 from proxyless_arch.arch.ops import MBConv
-from proxyless_arch.arch.tables import describe, format_cost, format_count
+from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.scene import STYLES, Group
+from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.space.mbconv import mbconv_space
 
 SPACE = mbconv_space()
@@ -79,7 +80,7 @@ def test_a_picture_is_reproducible_and_needs_no_searched_block(tmp_path):
 
 def test_heights_are_expansions_and_bars_are_shares():
     """A box of expansion 6 is 114 high and one of 1 is 60; the longest bar is 34 and the others in proportion."""
-    stages = draw_stages(MOBILE, shares(MOBILE), "MACs")
+    stages = draw_stages(MOBILE, shares(MOBILE), Unit.MACS)
     blocks = [shape for stage in stages for shape in stage.shapes if isinstance(shape, Group)]
     calls, total = walk(MOBILE), sum(shares(MOBILE))
     assert [block.id for block in blocks] == [call.name for call in calls]
@@ -92,14 +93,14 @@ def test_heights_are_expansions_and_bars_are_shares():
         assert bar.height == pytest.approx(34 * cost / total / top)
         assert percent.text == ("" if cost == 0 else f"{100 * cost / total:.{1 if cost / total < 0.0995 else 0}f}")
     assert [stage.height for stage in stages] == [stages[0].height] * len(stages)
-    bare = draw_stages(MOBILE, None, "ms")
+    bare = draw_stages(MOBILE, None, Unit.MS)
     assert bare[0].height < stages[0].height and len(bare[0].shapes[-1].shapes) == 2
 
 
 def test_undecided_layers_are_pale():
     blocks = {
         shape.id: shape.shapes[0]
-        for stage in draw_stages(MOBILE, None, "ms", certainty={"blocks.1": 0.0, "blocks.2": 0.5})
+        for stage in draw_stages(MOBILE, None, Unit.MS, certainty={"blocks.1": 0.0, "blocks.2": 0.5})
         for shape in stage.shapes
         if isinstance(shape, Group)
     }
@@ -112,7 +113,7 @@ def test_a_larger_expansion_than_usual_stays_inside():
     spec = replace(MOBILE, blocks=(MOBILE.blocks[0], replace(MOBILE.blocks[1], op=wide), *MOBILE.blocks[2:]))
     assert highest_expansion(MOBILE) == 6 and highest_expansion(spec) == 12
     call = walk(spec)[2]
-    assert look(call, None, "ms", 12).height == 114 and look(walk(MOBILE)[2], None, "ms", 12).height < 80
+    assert look(call, None, Unit.MS, 12).height == 114 and look(walk(MOBILE)[2], None, Unit.MS, 12).height < 80
 
 
 def test_a_film(tmp_path):
@@ -212,7 +213,7 @@ def test_table_fits_its_width_at_any_resolution(resolution):
 
 def test_table_without_costs_shares_macs():
     plain = describe(MOBILE)
-    assert plain == describe(MOBILE, costs=[call.macs for call in walk(MOBILE)], unit="MACs")
+    assert plain == describe(MOBILE, costs=[call.macs for call in walk(MOBILE)], unit=Unit.MACS)
     assert " ms " not in plain
     with pytest.raises(ValueError, match="one per layer"):
         describe(MOBILE, costs=[1.0])
@@ -230,5 +231,5 @@ def test_counts_for_people(count, text):
 def test_costs_for_people():
     costs = (78, 1.899, 1, 0.99, 0.35, 0.081875, 0.1, 0.00512, -0.0074, 0)
     shown = ["78.00", "1.90", "1.00", "0.990", "0.350", "0.0819", "0.100", "0.00512", "-0.00740", "0.00"]
-    assert [format_cost(cost, "ms") for cost in costs] == [f"{text} ms" for text in shown]
-    assert format_cost(320_427_584, "MACs") == "320.4 M MACs"
+    assert [Unit.MS.short(cost) for cost in costs] == [f"{text} ms" for text in shown]
+    assert Unit.MACS.short(320_427_584) == "320.4 M MACs"

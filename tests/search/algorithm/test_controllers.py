@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hardware.cost_table import CostTable, macs_cost_table
+from hardware.cost import CostTable, macs_cost_table
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.units import Unit
 from proxyless_nas.steps import NonFiniteLossError
 from search.algorithm import objective
 from search.algorithm.controllers import (
@@ -322,7 +323,7 @@ def test_only_the_hard_target_anneals():
 
 def test_lambda_rises_while_the_target_is_missed():
     """E is held above the target, so lambda grows by a quarter at every look, five steps apart."""
-    table = CostTable(fixed=0.0, per_edge=((1.0, 2.0),), unit="ms", source="made up")
+    table = CostTable(fixed=0.0, groups=((1.0, 2.0),), unit=Unit.MS, source="made up")
     alphas = [torch.tensor([-30.0, 30.0], dtype=torch.float64, requires_grad=True)]  # E stays at 2
     owner = controller(alphas, table=table, goal=1.0, total_steps=40)
     seen = [owner.update(Fake(), IMAGES, LABELS).lam for _ in range(16)]

@@ -161,7 +161,7 @@ def test_cost_alone_moves_zero():
     """An operation without output still has a price: with CE at rest the cheap Zero gains probability."""
     alphas = random_alphas(SIZES, std=0.0)
     table = random_table(SIZES)
-    table = replace(table, per_edge=tuple((*edges[:ZERO], *(0.0 for _ in edges[ZERO:])) for edges in table.per_edge))
+    table = replace(table, groups=tuple((*edges[:ZERO], *(0.0 for _ in edges[ZERO:])) for edges in table.groups))
     controller = controller_for(alphas, "full_v2", table=table, goal=table.minimum, total_steps=20)
 
     def indifferent(images, path, gates):

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
+from proxyless_arch.base.units import Unit
 from search.algorithm import objective
 from search.algorithm.controllers import (
     ReinforceController,
@@ -17,7 +18,7 @@ from search.algorithm.controllers import (
 from search.algorithm.gates import sample_path
 from search.config import ArchOpt, Target
 
-TABLE = CostTable(1.0, ((0.0, 1.0, 3.0), (0.5, 2.0)), "ms", "made up")
+TABLE = CostTable(1.0, ((0.0, 1.0, 3.0), (0.5, 2.0)), Unit.MS, "made up")
 ALPHAS = ((0.3, -0.2, 0.5), (0.1, -0.4))
 
 

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from hardware.cost_table import CostTable
+from hardware.cost import CostTable
+from proxyless_arch.base.units import Unit
 from search.algorithm.controllers import ExpectedCost, GradientController
 from search.algorithm.derive import choose_path
 from search.config import ArchOpt, Target
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.trains
 # 4 blocks of 4 operations. Dearer is better with falling returns, and differently so in every block.
 COSTS = ((1.0, 2.0, 4.0, 7.0), (0.0, 3.0, 5.0, 8.0), (2.0, 3.0, 6.0, 11.0), (1.0, 4.0, 5.0, 9.0))
 UTILITIES = ((0.0, 0.18, 0.3, 0.34), (0.0, 0.2, 0.27, 0.3), (0.04, 0.12, 0.38, 0.42), (0.0, 0.06, 0.28, 0.44))
-TABLE = CostTable(fixed=5.0, per_edge=COSTS, unit="ms", source="made up")
+TABLE = CostTable(fixed=5.0, groups=COSTS, unit=Unit.MS, source="made up")
 SLOPES = (0.12, 0.06, 0.034)  # utility per ms
 PATHS = list(itertools.product(range(4), repeat=4))
 IMAGES, LABELS = torch.zeros(2, 3, 1, 1), torch.zeros(2, dtype=torch.int64)

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from proxyless_arch.base.units import Unit
 from search.reporting.charts import Phase
 from search.reporting.history import draw_search, phases_of
 
@@ -40,7 +41,7 @@ def test_search_history(tmp_path):
     records += [
         record("finetune", 0, 1, None, train_loss=0.5),
     ]
-    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, title="a <title>")
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit=Unit.MS, labels=labels, title="a <title>")
     words = texts(tmp_path / "s.svg")
     assert {"predicted latency (ms)", "asked: 80 ms", "E[latency]", "a <title>"} <= set(words)
     assert "MB6 7×7 0.90" in words and "skipped 0.75" in words
@@ -50,11 +51,11 @@ def test_search_history(tmp_path):
 def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
     labels = [["MB3 3x3", "MB6 7x7 s2"], ["MB3 5x5", "-- skipped"]]
     records = [record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]])]
-    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(0, 1))
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit=Unit.MS, labels=labels, chosen=(0, 1))
     words = texts(tmp_path / "s.svg")
     assert "MB3 3×3 0.10" in words and "skipped 0.75" in words and "MB6 7×7 0.90" not in words
     assert "in this color: chosen to meet the target, not leading" in words
-    draw_search(records, tmp_path / "s.svg", target=80.0, unit="ms", labels=labels, chosen=(1, 1))
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit=Unit.MS, labels=labels, chosen=(1, 1))
     assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
 
 
@@ -62,7 +63,7 @@ def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
 @pytest.mark.parametrize("probabilities", [None, [], [[0.5, 0.5], [0.5, 0.5]]])
 def test_search_history_without_search_epochs_and_with_nulls(tmp_path, n_warmup, probabilities):
     records = [record("warmup", epoch, n_warmup, probabilities) for epoch in range(n_warmup)]
-    draw_search(records, tmp_path / "s.svg", target=None, unit="MACs")
+    draw_search(records, tmp_path / "s.svg", target=None, unit=Unit.MACS)
     words = texts(tmp_path / "s.svg")
     assert words.count("not recorded") == (5 if probabilities and n_warmup else 6)
     assert words.count("undecided") == (2 if probabilities and n_warmup else 0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hardware.cost_table import macs_cost_table
+from hardware.cost import macs_cost_table
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.streams import TorchStream

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware.cost_table import macs_cost_table
+from hardware.cost import macs_cost_table
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics

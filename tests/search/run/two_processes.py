@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hardware.cost_table import macs_cost_table
+from hardware.cost import macs_cost_table
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
 from search.config import SearchConfig, with_settings

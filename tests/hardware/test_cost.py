@@ -6,11 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from hardware.cost_table import CostTable, check_target, default_target, latency_cost_table, macs_cost_table
+from hardware.cost import (
+    Cost,
+    CostTable,
+    check_target,
+    default_target,
+    latency_cost_table,
+    macs_cost_table,
+    params_cost_table,
+)
 from hardware.latency import load_latency_source, network_ms, shipped
 from proxyless_arch.arch.spec import Preprocessing
-from proxyless_arch.arch.walk import total_macs, walk
+from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 
 TINY = mbconv_space(
@@ -24,12 +33,12 @@ TINY = mbconv_space(
 
 
 def every_path(table: CostTable):
-    return itertools.product(*(range(len(edges)) for edges in table.per_edge))
+    return itertools.product(*(range(len(edges)) for edges in table.groups))
 
 
 def probabilities_of(table: CostTable, seed: int = 0):
     rng = np.random.default_rng(seed)
-    return [rng.dirichlet(np.ones(len(edges))) for edges in table.per_edge]
+    return [rng.dirichlet(np.ones(len(edges))) for edges in table.groups]
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def test_latency_of_every_path_is_the_price_of_its_layers(latency_table):
     assert len(paths) == TINY.size == 400
     for path in paths:
         assert latency_table.of_path(path) == pytest.approx(network_ms(source, walk(TINY.spec_for(path))), rel=1e-12)
-    assert latency_table.unit == "ms"
+    assert latency_table.unit is Unit.MS
     assert latency_table.source == "pixel1.json"
     assert "classifier: 32 to 10 is scaled from the measured 1280 to 1000" in latency_table.extrapolated
 
@@ -52,7 +61,33 @@ def test_macs_of_every_path_are_exact():
     table = macs_cost_table(TINY)
     for path in every_path(table):
         assert table.of_path(path) == total_macs(TINY.spec_for(path))
-    assert (table.unit, table.extrapolated) == ("MACs", ())
+    assert (table.unit, table.extrapolated) == (Unit.MACS, ())
+
+
+def test_parameters_of_every_path_are_exact():
+    table = params_cost_table(TINY)
+    for path in every_path(table):
+        assert table.of_path(path) == total_params(TINY.spec_for(path))
+    assert table.unit is Unit.PARAMS
+
+
+def test_a_table_of_anything_but_a_space():
+    """Widths of two layers, in bytes."""
+    table = CostTable(100.0, ((8.0, 16.0), (4.0, 8.0, 32.0)), Unit.PARAMS, "by hand")
+    assert (table.n_groups, table.minimum, table.maximum) == (2, 112.0, 148.0)
+    assert table.of_path((1, 2)) == 148
+
+
+def test_costs_compare_within_a_unit():
+    assert Cost(78.0, Unit.MS) < Cost(80.0, Unit.MS) <= Cost(80.0, Unit.MS) == Cost(80.0, Unit.MS)
+    assert Cost(80.0, Unit.MS) != Cost(80.0, Unit.MACS)
+    with pytest.raises(TypeError, match="expected ms, got MACs"):
+        assert Cost(1.0, Unit.MS) < Cost(2.0, Unit.MACS)
+    assert [str(Cost(value, unit)) for value, unit in ((80.1318, Unit.MS), (2.5e6, Unit.PARAMS))] == [
+        "80.132 ms",
+        "2,500,000 params",
+    ]
+    assert Cost(80.1318, Unit.MS).rounded(math.floor) == "80.131 ms"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -75,13 +110,13 @@ def test_extremes_are_those_of_the_enumeration(latency_table):
 
 def test_one_hot_probabilities_cost_their_path(latency_table):
     for path in itertools.islice(every_path(latency_table), 0, 400, 37):
-        one_hot = [np.eye(len(edges))[j] for edges, j in zip(latency_table.per_edge, path, strict=True)]
+        one_hot = [np.eye(len(edges))[j] for edges, j in zip(latency_table.groups, path, strict=True)]
         assert latency_table.expected(one_hot) == latency_table.of_path(path)
 
 
 def test_zero_is_free(latency_table):
     for table in (latency_table, macs_cost_table(TINY)):
-        for edges, ops in zip(table.per_edge, TINY.choices, strict=True):
+        for edges, ops in zip(table.groups, TINY.choices, strict=True):
             assert (edges[-1] == 0) == (len(ops) == 5)
 
 
@@ -103,17 +138,17 @@ def test_wrong_shapes_are_refused(latency_table):
     with pytest.raises(InputError, match=r"path\[1\]: expected 0..4, got -1"):
         latency_table.of_path((0, -1, 0, 0))
     p = probabilities_of(latency_table)
-    with pytest.raises(InputError, match="expected 4 blocks, got 3"):
+    with pytest.raises(InputError, match="expected 4 groups, got 3"):
         latency_table.expected(p[:3])
     with pytest.raises(InputError, match=r"probabilities\[0\]: expected 4 numbers, got shape \(5,\)"):
         latency_table.expected([p[1], *p[1:]])
     with pytest.raises(InputError, match="finite"):
-        CostTable(1.0, ((math.inf, 1.0),), "ms", "hand")
-    with pytest.raises(InputError, match=r"per_edge\[1\]: expected at least one choice"):
-        CostTable(1.0, ((1.0,), ()), "ms", "hand")
+        CostTable(1.0, ((math.inf, 1.0),), Unit.MS, "hand")
+    with pytest.raises(InputError, match=r"groups\[1\]: expected at least one choice"):
+        CostTable(1.0, ((1.0,), ()), Unit.MS, "hand")
 
 
-HAND = CostTable(10.0, ((1.0, 2.0), (0.0, 30.0)), "ms", "hand")
+HAND = CostTable(10.0, ((1.0, 2.0), (0.0, 30.0)), Unit.MS, "hand")
 
 
 def test_check_target():
@@ -132,21 +167,21 @@ def test_check_target():
             check_target(target, HAND)
 
 
-@pytest.mark.parametrize("unit", ["ms", "MACs"])
+@pytest.mark.parametrize("unit", [Unit.MS, Unit.MACS])
 def test_a_limit_copied_from_the_range_is_accepted(unit):
-    factor = 1 if unit == "ms" else 1e7
+    factor = 1 if unit is Unit.MS else 1e7
     table = CostTable(11.36415 * factor, ((0.123456 * factor, 17.77777 * factor),), unit, "hand")
     with pytest.raises(InputError, match=f"reaches {table.reachable} "):
         check_target(1, table)
     low, high = table.reachable.split(" to ")
-    assert (low, high) == (("11.488 ms", "29.141 ms") if unit == "ms" else ("114,876,060 MACs", "291,419,200 MACs"))
+    assert (low, high) == (("11.488 ms", "29.141 ms") if unit is Unit.MS else ("114,876,060 MACs", "291,419,200 MACs"))
     for text in (low, high):
         check_target(float(text.split()[0].replace(",", "")), table)
 
 
 def test_default_target():
     assert default_target(HAND) == 19  # 0.7 * (10 + 1.5 + 15) = 18.55
-    assert default_target(CostTable(100.0, ((1.0, 2.0),), "ms", "hand")) == 101.0  # 71 is out of reach
+    assert default_target(CostTable(100.0, ((1.0, 2.0),), Unit.MS, "hand")) == 101.0  # 71 is out of reach
     assert default_target(macs_cost_table(mbconv_space())) == 260e6
 
 
