@@ -74,7 +74,7 @@ def flags(text: str) -> list[str]:
 def files(text: str) -> list[str]:
     """Files and folders of this repository in inline code: those with a slash whose first folder is one of ours."""
     words = {word for code in inline(text) for word in code.split()}
-    ours = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    ours = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"runs"}
     return sorted(
         word for word in words if "/" in word and re.fullmatch(r"[\w./]+", word) and word.split("/")[0] in ours
     )
