@@ -1,7 +1,7 @@
 """Where published weights are found: a given file, the user's folder, the cache, and last their URL.
 
 A published file is used only when its git blob id is the one of the catalog, wherever it was found. A download goes
-to ``<file>.part`` in the cache, which a later call continues, and gets its name when it is whole and verified.
+to a temporary file in the cache, which gets its name when it is whole and verified.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import open_bytes
+from proxyless_arch.base.files import atomic_path, open_bytes
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights.files import git_blob_sha1
 
@@ -38,7 +37,7 @@ _HEADERS: Mapping[str, str] = MappingProxyType({"User-Agent": "proxyless-nas", "
 
 
 class _CutError(Exception):
-    """The connection broke or stalled; what has come so far is good."""
+    """The connection broke or stalled; another try may fare better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ def find_weights(
     """A file with the published weights of ``release``.
 
     Looked for in ``$PROXYLESSNAS_HOME``, then the cache (cache_folder), then downloaded into the cache from where the
-    catalog says it was published. Two processes may ask at once: one downloads, the other waits.
+    catalog says it was published.
 
     Args:
         release: a released name, or a Release.
@@ -194,78 +193,24 @@ def _check_cached(path: Path, file: _Published) -> None:
 # ----------------------------------------------------------------------------------------------------- the download
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path``, waiting for another process or thread that does.
-
-    Gives False, at once, on a system or file system without such locks. The file stays: removing it would let two
-    in that wait for different files of the same name.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield False
-        return
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            locked = True
-        except OSError:
-            locked = False
-        yield locked
-
-
 def _download(file: _Published, stall_s: float) -> None:
-    """Bring ``file`` into the cache, unless another process just did."""
-    target = file.cache / file.name
+    """Bring ``file`` into the cache: whole and verified, or not at all. A broken connection is tried again."""
+    problem = ""
     try:
         file.cache.mkdir(parents=True, exist_ok=True)
-        with _alone(file.cache / f".{file.name}.lock") as locked:
-            if target.exists():
-                return
-            if locked:
-                _fetch_into(file.cache / f"{file.name}.part", file, stall_s)
-                return
-            unshared = file.cache / f"{file.name}.{secrets.token_hex(4)}.part"
+        for _ in range(TRIES):
             try:
-                _fetch_into(unshared, file, stall_s)
-            finally:
-                unshared.unlink(missing_ok=True)
+                with atomic_path(file.cache / file.name) as temporary:
+                    _receive(temporary, file, stall_s)
+                    found = git_blob_sha1(temporary)
+                    if found != file.blob_sha1:
+                        raise file.failed(f"{_mismatch(found, file)}; it was discarded")
+                return
+            except _CutError as cut:
+                problem = str(cut)
     except OSError as error:
         raise file.failed(f"{error.filename or file.cache} cannot be written: {error.strerror}") from None
-
-
-def _fetch_into(part: Path, file: _Published, stall_s: float) -> None:
-    """Continue or start ``part``, and give it its name once it is whole and verified."""
-    cuts = 0
-    while True:
-        resumed = part.exists()
-        try:
-            _receive(part, file, stall_s)
-        except _CutError as cut:
-            cuts += 1
-            if cuts == TRIES:
-                raise file.failed(f"{cut}, {TRIES} times; the next call goes on from there") from None
-            continue
-        found = git_blob_sha1(part)
-        if found == file.blob_sha1:
-            break
-        part.unlink()
-        if not resumed:
-            raise file.failed(f"{_mismatch(found, file)}; it was discarded")
-        # perhaps only what an earlier call left was wrong: once more, from the start
-    with open(part, "rb") as written:
-        os.fsync(written.fileno())
-    part.replace(file.cache / file.name)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects as urllib follows them (10 at most), but never from https to anything else."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urlsplit(newurl).scheme not in (("https",) if req.type == "https" else ("https", "http")):
-            raise urllib.error.HTTPError(newurl, code, f"a redirect to {newurl} was refused", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    raise file.failed(f"{problem}, {TRIES} times")
 
 
 @contextlib.contextmanager
@@ -278,51 +223,36 @@ def _network_errors() -> Iterator[None]:
         raise _CutError(f"the connection broke ({error or type(error).__name__})") from None
 
 
-def _open(file: _Published, offset: int, stall_s: float) -> http.client.HTTPResponse | None:
-    """The answer to a request for the bytes from ``offset`` on; None when there are none beyond it."""
-    ranged = {"Range": f"bytes={offset}-"} if offset else {}
-    request = urllib.request.Request(file.url, headers={**_HEADERS, **ranged})
+def _open(file: _Published, stall_s: float) -> http.client.HTTPResponse:
     with _network_errors():
         try:
-            response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=stall_s)
+            request = urllib.request.Request(file.url, headers=dict(_HEADERS))
+            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=stall_s)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-                return None
             raise file.failed(f"HTTP {error.code}, {str(error.reason).partition(chr(10))[0]}") from None
         except urllib.error.URLError as error:
             raise file.failed(f"no connection ({error.reason})") from None
+    if response.status != http.HTTPStatus.OK:
+        response.close()
+        raise file.failed(f"HTTP {response.status}, {response.reason}")
     return response
 
 
-def _receive(part: Path, file: _Published, stall_s: float) -> None:
-    """Add to ``part`` what it lacks; a server that cannot go on from there sends it all again."""
+def _receive(target: Path, file: _Published, stall_s: float) -> None:
+    """Write what the server sends to ``target``, with a bar where somebody watches."""
     from tqdm import tqdm
 
-    done = part.stat().st_size if part.exists() else 0
-    response = _open(file, done, stall_s)
-    if response is None:
-        return
-    with contextlib.closing(response):
-        if response.status == http.HTTPStatus.OK:
-            done = 0
-        elif response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            raise file.failed(f"HTTP {response.status}, {response.reason}")
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            part.unlink(missing_ok=True)
-            raise _CutError("the server sent another part of the file than was asked for")
-        total = None if response.length is None else done + response.length
-        n_bytes = done if total is None else total
-        shown = {"desc": file.name, "unit": "B", "unit_scale": True, "unit_divisor": 1024, "disable": None}
-        with tqdm(total=total, initial=done, **shown) as bar, open(part, "ab" if done else "wb") as written:
-            while n_bytes <= MAX_DOWNLOAD_BYTES and done != total and (piece := _read_piece(response)):
+    shown = {"desc": file.name, "unit": "B", "unit_scale": True, "unit_divisor": 1024, "disable": None}
+    with contextlib.closing(_open(file, stall_s)) as response, open(target, "wb") as written:
+        total, done = response.length, 0
+        with tqdm(total=total, **shown) as bar:
+            while max(done, total or 0) <= MAX_DOWNLOAD_BYTES and (piece := _read_piece(response)):
                 written.write(piece)
                 bar.update(len(piece))
                 done += len(piece)
-                n_bytes = max(n_bytes, done)
-    if n_bytes > MAX_DOWNLOAD_BYTES:
-        part.unlink()
-        raise file.failed(f"expected at most {MAX_DOWNLOAD_BYTES} bytes, got {n_bytes} or more")
+    if max(done, total or 0) > MAX_DOWNLOAD_BYTES:
+        raise file.failed(f"expected at most {MAX_DOWNLOAD_BYTES} bytes, got {max(done, total or 0)} or more")
     if total is not None and done != total:
         raise _CutError(f"the connection ended after {done} of {total} bytes")
 

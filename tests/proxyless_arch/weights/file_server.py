@@ -8,7 +8,7 @@ from collections.abc import Callable
 class FileServer(http.server.ThreadingHTTPServer):
     """Serves ``content`` at every path. Request i is answered by ``answers[i]``, later ones by the last.
 
-    ``ranges`` has the Range header of each request so far (None without one), ``paths`` its path.
+    ``paths`` has the path of each request so far.
     """
 
     daemon_threads = True
@@ -16,7 +16,7 @@ class FileServer(http.server.ThreadingHTTPServer):
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content, self.answers = content, [whole]
-        self.ranges, self.paths = [], []
+        self.paths: list[str] = []
         self.stopping = threading.Event()
         self.serving = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self.serving.start()
@@ -36,9 +36,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: FileServer
 
     def do_GET(self) -> None:
-        self.server.ranges.append(self.headers["Range"])
         self.server.paths.append(self.path)
-        index = min(len(self.server.ranges), len(self.server.answers)) - 1
+        index = min(len(self.server.paths), len(self.server.answers)) - 1
         self.server.answers[index](self)
 
     def log_message(self, *_: object) -> None:
@@ -55,15 +54,9 @@ Answer = Callable[[_Handler], None]
 
 
 def _send(handler: _Handler, content: bytes, stop: int | None) -> None:
-    """The bytes asked for, in the file that is announced whole; none from ``stop`` (an offset in the file) on."""
-    wanted = handler.headers["Range"]
-    start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-    if start >= len(content):
-        handler.head(416, Content_Range=f"bytes */{len(content)}")
-        return
-    span = {"Content_Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if wanted else {}
-    handler.head(206 if wanted else 200, Content_Length=len(content) - start, **span)
-    handler.wfile.write(content[start:stop])
+    """A file that is announced whole; nothing from ``stop`` on."""
+    handler.head(200, Content_Length=len(content))
+    handler.wfile.write(content[:stop])
 
 
 def whole(handler: _Handler) -> None:
@@ -86,16 +79,6 @@ def stall(stop: int) -> Answer:
 def altered(handler: _Handler) -> None:
     content = handler.server.content
     _send(handler, content[:-1] + bytes([content[-1] ^ 1]), None)
-
-
-def ignoring_range(handler: _Handler) -> None:
-    handler.head(200, Content_Length=len(handler.server.content))
-    handler.wfile.write(handler.server.content)
-
-
-def wrong_range(handler: _Handler) -> None:
-    handler.head(206, Content_Range="bytes 1-2/3", Content_Length=2)
-    handler.wfile.write(b"no")
 
 
 def without_length(stop: int | None) -> Answer:
