@@ -1,4 +1,4 @@
-"""Batches of labelled images as numpy arrays, read by any number of worker processes."""
+"""Batches of labelled images as numpy arrays, read by any number of threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.data import workers
-from proxyless_arch.data.batches import Sample, Unreadable, eval_steps, read_batch
+from proxyless_arch.data.batches import Sample, Unreadable, eval_steps, read_ahead, read_batch
 from proxyless_arch.data.datasets import ImageDataset
 
 ArrayBatch = tuple[np.ndarray, np.ndarray]
@@ -32,7 +31,7 @@ def eval_batches(
         dataset: the images.
         preprocessing: the preprocessing.
         batch_size: images per batch.
-        n_workers: processes that read ahead (they do not import TensorFlow); 0 reads in this one.
+        n_workers: threads that read ahead; 0 reads in this one.
         limit: at most this many images, evenly spaced over the data set.
         strict: an unreadable image is an InputError naming it; otherwise it is left out with a warning.
 
@@ -62,9 +61,7 @@ class Batches(Iterator[ArrayBatch]):
     ) -> None:
         self.unreadable = unreadable
         self._n_batches = len(steps)
-        self._batches = self._run(
-            workers.batches(partial(read_batch, dataset, preprocessing, None, 0), steps, n_workers)
-        )
+        self._batches = self._run(read_ahead(partial(read_batch, dataset, preprocessing, None, 0), steps, n_workers))
 
     def __len__(self) -> int:
         return self._n_batches

@@ -1,13 +1,15 @@
 """Which images make up a training step, and how they are read: the same for both frameworks.
 
-The batch of step t is a function of (seed, t) alone: nothing needs to be saved to resume, and the number of worker
-processes cannot change it.
+The batch of step t is a function of (seed, t) alone: nothing needs to be saved to resume, and the number of
+readers cannot change it.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -161,6 +163,34 @@ def read_batch(
     shape = (0, preprocessing.resolution, preprocessing.resolution, 3)
     stacked = np.stack(images) if images else np.empty(shape, dtype=np.float32)
     return Batch(stacked, np.array(labels, dtype=np.int64), tuple(errors))
+
+
+def read_ahead(
+    read: Callable[[Sequence[Sample]], Batch], steps: Sequence[Sequence[Sample]], n_threads: int
+) -> Iterator[Batch]:
+    """``read(samples)`` for each step, in order, by threads that are at most two batches each ahead of the caller.
+
+    Pillow gives up the interpreter's lock while it decodes and resizes, and so does TensorFlow while it computes.
+
+    Args:
+        read: a function of one step's samples.
+        steps: the samples of each batch.
+        n_threads: 0 reads here, when a batch is asked for.
+    """
+    if not n_threads:
+        yield from map(read, steps)
+        return
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for samples in steps:
+                waiting.append(pool.submit(read, samples))
+                if len(waiting) > 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # nobody asks for the rest
 
 
 @dataclass

@@ -94,7 +94,7 @@ class ZipSource:
         return decode(self._bytes(name), self.place(name))
 
     def _bytes(self, name: str) -> bytes:
-        # A handle shared across a fork shares its file offset: two workers would read each other's bytes.
+        # A handle shared across a fork shares its file offset: two processes would read each other's bytes.
         process = os.getpid()
         if process not in self._handles:
             self._handles[process] = _open_zip(self.path)
