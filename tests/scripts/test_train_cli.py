@@ -23,7 +23,7 @@ from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import read_metrics
 from proxyless_arch.data.datasets import load_for_search
-from proxyless_arch.weights.files import load_safetensors
+from proxyless_arch.weights.files import load_safetensors, save_h5
 from proxyless_nas.train import checkpointing
 from proxyless_nas.train import session as train_session
 from tests.scripts.mini import TRAIN, mini_net, same_run
@@ -182,6 +182,23 @@ train.main(sys.argv[1:])"""
     code, out, err = run(capsys, "--path", path, "--resume")
     assert (code, err, "resumed    at step" in out) == (0, "", True)
     same_run(straight, path)
+
+
+def test_a_run_of_the_first_edition_ends_with_its_own_weights(straight, tmp_path, capsys):
+    """Its best epoch lies in weights.h5: what is scored at the end comes from there."""
+    path = tmp_path / "run"
+    shutil.copytree(straight, path)
+    expected = json.loads((path / "result.json").read_text())
+    for name in ("weights", "last"):
+        found = load_safetensors(path / f"{name}.safetensors")
+        save_h5(path / f"{name}.h5", found.spec, found.tensors, found.provenance)
+        (path / f"{name}.safetensors").unlink()
+    (path / "result.json").unlink()
+    assert run(capsys, "--path", path, "--resume")[0] == 0
+    result = json.loads((path / "result.json").read_text())
+    assert result | {"wall_seconds": 0} == expected | {"wall_seconds": 0}
+    weights = [file.stem for file in path.iterdir() if file.suffix in (".h5", ".safetensors")]
+    assert sorted(weights) == ["last", "weights"]  # one of each kind is left
 
 
 def test_a_lost_checkpoint_does_not_start_over(straight, tmp_path, capsys):

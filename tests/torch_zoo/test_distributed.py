@@ -72,6 +72,14 @@ def test_one_rank_speaks_for_all(ranks):
     assert [each["checks"]["refused"] for each in ranks] == [True, True]
 
 
+def test_rank_0_trains_by_itself_what_one_process_would(ranks):
+    world, net = ranks[0]["checks"]["alone"]
+    _, expected = two_processes.alone_after_a_step()
+    assert world == 1
+    for name, tensor in expected.items():
+        torch.testing.assert_close(net[name], tensor, rtol=0, atol=0, msg=name)
+
+
 def test_one_process_needs_no_group(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")  # left over by a scheduler

@@ -94,8 +94,17 @@ def checks():
         found["refused"] = False
     except NonFiniteLossError:
         found["refused"] = all(torch.equal(a, b) for a, b in zip(before, training.net.parameters(), strict=True))
+    found["alone"] = alone_after_a_step() if rank == 0 else None  # the other one waits below
     distributed.barrier()
     return found
+
+
+def alone_after_a_step():
+    """(processes, the network) of a training that rank 0 does by itself: nobody would answer a collective."""
+    with distributed.by_itself():
+        training = new_training("frozen")
+        training.update(*share_of("frozen", 0))
+        return distributed.world_size(), training.net.state_dict()
 
 
 def run_cases():
