@@ -18,6 +18,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import check_costs
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
 from proxyless_arch.base.scene import (
+    STYLES,
     Entry,
     Group,
     Rect,
@@ -67,7 +68,8 @@ def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL
     op, drawing = call.op, call.op.drawing
     if op.vanishes:
         return Look("box gone", FIXED_HEIGHT, "", f"{call.name}: skipped", cost)
-    expansion, style = drawing.expansion, "fixed" if drawing.kernel is None else f"k{drawing.kernel}"
+    expansion, kernel = drawing.expansion, f"k{drawing.kernel}"
+    style = kernel if kernel in STYLES else "fixed"
     height = FIXED_HEIGHT if expansion is None else LOWEST + (HIGHEST - LOWEST) * (expansion - 1) / (highest - 1)
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
     price = f", {unit.short(cost)}" if cost is not None and unit is not Unit.MACS else ""

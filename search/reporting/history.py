@@ -64,7 +64,7 @@ def target_of(cost: float | None, unit: Unit | None) -> Target | None:
     """What was asked for, on the axis of ``unit``."""
     if cost is None:
         return None
-    return Target(value=cost * cost_axis(unit).factor, label=f"asked: {cost_text(cost, unit)}")
+    return Target(value=cost * cost_axis(unit).factor, label=f"target: {cost_text(cost, unit)}")
 
 
 def choice_name(label: str) -> str:

@@ -19,35 +19,21 @@ from search.reporting.trainings import unlike
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """The plane of some runs, or why there is none; ``note`` says what is in it and what is not."""
+    """The plane of some runs, and what its note has to say: templates/plane.html.
+
+    ``chart``: None where the runs are ``different`` in something, so that their networks cannot share the axes.
+    ``kinds``: of the points that are there. ``unlike``, ``unknown``: of the trainings, see trainings.unlike.
+    """
 
     title: str
-    chart: Chart | None
-    note: str
-
-
-@dataclass(frozen=True)
-class PublishedPoint:
-    """A released network in the latency-accuracy plane: accuracy as published, cost as predicted for this run."""
-
-    name: str
-    cost: float
-    top1_percent: float
-
-
-def published_points(run: Run) -> list[PublishedPoint]:
-    """The released networks, when their published ImageNet accuracy can be compared with this run's; else none."""
-    if run.settings["dataset"] != "imagenet" or run.unit is None or run.table is None:
-        return []
-    points = []
-    for name in catalog.names():
-        calls = walk(catalog.load(name))
-        try:
-            cost = network_ms(run.source, calls) if run.source is not None else float(sum(call.macs for call in calls))
-        except InputError:  # a table without its layers
-            continue
-        points.append(PublishedPoint(name, cost, catalog.release(name).top1_percent))
-    return points
+    chart: Chart | None = None
+    different: str = ""
+    kinds: frozenset[str] = frozenset()
+    trail: bool = False
+    trained: bool = False
+    unlike: Sequence[str] = ()
+    unknown: Sequence[str] = ()
+    untrained: bool = False
 
 
 def accuracy_of(result: Mapping[str, Any]) -> float | None:
@@ -69,28 +55,35 @@ def plane_of(runs: Sequence[Run]) -> Plane | None:
     if run.unit is None:
         return None
     title = f"{run.unit if run.unit.is_counted else 'Latency'} and accuracy"
-    different = _apart(runs)
-    if different is not None:
-        note = f"Not drawn: the runs differ in their {different}, so their networks cannot share the axes."
-        return Plane(title=title, chart=None, note=note)
+    different = _different(runs)
+    if different:
+        return Plane(title=title, different=different)
     own = [point for index, each in enumerate(runs) for point in _points(each, series_color(index), len(runs) > 1)]
-    released = _released(run)
+    released = released_points(run)
     if not own and not released:
         return None
     # beside whole networks, what a supernet scores would only squeeze the axis
     trail = _trail(run) if len(runs) == 1 and not released else []
     goals = {each.target for each in runs}
-    chart = plane(
-        title, [*own, *released], x_label=cost_axis(run.unit).label, y_label="top-1 (%)", trail=trail,
-        target=target_of(goals.pop(), run.unit) if len(goals) == 1 else None,
+    trained = [each for run in runs for found in run.trained.values() for each in found]
+    differ, unknown = unlike(trained)
+    return Plane(
+        title=title,
+        chart=plane(
+            title, [*own, *released], x_label=cost_axis(run.unit).label, y_label="top-1 (%)", trail=trail,
+            target=target_of(goals.pop(), run.unit) if len(goals) == 1 else None,
+        ),
+        kinds=frozenset(point.kind for point in (*own, *released)),
+        trail=bool(trail),
+        trained=bool(trained),
+        unlike=differ,
+        unknown=unknown,
+        untrained=any(each.is_searched and not each.trained for each in runs),
     )  # fmt: skip
-    controls = any(point.kind == "control" for point in own)
-    notes = [_trail_note(bool(trail)), _released_note(run, bool(released)), *_control_notes(runs, controls)]
-    return Plane(title=title, chart=chart, note=" ".join(filter(None, [*notes, *_training_notes(runs)])))
 
 
-def _apart(runs: Sequence[Run]) -> str | None:
-    """Why networks of these runs cannot share a plane; None when they can."""
+def _different(runs: Sequence[Run]) -> str:
+    """In what the runs differ so that their networks cannot share a plane; "" when they can."""
     for what, values in (
         ("data set", {(run.settings["dataset"], run.settings.get("data_path")) for run in runs}),
         ("unit of cost", {run.unit for run in runs}),
@@ -100,7 +93,7 @@ def _apart(runs: Sequence[Run]) -> str | None:
     ):
         if len(values) > 1:
             return what
-    return None
+    return ""
 
 
 def _points(run: Run, color: str, named: bool) -> list[Point]:
@@ -126,15 +119,21 @@ def _points(run: Run, color: str, named: bool) -> list[Point]:
     return points
 
 
-def _released(run: Run) -> list[Point]:
-    axis = cost_axis(run.unit)
-    return [
-        Point(
-            label=each.name, x=each.cost * axis.factor, y=each.top1_percent, kind="published", color="s7",
-            tip=f"{each.name}: {axis.shown(each.cost * axis.factor)} predicted, {each.top1_percent} % published",
-        )
-        for each in published_points(run)
-    ]  # fmt: skip
+def released_points(run: Run) -> list[Point]:
+    """The released networks: accuracy as published, cost as predicted for this run; none where they do not compare."""
+    if run.settings["dataset"] != "imagenet" or run.unit is None or run.table is None:
+        return []
+    axis, points = cost_axis(run.unit), []
+    for name in catalog.names():
+        calls, accuracy = walk(catalog.load(name)), catalog.release(name).top1_percent
+        try:
+            cost = network_ms(run.source, calls) if run.source is not None else float(sum(call.macs for call in calls))
+        except InputError:  # a table without its layers
+            continue
+        x = cost * axis.factor
+        tip = f"{name}: {axis.shown(x)} predicted, {accuracy} % published"
+        points.append(Point(label=name, x=x, y=accuracy, kind="published", color="s7", tip=tip))
+    return points
 
 
 def _trail(run: Run) -> list[tuple[float, float]]:
@@ -147,55 +146,3 @@ def _trail(run: Run) -> list[tuple[float, float]]:
         and record["expected_cost"] is not None
         and record.get("valid_top1_percent") is not None
     ]
-
-
-# --------------------------------------------------------------------------------------------------------- notes
-
-
-def _trail_note(trail: bool) -> str:
-    return (
-        "The thin line is the way of the search: the expected cost and the validation accuracy of sampled networks "
-        "inside the supernet, epoch by epoch."
-        if trail
-        else ""
-    )
-
-
-def _released_note(run: Run, released: bool) -> str:
-    if released:
-        return (
-            "Released networks: published ImageNet accuracy after full training, cost predicted by this run's own "
-            "source. Searched networks have inherited weights unless fine-tuned: train them before comparing accuracy."
-        )
-    dataset = run.settings["dataset"]
-    why = "their cost by this run's source is not known" if dataset == "imagenet" else f"this search ran on {dataset}"
-    return f"Released networks are not shown: their published accuracy is on ImageNet, and {why}."
-
-
-def _control_notes(runs: Sequence[Run], shown: bool) -> list[str]:
-    if shown:
-        return []
-    if any(run.is_random for run in runs):
-        why = (
-            "the accuracy of these is not known; train some with train.py and give search/report.py their run folders "
-            "after --trained."
-        )
-    else:
-        why = "give search/report.py runs of --arch_algo random, or of 0 search epochs, beside this one."
-    return [f"Random controls are not shown: {why}"]
-
-
-def _training_notes(runs: Sequence[Run]) -> list[str]:
-    trained = [each for run in runs for found in run.trained.values() for each in found]
-    if not trained:
-        return []
-    notes = ["Trained networks: test accuracy after train.py; the tips say for how long."]
-    differ, unknown = unlike(trained)
-    if differ:
-        notes.append(f"They were not trained alike, so do not compare them: they differ in {', '.join(differ)}.")
-    if unknown:
-        words = "Whether they were trained alike is not known: of older runs some settings were not recorded:"
-        notes.append(f"{words} {', '.join(unknown)}.")
-    if any(run.is_searched and not run.trained for run in runs):
-        notes.append("A searched network that was not trained so has the weights it inherited: train it too.")
-    return notes

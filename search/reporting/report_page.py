@@ -10,12 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from proxyless_arch.apps.scores import shown_counts, shown_percent, shown_score
 from proxyless_arch.arch.draw import legend, legend_note
 from proxyless_arch.base.files import write_text, writing
+from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.scene import Scene, css, to_svg
+from proxyless_arch.base.units import format_count
+from search.reporting.charts import series_color
+from search.reporting.history import cost_text, phase_name
+from search.reporting.networks import accuracy_of
 from search.reporting.run_folder import Run, read_run, read_trained
 from search.reporting.trainings import with_trained
-from search.reporting.views import comparison_page, run_page
+from search.reporting.views import comparison_page, percent_apart, run_page
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -77,5 +83,18 @@ def _render(template: str, page: Any) -> str:
         "svg": svg,
         "network_entries": legend,
         "network_note": legend_note,
+    }
+    environment.filters |= {
+        "accuracy": lambda result: accuracy_of(result or {}),
+        "apart": percent_apart,
+        "color": series_color,
+        "cost": cost_text,
+        "count": format_count,
+        "duration": format_seconds,
+        "file_name": lambda path: Path(path).name,
+        "hits": shown_counts,
+        "percent": shown_percent,
+        "phase": phase_name,
+        "score": shown_score,
     }
     return environment.get_template(template).render(page=page)

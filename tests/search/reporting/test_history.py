@@ -43,7 +43,7 @@ def test_search_history(tmp_path):
     ]
     draw_search(records, tmp_path / "s.svg", target=80.0, unit=Unit.MS, labels=labels, title="a <title>")
     words = texts(tmp_path / "s.svg")
-    assert {"predicted latency (ms)", "asked: 80 ms", "E[latency]", "a <title>"} <= set(words)
+    assert {"predicted latency (ms)", "target: 80 ms", "E[latency]", "a <title>"} <= set(words)
     assert "MB6 7×7 0.90" in words and "skipped 0.75" in words
     assert not any("not leading" in word for word in words)
 

@@ -14,12 +14,15 @@ import pytest
 
 from hardware.latency import network_ms, shipped
 from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.draw import draw_architectures, draw_stages
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.scene import to_svg
+from proxyless_arch.base.units import Unit
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film
-from search.reporting.networks import published_points
+from search.reporting.networks import released_points
 from search.reporting.report_page import comparison, report, write_comparison, write_report
 from search.reporting.run_folder import read_run
 from tests.search.made_run import write_random, write_run, write_trained
@@ -35,13 +38,14 @@ VOID = frozenset({"meta", "link", "input"})
 class Page(HTMLParser):
     """Reads a page as a browser does: data values, classes, texts; asserts that every tag is closed in its place.
 
-    ``boxes``: {id of a layer: what its box is drawn as}; ``json``: {id: value} of the data for scripts.
+    ``boxes``: {id of a layer: what its box is drawn as}; ``drawn``: {id: the places and texts in it};
+    ``json``: {id: value} of the data for scripts.
     """
 
     def __init__(self, text):
         super().__init__()
         self.open, self.values, self.elements, self.text, self.scripts = [], {}, [], [], []
-        self.boxes, self.titles, self.json, self.shares, self.tables = {}, [], {}, [], []
+        self.boxes, self.drawn, self.titles, self.json, self.shares, self.tables = {}, {}, [], {}, [], []
         self.inner, self.layer = [], None
         self.feed(text)
         self.close()
@@ -57,7 +61,10 @@ class Page(HTMLParser):
             self.layer = attributes.get("id")
         if "box" in classes and self.layer is not None:  # the swatches of a legend are in no block
             (self.boxes[self.layer],) = set(classes) - {"box"}
+            self.drawn[self.layer] = [float(attributes["y"]), float(attributes["height"])]
             self.layer = None
+        if "share" in classes:
+            self.drawn[list(self.boxes)[-1]].append(float(attributes["height"]))
         if name not in VOID:
             self.open.append(name)
             self.inner.append((attributes.get("id"), classes))
@@ -78,6 +85,8 @@ class Page(HTMLParser):
             self.json[id_] = json.loads(data)
         if "percent" in classes:
             self.shares.append(float(data))
+        if "op" in classes or "percent" in classes:
+            self.drawn[list(self.boxes)[-1]].append(data)
 
     @property
     def words(self):
@@ -132,6 +141,23 @@ def test_the_drawing_is_the_spec(tmp_path):
         else:
             assert drawn == "fixed"
     assert list(page.boxes.values()).count("gone") == sum(isinstance(block.op, Zero) for block in spec.blocks) == 6
+
+
+def test_the_page_shows_the_pictures_drawing(tmp_path):
+    """Stage by stage, what report.html shows is what architecture.svg does, beside each other instead of wrapped."""
+    _, _, _, spec = write_run(tmp_path / "run", path=PATH)
+    run = read_run(tmp_path / "run")
+    page, _ = page_of(tmp_path / "run")
+    costs = run.costs(spec)
+    draw_architectures([("title", spec, costs)], tmp_path / "one.svg")
+    picture = Page((tmp_path / "one.svg").read_text())
+    top = max(costs) / sum(costs) / page.json["film-data"]["top"]  # the film's bars are to the scale of all its frames
+    for layer, parts in picture.drawn.items():
+        y, height, bar = (part for part in parts if isinstance(part, float))
+        texts = [part for part in parts if isinstance(part, str)]
+        shown = page.drawn[layer.replace("row0.", "film-")]
+        assert [part for part in shown if isinstance(part, str)] == texts
+        assert [part for part in shown if isinstance(part, float)] == [y, height, pytest.approx(bar * top, abs=0.011)]
 
 
 @pytest.mark.parametrize(("constant", "scale"), [(-0.1, 1.0), (0.25, 1.03), (0.0, 0.97)])
@@ -230,12 +256,12 @@ def test_a_gif_of_the_film(tmp_path):
 def test_released_networks_only_on_their_own_data_set(tmp_path):
     write_run(tmp_path / "imagenet", dataset="imagenet")
     write_run(tmp_path / "digits")
-    points = published_points(read_run(tmp_path / "imagenet"))
-    assert {point.name: point.top1_percent for point in points}["proxyless_mobile"] == 74.6
-    assert [round(point.cost) for point in points if point.name == "proxyless_mobile"] == [85]
+    points = released_points(read_run(tmp_path / "imagenet"))
+    assert {point.label: point.y for point in points}["proxyless_mobile"] == 74.6
+    assert [round(point.x) for point in points if point.label == "proxyless_mobile"] == [85]
     page, _ = page_of(tmp_path / "imagenet")
     assert "released network" in page.words and "proxyless_gpu" in page.words
-    assert published_points(read_run(tmp_path / "digits")) == []
+    assert released_points(read_run(tmp_path / "digits")) == []
     page, _ = page_of(tmp_path / "digits")
     assert (
         "Released networks are not shown: their published accuracy is on ImageNet, and this search ran on digits"
@@ -274,7 +300,7 @@ def test_without_a_target(tmp_path):
     nothing = ("target_latency_ms", "predicted_latency_ms", "argmax_latency_ms", "latency_source")
     (folder / "result.json").write_text(json.dumps(result | dict.fromkeys(nothing)))
     page, _ = page_of(folder)
-    assert "Searched for accuracy alone" in page.words and "Asked" not in page.words
+    assert "Searched for accuracy alone" in page.words and "Target" not in page.words
 
 
 def test_prices_that_changed_are_not_shown_as_shares(tmp_path):
@@ -531,6 +557,16 @@ def browse(address, profile):
     return done.stdout, console, wanted
 
 
+def assert_drawn_alike(scripted, drawn):
+    """What the player made of the drawing is what the renderer draws, to the hundredth of a pixel that it writes."""
+    assert scripted.boxes == drawn.boxes
+    for layer, parts in drawn.drawn.items():
+        found = scripted.drawn[layer]
+        assert [part for part in found if isinstance(part, str)] == [part for part in parts if isinstance(part, str)]
+        numbers = [part for part in parts if isinstance(part, float)]
+        assert [part for part in found if isinstance(part, float)] == pytest.approx(numbers, abs=0.011), layer
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
 def test_in_a_browser(tmp_path, served):
     _, _, result, spec = write_run(tmp_path / "run", path=PATH)
@@ -542,6 +578,8 @@ def test_in_a_browser(tmp_path, served):
     page = Page(dom.removeprefix("<!DOCTYPE html>"))
     assert page.values["predicted_latency_ms"] == [result["predicted_latency_ms"]]
     assert list(page.boxes.values()).count("gone") == 6 and len(page.boxes) == len(walk(spec))
+    unscripted = Page((tmp_path / "run" / "report.html").read_text())
+    assert_drawn_alike(page, unscripted)
     (controls,) = [each for _, each in page.elements if each.get("id") == "film-controls"]
     assert "hidden" not in controls
     assert "the derived network" in page.words
@@ -551,6 +589,11 @@ def test_in_a_browser(tmp_path, served):
     page = Page(dom.removeprefix("<!DOCTYPE html>"))
     assert "warm-up, epoch 1 of 2" in page.words
     assert len(page.boxes) == len(walk(spec)) and len(page.classed("unsure")) == 12
+    run = read_run(tmp_path / "run")
+    first = run.space.spec_for(frames(run)[0].path, run.name)
+    top_share = page.json["film-data"]["top"]
+    stages = draw_stages(first, run.costs(first), Unit.MS, prefix="film-", top_share=top_share)
+    assert_drawn_alike(page, Page("".join(map(to_svg, stages))))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
