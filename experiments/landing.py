@@ -2,14 +2,13 @@
 
     python experiments/landing.py --data_path photos.zip
 
-Runs search/imagenet_arch_search.py --target_hardware cpu at width 1.0 and 224 px for each target, with no training
-epochs unless flags say otherwise: what is tested is the way from a target to a measured network (table, projection,
-measurement, rescaling), not accuracy. Other flags go to the searches. Writes experiments/landing.json.
+Searches with --target_hardware cpu at width 1.0 and 224 px for each target, with no training epochs unless flags say
+otherwise: what is tested is the way from a target to a measured network (table, projection, measurement, rescaling),
+not accuracy. Other flags go to the searches. Writes experiments/landing.json.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,9 +19,11 @@ sys.path.insert(0, str(ROOT))
 
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
-from search import imagenet_arch_search  # noqa: E402
+from search import run_search  # noqa: E402
+from search.config import add_flags, effective_config  # noqa: E402
 
-SHORT = ["--warmup_epochs", "0", "--n_epochs", "0", "--train_batch_size", "8", "--recalibration_images", "64"]
+SHORT = {"warmup_epochs": 0, "n_epochs": 0, "train_batch_size": 8, "recalibration_images": 64}
+CONDITIONS = {"target_hardware": "cpu", "resolution": 224, "space": "imagenet"}
 KEPT = (
     "target_latency_ms", "predicted_latency_ms", "table_scale", "measured_latency_ms", "measured_at_table_speed_ms",
     "anchor_ms", "table_anchor_ms", "measured_standard_error_percent", "measured_spread_percent", "measured_rounds",
@@ -30,22 +31,24 @@ KEPT = (
 )  # fmt: skip
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> None:
     parser = Parser(prog="landing.py", description=__doc__)
     parser.add_argument("--targets", type=float, nargs="+", default=[4.0, 5.0, 6.5], help="ms [4 5 6.5]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="[0 1]")
-    arguments, flags = parser.parse_known_args(argv)
+    parser.add_argument("--recipe", default="default", help="[default]")
+    add_flags(parser)
+    given = dict(vars(parser.parse_strictly(argv)))
+    targets, seeds, recipe = (given.pop(name) for name in ("targets", "seeds", "recipe"))
     records = []
-    for target in arguments.targets:
-        for seed in arguments.seeds:
+    for target in targets:
+        for seed in seeds:
+            own = {"target_latency_ms": target, "manual_seed": seed}
+            config = effective_config({**CONDITIONS, **SHORT, **own, **given}, recipe)
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "run"
-                own = ["--path", str(path), "--target_hardware", "cpu", "--target_latency_ms", str(target)]
-                own += ["--recipe", "default", "--resolution", "224", "--space", "imagenet", "--manual_seed", str(seed)]
-                if imagenet_arch_search.main([*own, *SHORT, *flags]):
-                    return 1
-                result = json.loads((path / "result.json").read_text())
-            records.append({name: result[name] for name in KEPT})
+                result = run_search(config, Path(folder) / "run")
+            assert result is not None
+            print(result)
+            records.append({name: result.record[name] for name in KEPT})
     write_json(ROOT / "experiments" / "landing.json", {"what": "asked against measured", "runs": records})
     print("| asked | measured at the table's speed | as clocked | machine slower by | standard error | measurements |")
     print("| --- | --- | --- | --- | --- | --- |")
@@ -60,7 +63,6 @@ def run(argv: Sequence[str]) -> int:
             f"| {asked:.2f} ms | {own} | {clocked} | {slower:+.1f} % | "
             f"{record['measured_standard_error_percent']:.1f} % | {len(record['landing'])} |"
         )
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

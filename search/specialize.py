@@ -12,8 +12,9 @@ is this machine they are measured as well.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
 from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.runs import new_run_dir  # noqa: E402
 from proxyless_arch.base.settings import absent  # noqa: E402
@@ -38,13 +39,14 @@ from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
-from search import imagenet_arch_search  # noqa: E402
-from search.config import SearchConfig, to_dict  # noqa: E402
+from search import run_search  # noqa: E402
+from search.config import SearchConfig, add_flags, effective_config, to_dict  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
 from search.run import warmup  # noqa: E402
 from search.run.device import anchor_of  # noqa: E402
 
 HARDWARE = ("mobile", "cpu", "gpu8", "flops")
+OPTIONS = ("targets", "path", "recipe", "warmup_from")  # flags that are no settings
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,29 @@ class Goal:
     def name(self) -> str:
         return self.hardware if self.runtime is None else f"{self.hardware}-{self.runtime}"
 
-    def flags(self) -> list[str]:
-        return ["--target_hardware", self.hardware, *(["--runtime", self.runtime] if self.runtime else [])]
+    def settings(self) -> dict[str, str]:
+        return {"target_hardware": self.hardware, **({"runtime": self.runtime} if self.runtime else {})}
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the flags say of every search: settings, the recipe, and the run whose warm-up it starts behind."""
+
+    given: Mapping[str, Any]
+    recipe: str | None = None
+    warmup_from: Path | None = None
+
+    def config(self, goal: Goal) -> SearchConfig:
+        """The settings of the search for one goal."""
+        return effective_config({**self.given, **goal.settings()}, self.recipe)
+
+    def shares(self, config: SearchConfig) -> bool:
+        """Whether such a search may start behind the warm-up of another of these searches.
+
+        It may not where there is none, or where the flags name one.
+        """
+        trains = config.arch.arch_algo != "random" and config.warmup.warmup_epochs > 0
+        return trains and self.warmup_from is None
 
 
 @dataclass(frozen=True)
@@ -99,24 +122,12 @@ def parse_goals(text: str) -> list[Goal]:
     return goals
 
 
-def settings_of(goal: Goal, folder: Path, flags: Sequence[str]) -> tuple[SearchConfig, bool]:
-    """The config of the search for a goal, and whether it may start behind the warm-up of another of these searches.
-
-    It may not where there is none, or where the flags name one. Raises InputError for a bad flag.
-    """
-    words = imagenet_arch_search.parse(["--path", str(folder), *goal.flags(), *flags])
-    config = imagenet_arch_search.effective_config(words)
-    trains = config.arch.arch_algo != "random" and config.warmup.warmup_epochs > 0
-    return config, trains and words.warmup_from is None
-
-
-def sharing(goals: Sequence[Goal], folder: Path, flags: Sequence[str]) -> str | None:
-    """One line on the warm-up that the searches still to be begun share; None where they do not. Checks the flags."""
-    waiting = [goal for goal in goals if not (folder / goal.name / "config.json").is_file()]
-    found = [settings_of(goal, folder / goal.name, flags) for goal in waiting]
-    if not found or not all(shares for _, shares in found):
+def sharing(goals: Sequence[Goal], folder: Path, common: Common) -> str | None:
+    """One line on the warm-up that the searches still to be begun share; None where they do not."""
+    found = [common.config(goal) for goal in goals if not (folder / goal.name / "config.json").is_file()]
+    if not found or not all(map(common.shares, found)):
         return None
-    config = found[0][0]
+    config = found[0]
     is_there = warmed(config, [folder / goal.name for goal in goals]) is not None
     saved = len(found) if is_there else len(found) - 1
     warm, search = config.warmup.warmup_epochs, config.weights.n_epochs
@@ -141,27 +152,25 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
     return None
 
 
-def searched(goal: Goal, folder: Path, flags: Sequence[str], others: Sequence[Path] = ()) -> Run:
+def search_for(goal: Goal, folder: Path, common: Common, others: Sequence[Path] = ()) -> Run:
     """The finished search for one goal: found in ``folder``, resumed, or run now. Raises InputError when it fails.
 
     A new one starts behind the warm-up of one of the run folders ``others``, where that is the one it needs.
     """
-    if not (folder / "result.json").is_file():
-        resume = (folder / "config.json").is_file()
-        own, title = ["--resume"], goal.name
-        if not resume:
-            own = [*goal.flags(), *flags]
-            config, shares = settings_of(goal, folder, flags)
-            source = warmed(config, others) if shares else None
-            if source is not None:
-                own += [warmup.FLAG, str(source)]
-                title += f", behind the warm-up of {source.name}"
-        print(f"\n== {title} ==", flush=True)
-        status = imagenet_arch_search.main(["--path", str(folder), *own])
-        if status == imagenet_arch_search.INTERRUPTED:
-            raise KeyboardInterrupt
-        if status:
-            raise InputError("the search for this target did not finish (see above)", goal.name, str(folder))
+    if (folder / "result.json").is_file():
+        return read_run(folder)
+    resume = (folder / "config.json").is_file()
+    config, source, title = None, None, goal.name
+    if not resume:
+        config, source = common.config(goal), common.warmup_from
+        if common.shares(config) and (source := warmed(config, others)) is not None:
+            title += f", behind the warm-up of {source.name}"
+    print(f"\n== {title} ==", flush=True)
+    try:
+        print(run_search(config, folder, resume=resume, warmup_from=source), flush=True)
+    except (InputError, StoppedError) as error:
+        problem = f"the search for this target did not finish: {error}"
+        raise InputError(problem, goal.name, str(folder)) from None
     return read_run(folder)
 
 
@@ -225,19 +234,34 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join([*ruled(align(lines)), notes])
 
 
-def run(argv: Sequence[str]) -> None:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="specialize.py", description=__doc__)
     parser.add_argument("--targets", required=True, help="comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
     parser.add_argument("--path", type=Path, help="folder of the runs (default: a dated one under runs/)")
-    arguments, flags = parser.parse_known_args(argv)
-    goals = parse_goals(arguments.targets)
+    parser.add_argument("--recipe", help="of all searches; as for imagenet_arch_search.py")
+    parser.add_argument("--warmup_from", type=Path, metavar="RUN", help="start every search behind that run's warm-up")
+    add_flags(parser)
+    return parser.parse_strictly(argv)
+
+
+def common_of(arguments: argparse.Namespace) -> Common:
+    """What the flags say of every search. Raises InputError for a target beside --targets."""
+    given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
+    if "target_hardware" in given:
+        raise InputError("the targets are named by --targets", "--target_hardware")
+    return Common(given, arguments.recipe, arguments.warmup_from)
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = parse(argv)
+    goals, common = parse_goals(arguments.targets), common_of(arguments)
     folder = arguments.path or new_run_dir(None, ROOT)
     try:
-        line = sharing(goals, folder, flags)
+        line = sharing(goals, folder, common)
         if line is not None:
             print(line)
         others = [folder / goal.name for goal in goals]
-        runs = [searched(goal, folder / goal.name, flags, others) for goal in goals]
+        runs = [search_for(goal, folder / goal.name, common, others) for goal in goals]
     except InputError:
         if arguments.path is None and not any(folder.iterdir()):
             folder.rmdir()
