@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 class StopRequest:
     """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final.
 
-    A context: the handlers that were there come back at its end.
+    A context: the handlers that were there come back at its end. Only the main thread can have any: in another one
+    nothing asks.
     """
 
     def __init__(self) -> None:
@@ -36,7 +38,8 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(

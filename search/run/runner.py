@@ -124,7 +124,7 @@ def run_search(
 
 
 def draw_random(
-    config: SearchConfig,
+    config: SearchConfig | None,
     path: str | os.PathLike[str] | None = None,
     *,
     resume: bool = False,
@@ -136,6 +136,8 @@ def draw_random(
     ``config.arch.arch_algo`` is random. Arguments, results and errors as for run_search.
     """
     request = _Request.of(config, path, resume, None, say, command)
+    if request.config.arch.arch_algo != "random":
+        raise InputError(f"expected random, got {request.config.arch.arch_algo}: that is run_search", "arch_algo")
     with request.opened() as (device, tell):
         if distributed.broadcast_value(request.is_finished):
             return _reopened(request.home, tell)
