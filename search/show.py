@@ -1,11 +1,79 @@
-"""The command's earlier place: it is hardware/show.py."""
+"""Print a network layer by layer, with MACs, parameters and predicted latency.
+
+    python search/show.py proxyless_mobile
+    python search/show.py runs/mine --latency my_phone.json
+
+Without --latency a search's network is priced by what priced its search, any other by the fitted Pixel 1 predictor. A
+predicted number is not a measurement.
+"""
+
+from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from hardware.show import main  # noqa: E402
+from hardware.latency import LatencySource, load_latency_source, network_costs, network_ms, shipped, shipped_names  # noqa: E402
+from proxyless_arch.arch import catalog  # noqa: E402
+from proxyless_arch.arch.tables import describe  # noqa: E402
+from proxyless_arch.arch.walk import walk  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.files import read_json  # noqa: E402
+from proxyless_arch.base.strict import counted  # noqa: E402
+from proxyless_arch.base.units import Unit  # noqa: E402
+from proxyless_arch.weights.lookup import find_spec  # noqa: E402
+from search.config import FORMAT  # noqa: E402
+from search.reporting.run_folder import Run, read_run  # noqa: E402
+
+DEFAULT = "pixel1"
+
+
+def named(latency: str) -> LatencySource:
+    return shipped(latency) if latency in shipped_names() else load_latency_source(latency)
+
+
+def search_in(word: str) -> Run | None:
+    """The search whose run folder ``word`` names; None for any other network."""
+    config = Path(word) / "config.json"
+    if word in catalog.known_names() or not config.is_file():
+        return None
+    settings = read_json(config)
+    is_search = isinstance(settings, dict) and settings.get("format") == FORMAT
+    return read_run(Path(word)) if is_search else None
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = Parser(prog="show.py", description=__doc__)
+    parser.add_argument("networks", nargs="+", metavar="NAME_OR_FILE", help="a known name, a spec file or a run folder")
+    parser.add_argument(
+        "--latency", help=f"a shipped latency file by name, or a file (default: the run's own, else {DEFAULT})"
+    )
+    arguments = parser.parse_strictly(argv)
+    given = named(arguments.latency) if arguments.latency is not None else None
+    for word in arguments.networks:
+        spec = find_spec(word)
+        own = search_in(word) if given is None else None
+        source = given or (own.source if own is not None else None) or shipped(DEFAULT)
+        scale = own.table_scale if own is not None and own.source is not None else 1.0
+        calls = walk(spec)
+        print(describe(spec, costs=[scale * cost for cost in network_costs(source, calls)]))
+        how = f" times {scale:.4f}, as measured" if scale != 1 else "; not measured"
+        print(f"predicted: {Unit.MS.short(scale * network_ms(source, calls))} by {source.source}{how}")
+        if own is not None and own.unit is Unit.MS and own.source is None:
+            print("note: what priced this search is not there any more, or prices otherwise by now")
+        outside = sum(bool(source.extrapolated(call)) for call in calls)
+        if outside:
+            layers = counted(outside, "layer")
+            print(f"note: outside the data behind it: {layers}; compare networks with it, do not quote it")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -6,7 +6,6 @@ another one; then the network is priced by that table and not measured.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardware import profile_latency
 from hardware.cost import CostTable
 from hardware.latency import LatencySource, check_matches, load_latency_source
 from hardware.predictor import Predictor
+from hardware.profile import device as profiler
+from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
@@ -86,7 +86,7 @@ def anchor_of(
         "resolution": space.preprocessing.resolution,
     }
     facts = runtime.facts()
-    ours |= {"batch_size": batch_size} | {name: facts[name] for name in profile_latency.MATCHED}
+    ours |= {"batch_size": batch_size} | {name: facts[name] for name in profiler.MATCHED}
     same = all(known.get(name) == value for name, value in ours.items())
     reference_ms, num_classes = known.get("anchor_ms"), known.get("num_classes")
     if not same or not isinstance(reference_ms, float) or not isinstance(num_classes, int):
@@ -115,20 +115,22 @@ def device_of(target: Target) -> Device | None:
     return Device(target.target_hardware, runtime, hardware.batch_size)
 
 
-def profile_command(target: Target, space: SearchSpace) -> list[str]:
-    """The arguments of profile_latency.py that make the table of this space on this device."""
-    words: list[Any] = ["--target_hardware", target.target_hardware, "--threads", target.latency_threads]
-    words += ["--space", space.name, "--width_mult", space.width_mult]
-    words += ["--resolution", space.preprocessing.resolution, "--num_classes", space.num_classes]
-    if target.runtime is not None:
-        words += ["--runtime", target.runtime]
-    return [str(word) for word in words]
+def profile_settings(target: Target, space: SearchSpace) -> ProfileSettings:
+    """What makes the table of this space on this device."""
+    return ProfileSettings(
+        target_hardware=target.target_hardware,
+        runtime=target.runtime,
+        threads=target.latency_threads,
+        space=space.name,
+        width_mult=space.width_mult,
+        resolution=space.preprocessing.resolution,
+        num_classes=space.num_classes,
+    )
 
 
 def _kept_in(target: Target, space: SearchSpace, device: Device) -> Path:
     """The folder under runs/latency of this device's table of this space."""
-    conditions = profile_latency.conditions_of(profile_latency.parse(profile_command(target, space)))
-    return profile_latency.default_output(conditions | device.facts())
+    return profiler.default_output(profiler.conditions_of(profile_settings(target, space)) | device.facts())
 
 
 def make_missing_table(target: Target, space: SearchSpace, say: Callable[[str], Any] = print) -> None:
@@ -142,19 +144,12 @@ def make_missing_table(target: Target, space: SearchSpace, say: Callable[[str], 
     folder = _kept_in(target, space, device)
     if (folder / "table.json").is_file():
         return
-    command = profile_command(target, space)
+    settings = profile_settings(target, space)
     say(
         f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
-        f"  {_shown(command)}"
+        f"  {settings.command()}"
     )
-    arguments = profile_latency.parse(command)
-    protocol, conditions = profile_latency.protocol_of(arguments), profile_latency.conditions_of(arguments)
-    outcome, _ = profile_latency.profile(arguments, protocol, conditions, device.runtime)
-    say(profile_latency.summary(outcome, folder))
-
-
-def _shown(command: Sequence[str]) -> str:
-    return shlex.join(["python", "hardware/profile_latency.py", *command])
+    say(profiler.profile_device(settings, device.runtime, say).summary())
 
 
 def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predictor, Device | None, Path]:
@@ -186,21 +181,21 @@ def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predic
         elif target.runtime is not None:
             wanted["runtime"] = target.runtime
         check_matches(source.provenance, wanted, str(path))
-        check_passed(source, str(path), profile_command(target, space) if here and target.latency_table is None else ())
+        check_passed(source, str(path), profile_settings(target, space) if here and not target.latency_table else None)
     return source, device if here else None, path
 
 
-def check_passed(source: LookupTable | Predictor, path: str, command: Sequence[str] = ()) -> None:
+def check_passed(source: LookupTable | Predictor, path: str, made_by: ProfileSettings | None = None) -> None:
     """Raises InputError when the file's own record says that it predicts whole networks badly, or that too few vouch.
 
     Args:
-        command: the arguments of profile_latency.py that made it, where they are known.
+        made_by: the settings that it was made with, where they are known.
     """
     is_table = isinstance(source, LookupTable)
     record = source.validation if is_table else source.error.get("net")
     reasons = _failures(record) if isinstance(record, Mapping) else []
     if reasons:
-        again = _shown([*command, "--fresh"]) if command else "the command that made it, with --fresh"
+        again = replace(made_by, fresh=True).command() if made_by else "the command that made it, with --fresh"
         raise InputError(
             f"did not pass its validation on whole networks ({'; '.join(reasons)}); measure it again on a quiet "
             f"machine ({again}), or use it all the same with --force_latency_table",

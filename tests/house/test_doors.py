@@ -69,8 +69,6 @@ INNER = {
     },
 }
 OPTIONAL = sorted(set().union(*LAZY.values()) - {"torch", "proxyless_nas"})
-# Doors that are still to be closed: both commands know the search's settings, its run folders and its pictures.
-UNFINISHED = {"hardware/profile_latency.py", "hardware/show.py"}
 # The files of search that stay free of the framework: the cost of a network is known without running one.
 FRAMEWORK_FREE = {
     "search/config.py": {"proxyless_arch"},
@@ -143,7 +141,7 @@ def breaches(path, room):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_who_may_import_whom(room):
-    files = [path for path in files_of(room) if place(path) not in UNFINISHED]
+    files = files_of(room)
     assert files
     assert [breach for path in files for breach in breaches(path, room)] == []
 
@@ -249,7 +247,7 @@ def test_no_import_cycle_between_the_rooms():
     for index, room in enumerate(order):
         later = set(order[index + 1 :]) | {"proxyless_nas_tensorflow", "tests"}
         for path in files_of(room):
-            assert place(path) in UNFINISHED or not later & {package for package, *_ in imports(path)}, place(path)
+            assert not later & {package for package, *_ in imports(path)}, place(path)
 
 
 def test_the_reader_of_imports_sees_them(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ COMMANDS = {
     "search/report.py": "search/report.py",
     "search/specialize.py": "search/specialize.py",
     "hardware/profile_latency.py": "hardware/profile_latency.py",
-    "hardware/show.py": "hardware/show.py",
+    "search/show.py": "search/show.py",
     "python -m proxyless_arch": "proxyless_arch/__main__.py",
     "run.py of an export": "hardware/profile/standalone_runner.py",
     "benchmarks/compare_networks.py": "benchmarks/compare_networks.py",

@@ -14,6 +14,7 @@ import torch
 from hardware import profile_latency
 from hardware.cost import latency_cost_table
 from hardware.latency import check_matches, load_latency_source
+from hardware.profile import device as profiler
 from hardware.profile import exported_ops
 from hardware.table import LookupTable
 from search import imagenet_arch_search
@@ -185,7 +186,7 @@ def test_the_runner_goes_on_where_it_was_cut_off_and_under_the_same_conditions_a
 def test_the_runner_needs_numpy_and_the_runtime_alone():
     imported = {
         line.split()[1].split(".")[0]
-        for line in (ROOT / "search" / "standalone_runner.py").read_text().splitlines()
+        for line in (ROOT / "hardware" / "profile" / "standalone_runner.py").read_text().splitlines()
         if line.lstrip().startswith(("import ", "from "))
     }
     assert {name for name in imported if name not in sys.stdlib_module_names} == {
@@ -263,7 +264,7 @@ def profiled(tmp_path, monkeypatch):
         device = FakeDevice(noise=0.005, **settings)
         facts = device.facts() | {"runtime": "onnxruntime", "date": day, "load_average": [len(day)]}
         device.facts = lambda: facts
-        monkeypatch.setattr(profile_latency, "runtime_named", lambda *wanted: device)
+        monkeypatch.setattr(profiler, "runtime_named", lambda *wanted: device)
         status = profile_latency.main([*words, "--output", str(tmp_path / "lat")])
         table = tmp_path / "lat" / "table.json"
         return status, device, json.loads(table.read_text()) if table.exists() else None
@@ -308,8 +309,9 @@ def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_
     printed = capsys.readouterr().out
     line = printed.split("now search for it:\n")[1].splitlines()[0]
     words = shlex.split(line)
-    assert words == ["python", "search/imagenet_arch_search.py", "--target_hardware", "cpu", "--latency_table",
-                     str(tmp_path / "lat" / "table.json")]  # fmt: skip
+    start = ["--target_hardware", "cpu", "--latency_table", str(tmp_path / "lat" / "table.json"), "--space", "tiny"]
+    assert words == ["python", "search/imagenet_arch_search.py", *start, "--width_mult", "0.5", "--resolution", "16",
+                     "--runtime", "onnxruntime", "--latency_threads", "1"]  # fmt: skip
     assert "made for images of 10 classes" in printed
     monkeypatch.setattr("search.run.device.runtime_named", lambda *wanted: device)
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words[2:]))

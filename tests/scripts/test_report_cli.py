@@ -1,4 +1,4 @@
-"""search/report.py and hardware/show.py as commands."""
+"""search/report.py and search/show.py as commands."""
 
 import json
 import re
@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 import train
-from hardware import show
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.units import Unit
-from search import report
+from search import report, show
 from tests.search.made_run import write_random, write_run, write_trained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,3 +158,10 @@ def test_show_bad_words(words, message, tmp_path, capsys, monkeypatch):
     assert show.main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_show_is_found_at_its_place_beside_the_tables():
+    words = [sys.executable, str(ROOT / "hardware" / "show.py"), "proxyless_gpu"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "by pixel1.json; not measured" in done.stdout

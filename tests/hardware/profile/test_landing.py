@@ -6,9 +6,9 @@ import torch
 
 from hardware.cost import CostTable, latency_cost_table
 from hardware.latency import shipped
+from hardware.profile.device import MATCHED
 from hardware.profile.landing import land
 from hardware.profile.profiling import Anchor, Measured
-from hardware.profile_latency import MATCHED
 from hardware.table import LookupTable
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError

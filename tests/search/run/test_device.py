@@ -10,6 +10,7 @@ from PIL import Image
 
 from hardware import profile_latency
 from hardware.latency import SHIPPED_FOLDER
+from hardware.profile import device as profiler
 from hardware.profile.profiling import unique_ops
 from hardware.table import LookupTable, Timing
 from proxyless_arch.arch.spec import imagenet_preprocessing
@@ -36,8 +37,8 @@ def fake(monkeypatch, tmp_path):
         return found
 
     monkeypatch.setattr(device, "runtime_named", named)
-    monkeypatch.setattr(profile_latency, "runtime_named", named)
-    monkeypatch.setattr(profile_latency, "ROOT", tmp_path)
+    monkeypatch.setattr(profiler, "runtime_named", named)
+    monkeypatch.setattr(profiler, "ROOT", tmp_path)
     named(None)
     return found
 
@@ -160,22 +161,22 @@ def photos(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("hardware", "space", "pixels", "width", "classes", "more", "printed"),
+    ("hardware", "space", "pixels", "width", "classes", "more", "on_images"),
     [
-        ("cpu", "imagenet", 224, 1.0, 1000, {}, ""),
-        ("cpu", "imagenet", 224, 1.0, 3, {"runtime": "litert", "threads": 2}, "--runtime litert --latency_threads 2"),
-        ("cpu", "imagenet", 192, 0.35, 1000, {}, "--width_mult 0.35 --resolution 192"),
-        ("cpu", "small", 32, 1.0, 1000, {}, "--resolution 32"),
-        ("cpu", "imagenet", 64, 1.0, 3, {}, "--space imagenet --resolution 64"),
-        ("cpu", "small", 224, 1.0, 3, {}, "--space small --resolution 224"),
-        ("cpu", "tiny", 16, 0.5, 10, {}, None),
-        ("cpu", "tiny", 16, 1.0, 1000, {"runtime": "torch"}, None),
-        ("gpu8", "imagenet", 224, 1.0, 3, {"runtime": "torch", "threads": None, "batch_size": 8}, ""),
-        ("mobile", "imagenet", 224, 1.0, 1000, {"device": "my phone", "runtime": "litert", "threads": None}, ""),
+        ("cpu", "imagenet", 224, 1.0, 1000, {}, True),
+        ("cpu", "imagenet", 224, 1.0, 3, {"runtime": "litert", "threads": 2}, True),
+        ("cpu", "imagenet", 192, 0.35, 1000, {}, True),
+        ("cpu", "small", 32, 1.0, 1000, {}, True),
+        ("cpu", "imagenet", 64, 1.0, 3, {}, True),
+        ("cpu", "small", 224, 1.0, 3, {}, True),
+        ("cpu", "tiny", 16, 0.5, 10, {}, False),
+        ("cpu", "tiny", 16, 1.0, 1000, {"runtime": "torch"}, False),
+        ("gpu8", "imagenet", 224, 1.0, 3, {"runtime": "torch", "threads": None, "batch_size": 8}, True),
+        ("mobile", "imagenet", 224, 1.0, 1000, {"device": "my phone", "runtime": "litert", "threads": None}, True),
     ],
 )
 def test_the_search_takes_the_table_by_the_printed_words(
-    fake, photos, tmp_path, monkeypatch, hardware, space, pixels, width, classes, more, printed
+    fake, photos, tmp_path, monkeypatch, hardware, space, pixels, width, classes, more, on_images
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a GPU's table serves where there is none
     own = mbconv_space(
@@ -185,12 +186,10 @@ def test_the_search_takes_the_table_by_the_printed_words(
     table_of(own, known).save(path)
     words = profile_latency.search_words(known, hardware, path)
     assert words[:2] == ["python", "search/imagenet_arch_search.py"]
-    if printed is None:  # on the digits, as it stands
-        assert "--data_path" not in words
+    assert ("--data_path" in words) == on_images
+    if not on_images:  # on the digits, as it stands
         words, n_images = words[2:], 10
     else:
-        start = ["--target_hardware", hardware, "--latency_table", str(path), "--data_path", profile_latency.IMAGES]
-        assert words[2:] == [*start, *printed.split()]
         few = ["--train_batch_size", "4", "--valid_size", "3"]  # of the images, not of the table
         words, n_images = [str(photos) if word == profile_latency.IMAGES else word for word in words[2:]] + few, 3
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words))
@@ -198,6 +197,9 @@ def test_the_search_takes_the_table_by_the_printed_words(
     assert job.table_file == path and job.space.num_classes == n_images
     assert (job.space.name, job.space.width_mult, job.space.preprocessing.resolution) == (space, width, pixels)
     assert (job.target_device is not None) == (hardware == "cpu")
+    if job.target_device is not None:
+        facts = job.target_device.facts()
+        assert (facts["runtime"], facts["threads"]) == (known["runtime"], known["threads"])
     header = announce.header(job)
     note = f"classifier: the time for {n_images} classes is scaled from the measured {classes}: an estimate"
     assert (note in header) == (classes != n_images)
@@ -206,7 +208,7 @@ def test_the_search_takes_the_table_by_the_printed_words(
 @pytest.mark.parametrize(
     ("hardware", "more", "why"),
     [
-        ("gpu16", {"batch_size": 16}, "target_hardware: expected 'mobile', 'cpu', 'gpu8'"),
+        ("gpu16", {"batch_size": 16}, "target_hardware: expected 'mobile', 'cpu' or 'gpu8'"),
         ("cpu", {"batch_size": 8}, "batch_size: --target_hardware cpu needs 1, got 8"),
         ("cpu", {"resolution": 2048}, "resolution: expected an integer in 8..1024"),
         ("mobile", {"dtype": "int8"}, "dtype: --target_hardware mobile needs float32, got int8"),
@@ -231,7 +233,9 @@ def test_the_classifier_is_scaled_in_proportion():
     assert table.extrapolated(calls[1000]) == ()
     assert table.extrapolated(calls[250]) == ("the time for 250 classes is scaled from the measured 1000",)
     with pytest.raises(InputError, match="no latency for linear"):  # on other features
-        table.price_ms(classifier(replace(whole, num_classes=250, width_mult=2.0)))
+        table.price_ms(
+            classifier(mbconv_space(num_classes=250, width_mult=2.0, preprocessing=imagenet_preprocessing(32)))
+        )
 
 
 # A whole search -----------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ REFUSED = """
 import os, sys, time
 from pathlib import Path
 from proxyless_arch.base.errors import InputError
-from hardware import profile_latency
+from hardware.profile import device as profiler
 from search import imagenet_arch_search
 
 def profile(*arguments):
@@ -163,8 +163,8 @@ def profile(*arguments):
     time.sleep(0.5)
     raise InputError("the machine is too busy to measure")
 
-profile_latency.profile = profile
-profile_latency.default_output = lambda conditions: Path(sys.argv[1]) / "latency"
+profiler.profile_device = profile
+profiler.default_output = lambda conditions: Path(sys.argv[1]) / "latency"
 words = "--target_hardware cpu --runtime torch --width_mult 0.1 --resolution 8 --device cpu --path"
 raise SystemExit(imagenet_arch_search.main([*words.split(), sys.argv[1] + "/run"]))
 """

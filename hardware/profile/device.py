@@ -1,0 +1,361 @@
+"""Profiling a device as a call: settings in, a latency table with all that vouches for it out.
+
+    profiled = profile_device(ProfileSettings(target_hardware="cpu", quick=True))
+    profiled.table, profiled.verdict.passed, profiled.figures
+
+The folder holds table.json, predictor.json, validation.json, validation.png and raw.jsonl with every timing, so that
+the same call goes on where an earlier one was interrupted.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hardware.profile import profiling
+from hardware.profile.fit import NetErrors
+from hardware.profile.measure import Runtime, parse_hardware, runtime_named
+from hardware.profile.pictures import draw_validation
+from hardware.profile.profiling import MIN_SCORED, QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog, Verdict
+from hardware.table import LookupTable
+from proxyless_arch.arch.spec import imagenet_preprocessing
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import open_bytes, parse_json, write_json
+from proxyless_arch.space.mbconv import macro_named, mbconv_space
+from proxyless_arch.space.search_space import SearchSpace
+
+ROOT = Path(__file__).resolve().parents[2]
+MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock")  # of a runtime's facts, to resume
+METHODS = ("in_network", "isolated")
+MAY_GROW = ("rounds", "extra_rounds")  # of the protocol: more rounds are added to those that are there
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings:
+    """What is profiled and how; None stands for a default that depends on the rest."""
+
+    target_hardware: str = "cpu"
+    runtime: str | None = None
+    threads: int = 1
+    batch_size: int | None = None
+    space: str = "imagenet"
+    width_mult: float = 1.0
+    resolution: int | None = None
+    num_classes: int = 1000
+    method: str = METHODS[0]
+    quick: bool = False
+    rounds: int | None = None
+    design_nets: int | None = None
+    validation_nets: int | None = None
+    seed: int = 0
+    output: Path | None = None
+    fresh: bool = False
+
+    def command(self) -> str:
+        """The command that does the same, for a person."""
+        words = ["python", "hardware/profile_latency.py"]
+        always = ("target_hardware", "threads", "space", "width_mult", "resolution", "num_classes")
+        usual = ProfileSettings()
+        for name, value in asdict(self).items():
+            if isinstance(value, bool):
+                words += [f"--{name}"] if value else []
+            elif value is not None and (name in always or value != getattr(usual, name)):
+                words += [f"--{name}", str(value)]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The outcome and the folder that it was written to."""
+
+    outcome: Outcome
+    folder: Path
+
+    @property
+    def table(self) -> LookupTable:
+        return self.outcome.table
+
+    @property
+    def predictor(self) -> dict[str, Any] | None:
+        """The file's content; None where no predictor could be fitted."""
+        return self.outcome.predictor
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.outcome.verdict
+
+    @property
+    def figures(self) -> NetErrors:
+        """Of the table, on networks that it has not seen."""
+        return self.outcome.chosen.errors
+
+    def summary(self) -> str:
+        """What came out, for a person."""
+        return summary(self.outcome, self.folder)
+
+
+def check_within(value: float, low: float, high: float, flag: str) -> None:
+    if not low <= value <= high:
+        raise InputError(f"expected {low:g}..{high:g}, got {value:g}", flag)
+
+
+def check_networks(count: int, settings: ProfileSettings, maximum: int, flag: str) -> None:
+    enough = Protocol.calibration_nets + MIN_SCORED
+    if 20 <= count < enough and not settings.quick:
+        raise InputError(
+            f"expected {enough}..{maximum}, got {count}: {Protocol.calibration_nets} calibrate and {MIN_SCORED} must "
+            "score; with --quick fewer are measured, and the table does not pass",
+            flag,
+        )
+    check_within(count, 20, maximum, flag)
+
+
+def protocol_of(settings: ProfileSettings) -> Protocol:
+    """The protocol the flags ask for. Raises InputError."""
+    protocol = QUICK if settings.quick else Protocol()
+    given = {name: getattr(settings, name) for name in ("rounds", "design_nets", "validation_nets", "seed")}
+    protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
+    check_within(protocol.rounds, 1, 100, "--rounds")
+    check_within(protocol.design_nets, 20, 10_000, "--design_nets")
+    check_networks(protocol.validation_nets, settings, 10_000, "--validation_nets")
+    check_within(protocol.seed, 0, 2**31 - 1, "--seed")
+    if settings.method not in METHODS:
+        raise InputError(f"expected {' or '.join(METHODS)}, got {settings.method!r}", "--method")
+    return protocol
+
+
+def space_of(name: str, width_mult: float, resolution: int, num_classes: int) -> SearchSpace:
+    """The space a table is made for. Raises InputError."""
+    check_within(resolution, 8, 4096, "--resolution")
+    check_within(num_classes, 1, 65_536, "--num_classes")
+    return mbconv_space(
+        macro=macro_named(name),
+        width_mult=width_mult,
+        num_classes=num_classes,
+        preprocessing=imagenet_preprocessing(resolution),
+    )
+
+
+def _resolution(settings: ProfileSettings) -> int:
+    if settings.resolution is not None:
+        return settings.resolution
+    return {"small": 32, "tiny": 16}.get(settings.space, 224)
+
+
+def conditions_of(settings: ProfileSettings) -> dict[str, Any]:
+    """What the flags fix about the network's input and the space; JSON values."""
+    hardware = parse_hardware(settings.target_hardware)
+    if settings.batch_size is not None and hardware.kind != "cpu":
+        raise InputError(f"the batch size of {settings.target_hardware} is in its name", "--batch_size")
+    batch_size = hardware.batch_size if settings.batch_size is None else settings.batch_size
+    check_within(batch_size, 1, 4096, "--batch_size")
+    macro_named(settings.space)
+    return {
+        "batch_size": batch_size,
+        "resolution": _resolution(settings),
+        "space": settings.space,
+        "width_mult": settings.width_mult,
+        "num_classes": settings.num_classes,
+    }
+
+
+def default_output(conditions: dict[str, Any]) -> Path:
+    """runs/latency/<device>-<runtime>-t1-b1-r224-w1.0, with the space in it when it is not imagenet."""
+    device = re.sub(r"[^a-z0-9]+", "-", str(conditions["device"]).lower()).strip("-") or "device"
+    space = "" if conditions["space"] == "imagenet" else f"-{conditions['space']}"
+    classes = "" if conditions["num_classes"] == 1000 else f"-c{conditions['num_classes']}"
+    threads = f"-t{conditions['threads']}" if conditions["threads"] else ""
+    return ROOT / "runs" / "latency" / (
+        f"{device}-{conditions['runtime']}{threads}-b{conditions['batch_size']}-r{conditions['resolution']}"
+        f"-w{conditions['width_mult']}{space}{classes}"
+    )  # fmt: skip
+
+
+def tool_name() -> str:
+    """This repository at its commit, as far as git says."""
+    try:
+        words = ["git", "rev-parse", "--short", "HEAD"]
+        found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "proxyless-nas"
+    return f"proxyless-nas@{found.stdout.strip()}" if found.returncode == 0 else "proxyless-nas"
+
+
+def write(outcome: Outcome, plan: Plan, folder: Path, n_calibration: int) -> None:
+    """table.json, predictor.json, validation.json and validation.png, each whole or not at all."""
+    outcome.table.save(folder / "table.json")
+    if outcome.predictor is not None:
+        write_json(folder / "predictor.json", outcome.predictor)
+    else:
+        (folder / "predictor.json").unlink(missing_ok=True)
+    networks = [
+        {
+            "path": list(path),
+            "role": "calibration" if index < n_calibration else "score",
+            "measured_ms": outcome.measured_ms[index],
+            "predicted_ms": {name: way.predicted_ms[index] for name, way in outcome.priced.items()},
+        }
+        for index, path in enumerate(plan.validation)
+    ]
+    write_json(
+        folder / "validation.json",
+        {
+            "figures": {name: way.errors.to_json() for name, way in outcome.priced.items()},
+            "calibration": {name: way.calibration._asdict() for name, way in outcome.priced.items()},
+            "passed": outcome.verdict.passed,
+            "reasons": list(outcome.verdict.reasons),
+            "network_noise_pct": round(100 * outcome.noise, 3),
+            "networks": networks,
+        },
+    )
+    facts = outcome.table.provenance
+    draw_validation(
+        outcome.measured_ms,
+        outcome.chosen.predicted_ms,
+        n_calibration,
+        folder / "validation.png",
+        title=f"{facts['device']}, {facts['runtime']}: whole networks",
+        note=_figures(outcome.chosen.errors),
+    )
+
+
+def _figures(errors: NetErrors) -> str:
+    return (
+        f"MAPE {errors.mape:.2f} %, RMSE {errors.rmse_ms:.3f} ms, bias {errors.bias_ms:+.3f} ms, "
+        f"Spearman {errors.spearman:.3f}, Kendall {errors.kendall:.3f}"
+    )
+
+
+def summary(outcome: Outcome, folder: Path) -> str:
+    """What came out, for a person."""
+    score = outcome.chosen.errors.n
+    lines = [f"\n{score} measured networks that the table has not seen, {min(outcome.measured_ms):.2f} to "
+             f"{max(outcome.measured_ms):.2f} ms:"]  # fmt: skip
+    for name, way in outcome.priced.items():
+        mark = "*" if name == outcome.method else " "
+        lines.append(f" {mark} {name:<11} {_figures(way.errors)}")
+        scale, offset_ms, n_nets = way.calibration
+        lines.append(
+            f"               after scale {scale:.4f} and offset {offset_ms:+.3f} ms, fitted on {n_nets} others"
+        )
+    if outcome.fit is not None:
+        cv = ", ".join(f"{name.replace('_', ' ')} {e.mape:.1f} %" for name, e in outcome.fit.cv.items() if e)
+        lines.append(
+            f"   predictor on operations: {outcome.fit.feature_set}, channel tile {outcome.fit.channel_tile}, "
+            f"fit {outcome.fit.errors.mape:.1f} %; {cv}"
+        )
+    else:
+        lines.append(f"   no predictor: {outcome.no_predictor}")
+    known = outcome.table.provenance
+    noise = f"a network's time is uncertain by {100 * outcome.noise:.2f} %"
+    if known["rounds"] < 2:
+        noise = "not known: one round does not tell it from the runtime"
+    moved = known["anchor_drift_pct"]
+    lines.append(f"   noise: {noise}" + (f"; the anchor moved by {moved:.1f} % at most" if moved is not None else ""))
+    if not outcome.verdict.passed:
+        lines.append("\nNOT GOOD ENOUGH to search with:")
+        lines += [f"   {reason}" for reason in outcome.verdict.reasons]
+        lines.append(f"What was measured is kept in {folder}; more rounds add to it, --fresh measures anew.")
+    else:
+        lines.append(f"\nwritten to {folder}")
+    return "\n".join(lines)
+
+
+def set_aside(raw: Path) -> None:
+    """Rename raw.jsonl to raw-<date of its last timing>.jsonl, so that everything is measured anew."""
+    if not raw.exists():
+        return
+    name = f"raw-{time.strftime('%Y%m%d-%H%M%S', time.localtime(raw.stat().st_mtime))}"
+    number, kept = 1, raw.with_name(f"{name}.jsonl")
+    while kept.exists():
+        number += 1
+        kept = raw.with_name(f"{name}-{number}.jsonl")
+    raw.rename(kept)
+
+
+def open_log(raw: Path, conditions: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[RawLog, dict[str, Any]]:
+    """(the log, when and how its first timing was taken): ``now`` for a new one, else what its header says.
+
+    Raises InputError when it holds the timings of other conditions.
+    """
+    try:
+        known = _header(raw)
+        begun = dict(now) if known is None else {name: known.get(name) for name in now}
+        return RawLog(raw, {**conditions, **begun}), begun
+    except InputError as error:
+        raise InputError(f"{error.problem}, or measure anew with --fresh", error.place, error.source) from None
+
+
+def _header(raw: Path) -> dict[str, Any] | None:
+    """The conditions in the first line of a log; None where there is none yet."""
+    if not raw.exists():
+        return None
+    with open_bytes(raw) as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):  # a kill cut it off
+        return None
+    first = parse_json(line, str(raw))
+    conditions = first.get("conditions") if isinstance(first, dict) else None
+    return conditions if isinstance(conditions, dict) else {}
+
+
+def profile_device(
+    settings: ProfileSettings, runtime: Runtime | None = None, say: Callable[[str], Any] = print
+) -> Profiled:
+    """Measure what the output folder lacks, and write its files.
+
+    Args:
+        runtime: what runs the layers (None: the one that the settings name).
+        say: takes what is about to be measured, for a person.
+
+    Raises:
+        InputError: settings outside what is allowed, a runtime that is not installed, a folder with the timings of
+        other conditions.
+    """
+    protocol, conditions = protocol_of(settings), conditions_of(settings)
+    if runtime is None:
+        runtime = runtime_named(parse_hardware(settings.target_hardware), settings.runtime, settings.threads)
+    from tqdm import tqdm
+
+    space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
+    facts = runtime.facts()
+    fixed = {name: facts[name] for name in MATCHED} | conditions
+    folder = settings.output or default_output(fixed)
+    plan = Plan.of(space, protocol, settings.method)
+    say(
+        f"  device     {facts['device']}, {facts['runtime']} {facts['runtime_version']}, threads {facts['threads']}, "
+        f"batch {conditions['batch_size']}, clock {facts['clock']}\n"
+        f"  space      {conditions['space']}, width {conditions['width_mult']:g}, {conditions['resolution']} px: "
+        f"{len(plan.ops)} operations, {len(plan.design)} networks to solve from, {len(plan.validation)} to validate\n"
+        f"  protocol   {protocol.rounds} rounds of {protocol.runs} timings; load average "
+        f"{facts['load_average']}, governor {facts['governor'] or 'not readable'}\n"
+        f"  folder     {folder}"
+    )
+    if settings.fresh:
+        set_aside(folder / "raw.jsonl")
+    steady = {name: value for name, value in asdict(protocol).items() if name not in MAY_GROW}
+    now = {"date": facts.get("date"), "load_average": facts["load_average"], "tool": tool_name()}
+    opened, begun = open_log(folder / "raw.jsonl", fixed | steady, now)
+    with opened as log:
+        if len(log):
+            say(f"  resumed    {len(log)} timings are there already")
+        layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
+        total = profiling.total_effort(plan, protocol)
+        with tqdm(total=total, bar_format=layout, disable=None, dynamic_ncols=True, desc="measuring") as bar:
+
+            def tick(effort: float) -> None:
+                bar.total = max(bar.total, bar.n + effort)  # repeated rounds come on top
+                bar.update(effort)
+
+            anchor = Anchor(runtime, space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms)
+            bench = Bench(anchor, log, protocol, tick)
+            provenance = facts | conditions | begun | {"source": "measured here"}
+            outcome = profiling.profile(bench, plan, provenance)
+    write(outcome, plan, folder, protocol.calibration_nets)
+    return Profiled(outcome, folder)
