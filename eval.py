@@ -1,11 +1,11 @@
 """Score a network on labelled images, with PyTorch.
 
-    python eval.py --arch proxyless_mobile --path imagenet/
-    python eval.py --arch runs/mine --path digits
-    python eval.py --arch net.json --weights net.pth --path photos.zip --save_json scores.json
-    python eval.py --onnx exported/proxyless_mobile.onnx --path imagenet/
+    python eval.py --arch proxyless_mobile --data_path imagenet/
+    python eval.py --arch runs/mine --data_path digits
+    python eval.py --arch net.json --weights net.pth --data_path photos.zip --save_json scores.json
+    python eval.py --onnx exported/proxyless_mobile.onnx --data_path imagenet/
 
-Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
+Without --data_path and $IMAGENET_DIR it shows what the network sees in two photos.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from proxyless_arch.base.machine import busy_note, network_threads, tune_allocat
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = evaluation.parse(argv, "eval.py", __doc__, "--onnx")
+    arguments = evaluation.parse(argv, "eval.py", __doc__, evaluation.OnnxEvalConfig)
     if arguments.exported:
         from proxyless_nas.export import onnx_network
 
@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> None:
     else:
         network = evaluation.load_network(arguments)
     spec = network.spec
-    images = evaluation.open_images(arguments.path, spec) if arguments.path else None
+    images = evaluation.open_images(arguments.data_path, spec) if arguments.data_path else None
 
     # imported here, so that a mistake in the command line is answered at once
     import torch
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
-    threads = network_threads(workers, "OMP_NUM_THREADS")
+    threads = arguments.threads or network_threads(workers, "OMP_NUM_THREADS")
     torch.set_num_threads(threads)
     if device.type == "cpu" and (busy := busy_note(threads, "OMP_NUM_THREADS=1 in front")):
         print(busy, file=sys.stderr)
@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> None:
         batch_size=arguments.batch_size,
         workers=workers,
     )
-    evaluation.announce(network, setup, images, arguments.path)
+    evaluation.announce(network, setup, images, arguments.data_path)
     command = ["eval.py", *argv]
     if images is None:
         photos = torch.from_numpy(evaluation.photos(spec.preprocessing)).permute(0, 3, 1, 2)

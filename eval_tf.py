@@ -1,11 +1,11 @@
 """Score a network on labelled images, with Keras on TensorFlow.
 
-    python eval_tf.py --arch proxyless_mobile --path imagenet/
-    python eval_tf.py --arch runs/mine --path digits
-    python eval_tf.py --arch net.json --weights net.pth --path photos.zip --save_json scores.json
-    python eval_tf.py --tflite exported/proxyless_mobile_int8.tflite --path imagenet/
+    python eval_tf.py --arch proxyless_mobile --data_path imagenet/
+    python eval_tf.py --arch runs/mine --data_path digits
+    python eval_tf.py --arch net.json --weights net.pth --data_path photos.zip --save_json scores.json
+    python eval_tf.py --tflite exported/proxyless_mobile_int8.tflite --data_path imagenet/
 
-Without --path and $IMAGENET_DIR it shows what the network sees in two photos.
+Without --data_path and $IMAGENET_DIR it shows what the network sees in two photos.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = evaluation.parse(argv, "eval_tf.py", __doc__, "--tflite")
+    arguments = evaluation.parse(argv, "eval_tf.py", __doc__, evaluation.TfliteEvalConfig)
     network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments, read_keras)
     spec = network.spec
-    images = evaluation.open_images(arguments.path, spec) if arguments.path else None
+    images = evaluation.open_images(arguments.data_path, spec) if arguments.data_path else None
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches
@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = evaluation.n_workers(arguments, images, device == "CPU:0") if images else 0
-    threads = network_threads(workers, THREADS_VARIABLE, "OMP_NUM_THREADS")
+    threads = arguments.threads or network_threads(workers, THREADS_VARIABLE, "OMP_NUM_THREADS")
     if arguments.exported:
         forward, framework, version = load_litert(arguments.exported, threads)
         described = f"cpu, {threads} threads"
@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
         batch_size=arguments.batch_size,
         workers=workers,
     )
-    evaluation.announce(network, setup, images, arguments.path)
+    evaluation.announce(network, setup, images, arguments.data_path)
     command = ["eval_tf.py", *argv]
     if images is None:
         photos = evaluation.photos(spec.preprocessing)

@@ -2,9 +2,9 @@
 
     python train.py --arch runs/mine
     python train.py --arch proxyless_mobile --data_path imagenet/ --precision bf16
-    python train.py --arch net.json --data_path photos.zip --recipe fast --image_size 32 --path runs/photos
-    python train.py --path runs/photos --resume
-    torchrun --nproc_per_node=4 train.py --arch proxyless_mobile --data_path imagenet/ --path runs/mobile
+    python train.py --arch net.json --data_path photos.zip --recipe fast --resolution 32 --run_dir runs/photos
+    python train.py --run_dir runs/photos --resume
+    torchrun --nproc_per_node=4 train.py --arch proxyless_mobile --data_path imagenet/ --run_dir runs/mobile
 
 A run folder of the search starts from its inherited weights and trains on its images by its recipe. Every setting is
 a flag; --recipe names a set of defaults. The run folder holds config.json, environment.json, spec.json, metrics.jsonl,
@@ -28,25 +28,16 @@ from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.machine import busy_note, tune_allocator, usable_cores
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.words import add_run_flags
 
 ROOT = Path(__file__).resolve().parent
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="train.py", description=__doc__)
-    parser.add_argument("--path", "--output", type=Path, help="run folder (default: a dated one under runs/)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --path")
     names = ", ".join(train_settings.recipe_names())
-    parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: by the images)")
-    start = parser.add_mutually_exclusive_group()
-    for flag, word, text in (
-        ("--inherit", train_settings.INHERIT, "start from the weights in the run folder"),
-        ("--from_scratch", train_settings.SCRATCH, "start from random weights"),
-        ("--pretrained", train_settings.PRETRAINED, "start from the published weights of a released network"),
-    ):
-        options: dict[str, Any] = {"dest": "weights", "default": argparse.SUPPRESS, "help": text}
-        start.add_argument(flag, action="store_const", const=word, **options)
-    settings.add_flags(parser, train_settings.TrainConfig, train_settings.ALIASES)
+    add_run_flags(parser, f"{names} or a JSON file (default: by the images)")
+    settings.add_flags(parser, train_settings.TrainConfig)
     return parser.parse_strictly(argv)
 
 
@@ -55,7 +46,7 @@ def resumed_config(
 ) -> tuple[train_settings.TrainConfig, tuple[str, ...]]:
     """The settings that a run was started with (flags may only repeat them), and what to say about them."""
     if arguments.path is None:
-        raise InputError("needs the run folder: add --path FOLDER", "--resume")
+        raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
     path = arguments.path / "config.json"
     saved = train_settings.read_config(path, fill_missing=True)
     if arguments.recipe not in (None, saved.recipe):

@@ -18,7 +18,6 @@ timed by replaying CUDA graphs; it was written without a GPU at hand and has not
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import itertools
 import shlex
@@ -64,11 +63,14 @@ from proxyless_arch.arch.walk import (  # noqa: E402
     total_params,
     walk,
 )
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import listed, nearest  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
+from proxyless_arch.base.words import BATCH_SIZE, RESOLUTION, SEED, THREADS  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
 
@@ -360,36 +362,39 @@ def table(record: Mapping[str, Any]) -> str:
 # The command --------------------------------------------------------------------------------------------------------
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="compare_networks.py", description=__doc__)
-    add = parser.add_argument
-    add("--device", default="cpu", help="cpu or cuda [cpu]")
-    add("--runtime", help="onnxruntime or torch (default: onnxruntime on a CPU, torch on a GPU)")
-    add("--threads", type=int, default=1, help="threads on a CPU [1]")
-    add("--batch", type=int, help="images per run [1 on a CPU, 8 on a GPU]")
-    add("--resolution", type=int, default=224, help="input pixels [224]")
-    add("--networks", nargs="*", metavar="NAME", help=f"what to compare [all: {', '.join(NAMES)}]")
-    add("--also", nargs="+", default=[], metavar="SPEC", help="spec files or run folders that take part as well")
-    add("--rounds", type=int, help=f"rounds over all networks [{Protocol.rounds}; {QUICK.rounds} with --quick]")
-    add("--quick", action="store_true", help="fewer rounds and runs")
-    add("--seed", type=int, default=0, help="of the order [0]")
-    add("--output", type=Path, help="folder of the record and the picture [runs/compare/DATE]")
-    add("--exports", type=Path, default=ROOT / "runs" / "compare" / "onnx", help="where exported networks are kept")
-    return parser.parse_strictly(argv)
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What compare_networks.py is asked to do."""
 
-
-def _within(value: int, low: int, high: int, flag: str) -> int:
-    if not low <= value <= high:
-        raise InputError(f"expected {low}..{high}, got {value}", flag)
-    return value
+    device: str = setting("cpu", "what the networks run on", ("cpu", "cuda"))
+    runtime: str | None = setting(None, "default: onnxruntime on a CPU, torch on a GPU", RUNTIMES)
+    threads: int = THREADS.setting(1, minimum=1, maximum=1024)
+    batch_size: int | None = BATCH_SIZE.setting(
+        None, " (default: 1 on a CPU, 8 on a GPU)", aliases=("--batch",), minimum=1, maximum=4096
+    )
+    resolution: int = RESOLUTION.setting(224, minimum=32, maximum=4096)
+    networks: tuple[str, ...] | None = setting(
+        None, f"what to compare (default: all of {', '.join(NAMES)})", may_be_empty=True, metavar="NAME"
+    )
+    also: tuple[str, ...] = setting((), "spec files or run folders that take part as well", metavar="SPEC")
+    rounds: int | None = setting(
+        None,
+        f"rounds over all networks (default: {Protocol.rounds}; {QUICK.rounds} with --quick)",
+        minimum=1,
+        maximum=10_000,
+    )
+    quick: bool = setting(False, "fewer rounds and runs")
+    seed: int = SEED.setting(0, ": the order")
+    output: Path | None = setting(
+        None, "folder of the record and the picture (default: runs/compare/DATE)", metavar="DIR"
+    )
+    exports: Path = setting(
+        ROOT / "runs" / "compare" / "onnx", "where exported networks are kept", shown="runs/compare/onnx", metavar="DIR"
+    )
 
 
 def runtime_for(device: str, name: str | None, threads: int) -> Runtime:
-    """What runs the networks. Raises InputError when it is unknown or not here."""
-    if device not in ("cpu", "cuda"):
-        raise InputError(f"expected cpu or cuda, got {device!r}", "--device")
-    if name not in (None, *RUNTIMES):
-        raise InputError(f"expected {listed(RUNTIMES)}, got {name!r}{nearest(str(name), RUNTIMES)}", "--runtime")
+    """What runs the networks. Raises InputError when it is not here."""
     if device == "cuda":
         import torch
 
@@ -449,15 +454,12 @@ def compare(
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = parse(argv)
+    arguments = settings.parse(CompareConfig, argv, "compare_networks.py", __doc__)
     usual = 8 if arguments.device == "cuda" else 1
-    conditions = Conditions(
-        _within(usual if arguments.batch is None else arguments.batch, 1, 4096, "--batch"),
-        _within(arguments.resolution, 32, 4096, "--resolution"),
-    )
-    protocol = replace(QUICK if arguments.quick else Protocol(), seed=_within(arguments.seed, 0, 2**31 - 1, "--seed"))
+    conditions = Conditions(arguments.batch_size or usual, arguments.resolution)
+    protocol = replace(QUICK if arguments.quick else Protocol(), seed=arguments.seed)
     if arguments.rounds is not None:
-        protocol = replace(protocol, rounds=_within(arguments.rounds, 1, 10_000, "--rounds"))
+        protocol = replace(protocol, rounds=arguments.rounds)
     runtime = runtime_for(arguments.device, arguments.runtime, arguments.threads)
     taking_part, left_out = contenders(arguments.networks, arguments.also, conditions.resolution)
     if left_out:

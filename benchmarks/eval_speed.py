@@ -11,7 +11,6 @@ misses what is expected (of the ratios at batch 32 only); the record, which is w
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
@@ -22,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,17 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from proxyless_arch.apps.evaluation import count, new_file, positive  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.tensors import expected_tensors  # noqa: E402
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import LostProcessError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
+from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.words import BATCH_SIZE, SAVE_JSON, THREADS, new_file  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -151,7 +153,7 @@ def serve(framework: str, tuned: bool, arch: str, batch_size: int) -> None:
 
 
 @contextlib.contextmanager
-def child(arguments: argparse.Namespace, framework: str, tuned: bool) -> Iterator[subprocess.Popen[str]]:
+def child(arguments: SpeedConfig, framework: str, tuned: bool) -> Iterator[subprocess.Popen[str]]:
     serving = ["--serve", framework, str(int(tuned))]
     sizes = ["--arch", arguments.arch, "--batch_size", str(arguments.batch_size)]
     threads = {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
@@ -179,7 +181,7 @@ def ask(process: subprocess.Popen[str], question: str | None = None) -> str:
     return answer
 
 
-def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
+def measure(arguments: SpeedConfig) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
     """({variant: ms of each round}, {variant: largest logit difference}, {framework: logit std})."""
     times: dict[str, list[float]] = {name: [] for names in PROCESSES.values() for name in names}
     differences: dict[str, float] = {}
@@ -203,17 +205,22 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 3), "low": round(min(values), 3), "high": round(max(values), 3)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """What eval_speed.py is asked to do."""
+
+    arch: str = setting("proxyless_mobile", "a known network", catalog.known_names(), aliases=("-a",))
+    batch_size: int = BATCH_SIZE.setting(32, minimum=1)
+    threads: int = THREADS.setting(1, ", of every variant", minimum=1, maximum=1024)
+    rounds: int = setting(9, "timings of every variant", minimum=1)
+    warmup: int = setting(2, "rounds that are not counted")
+    save_json: Path | None = SAVE_JSON.setting(None, metavar="FILE", check=new_file)
+    serve: tuple[str, str] | None = setting(None, "of the processes that this one starts: FRAMEWORK TUNED")
+
+
 def run(argv: Sequence[str]) -> int:
     """The exit status."""
-    parser = Parser(prog="eval_speed.py", description=__doc__)
-    parser.add_argument("-a", "--arch", default="proxyless_mobile", choices=catalog.known_names())
-    parser.add_argument("-b", "--batch_size", type=positive, default=32)
-    parser.add_argument("--threads", type=positive, default=1, help="of every variant [1]")
-    parser.add_argument("--rounds", type=positive, default=9)
-    parser.add_argument("--warmup", type=count, default=2, help="rounds that are not counted [2]")
-    parser.add_argument("--save_json", type=new_file, metavar="FILE")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_strictly(argv)
+    arguments = settings.parse(SpeedConfig, argv, "eval_speed.py", __doc__)
     if arguments.serve:
         framework, tuned = arguments.serve
         serve(framework, tuned == "1", arguments.arch, arguments.batch_size)

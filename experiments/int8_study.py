@@ -15,14 +15,13 @@ quarter of the blocks. ``filled ReLU6`` scales every channel in front of a depth
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,13 @@ from proxyless_arch.apps.evaluation import Network  # noqa: E402
 from proxyless_arch.apps.litert import load_litert  # noqa: E402
 from proxyless_arch.apps.scores import EvalResult, top_k_hits  # noqa: E402
 from proxyless_arch.arch.ops import MBConv  # noqa: E402
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.words import ARCH, DATA_PATH, SAVE_JSON, SEED  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
@@ -51,17 +53,18 @@ HEADROOM = 2.0
 MOST_FILL = 16.0
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="experiments/int8_study.py", description=__doc__)
-    what = parser.add_argument_group("what is quantized")
-    evaluation.add_network_flags(what)
-    what.add_argument("-p", "--path", required=True, help="labelled images: a folder or .zip of class folders")
-    evaluation.add_recipe_flags(parser)
-    parser.add_argument("--limit", type=evaluation.positive, help="at most this many images, evenly spaced")
-    parser.add_argument("--seed", type=evaluation.count, default=0, help="of the first halves [0]")
-    parser.add_argument("--repeats", type=evaluation.positive, default=2, metavar="N", help="pairs of halves [2]")
-    parser.add_argument("--save_json", type=Path, default=ROOT / "experiments" / "int8_study.json", metavar="FILE")
-    return parser.parse_strictly(argv)
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(evaluation.NetworkConfig):
+    """What int8_study.py is asked to do."""
+
+    arch: str = ARCH.setting(REQUIRED)
+    data_path: str = DATA_PATH.setting(REQUIRED, ", labeled", aliases=("-p", "--path"))
+    limit: int | None = setting(None, "at most this many images, evenly spaced", minimum=1)
+    seed: int = SEED.setting(0, ": the first halves")
+    repeats: int = setting(2, "pairs of halves", minimum=1)
+    save_json: Path = SAVE_JSON.setting(
+        ROOT / "experiments" / "int8_study.json", shown="experiments/int8_study.json", metavar="FILE"
+    )
 
 
 def filled_relu6(network: Network, pixels: np.ndarray) -> Network:
@@ -187,9 +190,9 @@ def _row(
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = parse(argv)
+    arguments = settings.parse(StudyConfig, argv, "experiments/int8_study.py", __doc__)
     network = evaluation.load_network(arguments)
-    images = evaluation.open_images(arguments.path, network.spec)
+    images = evaluation.open_images(arguments.data_path, network.spec)
     count = min(len(images), arguments.limit or len(images))
     samples = [Sample(0, position * len(images) // count) for position in range(count)]
     batch = read_batch(images, network.spec.preprocessing, None, 0, samples)

@@ -29,10 +29,11 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hardware.cost import CostTable  # noqa: E402
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import parse, setting  # noqa: E402
 from search.algorithm.derive import choose_path  # noqa: E402
 from search.algorithm.gates import argmax_path, entropy  # noqa: E402
 from search.config import SearchConfig, from_recipe, with_settings  # noqa: E402
@@ -243,12 +244,17 @@ def read_rows(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
     return record["searches"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DigitsConfig:
+    """What landing_digits.py is asked to do."""
+
+    seeds: tuple[int, ...] = setting(tuple(range(20)), "of the searches", shown="0 to 19")
+    output: Path = setting(OUTPUT, "the record", shown="experiments/landing_digits.json", metavar="FILE")
+    picture: Path | None = setting(None, "also draw the distances from the target as a PNG", metavar="FILE")
+
+
 def run(argv: Sequence[str]) -> None:
-    parser = Parser(prog="landing_digits.py", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)), help="[0 .. 19]")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="[experiments/landing_digits.json]")
-    parser.add_argument("--picture", type=Path, help="also draw the distances from the target as a PNG")
-    arguments = parser.parse_strictly(argv)
+    arguments = parse(DigitsConfig, argv, "landing_digits.py", __doc__)
     torch.set_num_threads(1)
     space = Space.of(0)
     facts = space.facts()

@@ -22,7 +22,6 @@ and docs/proof.png. A task takes a few minutes; the training of a supernet, most
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import datetime
 import fcntl
@@ -47,10 +46,13 @@ sys.path.insert(0, str(ROOT))
 from hardware.cost import CostTable, macs_cost_table  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
+from proxyless_arch.base.words import DATA_PATH  # noqa: E402
 from proxyless_arch.data.datasets import load_for_search  # noqa: E402
 from proxyless_arch.data.streams import ProofStream, numpy_rng  # noqa: E402
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
@@ -858,17 +860,22 @@ def check_same_work(work: Path) -> None:
         raise InputError(f"the files here were made with other settings: {', '.join(changed)}", "--work", str(file))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProofConfig:
+    """What proof.py is asked to do."""
+
+    data_path: Path | None = DATA_PATH.setting(None, ": cifar10.zip, with train/ and test/")
+    work: Path = setting(REQUIRED, "folder of the tasks' files", metavar="DIR")
+    train_steps: int = setting(TRAIN_STEPS, "of every training", minimum=1)
+    supernet_steps: int = setting(SUPERNET_STEPS, "of every supernet", minimum=1)
+    summary: bool = setting(False, "only read what is there: the targets that are done")
+    output: Path = setting(ROOT / "experiments" / "proof.json", "record of --summary", shown="experiments/proof.json")
+    picture: Path = setting(ROOT / "docs" / "proof.png", "picture of --summary", shown="docs/proof.png")
+
+
 def run(argv: Sequence[str]) -> None:
     global TRAIN_STEPS, SUPERNET_STEPS
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_path", type=Path, help="cifar10.zip: class folders in train/ and test/")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' files")
-    parser.add_argument("--train_steps", type=int, default=TRAIN_STEPS, help=f"of every training [{TRAIN_STEPS}]")
-    parser.add_argument("--supernet_steps", type=int, default=SUPERNET_STEPS, help=f"[{SUPERNET_STEPS}]")
-    parser.add_argument("--summary", action="store_true", help="only read what is there: the targets that are done")
-    parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "proof.json", help="of --summary")
-    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "proof.png", help="of --summary")
-    arguments = parser.parse_args(argv)
+    arguments = settings.parse(ProofConfig, argv, "proof.py", __doc__)
     TRAIN_STEPS, SUPERNET_STEPS = arguments.train_steps, arguments.supernet_steps
     if TRAIN_STEPS < TRAIN_PARTS or TRAIN_STEPS % TRAIN_PARTS:
         raise InputError(f"expected a multiple of {TRAIN_PARTS}, got {TRAIN_STEPS}", "--train_steps")
@@ -881,7 +888,7 @@ def run(argv: Sequence[str]) -> None:
         print(table(record))
         return
     if arguments.data_path is None:
-        parser.error("--data_path is needed: the zip of CIFAR-10")
+        raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)
     begin_work(arguments.work)
     images = Images.load(arguments.data_path, arguments.work)
     run_tasks(lambda: tasks(images, arguments.work))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from proxyless_arch.arch import catalog
@@ -23,11 +24,13 @@ from proxyless_arch.arch.released import released_to_json
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
-from proxyless_arch.base.cli import Parser, exit_code
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base import settings
+from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.files import read_json, write_text, writing
+from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.text import align
 from proxyless_arch.base.units import format_count
+from proxyless_arch.base.words import RESOLUTION
 from proxyless_arch.weights.lookup import find_spec
 
 NETWORK = "NAME_OR_FILE"
@@ -141,41 +144,59 @@ def _is_released(source: str) -> bool:
     return read_json(path).get("format") != FORMAT
 
 
-def parser() -> Parser:
-    whole = Parser(prog="python -m proxyless_arch", description=__doc__)
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    each = commands.add_parser("list", help="the networks known by name")
-    each = commands.add_parser("show", help="a network layer by layer")
-    each.add_argument("networks", nargs="+", metavar=NETWORK)
-    each.add_argument("--resolution", type=int, help="input pixels (default: the network's own)")
-    each = commands.add_parser("draw", help="networks in one picture")
-    each.add_argument("networks", nargs="+", metavar=NETWORK)
-    each.add_argument("-o", "--output", type=Path, required=True, help="the picture, .png or .svg")
-    each = commands.add_parser("diff", help="where two networks differ")
-    each.add_argument("one", metavar="A")
-    each.add_argument("other", metavar="B")
-    each = commands.add_parser("convert", help="between the two JSON dialects")
-    each.add_argument("source", metavar="IN")
-    each.add_argument("target", metavar="OUT", type=Path)
-    each.add_argument("--to", choices=(OURS, RELEASED), help="dialect of OUT (default: the other one than IN's)")
-    return whole
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """the networks known by name"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """a network layer by layer"""
+
+    networks: tuple[str, ...] = setting(REQUIRED, "what to show", is_positional=True, metavar=NETWORK)
+    resolution: int | None = RESOLUTION.setting(None, " (default: the network's own)", minimum=1, maximum=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """networks in one picture"""
+
+    networks: tuple[str, ...] = setting(REQUIRED, "what to draw", is_positional=True, metavar=NETWORK)
+    output: Path = setting(REQUIRED, "the picture, .png or .svg", aliases=("-o",), metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """where two networks differ"""
+
+    one: str = setting(REQUIRED, "a network", is_positional=True, metavar="A")
+    other: str = setting(REQUIRED, "a network", is_positional=True, metavar="B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """between the two JSON dialects"""
+
+    source: str = setting(REQUIRED, "a network", is_positional=True, metavar="IN")
+    target: Path = setting(REQUIRED, "the file to write", is_positional=True, metavar="OUT")
+    to: str | None = setting(None, "dialect of OUT (default: the other one than IN's)", (OURS, RELEASED))
+
+
+COMMANDS = {"list": List, "show": Show, "draw": Draw, "diff": Diff, "convert": Convert}
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = parser().parse_strictly(argv)
-    match arguments.command:
-        case "list":
+    match settings.parse_command(COMMANDS, argv, "python -m proxyless_arch", __doc__):
+        case List():
             list_networks()
-        case "show":
-            if arguments.resolution is not None and not 1 <= arguments.resolution <= 8192:
-                raise InputError(f"expected an integer in 1..8192, got {arguments.resolution}", "--resolution")
-            show(arguments.networks, arguments.resolution)
-        case "draw":
-            draw(arguments.networks, arguments.output)
-        case "diff":
-            diff(arguments.one, arguments.other)
-        case "convert":
-            convert(arguments.source, arguments.target, arguments.to)
+        case Show(networks=networks, resolution=resolution):
+            show(networks, resolution)
+        case Draw(networks=networks, output=output):
+            draw(networks, output)
+        case Diff(one=one, other=other):
+            diff(one, other)
+        case Convert(source=source, target=target, to=dialect):
+            convert(source, target, dialect)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

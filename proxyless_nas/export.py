@@ -8,7 +8,6 @@ an ExecuTorch program as a constant method, which takes nothing and returns the 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import io
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from proxyless_arch.apps.evaluation import Network, exported_network
+from proxyless_arch.apps.evaluation import EvalConfig, Network, exported_network
 from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.base.errors import InputError
@@ -256,7 +255,7 @@ def onnx_metadata(path: Path) -> str | None:
     return _session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA_NAME)
 
 
-def onnx_network(arguments: argparse.Namespace) -> Network:
+def onnx_network(arguments: EvalConfig) -> Network:
     """The network of ``eval.py --onnx FILE``: spec, preprocessing and class names are read from the file.
 
     Raises:

@@ -1,7 +1,7 @@
 """The settings of a search as frozen dataclasses; each field is a command-line flag and a JSON key.
 
-Flag names are the release's where they mean the same. A recipe (``search/recipes/*.json``) changes defaults; a flag
-overrides the recipe; the effective config is saved in the run folder as ``config.json``.
+Flag names are the official implementation's where they mean the same. A recipe (``search/recipes/*.json``) changes
+defaults; a flag overrides the recipe; the effective config is saved in the run folder as ``config.json``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE
 from proxyless_arch.base.settings import setting as _flag
 from proxyless_arch.base.units import Unit
+from proxyless_arch.base.words import BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, THREADS, WORKERS
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
@@ -39,13 +40,15 @@ class DataConfig:
         "digits (embedded), imagefolder, cifar10 or imagenet (class folders)",
         ("digits", "imagefolder", "cifar10", "imagenet"),
     )
-    data_path: str | None = _flag(None, "folder or zip of class folders (with train/ and val/ or test/, or just one)")
+    data_path: str | None = DATA_PATH.setting(None, " (with train/ and val/ or test/, or just one set)")
     valid_size: float = _flag(
-        0.2, "images held out of training for alpha: a count, or a fraction below 1", minimum=0.0001
+        0.2,
+        "architecture-validation images, held out of the weights' training: a count, or a fraction below 1",
+        minimum=0.0001,
     )
-    resolution: int | None = _flag(
+    resolution: int | None = RESOLUTION.setting(
         None,
-        "image size in pixels (default: digits 16, cifar10 or space small or tiny 32, else 224)",
+        " (default: digits 16, cifar10 or space small or tiny 32, else 224)",
         minimum=8,
         maximum=1024,
     )
@@ -55,11 +58,9 @@ class DataConfig:
     augment: str | None = _flag(
         None, "training augmentation (default: by data set and space)", ("imagenet", "small", "digits", "none")
     )
-    train_batch_size: int = _flag(64, "images per weight step", minimum=2, maximum=65536)
+    train_batch_size: int = BATCH_SIZE.setting(64, " of weight training", minimum=2, maximum=65536)
     test_batch_size: int = _flag(250, "images per evaluation batch", minimum=1, maximum=65536)
-    n_worker: int | None = _flag(
-        None, "image loading processes (default: 0 for small sets in memory)", minimum=0, maximum=256
-    )
+    n_worker: int | None = WORKERS.setting(None, " (default: 0 for small sets in memory)", minimum=0, maximum=256)
     strict_data: bool = _flag(False, "an unreadable image is an error instead of a warning and a count")
 
 
@@ -125,17 +126,20 @@ class ArchOpt:
     grad_update_arch_param_every: int = _flag(5, "weight steps between architecture steps", minimum=1)
     grad_update_steps: int = _flag(1, "architecture steps each time", minimum=1)
     grad_data_batch: int | None = _flag(
-        None, "images per architecture step (default: train_batch_size)", minimum=2, maximum=65536
+        None, "images per architecture step (default: batch_size)", minimum=2, maximum=65536
     )
     arch_augment: bool = _flag(
-        False, "augment alpha's images like the weights' (less noise with small shifts); not with --augment none"
+        False,
+        "augment the architecture-validation images like the training images (less noise with small shifts); "
+        "not with --augment none",
     )
     arch_rest_epochs: int = _flag(
-        0, "search epochs at the start in which alpha rests (the release: 1)", minimum=0, maximum=100_000
+        0, "search epochs at the start in which alpha rests (official implementation: 1)", minimum=0, maximum=100_000
     )
     zero_rule: str = _flag(
         "ordinary",
-        "ordinary: Zero is an operation like any other; release: a block that sampled Zero skips its update",
+        "ordinary: Zero is an operation like any other; release (the official implementation): a block that sampled "
+        "Zero skips its update",
         ("ordinary", "release"),
     )
     path_sampling: str = _flag(
@@ -150,14 +154,15 @@ class ArchOpt:
         "REINFORCE updates per epoch, at most one per weight step (default: as grad_update_arch_param_every has it)",
         minimum=1,
     )
-    rl_update_per_epoch: bool = _flag(False, "all those updates at the end of the epoch, as many as are asked for")
+    rl_update_per_epoch: bool = _flag(False, "all those updates at the end of the epoch, as many as requested")
     rl_reward: str = _flag("absolute", "absolute (TuNAS) or paper: acc * (T / cost)^w", ("absolute", "paper"))
     rl_absolute_weight: float = _flag(0.3, "b of the absolute reward", minimum=0)
     rl_tradeoff_ratio: float = _flag(0.1, "w of the paper's reward", minimum=0)
     rl_baseline_rule: str = _flag(
         "others",
         "what is subtracted from a path's reward; others: the mean reward of the update's other paths (same images); "
-        "past: an exponential mean over the updates before; release: that mean, moved by this update first",
+        "past: an exponential mean over the updates before; release (the "
+        "official implementation): that mean, moved by this update first",
         ("others", "past", "release"),
     )
     rl_baseline_momentum: float = _flag(0.95, "momentum of that exponential mean", minimum=0, maximum=1)
@@ -170,17 +175,19 @@ class Target:
 
     target_hardware: str = _flag("mobile", "what cost means", ("mobile", "cpu", "gpu8", "flops", "none"))
     target_latency_ms: float | None = _flag(
-        None, "latency to land on, in ms (default: 0.7 x the mean of the space)", minimum=1e-9
+        None, "target latency in ms (default: 0.7 x the mean of the space)", minimum=1e-9
     )
-    target_macs: float | None = _flag(None, "multiply-accumulates to land on, with --target_hardware flops", minimum=1)
+    target_macs: float | None = _flag(None, "target in multiply-accumulates, with --target_hardware flops", minimum=1)
     max_params: float | None = _flag(None, "parameters that the network may have at most, beside its target", minimum=1)
     max_macs: float | None = _flag(
         None, "multiply-accumulates that the network may need at most, beside its target", minimum=1
     )
-    latency_table: str | None = _flag(None, "latency table (released YAML or ours) or predictor JSON")
+    latency_table: str | None = _flag(
+        None, "latency table (ours, or YAML of the official implementation) or predictor JSON"
+    )
     latency_fallback: str | None = _flag(
         None,
-        "what prices a layer that is missing in the table (default: nothing; a missing layer is an error)",
+        "latency source of a layer that the table lacks (default: nothing; a missing layer is an error)",
         ("predictor",),
     )
     runtime: str | None = _flag(
@@ -199,7 +206,7 @@ class Target:
     hard_lambda: float = _flag(0.3, "initial weight of the hard target's penalty", minimum=0, maximum=100)
     derive: str = _flag(
         "projected",
-        "projected (most probable network within 0.99 to 1 of the target) or argmax (the release's rule)",
+        "projected (most probable network within 0.99 to 1 of the target) or argmax (the official implementation's)",
         ("projected", "argmax"),
     )
     final_temperature: float = _flag(
@@ -216,7 +223,8 @@ class Finish:
     recalibration_images: int = _flag(2000, "training images for BN recalibration", minimum=2)
     recalibration: str = _flag(
         "best",
-        "those images plain, augmented as in training, or best: whichever has the lower loss on alpha's images",
+        "those images plain, augmented as in training, or best: whichever has the lower loss on the "
+        "architecture-validation images",
         ("best", "plain", "augmented"),
     )
 
@@ -226,10 +234,10 @@ class SearchConfig:
     """Everything that determines a search."""
 
     recipe: str = "default"
-    manual_seed: int = _flag(0, "seed of everything random", minimum=0, maximum=2**31 - 1)
-    device: str = _flag("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
-    torch_threads: int | None = _flag(
-        None, "threads of torch on the CPU (default: its own choice)", minimum=1, maximum=1024
+    manual_seed: int = SEED.setting(0)
+    device: str = DEVICE.setting("auto")
+    torch_threads: int | None = THREADS.setting(
+        None, " (default: torch's own choice)", aliases=("--torch_threads",), minimum=1, maximum=1024
     )
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)

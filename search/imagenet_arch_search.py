@@ -25,6 +25,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.words import add_run_flags  # noqa: E402
 from search import config, draw_random, run_search  # noqa: E402
 from search.run.runner import COMMAND, SearchStopped  # noqa: E402
 
@@ -33,16 +34,14 @@ OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no setti
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="imagenet_arch_search.py", description=__doc__)
-    parser.add_argument("--path", type=Path, help="run folder (default: a dated one under runs/)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --path")
+    names = ", ".join(config.recipe_names())
+    add_run_flags(parser, f"{names} or a JSON file (default: digits, or default with data)")
     parser.add_argument(
         "--warmup_from",
         type=Path,
         metavar="RUN",
         help="start behind that run's warm-up: same data, space, seed and weight training; any target or algorithm",
     )
-    names = ", ".join(config.recipe_names())
-    parser.add_argument("--recipe", help=f"defaults: {names} or a JSON file (default: digits, or default with data)")
     config.add_flags(parser)
     return parser.parse_strictly(argv)
 
@@ -53,7 +52,7 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     if not arguments.resume:
         return config.effective_config(given, arguments.recipe)
     if arguments.path is None:
-        raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
+        raise InputError("--resume needs the run folder: add --run_dir FOLDER", "--resume")
     return config.resumed_config(arguments.path, given, arguments.recipe)
 
 

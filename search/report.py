@@ -1,7 +1,7 @@
 """The report of a search, or of several side by side: one self-contained page.
 
     python search/report.py runs/mine
-    python search/report.py runs/mine --gif film.gif
+    python search/report.py runs/mine --gif search.gif
     python search/report.py runs/mine runs/other --output comparison.html
     python search/report.py runs/mine runs/random --trained runs/trained-*
 
@@ -12,37 +12,42 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from search.reporting.film import write_film  # noqa: E402
 from search.reporting.report_page import write_comparison, write_report  # noqa: E402
 
 
-def run(argv: Sequence[str]) -> None:
-    parser = Parser(prog="report.py", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of searches")
-    parser.add_argument(
-        "--output", type=Path, help="the page (default: report.html in the run, or comparison.html here)"
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What report.py is asked to do."""
+
+    runs: tuple[Path, ...] = setting(REQUIRED, "run folders of searches", is_positional=True, metavar="RUN")
+    output: Path | None = setting(
+        None, "the page (default: report.html in the run, or comparison.html here)", metavar="FILE"
     )
-    parser.add_argument("--gif", type=Path, help="also write the film of the (one) search as a GIF")
-    parser.add_argument(
-        "--trained",
-        nargs="+",
-        type=Path,
-        default=[],
+    gif: Path | None = setting(None, "also write the animation of the (one) search as a GIF", metavar="FILE")
+    trained: tuple[Path, ...] = setting(
+        (),
+        "run folders of train.py, each with a network of the runs: shows the accuracy it reached",
         metavar="TRAINED_RUN",
-        help="run folders of train.py, each with a network of the runs: shows what accuracy it came to",
     )
-    arguments = parser.parse_strictly(argv)
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = settings.parse(ReportConfig, argv, "report.py", __doc__)
     if len(arguments.runs) > 1:
         if arguments.gif is not None:
-            raise InputError("a film shows one search: name one run", "--gif")
+            raise InputError("an animation shows one search: name one run", "--gif")
         print(write_comparison(arguments.runs, arguments.output or Path("comparison.html"), arguments.trained))
         return
     print(write_report(arguments.runs[0], arguments.output, arguments.trained))

@@ -38,6 +38,7 @@ from proxyless_arch.base.settings import absent  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
+from proxyless_arch.base.words import RUN_DIR  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import run_search  # noqa: E402
 from search.config import SearchConfig, add_flags, effective_config, to_dict  # noqa: E402
@@ -237,7 +238,9 @@ def table(record: dict[str, Any]) -> str:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="specialize.py", description=__doc__)
     parser.add_argument("--targets", required=True, help="comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
-    parser.add_argument("--path", type=Path, help="folder of the runs (default: a dated one under runs/)")
+    parser.add_argument(
+        RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=f"{RUN_DIR.text}, of all these runs"
+    )
     parser.add_argument("--recipe", help="of all searches; as for imagenet_arch_search.py")
     parser.add_argument("--warmup_from", type=Path, metavar="RUN", help="start every search behind that run's warm-up")
     add_flags(parser)

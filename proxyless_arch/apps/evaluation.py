@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shlex
@@ -19,12 +18,24 @@ from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
-from proxyless_arch.base.cli import Parser
+from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores
+from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.words import (
+    ARCH,
+    BATCH_SIZE,
+    DATA_PATH,
+    DEVICE,
+    RESOLUTION,
+    SAVE_JSON,
+    THREADS,
+    WORKERS,
+    new_file,
+)
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import (
@@ -54,144 +65,113 @@ AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
 # ------------------------------------------------------------------------------------------------------ the flags
 
 
+WHAT, PREPARED, HOW = "what is evaluated", "how images are prepared (default: as the weights say)", "how it runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """What load_network reads: which network, with which weights, on images prepared how."""
+
+    arch: str | None = ARCH.setting(None, f" (known: {', '.join(catalog.known_names())})", group=WHAT)
+    weights: Path | None = setting(
+        None,
+        ".h5, .safetensors, .pth, .tfinit or (Keras) .weights.h5 (default: the run's own or the published)",
+        group=WHAT,
+        metavar="FILE",
+    )
+    resolution: int | None = RESOLUTION.setting(None, ", cut from the centre", group=PREPARED, minimum=1)
+    resize: int | None = setting(None, "short side of the image before the crop, in pixels", group=PREPARED, minimum=1)
+    mean: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
+    std: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
+    interpolation: str | None = setting(None, "of the resizing", ("bilinear", "bicubic"), group=PREPARED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(NetworkConfig):
+    """What eval.py and eval_tf.py are asked to do."""
+
+    exported: Path | None = None
+    data_path: str | None = DATA_PATH.setting(
+        None,
+        f", with val/ or test/ or without; or the word {DIGITS} for the embedded test set (default: ${IMAGENET_DIR}; "
+        "without it, two photos are classified)",
+        aliases=("-p", "--path"),
+        group=WHAT,
+    )
+    limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1)
+    strict_data: bool = setting(False, "an unreadable image is an error, not left out", group=WHAT)
+    batch_size: int = BATCH_SIZE.setting(32, group=HOW, minimum=1)
+    workers: int | None = WORKERS.setting(
+        None, " (default: one per core, one per 4 cores without a GPU; 0 reads in this one)", group=HOW
+    )
+    threads: int | None = THREADS.setting(
+        None, " (default: the cores that no worker reads on)", group=HOW, minimum=1, maximum=1024
+    )
+    device: str = DEVICE.setting("auto", group=HOW)
+    gpu: str | None = setting(None, "the same as --device cuda:N", aliases=("-g",), group=HOW, metavar="N")
+    precision: str = setting("fp32", "of the convolutions", PRECISIONS, group=HOW)
+    save_json: Path | None = SAVE_JSON.setting(None, group=HOW, metavar="FILE", check=new_file)
+
+
+_EXPORTED = "an exported file, in place of --arch and --weights; it holds network, preprocessing and classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxEvalConfig(EvalConfig):
+    """Of eval.py, which runs ONNX files as well."""
+
+    exported: Path | None = setting(None, _EXPORTED, flag="--onnx", group=WHAT, metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfliteEvalConfig(EvalConfig):
+    """Of eval_tf.py, which runs LiteRT files as well."""
+
+    exported: Path | None = setting(None, _EXPORTED, flag="--tflite", group=WHAT, metavar="FILE")
+
+
 def parse(
-    argv: Sequence[str] | None, prog: str, description: str | None, exported: str | None = None
-) -> argparse.Namespace:
-    """The command line of both scripts. Raises InputError naming the flag.
-
-    Args:
-        exported: the flag (``--onnx``) that takes an exported file in place of --arch and --weights, if there is one;
-            its value is ``exported`` of the result.
-    """
-    parser = Parser(prog=prog, description=description)
-    what = parser.add_argument_group("what is evaluated")
-    add_network_flags(what, required=exported is None)
-    if exported is None:
-        parser.set_defaults(exported=None)
-    else:
-        what.add_argument(
-            exported,
-            dest="exported",
-            type=Path,
-            metavar="FILE",
-            help="an exported file, in place of --arch and --weights; it holds network, preprocessing and classes",
-        )
-    what.add_argument(
-        "-p",
-        "--path",
-        help=f"images: a folder or .zip of class folders, with val/ or test/ or without; or the word {DIGITS} for the "
-        f"embedded test set (default: ${IMAGENET_DIR}; without it, two photos are classified)",
-    )
-    what.add_argument("--limit", type=positive, help="at most this many images, evenly spaced")
-    what.add_argument("--strict_data", action="store_true", help="an unreadable image is an error, not left out")
-    add_recipe_flags(parser)
-    how = parser.add_argument_group("how it runs")
-    how.add_argument("-b", "--batch_size", type=positive, default=32, help="images per forward pass [32]")
-    how.add_argument(
-        "-j",
-        "--workers",
-        type=count,
-        help="image reading processes (default: one per core, one per 4 cores without a GPU; 0 reads in this one)",
-    )
-    device = how.add_mutually_exclusive_group()
-    device.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (PyTorch) [auto]")
-    device.add_argument("-g", "--gpu", dest="device", type=_gpu, metavar="N", help="the same as --device cuda:N")
-    how.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the convolutions [fp32]")
-    how.add_argument("--save_json", type=new_file, metavar="FILE", help="write the record there")
-    arguments = parser.parse_strictly(argv)
-    if arguments.path == "":
-        raise InputError("expected a folder or .zip of images, got ''", "--path")
-    if arguments.path is None:
-        arguments.path = os.environ.get(IMAGENET_DIR) or None
-    if arguments.arch is None and arguments.exported is None:
-        raise InputError(f"expected one of --arch and {exported}, got neither", "--arch")
-    if arguments.exported is not None:
-        _check_exported(arguments, str(exported))
-    return arguments
+    argv: Sequence[str] | None, prog: str, description: str | None, cls: type[EvalConfig] = EvalConfig
+) -> EvalConfig:
+    """The command line of both scripts. Raises InputError naming the flag."""
+    config = settings.parse(cls, argv, prog, description)
+    exported = settings.flag_of(cls.__dataclass_fields__["exported"]) if cls is not EvalConfig else None
+    if config.data_path == "":
+        raise InputError("expected a folder or .zip of images, got ''", DATA_PATH.flag)
+    if config.data_path is None:
+        config = replace(config, data_path=os.environ.get(IMAGENET_DIR) or None)
+    if config.gpu is not None:
+        config = replace(config, device=_device_of(config.gpu, config.device))
+    if config.arch is None and config.exported is None:
+        either = f"one of {ARCH.flag} and {exported}, got neither" if exported else "a network"
+        raise InputError(f"expected {either}", ARCH.flag)
+    if config.exported is not None:
+        _check_exported(config, str(exported))
+    return config
 
 
-def _check_exported(arguments: argparse.Namespace, flag: str) -> None:
+def _device_of(gpu: str, device: str) -> str:
+    """--gpu of the official implementation, a number or 'all', as --device."""
+    if device != "auto":
+        raise InputError(f"not together with {DEVICE.flag}", "--gpu")
+    if gpu != "all" and not gpu.isdecimal():
+        raise InputError(f"expected an integer, 0 or more, or all, got {gpu!r}", "--gpu")
+    return "auto" if gpu == "all" else f"cuda:{gpu}"
+
+
+def _check_exported(config: EvalConfig, flag: str) -> None:
     """What an exported file has decided already must not be asked for again."""
     for name, reason in (
         ("arch", "the file holds its network"),
         ("weights", "the file holds its weights"),
-        ("image_size", "the file takes one size of image"),
+        ("resolution", "the file takes one size of image"),
     ):
-        if getattr(arguments, name) is not None:
+        if getattr(config, name) is not None:
             raise InputError(f"not together with {flag}: {reason}", f"--{name}")
-    if arguments.precision != "fp32":
+    if config.precision != "fp32":
         raise InputError(f"not together with {flag}: the file has its precision", "--precision")
-    if arguments.device not in ("auto", "cpu"):
-        raise InputError(f"{flag} files run on the CPU here, got {arguments.device!r}", "--device")
-
-
-def add_network_flags(group: argparse._ArgumentGroup, *, required: bool = True) -> None:
-    """--arch and --weights: what load_network reads."""
-    group.add_argument(
-        "-a",
-        "--arch",
-        required=required,
-        help=f"a network by name ({', '.join(catalog.known_names())}), a spec file, a released net.config, the run "
-        "folder of a search, or a weight file that holds its network",
-    )
-    group.add_argument(
-        "--weights",
-        type=Path,
-        help=".h5, .safetensors, .pth, .tfinit or (Keras) .weights.h5 (default: the run's own or the published)",
-    )
-
-
-def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that change how images are prepared, which load_network reads too."""
-    preprocessing = parser.add_argument_group("how images are prepared (default: the preprocessing of the weights)")
-    preprocessing.add_argument("--image_size", type=positive, metavar="N", help="side of the centre crop, in pixels")
-    preprocessing.add_argument("--resize", type=positive, metavar="N", help="short side of the image before the crop")
-    preprocessing.add_argument("--mean", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
-    preprocessing.add_argument("--std", type=number, nargs=3, metavar=("R", "G", "B"), help="per channel, of 0..1")
-    preprocessing.add_argument("--interpolation", choices=("bilinear", "bicubic"))
-
-
-def _integer(text: str, minimum: int) -> int:
-    if not text.isdecimal() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"expected an integer, {minimum} or more, got {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A flag's value: an integer, 1 or more."""
-    return _integer(text, 1)
-
-
-def count(text: str) -> int:
-    """A flag's value: an integer, 0 or more."""
-    return _integer(text, 0)
-
-
-def number(text: str) -> float:
-    """A flag's value: a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
-    return value
-
-
-def new_file(text: str) -> Path:
-    """A flag's value: a file that can be written, in a folder that is there or can be made."""
-    path = Path(text)
-    if not text or path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file to write, got {'a folder, ' if text else ''}{text!r}")
-    there = next(parent for parent in (path.absolute()).parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}: {there} does not take it")
-    return path
-
-
-def _gpu(text: str) -> str:
-    """The release's --gpu: a number, or 'all'."""
-    return "auto" if text == "all" else f"cuda:{count(text)}"
+    if config.device not in ("auto", "cpu"):
+        raise InputError(f"{flag} files run on the CPU here, got {config.device!r}", DEVICE.flag)
 
 
 # ---------------------------------------------------------------------------------------------------- the network
@@ -217,7 +197,7 @@ class Network:
     """What the weight file says about itself."""
 
 
-def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None = None) -> Network:
+def load_network(arguments: NetworkConfig, read_keras: KerasReader | None = None) -> Network:
     """The network that --arch, --weights and the preprocessing's flags describe.
 
     Args:
@@ -228,6 +208,7 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
         InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
             what to put where).
     """
+    assert arguments.arch is not None
     trained = find_trained(
         arguments.arch,
         arguments.weights,
@@ -252,8 +233,9 @@ def load_network(arguments: argparse.Namespace, read_keras: KerasReader | None =
     )
 
 
-def exported_network(arguments: argparse.Namespace, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
+def exported_network(arguments: EvalConfig, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
     """The network in an exported file, from what the file says about itself; its tensors stay in the file."""
+    assert arguments.exported is not None
     preprocessing = _preprocessing(spec.preprocessing, arguments)
     return Network(
         spec=replace(spec, preprocessing=preprocessing),
@@ -297,21 +279,20 @@ def _read(weights: Path, spec: ArchSpec, read_keras: KerasReader | None) -> Weig
     return WeightFile(spec=None, tensors=read_keras(weights, spec))
 
 
-def _preprocessing(preprocessing: Preprocessing, arguments: argparse.Namespace) -> Preprocessing:
+def _preprocessing(preprocessing: Preprocessing, arguments: NetworkConfig) -> Preprocessing:
     """``preprocessing`` with what the flags change; a new image size alone keeps the crop's share of the image."""
     changes: dict[str, Any] = {}
-    if arguments.image_size is not None:
-        changes |= {"resolution": arguments.image_size, "resize": resize_for(arguments.image_size, preprocessing)}
+    if arguments.resolution is not None:
+        changes |= {"resolution": arguments.resolution, "resize": resize_for(arguments.resolution, preprocessing)}
     if arguments.resize is not None:
         changes["resize"] = arguments.resize
     if arguments.interpolation is not None:
         changes["interpolation"] = arguments.interpolation
     changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
-    flags = {"resolution": "image_size"}
     try:
         return replace(preprocessing, **changes)
     except InputError as error:
-        raise InputError(error.problem, f"--{flags.get(error.place, error.place)}") from None
+        raise InputError(error.problem, f"--{error.place}") from None
 
 
 def resize_for(resolution: int, preprocessing: Preprocessing) -> int:
@@ -352,7 +333,7 @@ def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
         raise InputError(
             f"found {counted(len(found), 'class folder')}, but the network {spec.name!r} has "
             f"{counted(spec.num_classes, 'class', 'classes')}",
-            "--path",
+            DATA_PATH.flag,
             path,
         )
     expected = expected_folders(found, spec)
@@ -363,7 +344,7 @@ def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
         raise InputError(
             f"the class folders are not the classes of {spec.name!r} ({same}): number {first}, in sorted order, is "
             f"{found[first]!r}, expected {expected[first]!r}",
-            "--path",
+            DATA_PATH.flag,
             path,
         )
 
@@ -394,20 +375,20 @@ class Setup:
     workers: int
 
 
-def n_workers(arguments: argparse.Namespace, images: ImageDataset, on_cpu: bool) -> int:
+def n_workers(arguments: EvalConfig, images: ImageDataset, on_cpu: bool) -> int:
     """Image reading processes: --workers, else one per core (a quarter of them where the network needs the others).
 
     Never more than there are batches, and none for the digits, which are small and in memory.
     """
     if arguments.workers is not None:
         return arguments.workers
-    if arguments.path == DIGITS:
+    if arguments.data_path == DIGITS:
         return 0
     cores = max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores()
     return min(cores, math.ceil(n_images(arguments, images) / arguments.batch_size))
 
 
-def n_images(arguments: argparse.Namespace, images: ImageDataset) -> int:
+def n_images(arguments: EvalConfig, images: ImageDataset) -> int:
     """How many images are read: all, or --limit."""
     return min(len(images), arguments.limit or len(images))
 
@@ -462,10 +443,10 @@ def announce(network: Network, setup: Setup, images: ImageDataset | None, path: 
     spec = network.spec
     print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
     _say("weights", network.weights)
-    _say("recipe", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
+    _say("images", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
         n_classes = counted(len(images.class_names), "class", "classes")
-        _say("images", f"{path}: {counted(len(images), 'image')}, {n_classes}")
+        _say("data", f"{path}: {counted(len(images), 'image')}, {n_classes}")
     reading = f", batches of {setup.batch_size}, reading processes: {setup.workers}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
 
@@ -487,7 +468,7 @@ def _header(network: Network, setup: Setup, argv: Sequence[str]) -> dict[str, An
 
 
 def report(
-    arguments: argparse.Namespace,
+    arguments: EvalConfig,
     argv: Sequence[str],
     network: Network,
     setup: Setup,
@@ -502,11 +483,12 @@ def report(
         InputError: not one image could be read.
     """
     if not result.n_images:
-        raise InputError(f"none of the {len(unreadable.places)} images can be read", "--path", arguments.path)
+        problem = f"none of the {len(unreadable.places)} images can be read"
+        raise InputError(problem, DATA_PATH.flag, arguments.data_path)
     finite = math.isfinite(result.loss)
     seconds = max(progress.seconds, 1e-9)
     record = _header(network, setup, argv) | {
-        "data": arguments.path,
+        "data": arguments.data_path,
         "limit": arguments.limit,
         "n_images": result.n_images,
         "top1_hits": result.top1_hits,
@@ -569,7 +551,7 @@ def _published_line(published: Mapping[str, Any]) -> str:
     return f"{published['top1_percent']}{top5} % on the ImageNet validation set ({published['source']}){note}"
 
 
-def _save(arguments: argparse.Namespace, record: Mapping[str, Any]) -> None:
+def _save(arguments: EvalConfig, record: Mapping[str, Any]) -> None:
     if arguments.save_json is not None:
         try:
             write_json(arguments.save_json, record)
@@ -594,17 +576,17 @@ def photos(preprocessing: Preprocessing) -> np.ndarray:
         raise InputError(
             "give images to evaluate on; the two photos to show predictions on come with scikit-learn: "
             "pip install scikit-learn",
-            "--path",
+            DATA_PATH.flag,
         ) from None
     return np.stack([eval_transform(as_image(load_sample_image(name)), preprocessing) for name in PHOTOS])
 
 
 def demonstrate(
-    arguments: argparse.Namespace, argv: Sequence[str], network: Network, setup: Setup, logits: np.ndarray
+    arguments: EvalConfig, argv: Sequence[str], network: Network, setup: Setup, logits: np.ndarray
 ) -> dict[str, Any]:
     """Print the most likely classes of the two photos from their (2, classes) logits; the record likewise."""
     predictions = []
-    print(f"no --path and no ${IMAGENET_DIR}: what it sees in the two photos of scikit-learn")
+    print(f"no --data_path and no ${IMAGENET_DIR}: what it sees in the two photos of scikit-learn")
     for photo, row in zip(PHOTOS, logits, strict=True):
         best = most_likely(row, network.spec)
         print(f"  {photo}")

@@ -7,7 +7,6 @@ place when all of them pass.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import json
@@ -19,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -29,25 +28,24 @@ import numpy as np
 from proxyless_arch.apps.evaluation import (
     DIGITS,
     Network,
-    add_network_flags,
-    add_recipe_flags,
+    NetworkConfig,
     check_classes,
-    count,
     describe_preprocessing,
-    positive,
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.arch.walk import total_params, walk
-from proxyless_arch.base.cli import Parser
+from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, write_json
 from proxyless_arch.base.machine import cpu_name
+from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.strict import Node, listed, nearest
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.units import format_count
+from proxyless_arch.base.words import ARCH, DATA_PATH, SEED, THREADS
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -227,49 +225,56 @@ def default_float_blocks(spec: ArchSpec) -> int:
 # ------------------------------------------------------------------------------------------------------- the flags
 
 
-def parse(
-    argv: Sequence[str] | None, prog: str, description: str | None, known: Mapping[str, Format]
-) -> argparse.Namespace:
-    """The command line of both scripts. Raises InputError naming the flag."""
-    parser = Parser(prog=prog, description=description)
-    what = parser.add_argument_group("what is exported")
-    add_network_flags(what)
-    what.add_argument("--format", required=True, help=f"one or more of {','.join(known)}")
-    what.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the files")
-    add_recipe_flags(parser)
-    check = parser.add_argument_group("the check against the source network")
-    check.add_argument(
-        "--check",
-        metavar="DATA",
-        help="images to compare on: a folder or .zip; with the network's class folders top-1 is measured too "
+EXPORTED, CHECK, CALIBRATED = "what is exported", "the check against the source network", "calibration of int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(NetworkConfig):
+    """What export.py and export_tf.py are asked to do. ``formats`` and ``skipped`` are what ``format`` comes to."""
+
+    format: str = setting(REQUIRED, "one or more, separated by commas", group=EXPORTED)
+    output: Path = setting(REQUIRED, "folder for the files", aliases=("-o",), group=EXPORTED, metavar="DIR")
+    check: str | None = setting(
+        None,
+        "images to compare on: a folder or .zip; with the network's class folders top-1 is measured too "
         f"(default: the embedded {DIGITS})",
-    )
-    check.add_argument("--check_images", type=positive, default=100, metavar="N", help="how many of them [100]")
-    check.add_argument("--threads", type=positive, default=1, help="of every runtime [1]")
-    check.add_argument("--rounds", type=positive, default=30, metavar="N", help="timings of each at batch 1 [30]")
-    quantized = parser.add_argument_group("calibration of int8")
-    quantized.add_argument(
-        "--calibration",
+        aliases=(DATA_PATH.flag,),
+        group=CHECK,
         metavar="DATA",
-        help="training images: a folder or .zip, classes or not; may be the same as --check, whose images are then "
+    )
+    check_images: int = setting(100, "how many of them", group=CHECK, minimum=1)
+    threads: int = THREADS.setting(1, ", of every runtime", group=CHECK, minimum=1, maximum=1024)
+    rounds: int = setting(30, "timings of each at batch 1", group=CHECK, minimum=1)
+    calibration: str | None = setting(
+        None,
+        "training images: a folder or .zip, classes or not; may be the same as --check, whose images are then "
         f"left out (default: the embedded {DIGITS}, for a network of digits)",
+        group=CALIBRATED,
+        metavar="DATA",
     )
-    quantized.add_argument("--calibration_images", type=positive, default=200, metavar="N", help="how many [200]")
-    quantized.add_argument(
-        "--float_blocks",
-        type=count,
-        metavar="N",
-        help="first blocks that stay float32, with the stem; 0: all of the network is int8 (default: a quarter)",
+    calibration_images: int = setting(200, "how many", group=CALIBRATED, minimum=1)
+    float_blocks: int | None = setting(
+        None,
+        "first blocks that stay float32, with the stem; 0: all of the network is int8 (default: a quarter)",
+        group=CALIBRATED,
     )
-    parser.add_argument("--seed", type=count, default=0, help="which images are taken [0]")
-    arguments = parser.parse_strictly(argv)
-    arguments.formats = choose_formats(arguments.format, known)
-    if arguments.calibration and not any(format.quantized for format in arguments.formats):
+    seed: int = SEED.setting(0, ": which images are taken")
+    formats: tuple[Format, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def parse(argv: Sequence[str] | None, prog: str, description: str | None, known: Mapping[str, Format]) -> ExportConfig:
+    """The command line of both scripts, whose formats are ``known``. Raises InputError naming the flag."""
+    config = settings.parse(ExportConfig, argv, prog, description)
+    if config.arch is None:
+        raise InputError("expected a network", ARCH.flag)
+    formats = choose_formats(config.format, known)
+    if config.calibration and not any(format.quantized for format in formats):
         names = [format.name for format in known.values() if format.quantized]
         wanted = listed(names) if names else "the int8 format of export_tf.py"
-        raise InputError(f"only {wanted} is calibrated, got --format {arguments.format}", "--calibration")
-    arguments.formats, arguments.skipped = check_runtimes(arguments.formats)
-    return arguments
+        raise InputError(f"only {wanted} is calibrated, got --format {config.format}", "--calibration")
+    ready, skipped = check_runtimes(formats)
+    return replace(config, formats=ready, skipped=skipped)
 
 
 # ------------------------------------------------------------------------------------------------------ the images
@@ -289,7 +294,7 @@ class Images(NamedTuple):
     labels: np.ndarray | None
 
 
-def pick_images(arguments: argparse.Namespace, spec: ArchSpec) -> tuple[Images, Images | None]:
+def pick_images(arguments: ExportConfig, spec: ArchSpec) -> tuple[Images, Images | None]:
     """The images of the check and, when a format is quantized, those of the calibration: never the same image.
 
     Which ones depends on --seed and the data alone. Where both come from one set of images, the check takes its
@@ -585,7 +590,7 @@ class Export:
 
 
 def export(
-    arguments: argparse.Namespace, argv: Sequence[str], network: Network, backend: Backend, record_name: str
+    arguments: ExportConfig, argv: Sequence[str], network: Network, backend: Backend, record_name: str
 ) -> dict[str, Any]:
     """Write, check, time and publish every format that can be; prints the table and returns the record.
 
@@ -629,7 +634,7 @@ def export(
 def _make(
     format: Format,
     folder: Path,
-    arguments: argparse.Namespace,
+    arguments: ExportConfig,
     network: Network,
     backend: Backend,
     images: np.ndarray,
@@ -660,7 +665,7 @@ def _make(
 
 
 def _record(
-    arguments: argparse.Namespace,
+    arguments: ExportConfig,
     argv: Sequence[str],
     network: Network,
     backend: Backend,

@@ -5,14 +5,13 @@ export_tf.py writes them from Keras, export.py from PyTorch. Both take one float
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.evaluation import Network, exported_network
+from proxyless_arch.apps.evaluation import EvalConfig, Network, exported_network
 from proxyless_arch.apps.exporting import METADATA_NAME, Loaded, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
@@ -59,12 +58,13 @@ def litert_metadata(path: Path) -> str | None:
     return None
 
 
-def litert_network(arguments: argparse.Namespace) -> Network:
+def litert_network(arguments: EvalConfig) -> Network:
     """The network of ``eval_tf.py --tflite FILE``: spec, preprocessing and class names are read from the file.
 
     Raises:
         InputError: a bad file, or one without our metadata.
     """
+    assert arguments.exported is not None
     spec, provenance = read_metadata(litert_metadata(arguments.exported), str(arguments.exported))
     return exported_network(arguments, spec, provenance)
 

@@ -1,6 +1,6 @@
 """What train.py is asked to do: its settings, which network on which images, and what it starts from. No framework.
 
-Flag names are those of the search (and of the release) where they mean the same; timm's spellings are aliases.
+Flag names are those of the search (and of the official implementation) where they mean the same; timm's are aliases.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
+from proxyless_arch.base.words import ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
 from proxyless_arch.data.datasets import (
     DATASETS,
     ImageDataset,
@@ -39,21 +40,6 @@ FORMAT, VERSION = "proxyless-arch/training-config", 1
 INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
 SMALL_IMAGE = 64
 """Up to this side in pixels an image is used whole, and is shifted instead of cropped at random."""
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "arch": ("-a",),
-    "data_path": ("-d",),
-    "train_batch_size": ("-b", "--batch_size"),
-    "n_worker": ("-j", "--workers"),
-    "n_epochs": ("--epochs",),
-    "init_lr": ("--lr",),
-    "weight_decay": ("--wd",),
-    "label_smoothing": ("--smoothing",),
-    "grad_clip": ("--clip_grad",),
-    "accumulation": ("--grad_accum_steps",),
-    "dropout": ("--drop",),
-    "ema_decay": ("--model_ema_decay",),
-    "manual_seed": ("--seed",),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +49,7 @@ class Images:
     dataset: str | None = setting(
         None, "digits (embedded), or class folders: imagefolder, cifar10, imagenet (default: by --data_path)", DATASETS
     )
-    data_path: str | None = setting(None, "folder or zip of class folders (train/ and val/ or test/, or just one set)")
+    data_path: str | None = DATA_PATH.setting(None, " (with train/ and val/ or test/, or just one set)")
     valid_size: float = setting(
         0.05,
         "training images held out to choose the best epoch: a count, or a fraction below 1; 0 trains on all of them "
@@ -72,24 +58,20 @@ class Images:
     )
     split_seed: int | None = setting(
         None,
-        "seed of which images are held out (default: a run folder's own for its images, else manual_seed)",
+        "seed of which images are held out (default: a run folder's own for its images, else --seed)",
         minimum=0,
         maximum=2**31 - 1,
     )
-    image_size: int | None = setting(
-        None, "side of the images in pixels (default: the network's)", minimum=8, maximum=4096
-    )
+    image_size: int | None = RESOLUTION.setting(None, " (default: the network's)", minimum=8, maximum=4096)
     augment: str | None = setting(
         None,
-        "strong (photos, as released), imagenet (milder colours), small (shift and flip), digits (shift) or none "
-        "(default: by data and size)",
+        "strong (photos, as in the official implementation), imagenet (milder colors), small (shift and flip), digits "
+        "(shift) or none (default: by data and size)",
         ("strong", "imagenet", "small", "digits", "none"),
     )
-    train_batch_size: int = setting(256, "images per step, over all processes", minimum=2, maximum=1_000_000)
+    train_batch_size: int = BATCH_SIZE.setting(256, " of training, over all processes", minimum=2, maximum=1_000_000)
     test_batch_size: int = setting(250, "images per evaluation batch and process", minimum=1, maximum=65536)
-    n_worker: int | None = setting(
-        None, "image reading processes of each process (default: by cores)", minimum=0, maximum=256
-    )
+    n_worker: int | None = WORKERS.setting(None, ", for each process (default: by cores)", minimum=0, maximum=256)
     strict_data: bool = setting(False, "an unreadable image is an error instead of a warning and a count")
 
 
@@ -97,24 +79,34 @@ class Images:
 class Optimization:
     """SGD and its schedule."""
 
-    n_epochs: int = setting(300, "epochs, warm-up included", minimum=0, maximum=100_000)
+    n_epochs: int = setting(300, "epochs, warm-up included", aliases=("--epochs",), minimum=0, maximum=100_000)
     warmup_epochs: int = setting(5, "epochs in which the learning rate grows linearly", minimum=0, maximum=100_000)
-    init_lr: float = setting(0.05, "learning rate after the warm-up (then a cosine to 0)", minimum=0)
+    init_lr: float = setting(0.05, "learning rate after the warm-up (then a cosine to 0)", aliases=("--lr",), minimum=0)
     momentum: float = setting(0.9, "SGD momentum", minimum=0, maximum=0.9999)
     nesterov: bool = setting(True, "Nesterov momentum")
-    weight_decay: float = setting(4e-5, "L2 penalty on the weights", minimum=0)
+    weight_decay: float = setting(4e-5, "L2 penalty on the weights", aliases=("--wd",), minimum=0)
     no_decay_bn: bool = setting(True, "no weight decay on BN scale, shift and the bias")
-    label_smoothing: float = setting(0.1, "label smoothing of the training loss", minimum=0, maximum=0.99)
-    grad_clip: float | None = setting(None, "clip the norm of the gradient", minimum=1e-9)
+    label_smoothing: float = setting(
+        0.1, "label smoothing of the training loss", aliases=("--smoothing",), minimum=0, maximum=0.99
+    )
+    grad_clip: float | None = setting(None, "clip the norm of the gradient", aliases=("--clip_grad",), minimum=1e-9)
     accumulation: int = setting(
-        1, "parts each process computes its share of a batch in, one after the other", minimum=1, maximum=65536
+        1,
+        "parts each process computes its share of a batch in, one after the other",
+        aliases=("--grad_accum_steps",),
+        minimum=1,
+        maximum=65536,
     )
     dropout: float | None = setting(
-        None, "dropout in front of the classifier (default: the spec's)", minimum=0, maximum=0.99
+        None, "dropout in front of the classifier (default: the spec's)", aliases=("--drop",), minimum=0, maximum=0.99
     )
     zero_gamma: bool = setting(False, "from scratch, start blocks with a skip as the identity (last BN scale 0)")
     ema_decay: float = setting(
-        0.9999, "decay of the averaged weights, reached gradually; 0: none", minimum=0, maximum=0.999999
+        0.9999,
+        "EMA decay of the weights, reached gradually; 0: no EMA",
+        aliases=("--model_ema_decay",),
+        minimum=0,
+        maximum=0.999999,
     )
 
 
@@ -123,16 +115,19 @@ class TrainConfig:
     """Everything that determines a training run."""
 
     recipe: str = "default"
-    arch: str | None = setting(
-        None, "a network by name, a spec file, a run folder, or a weight file that holds its network"
-    )
+    arch: str | None = ARCH.setting(None)
     weights: str | None = setting(
         None,
         "what to start from: a weight file, or inherit, scratch or pretrained (default: a run folder's own weights, "
         "else scratch)",
+        shortcuts={
+            "--inherit": (INHERIT, "start from the weights in the run folder"),
+            "--from_scratch": (SCRATCH, "start from random weights"),
+            "--pretrained": (PRETRAINED, "start from the published weights of a released network"),
+        },
     )
-    manual_seed: int = setting(0, "seed of everything random", minimum=0, maximum=2**31 - 1)
-    device: str = setting("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
+    manual_seed: int = SEED.setting(0)
+    device: str = DEVICE.setting("auto")
     precision: str = setting(
         "fp32", "fp32, bf16 (autocast) or fp16 (autocast and loss scaling; cuda only)", ("fp32", "bf16", "fp16")
     )
@@ -181,7 +176,7 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
         InputError: no network, an unknown one, or a network whose images must be named.
     """
     if not given.get("arch"):
-        raise InputError("name the network to train: a released name, a spec file or a run folder", "--arch")
+        raise InputError("name the network to train: a known name, a spec file or a run folder", "--arch")
     spec, own_weights = find_network(given["arch"], "--arch")
     is_run = Path(given["arch"]).is_dir()
     weights = given.get("weights") or (INHERIT if own_weights is not None else SCRATCH)
@@ -221,7 +216,7 @@ def _data_of(
             if is_other and given.get("valid_size") != 0:  # 0: nothing is held out but a test set that lies apart
                 raise InputError(
                     f"the weights were trained on images that this split would hold out: expected the run's, "
-                    f"{recorded[name]:g}, got {given[name]:g}; --from_scratch starts anew",
+                    f"{recorded[name]:g}, got {given[name]:g}; --from_scratch starts over",
                     f"--{name}",
                 )
         what = "scikit-learn's embedded digits" if recorded["dataset"] == "digits" else recorded.get("data_path")
@@ -293,9 +288,9 @@ def open_data(config: TrainConfig) -> SearchData:
 
 
 def augment_for(config: TrainConfig, resolution: int) -> Augment | None:
-    """The random changes of the training images; ``strong`` is the release's default for training.
+    """The random changes of the training images; ``strong`` is the official implementation's default.
 
-    ``Deviation:`` the release's strong colours turn the hue by up to 0.1 as well; this pipeline has no hue.
+    ``Deviation:`` its strong colors turn the hue by up to 0.1 as well; this pipeline has no hue.
     """
     small = "small" if resolution <= SMALL_IMAGE else "strong"
     match config.data.augment or ("digits" if config.data.dataset == "digits" else small):
@@ -368,7 +363,7 @@ def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[Wei
                     "--arch",
                     config.arch,
                 )
-            return _read(own, spec), f"inherited from {own}; --from_scratch starts anew"
+            return _read(own, spec), f"inherited from {own}; --from_scratch starts over"
         case "pretrained":
             if is_demo(config.arch):
                 return demo_weights(config.arch), catalog.demo(config.arch).requirement

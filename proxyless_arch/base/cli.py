@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
@@ -33,7 +33,16 @@ class Parser(argparse.ArgumentParser):
     """argparse with InputError instead of exit, no abbreviations, and a hint for a mistyped flag."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=formatter, **settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        try:
+            return super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            names = (error.argument_name or "").split("/")  # all spellings: the first long one is the usual
+            place = next((name for name in names if name.startswith("--")), names[0])
+            raise InputError(str(error.message), place) from None
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -41,10 +50,18 @@ class Parser(argparse.ArgumentParser):
     def parse_strictly(self, argv: Sequence[str] | None) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(argv)
         if unknown:
-            names = [option for action in self._actions for option in action.option_strings]
+            actions = [action for parser in self._parsers() for action in parser._actions]
+            names = [option for action in actions for option in action.option_strings]
             first = unknown[0].split("=")[0]
             raise InputError(f"unknown argument{nearest(first, names)} (--help lists them)", first)
         return parsed
+
+    def _parsers(self) -> Iterator[argparse.ArgumentParser]:
+        """This one and those of its subcommands."""
+        yield self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.values()
 
 
 def exit_code(

@@ -54,8 +54,8 @@ class StopRequest:
 
 
 def resume_command(script: str, run_dir: Path) -> str:
-    """What a person types to go on with a run."""
-    return shlex.join(["python", script, "--path", str(run_dir), "--resume"])
+    """What a person types to continue a run."""
+    return shlex.join(["python", script, "--run_dir", str(run_dir), "--resume"])
 
 
 def after_interrupt(script: str, run_dir: Path | None) -> str:
@@ -81,7 +81,7 @@ def new_run_dir(path: Path | None, home: Path) -> Path:
     """The folder of a new run, created: ``path``, or a dated one under ``home``/runs that no other run gets.
 
     Raises:
-        InputError: ``path`` holds a run already, or no folder that can be written to can be made there.
+        InputError: ``path`` already contains a run, or no folder that can be written to can be made there.
     """
     folder = path or home / "runs"
     try:
@@ -93,9 +93,11 @@ def new_run_dir(path: Path | None, home: Path) -> Path:
         files = (CONFIG_FILE, METRICS_FILE, RESULT_FILE)
         taken = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint*.pt"))
     except OSError as error:
-        raise InputError(f"expected a folder to write the run to: {error.strerror}", "--path", str(folder)) from None
+        raise InputError(f"expected a folder to write the run to: {error.strerror}", "--run_dir", str(folder)) from None
     if taken:
-        raise InputError("holds a run already: continue it with --resume, or name another folder", "--path", str(path))
+        raise InputError(
+            "already contains a run: continue it with --resume, or name another folder", "--run_dir", str(path)
+        )
     return folder
 
 
@@ -165,7 +167,7 @@ class MetricsFile:
         path = folder / METRICS_FILE
         written = path.stat().st_size if path.exists() else 0
         if resume_at is None and written:
-            raise InputError("already holds the metrics of a run: resume it or choose another folder", str(folder))
+            raise InputError("already contains the metrics of a run: resume it or choose another folder", str(folder))
         self.last_kept = None if resume_at is None else _last_kept(path, resume_at)
         """The last record that a resumed run keeps."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,36 +1,87 @@
-"""Settings as frozen dataclasses: each field is a command-line flag, a JSON key and a key of recipe files.
+"""Settings as frozen dataclasses: each field is a command-line flag and, where settings are saved, a JSON key.
 
 A command's settings are one dataclass whose fields are settings or groups of settings (dataclasses themselves); names
-are unique over all groups, so that flags and files are flat. A recipe is a JSON file of settings that change the
-defaults; a flag overrides the recipe.
+are unique over all groups, so that flags and files are flat. A field says the rest: help text, allowed words, bounds,
+the flag where it is spelled otherwise than the field, and its older spellings, which recipes may use as well. A recipe
+is a JSON file of settings that change the defaults; a flag overrides the recipe. What commands have in common (seed,
+workers, ...) is spelled and explained once, in base.words.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.strict import Node, nearest
+from proxyless_arch.base.strict import Node, listed, nearest, shown
 
 Config = TypeVar("Config")
 RECIPE = "recipe"
 """The field that names the recipe: saved with the settings, but no setting itself."""
+REQUIRED: Any = dataclasses.MISSING
+"""The default of a setting that must be given."""
 
 
-def setting(default: Any, text: str, allowed: Sequence[str] | None = None, **bounds: float) -> Any:
-    """A dataclass field with what its flag needs: the help text, the allowed words, ``minimum`` and ``maximum``."""
-    return dataclasses.field(default=default, metadata={"help": text, "allowed": allowed, **bounds})
+def setting(
+    default: Any,
+    text: str,
+    allowed: Sequence[str] | None = None,
+    *,
+    flag: str | None = None,
+    aliases: Sequence[str] = (),
+    shortcuts: Mapping[str, tuple[Any, str]] | None = None,
+    group: str | None = None,
+    metavar: str | None = None,
+    shown: str | None = None,
+    is_positional: bool = False,
+    may_be_empty: bool = False,
+    check: Callable[[Any], Any] | None = None,
+    **bounds: float,
+) -> Any:
+    """A dataclass field with what its flag needs. A field made otherwise is no setting.
+
+    Args:
+        default: or REQUIRED.
+        text: of --help; the default is put behind it in brackets, if it is neither None nor False nor named in
+            the text.
+        allowed: words, of a string.
+        flag: dashes included; by default the field's name.
+        aliases: other spellings of the flag.
+        shortcuts: ``{flag: (value, help text)}`` of flags that stand for one value.
+        group: heading in --help, where the dataclass is not nested.
+        metavar: what --help calls the value.
+        shown: the default as --help has it.
+        is_positional: no flag: the words that stand alone.
+        may_be_empty: a list whose flag may stand alone.
+        check: returns the value as it is to be used, or raises InputError.
+        bounds: ``minimum`` and ``maximum``.
+    """
+    said: dict[str, Any] = {
+        "help": text,
+        "allowed": allowed,
+        "flag": flag,
+        "aliases": tuple(aliases),
+        "shortcuts": shortcuts or {},
+        "group": group,
+        "metavar": metavar,
+        "shown": shown,
+        "is_positional": is_positional,
+        "may_be_empty": may_be_empty,
+        "check": check,
+    }
+    return dataclasses.field(default=default, metadata={**said, **bounds})
 
 
 def flags(cls: type) -> dict[str, tuple[str | None, dataclasses.Field, Any]]:
-    """``{flag: (group or None, dataclass field, type)}`` of every setting of a config class."""
+    """``{name: (group or None, dataclass field, type)}`` of every setting of a config class."""
     found: dict[str, tuple[str | None, dataclasses.Field, Any]] = {}
     outer_types = typing.get_type_hints(cls)
     for outer in dataclasses.fields(cls):
@@ -38,13 +89,30 @@ def flags(cls: type) -> dict[str, tuple[str | None, dataclasses.Field, Any]]:
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             hints = typing.get_type_hints(kind)
             found.update({inner.name: (outer.name, inner, hints[inner.name]) for inner in dataclasses.fields(kind)})
-        elif outer.name != RECIPE:
+        elif "help" in outer.metadata:
             found[outer.name] = (None, outer, kind)
     return found
 
 
-def base_type(kind: Any) -> tuple[type, bool]:
-    """(int, float, str or bool; whether None is allowed)."""
+def flag_of(field: dataclasses.Field) -> str:
+    """How a setting is spelled on the command line: ``--workers``."""
+    if field.metadata["is_positional"]:
+        return field.metadata["metavar"] or field.name
+    return field.metadata["flag"] or f"--{field.name}"
+
+
+def spellings(cls: type) -> dict[str, str]:
+    """``{spelling without dashes: setting}``: every name that a recipe may use for it."""
+    found = {}
+    for name, (_, field, _) in flags(cls).items():
+        for spelling in (*field.metadata["aliases"], flag_of(field)):
+            if spelling.startswith("--"):
+                found[spelling.removeprefix("--")] = name
+    return found | {name: name for name in flags(cls)}
+
+
+def base_type(kind: Any) -> tuple[Any, bool]:
+    """(int, float, str, bool, Path or a tuple of one of them; whether None is allowed)."""
     if isinstance(kind, types.UnionType):
         members = [member for member in typing.get_args(kind) if member is not type(None)]
         return members[0], True
@@ -56,34 +124,83 @@ def _value(node: Node, field: dataclasses.Field, kind: Any) -> Any:
     base, optional = base_type(kind)
     if optional and node.value is None:
         return None
-    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
+    if typing.get_origin(base) is tuple:
+        inner = typing.get_args(base)
+        return tuple(_checked(Node(value, node.path), field, inner[0]) for value in node.value)
+    return _checked(node, field, base)
+
+
+def _checked(node: Node, field: dataclasses.Field, base: type) -> Any:
+    low, high = field.metadata.get("minimum", -math.inf), field.metadata.get("maximum", math.inf)
+    found: Any
     if base is bool:
-        return node.boolean()
-    if base is int:
-        return node.integer(int(low) if low is not None else 0, int(high) if high is not None else 2**31 - 1)
-    if base is float:
-        return node.number(low if low is not None else float("-inf"), high if high is not None else float("inf"))
-    return node.text(field.metadata.get("allowed"))
+        found = node.boolean()
+    elif base is int:
+        low, high = max(low, 0), min(high, 2**31 - 1)
+        if isinstance(node.value, bool) or not isinstance(node.value, int) or not low <= node.value <= high:
+            raise InputError(f"expected an integer{_bounds(low, high)}, got {shown(node.value)}", node.path)
+        found = node.value
+    elif base is float:
+        try:
+            found = node.number(low, high)
+        except InputError:
+            raise InputError(f"expected a number{_bounds(low, high)}, got {shown(node.value)}", node.path) from None
+    else:
+        found = base(_word(node, field.metadata["allowed"]))
+    return found if field.metadata["check"] is None else _apply(field.metadata["check"], found, node.path)
+
+
+def _bounds(low: float, high: float) -> str:
+    is_below = high < 2**31 - 1
+    if low == -math.inf and not is_below:
+        return ""
+    return f" in {low:g}..{high:g}" if is_below else f", {low:g} or more"
+
+
+def _word(node: Node, allowed: Sequence[str] | None) -> str:
+    try:
+        return node.text(allowed)
+    except InputError as error:
+        hint = nearest(node.value, allowed) if allowed and isinstance(node.value, str) else ""
+        raise InputError(f"{error.problem}{hint}", node.path) from None
+
+
+def _apply(check: Callable[[Any], Any], value: Any, place: str) -> Any:
+    try:
+        return check(value)
+    except InputError as error:
+        raise InputError(error.problem, place, error.source) from None
 
 
 def with_settings(config: Config, settings: Mapping[str, Any], source: str | None = None) -> Config:
-    """``config`` with flat ``{flag: value}`` settings. Raises InputError for an unknown name (with the nearest) or a
-    value outside what is allowed."""
-    known = flags(type(config))
-    changes: dict[str | None, dict[str, Any]] = {}
-    for name, value in settings.items():
-        if name not in known:
-            raise InputError(f"unknown setting{nearest(name, known)}", name, source)
-        group, field, kind = known[name]
-        try:
-            changes.setdefault(group, {})[name] = _value(Node(value, name), field, kind)
-        except InputError as error:
-            raise error.from_source(source) if source else error from None
+    """``config`` with flat ``{name: value}`` settings. Raises InputError for an unknown name (with the nearest) or a
+    value outside what is allowed: at the name in a file ``source``, else at the flag."""
+    changes = _grouped(type(config), settings, source)
     outer: dict[str, Any] = changes.pop(None, {})
     for group, inner in changes.items():
         assert group is not None
         outer[group] = dataclasses.replace(getattr(config, group), **inner)
     return dataclasses.replace(config, **outer)  # type: ignore[type-var]
+
+
+def _grouped(cls: type, settings: Mapping[str, Any], source: str | None) -> dict[str | None, dict[str, Any]]:
+    """``{group or None: {name: checked value}}``."""
+    known, names = flags(cls), spellings(cls)
+    changes: dict[str | None, dict[str, Any]] = {}
+    for spelling, value in settings.items():
+        if spelling not in names:
+            raise InputError(f"unknown setting{nearest(spelling, names)}", spelling, source)
+        name = names[spelling]
+        group, field, kind = known[name]
+        given = changes.setdefault(group, {})
+        if name in given:
+            raise InputError(f"given twice, as {name} as well", spelling, source)
+        place = spelling if source else flag_of(field)
+        try:
+            given[name] = _value(Node(value, place), field, kind)
+        except InputError as error:
+            raise error.from_source(source) if source else error from None
+    return changes
 
 
 def recipe_names(folder: Path) -> list[str]:
@@ -163,6 +280,9 @@ def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"config.json is older than some settings, which take today's defaults: {', '.join(filled)}",)
 
 
+# ------------------------------------------------------------------------------------------------ the command line
+
+
 class _Switch(argparse.Action):
     """``--flag`` and its opposite in one line of help: ``--no_flag``, or ``--flag`` for ``--no_flag``."""
 
@@ -176,25 +296,113 @@ class _Switch(argparse.Action):
         setattr(namespace, self.dest, option != self._off)
 
 
-def add_flags(parser: argparse.ArgumentParser, cls: type, aliases: Mapping[str, Sequence[str]] | None = None) -> None:
+def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
     """One flag per setting, grouped as the dataclasses are. A flag that is not given is left out of the namespace.
 
     A switch can be turned off as well: ``--nesterov, --no_nesterov``, and ``--no_decay_bn, --decay_bn``.
-
-    ``aliases``: ``{setting: other spellings of its flag}``, dashes included.
     """
-    groups: dict[str | None, Any] = {}
+    groups: dict[str, Any] = {}
     for name, (group, field, kind) in flags(cls).items():
-        section = groups.setdefault(group, parser.add_argument_group(group or "general"))
-        base, _ = base_type(kind)
-        text = field.metadata["help"]
-        if field.default is not None:
-            text += f" [{field.default}]"
-        spellings = [*(aliases or {}).get(name, ()), f"--{name}"]
-        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-        if base is bool:
-            section.add_argument(*spellings, action=_Switch, **options)
-        else:
-            allowed = field.metadata.get("allowed")
-            metavar = "{" + ",".join(allowed) + "}" if allowed else base.__name__.upper()
-            section.add_argument(*spellings, type=base, metavar=metavar, **options)
+        heading = field.metadata["group"] or group or "general"
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        _add_flag(groups[heading], name, field, base_type(kind)[0])
+
+
+def _add_flag(section: Any, name: str, field: dataclasses.Field, base: Any) -> None:
+    said = field.metadata
+    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
+    if base is bool:
+        section.add_argument(*_flags(field), dest=name, action=_Switch, **options)
+        return
+    if typing.get_origin(base) is tuple:
+        inner, many = typing.get_args(base), "*" if said["may_be_empty"] else "+"
+        base, options["nargs"] = inner[0], many if inner[-1] is Ellipsis else len(inner)
+    options["type"] = _reader(base, said["allowed"])
+    options["metavar"] = said["metavar"] or ("{" + ",".join(said["allowed"]) + "}" if said["allowed"] else None)
+    if said["is_positional"]:
+        section.add_argument(name, **options)
+        return
+    options["metavar"] = options["metavar"] or base.__name__.upper()
+    section.add_argument(*_flags(field), dest=name, required=field.default is REQUIRED, **options)
+    if said["shortcuts"]:
+        either = section.add_mutually_exclusive_group()
+        for flag, (value, text) in said["shortcuts"].items():
+            either.add_argument(
+                flag, dest=name, action="store_const", const=value, default=argparse.SUPPRESS, help=_escaped(text)
+            )
+
+
+def _flags(field: dataclasses.Field) -> list[str]:
+    """The spellings as --help has them: short ones first, then the usual one, then the older ones."""
+    aliases = field.metadata["aliases"]
+    short = [alias for alias in aliases if not alias.startswith("--")]
+    return [*short, flag_of(field), *(alias for alias in aliases if alias.startswith("--"))]
+
+
+def _help(field: dataclasses.Field) -> str:
+    shown = field.metadata["shown"]
+    if shown is None and field.default not in (None, REQUIRED, ()):
+        shown = field.default
+    return _escaped(field.metadata["help"] + ("" if shown is None else f" [{shown}]"))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _reader(base: type, allowed: Sequence[str] | None) -> Callable[[str], Any]:
+    """Turns a word into a number, where one is wanted; bounds are checked where all settings are."""
+
+    def read(word: str) -> Any:
+        if base not in (int, float):
+            if allowed and word not in allowed:
+                raise argparse.ArgumentTypeError(
+                    f"expected {listed(map(repr, allowed))}, got {word!r}{nearest(word, allowed)}"
+                )
+            return word
+        try:
+            if "_" in word:
+                raise ValueError
+            return base(word)
+        except ValueError:
+            what = "an integer" if base is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what}, got {word!r}") from None
+
+    return read
+
+
+def parser_of(cls: type, prog: str, description: str | None) -> Parser:
+    parser = Parser(prog=prog, description=description)
+    add_flags(parser, cls)
+    return parser
+
+
+def parse(cls: type[Config], argv: Sequence[str] | None, prog: str, description: str | None) -> Config:
+    """The settings of a command line. Raises InputError at the flag."""
+    return _built(cls, vars(parser_of(cls, prog, description).parse_strictly(argv)))
+
+
+def parse_known(
+    cls: type[Config], argv: Sequence[str] | None, prog: str, description: str | None
+) -> tuple[Config, list[str]]:
+    """(the settings of a command line, the words that are none of its flags)."""
+    given, rest = parser_of(cls, prog, description).parse_known_args(argv)
+    return _built(cls, vars(given)), rest
+
+
+def parse_command(commands: Mapping[str, type], argv: Sequence[str] | None, prog: str, description: str | None) -> Any:
+    """The settings of the subcommand that a command line names; its help text is the docstring of their class."""
+    parser = Parser(prog=prog, description=description)
+    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, cls in commands.items():
+        add_flags(choices.add_parser(name, help=cls.__doc__, description=cls.__doc__), cls)
+    given = vars(parser.parse_strictly(argv))
+    return _built(commands[given.pop("command")], given)
+
+
+def _built(cls: type[Config], given: Mapping[str, Any]) -> Config:
+    changes = _grouped(cls, given, None)
+    outer: dict[str, Any] = changes.pop(None, {})
+    hints = typing.get_type_hints(cls)
+    return cls(**outer, **{group: hints[group](**inner) for group, inner in changes.items() if group})

@@ -39,7 +39,7 @@ def note_on_few_steps(n_images: int, batch_size: int, processes: int = 1) -> tup
     if steps >= ENOUGH_STEPS or smaller >= batch_size:
         return ()
     what = f"{counted(steps, 'step')} of {batch_size} images, {left_out} of {n_images} left out"
-    return (f"few steps per epoch: {what}; --train_batch_size {smaller} makes {n_images // smaller}",)
+    return (f"few steps per epoch: {what}; --batch_size {smaller} makes {n_images // smaller}",)
 
 
 class Sample(NamedTuple):

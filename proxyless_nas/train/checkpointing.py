@@ -17,7 +17,7 @@ from proxyless_arch.base.files import atomic_path
 from proxyless_arch.base.runs import CHECKPOINT_FILE
 
 NAME = CHECKPOINT_FILE
-ANEW = "no earlier one is kept: start anew in another --path"
+ANEW = "no earlier one is kept: start over in a new --run_dir"
 # what zipfile and torch's restricted unpickler raise on bytes that are not what torch.save wrote
 _UNREADABLE = (
     zipfile.BadZipFile,

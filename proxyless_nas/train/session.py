@@ -154,13 +154,13 @@ def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = N
         raise InputError(
             f"{size} images per step, but there are {len(data.train)} to train on; for so few try "
             f"{fitting_batch_size(len(data.train), world)}",
-            "--train_batch_size",
+            "--batch_size",
         )
     if size % world or size // world < config.optimization.accumulation:
         raise InputError(
             f"expected a multiple of {world} (the processes) with an image for each of the "
             f"{config.optimization.accumulation} parts of a share, got {size}",
-            "--train_batch_size",
+            "--batch_size",
         )
     start = start_of(config, data.train) if spec is None else None
     spec = spec or start.spec if start is not None else spec
@@ -597,6 +597,6 @@ def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
             else []
         ),
         ("time", runs.format_seconds(record["wall_seconds"])),
-        ("next", shlex.join(["python", "eval.py", "--arch", str(run_dir), "--path", images])),
+        ("next", shlex.join(["python", "eval.py", "--arch", str(run_dir), "--data_path", images])),
     ]
     return "\n".join(["", *(labeled(*line) for line in lines)])

@@ -66,8 +66,8 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     data = str(run.settings.get("data_path") or "digits")
     seen = "" if _own_test(run) else " (all images, those of the search included)"
     candidates = [
-        (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--path", data)),
-        (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--path", data)),
+        (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--data_path", data)),
+        (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--data_path", data)),
         ("train it to its full accuracy", ("train.py", "--arch", folder)),
         (
             "export it for ONNX Runtime",

@@ -345,7 +345,7 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
         raise InputError(
             f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
             f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
-            "--train_batch_size",
+            "--batch_size",
         )
     space = mbconv_space(
         macro=macro_named(config.space.space or default_space(resolution)),

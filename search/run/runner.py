@@ -116,7 +116,7 @@ def run_search(
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)
         run_dir = request.claim_folder()
-        busy = busy_note(torch.get_num_threads(), "--torch_threads 1") if device.type == "cpu" else None
+        busy = busy_note(torch.get_num_threads(), "--threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
             tell(busy)
         with _naming_the_way_on(run_dir, tell):
@@ -227,9 +227,9 @@ class _Request:
         if self.command is not None:
             return list(self.command)
         if self.resume:
-            return [COMMAND, "--path", str(run_dir), "--resume"]
+            return [COMMAND, "--run_dir", str(run_dir), "--resume"]
         behind = [warmup.FLAG, str(self.warmup_from)] if self.warmup_from is not None else []
-        return [COMMAND, "--path", str(run_dir), *as_flags(self.config), *behind]
+        return [COMMAND, "--run_dir", str(run_dir), *as_flags(self.config), *behind]
 
 
 def _be_silent(line: str) -> None:
@@ -436,7 +436,7 @@ def _refuse_lost_checkpoint(run_dir: Path, may_be_there: int) -> None:
     has_result = (run_dir / "result.json").exists()
     if n_epochs > may_be_there or has_result:
         held = "a result" if has_result else counted(n_epochs, "epoch")
-        problem = f"no such file, but the run holds {held}: start anew in another --path"
+        problem = f"no such file, but the run holds {held}: start over in a new --run_dir"
         raise InputError(problem, checkpoint.NAME, str(run_dir))
 
 

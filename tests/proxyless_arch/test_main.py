@@ -104,7 +104,7 @@ def test_convert_there_and_back(name, tmp_path, capsys):
         (["draw", "proxyless_cpu"], "-o"),
         (["draw", "proxyless_cpu", "-o", "x.gif"], ".png or .svg"),
         (["diff", "proxyless_cpu"], "B"),
-        (["convert", "proxyless_cpu", "x.json", "--to", "yaml"], "invalid choice"),
+        (["convert", "proxyless_cpu", "x.json", "--to", "yaml"], "expected 'ours' or 'released', got 'yaml'"),
         (["show", "proxyless_cpu", "--resolutoin", "3"], "unknown argument"),
     ],
 )

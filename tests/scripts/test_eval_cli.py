@@ -190,7 +190,7 @@ def test_bad_input(script, run_folder, photos, tmp_path, capsys):
             "found 3 class folders, but the network 'three' has 1000",
         ),
         ((*run, "--weights", tmp_path / "other.h5"), "classifier.linear.bias: expected 5, got 4"),
-        ((*run, "--path", photos, "--batch_size", "0"), "expected an integer, 1 or more, got '0'"),
+        ((*run, "--path", photos, "--batch_size", "0"), "expected an integer, 1 or more, got 0"),
         (("--arch", "proxyles_gpu"), "did you mean 'proxyless_gpu'?"),
         ((*run, "--path", photos, "--device", "tpu"), "--device: expected auto, cpu"),
         ((*run, "--pth", photos), "--pth: unknown argument; did you mean '--path'?"),

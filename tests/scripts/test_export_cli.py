@@ -185,7 +185,7 @@ def test_exported_files_that_cannot_be_evaluated(script, flag, run_folder, tmp_p
     (tmp_path / "bad").write_bytes(b"nothing of the kind")
     assert "expected a" in error_of(capsys, script, flag, tmp_path / "bad")
     assert "--arch: not together with" in error_of(capsys, script, flag, tmp_path / "bad", "--arch", run_folder)
-    assert "--image_size: not together" in error_of(capsys, script, flag, tmp_path / "bad", "--image_size", 12)
+    assert "--resolution: not together" in error_of(capsys, script, flag, tmp_path / "bad", "--image_size", 12)
     assert "--precision: not together" in error_of(capsys, script, flag, tmp_path / "bad", "--precision", "bf16")
     assert "--device" in error_of(capsys, script, flag, tmp_path / "bad", "--device", "cuda")
     assert f"expected one of --arch and {flag}" in error_of(capsys, script)

@@ -87,7 +87,7 @@ def test_a_second_draw_does_not_mix_with_the_first(tmp_path, capsys):
     assert draw(tmp_path, "--target_hardware", "flops") == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "specs").iterdir()}
     assert draw(tmp_path, "--target_hardware", "flops", "--manual_seed", 1, n_archs=2) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "specs").iterdir()} == before
     (tmp_path / "result.json").unlink()  # as if killed while it wrote
     (tmp_path / "specs" / "random_002.json").unlink()

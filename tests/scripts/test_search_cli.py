@@ -149,7 +149,7 @@ def test_the_result_is_true(finished):
     for words in (
         "data       digits",
         "2 steps",
-        "\n  note       few steps per epoch: 2 steps of 64 images, 9 of 137 left out; --train_batch_size 13 makes 10\n",
+        "\n  note       few steps per epoch: 2 steps of 64 images, 9 of 137 left out; --batch_size 13 makes 10\n",
         "reachable",
         "expected   about",
         "predicted",
@@ -281,7 +281,7 @@ def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, 
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
         status, printed, _ = here(*TINY, "--n_epochs", "0", "--path", tmp_path / "run")
-    command = f"python search/imagenet_arch_search.py --path {tmp_path / 'run'} --resume"
+    command = f"python search/imagenet_arch_search.py --run_dir {tmp_path / 'run'} --resume"
     said = ["interrupted before the first step; start over with", f"  {command}"]
     assert (status, printed.splitlines()[-2:]) == (INTERRUPTED, said)
     (tmp_path / "run" / f".checkpoint.pt.{os.getpid()}-abcd0123.tmp.pt").touch()  # as a kill would leave it
@@ -310,7 +310,7 @@ def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
         status, printed, _ = here("--path", run_dir, "--resume")
-    command = f"python search/imagenet_arch_search.py --path {run_dir} --resume"
+    command = f"python search/imagenet_arch_search.py --run_dir {run_dir} --resume"
     assert (status, printed.splitlines()[-1].strip()) == (INTERRUPTED, command)
     assert here(*command.split()[2:])[0] == 0
 
@@ -358,7 +358,7 @@ def test_a_result_without_its_weights_and_checkpoint_is_not_begun_again(finished
         (run_dir / name).unlink()
     before = held_by(run_dir)
     status, _, errors = here("--path", run_dir, "--resume")
-    assert (status, "but the run holds a result: start anew in another --path" in errors) == (2, True)
+    assert (status, "but the run holds a result: start over in a new --run_dir" in errors) == (2, True)
     assert held_by(run_dir) == before
 
 
@@ -428,7 +428,7 @@ def test_an_occupied_folder_is_refused(finished, here):
     before = {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()}
     status, _, errors = here("--path", run_dir, *QUICK)
     assert status == 2
-    assert "holds a run already: continue it with --resume" in errors
+    assert "already contains a run: continue it with --resume" in errors
     assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
 
 
@@ -445,7 +445,7 @@ def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, t
     (run_dir / "result.json").unlink()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start anew in another"
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new"
     status, _, errors = here("--path", run_dir, "--resume")
     assert (status, errors) == (2, f"error: {problem} --path; --warmup_from {run_dir} takes its warm-up (in {path})\n")
     own = ("--path", tmp_path / "anew", "--warmup_from", run_dir)
@@ -475,7 +475,7 @@ def test_help_from_the_root():
     [
         (["--dataset", "imagefolder"], "data_path: imagefolder needs a folder or a .zip"),
         (["--dataset", "imagefolder", "--data_path", "{tmp}/nowhere"], "nowhere"),
-        (["--resume"], "--resume: --resume needs the run folder: add --path FOLDER"),
+        (["--resume"], "--resume: --resume needs the run folder: add --run_dir FOLDER"),
         (["--resume", "--path", "{tmp}/nowhere"], "no such file"),
         (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
         (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),
@@ -497,7 +497,7 @@ def test_help_from_the_root():
         ),
         (["--target_hardware", "gpu8"], "--target_hardware: there is no CUDA GPU here to measure"),
         (["--latency_table", "{tmp}/nowhere.yaml"], "nowhere.yaml"),
-        (["--train_batch_size", "60000"], "--train_batch_size: 60000 images per step, but there are 137"),
+        (["--train_batch_size", "60000"], "--batch_size: 60000 images per step, but there are 137"),
         (["--device", "cuda:x"], "--device"),
         (["--recipe", "digit"], "did you mean 'digits'"),
     ],

@@ -73,7 +73,7 @@ def test_a_run_whose_checkpoint_is_gone_is_not_begun_again(run, capsys):
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     status, errors = resumed(folder, capsys)
     assert status == 2
-    assert "checkpoint.pt: no such file, but the run holds 2 epochs: start anew in another --path" in errors
+    assert "checkpoint.pt: no such file, but the run holds 2 epochs: start over in a new --run_dir" in errors
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
@@ -85,7 +85,7 @@ def test_one_epoch_alone_says_that_there_was_a_checkpoint(run, capsys):
     (folder / "metrics.jsonl").write_bytes(epoch)
     status, errors = resumed(folder, capsys)
     assert status == 2
-    assert "checkpoint.pt: no such file, but the run holds 1 epoch: start anew in another --path" in errors
+    assert "checkpoint.pt: no such file, but the run holds 1 epoch: start over in a new --run_dir" in errors
     assert (folder / "metrics.jsonl").read_bytes() == epoch
 
 

@@ -89,7 +89,7 @@ def test_a_mistyped_flag_is_found_before_any_search(tmp_path, capsys):
 def test_a_search_that_fails_is_named(tmp_path, capsys):
     assert specialize.main(["--targets", "mobile", "--path", str(tmp_path), "--train_batch_size", "60000"]) == 2
     errors = capsys.readouterr().err
-    assert "--train_batch_size: 60000 images per step" in errors
+    assert "--batch_size: 60000 images per step" in errors
     assert "mobile: the search for this target did not finish" in errors
 
 

@@ -148,7 +148,7 @@ train.main(sys.argv[1:])"""
     killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
     assert killed.returncode == -signal.SIGKILL
     code, _, err = run(capsys, *words)
-    assert (code, "holds a run already: continue it with --resume" in err) == (2, True)
+    assert (code, "already contains a run: continue it with --resume" in err) == (2, True)
     code, out, err = run(capsys, "--path", path, "--resume")
     assert (code, err) == (0, "")
     assert "this run was killed before its first checkpoint: it starts over" in out
@@ -250,7 +250,7 @@ def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, spec_fil
     with monkeypatch.context() as patch:
         patch.setattr(train_session, place, interrupted)
         code, out, _ = run(capsys, "--epochs", "0", "--arch", spec_file, "--path", path)
-    command = f"python train.py --path {path} --resume"
+    command = f"python train.py --run_dir {path} --resume"
     assert (code, out.splitlines()[-1].strip()) == (130, command)
     assert run(capsys, *command.split()[2:])[0] == 0
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
     code, _, err = run(capsys, "--path", tmp_path, "--resume")
     assert code == 2
-    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start anew in another"
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new"
     assert err == f"error: {problem} --path (in {tmp_path / 'checkpoint.pt'})\n"
 
 
@@ -381,7 +381,7 @@ def test_the_header_names_the_recipe_and_an_epoch_of_few_steps(searched_photos, 
     code, out, _ = run(capsys, *words, "-b", "48", "--path", tmp_path / "few")
     assert code == 0
     assert "\n  recipe     fast\n" in out
-    note = "few steps per epoch: 1 step of 48 images, 16 of 64 left out; --train_batch_size 6 makes 10"
+    note = "few steps per epoch: 1 step of 48 images, 16 of 64 left out; --batch_size 6 makes 10"
     assert f"\n  note       {note}\n" in out
     code, out, _ = run(capsys, *words, "-b", "6", "--path", tmp_path / "enough")
     assert (code, "few steps" in out) == (0, False)
@@ -474,7 +474,7 @@ def test_recipes_load_and_their_names_are_flags():
         (["--arch", "{spec}", "--lr", "-1"], "init_lr: expected a number in 0"),
         (["--arch", "{spec}", "--recipe", "fats"], "got 'fats'; did you mean 'fast'?"),
         (["--arch", "{spec}", "--precision", "fp16", "--device", "cpu"], "--precision: fp16 needs cuda, got cpu"),
-        (["--arch", "{spec}", "-b", "5000"], "--train_batch_size: 5000 images per step, but there are 1150"),
+        (["--arch", "{spec}", "-b", "5000"], "--batch_size: 5000 images per step, but there are 1150"),
         (["--arch", "{spec}", "-b", "64", "--accumulation", "65"], "with an image for each of the 65 parts"),
         (["--arch", "{spec}", "--inherit"], "to inherit from (in "),
         (["--arch", "{spec}", "--pretrained"], "have published weights"),
@@ -483,9 +483,9 @@ def test_recipes_load_and_their_names_are_flags():
         (["--arch", "{spec}", "-d", "nowhere"], "no such folder or .zip"),
         (["--arch", "{spec}", "--dataset", "imagefolder"], "imagefolder needs a folder or a .zip"),
         (["--arch", "{spec}", "--device", "tpu"], "--device: expected auto, cpu, cuda"),
-        (["--resume"], "--resume: needs the run folder: add --path FOLDER"),
+        (["--resume"], "--resume: needs the run folder: add --run_dir FOLDER"),
         (["--resume", "--path", "nowhere"], "no such file"),
-        (["--path", "{run}", "--arch", "{spec}"], "--path: holds a run already: continue it with --resume"),
+        (["--path", "{run}", "--arch", "{spec}"], "--run_dir: already contains a run: continue it with --resume"),
         (
             ["--path", "{run}", "--resume", "--recipe", "fast"],
             "--recipe: a resumed run keeps its recipe, 'digits'; got",

@@ -10,7 +10,7 @@ import pytest
 
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.settings import base_type, note_on_absent
+from proxyless_arch.base.settings import base_type, flag_of, note_on_absent
 from search import config
 from search.config import (
     SearchConfig,
@@ -159,7 +159,7 @@ def bounded():
 @pytest.mark.parametrize(("name", "last", "beyond"), list(bounded()))
 def test_bounds(name, last, beyond):
     assert to_dict(with_settings(SearchConfig(), {name: last}))[name] == last
-    with pytest.raises(InputError, match=f"^{name}: expected"):
+    with pytest.raises(InputError, match=f"^{flag_of(flags()[name][1])}: expected"):
         with_settings(SearchConfig(), {name: beyond})
 
 
@@ -174,7 +174,7 @@ def test_bounds(name, last, beyond):
     ],
 )  # fmt: skip
 def test_wrong_values(name, value):
-    with pytest.raises(InputError, match=f"^{name}: expected"):
+    with pytest.raises(InputError, match=f"^{flag_of(flags()[name][1])}: expected"):
         with_settings(SearchConfig(), {name: value})
 
 
@@ -233,7 +233,7 @@ def test_flags_that_are_not_given_are_left_to_the_recipe():
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--n_epochs", "many"], "--n_epochs: invalid int value: 'many'"),
+        (["--n_epochs", "many"], "--n_epochs: expected an integer, got 'many'"),
         (["--n_epochs"], "--n_epochs: expected one argument"),
         (["--n_epo", "3"], "--n_epo: unknown argument; did you mean '--n_epochs'"),  # no abbreviations
         (["stray"], "stray: unknown argument"),

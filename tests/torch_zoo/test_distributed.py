@@ -158,6 +158,6 @@ def test_what_rank_0_alone_is_refused_ends_both_ranks_with_one_message(script, t
     ranks = by_hand(*flags, "--device", "cpu", "--path", str(tmp_path), script=script)
     complaints = [process.communicate(timeout=60)[1].decode() for process in ranks]
     assert [process.returncode for process in ranks] == [2, 2], complaints
-    assert complaints[0].count("holds a run already") == complaints[0].count("\n") == 1
+    assert complaints[0].count("already contains a run") == complaints[0].count("\n") == 1
     assert complaints[1] == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "mini.json"]

@@ -45,14 +45,14 @@ def test_a_given_folder_is_made(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoint.pt", "checkpoint_best.pt"])
 def test_a_folder_with_a_run_is_refused(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"^--path: holds a run already: continue it with --resume"):
+    with pytest.raises(InputError, match=r"^--run_dir: already contains a run: continue it with --resume"):
         new_run_dir(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/nope", "/proc/1/fd"])
 def test_a_place_that_can_be_no_run_folder_is_refused(tmp_path, place):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match=r"^--path: expected a folder to write the run to: .*\(in .*\)$") as caught:
+    with pytest.raises(InputError, match=r"^--run_dir: expected a folder to write the run to: .*\(in .*\)$") as caught:
         new_run_dir(tmp_path / place, tmp_path)
     assert str(tmp_path / place) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -11,14 +11,14 @@ from proxyless_arch.base.settings import add_flags, setting
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    nesterov: bool = setting(True, "look ahead")
+    nesterov: bool = setting(True, "look ahead", aliases=("--ahead",))
     no_decay_bn: bool = setting(False, "spare the vectors")
     steps: int = setting(3, "how many")
 
 
 def parser_of(cls):
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_flags(parser, cls, {"nesterov": ["--ahead"]} if cls is Settings else None)
+    add_flags(parser, cls)
     return parser
 
 
@@ -40,7 +40,7 @@ def test_switches_turn_on_and_off(words, given):
 
 def test_help_shows_both_ways():
     shown = parser_of(Settings).format_help()
-    assert "--nesterov, --no_nesterov\n" in shown
+    assert "--nesterov, --ahead, --no_nesterov\n" in shown
     assert "--no_decay_bn, --decay_bn\n" in shown
     assert "look ahead [True]" in shown
     assert "--no_steps" not in shown

@@ -472,7 +472,7 @@ def test_trainings_of_something_else_are_refused(tmp_path):
         ("stranger", other, {}, "its network is none of"),
         ("data", spec, {"dataset": "imagefolder", "data_path": "x"}, "trained with other images"),
         ("size", smaller, {}, "trained with other resolution than .*: 8, not 16"),
-        ("unfinished", spec, {}, "train.py --path .*unfinished --resume"),
+        ("unfinished", spec, {}, "train.py --run_dir .*unfinished --resume"),
     ):
         write_trained(tmp_path / name, net, 50.0, **more)
         if name == "unfinished":

@@ -147,7 +147,7 @@ def test_a_batch_for_other_processes_is_refused_once_and_first(tmp_path):
     three = start(*TORCHRUN[:-1], "--nproc_per_node=3", script, "--path", tmp_path / "run", "--train_batch_size", "64")
     output = three.communicate(timeout=240)[0].decode()
     assert three.returncode != 0
-    assert output.count("error: --train_batch_size: expected a multiple of 3 (the processes), got 64") == 1
+    assert output.count("error: --batch_size: expected a multiple of 3 (the processes), got 64") == 1
     assert list(tmp_path.iterdir()) == []
 
 

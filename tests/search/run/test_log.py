@@ -78,7 +78,7 @@ def test_resume_at_the_start_forgets_everything(tmp_path):
 def test_a_new_run_does_not_write_into_an_old_one(tmp_path):
     with RunLog(tmp_path, say=silent) as log:
         log.epoch(record(10))
-    with pytest.raises(InputError, match="already holds the metrics"):
+    with pytest.raises(InputError, match="already contains the metrics"):
         RunLog(tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
 

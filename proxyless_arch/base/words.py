@@ -1,0 +1,65 @@
+"""The words that commands share: the same word is the same flag, with one explanation, in every command.
+
+A command's dataclass takes its field from here and gives the default; ``python -m tests.house.test_flags`` lists who
+has which. Spellings of the official implementation, of timm and of earlier versions are aliases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.settings import setting
+
+
+@dataclass(frozen=True)
+class Word:
+    """A flag that several commands have."""
+
+    flag: str
+    aliases: tuple[str, ...]
+    text: str
+
+    def setting(self, default: Any, more: str = "", **said: Any) -> Any:
+        """A dataclass field. ``more``: what this command adds to the explanation."""
+        aliases = (*self.aliases, *said.pop("aliases", ()))
+        return setting(default, self.text + more, flag=self.flag, aliases=aliases, **said)
+
+
+ARCH = Word(
+    "--arch",
+    ("-a",),
+    "a network: a known name, a spec file, a net.config of the official implementation, a run folder, or a weight file "
+    "that holds its network",
+)
+DATA_PATH = Word("--data_path", ("-d",), "images: a folder or .zip of class folders")
+RESOLUTION = Word("--resolution", ("--image_size",), "side of the images in pixels")
+BATCH_SIZE = Word("--batch_size", ("-b", "--train_batch_size"), "images per step")
+WORKERS = Word("--workers", ("-j", "--n_worker"), "processes that read images")
+SEED = Word("--seed", ("--manual_seed",), "seed of everything random")
+THREADS = Word("--threads", (), "threads on the CPU")
+DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
+RUN_DIR = Word("--run_dir", ("--path", "--output"), "run folder (default: a dated one under runs/)")
+SAVE_JSON = Word("--save_json", (), "write the record to this file")
+
+
+def add_run_flags(parser: argparse.ArgumentParser, recipes: str) -> None:
+    """The flags of a command that makes a run and are no settings of it: ``path``, ``resume`` and ``recipe``."""
+    section = parser.add_argument_group("the run")
+    section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
+    section.add_argument("--resume", action="store_true", help=f"continue the run in {RUN_DIR.flag}")
+    section.add_argument("--recipe", metavar="NAME", help=f"a set of defaults: {recipes}")
+
+
+def new_file(path: Path) -> Path:
+    """A setting's check: a file that can be written, in a folder that is there or can be made."""
+    if path.is_dir():
+        raise InputError(f"expected a file to write, got a folder, {str(path)!r}")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"expected a file that can be written, got {str(path)!r}: {there} does not take it")
+    return path
