@@ -60,7 +60,7 @@ def test_a_random_network_that_train_py_trained_is_a_control(tmp_path, capsys, m
         (["nowhere"], "no such folder (in nowhere)"),
         (["."], "there is no config.json in it"),
         (["run", "."], "there is no config.json in it"),
-        (["run", "run", "--gif", "x.gif"], "--gif: a film shows one search"),
+        (["run", "run", "--gif", "x.gif"], "--gif: an animation shows one search"),
         (["run", "--output", "run"], "cannot be written"),
         (["run", "--output", "run/spec.json/page.html"], "cannot be written"),
         (["run", "--outptu", "x"], "did you mean '--output'?"),
