@@ -223,7 +223,7 @@ def _cell(row: dict[str, Any], device: str) -> str:
 def table(record: dict[str, Any]) -> str:
     """The cross table for a terminal; a network's own device is marked."""
     devices = record["devices"]
-    lines = [["searched for", "asked", "test top-1", "MACs", *(f"{name} ms" for name in devices)]]
+    lines = [["searched for", "target", "test top-1", "MACs", *(f"{name} ms" for name in devices)]]
     for row in record["networks"]:
         cells = [_cell(row, name) + (" *" if name == row["searched_for"] else "  ") for name in devices]
         macs = format_count(row["macs"]) + (" *" if row["searched_for"] == "flops" else "  ")
@@ -231,7 +231,7 @@ def table(record: dict[str, Any]) -> str:
         in_macs = row["searched_for"] == "flops"
         asked = Unit.MACS.short(row["asked"]) if in_macs else f"{row['asked']:.3g} ms"
         lines.append([row["searched_for"], asked, score, macs, *cells])
-    notes = "* what it was searched for; latency: predicted by the device's table, / measured here where this is it"
+    notes = "* what it was searched for; latency: predicted by the device's table / measured, where it is this machine"
     return "\n".join([*ruled(align(lines)), notes])
 
 

@@ -310,7 +310,7 @@ class TorchCuda:
         self._torch = torch = _package("torch", "torch", self.name)
         if not torch.cuda.is_available():
             raise InputError(
-                f"CUDA asked for, but torch {torch.__version__} sees no GPU here; --target_hardware cpu needs none",
+                f"CUDA requested, but torch {torch.__version__} sees no GPU here; --target_hardware cpu needs none",
                 "--target_hardware",
             )
         self.device = torch.device(device)

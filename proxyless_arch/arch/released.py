@@ -59,8 +59,8 @@ def is_released(node: Node) -> bool:
         return True
     if name == "PyramidTreeNet":
         raise InputError(
-            f"expected {RELEASED_NAME!r}, got 'PyramidTreeNet': the CIFAR-10 network of the release, a pyramid of "
-            "tree-structured cells, is another family than the mobile networks read here",
+            f"expected {RELEASED_NAME!r}, got 'PyramidTreeNet': the CIFAR-10 network of the official implementation, a "
+            "pyramid of tree-structured cells, is another family than the mobile networks read here",
             "name",
         )
     if "first_conv" in value or "feature_mix_layer" in value:

@@ -93,7 +93,7 @@ def parse_device(name: str) -> tuple[str, int | None]:
 def absent_device(name: str, framework: str, n_found: int) -> InputError:
     """The error for a device that ``framework`` (with its version) does not see, of which kind it sees ``n_found``."""
     return InputError(
-        f"{name} asked for, but {framework} sees {n_found} of that kind here; use --device cpu", "--device"
+        f"{name} requested, but {framework} sees {n_found} of that kind here; use --device cpu", "--device"
     )
 
 

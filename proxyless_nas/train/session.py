@@ -234,7 +234,7 @@ def header(job: Job, run_dir: Path) -> str:
             "update",
             f"SGD {o.momentum:g}{' nesterov' if o.nesterov else ''}, decay {o.weight_decay:g}"
             f"{' (not on BN and bias)' if o.no_decay_bn else ''}, smoothing {o.label_smoothing:g}, "
-            f"{f'average {o.ema_decay:g}' if o.ema_decay else 'no average'}",
+            f"{f'EMA decay {o.ema_decay:g}' if o.ema_decay else 'no EMA'}",
         ),
         (
             "runs on",
@@ -566,7 +566,7 @@ def epoch_line(record: dict[str, Any]) -> str:
     ]
     if record["valid_top1_percent"] is not None:
         ema = record["ema_valid_top1_percent"]
-        average = f" (average {ema:5.1f}%)" if ema is not None else ""
+        average = f" (EMA {ema:5.1f}%)" if ema is not None else ""
         parts.append(f"valid {record['valid_top1_percent']:5.1f}%{average}")
     parts.append(f"{record['images_per_second']:5.0f} img/s{' *' if record['is_best'] else ''}")
     return "  ".join(parts)

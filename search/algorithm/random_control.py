@@ -1,4 +1,4 @@
-"""Random networks of a given cost: what a search must beat to have been worth it."""
+"""Random networks of a given cost: the baseline that a search must beat."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def sample_at_cost(
                 return list(found)
     raise InputError(
         f"found {len(found)} different networks between {table.shown(lower * target)} and {table.shown(target)}"
-        f"{''.join(f' with {limit}' for limit in limits)}, asked for {count}",
+        f"{''.join(f' with {limit}' for limit in limits)}, requested {count}",
         "--n_archs",
     )

@@ -83,8 +83,8 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     return [
         *known,
         (
-            "draw it beside a released network",
+            "draw it beside proxyless_mobile",
             line("-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture),
         ),
-        ("film how it formed", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
+        ("animate the search", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
     ]

@@ -37,8 +37,8 @@ def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[st
         slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         yield (
             "",
-            f"{beside(at_table_speed)} at the speed the machine had for the table; the anchor, timed in between, is "
-            f"{abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
+            f"{beside(at_table_speed)} normalized to the machine's speed during profiling; the anchor, timed in "
+            f"between, is {abs(slower):.1f} % {'slower' if slower > 0 else 'faster'} now",
         )
     steps, why_stopped = record.get("landing", ()), record.get("landing_stopped")
     found = [step["measured_at_anchor_speed_ms"] for step in steps if "measured_at_anchor_speed_ms" in step]
@@ -61,7 +61,7 @@ def summary(run_dir: Path) -> str:
         lines.append(labeled(label, text))
 
     if run.unit is not None and run.predicted is not None and goal is not None:
-        say("asked", run.unit.exact(goal))
+        say("target", run.unit.exact(goal))
         measured = run.measured_ms
         how = "counted" if run.unit.is_counted else f"by {record['latency_source']}"
         if run.table_scale != 1:
@@ -80,11 +80,11 @@ def summary(run_dir: Path) -> str:
                 odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
                 say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
         else:
-            say("note", "derived by argmax: nothing makes this network land on the target")
+            say("note", "derived by argmax: nothing makes this network hit the target")
     for unit, key in LIMIT_KEY.items():
         if run.settings.get(key) is not None:
             size = record["macs"] if unit is Unit.MACS else record["params"]
-            say("limit", f"{unit.exact(size)}, asked for at most {unit.exact(run.settings[key], math.floor)}")
+            say("limit", f"{unit.exact(size)}, limit {unit.exact(run.settings[key], math.floor)}")
     say(
         "size",
         f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "
@@ -93,7 +93,7 @@ def summary(run_dir: Path) -> str:
     n_valid, n_test = record["n_valid_images"], record["n_test_images"]
     say(
         "accuracy",
-        f"{shown_score(record['top1_percent'], n_valid, 'validation images, which chose alpha')}, "
+        f"{shown_score(record['top1_percent'], n_valid, 'architecture-validation images')}, "
         f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
     )
     chance = 100 / spec.num_classes
@@ -121,7 +121,7 @@ def summary(run_dir: Path) -> str:
 
 
 def _commands(run: Run) -> str:
-    """How to go on with a finished run, for a person."""
+    """How to continue with a finished run, for a person."""
     found = next_commands(run)
     return "\n".join(["\nnext:", *(f"  {line}" for line in align(found, left=(0, 1)))])
 
@@ -129,6 +129,6 @@ def _commands(run: Run) -> str:
 def _random_summary(run: Run) -> str:
     assert run.result is not None
     unit, costs = Unit(run.result["cost_unit"]), [entry["cost"] for entry in run.result["networks"]]
-    cheapest, dearest, asked = (unit.exact(cost) for cost in (min(costs), max(costs), run.result["target"]))
+    cheapest, most_expensive, target = (unit.exact(cost) for cost in (min(costs), max(costs), run.result["target"]))
     networks = counted(len(costs), "random network")
-    return f"{networks} of {cheapest} to {dearest} (asked: {asked}) in {run.folder}/specs\n{_commands(run)}"
+    return f"{networks} of {cheapest} to {most_expensive} (target: {target}) in {run.folder}/specs\n{_commands(run)}"

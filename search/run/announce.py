@@ -26,7 +26,7 @@ def _rule(job: Job) -> str:
     if arch.arch_algo == "rl":
         words = ["REINFORCE", counted(arch.rl_batch_size, "path")]
         words += [f"{arch.rl_reward} reward"] if goal is not None else []
-        words += [f"alpha rests for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
+        words += [f"alpha is frozen for the first {100 * arch.rl_freeze:.3g} %"] if arch.rl_freeze else []
     else:
         words = [arch.grad_binary_mode, *([job.config.target.grad_reg_loss_type] if goal is not None else [])]
     return ", ".join(words)
@@ -42,8 +42,8 @@ def header(job: Job) -> str:
     lines = [
         (
             "data",
-            f"{name}: {len(data.train)} images for weights, {len(data.valid)} for alpha, {len(data.test)} to test, "
-            f"{space.num_classes} classes, {resolution} px",
+            f"{name}: {len(data.train)} training, {len(data.valid)} architecture-validation and {len(data.test)} test "
+            f"images, {space.num_classes} classes, {resolution} px",
         ),
         (
             "space",
@@ -64,15 +64,14 @@ def header(job: Job) -> str:
                 f"{table.shown(table.uniform_expected)}",
             )
         )
-        lines.append(("priced by", table.source))
+        lines.append(("source", f"{table.unit.quantity} from {table.source}"))
         if len(table.extrapolated) == 1:
             lines.append(("note", f"{table.extrapolated[0]}: an estimate, not a measurement"))
         elif table.extrapolated:
             lines.append(
                 (
                     "note",
-                    f"{len(table.extrapolated)} layer prices lie outside the predictor's fitted range: "
-                    "compare networks with them, do not quote them",
+                    f"{len(table.extrapolated)} layer prices lie outside the predictor's fitted range: estimates only",
                 )
             )
     else:

@@ -28,7 +28,7 @@ from search.run.loop import Schedule, Search
 
 NAME = "warmup.pt"
 FLAG = "--warmup_from"
-DAMAGED = f"take the warm-up of another run, or do it anew without {FLAG}"
+DAMAGED = f"take the warm-up of another run, or run it again without {FLAG}"
 NO_PART_GROUPS = ("arch", "target", "finish")
 NO_PART = ("n_epochs", "init_lr", "test_batch_size", "n_worker")
 """Settings, beside those groups, that a warm-up does not depend on."""
@@ -45,7 +45,7 @@ FOLLOWS = {
 """What is not said where one of these differs: it is a consequence."""
 HASHED = {
     "train_names": "other training images",
-    "valid_names": "other images for alpha",
+    "valid_names": "other architecture-validation images",
     "test_names": "other test images",
     "class_names": "other classes",
 }

@@ -12,7 +12,7 @@ def test_devices(n_gpus, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"] * n_gpus)
     assert pick_device("cpu") == "CPU:0" and pick_device("auto") == ("GPU:0" if n_gpus else "CPU:0")
     for absent in ("cuda:2", "mps"):
-        with pytest.raises(InputError, match=f"--device: {absent} asked for, but TensorFlow .* sees . of that kind"):
+        with pytest.raises(InputError, match=f"--device: {absent} requested, but TensorFlow .* sees . of that kind"):
             pick_device(absent)
     if n_gpus:
         assert (pick_device("cuda"), pick_device("cuda:1")) == ("GPU:0", "GPU:1")

@@ -240,7 +240,7 @@ def test_cuda_asked_for_and_absent(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert profile_latency.main(["--target_hardware", "gpu8", "--output", str(tmp_path / "out")]) == 2
-    assert "CUDA asked for, but torch" in capsys.readouterr().err
+    assert "CUDA requested, but torch" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_conditions_is_left_alone(tmp_path, capsys):

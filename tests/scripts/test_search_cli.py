@@ -203,7 +203,7 @@ raise SystemExit(imagenet_arch_search.main())
     assert done.returncode == 0, done.stderr
     labels = [line[2:12].strip() for line in done.stdout.splitlines()]
     first = labels.index("data")
-    expected = ["data", "space", "device", "target", "reachable", "priced by", "note", "schedule", "timing"]
+    expected = ["data", "space", "device", "target", "reachable", "source", "note", "schedule", "timing"]
     assert labels[first : first + 11] == [*expected, "expected", "run folder"]
 
 

@@ -92,7 +92,7 @@ def test_devices(monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
         assert pick_device("auto").type == ("cuda" if n_gpus else "cpu")
         for absent in ("cuda:2", "cuda:99", "mps"):
-            with pytest.raises(InputError, match=f"--device: {absent} asked for, but torch .* sees . of that kind"):
+            with pytest.raises(InputError, match=f"--device: {absent} requested, but torch .* sees . of that kind"):
                 pick_device(absent)
     assert pick_device("cuda") == torch.device("cuda") and pick_device("cuda:1") == torch.device("cuda", 1)
 

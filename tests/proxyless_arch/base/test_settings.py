@@ -1,12 +1,23 @@
 """Settings as flags: what turns a switch on and off, and what --help says about it."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from proxyless_arch.apps.train_settings import TrainConfig
-from proxyless_arch.base.settings import add_flags, setting
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.settings import (
+    REQUIRED,
+    add_flags,
+    parse,
+    parse_command,
+    parse_known,
+    setting,
+    with_settings,
+)
+from proxyless_arch.base.words import WORKERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +61,73 @@ def test_nobody_has_to_say_no_twice():
     options = {option for action in parser_of(TrainConfig)._actions for option in action.option_strings}
     assert {"--no_decay_bn", "--decay_bn", "--nesterov", "--no_nesterov"} <= options
     assert not [option for option in options if option.startswith("--no_no_")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    workers_of_old: int | None = WORKERS.setting(None, maximum=8)
+    kind: str = setting("small", "which", ("small", "large"), shortcuts={"--large": ("large", "the large one")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    files: tuple[Path, ...] = setting(REQUIRED, "what to read", is_positional=True, metavar="FILE")
+    mean: tuple[float, float] | None = setting(None, "two numbers", minimum=0)
+    share: float = setting(0.5, "10 % or so", minimum=0, maximum=1)
+    inner: Inner = field(default_factory=Inner)
+    computed: int = 7
+
+
+def test_a_command_line_becomes_the_dataclass():
+    words = ["a", "b", "--mean", "1", "2.5", "-j", "3", "--large"]
+    expected = Command(files=(Path("a"), Path("b")), mean=(1.0, 2.5), inner=Inner(workers_of_old=3, kind="large"))
+    assert parse(Command, words, "x", None) == expected
+    assert parse(Command, ["a"], "x", None) == Command(files=(Path("a"),))
+    assert parse_known(Command, ["a", "--more", "1"], "x", None) == (Command(files=(Path("a"),)), ["--more", "1"])
+
+
+@pytest.mark.parametrize("flag", ["-j", "--workers", "--n_worker"])
+def test_every_spelling_of_a_word_sets_the_same_field(flag):
+    assert parse(Command, ["a", flag, "2"], "x", None).inner.workers_of_old == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "problem"),
+    [
+        ([], "", "the following arguments are required: FILE"),
+        (["a", "--workers", "9"], "--workers", "expected an integer in 0..8, got 9"),
+        (["a", "--n_worker", "many"], "--workers", "expected an integer, got 'many'"),
+        (["a", "--share", "2"], "--share", "expected a number in 0..1, got 2.0"),
+        (["a", "--mean", "1", "-1"], "--mean", "expected a number, 0 or more, got -1.0"),
+        (["a", "--kind", "lage"], "--kind", "expected 'small' or 'large', got 'lage'; did you mean 'large'?"),
+        (["a", "--worker", "1"], "--worker", "unknown argument; did you mean '--workers'? (--help lists them)"),
+        (["a", "--computed", "1"], "--computed", "unknown argument (--help lists them)"),
+    ],
+)
+def test_what_is_wrong_is_said_at_the_usual_spelling(words, place, problem):
+    with pytest.raises(InputError) as caught:
+        parse(Command, words, "x", None)
+    assert (caught.value.place, caught.value.problem) == (place, problem)
+
+
+def test_a_recipe_may_use_the_spelling_of_the_flag_or_an_older_one():
+    start = Command(files=())
+    for name in ("workers_of_old", "workers", "n_worker"):
+        assert with_settings(start, {name: 4}, "f.json").inner.workers_of_old == 4
+    with pytest.raises(InputError, match=r"n_worker: given twice, as workers_of_old as well \(in f.json\)"):
+        with_settings(start, {"workers": 4, "n_worker": 4}, "f.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Go:
+    """goes"""
+
+    fast: bool = setting(False, "or slow")
+
+
+def test_subcommands():
+    commands = {"go": Go, "read": Command}
+    assert parse_command(commands, ["go", "--fast"], "x", None) == Go(fast=True)
+    assert parse_command(commands, ["read", "a"], "x", None) == Command(files=(Path("a"),))
+    with pytest.raises(InputError, match="--fst: unknown argument; did you mean '--fast'"):
+        parse_command(commands, ["go", "--fst"], "x", None)

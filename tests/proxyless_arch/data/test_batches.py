@@ -39,7 +39,7 @@ from proxyless_arch.data.datasets import any_images, digits
 )
 def test_few_steps_per_epoch(n_images, batch_size, processes, advised):
     notes = note_on_few_steps(n_images, batch_size, processes)
-    found = [int(size) for note in notes for size in re.findall(r"--train_batch_size (\d+)", note)]
+    found = [int(size) for note in notes for size in re.findall(r"--batch_size (\d+)", note)]
     assert found == ([] if advised is None else [advised])
 
 

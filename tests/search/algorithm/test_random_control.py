@@ -40,7 +40,7 @@ def test_all_networks_of_a_small_window_are_found_and_no_more():
     table = small_table()
     inside = {p for p in itertools.product(range(4), repeat=5) if 6.93 <= table.of_path(p) <= 7.0}
     assert set(sample_at_cost(table, 7.0, len(inside), np.random.default_rng(1))) == inside
-    with pytest.raises(InputError, match=rf"found {len(inside)} different networks .* asked for {len(inside) + 1}"):
+    with pytest.raises(InputError, match=rf"found {len(inside)} different networks .* requested {len(inside) + 1}"):
         sample_at_cost(table, 7.0, len(inside) + 1, np.random.default_rng(1))
 
 

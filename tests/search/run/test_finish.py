@@ -80,7 +80,8 @@ def test_the_end_of_a_measured_run_is_said_from_its_folder(tmp_path, older):
     assert said["predicted"].endswith(f" ({off:+.2f} %), by pixel1.json times 1.0200, as measured")
     noise = "" if older else ", standard error 0.3 %"
     assert said["measured"].endswith(f" (+5.00 %){noise}; onnxruntime 1.20, 1 thread, some cpu")
-    slower = "(+1.00 %) at the speed the machine had for the table; the anchor, timed in between, is 4.0 % slower now"
+    slower = "(+1.00 %) normalized to the machine's speed during profiling; the anchor, timed in between, is 4.0 % "
+    slower += "slower now"
     assert any(line.endswith(slower) for line in lines) is not older
     n_changed = sum(one != other for one, other in zip(result["path"], result["argmax_path"], strict=True))
     assert said["argmax"].endswith(f"; projection changed {n_changed} of {len(result['path'])} blocks")

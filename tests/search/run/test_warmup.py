@@ -265,7 +265,7 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     counts = {"train_images": 9, "train_names": "f00", "valid_names": "f00", "class_names": "f00"}
     for changes, said in (
         ({"train_names": "f00"}, "other training images"),
-        (counts, "train_images was 137, here it is 9; other images for alpha; other classes"),
+        (counts, "train_images was 137, here it is 9; other architecture-validation images; other classes"),
     ):
         with pytest.raises(InputError) as caught:
             warmup.read(first, schedule, state.config, {**fingerprint, **changes}, CPU)
