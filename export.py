@@ -7,7 +7,7 @@
 
 Each file is compared with the source network on real images before it gets its name, and timed in its own runtime;
 exported/export.json holds the figures. A file that misses its tolerance (1e-4 between logits) is not written.
-executorch and litert_torch need extras of their names (pip install 'proxyless-nas[executorch,litert-torch]'); one that
+executorch and litert_torch need extras of their names (pip install -e '.[executorch,litert-torch]'); one that
 is not installed is skipped, with the reason, when other formats are asked for too.
 """
 

@@ -11,7 +11,7 @@ is given at the anchor's median speed over the run: a machine's speed wanders by
 figure is the median over rounds of the median in a round, with the quartiles over rounds; the ratio to MobileNetV2 1.0
 is taken within a round. Published: top-1 accuracy, with its source, never measured here.
 
-The networks of others come from an optional package (pip install 'proxyless-nas[compare]') and are left out without
+The networks of others come from an optional package (pip install -e '.[compare]') and are left out without
 it. Their first export to ONNX takes 10 to 30 s each and is kept. --device cuda is the paper's GPU table, at batch 8,
 timed by replaying CUDA graphs; it was written without a GPU at hand and has not run on one.
 """

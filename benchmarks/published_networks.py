@@ -1,6 +1,6 @@
 """The networks ProxylessNAS was published against: where they come from, what they cost, how accurate they were.
 
-The implementations are those of pytorchcv 0.0.67, an optional extra: ``pip install 'proxyless-nas[compare]'``. Later
+The implementations are those of pytorchcv 0.0.67, an optional extra: ``pip install -e '.[compare]'``. Later
 releases need torchvision and a CUDA build. Where its presets are not the published network, the published widths are
 given here. Weights are random, because latency does not depend on them; accuracies are published, never measured.
 """
@@ -48,7 +48,7 @@ class Foreign:
 
 def unavailable() -> str | None:
     """Why the foreign networks cannot be built here and what to install, or None when they can."""
-    install = f"pip install 'proxyless-nas[{EXTRA}]'"
+    install = f"pip install -e '.[{EXTRA}]'"
     if importlib.util.find_spec(PACKAGE) is None:
         return f"{PACKAGE} is not installed: {install}"
     found = importlib.metadata.version(PACKAGE)

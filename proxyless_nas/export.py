@@ -283,9 +283,7 @@ def _session(path: Path, threads: int) -> Any:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
     except ImportError:
-        raise InputError(
-            "it needs onnxruntime, not installed: pip install 'proxyless-nas[export]'", source=str(path)
-        ) from None
+        raise InputError("it needs onnxruntime, not installed: pip install -e '.[export]'", source=str(path)) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -304,7 +302,7 @@ def _executorch_program(path: Path) -> Any:
             from executorch.runtime import Runtime
     except ImportError:
         raise InputError(
-            "it needs executorch, not installed: pip install 'proxyless-nas[executorch]'", source=str(path)
+            "it needs executorch, not installed: pip install -e '.[executorch]'", source=str(path)
         ) from None
     try:
         with _silence():

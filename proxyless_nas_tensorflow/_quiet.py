@@ -55,7 +55,7 @@ def import_tensorflow() -> None:
                 raise
             raise ModuleNotFoundError(
                 f"proxyless_nas_tensorflow needs TensorFlow and Keras 3, and there is no module {error.name!r}: "
-                "pip install 'proxyless-nas[tf]'",
+                "pip install -e '.[tf]'",
                 name=error.name,
             ) from None
     check_backend()

@@ -131,7 +131,7 @@ def _package(module: str, extra: str, runtime: str) -> Any:
         if error.name != module.split(".")[0]:
             raise
         raise InputError(
-            f"{runtime} needs {module.split('.')[0]}, which is not installed: pip install 'proxyless-nas[{extra}]'",
+            f"{runtime} needs {module.split('.')[0]}, which is not installed: pip install -e '.[{extra}]'",
             "--runtime",
         ) from None
 

@@ -80,7 +80,7 @@ def load_litert(path: Path, threads: int) -> Loaded:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise InputError(
-            "it needs ai-edge-litert, not installed: pip install 'proxyless-nas[export]'", source=str(path)
+            "it needs ai-edge-litert, not installed: pip install -e '.[export]'", source=str(path)
         ) from None
     try:
         with captured_stderr():

@@ -26,6 +26,7 @@ _SYSTEM = {
 }
 # how torch (CPU, CUDA, MPS), TensorFlow and onnxruntime say it; none of them raises MemoryError
 _OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "resourceexhausted", "can't allocate memory", "bad_alloc")
+_OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search")
 _LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
 
 
@@ -81,8 +82,8 @@ def exit_code(
 
     Returns:
         0, or ``run``'s own code; FAILED for a StoppedError; BAD_INPUT; NO_RESOURCE for what the machine does not
-        give (disk, permission, file, memory, a process of ours that was killed); INTERRUPTED; CLOSED_PIPE, without a
-        line, when the reader of the output (head, less) has seen enough.
+        give (disk, permission, file, memory, a package, a process of ours that was killed); INTERRUPTED; CLOSED_PIPE,
+        without a line, when the reader of the output (head, less) has seen enough.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
@@ -117,6 +118,9 @@ def _lacking(error: Exception) -> str | None:
     """What the machine did not give, in one line; None for any other error. No framework is imported to ask."""
     text = next(iter(str(error).splitlines()), "")
     match error:
+        case ModuleNotFoundError() if str(error.name).split(".")[0] not in _OURS:
+            install = "" if "pip install" in text else ": pip install -r requirements.txt has it"
+            return f"not installed: {text}{install}"
         case OSError():
             kind = _SYSTEM.get(error.errno or 0, error.strerror or text or type(error).__name__)
             return f"{kind}: {error.filename}" if error.filename is not None else kind

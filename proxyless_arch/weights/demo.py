@@ -19,7 +19,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.weights.files import NamedTensors, WeightFile, check_tensors, load_pth
 
-EXTRA = "proxyless-nas[demo]"
+EXTRA = ".[demo]"
 
 # module names of https://github.com/lukemelas/EfficientNet-PyTorch, from which the package's names come, and ours
 _OUTSIDE: Mapping[str, str] = MappingProxyType(

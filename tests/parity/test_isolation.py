@@ -61,7 +61,7 @@ def test_torch_without_tensorflow():
 def test_missing_tensorflow_is_named():
     done = python(BLOCK.format(names=["tensorflow"]) + "import proxyless_nas_tensorflow")
     assert done.returncode == 1
-    assert "pip install 'proxyless-nas[tf]'" in done.stderr
+    assert "pip install -e '.[tf]'" in done.stderr
 
 
 def test_what_a_failing_import_says_is_shown(tmp_path):

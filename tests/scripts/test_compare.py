@@ -177,7 +177,7 @@ def test_the_line_that_names_the_extra(without_pytorchcv, nets, tmp_path, capsys
     monkeypatch.setattr(comparing, "NAMES", tuple(published.FOREIGN))
     assert compare(tmp_path, "--quick", "--also", *nets, "--resolution", "32") == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("left out: MobileNetV1, ") and first.endswith("pip install 'proxyless-nas[compare]'")
+    assert first.startswith("left out: MobileNetV1, ") and first.endswith("pip install -e '.[compare]'")
     record = json.loads((tmp_path / "out" / "cpu-onnxruntime-t1-b1-r32.json").read_text())
     assert "ResNet-34" in record["left_out"]
 
@@ -185,7 +185,7 @@ def test_the_line_that_names_the_extra(without_pytorchcv, nets, tmp_path, capsys
 def test_another_version_of_pytorchcv_is_not_used(monkeypatch):
     monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(published.importlib.metadata, "version", lambda name: "0.0.74")
-    assert published.unavailable() == ("expected pytorchcv 0.0.67, found 0.0.74: pip install 'proxyless-nas[compare]'")
+    assert published.unavailable() == ("expected pytorchcv 0.0.67, found 0.0.74: pip install -e '.[compare]'")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_bad_words_leave_nothing(words, message, tmp_path, capsys):
 
 def test_a_foreign_network_asked_for_by_name_needs_its_package(without_pytorchcv, tmp_path, capsys):
     assert compare(tmp_path, "--networks", "resnet34") == 2
-    assert "resnet34: pytorchcv is not installed: pip install 'proxyless-nas[compare]'" in capsys.readouterr().err
+    assert "resnet34: pytorchcv is not installed: pip install -e '.[compare]'" in capsys.readouterr().err
 
 
 def test_cuda_where_there_is_none(tmp_path, capsys, monkeypatch):

@@ -105,7 +105,7 @@ def test_a_format_that_is_not_installed_is_skipped_beside_others(tmp_path, run_f
     skipped = {line["format"]: line["reason"] for line in json.loads((output / "export.json").read_text())["skipped"]}
     printed = capsys.readouterr().out
     for name, extra in (("executorch", "executorch"), ("litert_torch", "litert-torch")):
-        assert skipped[name] == f"needs {extra}, not installed: pip install 'proxyless-nas[{extra}]'"
+        assert skipped[name] == f"needs {extra}, not installed: pip install -e '.[{extra}]'"
         assert f"skipped: {skipped[name]}" in printed
         words = ("--arch", run_folder, "--format", name, "--output", tmp_path / "alone")
         assert f"--format: {name} {skipped[name]}" in error_of(capsys, "export", *words)

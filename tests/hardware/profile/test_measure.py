@@ -201,7 +201,7 @@ def test_a_runtime_that_is_not_installed_names_the_extra(monkeypatch, name, modu
     monkeypatch.setattr(measuring.importlib, "import_module", without)
     with pytest.raises(InputError) as caught:
         runtime_named(parse_hardware("cpu"), name)
-    expected = f"--runtime: {name} needs {module}, which is not installed: pip install 'proxyless-nas[export]'"
+    expected = f"--runtime: {name} needs {module}, which is not installed: pip install -e '.[export]'"
     assert str(caught.value) == expected
 
 

@@ -117,7 +117,7 @@ def test_several_formats_keep_their_order():
 @pytest.mark.parametrize("others", [(), ("torch_export",)])
 def test_a_missing_runtime_says_what_to_install(monkeypatch, module, table, name, package, others):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=f"{name} needs {package}, not installed: pip install 'proxyless-nas.export.'"):
+    with pytest.raises(InputError, match=rf"{name} needs {package}, not installed: pip install -e '.\[export\]'"):
         exporting.check_runtimes([table[name], *(TORCH_FORMATS[other] for other in others)])
 
 
@@ -133,8 +133,8 @@ def test_an_optional_format_that_is_not_installed_is_skipped_beside_others(witho
     ready, skipped = exporting.check_runtimes(formats)
     assert ready == (TORCH_FORMATS["torch_export"],)
     assert [(format.name, reason) for format, reason in skipped] == [
-        ("executorch", "needs executorch, not installed: pip install 'proxyless-nas[executorch]'"),
-        ("litert_torch", "needs litert-torch, not installed: pip install 'proxyless-nas[litert-torch]'"),
+        ("executorch", "needs executorch, not installed: pip install -e '.[executorch]'"),
+        ("litert_torch", "needs litert-torch, not installed: pip install -e '.[litert-torch]'"),
     ]
 
 
@@ -144,7 +144,7 @@ def test_optional_formats_alone_are_an_error_when_not_installed(without_extras, 
         exporting.check_runtimes([TORCH_FORMATS[name] for name in names])
     for name in names:
         extra = name.replace("_", "-")
-        assert f"{name} needs {extra}, not installed: pip install 'proxyless-nas[{extra}]'" in str(caught.value)
+        assert f"{name} needs {extra}, not installed: pip install -e '.[{extra}]'" in str(caught.value)
 
 
 def test_the_extras_exist():
@@ -310,7 +310,7 @@ def test_a_skipped_format_is_in_the_table_and_the_record(tmp_path, without_extra
     record = exported(tmp_path, FakeBackend(), known=TORCH_FORMATS, formats="executorch,torch_export")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "three.pt2"]
     assert [file["format"] for file in record["files"]] == ["torch_export"]
-    reason = "needs executorch, not installed: pip install 'proxyless-nas[executorch]'"
+    reason = "needs executorch, not installed: pip install -e '.[executorch]'"
     assert json.loads((tmp_path / "out" / "export.json").read_text())["skipped"] == [
         {"format": "executorch", "reason": reason}
     ]

