@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,18 @@ LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was no
 COST_KEY = {Unit.MS: "predicted_latency_ms", Unit.MACS: "macs"}
 ARGMAX_KEY = {Unit.MS: "argmax_latency_ms", Unit.MACS: "argmax_macs"}
 """Where result.json has the cost of the derived network and of the most probable one, by its unit."""
+NEEDED = ("phase", "epoch", "n_epochs", "arch_step", "target", "expected_cost", "argmax_cost", "entropy")
+METRICS: Mapping[str, Callable[[Node], Any]] = {
+    "phase": Node.text,
+    **dict.fromkeys(("epoch", "n_epochs", "arch_step"), lambda node: node.integer(0, 2**40)),
+    **dict.fromkeys(("target", "expected_cost", "argmax_cost", "entropy", "lambda"), Node.number),
+    **dict.fromkeys(
+        (f"{part}_{score}" for part in ("train", "valid") for score in ("loss", "top1_percent")), Node.number
+    ),
+    "argmax_path": lambda node: [each.integer(0) for each in node.elements()],
+    "probabilities": lambda node: [[each.number(0, 1) for each in block.elements(1)] for block in node.elements()],
+}
+"""What a report reads of an epoch's record; the first four of NEEDED are never null."""
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
 
 
@@ -240,11 +252,18 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl, each record with what every page needs, and of the right kind in all that it has of METRICS."""
     records = read_metrics(path)
     for number, record in enumerate(records, start=1):
-        for key in ("phase", "epoch", "n_epochs", "arch_step", "target", "expected_cost", "argmax_cost", "entropy"):
+        for key in NEEDED:
             if key not in record:
                 raise InputError(f"{key} is missing", f"line {number}", str(path))
+        try:
+            for key, check in METRICS.items():
+                if key in NEEDED[:4] or record.get(key) is not None:
+                    check(Node(record[key], f"line {number}: {key}"))
+        except InputError as error:
+            raise error.from_source(str(path)) from None
     return records
 
 

@@ -349,6 +349,26 @@ def test_damaged_files_are_named(tmp_path, file, content, message):
     assert file in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"phase": None}, "phase: expected a string, got null"),
+        ({"epoch": 1.5}, "epoch: expected an integer"),
+        ({"expected_cost": "2"}, "expected_cost: expected a number, got '2'"),
+        ({"valid_loss": [1]}, "valid_loss: expected a number, got a list"),
+        ({"probabilities": [[0.5, 1.5]]}, r"probabilities\[0\]\[1\]: expected a number in 0..1, got 1.5"),
+        ({"probabilities": [[]]}, r"probabilities\[0\]: expected a list of at least 1 elements"),
+        ({"argmax_path": [-1]}, r"argmax_path\[0\]: expected an integer"),
+    ],
+)
+def test_a_wrong_value_in_the_metrics_is_named(tmp_path, changes, place):
+    _, records, _, _ = write_run(tmp_path / "run")
+    lines = [json.dumps(record) for record in (*records[:2], records[2] | changes, *records[3:])]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(InputError, match=rf"^line 3: {place}.*metrics\.jsonl\)$"):
+        read_run(tmp_path / "run")
+
+
 def test_a_wrong_number_in_the_result_is_named(tmp_path):
     write_run(tmp_path / "run", measured_latency_ms="fast")
     with pytest.raises(InputError, match=r"measured_latency_ms: expected a number.*result\.json"):
