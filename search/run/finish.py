@@ -146,7 +146,7 @@ def _finetune_record(
         "train_loss": sums.loss / sums.images,
         "train_top1_percent": 100 * sums.hits / sums.images,
         "learning_rate": training.schedule.learning_rate(training.step - 1),
-        "cost_unit": job.table.unit if job.table else Unit.MS,
+        "cost_unit": (job.table.unit if job.table else Unit.MS).value,
         "images_per_second": sums.images / seconds,
         "seconds": seconds,
     }

@@ -262,7 +262,7 @@ class Search:
             **dict.fromkeys(("train_loss", "train_top1_percent", "valid_loss", "valid_top1_percent", "learning_rate")),
             "expected_cost": self.expected_cost(),
             "argmax_cost": table.of_path(path) if table is not None else None,
-            "cost_unit": table.unit if table is not None else Unit.MS,
+            "cost_unit": (table.unit if table is not None else Unit.MS).value,
             "target": self.goal,
             "lambda": self.controller.shown_lambda if not warm else None,
             "temperature": temperature,
