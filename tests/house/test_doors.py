@@ -82,6 +82,8 @@ FRAMEWORK_FREE = {
     "search/reporting/report_page.py": {"proxyless_arch", "search/reporting", "jinja2", "markupsafe"},
     "search/reporting/run_folder.py": {"proxyless_arch", "search/config", "hardware"},
 }
+# What a command left behind where it was.
+LAUNCHERS = {"search/profile_latency.py"}
 # The commands at the root: a script of one framework never meets the other.
 SCRIPTS = {
     "eval.py": {"proxyless_arch", "proxyless_nas", "torch"},
@@ -150,6 +152,30 @@ def test_who_may_import_whom(room):
 def test_what_the_commands_import(script):
     packages = {package for package, *_ in imports(ROOT / script) if not is_standard(package)}
     assert packages <= SCRIPTS[script] | {"numpy", "tqdm"}
+
+
+def commands():
+    """The dotted names of the files that are started and leave by the commands' one way out."""
+    places = [*ROOT.glob("*.py"), *(path for room in (*ROOMS, "experiments", "benchmarks") for path in files_of(room))]
+    return {
+        place(path).removesuffix(".py").replace("/", "."): path
+        for path in places
+        if "exit_code(" in (text := path.read_text(encoding="utf-8")) and '__name__ == "__main__"' in text
+    }
+
+
+def test_no_file_imports_a_command():
+    """What a command does, a library does for all: nobody talks to another one in the words of a command line."""
+    names = set(commands())
+    assert {"train", "search.imagenet_arch_search", "search.specialize", "experiments.landing"} <= names
+    others = [path for room in (*ROOMS, "experiments", "benchmarks") for path in files_of(room)]
+    found = [
+        f"{place(path)} imports {name}"
+        for path in [*ROOT.glob("*.py"), *others]
+        for _, name, _, _ in imports(path)
+        if place(path) not in LAUNCHERS and any(name == each or name.startswith(f"{each}.") for each in names)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("file", FRAMEWORK_FREE)
