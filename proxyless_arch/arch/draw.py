@@ -25,7 +25,6 @@ from proxyless_arch.base.scene import (
     Scene,
     Shape,
     Text,
-    check_suffix,
     legend_rows,
     line,
     text_width,
@@ -240,7 +239,6 @@ def draw_architectures(
     Raises:
         InputError: another suffix. ValueError: no rows, or costs of another length. OSError: it cannot be written.
     """
-    check_suffix(path)
     if not rows:
         raise ValueError("rows: expected at least one network")
     top_share, highest = _top_share([costs for *_, costs in rows]), highest_expansion(*(spec for _, spec, _ in rows))
@@ -273,7 +271,6 @@ def draw_film(
     Raises:
         InputError: another suffix. ValueError: no frames, or costs of another length. OSError: it cannot be written.
     """
-    check_suffix(path, (".gif",))
     if not frames:
         raise ValueError("frames: expected at least one")
     step = -(-len(frames) // FILM_FRAMES)

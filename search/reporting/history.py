@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from proxyless_arch.base.scene import check_suffix, write_picture
+from proxyless_arch.base.scene import write_picture
 from proxyless_arch.base.units import Unit
 from search.reporting.charts import Chart, HeatRow, Phase, Series, Target, compose, heat_map, line_chart
 
@@ -198,7 +198,6 @@ def draw_search(
     Raises:
         InputError: another suffix. OSError: it cannot be written.
     """
-    check_suffix(path)
     cost, strength = cost_charts(records, target, unit)
     entropy, accuracy, loss = learning_charts(records)
     leading = leading_map(records, labels, chosen)
