@@ -154,7 +154,8 @@ def _bounds(low: float, high: float) -> str:
     is_below = high < 2**31 - 1
     if low == -math.inf and not is_below:
         return ""
-    return f" in {low:g}..{high:g}" if is_below else f", {low:g} or more"
+    least, most = (f"{bound:.15g}" for bound in (low, high))
+    return f" in {least}..{most}" if is_below else f", {least} or more"
 
 
 def _word(node: Node, allowed: Sequence[str] | None) -> str:

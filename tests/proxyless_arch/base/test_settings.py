@@ -74,6 +74,7 @@ class Command:
     files: tuple[Path, ...] = setting(REQUIRED, "what to read", is_positional=True, metavar="FILE")
     mean: tuple[float, float] | None = setting(None, "two numbers", minimum=0)
     share: float = setting(0.5, "10 % or so", minimum=0, maximum=1)
+    steps: int = setting(1, "how many", minimum=1, maximum=1_000_000)
     inner: Inner = field(default_factory=Inner)
     computed: int = 7
 
@@ -97,6 +98,7 @@ def test_every_spelling_of_a_word_sets_the_same_field(flag):
         ([], "", "the following arguments are required: FILE"),
         (["a", "--workers", "9"], "--workers", "expected an integer in 0..8, got 9"),
         (["a", "--n_worker", "many"], "--workers", "expected an integer, got 'many'"),
+        (["a", "--steps", "0"], "--steps", "expected an integer in 1..1000000, got 0"),
         (["a", "--share", "2"], "--share", "expected a number in 0..1, got 2.0"),
         (["a", "--mean", "1", "-1"], "--mean", "expected a number, 0 or more, got -1.0"),
         (["a", "--kind", "lage"], "--kind", "expected 'small' or 'large', got 'lage'; did you mean 'large'?"),
