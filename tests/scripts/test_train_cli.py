@@ -267,7 +267,7 @@ def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
     code, _, err = run(capsys, "--path", tmp_path, "--resume")
     assert code == 2
     problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new"
-    assert err == f"error: {problem} --path (in {tmp_path / 'checkpoint.pt'})\n"
+    assert err == f"error: {problem} --run_dir (in {tmp_path / 'checkpoint.pt'})\n"
 
 
 def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):
