@@ -47,15 +47,12 @@ from hardware.profile.measure import (  # noqa: E402
     Hardware,
     OnnxRuntime,
     Runtime,
-    Session,
     TorchCpu,
     TorchCuda,
     TorchSession,
     machine_facts,
-    measure,
     runtime_named,
 )
-from hardware.profile.profiling import anchor_drift  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import (  # noqa: E402
@@ -70,6 +67,7 @@ from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import listed, nearest  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
+from proxyless_arch.base.timing import Session, anchor_drift, measure, quartiles, steady_rounds  # noqa: E402
 from proxyless_arch.base.words import BATCH_SIZE, RESOLUTION, SEED, THREADS  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
@@ -276,28 +274,23 @@ def take_turns(
 ) -> tuple[list[Round], int]:
     """(the rounds that count, how many were repeated): those without drift, then those that drifted least."""
     rounds: list[Round] = []
-    while len(rounds) < protocol.rounds + protocol.extra_rounds:
-        if sum(one.drift <= protocol.max_drift for one in rounds) >= protocol.rounds:
-            break
-        rounds.append(one_round(sessions, anchor, protocol, len(rounds), tick))
-    order = sorted(range(len(rounds)), key=lambda number: max(rounds[number].drift, protocol.max_drift))
-    kept = sorted(order[: protocol.rounds])
+
+    def take(number: int) -> float:
+        rounds.append(one_round(sessions, anchor, protocol, number, tick))
+        return rounds[-1].drift
+
+    kept, _ = steady_rounds(take, protocol.rounds, protocol.extra_rounds, protocol.max_drift)
     return [rounds[number] for number in kept], len(rounds) - len(kept)
-
-
-def quartiles(values: Sequence[float]) -> dict[str, float]:
-    low, median, high = np.percentile(np.asarray(values, dtype=np.float64), (25, 50, 75))
-    return {"median": round(float(median), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
 def row(one: Contender, rounds: Sequence[Round], reference: str | None) -> dict[str, Any]:
     """What the record holds of a network; JSON values."""
     anchor_ms = float(np.median([ms for turn in rounds for ms in turn.anchor_ms.values()]))
     times = [turn.at(anchor_ms, one.name) for turn in rounds]
-    latency = quartiles(times)
+    latency = quartiles(times)._asdict()
     ratio = None
     if reference is not None:
-        ratio = quartiles([turn.at(anchor_ms, one.name) / turn.at(anchor_ms, reference) for turn in rounds])
+        ratio = quartiles([turn.at(anchor_ms, one.name) / turn.at(anchor_ms, reference) for turn in rounds])._asdict()
     return {
         "name": one.name,
         "label": one.label,
@@ -306,9 +299,9 @@ def row(one: Contender, rounds: Sequence[Round], reference: str | None) -> dict[
         "macs": one.macs,
         "macs_counted_by": one.counted,
         "latency_ms": latency,
-        "as_clocked_ms": quartiles([turn.ms[one.name] for turn in rounds])["median"],
+        "as_clocked_ms": quartiles([turn.ms[one.name] for turn in rounds]).median,
         "spread_percent": round(100 * (latency["high"] - latency["low"]) / latency["median"], 2),
-        "other_clock_ms": quartiles([turn.other_ms[one.name] for turn in rounds])["median"],
+        "other_clock_ms": quartiles([turn.other_ms[one.name] for turn in rounds]).median,
         "ratio_to_reference": ratio,
         "published_top1_percent": one.top1_percent,
         "published_source": one.source,

@@ -12,6 +12,7 @@ misses what is expected (of the ratios at batch 32 only); the record, which is w
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -19,7 +20,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.timing import in_turn, wall_ms  # noqa: E402
 from proxyless_arch.base.words import BATCH_SIZE, SAVE_JSON, THREADS, new_file  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
@@ -144,9 +145,7 @@ def serve(framework: str, tuned: bool, arch: str, batch_size: int) -> None:
     differences = {name: float(np.abs(every[name](images) - reference).max()) for name in PROCESSES[framework, tuned]}
     print(json.dumps({"largest_difference": differences, "logit_std": float(reference.std())}), flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
-        every[line.strip()](images)
-        print(1000 * (time.perf_counter() - start), flush=True)
+        print(wall_ms(functools.partial(every[line.strip()], images)), flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------- in the parent
@@ -181,9 +180,13 @@ def ask(process: subprocess.Popen[str], question: str | None = None) -> str:
     return answer
 
 
+def asked_ms(process: subprocess.Popen[str], name: str) -> float:
+    """What one batch of a variant takes in its process."""
+    return float(ask(process, name))
+
+
 def measure(arguments: SpeedConfig) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
     """({variant: ms of each round}, {variant: largest logit difference}, {framework: logit std})."""
-    times: dict[str, list[float]] = {name: [] for names in PROCESSES.values() for name in names}
     differences: dict[str, float] = {}
     deviations: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
@@ -192,12 +195,10 @@ def measure(arguments: SpeedConfig) -> tuple[dict[str, list[float]], dict[str, f
             ready = json.loads(ask(process))
             differences |= ready["largest_difference"]
             deviations[key[0]] = ready["logit_std"]
-        for lap in range(-arguments.warmup, arguments.rounds):
-            for key, names in PROCESSES.items():
-                for name in names:
-                    milliseconds = float(ask(children[key], name))
-                    if lap >= 0:
-                        times[name].append(milliseconds)
+        takers = {
+            name: functools.partial(asked_ms, children[key], name) for key, names in PROCESSES.items() for name in names
+        }
+        times = in_turn(takers, arguments.rounds, arguments.warmup)
     return times, differences, deviations
 
 

@@ -1,8 +1,9 @@
-"""Timing layers and networks on a runtime: warm-up, synchronization, medians, spread, and what it was measured on.
+"""Runtimes that layers and networks are timed on: clocks, synchronization, and what was measured on.
 
-A ``Runtime`` makes a ``Session`` of a sequence of LayerCalls (one operation or a whole network); ``measure`` times
-it. Three runtimes: ``onnxruntime`` and ``litert`` run files of graphs.py, ``torch`` runs the zoo's layers with
-batch normalization folded. Nothing here knows about tables; weights are random, which does not change the time.
+A ``Runtime`` makes a ``Session`` of a sequence of LayerCalls (one operation or a whole network);
+proxyless_arch/base/timing.py times it. Three runtimes: ``onnxruntime`` and ``litert`` run files of graphs.py,
+``torch`` runs the zoo's layers with batch normalization folded. Nothing here knows about tables; weights are random,
+which does not change the time.
 
 Clocks. On a CPU with one thread the time is what the calling thread spent on the core: on an idle machine that is
 what a wall clock shows, on a busy one it leaves out the time the system gave to others. The wall clock is recorded
@@ -15,16 +16,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import itertools
-import math
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-import numpy as np
 
 from hardware.profile.graphs import INPUT, OUTPUT, RandomWeights, to_litert, to_onnx, trace
 from proxyless_arch.arch.ops import Hwc
@@ -33,25 +30,13 @@ from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import cpu_name, tune_allocator, usable_cores
 from proxyless_arch.base.strict import listed, nearest
+from proxyless_arch.base.timing import Session, Times
 
 if TYPE_CHECKING:
     import torch
 
 ROTATED_INPUTS = 4  # a buffer that was just read is warmer in the cache than one in a network
-MAX_INNER = 1000  # runs inside one timing
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-
-
-class Times(NamedTuple):
-    """Times of single runs in ms by the runtime's clock, and by its other clock."""
-
-    ms: tuple[float, ...]
-    other_ms: tuple[float, ...]
-
-
-class Session(Protocol):
-    def times(self, timings: int, inner: int = 1) -> Times:
-        """``timings`` times, each the mean over ``inner`` runs after which everything has finished."""
 
 
 class Runtime(Protocol):
@@ -71,36 +56,6 @@ class Runtime(Protocol):
 
     def session(self, calls: Sequence[LayerCall], batch_size: int) -> Session:
         """``calls`` made ready to run on a batch of random images."""
-
-
-class Summary(NamedTuple):
-    """Robust statistics of times in ms: ``spread`` is the interquartile range over the median."""
-
-    median: float
-    mad: float
-    iqr: float
-    n: int
-
-    @property
-    def spread(self) -> float:
-        return self.iqr / self.median
-
-
-def summarize(ms: Sequence[float]) -> Summary:
-    """Median, median absolute deviation and interquartile range. Raises ValueError without numbers."""
-    values = np.asarray(ms, dtype=np.float64)
-    if not values.size:
-        raise ValueError("ms: expected at least one time")
-    median = float(np.median(values))
-    low, high = np.percentile(values, (25, 75))
-    return Summary(median, float(np.median(np.abs(values - median))), float(high - low), values.size)
-
-
-def measure(session: Session, *, runs: int = 10, warmup: int = 5, min_ms: float = 2.0) -> Times:
-    """``runs`` timings after ``warmup`` runs. Operations shorter than ``min_ms`` run several times per timing."""
-    first = session.times(max(warmup, 1)).ms
-    inner = min(MAX_INNER, max(1, math.ceil(min_ms / max(statistics.median(first), 1e-4))))
-    return session.times(runs, inner)
 
 
 # Sessions on a CPU --------------------------------------------------------------------------------------------------

@@ -47,12 +47,13 @@ from hardware.profile.fit import (
     net_errors,
     predictor_json,
 )
-from hardware.profile.measure import Runtime, Session, Times, measure
+from hardware.profile.measure import Runtime
 from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
+from proxyless_arch.base.timing import Session, Times, anchor_drift, measure, steady_rounds
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
@@ -327,13 +328,6 @@ def combined(found: Sequence[Timed], reference_ms: float) -> Measured:
     )  # fmt: skip
 
 
-def anchor_drift(medians: Sequence[float]) -> float:
-    """How far the anchor moved in a round, relative: the largest deviation of the median of three neighbours."""
-    values = np.asarray(medians)
-    smooth = values if len(values) < 3 else np.median(np.lib.stride_tricks.sliding_window_view(values, 3), axis=1)
-    return float(np.abs(smooth / np.median(values) - 1).max())
-
-
 def effort(case: Case, protocol: Protocol) -> float:
     """How long a case takes relative to others, for the progress bar: building it, running it, and the anchor."""
     total = sum(call.macs for call in case.calls)
@@ -378,13 +372,12 @@ class Bench:
     def phase(self, phase: str, cases: Sequence[Case]) -> Phase:
         """All rounds over ``cases``; a round in which the anchor moved too far is repeated, then what is noisy is."""
         protocol = self.protocol
-        drifts: dict[int, float] = {}
-        while len(drifts) < protocol.rounds + protocol.extra_rounds:
-            if sum(drift <= protocol.max_drift for drift in drifts.values()) >= protocol.rounds:
-                break
-            drifts[len(drifts)] = self._round(phase, len(drifts), cases)
-        # rounds without drift, then those that drifted least
-        kept = sorted(sorted(drifts, key=lambda number: max(drifts[number], protocol.max_drift))[: protocol.rounds])
+        kept, drifts = steady_rounds(
+            lambda number: self._round(phase, number, cases),
+            protocol.rounds,
+            protocol.extra_rounds,
+            protocol.max_drift,
+        )
         rounds = {case.name: [self.time_of(phase, number, case) for number in kept] for case in cases}
         for again in range(2):
             noisy = [case for case in cases if _spread(rounds[case.name]) > protocol.max_spread]

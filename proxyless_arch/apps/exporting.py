@@ -8,6 +8,7 @@ place when all of them pass.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import math
@@ -44,6 +45,7 @@ from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.strict import Node, listed, nearest
 from proxyless_arch.base.text import align, labeled
+from proxyless_arch.base.timing import Quartiles, in_turn, quartiles, wall_ms
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import ARCH, DATA_PATH, SEED, THREADS
 from proxyless_arch.data.batches import Sample, read_batch
@@ -60,6 +62,7 @@ FLOAT_SHARE = 1 / 4
 MAX_FLATBUFFER = 2**31 - 1
 """Bytes of a LiteRT flatbuffer, and of an ONNX protobuf without files beside it."""
 WARM_UP_ROUNDS = 3
+LATENCY_KEYS = ("median", "quartile1", "quartile3")  # of a record
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """Images in the runtime's own layout, float32 -> (N, classes) float32 logits."""
@@ -464,27 +467,10 @@ def require_within(format: Format, found: Comparison) -> None:
         )
 
 
-class Latency(NamedTuple):
-    """Wall time of one image in ms: median and quartiles over the rounds."""
-
-    median: float
-    quartile1: float
-    quartile3: float
-
-
-def time_in_turn(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Latency]:
-    """Each run once per round, in turn, so that whatever else the machine does falls on all of them."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(WARM_UP_ROUNDS + rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn >= WARM_UP_ROUNDS:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {
-        name: Latency(*(round(float(value), 4) for value in np.percentile(values, (50, 25, 75))))
-        for name, values in times.items()
-    }
+def time_in_turn(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Quartiles]:
+    """Wall time of one image in ms: each run once per round, in turn."""
+    takers = {name: functools.partial(wall_ms, run) for name, run in runs.items()}
+    return {name: quartiles(ms) for name, ms in in_turn(takers, rounds, WARM_UP_ROUNDS).items()}
 
 
 # ------------------------------------------------------------------------------------------------------- the files
@@ -672,7 +658,7 @@ def _record(
     checked: Images,
     calibration: Images | None,
     exports: Sequence[Export],
-    latencies: Mapping[str, Latency],
+    latencies: Mapping[str, Quartiles],
 ) -> dict[str, Any]:
     spec = network.spec
     return {
@@ -701,7 +687,7 @@ def _record(
         "source": {
             "runtime": backend.framework,
             "top1_percent": exports[0].comparison.source_top1_percent,
-            "latency_ms": latencies["source"]._asdict(),
+            "latency_ms": dict(zip(LATENCY_KEYS, latencies["source"], strict=True)),
         },
         "files": [
             {
@@ -714,7 +700,7 @@ def _record(
                 "rms_logit_difference": done.comparison.rms_logit_difference,
                 "top1_agreement_percent": done.comparison.top1_agreement_percent,
                 "top1_percent": done.comparison.top1_percent,
-                "latency_ms": latencies[done.format.name]._asdict(),
+                "latency_ms": dict(zip(LATENCY_KEYS, latencies[done.format.name], strict=True)),
                 "made": dict(done.made),
             }
             for done in exports

@@ -16,16 +16,15 @@ from hardware.profile.measure import (
     OnnxRuntime,
     TorchCpu,
     TorchCuda,
-    measure,
     parse_hardware,
     runtime_named,
-    summarize,
     torch_module,
 )
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.timing import measure
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import build
 from tests.search.tiny import tiny_space
@@ -121,31 +120,7 @@ def test_zero_is_nothing_and_shapes_must_follow():
         trace([calls[0], calls[-2]])
 
 
-# Statistics and clocks ----------------------------------------------------------------------------------------------
-
-
-def test_summary_by_hand():
-    found = summarize([1, 2, 3, 4, 100])
-    assert (found.median, found.mad, found.iqr, found.n) == (3, 1, 2, 5)
-    assert found.spread == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="at least one"):
-        summarize([])
-
-
-class Counting:
-    def __init__(self, ms):
-        self.ms, self.asked = ms, []
-
-    def times(self, timings, inner=1):
-        self.asked.append((timings, inner))
-        return measuring.Times((self.ms,) * timings, ())
-
-
-@pytest.mark.parametrize(("ms", "inner"), [(0.01, 200), (0.4, 5), (2.0, 1), (50, 1), (1e-9, 1000)])
-def test_short_layers_run_several_times_per_timing(ms, inner):
-    session = Counting(ms)
-    assert measure(session, runs=7, warmup=3, min_ms=2.0).ms == (ms,) * 7
-    assert session.asked == [(3, 1), (7, inner)]
+# Clocks -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_thread_clock_leaves_out_the_time_of_others():

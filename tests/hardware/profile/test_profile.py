@@ -19,7 +19,6 @@ from hardware.profile.profiling import (
     Plan,
     Protocol,
     RawLog,
-    anchor_drift,
     judge,
     sample_paths,
     unique_ops,
@@ -200,12 +199,6 @@ def test_fewer_than_thirty_scored_networks_do_not_pass():
     verdict = judge(NetErrors(29, 0.1, 1.0, 0.0, 1.0, 1.0), 0.001, 0.0, 3)
     assert not verdict.passed
     assert verdict.reasons[0].startswith("29 networks were scored, 30 are needed: use --validation_nets 40")
-
-
-def test_the_anchor_drifts_only_when_its_neighbours_agree():
-    assert anchor_drift([1, 1, 1.5, 1, 1, 1]) == 0  # one outlier
-    assert anchor_drift([1, 1, 1, 1.1, 1.1, 1.1, 1.1]) == pytest.approx(0.1 / 1.1)
-    assert anchor_drift([1, 1.04]) == pytest.approx(0.02 / 1.02)
 
 
 # What is measured ---------------------------------------------------------------------------------------------------

@@ -279,7 +279,7 @@ def test_runs_take_turns():
     order = []
     found = exporting.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 4)
     assert order == ["a", "b"] * (exporting.WARM_UP_ROUNDS + 4)
-    assert 0 <= found["a"].quartile1 <= found["a"].median <= found["a"].quartile3
+    assert 0 <= found["a"].low <= found["a"].median <= found["a"].high
 
 
 # -------------------------------------------------------------------------------------------------- what is left
