@@ -13,11 +13,10 @@ import pytest
 
 import eval as eval_script
 import train
-from hardware import show
 from proxyless_arch.__main__ import main as arch_main
 from proxyless_arch.base.runs import read_metrics
 from proxyless_arch.weights.lookup import find_network
-from search import imagenet_arch_search, report
+from search import imagenet_arch_search, report, show
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "first_generation"
 
