@@ -48,7 +48,7 @@ from hardware.profile.device import (  # noqa: E402
 )
 from hardware.profile.measure import parse_hardware  # noqa: E402
 from hardware.profile.profiling import MIN_SCORED, QUICK, Outcome, Plan, Protocol  # noqa: E402
-from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED, Parser  # noqa: E402
+from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.strict import Node, listed  # noqa: E402
 from proxyless_arch.space.mbconv import MACROS  # noqa: E402
@@ -203,16 +203,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return run(parse(words))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        again = shlex.join(["python", "hardware/profile_latency.py", *(word for word in words if word != "--fresh")])
-        print(f"\ninterrupted; every timing is kept. Go on with\n  {again}", file=sys.stderr)
-        return INTERRUPTED
+    return exit_code(lambda words: run(parse(words)), argv, _after_interrupt)
+
+
+def _after_interrupt(words: Sequence[str]) -> str:
+    again = shlex.join(["python", "hardware/profile_latency.py", *(word for word in words if word != "--fresh")])
+    return f"interrupted; every timing is kept. Continue with\n  {again}"
 
 
 if __name__ == "__main__":

@@ -445,14 +445,17 @@ def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, t
     (run_dir / "result.json").unlink()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new"
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new --run_dir"
     status, _, errors = here("--run_dir", run_dir, "--resume")
-    assert (status, errors) == (2, f"error: {problem} --run_dir; --warmup_from {run_dir} takes its warm-up (in {path})\n")
+    assert (status, errors) == (
+        2,
+        f"error: {problem}; --warmup_from {run_dir} takes its warm-up (in {path})\n",
+    )
     own = ("--path", tmp_path / "anew", "--warmup_from", run_dir)
     assert here(*LONG, *own)[0] == 0
     (run_dir / "warmup.pt").unlink()
     status, _, errors = here("--path", run_dir, "--resume")
-    assert (status, errors) == (2, f"error: {problem} --path (in {path})\n")
+    assert (status, errors) == (2, f"error: {problem} (in {path})\n")
 
 
 def test_a_mistyped_flag_suggests_the_nearest(tmp_path):
