@@ -445,7 +445,8 @@ def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, t
     (run_dir / "result.json").unlink()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new --run_dir"
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: "
+    problem += "start over in a new --run_dir"
     status, _, errors = here("--run_dir", run_dir, "--resume")
     assert (status, errors) == (
         2,
