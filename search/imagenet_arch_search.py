@@ -7,9 +7,9 @@
     torchrun --nproc_per_node=4 search/imagenet_arch_search.py --data_path photos/
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
-defaults. The run folder holds config.json, environment.json, metrics.jsonl, TensorBoard events, checkpoint.pt,
-warmup.pt (what --warmup_from starts from), spec.json, weights.safetensors, architecture.png, search.png and
-result.json.
+defaults. The run folder holds config.json, space.json, environment.json, metrics.jsonl, TensorBoard events,
+checkpoint.pt, warmup.pt (what --warmup_from starts from), spec.json, weights.safetensors, architecture.png, search.png
+and result.json.
 """
 
 from __future__ import annotations

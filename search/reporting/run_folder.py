@@ -26,7 +26,8 @@ from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
 from proxyless_arch.base.strict import Node, counted
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import MACROS, mbconv_space
-from proxyless_arch.space.search_space import SearchSpace
+from proxyless_arch.space.search_space import FILE as SPACE_FILE
+from proxyless_arch.space.search_space import SearchSpace, read_space
 from search.config import FORMAT, TARGET_KEY, default_resolution, default_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,8 +85,8 @@ class TrainedRun:
 class Run:
     """What a run folder holds. ``result`` is None when the run did not come to its end.
 
-    ``settings``: config.json, flat. ``spec``: the derived network. ``space``, ``source``, ``table``: rebuilt from the
-    settings, None where that is impossible; ``notes`` then says why, for the reader of the report.
+    ``settings``: config.json, flat. ``spec``: the derived network. ``space``: of space.json. ``source``, ``table``:
+    made again from the settings, None where that is impossible; ``notes`` then says why, for the reader of the report.
     """
 
     folder: Path
@@ -170,7 +171,8 @@ def read_run(folder: Path) -> Run:
     notes: list[str] = []
     if result is not None and spec is None and "networks" not in result:
         notes.append("There is no spec.json in the folder: the derived network cannot be drawn.")
-    space = _space(settings, spec)
+    has_space = (folder / SPACE_FILE).is_file()
+    space = read_space(folder / SPACE_FILE) if has_space else _space_of_first_version(settings, spec)
     source, table = _pricing(folder, settings, space, notes)
     if table is not None and not _agrees(table, result, records):
         notes.append(
@@ -267,8 +269,11 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _space(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | None:
-    """The search space of the run; where the run did not come to its end, with as many classes as can be known."""
+def _space_of_first_version(settings: Mapping[str, Any], spec: ArchSpec | None) -> SearchSpace | None:
+    """The space of a run that left no space.json, made again from its settings.
+
+    Where the run did not come to its end, with as many classes as can be known; None for a space not known any more.
+    """
     dataset = settings["dataset"]
     resolution = settings.get("resolution") or default_resolution(dataset, settings.get("space"))
     name = settings.get("space") or default_space(resolution)

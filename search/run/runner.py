@@ -41,6 +41,8 @@ from proxyless_arch.base.runs import (
 from proxyless_arch.base.settings import note_on_absent
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.space.search_space import FILE as SPACE_FILE
+from proxyless_arch.space.search_space import write_space
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from proxyless_nas.steps import NonFiniteLossError
@@ -152,6 +154,7 @@ def draw_random(
             remove_abandoned(folder)
         write_environment(run_dir, job.device, request.command_in(run_dir), resumed=False)
         write_json(run_dir / "config.json", to_dict(job.config))
+        write_space(run_dir / SPACE_FILE, job.space)
         random_control.write_random_networks(job, run_dir, drawn)
         return read_result(run_dir)
 
@@ -370,6 +373,7 @@ def _search_in(
             source = warm.folder if warm is not None else None
             write_environment(run_dir, job.device, request.command_in(run_dir), request.resume, source)
             write_json(run_dir / "config.json", config)  # a resumed one gains the settings it is too old to have
+            write_space(run_dir / SPACE_FILE, job.space)
             if warm is not None:
                 start = Start(warmup.begin(run_dir, warm, search, config, data), start.seconds, start.note)
     _check_warm_up_is_one(warm, search)

@@ -16,6 +16,7 @@ from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.space.mbconv import IMAGENET, TINY, mbconv_space
+from proxyless_arch.space.search_space import write_space
 from search.config import from_recipe, to_dict, with_settings
 from search.reporting.run_folder import LATENCY_FILE
 
@@ -37,6 +38,7 @@ def write_run(
     else:
         space = mbconv_space(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
         given = {}
+    write_space(folder / "space.json", space)
     recipe = "default" if dataset == "imagenet" else "digits"
     config = to_dict(
         with_settings(
