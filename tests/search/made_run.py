@@ -25,7 +25,7 @@ DIGITS = Preprocessing(resolution=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5,
 
 def write_run(
     folder: Path, *, seed=0, dataset="digits", warmup=2, epochs=4, finished=True, hardware="mobile", path=None,
-    constant=0.0, **more,
+    constant=0.0, space=None, **more,
 ):  # fmt: skip
     """Returns (config, records, result or None, spec). ``more`` is added to result.json.
 
@@ -33,10 +33,10 @@ def write_run(
     """
     rng = np.random.default_rng(seed)
     if dataset == "imagenet":
-        space = mbconv_space(macro=IMAGENET)
+        space = space or mbconv_space(macro=IMAGENET)
         given = {"dataset": "imagenet", "data_path": "imagenet/"}
     else:
-        space = mbconv_space(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
+        space = space or mbconv_space(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
         given = {}
     write_space(folder / "space.json", space)
     recipe = "default" if dataset == "imagenet" else "digits"
