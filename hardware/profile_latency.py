@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch_size", type=int, help="images per run on a CPU [1]; a GPU's is in its name")
     add("--space", default="imagenet", help=f"search space: {', '.join(MACROS)} [imagenet]")
     add("--width_mult", type=float, default=1.0, help="width multiplier [1.0]")
-    add("--resolution", type=int, help="input pixels [224; 32 for small, 16 for tiny]")
+    add("--resolution", type=int, help="input pixels [that of the space: 224; 32 for small and tiny]")
     add("--num_classes", type=int, default=1000, help="classes of the classifier [1000]")
     add("--method", default=METHODS[0], help="in_network (whole networks as well) or isolated operations [in_network]")
     add("--quick", action="store_true", help="fewer rounds and networks")

@@ -21,6 +21,7 @@ from proxyless_arch.base.runs import CONFIG_FILE
 from proxyless_arch.base.settings import setting as _flag
 from proxyless_arch.base.units import Unit
 from proxyless_arch.base.words import BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, THREADS, WORKERS
+from proxyless_arch.space.mbconv import IMAGENET, MACROS, macro_named
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
@@ -71,7 +72,7 @@ class SpaceConfig:
     space: str | None = _flag(
         None,
         "imagenet (stride 32), small (stride 8) or tiny (12 blocks, stride 4) (default: by resolution)",
-        ("imagenet", "small", "tiny"),
+        tuple(MACROS),
     )
     width_mult: float = _flag(1.0, "width multiplier", minimum=0.05, maximum=10)
     bn_momentum: float = _flag(0.1, "weight of the new batch in BN running statistics", minimum=1e-6, maximum=1)
@@ -319,7 +320,9 @@ def default_resolution(dataset: str, space: str | None) -> int:
     """Pixels, where none are given: by the data set, then by the space."""
     if dataset == "digits":
         return 16
-    return 32 if dataset == "cifar10" or space in ("small", "tiny") else 224
+    if dataset == "cifar10":
+        return 32
+    return macro_named(space).resolution if space is not None else IMAGENET.resolution
 
 
 def default_space(resolution: int) -> str:

@@ -145,7 +145,7 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
 def _resolution(settings: ProfileSettings) -> int:
     if settings.resolution is not None:
         return settings.resolution
-    return {"small": 32, "tiny": 16}.get(settings.space, 224)
+    return macro_named(settings.space).resolution
 
 
 def conditions_of(settings: ProfileSettings) -> dict[str, Any]:

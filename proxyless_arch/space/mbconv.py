@@ -35,9 +35,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Macro:
-    """What is not searched: widths (before the width multiplier) and strides."""
+    """What is not searched: widths (before the width multiplier) and strides.
+
+    ``resolution``: of images, in pixels, where nothing else says it; the one default of every command.
+    """
 
     name: str
+    resolution: int = 224
     stem_width: int
     stem_stride: int
     first_width: int
@@ -62,12 +66,14 @@ IMAGENET = Macro(
 SMALL = replace(
     IMAGENET,
     name="small",
+    resolution=32,
     stem_stride=1,
     stages=_stages((24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (1, 2, 2, 1, 2, 1)),
 )
 # half the depth, for tiny images and quick studies: 12 searched blocks, total stride 4
 TINY = Macro(
     name="tiny",
+    resolution=32,
     stem_width=32,
     stem_stride=1,
     first_width=16,

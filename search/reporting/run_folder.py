@@ -275,10 +275,10 @@ def _space_of_first_version(settings: Mapping[str, Any], spec: ArchSpec | None) 
     Where the run did not come to its end, with as many classes as can be known; None for a space not known any more.
     """
     dataset = settings["dataset"]
+    if settings.get("space") not in (None, *MACROS):
+        return None
     resolution = settings.get("resolution") or default_resolution(dataset, settings.get("space"))
     name = settings.get("space") or default_space(resolution)
-    if name not in MACROS:
-        return None
     preprocessing: Preprocessing = spec.preprocessing if spec is not None else imagenet_preprocessing(resolution)
     return mbconv_space(
         macro=MACROS[name],

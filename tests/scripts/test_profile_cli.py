@@ -24,8 +24,8 @@ from tests.hardware.profile.test_profile import log
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "search" / "profile_latency.py"
-SMALL = ["--space", "tiny", "--num_classes", "10", "--quick", "--rounds", "1", "--design_nets", "20",
-         "--validation_nets", "40"]  # fmt: skip
+SMALL = ["--space", "tiny", "--resolution", "16", "--num_classes", "10", "--quick", "--rounds", "1",
+         "--design_nets", "20", "--validation_nets", "40"]  # fmt: skip
 
 
 def lines_of(raw):
@@ -253,7 +253,7 @@ def test_a_folder_of_other_conditions_is_left_alone(tmp_path, capsys):
 
 # On a simulated device ----------------------------------------------------------------------------------------------
 
-TINY = ["--space", "tiny", "--width_mult", "0.5", "--num_classes", "10", "--quick"]
+TINY = ["--space", "tiny", "--resolution", "16", "--width_mult", "0.5", "--num_classes", "10", "--quick"]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ TINY = shlex.split(
 LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
 FILES = {
-    "config.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json",
+    "config.json", "space.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json",
     "weights.safetensors", "architecture.png", "search.png", "result.json",
 }  # fmt: skip
 RESULT_KEYS = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hardware.profile.device import ProfileSettings, conditions_of
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.units import Unit
@@ -190,6 +191,12 @@ def test_another_kind_of_device_is_said_whichever_it_is(run):
 def test_defaults_follow_the_data(dataset, space, pixels, macro):
     assert config.default_resolution(dataset, space) == pixels
     assert config.default_space(pixels) == macro
+
+
+@pytest.mark.parametrize("space", ["imagenet", "small", "tiny"])
+def test_a_space_has_one_default_size(space):
+    profiled = conditions_of(ProfileSettings(space=space))
+    assert profiled["resolution"] == config.default_resolution("imagefolder", space)
 
 
 @pytest.mark.parametrize(
