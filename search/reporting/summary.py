@@ -84,7 +84,7 @@ def summary(run_dir: Path) -> str:
     for unit, key in LIMIT_KEY.items():
         if run.settings.get(key) is not None:
             size = record["macs"] if unit is Unit.MACS else record["params"]
-            say("limit", f"{unit.exact(size)}, limit {unit.exact(run.settings[key], math.floor)}")
+            say("limit", f"{unit.exact(size)} of at most {unit.exact(run.settings[key], math.floor)}")
     say(
         "size",
         f"{format_count(record['macs'])} MACs, {format_count(record['params'])} parameters (of this network, "

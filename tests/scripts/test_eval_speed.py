@@ -37,7 +37,7 @@ def test_a_promise_that_is_missed_fails_the_command(times, differences, missed, 
 @pytest.mark.parametrize("flag", ["--batch_size", "--rounds", "--threads"])
 def test_nothing_cannot_be_measured(flag, capsys):
     assert eval_speed.main([flag, "0"]) == 2
-    assert "expected an integer, 1 or more, got '0'" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error: {flag}: expected an integer")
 
 
 def test_the_ratios_are_promised_at_batch_32_only(monkeypatch):

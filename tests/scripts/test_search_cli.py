@@ -166,7 +166,7 @@ def test_the_result_is_true(finished):
         ("", "(lr 0.1, full_v2, hard)"),
         ("--target_hardware flops --grad_reg_loss_type add#linear", "(lr 0.1, full_v2, add#linear)"),
         ("--target_hardware none --grad_binary_mode two", "(lr 0.1, two)"),
-        ("--arch_algo rl", "(lr 0.1, REINFORCE, 10 paths, absolute reward, alpha rests for the first 25 %)"),
+        ("--arch_algo rl", "(lr 0.1, REINFORCE, 10 paths, absolute reward, alpha is frozen for the first 25 %)"),
         (
             "--arch_algo rl --rl_reward paper --rl_batch_size 1 --rl_baseline_rule past --rl_freeze 0",
             "(lr 0.1, REINFORCE, 1 path, paper reward)",
@@ -233,7 +233,7 @@ def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED, errors
     assert "Traceback" not in errors
-    again = "python search/imagenet_arch_search.py --path again/run --resume"
+    again = "python search/imagenet_arch_search.py --run_dir again/run --resume"
     assert again in printed
     saved = checkpoint.load(run_dir / "checkpoint.pt")
     assert f"stopped and saved at step {saved.step} of 26" in printed
@@ -583,8 +583,8 @@ def test_budgets_beside_the_target(here, tmp_path):
     assert 0.99 * result["target_latency_ms"] <= result["predicted_latency_ms"] <= result["target_latency_ms"]
     assert result["argmax_path"] == unlimited["argmax_path"]
     assert f"limits     at most {int(limits[1]):,} params and at most {int(limits[3]):,} MACs" in printed
-    assert f"limit      {result['params']:,} params, asked for at most {int(limits[1]):,} params" in printed
-    assert f"limit      {result['macs']:,} MACs, asked for at most {int(limits[3]):,} MACs" in printed
+    assert f"limit      {result['params']:,} params of at most {int(limits[1]):,} params" in printed
+    assert f"limit      {result['macs']:,} MACs of at most {int(limits[3]):,} MACs" in printed
 
 
 @pytest.mark.parametrize(
