@@ -31,7 +31,7 @@ test-cpus: $(READY)
 	.ci/cpus $(BIN)/python
 
 examples: $(READY)
-	$(BIN)/python -m pytest tests/scripts/test_examples.py
+	$(BIN)/python -m pytest --slow tests/scripts/test_examples.py
 
 test-alone:
 	.ci/one_framework torch

@@ -181,16 +181,17 @@ def read_ahead(
         yield from map(read, steps)
         return
     waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(n_threads) as pool:
-        try:
-            for samples in steps:
-                waiting.append(pool.submit(read, samples))
-                if len(waiting) > 2 * n_threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(n_threads)
+    try:
+        for samples in steps:
+            waiting.append(pool.submit(read, samples))
+            if len(waiting) > 2 * n_threads:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # nobody asks for the rest
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # nobody asks for the rest; and whoever collects a generator that was left may be one of the threads themselves
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass

@@ -231,7 +231,7 @@ def check_batches(config: SearchConfig, processes: int) -> None:
     one path where the others' rewards are asked for."""
     data, arch = config.data, config.arch
     sizes = {
-        "train_batch_size": data.train_batch_size,
+        "batch_size": data.train_batch_size,
         "grad_data_batch": arch.grad_data_batch,
         "rl_data_batch": arch.rl_data_batch,
     }

@@ -19,6 +19,7 @@ for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(notebook, tmp_path):
     environment = {**os.environ, "WORK": str(tmp_path), "QUICK": "1", "PYTHONPATH": str(ROOT)}

@@ -192,7 +192,13 @@ def test_exported_files_that_cannot_be_evaluated(script, flag, run_folder, tmp_p
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize(("script", "formats"), [("export", "onnx,torch_export"), ("export_tf", "litert,litert_int8")])
+@pytest.mark.parametrize(
+    ("script", "formats"),
+    [
+        ("export", "onnx,torch_export"),
+        pytest.param("export_tf", "litert,litert_int8", marks=pytest.mark.slow),
+    ],
+)
 def test_the_small_released_network_on_photos(script, formats, shared_data, tmp_path):
     stem = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
     photos = shared_data / "imagenet_sample.zip"

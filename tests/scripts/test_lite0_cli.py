@@ -55,6 +55,7 @@ def test_both_scripts_score_the_demo_alike(shared_data, tmp_path):
     assert ours["published"]["top1_percent"] == 75.1 and len(ours["published"]["not_comparable"]) == 2
 
 
+@pytest.mark.slow
 @needs_demo
 def test_an_exported_demo_gives_its_logits(tmp_path):
     pytest.importorskip("onnxscript", reason="no ONNX export: pip install -e '.[export]'")

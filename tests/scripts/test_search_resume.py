@@ -1,8 +1,10 @@
 """What a resume refuses, and what it keeps."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,16 +34,24 @@ def photos(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def killed(photos, tmp_path_factory):
+    """``data``, a copy of the photos, and ``run``, a search of them as a kill before its result leaves it."""
+    home = tmp_path_factory.mktemp("killed")
+    shutil.copytree(photos, home / "data")
+    flags = ["--data_path", "data", "--recipe", "fast", "--train_batch_size", "16", "--n_worker", "0", *TINY]
+    with contextlib.chdir(home):
+        assert imagenet_arch_search.main(["--path", "run", *flags]) == 0
+    (home / "run" / "result.json").unlink()
+    return home
+
+
 @pytest.fixture
-def run(photos, tmp_path):
-    """A run on a copy of the photos, as a kill before its result leaves it: (photos, run folder)."""
-    data = tmp_path / "data"
-    shutil.copytree(photos, data)
-    flags = ["--data_path", str(data), "--recipe", "fast", "--train_batch_size", "16", *TINY]
-    folder = tmp_path / "run"
-    assert imagenet_arch_search.main(["--path", str(folder), *flags]) == 0
-    (folder / "result.json").unlink()
-    return data, folder
+def run(killed, tmp_path, monkeypatch):
+    """A copy of it, and its folder the current one: (photos, run folder)."""
+    shutil.copytree(killed, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    return Path("data"), Path("run")
 
 
 def resumed(folder, capsys, *more) -> tuple[int, str]:

@@ -117,7 +117,7 @@ def product(folder: Path) -> dict:
     }
 
 
-@pytest.mark.parametrize("moment", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 23))])
+@pytest.mark.parametrize("moment", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 23))])
 def test_killed_and_resumed_is_uninterrupted(straight, tmp_path, moment):
     algorithm = ("grad", "rl")[moment % 2]
     kill = (killed_within_an_epoch, killed_within_an_epoch, killed_at_any_time)[moment % 3]
