@@ -131,12 +131,11 @@ def test_files_of_other_settings_are_refused(tmp_path, monkeypatch):
         proof.begin_work(tmp_path)
 
 
-def test_a_training_of_parts_of_a_step_is_refused(tmp_path, monkeypatch):
+def test_a_training_of_parts_of_a_step_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(proof, "TRAIN_STEPS", proof.TRAIN_STEPS)  # main sets it
-    for steps in ("0", "19", "5410"):
-        monkeypatch.setattr(sys, "argv", ["proof.py", "--work", str(tmp_path / "work"), "--train_steps", steps])
-        with pytest.raises(proof.InputError, match=f"--train_steps: expected a multiple of 20, got {steps}"):
-            proof.main()
+    for steps, allowed in (("0", "an integer, 1 or more"), ("19", "a multiple of 20"), ("5410", "a multiple of 20")):
+        assert proof.main(["--work", str(tmp_path / "work"), "--train_steps", steps]) == 2
+        assert f"--train_steps: expected {allowed}, got {steps}" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
 
 

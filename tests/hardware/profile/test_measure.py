@@ -158,7 +158,7 @@ def test_hardware_names():
 
 def test_cuda_asked_for_and_absent(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match=r"CUDA asked for, but torch .* sees no GPU here"):
+    with pytest.raises(InputError, match=r"CUDA requested, but torch .* sees no GPU here"):
         runtime_named(parse_hardware("gpu8"))
 
 

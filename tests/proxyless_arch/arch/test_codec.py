@@ -106,7 +106,7 @@ def test_official_small_net(shared_data):
 @pytest.mark.shared_data
 def test_official_cifar_net_is_refused(shared_data):
     path = shared_data / "official" / "proxyless_cifar.config"
-    expected = r"^name: expected 'ProxylessNASNets', got 'PyramidTreeNet': the CIFAR-10 network of the release"
+    expected = r"^name: expected 'ProxylessNASNets', got 'PyramidTreeNet': the CIFAR-10 network of the official"
     with pytest.raises(InputError, match=expected):
         read_spec(path)
 

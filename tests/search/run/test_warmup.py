@@ -228,7 +228,7 @@ def change_tensor(path):
     [
         (shutil.rmtree, "--warmup_from: expected the folder of a run: there is no warmup.pt in it"),
         (lambda run: (run / "warmup.pt").unlink(), "this run has not come to the end of a warm-up: there is no warm"),
-        (lambda run: cut(run / "warmup.pt"), "damaged; take the warm-up of another run, or run it again without --warm"),
+        (lambda run: cut(run / "warmup.pt"), "damaged; take the warm-up of another run, or run it again without --war"),
         (lambda run: shutil.copy(run / "config.json", run / "warmup.pt"), "not a readable checkpoint"),
         (lambda run: (run / "metrics.jsonl").unlink(), "no such file (in"),
         (lambda run: cut(run / "metrics.jsonl"), "expected the 2 epochs of the warm-up, got 1"),
