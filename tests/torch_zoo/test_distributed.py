@@ -125,7 +125,7 @@ def by_hand(*words, script="train.py"):
 
 def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
     write_spec(tmp_path / "mini.json", mini_net())
-    words = [*TRAIN, "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
+    words = [*TRAIN, "--epochs", "3", "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     command = [*LAUNCH, str(ROOT / "train.py"), *words, "--path", str(straight)]
     first = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)

@@ -99,18 +99,9 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the ranks")
 def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
     script = ROOT / "search" / "imagenet_arch_search.py"
-    settings = [
-        "--warmup_epochs",
-        "1",
-        "--n_epochs",
-        "3",
-        "--width_mult",
-        "0.1",
-        "--resolution",
-        "8",
-        "--target_hardware",
-        "flops",
-    ]
+    schedule = "--warmup_epochs 1 --n_epochs 3 --train_batch_size 256 --recalibration_images 64"
+    network = "--width_mult 0.1 --resolution 8 --target_hardware flops"
+    settings = f"{schedule} {network}".split()
     straight = start(*TORCHRUN, script, "--path", tmp_path / "straight", *settings)
     finish(straight)
     broken = start(*TORCHRUN, script, "--path", tmp_path / "broken", *settings)
