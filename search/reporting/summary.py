@@ -15,6 +15,7 @@ from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.weights.lookup import own_weights
 from search.config import LIMIT_KEY
 from search.reporting.commands import next_commands
 from search.reporting.run_folder import ARGMAX_KEY, Run, read_run
@@ -116,7 +117,9 @@ def summary(run_dir: Path) -> str:
     for note in run.notes:
         say("note", note)
     say("time", format_seconds(record["wall_seconds"]) + behind)
-    say("files", f"{run_dir}/: report.html, spec.json, weights.safetensors, result.json, architecture.png, search.png")
+    weights = own_weights(run_dir)
+    kept = weights.name if weights is not None else "no weights"
+    say("files", f"{run_dir}/: report.html, spec.json, {kept}, result.json, architecture.png, search.png")
     return "\n".join([*lines, _commands(run)])
 
 
