@@ -119,7 +119,7 @@ def next_step(outcome: Outcome, folder: Path, target_hardware: str) -> str:
     try:
         words = search_words(known, target_hardware, table)
     except InputError as error:
-        show = shlex.join(["python", "hardware/show.py", "proxyless_mobile", "--latency", str(table)])
+        show = shlex.join(["python", "search/show.py", "proxyless_mobile", "--latency", str(table)])
         return f"no search can use this table ({error}); it prices networks:\n   {show}"
     return (
         f"now search for it:\n   {shlex.join(words)}\n"

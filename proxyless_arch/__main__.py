@@ -7,7 +7,7 @@
     python -m proxyless_arch convert released.json ours.json
 
 A network is a known name, a JSON file in either dialect, a weight file that holds its network, or the run folder of a
-search. Predicted latency is search's trade: python hardware/show.py NAME_OR_FILE.
+search. Predicted latency is search's trade: python search/show.py NAME_OR_FILE.
 """
 
 from __future__ import annotations

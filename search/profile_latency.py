@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from hardware.profile_latency import main  # noqa: E402
-
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+    from hardware.profile_latency import main
+
     raise SystemExit(main())

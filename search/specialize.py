@@ -34,7 +34,6 @@ from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.runs import new_run_dir  # noqa: E402
-from proxyless_arch.base.settings import absent  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
@@ -89,7 +88,7 @@ class Common:
 @dataclass(frozen=True)
 class Device:
     """A column of the table: what prices a network and, for this machine, beside what and at what speed of the
-    machine it is measured (search/device.anchor_of)."""
+    machine it is measured (search/run/device.anchor_of)."""
 
     name: str
     source: LatencySource
@@ -145,7 +144,7 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
     for folder in others:
         if (folder / warmup.NAME).is_file() and (folder / "config.json").is_file():
             theirs = read_json(folder / "config.json")
-            if isinstance(theirs, dict) and absent(SearchConfig, theirs):
+            if warmup.lacks_a_part(theirs):
                 continue  # an older run: what it was done with is not all known
             differs = warmup.differences(to_dict(config), theirs, str(folder / "config.json"))
             if not differs and warmup.computed_alike(folder, pick_device(config.device), config.torch_threads):

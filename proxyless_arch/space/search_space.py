@@ -19,7 +19,7 @@ from proxyless_arch.arch.ops import Conv, Linear, Operation
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import LayerCall, walk
-from proxyless_arch.base.checks import check, check_number
+from proxyless_arch.base.checks import check, check_number, check_text
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_text
 from proxyless_arch.base.strict import Node, judged_at, plain_number
@@ -89,6 +89,8 @@ class SearchSpace:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
+        check_text("name", self.name)
         check_number("width_mult", self.width_mult, 0.05, 10)
         check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks and Edges", self.blocks)
         for index, block in enumerate(self.blocks):

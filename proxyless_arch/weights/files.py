@@ -321,9 +321,12 @@ def load_safetensors(path: str | os.PathLike[str]) -> WeightFile:
         if kind is None:
             raise InputError(f"expected {listed(_SAFETENSORS_DTYPES)}, got {entry['dtype']}", name, source)
         bits = np.frombuffer(entry["data"], dtype="<u2" if kind == "bfloat16" else kind)
-        tensors[name] = widened(bits.reshape(entry["shape"]), kind)
+        try:
+            tensors[name] = widened(bits.reshape(entry["shape"]), kind)
+        except (ValueError, OverflowError) as error:  # empty, with more or larger sides than an array can have
+            raise InputError(f"not the shape of an array: {error}", name, source) from None
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], source)
-    metadata = header.get("__metadata__", {})
+    metadata = header.get("__metadata__") or {}
     if metadata.get("format") != FORMAT:
         return WeightFile(spec=None, tensors=tensors)
     if not {"spec", "provenance"} <= metadata.keys():

@@ -135,7 +135,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
 def _finetune_record(
     job: Job, training: Training, sums: EpochSums, seconds: float, steps_before: int
 ) -> dict[str, Any]:
-    """The record of the fine-tune's epoch just finished, in the schema of report.EpochRecord."""
+    """The record of the fine-tune's epoch just finished, in the schema of log.EpochRecord."""
     return {
         **dict.fromkeys(NOT_IN_A_FINETUNE),
         "phase": "finetune",
@@ -317,6 +317,8 @@ def write(job: Job, run_dir: Path, net: ProxylessNet, record: dict[str, Any]) ->
     codec.write_spec(run_dir / "spec.json", net.spec)
     provenance = {"run": run_dir.name, "command": "search", **_provenance(record)}
     save_safetensors(run_dir / WEIGHT_FILES[0], net.spec, to_named(net), provenance)
+    for older in WEIGHT_FILES[1:]:  # of a run that the first edition began
+        (run_dir / older).unlink(missing_ok=True)
     if job.table_file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
             part.write_bytes(read_bytes(job.table_file))

@@ -222,7 +222,7 @@ class Search:
         return 1.0 if self.in_warmup else self.controller.temperature
 
     def record(self, seconds: float, images_before: float = 0.0) -> dict[str, Any]:
-        """What the finished epoch was, in the schema of report.EpochRecord; resets the sums.
+        """What the finished epoch was, in the schema of log.EpochRecord; resets the sums.
 
         ``seconds``: that its steps took in this process, in which it began after ``images_before`` training images
         (not 0 where the run was resumed within the epoch).

@@ -19,8 +19,9 @@ from torch import Tensor
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics
+from proxyless_arch.base.settings import absent
 from proxyless_arch.base.strict import Node, shown
-from search.config import flags, from_dict, to_dict
+from search.config import SearchConfig, flags, from_dict, to_dict
 from search.run import checkpoint
 from search.run.checkpoint import Checkpoint
 from search.run.log import RunLog
@@ -77,13 +78,20 @@ def settings_with_a_part() -> list[str]:
     return [name for name, (group, *_) in flags().items() if group not in NO_PART_GROUPS and name not in NO_PART]
 
 
+def lacks_a_part(theirs: Any) -> bool:
+    """Whether config.json data lack a setting that a warm-up depends on, being older."""
+    return isinstance(theirs, dict) and bool(set(absent(SearchConfig, theirs)) & set(settings_with_a_part()))
+
+
 def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> dict[str, str]:
     """``name was VALUE, here it is VALUE`` for every setting that makes two warm-ups differ, by its name.
 
-    Both are config.json data. Raises InputError naming ``source`` when ``theirs`` is none, or does not have them all.
+    Both are config.json data. Raises InputError naming ``source`` when ``theirs`` is none, or lacks one of these, being
+    older; what else it lacks has no part in a warm-up.
     """
-    before = to_dict(from_dict(theirs, source))
     names = dict.fromkeys((*CHOOSE_IMAGES, *settings_with_a_part()))
+    older = lacks_a_part(theirs)
+    before = to_dict(from_dict(theirs, source, fill_missing=not older))
     return _unequal({name: ours[name] for name in names}, before)
 
 

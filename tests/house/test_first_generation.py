@@ -14,9 +14,13 @@ import pytest
 import eval as eval_script
 import train
 from proxyless_arch.__main__ import main as arch_main
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import read_metrics
 from proxyless_arch.weights.lookup import find_network
 from search import imagenet_arch_search, report, show
+from search.config import from_dict, to_dict
+from search.run import warmup
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "first_generation"
 
@@ -72,6 +76,17 @@ def test_another_search_starts_from_nothing_it_does_not_have(old, capsys):
     words = ["--warmup_from", str(old / "search_stopped"), "--path", "runs/new"]
     assert imagenet_arch_search.main(words) == 2
     assert "warmup" in capsys.readouterr().err and not Path("runs/new").exists()
+
+
+def test_its_warm_up_is_the_one_of_the_same_settings_today(old):
+    """Settings that are younger than the run have no part in a warm-up; one that has makes two warm-ups differ."""
+    saved = read_json(old / "search_stopped" / "config.json")
+    today = to_dict(from_dict(saved, "config.json", fill_missing=True))
+    assert len(today) > len(saved)
+    assert warmup.differences(today, saved, "config.json") == {}
+    assert list(warmup.differences({**today, "warmup_lr": 0.5}, saved, "config.json")) == ["warmup_lr"]
+    with pytest.raises(InputError, match="missing warmup_lr"):
+        warmup.differences(today, {name: saved[name] for name in saved if name != "warmup_lr"}, "config.json")
 
 
 def test_a_finished_training_goes_no_further(old, capsys):

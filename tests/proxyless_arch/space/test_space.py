@@ -134,6 +134,10 @@ CHOICES = {"choices": [{"op": "zero", "channels": 16}, {"op": "zero", "channels"
     ("key", "value", "place"),
     [
         ("version", 2, "version"),
+        ("name", 5, "name"),
+        ("name", "", "name"),
+        ("name", None, "name"),
+        ("name", "\ud800", "name"),
         ("width_mult", 0, "width_mult"),
         ("num_classes", 2, "class_names"),
         ("num_classes", 0, "num_classes"),

@@ -217,6 +217,18 @@ def test_safetensors_of_others(tmp_path):
     assert refusal(load_safetensors, path).startswith("a: expected F16, F32, F64, I64 or BF16, got U8")
 
 
+def test_headers_that_no_writer_writes(tmp_path):
+    path = tmp_path / "net.safetensors"
+    empty = {"dtype": "F32", "data_offsets": [0, 0]}
+    for shape in ([0, 2**62], [0, 2**63], [0] * 70):
+        header = json.dumps({"a": {**empty, "shape": shape}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        assert refusal(load_safetensors, path).startswith("a: not the shape of an array")
+    header = json.dumps({"__metadata__": None, "a": {**empty, "shape": [0]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert load_safetensors(path).tensors["a"].shape == (0,)
+
+
 # --------------------------------------------------------------------------------------------- .pth without torch
 
 
