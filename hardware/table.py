@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hardware.formats import MAX_MS, check_format, parse_calibration, parse_hwc, parse_ms, parse_remarks, shape_text
-from proxyless_arch.arch.ops import Hwc, strided
+from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Hwc, Linear, MBConv, Operation, strided
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
@@ -16,12 +16,14 @@ from proxyless_arch.base.strict import Node
 
 TABLE_FORMAT = "proxyless-latency/table"
 TABLE_VERSIONS = (1, 2)  # the last one is written; of the first, see _entry
+MAX_FACT = 10**12
 
 
 class LayerKey(NamedTuple):
     """What identifies a measured layer. ``mid``: what an expand convolution puts out, 0 for a layer without one.
 
     An MBConv may expand to as many channels as it takes in; one without expansion has one convolution less.
+    ``facts``: what else the latency of an operation depends on, by name.
     """
 
     op: str
@@ -31,6 +33,7 @@ class LayerKey(NamedTuple):
     mid: int
     stride: int
     skip: bool
+    facts: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.op} {shape_text(self.in_hwc)} to {shape_text(self.out_hwc)}"
@@ -41,7 +44,8 @@ class LayerKey(NamedTuple):
             return text
         ratio = self.expand_ratio
         width = f"mid {self.mid}" if ratio is None else f"expand {ratio}"
-        return f"{text} {width} {'with' if self.skip else 'without'} skip"
+        others = "".join(f" {name} {value}" for name, value in self.facts)
+        return f"{text} {width}{others} {'with' if self.skip else 'without'} skip"
 
     @property
     def expand_ratio(self) -> int | None:
@@ -58,7 +62,9 @@ def layer_key(call: LayerCall) -> LayerKey | None:
         return None
     facts = {"kernel_size": 1, "mid": 0, "stride": 1} | call.op.latency_facts()
     sizes = call.in_hwc, call.out_hwc
-    return LayerKey(call.op.kind, *sizes, facts["kernel_size"], facts["mid"], facts["stride"], call.skip)
+    kernel, mid, stride = (facts.pop(name) for name in ("kernel_size", "mid", "stride"))
+    others = tuple(sorted((name, +value) for name, value in facts.items()))  # True as the 1 that a file holds
+    return LayerKey(call.op.kind, *sizes, kernel, mid, stride, call.skip, others)
 
 
 class Timing(NamedTuple):
@@ -166,25 +172,32 @@ class LookupTable:
         write_json(path, self.to_json())
 
 
+def _kinds() -> dict[str, type[Operation]]:
+    """What may be measured: all but what vanishes."""
+    blocks = {kind: op for kind, op in BLOCK_OPERATIONS.items() if not op.vanishes}
+    return {Conv.kind: Conv, **blocks, Linear.kind: Linear}
+
+
 def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
     """An element of ``entries``. ``"expand": 1`` is a block without expansion, ``mid`` the width of one with it.
 
     Version 1 knew a block by the width of its depthwise convolution alone: there a ``mid`` of the input width is a
-    block without expansion.
+    block without expansion. Of an operation that is registered besides the family's, ``facts`` holds what is its own.
     """
     if not isinstance(node.value, dict) or "op" not in node.value:
         raise node.fail("an object with op, in, out and ms")
-    op = Node(node.value["op"], f"{node.path}.op").text(("conv", "mbconv", "linear"))
+    op = Node(node.value["op"], f"{node.path}.op").text(tuple(_kinds()))
     common = ("op", "in", "out", "ms")
-    required = {
-        "linear": common,
-        "conv": (*common, "kernel", "stride"),
-        "mbconv": (*common, "kernel", "stride", "skip"),
-    }[op]
-    keys = node.fields(required, ("sd", "n", *(("expand", "mid") if op == "mbconv" else ())))
+    block = (*common, "kernel", "stride", "skip")
+    required = {Linear.kind: common, Conv.kind: (*common, "kernel", "stride")}.get(op, block)
+    known = op in (Conv.kind, MBConv.kind, Linear.kind)
+    optional = ("mid", "facts") if not known else ("expand", "mid") if op == MBConv.kind else ()
+    keys = node.fields(required, ("sd", "n", *optional))
     in_hwc, out_hwc = parse_hwc(keys["in"]), parse_hwc(keys["out"])
     mid = 0
-    if op == "mbconv":
+    if not known:
+        mid = keys["mid"].integer() if "mid" in keys else 0
+    if op == MBConv.kind:
         if ("expand" in keys) == ("mid" in keys):
             raise InputError("expected either expand or mid", node.path)
         mid = keys["mid"].integer(1, 65_536) if "mid" in keys else keys["expand"].integer(1, 64) * in_hwc[2]
@@ -195,10 +208,15 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
             op=op,
             in_hwc=in_hwc,
             out_hwc=out_hwc,
-            kernel=keys["kernel"].exactly(1, 3, 5, 7) if "kernel" in keys else 1,
+            kernel=1
+            if "kernel" not in keys
+            else keys["kernel"].exactly(1, 3, 5, 7)
+            if known
+            else keys["kernel"].integer(),
             mid=mid,
-            stride=keys["stride"].exactly(1, 2) if "stride" in keys else 1,
+            stride=1 if "stride" not in keys else keys["stride"].exactly(1, 2) if known else keys["stride"].integer(),
             skip="skip" in keys and keys["skip"].boolean(),
+            facts=_facts(keys["facts"]) if "facts" in keys else (),
         ),
         node.path,
     )
@@ -207,21 +225,32 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
     return key, Timing(parse_ms(keys["ms"]), sd, n)
 
 
+def _facts(node: Node) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((name, value.integer(-MAX_FACT, MAX_FACT)) for name, value in node.items()))
+
+
 def _entry_json(key: LayerKey, timing: Timing) -> dict[str, Any]:
     value: dict[str, Any] = {"op": key.op, "in": list(key.in_hwc), "out": list(key.out_hwc)}
-    if key.op != "linear":
+    if key.op != Linear.kind:
         value |= {"kernel": key.kernel, "stride": key.stride}
-    if key.op == "mbconv":
+    if key.op == MBConv.kind:
         ratio = key.expand_ratio
         value |= {"mid": key.mid} if ratio is None or ratio > 64 else {"expand": ratio}
+    elif key.mid:
+        value["mid"] = key.mid
+    if key.op not in (Conv.kind, Linear.kind):
         value["skip"] = key.skip
+    if key.facts:
+        value["facts"] = dict(key.facts)
     return value | timing._asdict()
 
 
 def checked_key(key: LayerKey, place: str) -> LayerKey:
     """``key`` itself; InputError when no layer can have these shapes."""
-    if key.op == "linear":
+    if key.op == Linear.kind:
         expected = (1, 1, key.out_hwc[2])
+    elif _kinds()[key.op].out_hwc is not Operation.out_hwc:
+        expected = key.out_hwc  # by a rule of its own
     else:
         expected = (strided(key.in_hwc[0], key.stride), strided(key.in_hwc[1], key.stride), key.out_hwc[2])
     if key.out_hwc != expected:

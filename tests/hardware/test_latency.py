@@ -3,7 +3,8 @@
 import copy
 import json
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from hardware.profile.profiling import unique_ops
 from hardware.released_yaml import _macs
 from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, MBConv, Operation, Zero
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import mbconv_space
@@ -343,6 +344,52 @@ def test_a_mid_of_the_input_width_is_a_block_without_expansion_in_version_1():
         table_of(1, {"mid": 32, "ms": 5.0}, {"expand": 1, "ms": 5.0})
     versions = [table_of(version, {"mid": 40, "ms": 1.0}, {"expand": 2, "ms": 2.0}).entries for version in (1, 2)]
     assert versions[0] == versions[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Operation):
+    """Its latency depends on facts that no operation of the family has."""
+
+    kind: ClassVar[str] = "pool"
+
+    in_channels: int
+    out_channels: int
+    pool_size: int
+    stride: int = 1
+    rounds_up: bool | None = None
+
+
+POOLS = [
+    LayerCall("blocks.1", op, (8, 8, 4), op.out_hwc((8, 8, 4)), op.keeps_shape)
+    for op in (
+        Pool(in_channels=4, out_channels=4, pool_size=3),
+        Pool(in_channels=4, out_channels=4, pool_size=9),
+        Pool(in_channels=4, out_channels=4, pool_size=9, rounds_up=False),
+        Pool(in_channels=4, out_channels=4, pool_size=9, rounds_up=True),
+        Pool(in_channels=4, out_channels=6, pool_size=9, stride=3),
+    )
+]
+
+
+def test_operations_that_differ_in_a_fact_of_their_own_differ_in_price():
+    small, large, *_ = POOLS
+    assert layer_key(small).facts == (("pool_size", 3),)
+    assert len({layer_key(call) for call in POOLS}) == len({str(layer_key(call)) for call in POOLS}) == len(POOLS)
+    with pytest.raises(InputError, match=r"no latency for pool .* pool_size 9 with skip"):
+        LookupTable("made", {layer_key(small): Timing(1.0)}).price_ms(large)
+
+
+def test_a_registered_operation_survives_writing_and_reading(tmp_path, monkeypatch):
+    monkeypatch.setitem(BLOCK_OPERATIONS, Pool.kind, Pool)
+    made = LookupTable("made", {layer_key(call): Timing(index + 1.0) for index, call in enumerate(POOLS)})
+    made.save(tmp_path / "t.json")
+    again = load_latency_source(tmp_path / "t.json")
+    assert [again.price_ms(call) for call in POOLS] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    for wrong in (True, 3.0, "3", None):
+        with pytest.raises(InputError, match=r"entries\[0\]\.facts\.pool_size: expected an integer"):
+            table_from(changed(made.to_json(), ["entries", 0, "facts", "pool_size"], wrong))
+    with pytest.raises(InputError, match=r"entries\[0\]: expected output 3x3x6, got 4x3x6"):
+        table_from(changed(made.to_json(), ["entries", 0, "out", 0], 4))
 
 
 @pytest.mark.parametrize("call", [WITHOUT_EXPANSION, AS_WIDE, E6_K3, *walk(mbconv_space().spec_for((0,) * 21))])

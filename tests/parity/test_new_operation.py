@@ -18,6 +18,7 @@ import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.export as keras_export
 import proxyless_nas_tensorflow.weights as keras_weights
 from hardware.cost import latency_cost_table, macs_cost_table
+from hardware.latency import load_latency_source
 from hardware.profile.graphs import INPUT, LOWERINGS, Node, to_litert, to_onnx, trace
 from hardware.profile.measure import LiteRt, OnnxRuntime, torch_module
 from hardware.profile.profiling import unique_ops
@@ -185,6 +186,13 @@ def test_costs_and_projection():
     chosen = project(odds, [window(timed, goal)]).path
     assert chosen in inside
     assert sum(row[choice] for row, choice in zip(odds, chosen, strict=True)) == pytest.approx(best)
+
+
+def test_a_table_file(tmp_path):
+    entries = {key: Timing(1 + index / 7) for index, key in enumerate(unique_ops(pooled_space()))}
+    assert Pooled.kind in {key.op for key in entries}
+    LookupTable(source="made", entries=entries).save(tmp_path / "table.json")
+    assert load_latency_source(tmp_path / "table.json").entries == entries
 
 
 @pytest.fixture
