@@ -4,7 +4,9 @@
 
 HiGHS solves it as a mixed-integer program in one 0/1 variable per choice. Its arithmetic has tolerances, ours must not:
 costs and log-probabilities are scaled so that a tolerance is a hundred-billionth of their range; every solution is
-checked with ``CostTable.of_path``, and one that is outside a limit is cut off and the program solved again.
+checked with ``CostTable.of_path``, and one that is outside a limit is cut off and the program solved again. A limit on
+costs that are multiples of a step (counts, equal prices) is moved to the middle of a step: nothing is just outside it.
+Where cutting off does not end, the best of what is inside the limits by more than a tolerance is taken.
 
 Ties. Solutions whose log-probabilities differ by less than TIE of the largest difference in play count as equally
 probable; of equals the first in index order is taken.
@@ -12,22 +14,27 @@ probable; of equals the first in index order is taken.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
 
 from hardware.cost import CostTable, Path
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import plain_number
 
 LOWER = 0.99  # of a target, what its window begins with
 TIE = 1e-9
 SPAN = 1e5  # the scaled range of costs and of log-probabilities; HiGHS keeps to them within 1e-6
-MAX_CUTS = 200  # solutions just outside a limit that are cut off before the matter is given up
+INSIDE = 1e-5  # of the scaled range, to be inside a limit whatever HiGHS tolerates
+MAX_STEPS = 10**7  # from the least cost to the greatest; more are not told apart
+MAX_CUTS = 200  # solutions just outside a limit that one program cuts off before it is given up
 MAX_NODES = 100_000  # of a program, before it is given up
 DIGITS = 5  # groups whose indices are minimized in one program
 
@@ -43,6 +50,13 @@ class Limit:
 
     def holds(self, path: Path) -> bool:
         return self.lower <= self.table.of_path(path) <= self.upper
+
+    @property
+    def exact(self) -> str:
+        """For a person, to the last digit."""
+        ends = [plain_number(end) for end in (self.lower, self.upper)]
+        text = f"at most {ends[1]}" if self.lower == -math.inf else f"{ends[0]} to {ends[1]}"
+        return f"{text} {self.table.unit}"
 
     def __str__(self) -> str:
         most = self.table.shown(self.upper, math.floor)
@@ -80,8 +94,11 @@ def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> Project
 
     ``log_probs[g][j]`` may be unnormalized, and -inf for a choice of probability 0: it is then taken only where
     nothing else keeps to the limits, and as few of them as possible. Raises InputError when nothing is within them,
-    naming the nearest costs that exist; and for a window so narrow that MAX_NODES of the search tree or MAX_CUTS
-    solutions just outside it do not settle the matter.
+    naming the nearest costs that exist.
+
+    A program is given up after MAX_NODES of the search tree, or MAX_CUTS solutions just outside a limit. What was found
+    by then and is within all limits is taken, though it need not be the most probable or the first of equals; where
+    nothing was, the matter is not settled, which is an InputError, too.
     """
     return k_best(log_probs, limits, 1)[0]
 
@@ -107,7 +124,7 @@ def check_limits(limits: Sequence[Limit]) -> None:
     rows = _checked([np.zeros(len(group)) for group in limits[0].table.groups], limits)
     program = _Program(rows, tuple(limits))
     with _settling(limits):
-        if program.solve(program.gains, [], []) is None:
+        if program.solve_or_held(program.gains, [], []) is None:
             raise _none_within(program)
 
 
@@ -140,7 +157,14 @@ def _projection(rows: Sequence[np.ndarray], limits: Sequence[Limit], path: Path)
 
 
 class _UnsettledError(Exception):
-    """The solver stopped at MAX_NODES, or MAX_CUTS solutions were just outside a limit."""
+    """The solver stopped at MAX_NODES, or MAX_CUTS solutions were just outside a limit.
+
+    ``held``: choices within all limits and rows that were found by then; None: none.
+    """
+
+    def __init__(self, held: Path | None) -> None:
+        super().__init__("given up")
+        self.held = held
 
 
 @contextlib.contextmanager
@@ -148,8 +172,9 @@ def _settling(limits: Sequence[Limit]) -> Iterator[None]:
     try:
         yield
     except _UnsettledError:
-        what = " and ".join(map(str, limits))
-        raise InputError(f"whether a network costs {what} could not be settled; widen the window", "lower") from None
+        what = " and ".join(limit.exact for limit in limits)
+        problem = f"whether a network costs {what} could not be settled; set another target or limit"
+        raise InputError(problem, limits[0].flag) from None
 
 
 @dataclass(frozen=True)
@@ -188,9 +213,18 @@ class _Program:
         rows = []
         for limit in self.limits:
             values, base, scale = _scaled_costs(limit.table)
-            low, high = ((bound - base) * scale for bound in (limit.lower, limit.upper))
+            low, high = _within_steps(limit) or ((bound - base) * scale for bound in (limit.lower, limit.upper))
             rows.append(_Row(values, low, high))
         return rows
+
+    @cached_property
+    def well_within(self) -> list[_Row]:
+        """The limits, so much narrower that the solver's tolerance does not lead outside them."""
+        return [_Row(row.values, row.low + INSIDE, row.high - INSIDE) for row in self.within]
+
+    def holds(self, path: Path) -> bool:
+        """Whether ``path`` is within all limits, by its exact costs."""
+        return all(limit.holds(path) for limit in self.limits)
 
     @cached_property
     def banned(self) -> np.ndarray:
@@ -210,15 +244,20 @@ class _Program:
         cuts = [self.no_good(path) for path in apart_from]
         rows: list[_Row] = []
         if self.banned.any():
-            fewest = self.solve(self.banned, [], cuts)
+            fewest = self.solve_or_held(self.banned, [], cuts)
             if fewest is None:
                 return None
             rows = [_Row(self.banned, high=self.total(self.banned, fewest))]
-        found = self.solve(-self.gains, rows, cuts)
-        return None if found is None else self.first_of_equals(found, rows, cuts)
+        found = self.solve_or_held(-self.gains, rows, cuts)
+        if found is None:
+            return None
+        try:
+            return self.first_of_equals(found, rows, cuts)
+        except _UnsettledError:
+            return found
 
     def first_of_equals(self, found: Path, rows: list[_Row], cuts: list[_Row]) -> Path:
-        """The first in index order of those as probable as ``found``."""
+        """The first in index order of those as probable as ``found``. Raises _UnsettledError."""
         equal = _Row(self.gains, self.total(self.gains, found) - TIE * SPAN)
         if self.solve(np.zeros(self.starts[-1]), [*rows, equal, self.no_good(found)], cuts) is None:
             return found
@@ -250,18 +289,28 @@ class _Program:
         values = sum(self.one(group, choice) for group, choice in enumerate(path))
         return _Row(np.asarray(values), -np.inf, len(path) - 1)
 
+    def solve_or_held(self, objective: np.ndarray, rows: Sequence[_Row], cuts: list[_Row]) -> Path | None:
+        """As ``solve``, but what it holds when it is given up. Raises _UnsettledError where that is nothing."""
+        try:
+            return self.solve(objective, rows, cuts)
+        except _UnsettledError as error:
+            if error.held is None:
+                raise
+            return error.held
+
     def solve(self, objective: np.ndarray, rows: Sequence[_Row], cuts: list[_Row]) -> Path | None:
         """The choices within the limits and ``rows`` that minimize ``objective``; what is outside the limits by less
         than the solver's tolerance is added to ``cuts``. None where there are none; raises _UnsettledError."""
-        while True:
+        for _ in range(MAX_CUTS):
             path = self.solve_once(objective, [*self.within, *rows, *cuts])
-            if path is None or all(limit.holds(path) for limit in self.limits):
+            if path is None or self.holds(path):
                 return path
             cuts.append(self.no_good(path))
-            if len(cuts) > MAX_CUTS:
-                raise _UnsettledError
+        inside = self.solve_once(objective, [*self.well_within, *rows, *cuts])
+        raise _UnsettledError(inside if inside is not None and self.holds(inside) else None)
 
     def solve_once(self, objective: np.ndarray, rows: Sequence[_Row]) -> Path | None:
+        """By the solver's tolerance. None where there are none; raises _UnsettledError, holding what is exact."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         every = [*self.one_each, *rows]
@@ -276,10 +325,13 @@ class _Program:
         )
         if done.status == 2:  # infeasible
             return None
+        path = None if done.x is None else self.chosen(done.x)
         if done.status != 0:
-            raise _UnsettledError
-        chosen = np.split(done.x, self.starts[1:-1])
-        return tuple(int(np.argmax(values)) for values in chosen)
+            raise _UnsettledError(path if path is not None and self.holds(path) else None)
+        return path
+
+    def chosen(self, x: np.ndarray) -> Path:
+        return tuple(int(np.argmax(values)) for values in np.split(x, self.starts[1:-1]))
 
     def nearest(self, limit: Limit, others: Sequence[Limit]) -> list[float]:
         """Costs by ``limit.table`` just outside ``limit``, below and above it, of what keeps to the other limits."""
@@ -289,7 +341,10 @@ class _Program:
                  (values, _Row(values, low=(limit.upper - base) * scale))]  # fmt: skip
         found = []
         for objective, side in sides:
-            path = program.solve(objective, [side], [])
+            try:
+                path = program.solve(objective, [side], [])
+            except _UnsettledError:  # what it holds need not be the nearest
+                continue
             found += [limit.table.of_path(path)] if path is not None else []
         return found
 
@@ -300,6 +355,27 @@ def _scaled_costs(table: CostTable) -> tuple[np.ndarray, float, float]:
     highest = sum(max(group) - min(group) for group in table.groups)
     scale = SPAN / highest if highest > 0 else 1.0
     return excess * scale, table.minimum, scale
+
+
+def _within_steps(limit: Limit) -> tuple[float, float] | None:
+    """The bounds on scaled costs above the cheapest, in the middle between those that exist, where all are multiples
+    of one step that the solver can tell from 0; None where they are not. Exact, and rounded as ``of_path`` rounds."""
+    groups = [[Fraction(cost) for cost in group] for group in limit.table.groups]
+    excess = [cost - min(group) for group in groups for cost in group]
+    highest = sum((max(group) - min(group) for group in groups), Fraction(0))
+    parts = math.lcm(*(cost.denominator for cost in excess))
+    step = Fraction(math.gcd(*(int(cost * parts) for cost in excess)), parts)
+    if not step or highest / step > MAX_STEPS:
+        return None
+    base = Fraction(limit.table.fixed) + sum(map(min, groups))
+    steps = range(int(highest / step) + 1)
+
+    def cost(step_index: int) -> float:
+        return float(base + step_index * step)
+
+    first, end = bisect.bisect_left(steps, limit.lower, key=cost), bisect.bisect_right(steps, limit.upper, key=cost)
+    width = SPAN * float(step / highest)
+    return (first - 0.5) * width, (end - 0.5) * width
 
 
 def _none_within(program: _Program) -> InputError:

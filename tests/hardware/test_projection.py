@@ -6,7 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.optimize
 
+from hardware import projection
 from hardware.cost import CostTable, latency_cost_table, macs_cost_table, params_cost_table
 from hardware.latency import shipped
 from hardware.projection import TIE, Limit, check_limits, k_best, project, window
@@ -239,6 +241,87 @@ def test_an_empty_window_names_its_neighbours():
         project(log_probs, [window(table, 3.0)])
     with pytest.raises(InputError, match=r"nearest that exist cost 55 ms: set"):
         project(log_probs, [window(table, 100.0)])
+
+
+def ones(n, *others):
+    """Costs of 0 or 1; another group of 0 or 0.1 makes them no multiples of a step that can be told from 0."""
+    return CostTable(0.0, ((0.0, 1.0),) * n + others, Unit.MS, "hand")
+
+
+def rising(table, seed):
+    """Log-probabilities by which the more expensive is the more probable, without ties."""
+    return [np.array([0.0, gain]) for gain in np.random.default_rng(seed).uniform(1, 2, table.n_groups)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("others", [(), ((0.0, 0.1),)], ids=["steps", "no steps"])
+def test_hundreds_of_equals_just_outside_a_limit(monkeypatch, seed, others):
+    """252 of 5 ms, each more probable than anything inside."""
+    if others:
+        monkeypatch.setattr(projection, "MAX_CUTS", 5)
+    table = ones(10, *others)
+    limit, rows = Limit(table, 5 - 1e-12), rising(table, seed)
+    assert project(rows, [limit]).path == brute_force(rows, [limit])[0][2]
+
+
+def test_a_limit_between_steps_is_as_exact_as_a_cost_is_rounded():
+    """0.1 seven times over is 0.7 rounded, and the limit on either side of it decides."""
+    table = CostTable(0.1, ((0.0, 0.1),) * 6, Unit.MS, "hand")
+    rows, most = rising(table, 0), table.maximum
+    assert project(rows, [Limit(table, most)]).path == (1,) * 6
+    assert sum(project(rows, [Limit(table, math.nextafter(most, 0))]).path) == 5
+    assert project([-row for row in rows], [Limit(table, 1.0, lower=most)]).path == (1,) * 6
+
+
+def test_the_k_best_do_not_use_up_the_cuts(monkeypatch):
+    monkeypatch.setattr(projection, "MAX_CUTS", 2)
+    table = ones(5, (0.0, 0.1))
+    limit, rows = Limit(table, 5 - 1e-12), rising(table, 0)  # one is just outside
+    assert [each.path for each in k_best(rows, [limit], 9)] == [path for *_, path in brute_force(rows, [limit])[:9]]
+
+
+def giving_up(monkeypatch, first, **changes):
+    """HiGHS stops at its limit of nodes, from the ``first`` program on."""
+    real, calls = scipy.optimize.milp, []
+
+    def milp(*args, **kwargs):
+        calls.append(args)
+        done = real(*args, **kwargs)
+        if len(calls) > first:
+            done.update(status=1, **changes)
+        return done
+
+    monkeypatch.setattr(scipy.optimize, "milp", milp)
+    return calls
+
+
+def test_what_is_found_before_the_solver_gives_up_is_taken(monkeypatch):
+    table = ones(6)
+    limit, rows = window(table, 4.0), rising(table, 0)
+    best = brute_force(rows, [limit])[0][2]
+    giving_up(monkeypatch, 0)
+    assert project(rows, [limit]).path == best
+    check_limits([limit])
+
+
+def test_an_optimum_that_is_not_proven_the_only_one_is_taken(monkeypatch):
+    table = ones(6)
+    limit, rows = window(table, 4.0), rising(table, 0)
+    best = brute_force(rows, [limit])[0][2]
+    calls = giving_up(monkeypatch, 1, x=None)
+    assert project(rows, [limit]).path == best
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("x", [None, np.tile([0.0, 1.0], 6)], ids=["nothing held", "held outside"])
+def test_what_is_not_settled_is_said_of_the_limit_that_was_asked_for(monkeypatch, x):
+    table = ones(6)
+    limit = Limit(table, 4.0000000001, flag="--max_latency")
+    giving_up(monkeypatch, 0, x=x)
+    with pytest.raises(InputError) as caught:
+        project(rising(table, 0), [limit])
+    assert caught.value.place == "--max_latency"
+    assert "at most 4.0000000001 ms" in str(caught.value)
 
 
 def test_wrong_arguments_are_refused():
