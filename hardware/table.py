@@ -194,9 +194,7 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
     optional = ("mid", "facts") if not known else ("expand", "mid") if op == MBConv.kind else ()
     keys = node.fields(required, ("sd", "n", *optional))
     in_hwc, out_hwc = parse_hwc(keys["in"]), parse_hwc(keys["out"])
-    mid = 0
-    if not known:
-        mid = keys["mid"].integer() if "mid" in keys else 0
+    mid = keys["mid"].integer() if not known and "mid" in keys else 0
     if op == MBConv.kind:
         if ("expand" in keys) == ("mid" in keys):
             raise InputError("expected either expand or mid", node.path)
@@ -208,13 +206,9 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
             op=op,
             in_hwc=in_hwc,
             out_hwc=out_hwc,
-            kernel=1
-            if "kernel" not in keys
-            else keys["kernel"].exactly(1, 3, 5, 7)
-            if known
-            else keys["kernel"].integer(),
+            kernel=_size(keys.get("kernel"), (1, 3, 5, 7) if known else ()),
             mid=mid,
-            stride=1 if "stride" not in keys else keys["stride"].exactly(1, 2) if known else keys["stride"].integer(),
+            stride=_size(keys.get("stride"), (1, 2) if known else ()),
             skip="skip" in keys and keys["skip"].boolean(),
             facts=_facts(keys["facts"]) if "facts" in keys else (),
         ),
@@ -223,6 +217,13 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
     sd = keys["sd"].number(0, MAX_MS) if "sd" in keys and keys["sd"].value is not None else None
     n = keys["n"].integer(maximum=10**12) if "n" in keys and keys["n"].value is not None else None
     return key, Timing(parse_ms(keys["ms"]), sd, n)
+
+
+def _size(node: Node | None, allowed: tuple[int, ...]) -> int:
+    """1 where there is none; any size above 0 where ``allowed`` names none."""
+    if node is None:
+        return 1
+    return int(node.exactly(*allowed)) if allowed else node.integer()
 
 
 def _facts(node: Node) -> tuple[tuple[str, int], ...]:
