@@ -81,8 +81,7 @@ class Common:
 
         It may not where there is none, or where the flags name one.
         """
-        trains = config.arch.arch_algo != "random" and config.warmup.warmup_epochs > 0
-        return trains and self.warmup_from is None
+        return config.warmup.warmup_epochs > 0 and self.warmup_from is None
 
 
 @dataclass(frozen=True)

@@ -384,14 +384,6 @@ def parse(cls: type[Config], argv: Sequence[str] | None, prog: str, description:
     return _built(cls, vars(parser_of(cls, prog, description).parse_strictly(argv)))
 
 
-def parse_known(
-    cls: type[Config], argv: Sequence[str] | None, prog: str, description: str | None
-) -> tuple[Config, list[str]]:
-    """(the settings of a command line, the words that are none of its flags)."""
-    given, rest = parser_of(cls, prog, description).parse_known_args(argv)
-    return _built(cls, vars(given)), rest
-
-
 def parse_command(commands: Mapping[str, type], argv: Sequence[str] | None, prog: str, description: str | None) -> Any:
     """The settings of the subcommand that a command line names; its help text is the docstring of their class."""
     parser = Parser(prog=prog, description=description)

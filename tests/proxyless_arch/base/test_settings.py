@@ -13,7 +13,6 @@ from proxyless_arch.base.settings import (
     add_flags,
     parse,
     parse_command,
-    parse_known,
     setting,
     with_settings,
 )
@@ -84,7 +83,6 @@ def test_a_command_line_becomes_the_dataclass():
     expected = Command(files=(Path("a"), Path("b")), mean=(1.0, 2.5), inner=Inner(workers_of_old=3, kind="large"))
     assert parse(Command, words, "x", None) == expected
     assert parse(Command, ["a"], "x", None) == Command(files=(Path("a"),))
-    assert parse_known(Command, ["a", "--more", "1"], "x", None) == (Command(files=(Path("a"),)), ["--more", "1"])
 
 
 @pytest.mark.parametrize("flag", ["-j", "--workers", "--n_worker"])
