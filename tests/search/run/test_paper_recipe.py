@@ -10,7 +10,7 @@ from search.config import from_recipe, with_settings
 from search.run import job as jobs
 
 SIZES = {
-    "dataset": "digits", "space": "tiny", "resolution": 20, "augment": "digits", "valid_size": 1100, "width_mult": 0.25,
+    "dataset": "digits", "space": "tiny", "resolution": 20, "augment": "digits", "valid_size": 1100, "width_mult": 0.4,
     "train_batch_size": 64, "warmup_epochs": 1, "n_epochs": 2, "torch_threads": 1, "target_hardware": "flops",
     "rl_data_batch": 100, "rl_update_steps_per_epoch": 3, "rl_batch_size": 2, "grad_update_arch_param_every": 2,
     "recalibration_images": 64,
