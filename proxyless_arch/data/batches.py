@@ -6,6 +6,7 @@ readers cannot change it.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -165,6 +166,10 @@ def read_batch(
     return Batch(stacked, np.array(labels, dtype=np.int64), tuple(errors))
 
 
+READERS = "read ahead"
+"""What the names of threads that read images begin with."""
+
+
 def read_ahead(
     read: Callable[[Sequence[Sample]], Batch], steps: Sequence[Sequence[Sample]], n_threads: int
 ) -> Iterator[Batch]:
@@ -181,7 +186,7 @@ def read_ahead(
         yield from map(read, steps)
         return
     waiting: deque[Future[Batch]] = deque()
-    pool = ThreadPoolExecutor(n_threads)
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix=READERS)
     try:
         for samples in steps:
             waiting.append(pool.submit(read, samples))
@@ -190,8 +195,9 @@ def read_ahead(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # nobody asks for the rest; and whoever collects a generator that was left may be one of the threads themselves
-        pool.shutdown(wait=False, cancel_futures=True)
+        # nobody asks for the rest; a generator that was left may be collected in a reader, which cannot wait for itself
+        is_reader = threading.current_thread().name.startswith(READERS)
+        pool.shutdown(wait=not is_reader, cancel_futures=True)
 
 
 @dataclass

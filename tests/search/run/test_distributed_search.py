@@ -125,9 +125,12 @@ def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
     assert {**records[0], "wall_seconds": 0} == {**records[1], "wall_seconds": 0}
 
 
-@pytest.mark.parametrize("flag", ["train_batch_size", "grad_data_batch", "rl_data_batch"])
-def test_a_batch_must_be_shared_out_equally(flag):
-    config = with_settings(SearchConfig(), {"train_batch_size": 66, flag: 64})
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [("train_batch_size", "batch_size"), *((name, name) for name in ("grad_data_batch", "rl_data_batch"))],
+)
+def test_a_batch_must_be_shared_out_equally(setting, flag):
+    config = with_settings(SearchConfig(), {"train_batch_size": 66, setting: 64})
     jobs.check_batches(config, 2)
     with pytest.raises(InputError, match=rf"^--{flag}: expected a multiple of 3 \(the processes\), got 64$"):
         jobs.check_batches(config, 3)
