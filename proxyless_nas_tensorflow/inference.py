@@ -53,7 +53,7 @@ def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callabl
             digits of bf16 logits would make ties among the classes.
 
     Raises:
-        InputError: another precision.
+        InputError: another precision, or one that TensorFlow has no kernels for here.
     """
     if precision not in PRECISIONS:
         raise InputError(f"expected {listed(PRECISIONS)}, got {precision!r}", "precision")
@@ -69,6 +69,14 @@ def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callabl
         with tf.device(device):
             return function(images)
 
+    if precision == "bf16":
+        try:
+            forward(np.zeros((1, height, width, 3), np.float32))
+        except tf.errors.OpError as error:  # TensorFlow asks the CPU, its kernels ask oneDNN: they need not agree
+            problem = next(iter(str(error).splitlines()), "")
+            raise InputError(
+                f"TensorFlow has no bf16 kernels for this machine ({problem}); use fp32", "precision"
+            ) from None
     return forward
 
 

@@ -147,8 +147,12 @@ def test_keras_weights_are_for_eval_tf(run_folder, photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_bf16(script, run_folder, photos, tmp_path):
+def test_bf16(script, run_folder, photos, tmp_path, capsys):
     argv = ("-a", run_folder, "-p", photos)
+    if script == "eval_tf" and os.environ.get("ONEDNN_MAX_CPU_ISA") and main(script, *argv, "--precision", "bf16") == 2:
+        # another CPU is played to oneDNN, but TensorFlow knows this one
+        assert "precision: TensorFlow has no bf16 kernels for this machine" in capsys.readouterr().err
+        return
     exact, half = record_of(script, tmp_path, *argv), record_of(script, tmp_path, *argv, "--precision", "bf16")
     assert half["precision"] == "bf16" and half["n_images"] == 30
     assert half["loss"] != exact["loss"] and half["loss"] == pytest.approx(exact["loss"], rel=0.1)
