@@ -243,7 +243,7 @@ def note10(shared_data, monkeypatch):
 
 @pytest.mark.shared_data
 def test_the_published_fit_on_another_phone_is_met(note10):
-    """Note 10, fitted on 192, 208 and 224 pixels: the mean and largest errors of /work/shared/LATENCY.md."""
+    """Note 10, fitted on 192, 208 and 224 pixels: the mean and largest errors."""
     ops = [op for size in note10.values() for op in size]
     assert len(ops) == 273
     found = fit(ops)
