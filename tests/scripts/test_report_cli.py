@@ -160,8 +160,8 @@ def test_show_bad_words(words, message, tmp_path, capsys, monkeypatch):
     assert message in error and error.count("\n") == 1
 
 
-def test_show_is_found_at_its_place_beside_the_tables():
-    words = [sys.executable, str(ROOT / "hardware" / "show.py"), "proxyless_gpu"]
+def test_show_is_a_script():
+    words = [sys.executable, str(ROOT / "search" / "show.py"), "proxyless_gpu"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "by pixel1.json; not measured" in done.stdout
