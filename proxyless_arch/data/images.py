@@ -261,7 +261,7 @@ def _filter(preprocessing: Preprocessing) -> int:
 def _centre(image: Image, preprocessing: Preprocessing) -> Image:
     """The evaluation crop as an RGB image of preprocessing.resolution squared."""
     short, long = sorted(image.size)
-    # Truncated, not rounded: a long side one pixel off moves the crop (2.7 normalised units at most).
+    # Truncated, not rounded: a long side one pixel off moves the crop.
     resized_long = int(preprocessing.resize * long / short)
     if preprocessing.resize * resized_long > MAX_PIXELS:
         raise InputError(
