@@ -26,16 +26,15 @@ def captured_stderr() -> Iterator[None]:
         return
     with tempfile.TemporaryFile() as capture:
         os.dup2(capture.fileno(), STDERR)
+        went_well = False
         try:
             yield
-        except BaseException:  # whatever went wrong, show what was held back, and pass it on
-            sys.stderr.flush()
-            os.dup2(original, STDERR)
-            capture.seek(0)
-            with open(STDERR, "wb", closefd=False) as shown:
-                shutil.copyfileobj(capture, shown)
-            raise
+            went_well = True
         finally:
             sys.stderr.flush()
             os.dup2(original, STDERR)
             os.close(original)
+            if not went_well:  # what was held back may say why
+                capture.seek(0)
+                with open(STDERR, "wb", closefd=False) as shown:
+                    shutil.copyfileobj(capture, shown)
