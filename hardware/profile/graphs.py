@@ -10,6 +10,7 @@ converter takes seconds, so that hundreds of them can be timed. Latency does not
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ INPUT, OUTPUT = "images", "output"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class Node(ABC):
     """One primitive operation on (height, width, channels); ``inputs`` are indices of earlier values, 0 the input.
 
     ``name``: of its weights, ``<name>.weight`` and ``<name>.bias``, and of what is made for it.
@@ -45,11 +46,13 @@ class Node:
         """Whether its output is (N, channels), without height and width."""
         return False
 
+    @abstractmethod
     def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
-        raise NotImplementedError
+        """Write it into ``file``."""
 
+    @abstractmethod
     def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
-        raise NotImplementedError
+        """Write it into ``file``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ import itertools
 import os
 import platform
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -91,7 +92,7 @@ def _package(module: str, extra: str, runtime: str) -> Any:
         ) from None
 
 
-class _CpuRuntime:
+class _CpuRuntime(ABC):
     """What the runtimes on a CPU share."""
 
     name = "cpu"
@@ -110,8 +111,9 @@ class _CpuRuntime:
     def other_clock(self) -> str:
         return "wall" if self.threads == 1 else "thread_cpu"
 
+    @abstractmethod
     def session(self, calls: Sequence[LayerCall], batch_size: int) -> Session:
-        raise NotImplementedError
+        """See Runtime.session."""
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -47,7 +48,7 @@ class Drawing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
+class Operation(ABC):
     """What every operation says of itself. Sizes are (height, width, channels); images come one at a time.
 
     Its JSON form is its fields, by their names: those that may be None are left out where they are.
@@ -74,9 +75,9 @@ class Operation:
         stride = 1
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """The short name without widths: ``MB6 5x5 s2``. The stride is named where it is not 1."""
-        raise NotImplementedError
 
     @property
     def drawing(self) -> Drawing:
@@ -91,13 +92,13 @@ class Operation:
         """The size of its output. Holds for both paddings: symmetric k//2 and TensorFlow's "same" agree on it."""
         return strided(in_hwc[0], self.stride), strided(in_hwc[1], self.stride), self.out_channels
 
+    @abstractmethod
     def macs(self, in_hwc: Hwc) -> int:
         """Multiply-accumulates of convolutions and linear layers (batch normalization is folded)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         """(name, shape) of each of its weight tensors; the names start with ``prefix``. See tensors.py."""
-        raise NotImplementedError
 
     @property
     def params(self) -> int:

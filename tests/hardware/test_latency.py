@@ -358,6 +358,16 @@ class Pool(Operation):
     stride: int = 1
     rounds_up: bool | None = None
 
+    @property
+    def label(self):
+        return f"pool {self.pool_size}x{self.pool_size}"
+
+    def macs(self, in_hwc):
+        return 0
+
+    def tensors(self, prefix):
+        return iter(())
+
 
 POOLS = [
     LayerCall("blocks.1", op, (8, 8, 4), op.out_hwc((8, 8, 4)), op.keeps_shape)
