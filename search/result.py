@@ -20,7 +20,7 @@ from search.reporting.report_page import REPORT_FILE
 from search.reporting.run_folder import Run, read_run
 from search.reporting.summary import summary
 
-ARCHITECTURE_PICTURE, SEARCH_PICTURE = "architecture.png", "search.png"
+PICTURES = ARCHITECTURE_PICTURE, SEARCH_PICTURE = "architecture.png", "search.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class SearchResult:
     def files(self) -> dict[str, Path]:
         """The files of the run folder that are there, by name."""
         names = (SPEC_FILE, self.weights.name, RESULT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, METRICS_FILE, REPORT_FILE)
-        every = (*names, ARCHITECTURE_PICTURE, SEARCH_PICTURE)
+        every = (*names, *PICTURES)
         return {name: self.folder / name for name in every if (self.folder / name).is_file()}
 
     def tensors(self) -> NamedTensors:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,27 +28,27 @@ from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import MACROS, mbconv_space
 from proxyless_arch.space.search_space import FILE as SPACE_FILE
 from proxyless_arch.space.search_space import SearchSpace, read_space
+from proxyless_arch.weights.lookup import SPEC_FILE
 from search.config import FORMAT, TARGET_KEY, default_resolution, default_space
+from search.reporting.schema import (
+    ENVIRONMENT,
+    EPOCH,
+    NEEDED_OF_EPOCH,
+    NEEDED_OF_RANDOM,
+    NEEDED_OF_SEARCH,
+    NEVER_NULL,
+    RANDOM,
+    SEARCH,
+    Schema,
+    judge,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES_OF = {"digits": 10, "cifar10": 10, "imagenet": 1000}
-SPEC_FILE = "spec.json"
 LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was not shipped
 COST_KEY = {Unit.MS: "predicted_latency_ms", Unit.MACS: "macs"}
 ARGMAX_KEY = {Unit.MS: "argmax_latency_ms", Unit.MACS: "argmax_macs"}
 """Where result.json has the cost of the derived network and of the most probable one, by its unit."""
-NEEDED = ("phase", "epoch", "n_epochs", "arch_step", "target", "expected_cost", "argmax_cost", "entropy")
-METRICS: Mapping[str, Callable[[Node], Any]] = {
-    "phase": Node.text,
-    **dict.fromkeys(("epoch", "n_epochs", "arch_step"), lambda node: node.integer(0, 2**40)),
-    **dict.fromkeys(("target", "expected_cost", "argmax_cost", "entropy", "lambda"), Node.number),
-    **dict.fromkeys(
-        (f"{part}_{score}" for part in ("train", "valid") for score in ("loss", "top1_percent")), Node.number
-    ),
-    "argmax_path": lambda node: [each.integer(0) for each in node.elements()],
-    "probabilities": lambda node: [[each.number(0, 1) for each in block.elements(1)] for block in node.elements()],
-}
-"""What a report reads of an epoch's record; the first four of NEEDED are never null."""
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
 
 
@@ -163,7 +163,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.json").is_file():
         raise InputError("expected the run folder of a search: there is no config.json in it", source=str(folder))
     settings = _settings(folder / "config.json")
-    environment = _object(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+    environment = _judged(folder / "environment.json", ENVIRONMENT) if (folder / "environment.json").is_file() else {}
     result = _result(folder / "result.json") if (folder / "result.json").is_file() else None
     metrics = folder / METRICS_FILE
     records = _records(metrics) if metrics.is_file() else []
@@ -235,37 +235,38 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+def _judged(path: Path, schema: Schema, needed: Collection[str] = ()) -> dict[str, Any]:
+    """The object in a JSON file, of the right kind in all that it has of ``schema``."""
+    value = read_json(path)
+    try:
+        judge(Node(value), schema, needed)
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    return value
+
+
 def _result(path: Path) -> dict[str, Any]:
+    """result.json of a search or of random networks."""
     result = _object(path)
     if "networks" in result:
-        return result
-    needed = ("predicted_latency_ms", "macs", "params", "top1_percent", "test_top1_percent", "path")
-    for key in needed:
-        if key not in result:
-            raise InputError("missing", key, str(path))
-    for key, value in result.items():
-        known = value is not None or key in needed[1:]
-        if known and key.endswith(("_ms", "_percent", "macs", "params")):
-            try:
-                Node(value, key).number(0)
-            except InputError as error:
-                raise error.from_source(str(path)) from None
-    return result
+        return _judged(path, RANDOM, NEEDED_OF_RANDOM)
+    if "predicted_latency_ms" not in result:  # null where the target is not a latency
+        raise InputError("missing", "predicted_latency_ms", str(path))
+    return _judged(path, SEARCH, NEEDED_OF_SEARCH)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl, each record with what every page needs, and of the right kind in all that it has of METRICS."""
+    """metrics.jsonl, each record with what every page needs."""
     records = read_metrics(path)
     for number, record in enumerate(records, start=1):
-        for key in NEEDED:
+        place = f"line {number}"
+        for key in NEEDED_OF_EPOCH:
             if key not in record:
-                raise InputError(f"{key} is missing", f"line {number}", str(path))
+                raise InputError(f"{key} is missing", place, str(path))
         try:
-            for key, check in METRICS.items():
-                if key in NEEDED[:4] or record.get(key) is not None:
-                    check(Node(record[key], f"line {number}: {key}"))
+            judge(Node(record), EPOCH, NEVER_NULL)
         except InputError as error:
-            raise error.from_source(str(path)) from None
+            raise InputError(error.problem, f"{place}: {error.place}", str(path)) from None
     return records
 
 

@@ -11,7 +11,8 @@ from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.settings import flags
-from search.reporting.run_folder import SPEC_FILE, Run, TrainedRun
+from proxyless_arch.weights.lookup import SPEC_FILE
+from search.reporting.run_folder import Run, TrainedRun
 
 INDIFFERENT = frozenset(
     {"recipe", "arch", "manual_seed", "split_seed", "device", "save_every_seconds", "test_batch_size", "n_worker"}

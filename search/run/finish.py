@@ -38,11 +38,11 @@ from search.algorithm.gates import argmax_path, probabilities
 from search.reporting.history import draw_search
 from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, Run, read_run
+from search.result import PICTURES
 from search.run.job import Job
 from search.run.log import RunLog
 from search.run.loop import Search
 
-PICTURES = ("architecture.png", "search.png")
 NOT_IN_A_FINETUNE = (
     "valid_loss",
     "valid_top1_percent",

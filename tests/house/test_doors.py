@@ -80,7 +80,8 @@ FRAMEWORK_FREE = {
     "search/reporting/networks.py": {"proxyless_arch", "search/reporting", "hardware/latency"},
     "search/reporting/views.py": {"proxyless_arch", "search/config", "search/reporting"},
     "search/reporting/report_page.py": {"proxyless_arch", "search/reporting", "jinja2", "markupsafe"},
-    "search/reporting/run_folder.py": {"proxyless_arch", "search/config", "hardware"},
+    "search/reporting/run_folder.py": {"proxyless_arch", "search/config", "search/reporting", "hardware"},
+    "search/reporting/schema.py": {"proxyless_arch"},
 }
 # What a command left behind where it was.
 LAUNCHERS = {"search/profile_latency.py"}

@@ -1,6 +1,9 @@
-"""The search space of a run folder: read where it is written down, made again where it is not."""
+"""A run folder: its search space, read or made again, and files that hold another kind of value than they should."""
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +36,52 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
         read_run(tmp_path)
     assert caught.value.source == str(tmp_path / "space.json")
+
+
+OLD = Path(__file__).resolve().parents[2] / "fixtures" / "first_generation"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "place"),
+    [
+        ("result.json", "table_scale", 0, "table_scale"),
+        ("result.json", "table_scale", "a", "table_scale"),
+        ("result.json", "path", 5, "path"),
+        ("result.json", "path", [0, "1"], "path[1]"),
+        ("result.json", "path", None, "path"),
+        ("result.json", "latency_source", 5, "latency_source"),
+        ("result.json", "wall_seconds", "x", "wall_seconds"),
+        ("result.json", "n_test_images", "x", "n_test_images"),
+        ("result.json", "cost_unit", "s", "cost_unit"),
+        ("result.json", "measured_on", {"device": "cpu"}, "measured_on.runtime"),
+        ("result.json", "projection_changes", [{}], "projection_changes[0].block"),
+        ("environment.json", "date", 5, "date"),
+        ("environment.json", "command", [], "command"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(name, key, value, place, tmp_path):
+    write_run(tmp_path)
+    file = tmp_path / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(InputError) as caught:
+        read_run(tmp_path)
+    assert (caught.value.place, caught.value.source) == (place, str(file))
+
+
+@pytest.mark.parametrize(
+    ("networks", "place"),
+    [
+        (5, "networks"),
+        ([{}], "networks[0].spec"),
+        ([{"spec": "../x.json"}], "networks[0].path"),
+        ([{"spec": "../x.json", "path": [0], "cost": 1, "macs": 1, "params": 1}], "networks[0].spec"),
+        ([{"spec": "/x.json", "path": [0], "cost": 1, "macs": 1, "params": 1}], "networks[0].spec"),
+    ],
+)
+def test_random_networks_of_another_kind_are_named(networks, place, tmp_path):
+    shutil.copytree(OLD / "search_random", tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"networks": networks}))
+    with pytest.raises(InputError) as caught:
+        read_run(tmp_path)
+    assert (caught.value.place, caught.value.source) == (place, str(file))

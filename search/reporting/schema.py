@@ -1,0 +1,130 @@
+"""What a run's files hold, as far as anything here reads it: which kind of value stands under which key.
+
+A key that a file has beyond these is kept and not judged; one that it lacks, or that is null, is judged only where it
+is needed, since older runs have fewer. Settings have their own types (search/config.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import Node
+from proxyless_arch.base.units import Unit
+
+Check = Callable[[Node], Any]
+Schema = Mapping[str, Check]
+
+
+def judge(node: Node, schema: Schema, needed: Collection[str] = ()) -> None:
+    """Raises InputError at the first member that is missing or of the wrong kind."""
+    members = dict(node.items())
+    for key in needed:
+        if key not in members:
+            raise InputError("missing", f"{node.path}.{key}" if node.path else key)
+    for key, check in schema.items():
+        if key in members and (key in needed or members[key].value is not None):
+            check(members[key])
+
+
+def count(node: Node) -> int:
+    return node.integer(0, 2**62)
+
+
+def amount(node: Node) -> float:
+    return node.number(0)
+
+
+def factor(node: Node) -> float:
+    if node.number(0) == 0:
+        raise node.fail("a number above 0")
+    return float(node.value)
+
+
+def path_of_choices(node: Node) -> list[int]:
+    return [each.integer(0) for each in node.elements()]
+
+
+def list_of(schema: Schema, needed: Collection[str] = ()) -> Check:
+    """Objects, each of the ``schema``."""
+
+    def check(node: Node) -> None:
+        for each in node.elements():
+            judge(each, schema, needed)
+
+    return check
+
+
+def unit(node: Node) -> str:
+    return node.text([str(each) for each in Unit])
+
+
+def spec_below(node: Node) -> str:
+    """A file of the folder: neither an absolute name nor one that leads out of it."""
+    place = PurePosixPath(node.text())
+    if place.is_absolute() or ".." in place.parts:
+        raise node.fail("a file in the run folder")
+    return str(place)
+
+
+NEEDED_OF_EPOCH = ("phase", "epoch", "n_epochs", "arch_step", "target", "expected_cost", "argmax_cost", "entropy")
+NEVER_NULL = NEEDED_OF_EPOCH[:4]
+EPOCH: Schema = {
+    "phase": Node.text,
+    **dict.fromkeys(("epoch", "n_epochs", "arch_step"), lambda node: node.integer(0, 2**40)),
+    **dict.fromkeys(("target", "expected_cost", "argmax_cost", "entropy", "lambda"), Node.number),
+    **dict.fromkeys(
+        (f"{part}_{score}" for part in ("train", "valid") for score in ("loss", "top1_percent")), Node.number
+    ),
+    "argmax_path": path_of_choices,
+    "probabilities": lambda node: [[each.number(0, 1) for each in block.elements(1)] for block in node.elements()],
+}
+"""A line of metrics.jsonl."""
+
+_ATTEMPT: Schema = {"measured_at_anchor_speed_ms": amount}
+_CHANGE: Schema = {
+    "block": count, "argmax": Node.text, "argmax_percent": amount, "chosen": Node.text, "chosen_percent": amount
+}  # fmt: skip
+_DEVICE: Schema = {"device": Node.text, "runtime": Node.text, "runtime_version": Node.text, "threads": count}
+NEEDED_OF_SEARCH = ("macs", "params", "top1_percent", "test_top1_percent", "path")
+SEARCH: Schema = {
+    **dict.fromkeys(("target_hardware", "latency_source", "weights", "warmup_from", "landing_stopped"), Node.text),
+    "cost_unit": unit,
+    **dict.fromkeys(
+        (
+            "target_latency_ms", "target_macs", "predicted_latency_ms", "measured_latency_ms", "argmax_latency_ms",
+            "measured_at_table_speed_ms", "measured_other_clock_ms", "measured_standard_error_percent",
+            "measured_spread_percent", "argmax_macs", "expected_cost", "top1_percent", "test_top1_percent",
+            "finetuned_top1_percent", "finetuned_test_top1_percent", "wall_seconds",
+        ),
+        amount,
+    ),
+    **dict.fromkeys(("table_scale", "anchor_ms", "table_anchor_ms"), factor),
+    **dict.fromkeys(
+        ("macs", "params", "n_valid_images", "n_test_images", "unreadable_images", "measured_rounds", "resolution",
+         "num_classes", "manual_seed"),
+        count,
+    ),
+    **dict.fromkeys(("path", "argmax_path"), path_of_choices),
+    "bn_recalibration_losses": lambda node: [loss.number() for _, loss in node.items()],
+    "projection_changes": list_of(_CHANGE, _CHANGE),
+    "measured_on": lambda node: judge(node, _DEVICE, _DEVICE),
+    "landing": list_of(_ATTEMPT),
+}  # fmt: skip
+"""result.json of a search."""
+
+_NETWORK: Schema = {"spec": spec_below, "path": path_of_choices, "cost": amount, "macs": count, "params": count}
+NEEDED_OF_RANDOM = ("cost_unit", "networks")
+RANDOM: Schema = {
+    "target": amount,
+    "cost_unit": unit,
+    **dict.fromkeys(("cost_source", "target_hardware"), Node.text),
+    "manual_seed": count,
+    "networks": list_of(_NETWORK, ("spec", "path", "cost")),
+}
+"""result.json of random networks."""
+
+ENVIRONMENT: Schema = dict.fromkeys(("date", "command", "device", "torch"), Node.text)
+"""environment.json."""
