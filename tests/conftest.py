@@ -1,12 +1,17 @@
 """Where the real data is, and which tests need it."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PROXYLESS_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+# what the scripts print says ``python``, which is this one in every test
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def pytest_addoption(parser):

@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import errno
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
@@ -28,6 +30,14 @@ _SYSTEM = {
 _OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "resourceexhausted", "can't allocate memory", "bad_alloc")
 _OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search")
 _LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
+
+
+def own_python() -> str | None:
+    """What to type for ``python`` to get this interpreter; None where ``python`` does."""
+    found, own = shutil.which("python"), Path(sys.executable)
+    if found is not None and Path(found).absolute() == own.absolute():
+        return None
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 class Parser(argparse.ArgumentParser):

@@ -80,10 +80,12 @@ def has_begun(run_dir: Path) -> bool:
 def new_run_dir(path: Path | None, home: Path) -> Path:
     """The folder of a new run, created: ``path``, or a dated one under ``home``/runs that no other run gets.
 
+    Where ``home`` is the current folder the dated one is named from there, as a person would type it.
+
     Raises:
         InputError: ``path`` already contains a run, or no folder that can be written to can be made there.
     """
-    folder = path or home / "runs"
+    folder = path or (Path() if home == Path.cwd() else home) / "runs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # can be written to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,16 @@ from proxyless_arch.data.datasets import has_own_test
 from search.reporting.run_folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+PACKAGES = {"eval_tf.py": ("keras",), "export.py": ("onnx", "onnxruntime"), "export_tf.py": ("keras", "ai_edge_litert")}
+"""What a script needs that a search does not."""
+
+
+def _lacks(script: str) -> str:
+    """Whether a script has to wait for packages, in words."""
+    absent = any(importlib.util.find_spec(name) is None for name in PACKAGES.get(script, ()))
+    return " (after make setup)" if absent else ""
 
 
 def _own_test(run: Run) -> bool:
@@ -78,7 +89,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
             ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/export"),
         ),
     ]
-    known = [(what, line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]
+    known = [(what + _lacks(words[0]), line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]
     picture = f"{folder}/side_by_side.png"
     return [
         *known,

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import warnings
 
 import pytest
@@ -14,6 +15,7 @@ from proxyless_arch.base.cli import (
     NO_RESOURCE,
     Parser,
     exit_code,
+    own_python,
 )
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
 
@@ -106,3 +108,17 @@ def test_a_mistyped_flag_gets_a_hint():
     parser.add_argument("--epochs")
     with pytest.raises(InputError, match="--epoch: unknown argument; did you mean '--epochs'"):
         parser.parse_strictly(["--epoch", "3"])
+
+
+def test_python_is_named_where_another_one_would_answer(tmp_path, monkeypatch):
+    own = tmp_path / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(own))
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert own_python() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert own_python() == str(own)
+    monkeypatch.chdir(tmp_path)
+    assert own_python() == ".venv/bin/python"
