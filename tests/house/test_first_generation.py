@@ -6,6 +6,7 @@ taken out; a page that lacks is made again.
 """
 
 import json
+import lzma
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,9 @@ OLD = Path(__file__).resolve().parents[1] / "fixtures" / "first_generation"
 def old(tmp_path, monkeypatch) -> Path:
     """A copy of the folders under ``runs``, as their own commands name them."""
     shutil.copytree(OLD, tmp_path / "runs")
+    packed = tmp_path / "runs" / "search_stopped" / "checkpoint.pt.xz"
+    packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+    packed.unlink()
     monkeypatch.chdir(tmp_path)
     return Path("runs")
 
