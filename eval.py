@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
     workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
     threads = arguments.threads or network_threads(workers, "OMP_NUM_THREADS")
     torch.set_num_threads(threads)
-    if device.type == "cpu" and (busy := busy_note(threads, "OMP_NUM_THREADS=1 in front")):
+    if device.type == "cpu" and (busy := busy_note(threads, "add --threads 1")):
         print(busy, file=sys.stderr)
     if arguments.exported:
         loaded = load_onnx(arguments.exported, threads)

@@ -134,7 +134,7 @@ def train_in(run_dir: Path, job: Any, resume: bool, argv: Sequence[str], notes: 
     if (
         not resume
         and job.device.type == "cpu"
-        and (busy := busy_note(torch.get_num_threads(), "OMP_NUM_THREADS=1 in front"))
+        and (busy := busy_note(torch.get_num_threads(), "put OMP_NUM_THREADS=1 in front of the command"))
     ):
         say(busy)
     say(train_session.header(job, run_dir))

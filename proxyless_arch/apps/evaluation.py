@@ -21,7 +21,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preproces
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores
+from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, workers_text
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
@@ -447,7 +447,7 @@ def announce(network: Network, setup: Setup, images: ImageDataset | None, path: 
     if images is not None:
         n_classes = counted(len(images.class_names), "class", "classes")
         _say("data", f"{path}: {counted(len(images), 'image')}, {n_classes}")
-    reading = f", batches of {setup.batch_size}, reading processes: {setup.workers}" if images is not None else ""
+    reading = f", batches of {setup.batch_size}, {workers_text(setup.workers)}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
 
 

@@ -34,6 +34,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def workers_text(n_workers: int) -> str:
+    return f"{counted(n_workers, 'worker')} to read images" if n_workers else "images read in this process"
+
+
 def threads_text(n: int) -> str:
     """``1 thread``, ``2 threads``: for a record or a line that a person reads."""
     return counted(n, "thread")
@@ -73,8 +77,8 @@ def busy_note(threads: int, instead: str) -> str | None:
     if threads == 1 or load is None or load + threads < cores + 0.5:
         return None
     return (
-        f"note: other work ran here in the last minute (load average {load:.1f}, {cores} cores). Beside it {threads} "
-        f"threads, which wait for each other, can be many times slower than one: {instead}"
+        f"note: other work ran here in the last minute (load average {load:.1f} on {cores} cores). {threads} threads "
+        f"that share cores with it can be many times slower than one; for one thread {instead}"
     )
 
 

@@ -37,7 +37,7 @@ from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import remove_abandoned, write_json
-from proxyless_arch.base.machine import usable_cores
+from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.units import format_count
@@ -239,7 +239,7 @@ def header(job: Job, run_dir: Path) -> str:
         (
             "runs on",
             f"{device_name(job.device)}, {config.precision}, torch {torch.__version__}, "
-            f"{f'{world} processes, ' if world > 1 else ''}reading processes: {job.n_workers}",
+            f"{f'{world} processes, ' if world > 1 else ''}{workers_text(job.n_workers)}",
         ),
         ("run folder", str(run_dir)),
     ]

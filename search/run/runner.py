@@ -118,7 +118,7 @@ def run_search(
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)
         run_dir = request.claim_folder()
-        busy = busy_note(torch.get_num_threads(), "--threads 1") if device.type == "cpu" else None
+        busy = busy_note(torch.get_num_threads(), "add --threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
             tell(busy)
         with _naming_the_way_on(run_dir, tell):

@@ -42,13 +42,11 @@ def test_a_network_leaves_cores_to_the_readers_unless_the_environment_decides(mo
 def test_other_work_is_said_where_a_thread_would_lack_a_core(threads, load, said, monkeypatch):
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
     monkeypatch.setattr(machine, "LOAD_AT_START", load)
-    note = busy_note(threads, "--torch_threads 1")
+    note = busy_note(threads, "add --threads 1")
     assert (note is not None) == said
     if note:
-        assert f"(load average {load}, 4 cores)" in note
-        assert note.endswith(
-            f"{threads} threads, which wait for each other, can be many times slower than one: --torch_threads 1"
-        )
+        assert f"(load average {load} on 4 cores)" in note
+        assert f" {threads} threads " in note and note.endswith(" add --threads 1")
 
 
 def test_the_load_of_cores_that_this_process_has_not_is_not_taken(monkeypatch):
