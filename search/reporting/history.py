@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from proxyless_arch.base.charts import Chart, Phase, Series, Target, compose, line_chart
 from proxyless_arch.base.scene import write_picture
 from proxyless_arch.base.units import Unit
-from search.reporting.charts import Chart, HeatRow, Phase, Series, Target, compose, heat_map, line_chart
+from search.reporting.heat_map import HeatRow, heat_map
 
 Records = Sequence[Mapping[str, Any]]
 PHASE_NAMES = {"warmup": "warm-up", "finetune": "fine-tune"}

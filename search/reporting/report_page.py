@@ -12,11 +12,11 @@ from typing import Any
 
 from proxyless_arch.apps.scores import shown_counts, shown_percent, shown_score
 from proxyless_arch.arch.draw import legend, legend_note
+from proxyless_arch.base.charts import series_color
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.scene import Scene, css, to_svg
 from proxyless_arch.base.units import format_count
-from search.reporting.charts import series_color
 from search.reporting.history import cost_text, phase_name
 from search.reporting.networks import accuracy_of
 from search.reporting.run_folder import Run, read_run, read_trained

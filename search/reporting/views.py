@@ -11,10 +11,10 @@ from proxyless_arch.arch.draw import draw_stages
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
+from proxyless_arch.base.charts import Chart, Series, line_chart, series_color
 from proxyless_arch.base.scene import Scene
 from proxyless_arch.base.units import Unit, format_count
 from search.config import RECIPE_DIR, from_recipe, to_dict
-from search.reporting.charts import Chart, Series, line_chart, series_color
 from search.reporting.commands import next_commands
 from search.reporting.film import film
 from search.reporting.history import (

@@ -4,21 +4,18 @@ from collections import Counter
 
 import pytest
 
-from proxyless_arch.base.scene import Group, Text, to_svg
-from search.reporting.charts import (
-    HeatRow,
-    Phase,
+from proxyless_arch.base.charts import (
     Point,
     Series,
     Target,
     compose,
-    heat_map,
     label_of,
     line_chart,
     plane,
     series_color,
     ticks,
 )
+from proxyless_arch.base.scene import Group, Text, to_svg
 
 
 def shown(value):
@@ -104,29 +101,6 @@ def test_marks_say_what_a_network_is():
     below, beside = (label for label in labels if label.text in "bc")
     assert abs(below.y - beside.y) >= 12  # two marks at one place have their names apart
     assert "a &lt; b" in to_svg(chart.scene)
-
-
-def test_a_heat_map_merges_what_is_alike():
-    rows = [HeatRow(label=label, values=[0.5] * 100, last="50.0 %") for label in "ab"]
-    scene = heat_map("block", rows, []).scene
-    (cells,) = styled(scene, "heat")
-    assert cells.opacity == 0.5 and len(cells.lines) == 2 and len(to_svg(scene)) < 2000
-    assert words(scene).count("50.0 %") == 2
-
-
-def test_a_heat_map_places_its_cells():
-    """A third of the epochs at 1, a third not known, a third at 1/4; the border is where the second phase starts."""
-    values = [1.0] * 5 + [None] * 5 + [0.25] * 5
-    phases = [Phase(name="warm-up", first=1, last=5), Phase(name="search", first=6, last=15)]
-    rows = [HeatRow(label="a", values=values, last="")]
-    scene = heat_map("t", rows, phases, width=200, label_width=20, last_width=30).scene
-    cells = {cell.opacity: cell.lines for cell in styled(scene, "heat")}
-    assert {opacity: (corners[0][0], corners[1][0]) for opacity, (corners,) in cells.items()} == {
-        1.0: (20, 70),
-        0.25: (120, 170),
-    }
-    (border,) = styled(scene, "border")
-    assert {x for x, _ in border.lines[0]} == {70}
 
 
 def test_charts_side_by_side():

@@ -1,4 +1,4 @@
-"""Charts as scenes of proxyless_arch/base/scene.py: lines over epochs, networks in a plane, heat maps over epochs."""
+"""Charts as scenes of scene.py: lines over epochs, networks in a plane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from proxyless_arch.base.scene import (
 
 WIDTH, HEIGHT = 420.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, WIDTH - 12.0, 20.0, HEIGHT - 38.0
-HEAT_LEVELS, HEAT_ROW = 12, 15.0
 MAX_MARKS = 200
 MARGIN, HEADING = 24.0, 26.0  # of a panel in a picture
 
@@ -57,17 +56,6 @@ class Point:
     y: float
     kind: str
     color: str = "s1"
-    tip: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatRow:
-    """Values from 0 to 1, one per epoch (None: not known), between the texts to their left and right."""
-
-    label: str
-    values: Sequence[Value]
-    last: str
-    style: str = "choice"
     tip: str = ""
 
 
@@ -317,65 +305,6 @@ def _names(marks: Sequence[tuple[str, float, float]]) -> list[Shape]:
         taken.append((start, start + length, text_y))
         labels.append(Text(x - 9 if before else x + 9, text_y, label, "end" if before else "start", style="name"))
     return labels
-
-
-# ---------------------------------------------------------------------------------------- probabilities over epochs
-
-
-def heat_map(
-    title: str,
-    rows: Sequence[HeatRow],
-    phases: Sequence[Phase],
-    *,
-    width: float = 300.0,
-    label_width: float = 62.0,
-    last_width: float = 44.0,
-    note: str = "",
-) -> Chart:
-    """Values from 0 to 1 (rows) over epochs (columns), the more, the stronger the color.
-
-    Cells of one shade are one path, so that a map of many epochs stays small.
-    """
-    n_epochs = max(len(row.values) for row in rows)
-    left, right, top = label_width, width - last_width, 2.0
-    bottom, cell = top + HEAT_ROW * len(rows), (right - left) / n_epochs
-    shapes: list[Shape] = [Rect(left, top, right - left, bottom - top, style="shade")]
-    cells: dict[int, list[list[tuple[float, float]]]] = {}
-    for index, row in enumerate(rows):
-        y = top + HEAT_ROW * index
-        for level, first, last in _runs([round((value or 0.0) * HEAT_LEVELS) for value in row.values]):
-            x1, x2, y2 = left + cell * first, left + cell * last, y + HEAT_ROW - 1
-            cells.setdefault(level, []).append([(x1, y), (x2, y), (x2, y2), (x1, y2)])
-    shapes += [
-        Path(corners, True, style="heat", opacity=level / HEAT_LEVELS)
-        for level, corners in sorted(cells.items())
-        if level
-    ]
-    shapes += [line(at, top, at, bottom, "border") for at in (left + cell * (phase.first - 1) for phase in phases[1:])]
-    for index, row in enumerate(rows):
-        shapes += _heat_texts(row, top + HEAT_ROW * index, width, left)
-    shapes += _epochs(left, right, bottom + 12, n_epochs)
-    name = f"{title}: probability of each choice over {n_epochs} epochs"
-    return Chart(title=title, scene=Scene(shapes, width, bottom + 16, name), note=note)
-
-
-def _runs(levels: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(level, first, behind the last) of cells beside each other that are alike."""
-    starts = [index for index, level in enumerate(levels) if index == 0 or level != levels[index - 1]]
-    return [(levels[first], first, last) for first, last in zip(starts, [*starts[1:], len(levels)], strict=True)]
-
-
-def _heat_texts(row: HeatRow, y: float, width: float, left: float) -> list[Shape]:
-    return [
-        Text(left - 5, y + 11, row.label, "end", style=row.style),
-        Text(width - 2, y + 11, row.last, "end", style=row.style),
-        *([Rect(0, y, width, HEAT_ROW, opacity=0.0, style="ground", tip=row.tip)] if row.tip else []),
-    ]
-
-
-def _epochs(left: float, right: float, y: float, n_epochs: int) -> list[Shape]:
-    shapes = [Text(left, y, "1", style="phase"), Text((left + right) / 2, y, "epoch", "middle", style="phase")]
-    return [*shapes, *([Text(right, y, str(n_epochs), "end", style="phase")] if n_epochs > 1 else [])]
 
 
 # ------------------------------------------------------------------------------------------------------- files
