@@ -126,7 +126,8 @@ def main():
     if len(cases) < len(every):
         texts = len(every) - len(cases), len(every), suffix
         sys.exit("%d of %d cases were not exported as %s: export without --runtime, for all" % texts)  # noqa: UP031
-    output = arguments.output or os.path.join(HERE, "results-%s.csv" % arguments.runtime)  # noqa: PTH118, UP031
+    given = arguments.output and os.path.expanduser(arguments.output)  # noqa: PTH111
+    output = given or os.path.join(HERE, "results-%s.csv" % arguments.runtime)  # noqa: PTH118, UP031
     facts = {
         "device": cpu_name(),
         "os": platform.platform(),

@@ -20,7 +20,7 @@ from proxyless_arch.arch.catalog import Demo, Release
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import write_json
+from proxyless_arch.base.files import expanded, write_json
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, workers_text
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
@@ -139,7 +139,7 @@ def parse(
     if config.data_path == "":
         raise InputError("expected a folder or .zip of images, got ''", DATA_PATH.flag)
     if config.data_path is None:
-        config = replace(config, data_path=os.environ.get(IMAGENET_DIR) or None)
+        config = replace(config, data_path=expanded(os.environ.get(IMAGENET_DIR, "")) or None)
     if config.gpu is not None:
         config = replace(config, device=_device_of(config.gpu, config.device))
     if config.arch is None and config.exported is None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
+from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import nearest
 
 FAILED, BAD_INPUT, NO_RESOURCE = 1, 2, 3
@@ -41,15 +43,16 @@ def own_python() -> str | None:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with InputError instead of exit, no abbreviations, and a hint for a mistyped flag."""
+    """argparse with InputError instead of exit, no abbreviations, ``~`` in paths, and a hint for a mistyped flag."""
 
     def __init__(self, **settings: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=formatter, **settings)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = [_at_home(word) for word in (sys.argv[1:] if args is None else args)]
         try:
-            return super().parse_known_args(args, namespace)
+            return super().parse_known_args(words, namespace)
         except argparse.ArgumentError as error:
             names = (error.argument_name or "").split("/")  # all spellings: the first long one is the usual
             place = next((name for name in names if name.startswith("--")), names[0])
@@ -73,6 +76,12 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 yield from action.choices.values()
+
+
+def _at_home(word: str) -> str:
+    """A word of a command line with its home folder: ``~/x``, and ``--flag=~/x``, which no shell expands."""
+    flag, value = re.fullmatch(r"(-[\w-]+=)?(.*)", word, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return flag + expanded(value)
 
 
 def exit_code(

@@ -17,6 +17,12 @@ TEMPORARY = re.compile(r"\..+\.([1-9][0-9]{0,8})-[a-z0-9_]{8}\.tmp(\..+)?")
 """The names that atomic_path gives, with the number of the process that writes."""
 
 
+def expanded(word: str) -> str:
+    """A path as a person types it: ``~/photos`` and ``~ann/photos`` begin with a home folder, which shells expand only
+    where it begins a word. The same text where there is no such home."""
+    return os.path.expanduser(word) if word.startswith("~") else word  # noqa: PTH111  (that of Path fails on others)
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
+from proxyless_arch.base.files import expanded, read_json
 from proxyless_arch.base.strict import Node, listed, nearest, shown
 
 Config = TypeVar("Config")
@@ -146,7 +146,7 @@ def _checked(node: Node, field: dataclasses.Field, base: type) -> Any:
         except InputError:
             raise InputError(f"expected a number{_bounds(low, high)}, got {shown(node.value)}", node.path) from None
     else:
-        found = base(_word(node, field.metadata["allowed"]))
+        found = base(expanded(_word(node, field.metadata["allowed"])))  # a recipe's and a program's paths
     return found if field.metadata["check"] is None else _apply(field.metadata["check"], found, node.path)
 
 
@@ -217,7 +217,7 @@ def from_recipe(cls: type[Config], folder: Path, name: str) -> Config:
     """
     path = folder / f"{name}.json"
     if not path.is_file():
-        path = Path(name)
+        path = Path(expanded(name))
         if path.suffix != ".json":
             names = recipe_names(folder)
             raise InputError(f"expected {', '.join(names)} or a JSON file, got {name!r}{nearest(name, names)}", RECIPE)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import atomic_path, open_bytes
+from proxyless_arch.base.files import atomic_path, expanded, open_bytes
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights.files import git_blob_sha1
 
@@ -80,7 +80,7 @@ def home_folder() -> Path | None:
     text = os.environ.get(HOME_VARIABLE, "")
     if not text:
         return None
-    folder = Path(os.path.expanduser(text))  # noqa: PTH111  (Path.expanduser fails on an unknown user)
+    folder = Path(expanded(text))
     if not folder.is_dir():
         raise InputError(f"expected a folder, got {text!r}", HOME_VARIABLE)
     return folder

@@ -10,6 +10,7 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import listed, nearest
 from proxyless_arch.weights.demo import demo_weights, is_demo
 from proxyless_arch.weights.fetch import find_weights
@@ -61,7 +62,7 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
     Raises:
         InputError: nothing of that name (with the nearest), or what it names cannot be read.
     """
-    names, path = catalog.known_names(), Path(word)
+    names, path = catalog.known_names(), Path(expanded(word))
     if word in names:
         return catalog.load(word), None
     if path.is_dir():

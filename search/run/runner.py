@@ -28,7 +28,7 @@ from tqdm import tqdm
 from proxyless_arch.base import runs
 from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError, StoppedError
-from proxyless_arch.base.files import read_json, remove_abandoned, write_json
+from proxyless_arch.base.files import expanded, read_json, remove_abandoned, write_json
 from proxyless_arch.base.machine import busy_note
 from proxyless_arch.base.runs import (
     METRICS_FILE,
@@ -182,7 +182,7 @@ class _Request:
         say: Say | None,
         command: Sequence[str] | None,
     ) -> _Request:
-        folder = Path(path) if path is not None else None
+        folder = Path(expanded(os.fspath(path))) if path is not None else None
         if resume:
             if folder is None:
                 raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
@@ -190,7 +190,7 @@ class _Request:
             if config is not None:
                 check_unchanged(saved, config)
             config = saved
-        source = Path(warmup_from) if warmup_from is not None else None
+        source = Path(expanded(os.fspath(warmup_from))) if warmup_from is not None else None
         return _Request(config or SearchConfig.of(), folder, resume, source, say, command)
 
     @property

@@ -27,6 +27,29 @@ def raising(error):
     return run
 
 
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("--path=~/x", "--path={home}/x"),
+        ("-p=~/x", "-p={home}/x"),
+        ("~/a b", "{home}/a b"),
+        ("~", "{home}"),
+        ("x~/y", "x~/y"),
+        ("--name=a=~/b", "--name=a=~/b"),
+        ("~nobody-of-that-name/x", "~nobody-of-that-name/x"),
+    ],
+)
+def test_a_home_folder_is_one_in_every_word(monkeypatch, tmp_path, word, found):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = Parser()
+    parser.add_argument("words", nargs="*")
+    for flag in ("--path", "--name", "-p"):
+        parser.add_argument(flag, action="append")
+    given = parser.parse_strictly([word])
+    values = [*given.words, *(given.path or ()), *(given.name or ()), *(given.p or ())]
+    assert values == [found.format(home=tmp_path).removeprefix("--path=").removeprefix("--name=").removeprefix("-p=")]
+
+
 class OutOfMemoryError(RuntimeError):
     """Named as torch's, which is a RuntimeError of another module."""
 

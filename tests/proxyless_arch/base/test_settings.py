@@ -131,3 +131,11 @@ def test_subcommands():
     assert parse_command(commands, ["read", "a"], "x", None) == Command(files=(Path("a"),))
     with pytest.raises(InputError, match="--fst: unknown argument; did you mean '--fast'"):
         parse_command(commands, ["go", "--fst"], "x", None)
+
+
+def test_paths_of_recipes_and_programs_have_their_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"data_path": "~/photos", "arch": "~/runs/a"}
+    changed = with_settings(TrainConfig(), given, "recipe.json")
+    assert (changed.data.data_path, changed.arch) == (str(tmp_path / "photos"), str(tmp_path / "runs/a"))
+    assert with_settings(Command(files=()), {"files": ["~/a", "b~"]}).files == (tmp_path / "a", Path("b~"))
