@@ -30,7 +30,7 @@ from proxyless_arch.base.machine import busy_note, tune_allocator, usable_cores
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.words import add_run_flags
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

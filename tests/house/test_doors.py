@@ -83,16 +83,21 @@ FRAMEWORK_FREE = {
     "search/reporting/run_folder.py": {"proxyless_arch", "search/config", "search/reporting", "hardware"},
     "search/reporting/schema.py": {"proxyless_arch"},
 }
-# What a command left behind where it was.
-LAUNCHERS = {"search/profile_latency.py"}
-# The commands at the root: a script of one framework never meets the other.
+# The commands: a script of one framework never meets the other.
+WITH_TORCH = {"proxyless_arch", "proxyless_nas", "torch"}
+WITH_KERAS = {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"}
 SCRIPTS = {
-    "eval.py": {"proxyless_arch", "proxyless_nas", "torch"},
-    "train.py": {"proxyless_arch", "proxyless_nas", "torch"},
-    "eval_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
-    "export.py": {"proxyless_arch", "proxyless_nas", "torch"},
-    "export_tf.py": {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"},
+    "__init__.py": set(),
+    "__main__.py": {"proxyless_arch"},
+    "eval.py": WITH_TORCH,
+    "train.py": WITH_TORCH,
+    "eval_tf.py": WITH_KERAS,
+    "export.py": WITH_TORCH,
+    "export_tf.py": WITH_KERAS,
 }
+# What stands where a command is started, and holds nothing of it.
+LAUNCHERS = {"search/profile_latency.py", *(name for name in SCRIPTS if not name.startswith("_"))}
+LAUNCHER_LINES = 6
 
 
 def files_of(room):
@@ -151,13 +156,24 @@ def test_who_may_import_whom(room):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_the_commands_import(script):
-    packages = {package for package, *_ in imports(ROOT / script) if not is_standard(package)}
+    packages = {package for package, *_ in imports(ROOT / "proxyless_commands" / script) if not is_standard(package)}
     assert packages <= SCRIPTS[script] | {"numpy", "tqdm"}
+
+
+def test_every_command_is_started_from_the_top():
+    assert {path.name for path in files_of("proxyless_commands")} == set(SCRIPTS)
+    for script in LAUNCHERS & set(SCRIPTS):
+        module = f"proxyless_commands.{script.removesuffix('.py')}"
+        assert [name for _, name, _, _ in imports(ROOT / script)] == [f"{module}.main"]
+        assert len((ROOT / script).read_text().splitlines()) <= LAUNCHER_LINES
+
+
+WITH_COMMANDS = (*ROOMS, "proxyless_commands", "experiments", "benchmarks")
 
 
 def commands():
     """The dotted names of the files that are started and leave by the commands' one way out."""
-    places = [*ROOT.glob("*.py"), *(path for room in (*ROOMS, "experiments", "benchmarks") for path in files_of(room))]
+    places = [*ROOT.glob("*.py"), *(path for room in WITH_COMMANDS for path in files_of(room))]
     return {
         place(path).removesuffix(".py").replace("/", "."): path
         for path in places
@@ -168,8 +184,9 @@ def commands():
 def test_no_file_imports_a_command():
     """What a command does, a library does for all: nobody talks to another one in the words of a command line."""
     names = set(commands())
-    assert {"train", "search.imagenet_arch_search", "search.specialize", "experiments.landing"} <= names
-    others = [path for room in (*ROOMS, "experiments", "benchmarks") for path in files_of(room)]
+    known = {"proxyless_commands.train", "search.imagenet_arch_search", "search.specialize", "experiments.landing"}
+    assert known <= names
+    others = [path for room in WITH_COMMANDS for path in files_of(room)]
     found = [
         f"{place(path)} imports {name}"
         for path in [*ROOT.glob("*.py"), *others]
