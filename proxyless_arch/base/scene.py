@@ -1,8 +1,9 @@
 """Drawings as values: shapes in pixels, y downwards, that become SVG for a page, a picture file or an animation.
 
 A shape names classes of STYLES, as in CSS, and these name COLORS, each with a shade for light and one for dark pages:
-``css`` hands both to a page, whose SVG then follows its theme; files are drawn in the light shades. PNG and GIF are
-drawn by matplotlib's object interface, imported when a file is asked for: no pyplot, no window, no global figure.
+``css`` hands both to a page, and an SVG file has both: where it is shown it follows the reader's theme. PNG and GIF have
+the light shades and are drawn by matplotlib's object interface, imported when a file is asked for: no pyplot, no window,
+no global figure.
 The colors of data are those of Okabe and Ito, which people with any kind of color vision can tell apart.
 """
 
@@ -31,6 +32,7 @@ MOST_DOTS_PER_INCH, MOST_DOTS = 200, 60_000
 LETTER = 0.6  # mean width of a letter over the size of its type; on the wide side
 SWATCH_WIDTH, SWATCH_HEIGHT = 22.0, 14.0
 LINE = 1.75  # height of a line of a legend over the size of its type
+ON_DARK = "@media screen and (prefers-color-scheme:dark)"  # paper is light
 
 INK, GREY, BLUE, VERMILION = "#1a1e24", "#5a6370", "#0072B2", "#D55E00"
 COLORS: Mapping[str, tuple[str, str]] = {
@@ -230,17 +232,19 @@ def css() -> str:
     rules = [
         f"svg {'text' if name == 'text' else f'.{name}'}{{{_declarations(style)}}}" for name, style in STYLES.items()
     ]
-    return "\n".join([f":root{{{light}}}", f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}", *rules]) + "\n"
+    return "\n".join([f":root{{{light}}}", f"{ON_DARK}{{:root{{{dark}}}}}", *rules]) + "\n"
 
 
 def _selector(name: str) -> str:
     return "text" if name == "text" else f".{name}"
 
 
-def _declarations(style: Style, *, literal: bool = False) -> str:
+def _declarations(style: Style, shade: int | None = None) -> str:
+    """The style as CSS; ``shade``: its colors are written as that one of COLORS, not as variables."""
+
     def written(key: str, value: Any) -> str:
         if key in ("fill", "stroke") and value != "none":
-            return COLORS[value][0] if literal else f"var(--{value})"
+            return f"var(--{value})" if shade is None else COLORS[value][shade]
         if isinstance(value, tuple):
             return " ".join(map(_number, value))
         return value if isinstance(value, str) else _number(value) + ("px" if key == "font_size" else "")
@@ -262,20 +266,29 @@ def _view(scene: Scene) -> str:
 
 
 def _file(scene: Scene) -> str:
-    """The scene as an SVG file: it brings the rules of its own styles, in the light shades."""
-    used = {name for shape in _all(scene.shapes) for name in shape.style.split()}
-    rules = [
-        f"{_selector(name)}{{{_declarations(style, literal=True)}}}"
-        for name, style in STYLES.items()
-        if name in used | {"text", "ground"}
-    ]
+    """The scene as an SVG file: it brings the rules of its own styles, for light and for dark surroundings.
+
+    Variables would be shorter; programs other than browsers do not know them.
+    """
+    used = {"text", "ground", *(name for shape in _all(scene.shapes) for name in shape.style.split())}
+    own = {name: style for name, style in STYLES.items() if name in used}
+    rules = "".join(f"{_selector(name)}{{{_declarations(style, 0)}}}" for name, style in own.items())
+    dark = "".join(f"{_selector(name)}{{{_declarations(colors, 1)}}}" for name, colors in _colors_of(own))
     ground = Rect(0, 0, scene.width, scene.height, style="ground")
-    children = [_element("style", {}, [html.escape("".join(rules), quote=False)]), *map(_svg, (ground, *scene.shapes))]
+    sheet = _element("style", {}, [html.escape(f"{rules}{ON_DARK}{{{dark}}}", quote=False)])
+    children = [sheet, *map(_svg, (ground, *scene.shapes))]
     attributes = {
         "xmlns": "http://www.w3.org/2000/svg", "viewBox": _view(scene), "width": _number(scene.width),
         "height": _number(scene.height), "font_family": FONTS, "role": "img", "aria_label": scene.name,
     }  # fmt: skip
     return _element("svg", attributes, children) + "\n"
+
+
+def _colors_of(styles: Mapping[str, Style]) -> Iterator[tuple[str, Style]]:
+    """The styles that have a color, with nothing but that."""
+    for name, style in styles.items():
+        if style.fill is not None or style.stroke is not None:
+            yield name, Style(fill=style.fill, stroke=style.stroke)
 
 
 def _all(shapes: Iterable[Shape]) -> Iterator[Shape]:

@@ -62,6 +62,17 @@ def test_an_svg_file_holds_the_styles_that_it_uses(tmp_path):
     assert COLORS["k5"][0] in rules and "var(" not in rules
 
 
+def test_an_svg_file_has_both_shades_of_every_color(tmp_path):
+    write_picture(SCENE, tmp_path / "one.svg")
+    light, dark = ElementTree.parse(tmp_path / "one.svg").getroot().find(f"{SVG}style").text.split("@media ")
+    condition, dark = dark.split("{", 1)
+    assert "prefers-color-scheme:dark" in condition
+    for name in ("s1", "grey", "ink", "card"):
+        bright, dim = COLORS[name]
+        assert bright in light and dim in dark and bright not in dark
+    assert "font-size" not in dark and dark.count("{") == dark.count("}") - 1
+
+
 def test_the_style_sheet_names_no_color_that_is_not_there():
     sheet = css()
     light, dark = sheet.splitlines()[:2]
