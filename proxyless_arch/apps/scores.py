@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
     return int(((ahead.sum(1) < k) & np.isfinite(logits).all(1)).sum())
 
 
+Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 FEW_IMAGES = 1000
 """Below so many images one more hit moves the first decimal of a percentage: the second would say nothing."""
 
@@ -40,6 +42,17 @@ def shown_counts(percent: float, n_images: int | None, what: str = "images") -> 
 def shown_score(percent: float, n_images: int | None, what: str = "images") -> str:
     """A share of right answers, with its counts: ``97.5 % (351 of 360 test images)``."""
     return f"{shown_percent(percent, n_images)} ({shown_counts(percent, n_images, what)})"
+
+
+def score_interval(percent: float, n_images: int) -> tuple[float, float]:
+    """What share of all such images a network may get right that got ``percent`` of ``n_images``: 95 %, in percent.
+
+    Wilson's interval: the shares p from which what was seen lies Z standard deviations sqrt(p (1 - p) / n) or less.
+    """
+    share, ratio = percent / 100, Z**2 / n_images
+    middle = (share + ratio / 2) / (1 + ratio)
+    half = math.sqrt(ratio * share * (1 - share) + ratio**2 / 4) / (1 + ratio)
+    return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Charts as scenes of scene.py: lines over epochs, networks in a plane."""
+"""Charts as scenes of scene.py: lines over epochs, and marks in a plane."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from proxyless_arch.base.axes import (
+    Axis,
+    Epochs,
+    Frame,
+    Phase,
+    Scale,
+    epoch_ticks,
+    phase_shapes,
+    scale,
+    ticks_of,
+    x_axis,
+    y_axis,
+)
+from proxyless_arch.base.labels import Box, Name, is_far, place
 from proxyless_arch.base.scene import (
     N_SERIES_COLORS,
     Circle,
@@ -21,10 +35,11 @@ from proxyless_arch.base.scene import (
     text_width,
 )
 
-WIDTH, HEIGHT = 420.0, 236.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, WIDTH - 12.0, 20.0, HEIGHT - 38.0
-MAX_MARKS = 200
-MARGIN, HEADING = 24.0, 26.0  # of a panel in a picture
+FRAME = Frame()
+MAX_DOTS = 200
+MARK = 5.5  # half the size of one
+NAME_SIZE, NAME_HEIGHT = 11.0, 13.0
+MARGIN, HEADING, FACTS = 24.0, 26.0, 18.0  # of a panel in a picture; of a line below its title
 
 Value = float | None
 
@@ -39,24 +54,31 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Epochs ``first`` to ``last`` (from 1) of a run, shaded."""
+class Point:
+    """A mark in a plane: a circle, diamond, square or triangle of its ``group``, which the legend names.
 
-    name: str
-    first: int
-    last: int
+    ``label`` stands beside it, unless it is "". ``x_range``, ``y_range``: how far its value is uncertain, as bars.
+    """
+
+    x: float
+    y: float
+    group: str
+    label: str = ""
+    mark: str = "circle"
+    color: str = "s1"
+    tip: str = ""
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """A mark in a plane. ``kind``: "run", "control" or "published"; a label of "" is not written."""
+class Guide:
+    """A line through points in the numbers of the axes, or an area of them; infinite ones lie at the edge."""
 
-    label: str
-    x: float
-    y: float
-    kind: str
-    color: str = "s1"
-    tip: str = ""
+    points: Sequence[tuple[float, float]]
+    label: str = ""
+    style: str = "line target"
+    is_area: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,83 +104,10 @@ def series_color(index: int) -> str:
     return f"s{index % N_SERIES_COLORS + 1}"
 
 
-# --------------------------------------------------------------------------------------------------------- axes
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` round numbers from ``low`` to ``high``."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors, step = ((1,), -(-len(decades) // 7)) if len(decades) > 3 else ((1, 2, 5), 1)
-    return [
-        factor * 10.0**power for power in decades[::step] for factor in factors if low <= factor * 10.0**power <= high
-    ]
-
-
-def label_of(value: float) -> str:
-    """A tick's text, every digit of the round number that it is: ``0.25``, ``1.885``, ``1,200``."""
-    return f"{float(f'{value:.9g}'):,}".removesuffix(".0")
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Numbers to pixels, linear or logarithmic."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high, at = (
-            (math.log(self.low), math.log(self.high), math.log(max(value, self.low)))
-            if self.log
-            else (self.low, self.high, value)
-        )
-        return self.start + (self.end - self.start) * (at - low) / (high - low)
-
-    def ticks(self, count: int) -> list[float]:
-        return _log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, count)
-
-
-def _scale(
-    values: Sequence[float], start: float, end: float, *, floor: float | None = None, log: bool = False
-) -> _Scale:
-    low, high = min(values), max(values)
-    if log:
-        return _Scale(low / 1.3, high * 1.3, start, end, True)
-    pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    return _Scale(low - pad if floor is None else floor, high + pad, start, end)
-
-
-def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str, x_ticks: Sequence[float]) -> list[Shape]:
-    shapes: list[Shape] = []
-    for value in y.ticks(5):
-        shapes.append(line(LEFT, y(value), RIGHT, y(value), "grid"))
-        shapes.append(Text(LEFT - 6, y(value) + 4, label_of(value), "end"))
-    for value in x_ticks:
-        shapes.append(line(x(value), BOTTOM, x(value), BOTTOM + 4, "axis"))
-        shapes.append(Text(x(value), BOTTOM + 17, label_of(value), "middle"))
-    shapes.append(line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis"))
-    shapes.append(Text((LEFT + RIGHT) / 2, HEIGHT - 5, x_label, "middle", style="label"))
-    shapes.append(Text(11, (TOP + BOTTOM) / 2, y_label, "middle", True, style="label"))
-    return shapes
-
-
 def _nothing(title: str, words: str, note: str) -> Chart:
     """A chart of what there is not."""
-    text = Text(WIDTH / 2, HEIGHT / 2, words, "middle", style="label")
-    return Chart(title=title, scene=Scene([text], WIDTH, HEIGHT, f"{title}: {words}"), note=note)
+    text = Text(FRAME.width / 2, FRAME.height / 2, words, "middle", style="label")
+    return Chart(title=title, scene=Scene([text], FRAME.width, FRAME.height, f"{title}: {words}"), note=note)
 
 
 # -------------------------------------------------------------------------------------------- lines over epochs
@@ -168,7 +117,7 @@ def line_chart(
     title: str,
     series: Sequence[Series],
     *,
-    y_label: str,
+    y: Axis,
     shown: Callable[[float], str],
     phases: Sequence[Phase] = (),
     target: Target | None = None,
@@ -178,7 +127,8 @@ def line_chart(
 ) -> Chart:
     """Lines over epochs, with a dashed line at ``target``. ``shown`` writes a value in a tooltip.
 
-    ``may_be_log``: take a logarithmic axis when the values are positive and span more than a factor of 20.
+    ``phases``: all of them or none. ``may_be_log``: take a logarithmic axis when the values are positive and span more
+    than a factor of 20.
     """
     known = [value for each in series for value in each.values if value is not None]
     lines = [each for each in series if any(value is not None for value in each.values)]
@@ -187,32 +137,26 @@ def line_chart(
     n_epochs = max(len(each.values) for each in series)
     log = may_be_log and min(known) > 0 and max(known) > 20 * min(known)
     limits = [*known, *([target.value] if target is not None else [])]
-    x = _Scale(0.5, n_epochs + 0.5, LEFT, RIGHT)
-    y = _scale(limits, BOTTOM, TOP, floor=0.0 if from_zero else None, log=log)
-    whole = [value for value in ticks(1, n_epochs, 6) if value == int(value) and value >= 1] or [1]
-    shapes = [*_shades(phases, x), *_axes(x, y, "epoch", y_label, whole)]
+    across = Epochs.of(phases, n_epochs, FRAME.left, FRAME.right)
+    axis = Axis(label=y.label, bounds=y.bounds, log=log)
+    up = scale(limits, FRAME.bottom, FRAME.top, axis, floor=0.0 if from_zero else None)
+    shapes = [
+        *phase_shapes(phases, across, FRAME.top, FRAME.bottom),
+        *y_axis(FRAME, up, y.label),
+        *x_axis(FRAME, across, "epoch", epoch_ticks(phases, n_epochs)),
+    ]
     if target is not None:
-        shapes.append(line(LEFT, y(target.value), RIGHT, y(target.value), "line target"))
+        shapes.append(line(FRAME.left, up(target.value), FRAME.right, up(target.value), "line target"))
     for each in lines:
-        shapes += [_polyline(each, x, y), *_dots(each, x, y, shown)]
-    entries = [_line_entry(each.label, f"line-{each.color}") for each in lines]
+        shapes += [_polyline(each, across, up), *_dots(each, phases, across, up, shown)]
+    entries = [_line_entry(each.label, f"line line-{each.color}") for each in lines]
     entries = entries if len(lines) > 1 or target is not None else []
-    scene = Scene(shapes, WIDTH, HEIGHT, f"{title} over {n_epochs} epochs")
-    return Chart(title=title, scene=scene, entries=[*entries, *_target_entry(target)], note=note)
+    entries += [_line_entry(target.label, "line target")] if target is not None else []
+    scene = Scene(shapes, FRAME.width, FRAME.height, f"{title} over {n_epochs} epochs")
+    return Chart(title=title, scene=scene, entries=entries, note=note)
 
 
-def _shades(phases: Sequence[Phase], x: _Scale) -> list[Shape]:
-    shapes: list[Shape] = []
-    for phase in phases:
-        start, end = x(phase.first - 0.5), x(phase.last + 0.5)
-        if phase.name != "search":
-            shapes.append(Rect(start, TOP, end - start, BOTTOM - TOP, style="shade"))
-        if end - start > text_width(phase.name, 10.5):
-            shapes.append(Text((start + end) / 2, TOP - 6, phase.name, "middle", style="phase"))
-    return shapes
-
-
-def _polyline(series: Series, x: _Scale, y: _Scale) -> Path:
+def _polyline(series: Series, x: Epochs, y: Scale) -> Path:
     """The line, with a gap where a value is not known."""
     lines: list[list[tuple[float, float]]] = [[]]
     for epoch, value in enumerate(series.values, start=1):
@@ -223,105 +167,173 @@ def _polyline(series: Series, x: _Scale, y: _Scale) -> Path:
     return Path([points for points in lines if points], style=f"line line-{series.color}")
 
 
-def _dots(series: Series, x: _Scale, y: _Scale, shown: Callable[[float], str]) -> list[Shape]:
-    step = -(-len(series.values) // MAX_MARKS)
+def _dots(series: Series, phases: Sequence[Phase], x: Epochs, y: Scale, shown: Callable[[float], str]) -> list[Shape]:
+    step = -(-len(series.values) // MAX_DOTS)
     # few are set off from their line; many would cut it into dashes
-    radius, style = (3.0, "dot ") if len(series.values) <= 40 else (1.6, "")
+    radius, style = (3.0, "dot ") if len(series.values) <= 20 else (1.6, "")
     return [
         Circle(
             x(epoch), y(value), radius, style=f"{style}dot-{series.color}",
-            tip=f"epoch {epoch}: {series.label} {shown(value)}",
+            tip=f"{_epoch_name(epoch, phases)}: {series.label} {shown(value)}",
         )
         for epoch, value in enumerate(series.values, start=1)
         if value is not None and (epoch - 1) % step == 0
     ]  # fmt: skip
 
 
+def _epoch_name(epoch: int, phases: Sequence[Phase]) -> str:
+    """``search, epoch 3``: counted within its phase."""
+    phase = next((each for each in phases if each.first <= epoch <= each.last), None)
+    return f"epoch {epoch}" if phase is None else f"{phase.name}, epoch {epoch - phase.first + 1}"
+
+
 def _line_entry(label: str, style: str) -> Entry:
-    return Entry(label, line(1, 7, 21, 7, f"line {style}"))
+    return Entry(label, line(1, 7, 21, 7, style))
 
 
-def _target_entry(target: Target | None) -> list[Entry]:
-    return [_line_entry(target.label, "target")] if target is not None else []
-
-
-# -------------------------------------------------------------------------------------------- networks in a plane
-
-
-def _mark(x: float, y: float, kind: str, color: str, tip: str = "") -> Shape:
-    """Circle: a searched network. Hollow diamond: a control. Square: a published network."""
-    if kind == "published":
-        return Rect(x - 4.5, y - 4.5, 9, 9, style=f"mark dot-{color}", tip=tip)
-    if kind == "control":
-        corners = [(x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y)]
-        return Path([corners], True, style=f"mark hollow line-{color}", tip=tip)
-    return Circle(x, y, 5.5, style=f"mark dot-{color}", tip=tip)
+# ------------------------------------------------------------------------------------------------ marks in a plane
 
 
 def plane(
     title: str,
     points: Sequence[Point],
     *,
-    x_label: str,
-    y_label: str,
+    x: Axis,
+    y: Axis,
     trail: Sequence[tuple[float, float]] = (),
-    target: Target | None = None,
+    guides: Sequence[Guide] = (),
+    frame: Frame = FRAME,
     note: str = "",
 ) -> Chart:
-    """Networks by cost and accuracy. ``trail``: where a search came from, as a thin line."""
+    """Marks in a plane. ``trail``: the way to one of them, as a thin line."""
     if not points:
         return _nothing(title, "nothing to show yet", note)
-    asked = [target.value] if target is not None else []
-    x = _scale([*(point.x for point in points), *(at for at, _ in trail), *asked], LEFT, RIGHT)
-    y = _scale([*(point.y for point in points), *(at for _, at in trail)], BOTTOM, TOP)
-    shapes = _axes(x, y, x_label, y_label, x.ticks(6))
-    if target is not None:
-        shapes.append(line(x(target.value), TOP, x(target.value), BOTTOM, "line target"))
+    ends = [each for guide in guides for each in guide.points]
+    own = [(point.x, point.y) for point in points]
+    xs = [*(at for at, _ in (*own, *trail, *ends)), *(at for point in points for at in point.x_range or ())]
+    ys = [*(at for _, at in (*own, *trail, *ends)), *(at for point in points for at in point.y_range or ())]
+    across = scale(list(filter(math.isfinite, xs)), frame.left, frame.right, x)
+    up = scale(list(filter(math.isfinite, ys)), frame.bottom, frame.top, y)
+    areas = [_guide(guide, across, up) for guide in guides if guide.is_area]
+    shapes = [*areas, *y_axis(frame, up, y.label), *x_axis(frame, across, x.label, ticks_of(x, across, frame))]
+    shapes += [_guide(guide, across, up) for guide in guides if not guide.is_area]
     if trail:
-        shapes.append(Path([[(x(cost), y(score)) for cost, score in trail]], style="trail"))
+        shapes.append(Path([[(across(at), up(value)) for at, value in trail]], style="trail"))
     highest_first = sorted(points, key=lambda each: -each.y)
-    shapes += [_mark(x(each.x), y(each.y), each.kind, each.color, each.tip or each.label) for each in highest_first]
-    shapes += _names([(each.label, x(each.x), y(each.y)) for each in highest_first if each.label])
-    kinds = {"run": "searched network", "control": "random control", "published": "released network"}
-    entries = [
-        Entry(text, _mark(11, 7, kind, next(point.color for point in points if point.kind == kind)))
-        for kind, text in kinds.items()
-        if any(point.kind == kind for point in points)
+    shapes += [bar for each in highest_first for bar in _bars(each, across, up)]
+    shapes += [_mark(across(each.x), up(each.y), each.mark, each.color, each.tip or each.label) for each in points]
+    shapes += _names(highest_first, across, up, frame)
+    scene = Scene(shapes, frame.width, frame.height, title)
+    return Chart(title=title, scene=scene, entries=_plane_entries(points, guides), note=note)
+
+
+def _mark(x: float, y: float, mark: str, color: str, tip: str = "") -> Shape:
+    if mark == "square":
+        return Rect(x - 4.5, y - 4.5, 9, 9, style=f"mark dot-{color}", tip=tip)
+    if mark == "diamond":
+        corners = [(x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y)]
+        return Path([corners], True, style=f"mark hollow line-{color}", tip=tip)
+    if mark == "triangle":
+        return Path([[(x, y - 5.5), (x + 5.5, y + 4.5), (x - 5.5, y + 4.5)]], True, style=f"mark dot-{color}", tip=tip)
+    if mark == "small":
+        return Circle(x, y, 2.5, style=f"dot-{color}", tip=tip)
+    return Circle(x, y, 5, style=f"mark dot-{color}", tip=tip)
+
+
+def _guide(guide: Guide, x: Scale, y: Scale) -> Path:
+    return Path([[(x(at), y(value)) for at, value in guide.points]], guide.is_area, style=guide.style)
+
+
+def _bars(point: Point, x: Scale, y: Scale) -> list[Shape]:
+    """How far a point's value is uncertain, each a line with an end across."""
+    at_x, at_y, style = x(point.x), y(point.y), f"bar line-{point.color}"
+    shapes: list[Shape] = []
+    if point.y_range is not None:
+        low, high = map(y, point.y_range)
+        shapes.append(Path([[(at_x, low), (at_x, high)], *([(at_x - 4, at), (at_x + 4, at)] for at in (low, high))],
+                           style=style))  # fmt: skip
+    if point.x_range is not None:
+        low, high = map(x, point.x_range)
+        shapes.append(Path([[(low, at_y), (high, at_y)], *([(at, at_y - 4), (at, at_y + 4)] for at in (low, high))],
+                           style=style))  # fmt: skip
+    return shapes
+
+
+def _plane_entries(points: Sequence[Point], guides: Sequence[Guide]) -> list[Entry]:
+    """One for each group, grey where its points have several colors, and for each guide that has a name."""
+    groups = [
+        Point(x=0, y=0, group=name, mark=marks[0], color=colors[0] if len(set(colors)) == 1 else "s7")
+        for name in dict.fromkeys(point.group for point in points)
+        for marks, colors in [tuple(zip(*((p.mark, p.color) for p in points if p.group == name), strict=True))]
     ]
-    scene = Scene(shapes, WIDTH, HEIGHT, title)
-    return Chart(title=title, scene=scene, entries=[*entries, *_target_entry(target)], note=note)
+    named = {guide.label: guide for guide in guides if guide.label}
+    return [
+        *(Entry(point.group, _mark(11, 7, point.mark, point.color)) for point in groups),
+        *(
+            Entry(label, Rect(1, 1, 20, 12, style=guide.style)) if guide.is_area else _line_entry(label, guide.style)
+            for label, guide in named.items()
+        ),
+    ]
 
 
-def _names(marks: Sequence[tuple[str, float, float]]) -> list[Shape]:
-    """Labels beside their marks, moved down until they clear those before them."""
-    labels: list[Shape] = []
-    taken: list[tuple[float, float, float]] = []
-    for label, x, y in marks:
-        length = 6.1 * len(label)
-        before = x + 9 + length > RIGHT
-        start, text_y = (x - 9 - length if before else x + 9), y + 4
-        while any(start < end and start + length > begin and abs(text_y - other) < 12 for begin, end, other in taken):
-            text_y += 4
-        taken.append((start, start + length, text_y))
-        labels.append(Text(x - 9 if before else x + 9, text_y, label, "end" if before else "start", style="name"))
-    return labels
+def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Shape]:
+    """The labels, each beside its mark; one that stands far off has a line to it."""
+    named = [point for point in points if point.label]
+    names = [
+        Name(text_width(point.label, NAME_SIZE), NAME_HEIGHT, _box(x(point.x), y(point.y), MARK)) for point in named
+    ]
+    obstacles = [box for point in points for box in _covered(point, x, y)]
+    found = place(names, obstacles, Box(frame.left, 2, frame.right, frame.bottom))
+    shapes: list[Shape] = []
+    for point, box in zip(named, found, strict=True):
+        if box is None:
+            continue
+        at_x, at_y = x(point.x), y(point.y)
+        if is_far(box, at_x, at_y):
+            shapes.append(line(*box.nearest(at_x, at_y), at_x, at_y, "trail"))
+        anchor = "start" if box.left >= at_x else "end" if box.right <= at_x else "middle"
+        start = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
+        shapes.append(Text(start, box.bottom - 3, point.label, anchor, style="name"))
+    return shapes
+
+
+def _box(x: float, y: float, half: float) -> Box:
+    return Box(x - half, y - half, x + half, y + half)
+
+
+def _covered(point: Point, x: Scale, y: Scale) -> list[Box]:
+    """What of a point a name had better not hide: the mark and its bars."""
+    (left, right), (low, high) = point.x_range or (point.x, point.x), point.y_range or (point.y, point.y)
+    at_x, at_y = x(point.x), y(point.y)
+    return [
+        _box(at_x, at_y, MARK),
+        Box(x(left) - 2, at_y - 4, x(right) + 2, at_y + 4),
+        Box(at_x - 4, y(high) - 2, at_x + 4, y(low) + 2),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------- files
 
 
-def compose(title: str, charts: Sequence[Chart], columns: int) -> Scene:
-    """Charts side by side under a title as one scene, for a picture file."""
+def compose(title: str, charts: Sequence[Chart], columns: int, facts: Sequence[str] = ()) -> Scene:
+    """Charts side by side as one scene, for a picture file: under a title, and ``facts``, a line each, under that."""
     shapes: list[Shape] = [Text(MARGIN, MARGIN + 12, title, style="title")] if title else []
     top = MARGIN + (HEADING if title else 0)
+    for words in facts:
+        shapes.append(Text(MARGIN, top + 8, words, style="label"))
+        top += FACTS
+    width = max(chart.scene.width for chart in charts)
     for start in range(0, len(charts), columns):
         row = charts[start : start + columns]
-        legends = [legend_rows(chart.entries, 0, HEADING, WIDTH) for chart in row]
-        drop = HEADING + max(height for _, height in legends)  # the drawings of a row start at one height
+        heading = HEADING if any(chart.title for chart in row) else 4.0
+        legends = [legend_rows(chart.entries, 0, heading, width) for chart in row]
+        drop = heading + max(height for _, height in legends)  # the drawings of a row start at one height
         for index, (chart, (entries, _)) in enumerate(zip(row, legends, strict=True)):
             panel = [Text(0, 14, chart.title, style="heading"), entries, Group(chart.scene.shapes, 0, drop)]
             if chart.note:
-                panel.append(Text(WIDTH, drop + chart.scene.height + 12, chart.note, "end", style="other"))
-            shapes.append(Group(panel, MARGIN + index * (WIDTH + MARGIN), top))
-        top += drop + max(chart.scene.height for chart in row) + MARGIN
-    return Scene(shapes, MARGIN + columns * (WIDTH + MARGIN), top, title)
+                panel.append(Text(0, drop + chart.scene.height + 12, chart.note, style="label"))
+            shapes.append(Group(panel, MARGIN + index * (width + MARGIN), top))
+        top += drop + max(chart.scene.height + (FACTS if chart.note else 0) for chart in row) + MARGIN
+    columns = min(columns, len(charts))
+    text = max((text_width(words, 12) for words in (*facts, title)), default=0.0)
+    return Scene(shapes, MARGIN + max(columns * (width + MARGIN), text + MARGIN), top, title)

@@ -1,9 +1,8 @@
 """Drawings as values: shapes in pixels, y downwards, that become SVG for a page, a picture file or an animation.
 
 A shape names classes of STYLES, as in CSS, and these name COLORS, each with a shade for light and one for dark pages:
-``css`` hands both to a page, and an SVG file has both: where it is shown it follows the reader's theme. PNG and GIF have
-the light shades and are drawn by matplotlib's object interface, imported when a file is asked for: no pyplot, no window,
-no global figure.
+``css`` hands both to a page, and an SVG file has both: it follows the reader's theme. PNG and GIF have the light shades
+and are drawn by matplotlib's object interface, imported when a file is asked for: no window, no global figure.
 The colors of data are those of Okabe and Ito, which people with any kind of color vision can tell apart.
 """
 
@@ -41,6 +40,7 @@ COLORS: Mapping[str, tuple[str, str]] = {
     "card": ("#ffffff", "#171b21"),
     "grid": ("#e9ecf0", "#262c35"),
     "shade": ("#f1f2f5", "#1d222a"),
+    "band": ("#dcebf6", "#1c3547"),
     "bar": ("#8b939e", "#7b8592"),
     "accent": (BLUE, "#56B4E9"),
     "s1": (BLUE, "#56B4E9"),
@@ -91,6 +91,7 @@ STYLES: Mapping[str, Style] = {
     "grid": Style(stroke="grid", stroke_width=1),
     "axis": Style(stroke="grey", stroke_width=1),
     "shade": Style(fill="shade"),
+    "band": Style(fill="band"),
     "flow": Style(stroke="bar", stroke_width=1.4),
     "share": Style(fill="bar"),
     "heat": Style(fill="accent"),
@@ -98,6 +99,7 @@ STYLES: Mapping[str, Style] = {
     "line": Style(fill="none", stroke_width=2),
     "target": Style(stroke="ink", stroke_width=1.5, stroke_dasharray=(5, 4)),
     "trail": Style(fill="none", stroke="bar", stroke_width=1.2),
+    "bar": Style(fill="none", stroke_width=1.5),
     "dot": Style(stroke="card", stroke_width=0.8),
     "mark": Style(stroke="card", stroke_width=1),
     **{f"line-s{index}": Style(stroke=f"s{index}") for index in range(1, N_SERIES_COLORS + 1)},

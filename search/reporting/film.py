@@ -29,6 +29,7 @@ from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
 from search.reporting.history import phase_name
 from search.reporting.run_folder import Run, read_run
+from search.reporting.titles import title_of
 
 PREFIX = "film-"  # of the ids of the layers that the player changes
 
@@ -173,7 +174,7 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
     for shot in shots:
         spec = run.space.spec_for(shot.path, run.name)
         certainty = dict(zip(run.space.layer_names, shot.confidence, strict=True))
-        drawn.append((f"{run.name}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
+        drawn.append((f"{title_of(run)}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
     with writing(output):
         draw_film(drawn, output, unit=run.unit or Unit.MS)
     return Path(output)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxyless_arch.base.charts import Chart, Phase, Value
-from proxyless_arch.base.scene import Path, Rect, Scene, Shape, Text, line
+from proxyless_arch.base.axes import Epochs, Phase
+from proxyless_arch.base.charts import Chart, Value
+from proxyless_arch.base.scene import Entry, Path, Rect, Scene, Shape, Text, line
 
 HEAT_LEVELS, HEAT_ROW = 12, 15.0
 
@@ -30,7 +31,7 @@ def heat_map(
     width: float = 300.0,
     label_width: float = 62.0,
     last_width: float = 44.0,
-    note: str = "",
+    entries: Sequence[Entry] = (),
 ) -> Chart:
     """Values from 0 to 1 (rows) over epochs (columns), the more, the stronger the color.
 
@@ -38,25 +39,25 @@ def heat_map(
     """
     n_epochs = max(len(row.values) for row in rows)
     left, right, top = label_width, width - last_width, 2.0
-    bottom, cell = top + HEAT_ROW * len(rows), (right - left) / n_epochs
+    bottom, x = top + HEAT_ROW * len(rows), Epochs.of(phases, n_epochs, left, right)
     shapes: list[Shape] = [Rect(left, top, right - left, bottom - top, style="shade")]
     cells: dict[int, list[list[tuple[float, float]]]] = {}
     for index, row in enumerate(rows):
         y = top + HEAT_ROW * index
         for level, first, last in _runs([round((value or 0.0) * HEAT_LEVELS) for value in row.values]):
-            x1, x2, y2 = left + cell * first, left + cell * last, y + HEAT_ROW - 1
+            x1, x2, y2 = x(first + 0.5), x(last + 0.5), y + HEAT_ROW - 1
             cells.setdefault(level, []).append([(x1, y), (x2, y), (x2, y2), (x1, y2)])
     shapes += [
         Path(corners, True, style="heat", opacity=level / HEAT_LEVELS)
         for level, corners in sorted(cells.items())
         if level
     ]
-    shapes += [line(at, top, at, bottom, "border") for at in (left + cell * (phase.first - 1) for phase in phases[1:])]
+    shapes += [line(at, top, at, bottom, "border") for at in (x(phase.first - 0.5) for phase in phases[1:])]
     for index, row in enumerate(rows):
         shapes += _heat_texts(row, top + HEAT_ROW * index, width, left)
-    shapes += _epochs(left, right, bottom + 12, n_epochs)
+    shapes += _epochs(phases, n_epochs, x, bottom + 12)
     name = f"{title}: probability of each choice over {n_epochs} epochs"
-    return Chart(title=title, scene=Scene(shapes, width, bottom + 16, name), note=note)
+    return Chart(title=title, scene=Scene(shapes, width, bottom + 16, name), entries=entries)
 
 
 def _runs(levels: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -73,6 +74,9 @@ def _heat_texts(row: HeatRow, y: float, width: float, left: float) -> list[Shape
     ]
 
 
-def _epochs(left: float, right: float, y: float, n_epochs: int) -> list[Shape]:
+def _epochs(phases: Sequence[Phase], n_epochs: int, x: Epochs, y: float) -> list[Shape]:
+    """The first and the last epoch of the phase that is shown wide, under its ends."""
+    shown = next((phase for phase in phases if not phase.aside), Phase(name="", first=1, last=n_epochs))
+    left, right = x(shown.first - 0.5), x(shown.last + 0.5)
     shapes = [Text(left, y, "1", style="phase"), Text((left + right) / 2, y, "epoch", "middle", style="phase")]
-    return [*shapes, *([Text(right, y, str(n_epochs), "end", style="phase")] if n_epochs > 1 else [])]
+    return [*shapes, *([Text(right, y, str(shown.length), "end", style="phase")] if shown.length > 1 else [])]

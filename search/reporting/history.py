@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from proxyless_arch.base.charts import Chart, Phase, Series, Target, compose, line_chart
-from proxyless_arch.base.scene import write_picture
+from proxyless_arch.base.axes import PERCENT, Axis, Phase
+from proxyless_arch.base.charts import FRAME, Chart, Series, Target, compose, line_chart
+from proxyless_arch.base.scene import Entry, Text, write_picture
 from proxyless_arch.base.units import Unit
 from search.reporting.heat_map import HeatRow, heat_map
 
@@ -18,6 +19,7 @@ Records = Sequence[Mapping[str, Any]]
 PHASE_NAMES = {"warmup": "warm-up", "finetune": "fine-tune"}
 SAME_PROBABILITY = 1e-3  # a block whose choices differ by less is undecided
 TIMES = "\N{MULTIPLICATION SIGN}"
+OVERRULED = Entry("chosen to meet the target, not leading", Text(2, 11, "0.0", style="other"))
 
 
 def phase_name(phase: str) -> str:
@@ -25,11 +27,11 @@ def phase_name(phase: str) -> str:
 
 
 def phases_of(records: Records) -> list[Phase]:
-    """The phases of the run, by epochs counted from 1."""
+    """The phases of the run, by epochs counted from 1. The charts are about the search, if there was one."""
     found, first = [], 1
     for phase, group in groupby(records, key=lambda record: record["phase"]):
         last = first + len(list(group)) - 1
-        found.append(Phase(name=phase_name(phase), first=first, last=last))
+        found.append(Phase(name=phase_name(phase), first=first, last=last, aside=phase != "search"))
         first = last + 1
     return found
 
@@ -76,50 +78,53 @@ def choice_name(label: str) -> str:
 # ------------------------------------------------------------------------------------------------------ the charts
 
 
-def cost_charts(records: Records, target: float | None, unit: Unit) -> list[Chart]:
-    """The cost on its way to the target, and the weight that the target had."""
-    axis, phases = cost_axis(unit), phases_of(records)
+def cost_chart(records: Records, target: float | None, unit: Unit) -> Chart:
+    """The cost on its way to the target."""
+    axis = cost_axis(unit)
+    name = axis.name[0].upper() + axis.name[1:]
+    return line_chart(
+        name + (", approaching the target" if target is not None else ""),
+        [
+            Series(label="mean of the sampled networks", values=column(records, "expected_cost", axis.factor)),
+            Series(label="most probable network", values=column(records, "argmax_cost", axis.factor), color="s2"),
+        ],
+        y=Axis(label=axis.label), shown=axis.shown, phases=phases_of(records), target=target_of(target, unit),
+    )  # fmt: skip
+
+
+def learning_charts(records: Records) -> list[Chart]:
+    """Accuracy and loss of the networks sampled."""
+    scores = (
+        ("Accuracy of sampled networks", "top1_percent", "top-1 (%)", "{:.2f} %", True),
+        ("Loss of sampled networks", "loss", "cross-entropy (nats)", "{:.3f}", False),
+    )
     return [
         line_chart(
-            f"E[{axis.name}]" + (" on its way to the target" if target is not None else ""),
+            title,
             [
-                Series(label=f"E[{axis.name}]", values=column(records, "expected_cost", axis.factor)),
-                Series(label="most probable network", values=column(records, "argmax_cost", axis.factor), color="s2"),
+                Series(label="training images", values=column(records, f"train_{field}")),
+                Series(label="validation images", values=column(records, f"valid_{field}"), color="s2"),
             ],
-            y_label=axis.label, shown=axis.shown, phases=phases, target=target_of(target, unit),
+            y=Axis(label=label, bounds=PERCENT) if is_percent else Axis(label=label), shown=shown.format,
+            phases=phases_of(records), from_zero=is_percent,
+        )
+        for title, field, label, shown, is_percent in scores
+    ]  # fmt: skip
+
+
+def inner_charts(records: Records) -> list[Chart]:
+    """What goes on inside the search: how undecided it is, and the weight that the target has."""
+    phases = phases_of(records)
+    return [
+        line_chart(
+            "Entropy of the choices",
+            [Series(label="entropy", values=column(records, "entropy"))],
+            y=Axis(label="nats, all blocks"), shown="{:.3f} nats".format, phases=phases, from_zero=True,
         ),
         line_chart(
             "Lambda, the weight of the target",
             [Series(label="lambda", values=column(records, "lambda"))],
-            y_label="lambda", shown=lambda value: f"{value:.4g}", phases=phases, may_be_log=True,
-        ),
-    ]  # fmt: skip
-
-
-def learning_charts(records: Records) -> list[Chart]:
-    """Entropy of the architecture; accuracy and loss of the networks sampled."""
-    phases = phases_of(records)
-    entropy = line_chart(
-        "Entropy of the architecture",
-        [Series(label="entropy", values=column(records, "entropy"))],
-        y_label="nats, all blocks", shown=lambda value: f"{value:.3f} nats", phases=phases, from_zero=True,
-    )  # fmt: skip
-    scores = (
-        ("Accuracy of sampled networks", "top1_percent", "top-1 (%)", lambda value: f"{value:.2f} %", True),
-        ("Loss of sampled networks", "loss", "cross-entropy (nats)", lambda value: f"{value:.3f}", False),
-    )
-    return [
-        entropy,
-        *(
-            line_chart(
-                title,
-                [
-                    Series(label="training images", values=column(records, f"train_{field}")),
-                    Series(label="validation images", values=column(records, f"valid_{field}"), color="s2"),
-                ],
-                y_label=y_label, shown=shown, phases=phases, from_zero=from_zero,
-            )
-            for title, field, y_label, shown, from_zero in scores
+            y=Axis(label="lambda"), shown="{:.4g}".format, phases=phases, may_be_log=True,
         ),
     ]  # fmt: skip
 
@@ -156,7 +161,7 @@ def leading_map(records: Records, labels: Sequence[Sequence[str]] | None, chosen
     columns = [record.get("probabilities") or [] for record in records]
     n_blocks = max(map(len, columns), default=0)
     if not n_blocks:
-        return line_chart(title, [], y_label="", shown=str)
+        return line_chart(title, [], y=Axis(label=""), shown=str)
     final, rows = next(each for each in reversed(columns) if each), []
     for block, probabilities in enumerate(final):
         leader = probabilities.index(max(probabilities))
@@ -171,9 +176,8 @@ def leading_map(records: Records, labels: Sequence[Sequence[str]] | None, chosen
                 style="choice" if undecided else "name" if probabilities[choice] == max(probabilities) else "other",
             )
         )
-    other = any(row.style == "other" for row in rows)
-    note = "in this color: chosen to meet the target, not leading" if other else ""
-    return heat_map(title, rows, phases_of(records), width=420, label_width=26, last_width=110, note=note)
+    entries = [OVERRULED] if any(row.style == "other" for row in rows) else []
+    return heat_map(title, rows, phases_of(records), width=FRAME.width, label_width=26, last_width=110, entries=entries)
 
 
 def draw_search(
@@ -186,7 +190,7 @@ def draw_search(
     chosen: Sequence[int] | None = None,
     title: str = "",
 ) -> None:
-    """Draw how a search went: cost against target, learning, entropy and lambda, each block's leading operation.
+    """Draw how a search went: cost against target, learning, each block's leading operation.
 
     Args:
         records: oldest first; may be empty. Fields that are None leave a gap.
@@ -199,7 +203,5 @@ def draw_search(
     Raises:
         InputError: another suffix. OSError: it cannot be written.
     """
-    cost, strength = cost_charts(records, target, unit)
-    entropy, accuracy, loss = learning_charts(records)
-    leading = leading_map(records, labels, chosen)
-    write_picture(compose(title, [cost, accuracy, loss, entropy, strength, leading], columns=3), path)
+    charts = [cost_chart(records, target, unit), *learning_charts(records), leading_map(records, labels, chosen)]
+    write_picture(compose(title, charts, columns=2), path)

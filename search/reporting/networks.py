@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from hardware.latency import network_ms
-from proxyless_arch.apps.scores import shown_score
+from proxyless_arch.apps.scores import score_interval, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.walk import walk
-from proxyless_arch.base.charts import Chart, Point, plane, series_color
+from proxyless_arch.base.axes import PERCENT, Axis
+from proxyless_arch.base.charts import Chart, Guide, Point, plane, series_color
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.lookup import SPEC_FILE
 from search.reporting.history import cost_axis, target_of
 from search.reporting.run_folder import Run
+from search.reporting.titles import title_of
 from search.reporting.trainings import unlike
+
+SEARCHED, RANDOM, RELEASED = "searched network", "random network", "released network"  # groups of points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +28,15 @@ class Plane:
     """The plane of some runs, and what its note has to say: templates/plane.html.
 
     ``chart``: None where the runs are ``different`` in something, so that their networks cannot share the axes.
-    ``kinds``: of the points that are there. ``unlike``, ``unknown``: of the trainings, see trainings.unlike.
+    ``groups``: of the points that are there; ``bars``: whether some show how uncertain their accuracy is. ``unlike``,
+    ``unknown``: of the trainings, see trainings.unlike.
     """
 
     title: str
     chart: Chart | None = None
     different: str = ""
-    kinds: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    bars: bool = False
     trail: bool = False
     trained: bool = False
     unlike: Sequence[str] = ()
@@ -66,15 +73,18 @@ def plane_of(runs: Sequence[Run]) -> Plane | None:
     # beside whole networks, what a supernet scores would only squeeze the axis
     trail = _trail(run) if len(runs) == 1 and not released else []
     goals = {each.target for each in runs}
+    target = target_of(goals.pop(), run.unit) if len(goals) == 1 else None
+    guides = [Guide(points=[(target.value, -inf), (target.value, inf)], label=target.label)] if target else []
     trained = [each for run in runs for found in run.trained.values() for each in found]
     differ, unknown = unlike(trained)
     return Plane(
         title=title,
         chart=plane(
-            title, [*own, *released], x_label=cost_axis(run.unit).label, y_label="top-1 (%)", trail=trail,
-            target=target_of(goals.pop(), run.unit) if len(goals) == 1 else None,
+            title, [*own, *released], x=Axis(label=cost_axis(run.unit).label, bounds=(0.0, inf)),
+            y=Axis(label="top-1 (%)", bounds=PERCENT), trail=trail, guides=guides,
         ),
-        kinds=frozenset(point.kind for point in (*own, *released)),
+        groups=frozenset(point.group for point in (*own, *released)),
+        bars=any(point.y_range is not None for point in own),
         trail=bool(trail),
         trained=bool(trained),
         unlike=differ,
@@ -104,18 +114,21 @@ def _points(run: Run, color: str, named: bool) -> list[Point]:
     axis = cost_axis(run.unit)
 
     def point(file: str, cost: float, accuracy: float, n_images: int | None, label: str, how: str) -> Point:
-        kind = "run" if run.is_searched else "control"
-        name = f"{run.name}, {file}" if run.is_random else run.name
+        group, mark = (SEARCHED, "circle") if run.is_searched else (RANDOM, "diamond")
+        name = f"{title_of(run)}, {file}" if run.is_random else title_of(run)
         tip = f"{name}: {axis.shown(cost * axis.factor)}, {how} {shown_score(accuracy, n_images, 'test images')}"
-        return Point(label=label, x=cost * axis.factor, y=accuracy, kind=kind, color=color, tip=tip)
+        return Point(
+            x=cost * axis.factor, y=accuracy, group=group, label=label, mark=mark, color=color, tip=tip,
+            y_range=score_interval(accuracy, n_images) if n_images else None,
+        )  # fmt: skip
 
     points = []
     for file, cost, accuracy in networks_of(run):
-        label = run.name if named and not run.is_random else ""
+        label = title_of(run) if named and not run.is_random else ""
         if accuracy is not None:
             points.append(point(file, cost, accuracy, run.result.get("n_test_images"), label, "top-1"))
         for each in run.trained.get(file, ()):
-            label = f"{run.name}, trained" if not run.is_random else ""
+            label = f"{title_of(run)}, trained" if not run.is_random else ""
             points.append(point(file, cost, each.top1_percent, each.n_images, label, f"{each.text()}: top-1"))
     return points
 
@@ -133,7 +146,7 @@ def released_points(run: Run) -> list[Point]:
             continue
         x = cost * axis.factor
         tip = f"{name}: {axis.shown(x)} predicted, {accuracy} % published"
-        points.append(Point(label=name, x=x, y=accuracy, kind="published", color="s7", tip=tip))
+        points.append(Point(x=x, y=accuracy, group=RELEASED, label=name, mark="square", color="s7", tip=tip))
     return points
 
 

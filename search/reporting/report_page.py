@@ -20,6 +20,7 @@ from proxyless_arch.base.units import format_count
 from search.reporting.history import cost_text, phase_name
 from search.reporting.networks import accuracy_of
 from search.reporting.run_folder import Run, read_run, read_trained
+from search.reporting.titles import data_name, title_of
 from search.reporting.trainings import with_trained
 from search.reporting.views import comparison_page, percent_apart, run_page
 
@@ -90,11 +91,13 @@ def _render(template: str, page: Any) -> str:
         "color": series_color,
         "cost": cost_text,
         "count": format_count,
+        "data": data_name,
         "duration": format_seconds,
         "file_name": lambda path: Path(path).name,
         "hits": shown_counts,
         "percent": shown_percent,
         "phase": phase_name,
         "score": shown_score,
+        "title": title_of,
     }
     return environment.get_template(template).render(page=page)

@@ -101,6 +101,8 @@ class Run:
     notes: tuple[str, ...]
     trained: Mapping[str, Sequence[TrainedRun]] = field(default_factory=dict)
     """What train.py made of its networks, by their spec files' names within the folder; see with_trained."""
+    shown_as: str = ""
+    """What pages that hold several runs call it; see titles.told_apart."""
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from proxyless_arch.arch.draw import draw_stages
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
+from proxyless_arch.base.axes import Axis
 from proxyless_arch.base.charts import Chart, Series, line_chart, series_color
 from proxyless_arch.base.scene import Scene
 from proxyless_arch.base.units import Unit, format_count
@@ -22,13 +23,15 @@ from search.reporting.history import (
     choice_name,
     column,
     cost_axis,
-    cost_charts,
+    cost_chart,
     cost_text,
+    inner_charts,
     learning_charts,
     phases_of,
 )
 from search.reporting.networks import Plane, plane_of
 from search.reporting.run_folder import Run
+from search.reporting.titles import is_named, title_of, told_apart
 
 MAX_DRAWN_CONTROLS = 8
 PAGE_WIDTH, LARGEST_SCALE = 1150.0, 1.4
@@ -71,6 +74,7 @@ class RunPage:
     controls: Sequence[Network]
     choices: Sequence[Chart]
     charts: Sequence[Chart]
+    inner_charts: Sequence[Chart]
     plane: Plane | None
     commands: Sequence[tuple[str, str]]
     settings: Sequence[tuple[str, str]]
@@ -88,6 +92,7 @@ class ComparisonPage:
     networks: Sequence[Network]
     priced: str
     charts: Sequence[Chart]
+    inner_charts: Sequence[Chart]
     differences: Sequence[tuple[str, Sequence[str]]]
 
 
@@ -98,12 +103,13 @@ def run_page(run: Run) -> RunPage:
     """What the page of one run shows."""
     searched = not run.is_random
     return RunPage(
-        title=run.name if searched else f"{run.name}: random networks",
+        title=title_of(run),
         run=run,
         network=_network(run) if searched else None,
         controls=_controls(run),
         choices=_choice_maps(run) if searched else (),
         charts=_charts(run) if searched else (),
+        inner_charts=inner_charts(run.records) if searched and run.records else (),
         plane=plane_of([run]),
         commands=next_commands(run),
         settings=[(key, _plain(value)) for key, value in run.settings.items() if key not in ("format", "version")],
@@ -176,7 +182,7 @@ def _choice_maps(run: Run) -> list[Chart]:
 def _charts(run: Run) -> list[Chart]:
     if not run.records:
         return []
-    costs = cost_charts(run.records, run.target, run.unit) if run.unit is not None else []
+    costs = [cost_chart(run.records, run.target, run.unit)] if run.unit is not None else []
     return [*costs, *learning_charts(run.records)]
 
 
@@ -206,7 +212,8 @@ def comparison_page(runs: Sequence[Run]) -> ComparisonPage:
     """What the page that sets runs side by side shows."""
     if not runs:
         raise ValueError("runs: expected at least one")
-    names = [run.name for run in runs]
+    runs = told_apart(runs)
+    names = [title_of(run) for run in runs]
     units = {run.unit for run in runs if run.table is not None and run.unit is not None}
     return ComparisonPage(
         title=f"Compared: {' and '.join(names) if len(runs) < 4 else f'{len(runs)} runs'}",
@@ -215,6 +222,7 @@ def comparison_page(runs: Sequence[Run]) -> ComparisonPage:
         networks=[_compared(run, index) for index, run in enumerate(runs) if run.spec is not None],
         priced=units.pop().priced if len(units) == 1 else "",
         charts=_compared_charts(runs),
+        inner_charts=_compared_inner_charts(runs),
         differences=_differences(runs),
     )
 
@@ -223,32 +231,39 @@ def _compared(run: Run, index: int) -> Network:
     spec = run.spec
     assert spec is not None
     facts = [f"{format_count(total_macs(spec))} MACs", f"{format_count(total_params(spec))} parameters"]
-    if run.predicted is not None and run.unit is Unit.MS:
+    if run.predicted is not None and run.unit is Unit.MS and is_named(run):
         facts.insert(0, f"{cost_text(run.predicted, Unit.MS)} predicted")
     stages = draw_stages(spec, run.costs(spec, run.table_scale), run.unit or Unit.MS, prefix=f"r{index}-")
-    return Network(title=f"{run.name}: {', '.join(facts)}", drawing=Drawing(stages), color=series_color(index))
+    return Network(title=f"{title_of(run)}: {', '.join(facts)}", drawing=Drawing(stages), color=series_color(index))
 
 
 def _compared_charts(runs: Sequence[Run]) -> list[Chart]:
+    """The cost of the sampled networks over the epochs of the search, for each unit that runs have."""
     charts = []
-    recorded = [(index, run) for index, run in enumerate(runs) if run.records]
     for unit in (Unit.MS, Unit.MACS):
         axis = cost_axis(unit)
-        lines = [
-            Series(label=run.name, values=column(run.records, "expected_cost", axis.factor), color=series_color(index))
-            for index, run in recorded
-            if run.unit == unit
-        ]
+        lines = _lines([run if run.unit == unit else None for run in runs], "expected_cost", axis.factor)
         if lines:
-            charts.append(line_chart(f"E[{axis.name}]", lines, y_label=axis.label, shown=axis.shown))
-    lines = [
-        Series(label=run.name, values=column(run.records, "entropy"), color=series_color(index))
-        for index, run in recorded
-    ]
-    if lines:
-        shown = "{:.3f} nats".format
-        charts.append(line_chart("Entropy", lines, y_label="nats, all blocks", shown=shown, from_zero=True))
+            title = f"Mean {axis.name} of the sampled networks"
+            charts.append(line_chart(title, lines, y=Axis(label=axis.label), shown=axis.shown))
     return charts
+
+
+def _compared_inner_charts(runs: Sequence[Run]) -> list[Chart]:
+    lines, axis = _lines(runs, "entropy"), Axis(label="nats, all blocks")
+    shown = "{:.3f} nats".format
+    return [line_chart("Entropy of the choices", lines, y=axis, shown=shown, from_zero=True)] if lines else []
+
+
+def _lines(runs: Sequence[Run | None], field: str, factor: float = 1.0) -> list[Series]:
+    """A field over the search epochs of each run that has some, in the run's color."""
+    lines = []
+    for index, run in enumerate(runs):
+        searched = [record for record in run.records if record["phase"] == "search"] if run is not None else []
+        if run is not None and searched:
+            values = column(searched, field, factor)
+            lines.append(Series(label=title_of(run), values=values, color=series_color(index)))
+    return lines
 
 
 def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

@@ -38,6 +38,7 @@ from search.algorithm.gates import argmax_path, probabilities
 from search.reporting.history import draw_search
 from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, Run, read_run
+from search.reporting.titles import title_of
 from search.result import PICTURES
 from search.run.job import Job
 from search.run.log import RunLog
@@ -355,7 +356,7 @@ def _provenance(record: dict[str, Any]) -> dict[str, Any]:
 
 def _draw(run: Run, spec: ArchSpec) -> None:
     assert run.result is not None
-    unit, title = run.unit or Unit.MS, f"{spec.name}: searched for {run.settings['target_hardware']}"
+    unit, title = run.unit or Unit.MS, title_of(run)
     architecture, search = (run.folder / name for name in PICTURES)
     draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
     draw_search(

@@ -74,7 +74,7 @@ FRAMEWORK_FREE = {
     "search/config.py": {"proxyless_arch"},
     "search/report.py": {"proxyless_arch", "search/reporting"},
     "search/run/log.py": {"proxyless_arch", "tensorboardX"},
-    "search/reporting/charts.py": {"proxyless_arch"},
+    "search/reporting/heat_map.py": {"proxyless_arch"},
     "search/reporting/history.py": {"proxyless_arch", "search/reporting"},
     "search/reporting/film.py": {"proxyless_arch", "search/reporting"},
     "search/reporting/networks.py": {"proxyless_arch", "search/reporting", "hardware/latency"},

@@ -1,8 +1,10 @@
 """How a score is shown: no decimal that its images do not carry, and the counts beside it."""
 
+import math
+
 import pytest
 
-from proxyless_arch.apps.scores import shown_counts, shown_percent, shown_score
+from proxyless_arch.apps.scores import Z, score_interval, shown_counts, shown_percent, shown_score
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,13 @@ def test_every_count_comes_back():
 def test_an_old_record_without_the_number():
     assert shown_percent(97.5, None) == "97.5 %"
     assert shown_score(97.5, None, "test images") == "97.5 % (of the test images, whose number was not recorded)"
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (353, 360), (360, 360), (5000, 10000)])
+def test_what_was_seen_lies_at_the_edge_of_what_an_interval_expects(hits, n):
+    """At each end p, the share seen is 1.96 standard deviations sqrt(p (1 - p) / n) away, or p is 0 or 1."""
+    low, high = (end / 100 for end in score_interval(100 * hits / n, n))
+    assert 0 <= low <= hits / n <= high <= 1 and low < high
+    for end in (low, high):
+        distance = abs(hits / n - end) / math.sqrt(end * (1 - end) / n) if 0 < end < 1 else Z
+        assert distance == pytest.approx(Z, rel=1e-6) or end == pytest.approx(hits / n, abs=1e-12)

@@ -1,6 +1,6 @@
 """Heat maps: cells lie where their epochs are, and what is alike is one shape."""
 
-from proxyless_arch.base.charts import Phase
+from proxyless_arch.base.axes import Phase
 from proxyless_arch.base.scene import to_svg
 from search.reporting.heat_map import HeatRow, heat_map
 from tests.proxyless_arch.base.test_charts import styled, words
@@ -12,6 +12,15 @@ def test_a_heat_map_merges_what_is_alike():
     (cells,) = styled(scene, "heat")
     assert cells.opacity == 0.5 and len(cells.lines) == 2 and len(to_svg(scene)) < 2000
     assert words(scene).count("50.0 %") == 2
+
+
+def test_the_warm_up_of_a_heat_map_takes_a_strip():
+    phases = [Phase(name="warm-up", first=1, last=50, aside=True), Phase(name="search", first=51, last=60)]
+    rows = [HeatRow(label="a", values=[0.5] * 50 + [1.0] * 10, last="")]
+    scene = heat_map("t", rows, phases, width=200, label_width=50, last_width=50).scene
+    (border,), (cells,) = styled(scene, "border"), [cell for cell in styled(scene, "heat") if cell.opacity == 1]
+    assert border.lines[0][0][0] == cells.lines[0][0][0] == 65  # 15 of 100 pixels
+    assert words(scene)[-3:] == ["1", "epoch", "10"]
 
 
 def test_a_heat_map_places_its_cells():

@@ -409,7 +409,7 @@ def test_runs_side_by_side(tmp_path):
     assert "Not finished, so without a result: cut" in page.words
     costs = [entry["cost"] for entry in runs[2].result["networks"]]
     assert f"3 networks of {min(costs):.4g} ms to {max(costs):.4g} ms" in page.words
-    assert "random control" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
+    assert "random network" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) and len(page.boxes) == 2 * 16
     assert "manual_seed" in page.words.split("Settings that differ")[1]
@@ -426,7 +426,7 @@ def test_an_unsearched_run_is_a_control(tmp_path):
     write_run(tmp_path / "run", warmup=3, epochs=0)
     assert not read_run(tmp_path / "run").is_searched
     page, _ = page_of(tmp_path / "run")
-    assert "random control" in page.words
+    assert "random network" in page.words
 
 
 def test_trained_networks_are_shown_at_their_cost(tmp_path):

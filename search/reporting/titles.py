@@ -1,0 +1,75 @@
+"""What pages and pictures call a run: by the name that a person gave its folder, else by what it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from proxyless_arch.base.units import Unit
+from search.reporting.history import cost_text
+from search.reporting.run_folder import Run
+
+NO_NAME = re.compile(r"(?:run|runs|search|exp|[tz]|[\d\W_])*", re.IGNORECASE)
+DIGITS_OF_A_DATE = 6
+"""Folder names that say nothing of their run: dates and times, also behind a word for any run."""
+
+
+def title_of(run: Run) -> str:
+    """``mine`` of runs/mine; of a folder named by the time ``digits on mobile, 1.895 of 1.9 ms``."""
+    if run.shown_as or is_named(run):
+        return run.shown_as or run.name
+    hardware = f" on {run.settings['target_hardware']}" if run.unit is Unit.MS else ""
+    return ", ".join(filter(None, (data_name(run) + hardware, *_kind(run), _costs(run))))
+
+
+def is_named(run: Run) -> bool:
+    """Whether a person gave the folder a name."""
+    return NO_NAME.fullmatch(run.name) is None or sum(map(str.isdigit, run.name)) < DIGITS_OF_A_DATE
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each shown under a title of its own, a short one: ``mobile, 1.895 ms``."""
+    one_data = len(set(map(data_name, runs))) == 1
+    titles = [run.name if is_named(run) else _short_title(run, "" if one_data else data_name(run)) for run in runs]
+    for detail in (_seed, lambda run: run.name, lambda run: str(run.folder)):
+        titles = [
+            f"{title} ({detail(run)})" if titles.count(title) > 1 else title
+            for title, run in zip(titles, runs, strict=True)
+        ]
+    return [replace(run, shown_as=title) for run, title in zip(runs, titles, strict=True)]
+
+
+def _short_title(run: Run, data: str) -> str:
+    found = run.measured_ms if run.measured_ms is not None else run.predicted
+    cost = cost_text(found, run.unit) if found is not None else _costs(run)
+    hardware = run.settings["target_hardware"] if run.unit is Unit.MS else ""
+    return ", ".join(filter(None, (data, hardware, *_kind(run), cost)))
+
+
+def _seed(run: Run) -> str:
+    return f"seed {run.settings.get('manual_seed', 'not recorded')}"
+
+
+def data_name(run: Run) -> str:
+    """``digits``, or the name of the person's folder or zip."""
+    path = run.settings.get("data_path")
+    return Path(path).name.removesuffix(".zip") or str(path) if path is not None else run.settings["dataset"]
+
+
+def _kind(run: Run) -> tuple[str, ...]:
+    return ("random networks",) if run.is_random else ()
+
+
+def _costs(run: Run) -> str:
+    """``1.895 of 1.9 ms``: what was found, of what was asked for."""
+    if run.unit is None:
+        return "accuracy alone"
+    found = run.measured_ms if run.measured_ms is not None else run.predicted
+    if run.target is None:
+        return cost_text(found, run.unit) if found is not None else ""
+    if found is None:
+        return f"target {cost_text(run.target, run.unit)}"
+    asked, (number, _, unit) = cost_text(run.target, run.unit), cost_text(found, run.unit).partition(" ")
+    return f"{number if asked.endswith(f' {unit}') else f'{number} {unit}'} of {asked}"
