@@ -125,8 +125,7 @@ def check_matches(provenance: Mapping[str, Any], wanted: Mapping[str, Any], sour
     ]
     if different:
         raise InputError(
-            f"was measured for {'; '.join(different)}: measure it for this run with hardware/profile_latency.py, or "
-            "use it all the same with --force_latency_table",
+            f"was measured for {'; '.join(different)}: measure it for this run with hardware/profile_latency.py",
             "provenance",
             source,
         )

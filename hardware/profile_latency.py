@@ -19,12 +19,11 @@ Exit status 1: measured, but the table did not pass its validation.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from hardware.profile import exported_ops, profiling  # noqa: E402
 from hardware.profile.device import (  # noqa: E402
-    METHODS,
     Profiled,
     ProfileSettings,
     check_networks,
@@ -47,11 +45,12 @@ from hardware.profile.device import (  # noqa: E402
     write,
 )
 from hardware.profile.measure import parse_hardware  # noqa: E402
-from hardware.profile.profiling import MIN_SCORED, QUICK, Outcome, Plan, Protocol  # noqa: E402
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from hardware.profile.profiling import Outcome, Plan, Protocol  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import Node, listed  # noqa: E402
-from proxyless_arch.space.mbconv import MACROS  # noqa: E402
 
 FAILED_GATE = 1
 IMAGES = "FOLDER_OF_YOUR_IMAGES"
@@ -61,32 +60,27 @@ SEARCHED_PIXELS = (8, 1024)
 MAX_DIGITS = 64  # pixels up to which a table of the tiny space serves the embedded digits
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="profile_latency.py", description=__doc__)
-    add = parser.add_argument
-    add("--target_hardware", default="cpu", help="cpu, or gpuN for batches of N on a GPU [cpu]")
-    add("--runtime", help="onnxruntime, litert or torch (default: onnxruntime on a CPU, torch on a GPU)")
-    add("--threads", type=int, default=1, help="threads on a CPU [1]")
-    add("--batch_size", type=int, help="images per run on a CPU [1]; a GPU's is in its name")
-    add("--space", default="imagenet", help=f"search space: {', '.join(MACROS)} [imagenet]")
-    add("--width_mult", type=float, default=1.0, help="width multiplier [1.0]")
-    add("--resolution", type=int, help="input pixels [that of the space: 224; 32 for small and tiny]")
-    add("--num_classes", type=int, default=1000, help="classes of the classifier [1000]")
-    add("--method", default=METHODS[0], help="in_network (whole networks as well) or isolated operations [in_network]")
-    add("--quick", action="store_true", help="fewer rounds and networks")
-    add("--rounds", type=int, help=f"rounds over everything [{Protocol.rounds}; {QUICK.rounds} with --quick]")
-    add("--design_nets", type=int, help=f"networks to solve from [{Protocol.design_nets}; {QUICK.design_nets} quick]")
-    add("--validation_nets", type=int, help=f"networks that vouch, 10 of them calibrate [{Protocol.validation_nets}]; "
-        f"a table passes with {Protocol.calibration_nets + MIN_SCORED} at least")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the order and the networks [0]")
-    add("--output", type=Path, help="folder (default: runs/latency/<device>-<runtime>-t1-b1-r224-w1.0)")
-    add("--fresh", action="store_true", help="measure anew; what the folder holds is kept as raw-<date>.jsonl")
-    add("--export_ops", type=Path, metavar="DIR", help="write the operations for another machine, and stop")
-    add("--export_networks", type=int, default=40, help="whole networks among the exported, to validate with [40]")
-    add("--import_results", type=Path, metavar="FILE", help="timings from another machine (a file or a folder)")
-    add("--manifest", type=Path, help="manifest.json of the export (default: beside the results)")
-    add("--device_name", help="the other machine, where its results do not name it")
-    return parser.parse_strictly(argv)
+EXPORTED, IMPORTED = "for another machine", "timings from another machine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """What profile_latency.py is asked to do."""
+
+    profile: ProfileSettings = field(default_factory=ProfileSettings)
+    export_ops: Path | None = setting(
+        None, "write the operations for another machine, and stop", group=EXPORTED, metavar="DIR", common=True
+    )
+    export_networks: int = setting(40, "whole networks among the exported, to validate with", group=EXPORTED, minimum=1)
+    import_results: Path | None = setting(
+        None, "its timings (a file or a folder)", group=IMPORTED, metavar="FILE", common=True
+    )
+    manifest: Path | None = setting(
+        None, "manifest.json of the export (default: beside the results)", group=IMPORTED, metavar="FILE"
+    )
+    device_name: str | None = setting(
+        None, "the other machine, where its results do not name it", group=IMPORTED, common=True
+    )
 
 
 def search_words(known: Mapping[str, Any], target_hardware: str, table: Path) -> list[str]:
@@ -128,17 +122,18 @@ def next_step(outcome: Outcome, folder: Path, target_hardware: str) -> str:
     )
 
 
-def export_ops(arguments: argparse.Namespace, protocol: Protocol, conditions: dict[str, Any]) -> None:
+def export_ops(arguments: ProfileConfig, protocol: Protocol, conditions: dict[str, Any]) -> None:
     space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
-    check_networks(arguments.export_networks, settings_of(arguments), 1000, "--export_networks")
+    check_networks(arguments.export_networks, arguments.profile, 1000, "--export_networks")
     protocol = replace(protocol, validation_nets=arguments.export_networks)
     plan = Plan.of(space, protocol, "isolated")
-    runtimes = list(exported_ops.SUFFIX_OF) if arguments.runtime is None else [arguments.runtime]
+    runtimes = list(exported_ops.SUFFIX_OF) if arguments.profile.runtime is None else [arguments.profile.runtime]
     if runtimes[0] not in exported_ops.SUFFIX_OF:
         raise InputError(f"expected {listed(exported_ops.SUFFIX_OF)} to export for, got {runtimes[0]!r}", "--runtime")
     suffixes = [exported_ops.SUFFIX_OF[name] for name in runtimes]
     conditions = conditions | {"seed": protocol.seed, "validation_nets": protocol.validation_nets}
     folder, start = arguments.export_ops, time.monotonic()
+    assert folder is not None
     size = exported_ops.export(folder, plan.op_cases(), plan.network_cases(), conditions, suffixes)
     print(
         f"{len(plan.ops)} operations and {len(plan.validation)} networks as {' and '.join(suffixes)}: "
@@ -149,8 +144,9 @@ def export_ops(arguments: argparse.Namespace, protocol: Protocol, conditions: di
     )
 
 
-def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
+def import_results(arguments: ProfileConfig, protocol: Protocol) -> int:
     results = arguments.import_results
+    assert results is not None
     beside = results / "manifest.json" if results.is_dir() else results.with_name("manifest.json")
     if arguments.manifest is None and not beside.is_file():
         raise InputError(
@@ -177,7 +173,7 @@ def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
     networks = {name: measured for name, measured in read.cases.items() if name not in names}
     protocol = replace(protocol, rounds=min(measured.rounds for measured in read.cases.values()))
     outcome = profiling.assemble(plan, protocol, ops, networks, 0.0, provenance)
-    folder = arguments.output or default_output(conditions | facts)
+    folder = arguments.profile.output or default_output(conditions | facts)
     folder.mkdir(parents=True, exist_ok=True)
     write(outcome, plan, folder, protocol.calibration_nets)
     hardware = "mobile" if known["batch_size"] == 1 else f"gpu{known['batch_size']}"  # not this machine
@@ -185,25 +181,22 @@ def import_results(arguments: argparse.Namespace, protocol: Protocol) -> int:
     return 0 if outcome.verdict.passed else FAILED_GATE
 
 
-def settings_of(arguments: argparse.Namespace) -> ProfileSettings:
-    return ProfileSettings(**{field.name: getattr(arguments, field.name) for field in fields(ProfileSettings)})
-
-
-def run(arguments: argparse.Namespace) -> int:
-    settings = settings_of(arguments)
-    protocol = protocol_of(settings)
+def run(argv: Sequence[str]) -> int:
+    arguments = settings.parse(ProfileConfig, argv, "profile_latency.py", __doc__)
+    asked = arguments.profile
+    protocol = protocol_of(asked)
     if arguments.import_results is not None:
         return import_results(arguments, protocol)
     if arguments.export_ops is not None:
-        export_ops(arguments, protocol, conditions_of(settings))
+        export_ops(arguments, protocol, conditions_of(asked))
         return 0
-    done = profile_device(settings)
-    print(done.summary(), next_step(done.outcome, done.folder, settings.target_hardware), sep="\n")
+    done = profile_device(asked)
+    print(done.summary(), next_step(done.outcome, done.folder, asked.target_hardware), sep="\n")
     return 0 if done.verdict.passed else FAILED_GATE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda words: run(parse(words)), argv, _after_interrupt)
+    return exit_code(run, argv, _after_interrupt)
 
 
 def _after_interrupt(words: Sequence[str]) -> str:

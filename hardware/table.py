@@ -129,8 +129,7 @@ class LookupTable:
         other = self._other_classifier(key)
         if other is None:
             raise InputError(
-                f"no latency for {key}; measure it, or let the fitted predictor fill in with "
-                "--latency_fallback predictor",
+                f"no latency for {key}: it was not measured",
                 call.name,
                 self.source,
             )

@@ -41,7 +41,7 @@ class DataConfig:
         "digits (embedded), imagefolder, cifar10 or imagenet (class folders)",
         ("digits", "imagefolder", "cifar10", "imagenet"),
     )
-    data_path: str | None = DATA_PATH.setting(None, " (with train/ and val/ or test/, or just one set)")
+    data_path: str | None = DATA_PATH.setting(None, " (with train/ and val/ or test/, or just one set)", common=True)
     valid_size: float = _flag(
         0.2,
         "architecture-validation images, held out of the weights' training: a count, or a fraction below 1",
@@ -52,6 +52,7 @@ class DataConfig:
         " (default: digits 16, cifar10 or space small or tiny 32, else 224)",
         minimum=8,
         maximum=1024,
+        common=True,
     )
     resize_scale: float | None = _flag(
         None, "smallest share of the image that a random crop takes (default: 0.08)", minimum=0.01, maximum=1
@@ -59,7 +60,7 @@ class DataConfig:
     augment: str | None = _flag(
         None, "training augmentation (default: by data set and space)", ("imagenet", "small", "digits", "none")
     )
-    train_batch_size: int = BATCH_SIZE.setting(64, " of weight training", minimum=2, maximum=65536)
+    train_batch_size: int = BATCH_SIZE.setting(64, " of weight training", minimum=2, maximum=65536, common=True)
     test_batch_size: int = _flag(250, "images per evaluation batch", minimum=1, maximum=65536)
     n_worker: int | None = WORKERS.setting(None, " (default: 0 for small sets in memory)", minimum=0, maximum=256)
     strict_data: bool = _flag(False, "an unreadable image is an error instead of a warning and a count")
@@ -85,7 +86,9 @@ class SpaceConfig:
 class Warmup:
     """The phase in which only weights are trained, on uniformly sampled paths."""
 
-    warmup_epochs: int = _flag(40, "epochs of weight training before alpha moves", minimum=0, maximum=100_000)
+    warmup_epochs: int = _flag(
+        40, "epochs of weight training before alpha moves", minimum=0, maximum=100_000, common=True
+    )
     warmup_lr: float = _flag(0.05, "initial learning rate of the warm-up (cosine to 0)", minimum=0)
 
 
@@ -93,7 +96,7 @@ class Warmup:
 class WeightOpt:
     """SGD on the weights."""
 
-    n_epochs: int = _flag(120, "search epochs", minimum=0, maximum=100_000)
+    n_epochs: int = _flag(120, "search epochs", minimum=0, maximum=100_000, common=True)
     init_lr: float = _flag(0.025, "initial learning rate of the search (cosine to 0)", minimum=0)
     momentum: float = _flag(0.9, "SGD momentum", minimum=0, maximum=0.9999)
     nesterov: bool = _flag(True, "Nesterov momentum")
@@ -174,17 +177,21 @@ class ArchOpt:
 class Target:
     """What the network must cost, and how the loss says so."""
 
-    target_hardware: str = _flag("mobile", "what cost means", ("mobile", "cpu", "gpu8", "flops", "none"))
+    target_hardware: str = _flag("mobile", "what cost means", ("mobile", "cpu", "gpu8", "flops", "none"), common=True)
     target_latency_ms: float | None = _flag(
-        None, "target latency in ms (default: 0.7 x the mean of the space)", minimum=1e-9
+        None, "target latency in ms (default: 0.7 x the mean of the space)", minimum=1e-9, common=True
     )
-    target_macs: float | None = _flag(None, "target in multiply-accumulates, with --target_hardware flops", minimum=1)
-    max_params: float | None = _flag(None, "parameters that the network may have at most, beside its target", minimum=1)
+    target_macs: float | None = _flag(
+        None, "target in multiply-accumulates, with --target_hardware flops", minimum=1, common=True
+    )
+    max_params: float | None = _flag(
+        None, "parameters that the network may have at most, beside its target", minimum=1, common=True
+    )
     max_macs: float | None = _flag(
         None, "multiply-accumulates that the network may need at most, beside its target", minimum=1
     )
     latency_table: str | None = _flag(
-        None, "latency table (ours, or YAML of the official implementation) or predictor JSON"
+        None, "latency table (ours, or YAML of the official implementation) or predictor JSON", common=True
     )
     latency_fallback: str | None = _flag(
         None,
@@ -235,8 +242,8 @@ class SearchConfig:
     """Everything that determines a search."""
 
     recipe: str = "default"
-    manual_seed: int = SEED.setting(0)
-    device: str = DEVICE.setting("auto")
+    manual_seed: int = SEED.setting(0, common=True)
+    device: str = DEVICE.setting("auto", common=True)
     torch_threads: int | None = THREADS.setting(
         None, " (default: torch's own choice)", aliases=("--torch_threads",), minimum=1, maximum=1024
     )

@@ -52,7 +52,7 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     if not arguments.resume:
         return config.effective_config(given, arguments.recipe)
     if arguments.path is None:
-        raise InputError("--resume needs the run folder: add --run_dir FOLDER", "--resume")
+        raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
     return config.resumed_config(arguments.path, given, arguments.recipe)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,8 +22,10 @@ from hardware.latency import LatencySource, load_latency_source, network_costs, 
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.tables import describe  # noqa: E402
 from proxyless_arch.arch.walk import walk  # noqa: E402
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.files import read_json  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
 from proxyless_arch.base.units import Unit  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
@@ -30,6 +33,18 @@ from search.config import FORMAT  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
 
 DEFAULT = "pixel1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """What show.py is asked to do."""
+
+    networks: tuple[str, ...] = setting(
+        REQUIRED, "a known name, a spec file or a run folder", is_positional=True, metavar="NAME_OR_FILE"
+    )
+    latency: str | None = setting(
+        None, f"a shipped latency file by name, or a file (default: the run's own, else {DEFAULT})"
+    )
 
 
 def named(latency: str) -> LatencySource:
@@ -41,18 +56,13 @@ def search_in(word: str) -> Run | None:
     config = Path(word) / "config.json"
     if word in catalog.known_names() or not config.is_file():
         return None
-    settings = read_json(config)
-    is_search = isinstance(settings, dict) and settings.get("format") == FORMAT
+    found = read_json(config)
+    is_search = isinstance(found, dict) and found.get("format") == FORMAT
     return read_run(Path(word)) if is_search else None
 
 
 def run(argv: Sequence[str]) -> None:
-    parser = Parser(prog="show.py", description=__doc__)
-    parser.add_argument("networks", nargs="+", metavar="NAME_OR_FILE", help="a known name, a spec file or a run folder")
-    parser.add_argument(
-        "--latency", help=f"a shipped latency file by name, or a file (default: the run's own, else {DEFAULT})"
-    )
-    arguments = parser.parse_strictly(argv)
+    arguments = settings.parse(ShowConfig, argv, "show.py", __doc__)
     given = named(arguments.latency) if arguments.latency is not None else None
     for word in arguments.networks:
         spec = find_spec(word)

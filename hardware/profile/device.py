@@ -27,7 +27,9 @@ from hardware.table import LookupTable
 from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes, parse_json, write_json
-from proxyless_arch.space.mbconv import macro_named, mbconv_space
+from proxyless_arch.base.settings import setting
+from proxyless_arch.base.words import RESOLUTION, SEED, THREADS
+from proxyless_arch.space.mbconv import MACROS, macro_named, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,22 +42,36 @@ MAY_GROW = ("rounds", "extra_rounds")  # of the protocol: more rounds are added 
 class ProfileSettings:
     """What is profiled and how; None stands for a default that depends on the rest."""
 
-    target_hardware: str = "cpu"
-    runtime: str | None = None
-    threads: int = 1
-    batch_size: int | None = None
-    space: str = "imagenet"
-    width_mult: float = 1.0
-    resolution: int | None = None
-    num_classes: int = 1000
-    method: str = METHODS[0]
-    quick: bool = False
-    rounds: int | None = None
-    design_nets: int | None = None
-    validation_nets: int | None = None
-    seed: int = 0
-    output: Path | None = None
-    fresh: bool = False
+    target_hardware: str = setting("cpu", "cpu, or gpuN for batches of N on a GPU", common=True)
+    runtime: str | None = setting(
+        None, "onnxruntime, litert or torch (default: onnxruntime on a CPU, torch on a GPU)", common=True
+    )
+    threads: int = THREADS.setting(1, common=True)
+    batch_size: int | None = setting(None, "images per run on a CPU (default: 1); a GPU's is in its name")
+    space: str = setting("imagenet", f"search space: {', '.join(MACROS)}", common=True)
+    width_mult: float = setting(1.0, "width multiplier")
+    resolution: int | None = RESOLUTION.setting(
+        None, " (default: that of the space: 224; 32 for small and tiny)", common=True
+    )
+    num_classes: int = setting(1000, "classes of the classifier", common=True)
+    method: str = setting(METHODS[0], "in_network (whole networks as well) or isolated operations")
+    quick: bool = setting(False, "fewer rounds and networks", common=True)
+    rounds: int | None = setting(
+        None, f"rounds over everything (default: {Protocol.rounds}; {QUICK.rounds} with --quick)"
+    )
+    design_nets: int | None = setting(
+        None, f"networks to solve from (default: {Protocol.design_nets}; {QUICK.design_nets} with --quick)"
+    )
+    validation_nets: int | None = setting(
+        None,
+        f"networks that vouch, 10 of them calibrate (default: {Protocol.validation_nets}); a table passes with "
+        f"{Protocol.calibration_nets + MIN_SCORED} at least",
+    )
+    seed: int = SEED.setting(0, ": the order and the networks")
+    output: Path | None = setting(
+        None, "folder (default: runs/latency/<device>-<runtime>-t1-b1-r224-w1.0)", metavar="DIR", common=True
+    )
+    fresh: bool = setting(False, "measure anew; what the folder holds is kept as raw-<date>.jsonl")
 
     def command(self) -> str:
         """The command that does the same, for a person."""

@@ -72,14 +72,15 @@ WHAT, PREPARED, HOW = "what is evaluated", "how images are prepared (default: as
 class NetworkConfig:
     """What load_network reads: which network, with which weights, on images prepared how."""
 
-    arch: str | None = ARCH.setting(None, f" (known: {', '.join(catalog.known_names())})", group=WHAT)
+    arch: str | None = ARCH.setting(None, f" (known: {', '.join(catalog.known_names())})", group=WHAT, common=True)
     weights: Path | None = setting(
         None,
         ".h5, .safetensors, .pth, .tfinit or (Keras) .weights.h5 (default: the run's own or the published)",
         group=WHAT,
         metavar="FILE",
+        common=True,
     )
-    resolution: int | None = RESOLUTION.setting(None, ", cut from the centre", group=PREPARED, minimum=1)
+    resolution: int | None = RESOLUTION.setting(None, ", cut from the centre", group=PREPARED, minimum=1, common=True)
     resize: int | None = setting(None, "short side of the image before the crop, in pixels", group=PREPARED, minimum=1)
     mean: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
     std: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
@@ -97,20 +98,21 @@ class EvalConfig(NetworkConfig):
         "without it, two photos are classified)",
         aliases=("-p", "--path"),
         group=WHAT,
+        common=True,
     )
-    limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1)
+    limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1, common=True)
     strict_data: bool = setting(False, "an unreadable image is an error, not left out", group=WHAT)
-    batch_size: int = BATCH_SIZE.setting(32, group=HOW, minimum=1)
+    batch_size: int = BATCH_SIZE.setting(32, group=HOW, minimum=1, common=True)
     workers: int | None = WORKERS.setting(
         None, " (default: one per core, one per 4 cores without a GPU; 0 reads in this one)", group=HOW
     )
     threads: int | None = THREADS.setting(
         None, " (default: the cores that no worker reads on)", group=HOW, minimum=1, maximum=1024
     )
-    device: str = DEVICE.setting("auto", group=HOW)
+    device: str = DEVICE.setting("auto", group=HOW, common=True)
     gpu: str | None = setting(None, "the same as --device cuda:N", aliases=("-g",), group=HOW, metavar="N")
     precision: str = setting("fp32", "of the convolutions", PRECISIONS, group=HOW)
-    save_json: Path | None = SAVE_JSON.setting(None, group=HOW, metavar="FILE", check=new_file)
+    save_json: Path | None = SAVE_JSON.setting(None, group=HOW, metavar="FILE", check=new_file, common=True)
 
 
 _EXPORTED = "an exported file, in place of --arch and --weights; it holds network, preprocessing and classes"
@@ -120,14 +122,14 @@ _EXPORTED = "an exported file, in place of --arch and --weights; it holds networ
 class OnnxEvalConfig(EvalConfig):
     """Of eval.py, which runs ONNX files as well."""
 
-    exported: Path | None = setting(None, _EXPORTED, flag="--onnx", group=WHAT, metavar="FILE")
+    exported: Path | None = setting(None, _EXPORTED, flag="--onnx", group=WHAT, metavar="FILE", common=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TfliteEvalConfig(EvalConfig):
     """Of eval_tf.py, which runs LiteRT files as well."""
 
-    exported: Path | None = setting(None, _EXPORTED, flag="--tflite", group=WHAT, metavar="FILE")
+    exported: Path | None = setting(None, _EXPORTED, flag="--tflite", group=WHAT, metavar="FILE", common=True)
 
 
 def parse(

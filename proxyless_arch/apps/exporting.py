@@ -152,13 +152,27 @@ KERAS_FORMATS: Mapping[str, Format] = _table(
 )
 
 
+ALSO_CALLED: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("tflite", "lite"), "litert"),
+        **dict.fromkeys(("tflite_fp16", "fp16", "float16"), "litert_fp16"),
+        **dict.fromkeys(("tflite_int8", "int8"), "litert_int8"),
+        **dict.fromkeys(("savedmodel", "tf", "tensorflow"), "saved_model"),
+        **dict.fromkeys(("pt2", "torchscript"), "torch_export"),
+        "pte": "executorch",
+    }
+)
+"""What others call these formats."""
+
+
 def choose_formats(text: str, known: Mapping[str, Format]) -> tuple[Format, ...]:
     """The formats of a comma-separated list.
 
     Raises:
         InputError: an unknown one (with the nearest), one named twice, or none.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name if name in known else ALSO_CALLED.get(name.lower(), name) for name in found]
     if not names:
         raise InputError(f"expected {listed(known)}, separated by commas, got {text!r}", "--format")
     for name in names:
@@ -235,8 +249,10 @@ EXPORTED, CHECK, CALIBRATED = "what is exported", "the check against the source 
 class ExportConfig(NetworkConfig):
     """What export.py and export_tf.py are asked to do. ``formats`` and ``skipped`` are what ``format`` comes to."""
 
-    format: str = setting(REQUIRED, "one or more, separated by commas", group=EXPORTED)
-    output: Path = setting(REQUIRED, "folder for the files", aliases=("-o",), group=EXPORTED, metavar="DIR")
+    format: str = setting(REQUIRED, "one or more, separated by commas", group=EXPORTED, common=True)
+    output: Path = setting(
+        REQUIRED, "folder for the files", aliases=("-o",), group=EXPORTED, metavar="DIR", common=True
+    )
     check: str | None = setting(
         None,
         "images to compare on: a folder or .zip; with the network's class folders top-1 is measured too "
@@ -244,6 +260,7 @@ class ExportConfig(NetworkConfig):
         aliases=(DATA_PATH.flag,),
         group=CHECK,
         metavar="DATA",
+        common=True,
     )
     check_images: int = setting(100, "how many of them", group=CHECK, minimum=1)
     threads: int = THREADS.setting(1, ", of every runtime", group=CHECK, minimum=1, maximum=1024)
@@ -254,6 +271,7 @@ class ExportConfig(NetworkConfig):
         f"left out (default: the embedded {DIGITS}, for a network of digits)",
         group=CALIBRATED,
         metavar="DATA",
+        common=True,
     )
     calibration_images: int = setting(200, "how many", group=CALIBRATED, minimum=1)
     float_blocks: int | None = setting(
@@ -271,6 +289,7 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None, known:
     config = settings.parse(ExportConfig, argv, prog, description)
     if config.arch is None:
         raise InputError("expected a network", ARCH.flag)
+    _refuse_those_of_the_twin(config, known)
     formats = choose_formats(config.format, known)
     if config.calibration and not any(format.quantized for format in formats):
         names = [format.name for format in known.values() if format.quantized]
@@ -278,6 +297,17 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None, known:
         raise InputError(f"only {wanted} is calibrated, got --format {config.format}", "--calibration")
     ready, skipped = check_runtimes(formats)
     return replace(config, formats=ready, skipped=skipped)
+
+
+def _refuse_those_of_the_twin(config: ExportConfig, known: Mapping[str, Format]) -> None:
+    """Raises InputError for formats that the other script writes, with the command that does."""
+    other, theirs = ("export_tf.py", KERAS_FORMATS) if known is TORCH_FORMATS else ("export.py", TORCH_FORMATS)
+    words = [word.strip() for word in config.format.split(",")]
+    found = [name for word in words if (name := ALSO_CALLED.get(word.lower(), word)) in theirs and name not in known]
+    if found:
+        command = ["python", other, "--arch", str(config.arch), "--format", ",".join(found)]
+        command += ["--output", str(config.output), *(["--weights", str(config.weights)] if config.weights else [])]
+        raise InputError(f"{other} writes {listed(found)}: {shlex.join(command)}", "--format")
 
 
 # ------------------------------------------------------------------------------------------------------ the images

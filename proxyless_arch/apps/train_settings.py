@@ -49,7 +49,7 @@ class Images:
     dataset: str | None = setting(
         None, "digits (embedded), or class folders: imagefolder, cifar10, imagenet (default: by --data_path)", DATASETS
     )
-    data_path: str | None = DATA_PATH.setting(None, " (with train/ and val/ or test/, or just one set)")
+    data_path: str | None = DATA_PATH.setting(None, " (with train/ and val/ or test/, or just one set)", common=True)
     valid_size: float = setting(
         0.05,
         "training images held out to choose the best epoch: a count, or a fraction below 1; 0 trains on all of them "
@@ -62,14 +62,16 @@ class Images:
         minimum=0,
         maximum=2**31 - 1,
     )
-    image_size: int | None = RESOLUTION.setting(None, " (default: the network's)", minimum=8, maximum=4096)
+    image_size: int | None = RESOLUTION.setting(None, " (default: the network's)", minimum=8, maximum=4096, common=True)
     augment: str | None = setting(
         None,
         "strong (photos, as in the official implementation), imagenet (milder colors), small (shift and flip), digits "
         "(shift) or none (default: by data and size)",
         ("strong", "imagenet", "small", "digits", "none"),
     )
-    train_batch_size: int = BATCH_SIZE.setting(256, " of training, over all processes", minimum=2, maximum=1_000_000)
+    train_batch_size: int = BATCH_SIZE.setting(
+        256, " of training, over all processes", minimum=2, maximum=1_000_000, common=True
+    )
     test_batch_size: int = setting(250, "images per evaluation batch and process", minimum=1, maximum=65536)
     n_worker: int | None = WORKERS.setting(None, ", for each process (default: by cores)", minimum=0, maximum=256)
     strict_data: bool = setting(False, "an unreadable image is an error instead of a warning and a count")
@@ -79,9 +81,13 @@ class Images:
 class Optimization:
     """SGD and its schedule."""
 
-    n_epochs: int = setting(300, "epochs, warm-up included", aliases=("--epochs",), minimum=0, maximum=100_000)
+    n_epochs: int = setting(
+        300, "epochs, warm-up included", aliases=("--epochs",), minimum=0, maximum=100_000, common=True
+    )
     warmup_epochs: int = setting(5, "epochs in which the learning rate grows linearly", minimum=0, maximum=100_000)
-    init_lr: float = setting(0.05, "learning rate after the warm-up (then a cosine to 0)", aliases=("--lr",), minimum=0)
+    init_lr: float = setting(
+        0.05, "learning rate after the warm-up (then a cosine to 0)", aliases=("--lr",), minimum=0, common=True
+    )
     momentum: float = setting(0.9, "SGD momentum", minimum=0, maximum=0.9999)
     nesterov: bool = setting(True, "Nesterov momentum")
     weight_decay: float = setting(4e-5, "L2 penalty on the weights", aliases=("--wd",), minimum=0)
@@ -115,21 +121,25 @@ class TrainConfig:
     """Everything that determines a training run."""
 
     recipe: str = "default"
-    arch: str | None = ARCH.setting(None)
+    arch: str | None = ARCH.setting(None, common=True)
     weights: str | None = setting(
         None,
         "what to start from: a weight file, or inherit, scratch or pretrained (default: a run folder's own weights, "
         "else scratch)",
+        common=True,
         shortcuts={
             "--inherit": (INHERIT, "start from the weights in the run folder"),
             "--from_scratch": (SCRATCH, "start from random weights"),
             "--pretrained": (PRETRAINED, "start from the published weights of a released network"),
         },
     )
-    manual_seed: int = SEED.setting(0)
-    device: str = DEVICE.setting("auto")
+    manual_seed: int = SEED.setting(0, common=True)
+    device: str = DEVICE.setting("auto", common=True)
     precision: str = setting(
-        "fp32", "fp32, bf16 (autocast) or fp16 (autocast and loss scaling; cuda only)", ("fp32", "bf16", "fp16")
+        "fp32",
+        "fp32, bf16 (autocast) or fp16 (autocast and loss scaling; cuda only)",
+        ("fp32", "bf16", "fp16"),
+        common=True,
     )
     save_every_seconds: float = setting(300.0, "time between checkpoints within an epoch; 0: every step", minimum=0)
     data: Images = field(default_factory=Images)

@@ -10,13 +10,14 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
 from proxyless_arch.base.files import expanded
-from proxyless_arch.base.strict import nearest
+from proxyless_arch.base.strict import counted, listed, nearest
 
 FAILED, BAD_INPUT, NO_RESOURCE = 1, 2, 3
 INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13  # as a shell tells of SIGINT and SIGPIPE
@@ -31,6 +32,40 @@ _SYSTEM = {
 # how torch (CPU, CUDA, MPS), TensorFlow and onnxruntime say it; none of them raises MemoryError
 _OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "resourceexhausted", "can't allocate memory", "bad_alloc")
 _OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search")
+OTHERS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("model", "net", "network", "name"), ("--arch", "--networks")),
+        **dict.fromkeys(("checkpoint", "ckpt", "model_path", "pretrained_path"), ("--weights",)),
+        **dict.fromkeys(("data", "data_dir", "dataset_path", "images", "source"), ("--data_path",)),
+        **dict.fromkeys(("imgsz", "img_size", "input_size", "size", "res"), ("--resolution",)),
+        **dict.fromkeys(("num_workers", "nworkers", "jobs"), ("--workers",)),
+        **dict.fromkeys(("bs", "batch"), ("--batch_size",)),
+        **dict.fromkeys(("learning_rate", "lr"), ("--init_lr", "--warmup_lr", "--arch_lr")),
+        **dict.fromkeys(("output_dir", "out", "out_dir", "save_dir", "outdir"), ("--run_dir", "--output")),
+        "epochs": ("--n_epochs",),
+        **dict.fromkeys(("target", "latency", "target_latency", "latency_ms"), ("--target_latency_ms",)),
+        **dict.fromkeys(("hardware", "target_device"), ("--target_hardware",)),
+    }
+)
+"""The flags that other tools' spellings may stand for; those that a command has are its hint."""
+OWNERS: Mapping[str, str] = MappingProxyType(
+    {
+        "--onnx": "eval.py",
+        "--tflite": "eval_tf.py",
+        **dict.fromkeys(("--format", "--calibration", "--float_blocks"), "export.py or export_tf.py"),
+        **dict.fromkeys(
+            ("--target_hardware", "--target_latency_ms", "--target_macs", "--latency_table", "--warmup_from"),
+            "search/imagenet_arch_search.py",
+        ),
+        **dict.fromkeys(("--export_ops", "--import_results", "--device_name"), "hardware/profile_latency.py"),
+        **dict.fromkeys(("--ema_decay", "--inherit", "--from_scratch"), "train.py"),
+        "--targets": "search/specialize.py",
+        "--gif": "search/report.py",
+    }
+)
+"""The command that a flag belongs to, for a person who gives it to another one."""
+HELP_ALL = "--help_all"
+MOST_HINTS = 4
 _LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
 
 
@@ -43,7 +78,11 @@ def own_python() -> str | None:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with InputError instead of exit, no abbreviations, ``~`` in paths, and a hint for a mistyped flag."""
+    """argparse with InputError instead of exit, no abbreviations, ``~`` in paths, and a hint for a mistyped flag.
+
+    A long flag may have dashes for underscores and one dash in front of it. An action whose ``is_rare`` is true is
+    left out of --help; ``--help_all``, which there is then, has it.
+    """
 
     def __init__(self, **settings: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
@@ -52,11 +91,24 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = [_at_home(word) for word in (sys.argv[1:] if args is None else args)]
         try:
-            return super().parse_known_args(words, namespace)
+            return super().parse_known_args(self._as_spelled_here(words), namespace)
         except argparse.ArgumentError as error:
             names = (error.argument_name or "").split("/")  # all spellings: the first long one is the usual
             place = next((name for name in names if name.startswith("--")), names[0])
             raise InputError(str(error.message), place) from None
+
+    def _as_spelled_here(self, words: Sequence[str]) -> list[str]:
+        """``words`` with the flags of this parser as it spells them: ``--batch-size=8`` as ``--batch_size=8``."""
+        end = words.index("--") if "--" in words else len(words)
+        return [*(self._spelled(word) for word in words[:end]), *words[end:]]
+
+    def _spelled(self, word: str) -> str:
+        known = self._option_string_actions
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("-") or flag in known or len(flag) < 3:
+            return word
+        long = f"--{flag.lstrip('-').replace('-', '_')}"
+        return f"{long}{equals}{value}" if long in known else word
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -65,10 +117,37 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(argv)
         if unknown:
             actions = [action for parser in self._parsers() for action in parser._actions]
-            names = [option for action in actions for option in action.option_strings]
+            names = {option: _usual(action) for action in actions for option in action.option_strings}
             first = unknown[0].split("=")[0]
-            raise InputError(f"unknown argument{nearest(first, names)} (--help lists them)", first)
+            what = f"unknown argument{_meant(first, names)}"
+            owner = OWNERS.get(f"--{'_'.join(_words(first))}")
+            if owner is not None:
+                what = f"not a flag of {self.prog}: {owner} has it"
+            elif not first.startswith("-"):
+                what = "expected a flag in front of it"
+            raise InputError(f"{what} ({HELP_ALL if HELP_ALL in names else '--help'} lists them)", first)
         return parsed
+
+    def add_help_all(self) -> None:
+        """Add --help_all, where --help leaves something out."""
+        if HELP_ALL not in self._option_string_actions and any(map(_is_rare, self._actions)):
+            self.add_argument(HELP_ALL, action=_HelpAll, help="show every flag and exit")
+
+    def format_help(self) -> str:
+        """What --help prints: without the rare flags, whose number it says."""
+        rare = [action for action in self._actions if _is_rare(action)]
+        texts = [action.help for action in rare]
+        for action in rare:
+            action.help = argparse.SUPPRESS
+        try:
+            text = super().format_help()
+        finally:
+            for action, told in zip(rare, texts, strict=True):
+                action.help = told
+        return f"{text}\n{counted(len(rare), 'more flag')}: {HELP_ALL}\n" if rare else text
+
+    def format_help_all(self) -> str:
+        return super().format_help()
 
     def _parsers(self) -> Iterator[argparse.ArgumentParser]:
         """This one and those of its subcommands."""
@@ -82,6 +161,45 @@ def _at_home(word: str) -> str:
     """A word of a command line with its home folder: ``~/x``, and ``--flag=~/x``, which no shell expands."""
     flag, value = re.fullmatch(r"(-[\w-]+=)?(.*)", word, re.DOTALL).groups("")  # type: ignore[union-attr]
     return flag + expanded(value)
+
+
+def _is_rare(action: argparse.Action) -> bool:
+    return getattr(action, "is_rare", False)
+
+
+class _HelpAll(argparse.Action):
+    """Prints every flag and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        assert isinstance(parser, Parser)
+        parser._print_message(parser.format_help_all(), sys.stdout)
+        parser.exit()
+
+
+def _usual(action: argparse.Action) -> str:
+    """The first long spelling, which is the usual one."""
+    return next((name for name in action.option_strings if name.startswith("--")), action.option_strings[0])
+
+
+def _meant(flag: str, known: Mapping[str, str]) -> str:
+    """``; did you mean '--x'?``: what other tools call so, else the flags with all its words, else the nearest one.
+
+    ``known``: the usual spelling by every spelling.
+    """
+    words = _words(flag)
+    found = [name for name in OTHERS.get("_".join(words), ()) if name in known]
+    found = found or [usual for name, usual in known.items() if words and set(words) <= set(_words(name))]
+    found = list(dict.fromkeys(found))
+    if 0 < len(found) <= MOST_HINTS:
+        return f"; did you mean {listed(map(repr, found))}?"
+    return nearest(flag, known)
+
+
+def _words(flag: str) -> list[str]:
+    return [word for word in flag.lower().replace("-", "_").split("_") if word]
 
 
 def exit_code(

@@ -43,6 +43,7 @@ def setting(
     shown: str | None = None,
     is_positional: bool = False,
     may_be_empty: bool = False,
+    common: bool = False,
     check: Callable[[Any], Any] | None = None,
     **bounds: float,
 ) -> Any:
@@ -61,6 +62,7 @@ def setting(
         shown: the default as --help has it.
         is_positional: no flag: the words that stand alone.
         may_be_empty: a list whose flag may stand alone.
+        common: --help shows it. Where no setting of a command is, it shows all; else --help_all shows the others.
         check: returns the value as it is to be used, or raises InputError.
         bounds: ``minimum`` and ``maximum``.
     """
@@ -75,6 +77,7 @@ def setting(
         "shown": shown,
         "is_positional": is_positional,
         "may_be_empty": may_be_empty,
+        "common": common,
         "check": check,
     }
     return dataclasses.field(default=default, metadata={**said, **bounds})
@@ -303,35 +306,37 @@ def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
     A switch can be turned off as well: ``--nesterov, --no_nesterov``, and ``--no_decay_bn, --decay_bn``.
     """
     groups: dict[str, Any] = {}
-    for name, (group, field, kind) in flags(cls).items():
+    known = flags(cls)
+    shows_all = not any(field.metadata["common"] for _, field, _ in known.values())
+    for name, (group, field, kind) in known.items():
         heading = field.metadata["group"] or group or "general"
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
-        _add_flag(groups[heading], name, field, base_type(kind)[0])
+        for action in _add_flag(groups[heading], name, field, base_type(kind)[0]):
+            action.is_rare = not (shows_all or field.metadata["common"] or action.required)  # type: ignore[attr-defined]
+    if isinstance(parser, Parser):
+        parser.add_help_all()
 
 
-def _add_flag(section: Any, name: str, field: dataclasses.Field, base: Any) -> None:
+def _add_flag(section: Any, name: str, field: dataclasses.Field, base: Any) -> list[argparse.Action]:
     said = field.metadata
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
     if base is bool:
-        section.add_argument(*_flags(field), dest=name, action=_Switch, **options)
-        return
+        return [section.add_argument(*_flags(field), dest=name, action=_Switch, **options)]
     if typing.get_origin(base) is tuple:
         inner, many = typing.get_args(base), "*" if said["may_be_empty"] else "+"
         base, options["nargs"] = inner[0], many if inner[-1] is Ellipsis else len(inner)
     options["type"] = _reader(base, said["allowed"])
     options["metavar"] = said["metavar"] or ("{" + ",".join(said["allowed"]) + "}" if said["allowed"] else None)
     if said["is_positional"]:
-        section.add_argument(name, **options)
-        return
+        return [section.add_argument(name, **options)]
     options["metavar"] = options["metavar"] or base.__name__.upper()
-    section.add_argument(*_flags(field), dest=name, required=field.default is REQUIRED, **options)
-    if said["shortcuts"]:
-        either = section.add_mutually_exclusive_group()
-        for flag, (value, text) in said["shortcuts"].items():
-            either.add_argument(
-                flag, dest=name, action="store_const", const=value, default=argparse.SUPPRESS, help=_escaped(text)
-            )
+    added = [section.add_argument(*_flags(field), dest=name, required=field.default is REQUIRED, **options)]
+    either = section.add_mutually_exclusive_group() if said["shortcuts"] else section
+    for flag, (value, text) in said["shortcuts"].items():
+        told = {"default": argparse.SUPPRESS, "help": _escaped(text)}
+        added.append(either.add_argument(flag, dest=name, action="store_const", const=value, **told))
+    return added
 
 
 def _flags(field: dataclasses.Field) -> list[str]:
@@ -343,7 +348,7 @@ def _flags(field: dataclasses.Field) -> list[str]:
 
 def _help(field: dataclasses.Field) -> str:
     shown = field.metadata["shown"]
-    if shown is None and field.default not in (None, REQUIRED, ()):
+    if shown is None and field.default is not False and field.default not in (None, REQUIRED, ()):
         shown = field.default
     return _escaped(field.metadata["help"] + ("" if shown is None else f" [{shown}]"))
 

@@ -26,6 +26,7 @@ from hardware.projection import Limit
 from hardware.table import LookupTable
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import judged_at
 from proxyless_arch.space.search_space import SearchSpace
 from search.algorithm.derive import log_probabilities
 from search.config import Target
@@ -111,7 +112,8 @@ def device_of(target: Target) -> Device | None:
             f"hardware/profile_latency.py --target_hardware {target.target_hardware}) and give it with --latency_table",
             "--target_hardware",
         )
-    runtime = runtime_named(hardware, target.runtime, target.latency_threads)
+    with judged_at("", {"--threads": "--latency_threads"}):
+        runtime = runtime_named(hardware, target.runtime, target.latency_threads)
     return Device(target.target_hardware, runtime, hardware.batch_size)
 
 
@@ -180,7 +182,11 @@ def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predic
             wanted |= {name: facts[name] for name in ("runtime", "threads")}
         elif target.runtime is not None:
             wanted["runtime"] = target.runtime
-        check_matches(source.provenance, wanted, str(path))
+        try:
+            check_matches(source.provenance, wanted, str(path))
+        except InputError as error:
+            hint = f"{error.problem}, or use it all the same with --force_latency_table"
+            raise InputError(hint, error.place, error.source) from None
         check_passed(source, str(path), profile_settings(target, space) if here and not target.latency_table else None)
     return source, device if here else None, path
 

@@ -276,7 +276,15 @@ def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource 
     hardware = config.target.target_hardware
     if hardware == "none":
         return None
-    return macs_cost_table(space) if source is None else latency_cost_table(space, source)
+    if source is None:
+        return macs_cost_table(space)
+    try:
+        return latency_cost_table(space, source)
+    except InputError as error:
+        if not isinstance(source, LookupTable) or hardware != "mobile":
+            raise
+        hint = f"{error.problem}; measure it, or let the fitted predictor fill in with --latency_fallback predictor"
+        raise InputError(hint, error.place, error.source) from None
 
 
 def _goal(config: SearchConfig, table: CostTable | None) -> float | None:

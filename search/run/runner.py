@@ -185,7 +185,7 @@ class _Request:
         folder = Path(expanded(os.fspath(path))) if path is not None else None
         if resume:
             if folder is None:
-                raise InputError("--resume needs the run folder: add --path FOLDER", "--resume")
+                raise InputError("needs the run folder: give its path", "resume")
             saved = read_config(folder / runs.CONFIG_FILE, fill_missing=True)
             if config is not None:
                 check_unchanged(saved, config)

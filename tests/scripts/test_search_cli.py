@@ -462,7 +462,7 @@ def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, t
 def test_a_mistyped_flag_suggests_the_nearest(tmp_path):
     done = typed(["--n_epoch", "3", "--path", "run"], tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: --n_epoch: unknown argument; did you mean '--n_epochs'? (--help lists them)\n"
+    assert done.stderr == "error: --n_epoch: unknown argument; did you mean '--n_epochs'? (--help_all lists them)\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -479,7 +479,7 @@ def test_help_from_the_root():
     [
         (["--dataset", "imagefolder"], "data_path: imagefolder needs a folder or a .zip"),
         (["--dataset", "imagefolder", "--data_path", "{tmp}/nowhere"], "nowhere"),
-        (["--resume"], "--resume: --resume needs the run folder: add --run_dir FOLDER"),
+        (["--resume"], "--resume: needs the run folder: add --run_dir FOLDER"),
         (["--resume", "--path", "{tmp}/nowhere"], "no such file"),
         (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
         (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),

@@ -80,7 +80,7 @@ def test_flags_of_the_release_and_defaults(monkeypatch):
         (["--precision", "fp8"], "expected 'fp32' or 'bf16', got 'fp8'"),
         (["--gpu", "-1"], "gpu: expected an integer, 0 or more"),
         (["--gpu", "0", "--device", "cpu"], "--gpu: not together with --device"),
-        (["--batch-size", "4"], "--batch-size: unknown argument; did you mean '--batch_size'"),
+        (["--batch-sise", "4"], "--batch-sise: unknown argument; did you mean '--batch_size'"),
     ],
 )
 def test_bad_flags(argv, message):

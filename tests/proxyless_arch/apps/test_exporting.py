@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 import sys
 import tomllib
 from dataclasses import replace
@@ -93,6 +94,7 @@ def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert"):
     [
         ("onx", "expected onnx, torch_export, executorch or litert_torch, got 'onx'; did you mean 'onnx'?"),
         ("onnx,onnx", "every format once"),
+        ("pt2,torch_export", "every format once"),
         (" , ", "separated by commas"),
     ],
 )
@@ -100,6 +102,35 @@ def test_unknown_formats(text, message):
     with pytest.raises(InputError, match="--format") as caught:
         exporting.choose_formats(text, TORCH_FORMATS)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "formats", "meant"),
+    [
+        (TORCH_FORMATS, "tflite", "export_tf.py"),
+        (TORCH_FORMATS, "onnx,litert_int8", "export_tf.py"),
+        (TORCH_FORMATS, "savedmodel", "export_tf.py"),
+        (KERAS_FORMATS, "ONNX", None),
+        (KERAS_FORMATS, "litert,onnx", "export.py"),
+    ],
+)
+def test_formats_of_the_other_script_come_with_its_command(tmp_path, known, formats, meant):
+    with pytest.raises(InputError, match="--format") as caught:
+        parsed(tmp_path, known=known, formats=formats)
+    found = caught.value.problem.partition("python ")[2]
+    if meant is None:
+        assert not found
+        return
+    script, *words = shlex.split(found)
+    assert script == meant
+    other = KERAS_FORMATS if known is TORCH_FORMATS else TORCH_FORMATS
+    arguments = exporting.parse(words, script, "", other)
+    assert (arguments.arch, arguments.output) == ("x", tmp_path / "out")
+
+
+def test_formats_go_by_the_names_of_others_too(tmp_path):
+    found = parsed(tmp_path, formats="tflite,SavedModel").formats
+    assert [format.name for format in found] == ["litert", "saved_model"]
 
 
 def test_several_formats_keep_their_order():

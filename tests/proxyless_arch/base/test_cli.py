@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,11 @@ from proxyless_arch.base.cli import (
     BAD_INPUT,
     CLOSED_PIPE,
     FAILED,
+    HELP_ALL,
     INTERRUPTED,
     NO_RESOURCE,
+    OTHERS,
+    OWNERS,
     Parser,
     exit_code,
     own_python,
@@ -145,3 +149,97 @@ def test_python_is_named_where_another_one_would_answer(tmp_path, monkeypatch):
     assert own_python() == str(own)
     monkeypatch.chdir(tmp_path)
     assert own_python() == ".venv/bin/python"
+
+
+def parser(**more):
+    found = Parser(prog="tool.py", **more)
+    for flags in (("-a", "--arch"), ("-b", "--batch_size"), ("--rl_batch_size",), ("--init_lr",), ("--warmup_lr",)):
+        found.add_argument(*flags)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--batch-size", "8"], "batch_size", "8"),
+        (["--batch-size=8"], "batch_size", "8"),
+        (["--rl-batch-size", "-x=1"], "rl_batch_size", None),
+        (["-arch", "x"], "arch", "x"),
+        (["-b", "my-x"], "batch_size", "my-x"),
+        (["-bmy-x"], "batch_size", "my-x"),
+        (["--arch", "a-b"], "arch", "a-b"),
+    ],
+)
+def test_dashes_are_taken_for_underscores_in_flags_alone(words, name, value):
+    if value is None:
+        with pytest.raises(InputError):
+            parser().parse_strictly(words)
+    else:
+        assert getattr(parser().parse_strictly(words), name) == value
+
+
+def test_dashes_are_taken_behind_a_subcommand_but_not_behind_two_dashes():
+    outer = Parser(prog="tool.py")
+    inner = outer.add_subparsers(dest="command").add_parser("draw")
+    inner.add_argument("--save_json")
+    inner.add_argument("files", nargs="*")
+    assert outer.parse_strictly(["draw", "--save-json", "a-b"]).save_json == "a-b"
+    assert outer.parse_strictly(["draw", "--", "--save-json"]).files == ["--save-json"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--batch", ["--batch_size"]),
+        ("--model", ["--arch"]),
+        ("--lr", ["--init_lr", "--warmup_lr"]),
+        ("--size-of-batch-rl", []),
+        ("--rl-size", ["--rl_batch_size"]),
+        ("--batch_sise", ["--batch_size"]),
+        ("--zzz", []),
+    ],
+)
+def test_a_hint_names_what_was_meant(flag, meant):
+    with pytest.raises(InputError) as caught:
+        parser().parse_strictly([flag, "1"])
+    assert caught.value.place == flag
+    assert [word.strip("'?,") for word in caught.value.problem.split() if word.startswith("'--")] == meant
+
+
+@pytest.mark.parametrize("flag", ["--tflite", "--target-latency-ms"])
+def test_a_flag_of_another_command_is_sent_there(flag):
+    with pytest.raises(InputError, match=OWNERS[flag.replace("-", "_").replace("__", "--")].split()[0]):
+        parser().parse_strictly([flag, "1"])
+
+
+def test_the_tables_of_hints_name_flags_that_commands_have():
+    table = (Path(__file__).parents[2] / "house" / "flags.txt").read_text()
+    rows = {part.split("]")[0]: part.replace("*", "").split() for part in table.split("[")[1:]}
+    for flag, owners in OWNERS.items():
+        assert all(flag in rows[owner] for owner in owners.split(" or "))
+    assert all(flag in table for flags in OTHERS.values() for flag in flags)
+    assert not any(f"--{name}" in flags for name, flags in OTHERS.items())
+
+
+def test_help_leaves_rare_flags_to_help_all(capsys):
+    found = parser()
+    for action in found._actions[2:]:
+        action.is_rare = True
+    found.add_help_all()
+    for word, shown in (("--help", False), (HELP_ALL, True), ("-h", False), ("--help-all", True)):
+        with pytest.raises(SystemExit) as caught:
+            found.parse_strictly([word])
+        assert caught.value.code == 0
+        out = capsys.readouterr().out
+        assert "--arch" in out and ("--rl_batch_size" in out) == shown
+        assert ("4 more flags" in out) != shown
+    assert found.parse_strictly(["--rl_batch_size", "3"]).rl_batch_size == "3"
+
+
+def test_a_short_help_has_all(capsys):
+    found = parser()
+    found.add_help_all()
+    with pytest.raises(SystemExit):
+        found.parse_strictly(["--help"])
+    out = capsys.readouterr().out
+    assert "--rl_batch_size" in out and HELP_ALL not in out
