@@ -289,28 +289,12 @@ def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None =
 
 def check_unchanged(saved: SearchConfig, wanted: SearchConfig) -> None:
     """Raises InputError where a run is to be resumed with other settings than it has."""
-    before, now = to_dict(saved), to_dict(wanted)
-    changed = [name for name, value in before.items() if now[name] != value]
-    if changed:
-        problem = f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}"
-        raise InputError(problem, "--resume")
+    settings.check_unchanged(saved, wanted)
 
 
 def as_flags(config: SearchConfig) -> list[str]:
-    """The words of a command line that give this config: its recipe, and what it changes of it.
-
-    A setting that the recipe has and the config takes back to none has no flag; the run's config.json has it.
-    """
-    recipe, words = to_dict(from_recipe(config.recipe)), ["--recipe", config.recipe]
-    for name, value in to_dict(config).items():
-        if value is None or value == recipe[name]:
-            continue
-        if isinstance(value, bool):
-            opposite = name.removeprefix("no_") if name.startswith("no_") else f"no_{name}"
-            words.append(f"--{name if value else opposite}")
-        else:
-            words += [f"--{name}", str(value)]
-    return words
+    """The words of a command line that give this config; see settings.as_flags."""
+    return settings.as_flags(config, RECIPE_DIR)
 
 
 def flags() -> dict[str, tuple[str | None, dataclasses.Field, Any]]:

@@ -5,6 +5,7 @@ Flag names are those of the search (and of the official implementation) where th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
+from proxyless_arch.base.runs import CONFIG_FILE
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
@@ -145,6 +147,19 @@ class TrainConfig:
     data: Images = field(default_factory=Images)
     optimization: Optimization = field(default_factory=Optimization)
 
+    @staticmethod
+    def of(*, recipe: str | None = None, **given: Any) -> TrainConfig:
+        """The settings that the command has with these flags: ``TrainConfig.of(arch="runs/mine", n_epochs=60)``.
+
+        Args:
+            recipe: a name or a JSON file (default: see effective_config).
+            given: settings by their flags' names; a path may be a Path.
+
+        Raises InputError for an unknown setting (with the nearest) or a value outside what is allowed.
+        """
+        plain = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
+        return effective_config(plain, recipe)[0]
+
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """The effective settings as JSON data: flat, under their flag names."""
@@ -164,6 +179,20 @@ def read_config(path: Path, *, fill_missing: bool = False) -> TrainConfig:
 def read_recorded(path: Path) -> dict[str, Any]:
     """The settings that a run folder's config.json has, which may be an older one; nothing is filled in."""
     return settings.recorded(TrainConfig, read_json(path), FORMAT, VERSION, str(path))
+
+
+def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> TrainConfig:
+    """The settings that a run was started with, which ``given`` and ``recipe`` may only repeat."""
+    saved = read_config(run_dir / CONFIG_FILE, fill_missing=True)
+    if recipe not in (None, saved.recipe):
+        raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {recipe!r}", "--recipe")
+    check_unchanged(saved, settings.with_settings(saved, given))
+    return saved
+
+
+def check_unchanged(saved: TrainConfig, wanted: TrainConfig) -> None:
+    """Raises InputError where a run is to be resumed with other settings than it has."""
+    settings.check_unchanged(saved, wanted)
 
 
 def recipe_names() -> list[str]:

@@ -284,6 +284,33 @@ def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"config.json is older than some settings, which take today's defaults: {', '.join(filled)}",)
 
 
+def check_unchanged(saved: Any, wanted: Any) -> None:
+    """Raises InputError where a run is to be resumed with other settings than it has."""
+    before, now = to_dict(saved, "", 0), to_dict(wanted, "", 0)
+    changed = [name for name, value in before.items() if now[name] != value]
+    if changed:
+        problem = f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}"
+        raise InputError(problem, "--resume")
+
+
+def as_flags(config: Any, folder: Path) -> list[str]:
+    """The words of a command line that give this config: its recipe, of ``folder``, and what it changes of it.
+
+    A setting that the recipe has and the config takes back to none has no flag; the run's config.json has it.
+    """
+    recipe = to_dict(from_recipe(type(config), folder, config.recipe), "", 0)
+    words = ["--recipe", config.recipe]
+    for name, value in to_dict(config, "", 0).items():
+        if value is None or value == recipe[name]:
+            continue
+        if isinstance(value, bool):
+            opposite = name.removeprefix("no_") if name.startswith("no_") else f"no_{name}"
+            words.append(f"--{name if value else opposite}")
+        else:
+            words += [f"--{name}", str(value)]
+    return words
+
+
 # ------------------------------------------------------------------------------------------------ the command line
 
 

@@ -572,9 +572,9 @@ def epoch_line(record: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def summary(job: Job, record: dict[str, Any], run_dir: Path) -> str:
+def summary(config: TrainConfig, record: Mapping[str, Any], run_dir: Path) -> str:
     """The end of a run, for a person."""
-    images = job.config.data.data_path or DIGITS
+    images = config.data.data_path or DIGITS
 
     def score(value: float | None, what: str, n_images: int) -> str:
         return "-" if value is None else shown_score(value, n_images, what)

@@ -23,7 +23,7 @@ ROOMS = {
 # What a room may import beyond that inside a function only: it is loaded where it is used, or not at all.
 LAZY = {
     "proxyless_arch": {"h5py", "safetensors", "matplotlib", "PIL", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers"},
-    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch"},
+    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch", "tqdm"},
     "proxyless_nas_tensorflow": {"ai_edge_litert"},
     "hardware": {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
@@ -47,6 +47,7 @@ OWNERS = {
         "markupsafe": {"reporting/report_page.py"},
         "tensorboardX": {"run/log.py"},
     },
+    "proxyless_nas": {"tqdm": {"train/runner.py"}},
     "hardware": {"torch": {"profile/measure.py"}, "proxyless_nas": {"profile/measure.py"}},
 }
 # Inside a room, which folder may import which others; "" is the files that lie in the room itself.
