@@ -10,20 +10,18 @@ Without --data_path and $IMAGENET_DIR it shows what the network sees in two phot
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from proxyless_arch.apps import evaluation
 from proxyless_arch.base.cli import exit_code
-from proxyless_arch.base.machine import busy_note, network_threads, tune_allocator
 
 
 def run(argv: Sequence[str]) -> None:
     arguments = evaluation.parse(argv, "eval.py", __doc__, evaluation.OnnxEvalConfig)
     if arguments.exported:
-        from proxyless_nas.export import onnx_network
+        from proxyless_nas.engine import exported_network
 
-        network = onnx_network(arguments)
+        network = exported_network(arguments)
     else:
         network = evaluation.load_network(arguments)
     spec = network.spec
@@ -33,34 +31,11 @@ def run(argv: Sequence[str]) -> None:
     import torch
 
     from proxyless_nas.data import eval_batches
-    from proxyless_nas.devices import device_name, pick_device
-    from proxyless_nas.export import load_onnx, on_tensors
-    from proxyless_nas.inference import prepared
-    from proxyless_nas.network import build
+    from proxyless_nas.engine import start
     from proxyless_nas.steps import evaluate
-    from proxyless_nas.weights import load_named
 
-    tune_allocator()
-    device = pick_device("cpu" if arguments.exported else arguments.device)
-    workers = evaluation.n_workers(arguments, images, device.type == "cpu") if images else 0
-    threads = arguments.threads or network_threads(workers, "OMP_NUM_THREADS")
-    torch.set_num_threads(threads)
-    if device.type == "cpu" and (busy := busy_note(threads, "add --threads 1")):
-        print(busy, file=sys.stderr)
-    if arguments.exported:
-        loaded = load_onnx(arguments.exported, threads)
-        forward, framework, version = on_tensors(loaded), loaded.runtime, loaded.version
-    else:
-        net = build(spec)
-        load_named(net, spec, network.tensors, network.weights)
-        forward, framework, version = prepared(net, device, arguments.precision), "torch", torch.__version__
-    setup = evaluation.Setup(
-        framework=framework,
-        framework_version=version,
-        device=device_name(device),
-        precision="as exported" if arguments.exported else arguments.precision,
-        batch_size=arguments.batch_size,
-        workers=workers,
+    forward, device, setup = start(
+        arguments, network, lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0
     )
     evaluation.announce(network, setup, images, arguments.data_path)
     command = ["eval.py", *argv]
@@ -73,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
         images,
         spec.preprocessing,
         batch_size=setup.batch_size,
-        n_workers=workers,
+        n_workers=setup.workers,
         limit=arguments.limit,
         strict=arguments.strict_data,
     )

@@ -11,22 +11,13 @@ Without --data_path and $IMAGENET_DIR it shows what the network sees in two phot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from proxyless_arch.apps import evaluation
-from proxyless_arch.apps.litert import litert_network, load_litert
-from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.apps.litert import litert_network
 from proxyless_arch.base.cli import exit_code
-from proxyless_arch.base.machine import network_threads, tune_allocator
-from proxyless_arch.weights.files import NamedTensors
-
-
-def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:
-    from proxyless_nas_tensorflow.weights import load_keras_weights
-
-    return load_keras_weights(path, spec)
+from proxyless_commands._keras import read_keras
 
 
 def run(argv: Sequence[str]) -> None:
@@ -37,39 +28,11 @@ def run(argv: Sequence[str]) -> None:
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches
-    from proxyless_nas_tensorflow.devices import (
-        THREADS_VARIABLE,
-        device_name,
-        pick_device,
-        tensorflow_version,
-        use_threads,
-    )
-    from proxyless_nas_tensorflow.inference import prepared
-    from proxyless_nas_tensorflow.network import build
+    from proxyless_nas_tensorflow.engine import start
     from proxyless_nas_tensorflow.steps import evaluate
-    from proxyless_nas_tensorflow.weights import load_named
 
-    tune_allocator()
-    device = pick_device("cpu" if arguments.exported else arguments.device)
-    workers = evaluation.n_workers(arguments, images, device == "CPU:0") if images else 0
-    threads = arguments.threads or network_threads(workers, THREADS_VARIABLE, "OMP_NUM_THREADS")
-    if arguments.exported:
-        forward, framework, version = load_litert(arguments.exported, threads)
-        described = f"cpu, {threads} threads"
-    else:
-        if device == "CPU:0":
-            use_threads(threads)
-        net = build(spec, spec.resolution)
-        load_named(net, spec, network.tensors, network.weights)
-        forward, framework, version = prepared(net, device, arguments.precision), "tensorflow", tensorflow_version()
-        described = device_name(device)
-    setup = evaluation.Setup(
-        framework=framework,
-        framework_version=version,
-        device=described,
-        precision="as exported" if arguments.exported else arguments.precision,
-        batch_size=arguments.batch_size,
-        workers=workers,
+    forward, _, setup = start(
+        arguments, network, lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0
     )
     evaluation.announce(network, setup, images, arguments.data_path)
     command = ["eval_tf.py", *argv]
@@ -82,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
         images,
         spec.preprocessing,
         batch_size=setup.batch_size,
-        n_workers=workers,
+        n_workers=setup.workers,
         limit=arguments.limit,
         strict=arguments.strict_data,
     )

@@ -13,20 +13,12 @@ written. With --check on the network's class folders top-1 is measured before an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from proxyless_arch.apps import exporting
 from proxyless_arch.apps.evaluation import load_network
-from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
-from proxyless_arch.weights.files import NamedTensors
-
-
-def read_keras(path: Path, spec: ArchSpec) -> NamedTensors:
-    from proxyless_nas_tensorflow.weights import load_keras_weights
-
-    return load_keras_weights(path, spec)
+from proxyless_commands._keras import read_keras
 
 
 def run(argv: Sequence[str]) -> None:

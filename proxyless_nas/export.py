@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from proxyless_arch.apps.evaluation import EvalConfig, Network, exported_network
+from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
 from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.base.errors import InputError
@@ -255,12 +255,13 @@ def onnx_metadata(path: Path) -> str | None:
     return _session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA_NAME)
 
 
-def onnx_network(arguments: EvalConfig) -> Network:
-    """The network of ``eval.py --onnx FILE``: spec, preprocessing and class names are read from the file.
+def onnx_network(arguments: RunConfig) -> Network:
+    """The network of a ``.onnx`` file: spec, preprocessing and class names are read from the file.
 
     Raises:
         InputError: a bad file, or one without our metadata.
     """
+    assert arguments.exported is not None
     spec, provenance = read_metadata(onnx_metadata(arguments.exported), str(arguments.exported))
     return exported_network(arguments, spec, provenance)
 

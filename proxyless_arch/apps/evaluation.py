@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from proxyless_arch.apps.prediction import imagenet_classes, most_likely
+from proxyless_arch.apps.prediction import as_record, imagenet_classes, most_likely
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
@@ -88,20 +88,10 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(NetworkConfig):
-    """What eval.py and eval_tf.py are asked to do."""
+class RunConfig(NetworkConfig):
+    """How a command runs a network on images. ``exported``: a file of export.py, in place of ``arch``."""
 
     exported: Path | None = None
-    data_path: str | None = DATA_PATH.setting(
-        None,
-        f", with val/ or test/ or without; or the word {DIGITS} for the embedded test set (default: ${IMAGENET_DIR}; "
-        "without it, two photos are classified)",
-        aliases=("-p", "--path"),
-        group=WHAT,
-        common=True,
-    )
-    limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1, common=True)
-    strict_data: bool = setting(False, "an unreadable image is an error, not left out", group=WHAT)
     batch_size: int = BATCH_SIZE.setting(32, group=HOW, minimum=1, common=True)
     workers: int | None = WORKERS.setting(
         None, " (default: one per core, one per 4 cores without a GPU; 0 reads in this one)", group=HOW
@@ -112,10 +102,27 @@ class EvalConfig(NetworkConfig):
     device: str = DEVICE.setting("auto", group=HOW, common=True)
     gpu: str | None = setting(None, "the same as --device cuda:N", aliases=("-g",), group=HOW, metavar="N")
     precision: str = setting("fp32", "of the convolutions", PRECISIONS, group=HOW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(RunConfig):
+    """What eval.py and eval_tf.py are asked to do."""
+
+    data_path: str | None = DATA_PATH.setting(
+        None,
+        f", with val/ or test/ or without; or the word {DIGITS} for the embedded test set (default: ${IMAGENET_DIR}; "
+        "without it, two photos are classified)",
+        aliases=("-p", "--path"),
+        group=WHAT,
+        common=True,
+    )
+    limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1, common=True)
+    strict_data: bool = setting(False, "an unreadable image is an error, not left out", group=WHAT)
     save_json: Path | None = SAVE_JSON.setting(None, group=HOW, metavar="FILE", check=new_file, common=True)
 
 
 _EXPORTED = "an exported file, in place of --arch and --weights; it holds network, preprocessing and classes"
+EXPORTED_SUFFIXES = (".onnx", ".tflite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +149,31 @@ def parse(
         raise InputError("expected a folder or .zip of images, got ''", DATA_PATH.flag)
     if config.data_path is None:
         config = replace(config, data_path=expanded(os.environ.get(IMAGENET_DIR, "")) or None)
+    return settled(config, exported)
+
+
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+
+
+def settled(config: AnyRun, flag: str | None = None) -> AnyRun:
+    """``config`` with --gpu as a device and an exported file that --arch names as one.
+
+    Args:
+        config: as it was parsed.
+        flag: the command's own for an exported file, where it has one.
+
+    Raises:
+        InputError: no network, or what an exported file has decided already is asked for again.
+    """
     if config.gpu is not None:
         config = replace(config, device=_device_of(config.gpu, config.device))
+    if config.exported is None and Path(config.arch or "").suffix.lower() in EXPORTED_SUFFIXES:
+        flag, config = ARCH.flag, replace(config, exported=Path(str(config.arch)), arch=None)
     if config.arch is None and config.exported is None:
-        either = f"one of {ARCH.flag} and {exported}, got neither" if exported else "a network"
+        either = f"one of {ARCH.flag} and {flag}, got neither" if flag else "a network"
         raise InputError(f"expected {either}", ARCH.flag)
     if config.exported is not None:
-        _check_exported(config, str(exported))
+        _check_exported(config, str(flag))
     return config
 
 
@@ -161,7 +186,7 @@ def _device_of(gpu: str, device: str) -> str:
     return "auto" if gpu == "all" else f"cuda:{gpu}"
 
 
-def _check_exported(config: EvalConfig, flag: str) -> None:
+def _check_exported(config: RunConfig, flag: str) -> None:
     """What an exported file has decided already must not be asked for again."""
     for name, reason in (
         ("arch", "the file holds its network"),
@@ -235,7 +260,7 @@ def load_network(arguments: NetworkConfig, read_keras: KerasReader | None = None
     )
 
 
-def exported_network(arguments: EvalConfig, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
+def exported_network(arguments: RunConfig, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
     """The network in an exported file, from what the file says about itself; its tensors stay in the file."""
     assert arguments.exported is not None
     preprocessing = _preprocessing(spec.preprocessing, arguments)
@@ -382,12 +407,15 @@ def n_workers(arguments: EvalConfig, images: ImageDataset, on_cpu: bool) -> int:
 
     Never more than there are batches, and none for the digits, which are small and in memory.
     """
+    return reading_workers(arguments, 0 if arguments.data_path == DIGITS else n_images(arguments, images), on_cpu)
+
+
+def reading_workers(arguments: RunConfig, n_images: int, on_cpu: bool) -> int:
+    """As n_workers, for so many images that are read from files."""
     if arguments.workers is not None:
         return arguments.workers
-    if arguments.data_path == DIGITS:
-        return 0
     cores = max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores()
-    return min(cores, math.ceil(n_images(arguments, images) / arguments.batch_size))
+    return min(cores, math.ceil(n_images / arguments.batch_size))
 
 
 def n_images(arguments: EvalConfig, images: ImageDataset) -> int:
@@ -453,10 +481,13 @@ def announce(network: Network, setup: Setup, images: ImageDataset | None, path: 
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
 
 
-def _header(network: Network, setup: Setup, argv: Sequence[str]) -> dict[str, Any]:
+def record_header(
+    network: Network, setup: Setup, argv: Sequence[str], format_name: str = FORMAT, version: int = VERSION
+) -> dict[str, Any]:
+    """What every record of a network at work begins with: what ran, on what, and how images were prepared."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": format_name,
+        "version": version,
         "command": shlex.join(["python", *argv]),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "arch": network.spec.name,
@@ -489,7 +520,7 @@ def report(
         raise InputError(problem, DATA_PATH.flag, arguments.data_path)
     finite = math.isfinite(result.loss)
     seconds = max(progress.seconds, 1e-9)
-    record = _header(network, setup, argv) | {
+    record = record_header(network, setup, argv) | {
         "data": arguments.data_path,
         "limit": arguments.limit,
         "n_images": result.n_images,
@@ -516,7 +547,7 @@ def report(
         _say("left out", counted(len(unreadable.places), "unreadable image"))
     if record["published"]:
         _say("published", _published_line(record["published"]))
-    _save(arguments, record)
+    save_record(arguments.save_json, record)
     return record
 
 
@@ -553,14 +584,14 @@ def _published_line(published: Mapping[str, Any]) -> str:
     return f"{published['top1_percent']}{top5} % on the ImageNet validation set ({published['source']}){note}"
 
 
-def _save(arguments: EvalConfig, record: Mapping[str, Any]) -> None:
-    if arguments.save_json is not None:
+def save_record(path: Path | None, record: Mapping[str, Any]) -> None:
+    """Write what --save_json asks for, and say so. Raises InputError when that is impossible."""
+    if path is not None:
         try:
-            write_json(arguments.save_json, record)
+            write_json(path, record)
         except OSError as error:
-            place = str(arguments.save_json)
-            raise InputError(f"cannot be written: {error.strerror}", "--save_json", place) from None
-        _say("record", str(arguments.save_json))
+            raise InputError(f"cannot be written: {error.strerror}", SAVE_JSON.flag, str(path)) from None
+        _say("record", str(path))
 
 
 # ------------------------------------------------------------------------------------------------------- the demo
@@ -594,8 +625,7 @@ def demonstrate(
         print(f"  {photo}")
         for name, probability, _ in best:
             print(f"    {100 * probability:5.1f} %  {name}")
-        top = [{"class": label, "name": name, "percent": round(100 * share, 3)} for name, share, label in best]
-        predictions.append({"image": photo, "top": top})
-    record = _header(network, setup, argv) | {"predictions": predictions}
-    _save(arguments, record)
+        predictions.append({"image": photo, "top": as_record(best)})
+    record = record_header(network, setup, argv) | {"predictions": predictions}
+    save_record(arguments.save_json, record)
     return record

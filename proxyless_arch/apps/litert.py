@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.evaluation import EvalConfig, Network, exported_network
+from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
 from proxyless_arch.apps.exporting import METADATA_NAME, Loaded, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
@@ -58,13 +58,15 @@ def litert_metadata(path: Path) -> str | None:
     return None
 
 
-def litert_network(arguments: EvalConfig) -> Network:
-    """The network of ``eval_tf.py --tflite FILE``: spec, preprocessing and class names are read from the file.
+def litert_network(arguments: RunConfig) -> Network:
+    """The network of a ``.tflite`` file: spec, preprocessing and class names are read from the file.
 
     Raises:
         InputError: a bad file, or one without our metadata.
     """
     assert arguments.exported is not None
+    if arguments.exported.suffix.lower() == ".onnx":
+        raise InputError("ONNX files run in the script without _tf", source=str(arguments.exported))
     spec, provenance = read_metadata(litert_metadata(arguments.exported), str(arguments.exported))
     return exported_network(arguments, spec, provenance)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,11 @@ def most_likely(logits: np.ndarray, spec: ArchSpec, top: int = TOP) -> list[Pred
     probabilities, names = exponentials / exponentials.sum(), class_names(spec)
     best = np.argsort(-row, kind="stable")[:top].tolist()
     return [Prediction(names[label], float(probabilities[label]), label) for label in best]
+
+
+def as_record(best: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The most likely classes as JSON values."""
+    return [{"class": label, "name": name, "percent": round(100 * share, 3)} for name, share, label in best]
 
 
 def imagenet_classes() -> dict[str, str]:

@@ -44,7 +44,7 @@ SEED = Word("--seed", ("--manual_seed",), "seed of everything random")
 THREADS = Word("--threads", (), "threads on the CPU")
 DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
 RUN_DIR = Word("--run_dir", ("--path", "--output"), "run folder (default: a dated one under runs/)")
-SAVE_JSON = Word("--save_json", (), "write the record to this file")
+SAVE_JSON = Word("--save_json", ("--json",), "write the record to this file")
 
 
 def add_run_flags(parser: argparse.ArgumentParser, recipes: str) -> None:

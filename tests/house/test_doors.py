@@ -36,7 +36,7 @@ OWNERS = {
         "h5py": {"weights/files.py", "weights/hdf5.py"},
         "safetensors": {"weights/files.py", "weights/hdf5.py"},
         "matplotlib": {"base/scene.py"},
-        "PIL": {"data/images.py", "data/datasets.py"},
+        "PIL": {"data/images.py", "data/datasets.py", "data/unlabelled.py", "apps/contact_sheet.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"apps/evaluation.py", "weights/fetch.py"},
         "ai_edge_litert": {"apps/litert.py"},
@@ -86,13 +86,16 @@ FRAMEWORK_FREE = {
 }
 # The commands: a script of one framework never meets the other.
 WITH_TORCH = {"proxyless_arch", "proxyless_nas", "torch"}
-WITH_KERAS = {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras"}
+WITH_KERAS = {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras", "proxyless_commands"}
 SCRIPTS = {
     "__init__.py": set(),
     "__main__.py": {"proxyless_arch"},
+    "_keras.py": {"proxyless_arch", "proxyless_nas_tensorflow"},
     "eval.py": WITH_TORCH,
     "train.py": WITH_TORCH,
     "eval_tf.py": WITH_KERAS,
+    "predict.py": WITH_TORCH,
+    "predict_tf.py": WITH_KERAS,
     "export.py": WITH_TORCH,
     "export_tf.py": WITH_KERAS,
 }
