@@ -3,6 +3,7 @@
     proxylessnas search --data_path photos/ --target_latency_ms 80 --run_dir runs/mine
     proxylessnas train --arch runs/mine
     proxylessnas eval --arch runs/mine --data_path photos/
+    proxylessnas predict photo.jpg --arch runs/mine
     proxylessnas export --help
 
 A word starts the script of that name with what follows it.
@@ -35,6 +36,8 @@ COMMANDS = {
     "train": Command("proxyless_commands.train", (), "train a network"),
     "eval": Command("proxyless_commands.eval", (), "score a network on labelled images"),
     "eval_tf": Command("proxyless_commands.eval_tf", (), "the same with TensorFlow"),
+    "predict": Command("proxyless_commands.predict", (), "what a network sees in images"),
+    "predict_tf": Command("proxyless_commands.predict_tf", (), "the same with TensorFlow"),
     "export": Command("proxyless_commands.export", (), "write a network as ONNX, torch.export, ..."),
     "export_tf": Command("proxyless_commands.export_tf", (), "write a network as LiteRT, SavedModel"),
     "profile": Command("hardware.profile_latency", (), "measure a latency table of this machine"),

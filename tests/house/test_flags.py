@@ -17,6 +17,8 @@ TABLE = Path(__file__).with_name("flags.txt")
 COMMANDS = {
     "eval.py": "eval.py",
     "eval_tf.py": "eval_tf.py",
+    "predict.py": "predict.py",
+    "predict_tf.py": "predict_tf.py",
     "train.py": "train.py",
     "export.py": "export.py",
     "export_tf.py": "export_tf.py",

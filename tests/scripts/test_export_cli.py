@@ -11,7 +11,9 @@ from dataclasses import replace
 with contextlib.suppress(ModuleNotFoundError):
     import torch
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.spec import Preprocessing, with_classes
@@ -73,6 +75,15 @@ def scores(script, tmp_path, *argv):
     return json.loads(path.read_text())
 
 
+def seen(script, tmp_path, arch):
+    """What a script says of one photo: names, and percentages."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    assert main(script, tmp_path / "photo.png", "--arch", arch, "--json", tmp_path / "seen.json") == 0
+    (entry,) = json.loads((tmp_path / "seen.json").read_text())["images"]
+    return [top["name"] for top in entry["top"]], [top["percent"] for top in entry["top"]]
+
+
 def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     output = tmp_path / "exported"
     assert export("export", run_folder, output, formats="onnx,torch_export") == 0
@@ -94,6 +105,10 @@ def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
     assert found.keys() == source.keys()
     assert found["framework"] == "onnxruntime"
+    assert scores("eval", tmp_path, "--arch", output / "three.onnx")["top1_hits"] == source["top1_hits"]
+    names, percentages = seen("predict", tmp_path, run_folder)
+    assert seen("predict", tmp_path, output / "three.onnx") == (names, pytest.approx(percentages, abs=2e-3))
+    assert "without _tf" in error_of(capsys, "predict_tf", tmp_path / "photo.png", "--arch", output / "three.onnx")
 
 
 def test_a_format_that_is_not_installed_is_skipped_beside_others(tmp_path, run_folder, capsys, monkeypatch):
@@ -146,6 +161,9 @@ def test_keras_files_and_eval_of_the_litert_files(tmp_path, run_folder, capsys):
     assert found["top1_hits"] == source["top1_hits"]
     assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
     assert found["framework"] == "LiteRT"
+    names, percentages = seen("predict_tf", tmp_path, run_folder)
+    for script in ("predict", "predict_tf"):
+        assert seen(script, tmp_path, output / "three.tflite") == (names, pytest.approx(percentages, abs=2e-3))
     assert found.keys() == source.keys()
     int8 = scores("eval_tf", tmp_path, "--tflite", output / "three_int8.tflite")
     assert int8["loss"] != source["loss"]

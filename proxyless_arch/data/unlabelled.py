@@ -1,0 +1,57 @@
+"""Images without labels, as a person names them: files one by one, folders, archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.datasets import FolderSource, ImageDataset, Source, any_images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ARCHIVE = ".zip"
+
+
+@dataclass(frozen=True)
+class SeveralSources:
+    """Images from several sources; a name is the decimal index of one."""
+
+    images: tuple[tuple[Source, str], ...]
+
+    def place(self, name: str) -> str:
+        source, inner = self.images[int(name)]
+        return source.place(inner)
+
+    def image(self, name: str) -> Image:
+        source, inner = self.images[int(name)]
+        return source.image(inner)
+
+
+def images_at(paths: Sequence[str]) -> ImageDataset:
+    """The images that paths name, in order: files, and all images below folders and in .zip archives.
+
+    The label of each is its index, so that a batch tells which images are in it. A named file is taken whatever its
+    name ends in: whether it is an image shows when it is read.
+
+    Raises:
+        InputError: nothing at a path, or no image in a folder or an archive.
+    """
+    found = tuple(image for path in paths for image in _images_of(path))
+    indices = np.arange(len(found), dtype=np.int64)
+    return ImageDataset(SeveralSources(found), tuple(map(str, indices.tolist())), indices, ())
+
+
+def _images_of(path: str) -> list[tuple[Source, str]]:
+    where = Path(path)
+    if not where.exists():
+        raise InputError("no such image, folder or .zip", source=path)
+    if where.is_file() and where.suffix.lower() != ARCHIVE:
+        return [(FolderSource(""), path)]
+    images = any_images(path)
+    return [(images.source, name) for name in images.names]
