@@ -25,7 +25,9 @@ def run(argv: Sequence[str]) -> None:
     else:
         network = evaluation.load_network(arguments)
     spec = network.spec
-    images = evaluation.open_images(arguments.data_path, spec) if arguments.data_path else None
+    images, labels = None, None
+    if arguments.data_path:
+        images, labels = evaluation.open_labelled(arguments.data_path, spec, arguments.label_map)
 
     # imported here, so that a mistake in the command line is answered at once
     import torch
@@ -37,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
     forward, device, setup = start(
         arguments, network, lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0
     )
-    evaluation.announce(network, setup, images, arguments.data_path)
+    evaluation.announce(network, setup, images, arguments.data_path, labels)
     command = ["eval.py", *argv]
     if images is None:
         photos = torch.from_numpy(evaluation.photos(spec.preprocessing)).permute(0, 3, 1, 2)
@@ -54,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
     )
     progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
     result = evaluate(forward, progress, device)
-    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable)
+    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable, labels)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,9 @@ def run(argv: Sequence[str]) -> None:
     arguments = evaluation.parse(argv, "eval_tf.py", __doc__, evaluation.TfliteEvalConfig)
     network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments, read_keras)
     spec = network.spec
-    images = evaluation.open_images(arguments.data_path, spec) if arguments.data_path else None
+    images, labels = None, None
+    if arguments.data_path:
+        images, labels = evaluation.open_labelled(arguments.data_path, spec, arguments.label_map)
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches
@@ -34,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
     forward, _, setup = start(
         arguments, network, lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0
     )
-    evaluation.announce(network, setup, images, arguments.data_path)
+    evaluation.announce(network, setup, images, arguments.data_path, labels)
     command = ["eval_tf.py", *argv]
     if images is None:
         photos = evaluation.photos(spec.preprocessing)
@@ -51,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
     )
     progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
     result = evaluate(forward, progress)
-    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable)
+    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable, labels)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

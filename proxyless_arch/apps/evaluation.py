@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from proxyless_arch.apps.prediction import as_record, imagenet_classes, most_likely
+from proxyless_arch.apps.label_map import AUTO, STRICT, LabelMap, auto_map, read_map, wnids_of
+from proxyless_arch.apps.prediction import as_record, class_names, imagenet_classes, most_likely
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
@@ -114,6 +115,14 @@ class EvalConfig(RunConfig):
         "without it, two photos are classified)",
         aliases=("-p", "--path"),
         group=WHAT,
+        common=True,
+    )
+    label_map: str = setting(
+        AUTO,
+        f"which class each folder is: {AUTO} (by wnid, class name or number, where that is certain), {STRICT} (the "
+        "folders must be the network's classes, all of them), or a JSON file {folder: class}",
+        group=WHAT,
+        metavar="MAP",
         common=True,
     )
     limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1, common=True)
@@ -337,14 +346,44 @@ def is_imagenet(images: ImageDataset) -> bool:
 
 
 def open_images(path: str, spec: ArchSpec) -> ImageDataset:
-    """The labelled images at ``path`` (a folder, a .zip or the word 'digits'), whose classes must be the network's.
+    """As open_labelled, where nothing is said by hand."""
+    return open_labelled(path, spec)[0]
+
+
+def open_labelled(path: str, spec: ArchSpec, how: str = AUTO) -> tuple[ImageDataset, LabelMap | None]:
+    """The labelled images at ``path``, and how their folders came to be the network's classes.
+
+    Args:
+        path: a folder, a .zip or the word 'digits'.
+        spec: the network; the labels are numbers of its classes.
+        how: of --label_map.
+
+    Returns:
+        (the images, their map, or None where the folders are the classes of the network, in its order).
 
     Raises:
-        InputError: nothing there, another layout, or classes that are not those of ``spec``.
+        InputError: nothing there, another layout, or folders that are not classes of ``spec`` for certain.
     """
     images = digits()[1] if path == DIGITS else open_folder(path, "eval")
-    check_classes(images.class_names, spec, path)
-    return images
+    folders = images.class_names
+    if how == STRICT or path == DIGITS:
+        check_classes(folders, spec, path)
+        return images, None
+    if how != AUTO:
+        return _relabelled(images, spec, read_map(Path(how), folders, spec))
+    known = expected_folders(folders, spec)
+    if folders == known or (not known and len(folders) == spec.num_classes and not all(map(str.isdecimal, folders))):
+        return images, None
+    try:
+        return _relabelled(images, spec, auto_map(folders, spec))
+    except InputError as error:
+        raise InputError(error.problem, DATA_PATH.flag, path) from None
+
+
+def _relabelled(images: ImageDataset, spec: ArchSpec, found: LabelMap) -> tuple[ImageDataset, LabelMap]:
+    classes = np.array([found.classes[folder] for folder in images.class_names], dtype=np.int64)
+    names = wnids_of(spec) or class_names(spec)
+    return replace(images, labels=classes[images.labels], class_names=names), found
 
 
 def check_classes(found: Sequence[str], spec: ArchSpec, path: str) -> None:
@@ -468,15 +507,19 @@ def _say(label: str, text: str) -> None:
     print(labeled(label, text), flush=True)
 
 
-def announce(network: Network, setup: Setup, images: ImageDataset | None, path: str | None) -> None:
-    """Say what is about to run."""
+def announce(
+    network: Network, setup: Setup, images: ImageDataset | None, path: str | None, labels: LabelMap | None = None
+) -> None:
+    """Say what is about to run; ``labels``: how folders became classes."""
     spec = network.spec
     print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
     _say("weights", network.weights)
     _say("images", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
-        n_classes = counted(len(images.class_names), "class", "classes")
+        n_classes = counted(len(set(images.labels.tolist())), "class", "classes")
         _say("data", f"{path}: {counted(len(images), 'image')}, {n_classes}")
+        if labels is not None:
+            _say("classes", labels.text(spec.num_classes))
     reading = f", batches of {setup.batch_size}, {workers_text(setup.workers)}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
 
@@ -509,8 +552,9 @@ def report(
     result: EvalResult,
     progress: Progress,
     unreadable: UnreadablePlaces,
+    labels: LabelMap | None = None,
 ) -> dict[str, Any]:
-    """Print the scores and return the record, which --save_json writes.
+    """Print the scores and return the record, which --save_json writes; ``labels``: how folders became classes.
 
     Raises:
         InputError: not one image could be read.
@@ -522,6 +566,7 @@ def report(
     seconds = max(progress.seconds, 1e-9)
     record = record_header(network, setup, argv) | {
         "data": arguments.data_path,
+        "label_map": None if labels is None else {"by": labels.by, "classes": dict(labels.classes)},
         "limit": arguments.limit,
         "n_images": result.n_images,
         "top1_hits": result.top1_hits,

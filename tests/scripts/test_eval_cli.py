@@ -5,8 +5,10 @@ import importlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from proxyless_arch.apps.prediction import imagenet_classes
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.released import to_released
 from proxyless_arch.arch.spec import Preprocessing, with_classes
@@ -99,6 +102,21 @@ def test_root_val_folder_limit_and_batches_change_no_hit(script, run_folder, pho
     val = record_of(script, tmp_path, "-a", run_folder, "-p", photos / "val", "-b", 4, "-j", 2)
     assert (whole["top1_hits"], whole["n_images"]) == (val["top1_hits"], val["n_images"])
     assert record_of(script, tmp_path, "-a", run_folder, "-p", photos, "--limit", 11)["n_images"] == 11
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_images_of_some_classes_are_scored_as_those_classes(script, run_folder, photos, tmp_path, capsys):
+    """Two of five classes: what they scored among all, whatever the folders are called."""
+    for name in ("ant", "bee", "cat"):
+        shutil.rmtree(photos / "val" / name)
+    record = record_of(script, tmp_path, "-a", run_folder, "-p", photos)
+    assert record["n_images"] == 12 and record["label_map"] == {"by": "class name", "classes": {"dog": 3, "elk": 4}}
+    assert "classes    2 of 5, folders matched by class name" in capsys.readouterr().out
+    (photos / "val" / "dog").rename(photos / "val" / "z")
+    (tmp_path / "map.json").write_text('{"z": "DOG", "elk": 4, "other": 0}')
+    by_hand = record_of(script, tmp_path, "-a", run_folder, "-p", photos, "--label_map", tmp_path / "map.json")
+    assert by_hand["label_map"]["classes"] == {"z": 3, "elk": 4}
+    assert {key: by_hand[key] for key in EQUAL_PARTS} == {key: record[key] for key in EQUAL_PARTS}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -188,11 +206,12 @@ def test_bad_input(script, run_folder, photos, tmp_path, capsys):
     for argv, message in (
         ((*run, "--path", tmp_path / "nowhere"), "no such folder or .zip"),
         ((*run, "--path", empty), "cat: no images in this class folder"),
-        ((*run, "--path", three), "found 3 class folders, but the network 'three' has 5 classes"),
         (
-            ("--arch", tmp_path / "thousand.h5", "--path", three),
-            "found 3 class folders, but the network 'three' has 1000",
+            (*run, "--path", three, "--label_map", "none"),
+            "found 3 class folders, but the network 'three' has 5 classes",
         ),
+        (("--arch", tmp_path / "thousand.h5", "--path", three), "1 of 3 class folders are not certain: 'cat' is none"),
+        ((*run, "--path", three, "--label_map", tmp_path / "no.json"), "no such file"),
         ((*run, "--weights", tmp_path / "other.h5"), "classifier.linear.bias: expected 5, got 4"),
         ((*run, "--path", photos, "--batch_size", "0"), "expected an integer, 1 or more, got 0"),
         (("--arch", "proxyles_gpu"), "did you mean 'proxyless_gpu'?"),
@@ -295,6 +314,26 @@ def test_threads_are_as_the_environment_says_and_as_the_record_says(script, give
     threads = given or "3"
     assert f"threads {threads}\n" in done.stdout
     assert json.loads((tmp_path / "record.json").read_text())["device"] == f"cpu, {threads} threads"
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("by", ["wnid", "class name", "number"])
+def test_forty_photos_of_forty_classes(by, shared_data, tmp_path):
+    """The same hits whatever the folders are called, and right ones: the network knows most of these photos."""
+    wnids = imagenet_classes()
+    folders = {"wnid": wnids, "class name": wnids.values(), "number": range(1000)}[by]
+    with zipfile.ZipFile(shared_data / "imagenet_sample.zip") as archive:
+        for number, (folder, name) in enumerate(zip(folders, sorted(archive.namelist()), strict=True)):
+            if number % 25 == 7:
+                (tmp_path / "data" / str(folder)).mkdir(parents=True)
+                (tmp_path / "data" / str(folder) / "photo.jpg").write_bytes(archive.read(name))
+    net = shared_data / "official" / "proxyless-w0.3-r176_imagenet"
+    half = (".5", ".5", ".5")
+    argv = ("--arch", f"{net}.json", "--weights", f"{net}.pth", "-p", tmp_path / "data", "-j", 0)
+    record = record_of("eval", tmp_path, *argv, "--mean", *half, "--std", *half)
+    assert (record["n_images"], record["label_map"]["by"]) == (40, by)
+    assert list(record["label_map"]["classes"].values()) == list(range(7, 1000, 25)) or by != "wnid"
+    assert (record["top1_hits"], record["top5_hits"]) == (25, 34)
 
 
 @pytest.mark.shared_data
