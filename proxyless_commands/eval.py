@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxyless_arch.apps import evaluation
+from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
 
 
@@ -47,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
         return
     forward(torch.zeros(1, 3, spec.resolution, spec.resolution))  # what happens only once is not timed
     batches = eval_batches(
-        images,
+        numbered(images),
         spec.preprocessing,
         batch_size=setup.batch_size,
         n_workers=setup.workers,
@@ -55,8 +56,9 @@ def run(argv: Sequence[str]) -> None:
         strict=arguments.strict_data,
     )
     progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
-    result = evaluate(forward, progress, device)
-    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable, labels)
+    score = evaluate(forward, progress, device, ClassScore(images.labels))
+    evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
+    evaluation.report_classes(arguments, network, images, score)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from proxyless_arch.apps import evaluation
 from proxyless_arch.apps.litert import litert_network
+from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
 from proxyless_commands._keras import read_keras
 
@@ -44,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
         return
     forward(np.zeros((1, spec.resolution, spec.resolution, 3), np.float32))  # what happens only once is not timed
     batches = eval_batches(
-        images,
+        numbered(images),
         spec.preprocessing,
         batch_size=setup.batch_size,
         n_workers=setup.workers,
@@ -52,8 +53,9 @@ def run(argv: Sequence[str]) -> None:
         strict=arguments.strict_data,
     )
     progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
-    result = evaluate(forward, progress)
-    evaluation.report(arguments, command, network, setup, images, result, progress, batches.unreadable, labels)
+    score = evaluate(forward, progress, ClassScore(images.labels))
+    evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
+    evaluation.report_classes(arguments, network, images, score)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.scores import AnyScore, EvalResult
 from proxyless_arch.data.streams import TorchStream, dropout_seed
 from proxyless_nas import distributed
 
@@ -84,9 +84,14 @@ def seed_dropout(seed: int, stream: TorchStream, step: int) -> None:
 
 
 @torch.no_grad()
-def evaluate(forward: Callable[[Tensor], Tensor], batches: Batches, device: torch.device | str = "cpu") -> EvalResult:
-    """Hits and loss of ``forward`` over all batches. Put a module into eval mode first."""
-    result = EvalResult()
+def evaluate(
+    forward: Callable[[Tensor], Tensor],
+    batches: Batches,
+    device: torch.device | str = "cpu",
+    score: AnyScore | None = None,
+) -> AnyScore:
+    """``score`` (by default of hits and loss) with all batches. Put a module into eval mode first."""
+    result = EvalResult() if score is None else score
     for images, labels in batches:
         logits = forward(images.to(device, non_blocking=True))
         result = result.plus(logits.float().cpu().numpy(), labels.cpu().numpy())

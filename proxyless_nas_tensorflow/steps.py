@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.scores import AnyScore, EvalResult
 
 Batches = Iterable[tuple[np.ndarray | tf.Tensor, np.ndarray | tf.Tensor]]
 
@@ -23,9 +23,11 @@ def compiled(model: keras.Model) -> Callable[[np.ndarray | tf.Tensor], tf.Tensor
     return tf.function(partial(model, training=False), input_signature=signature, autograph=False)
 
 
-def evaluate(forward: Callable[[np.ndarray | tf.Tensor], tf.Tensor], batches: Batches) -> EvalResult:
-    """Hits and loss of ``forward`` over all batches of (N, H, W, 3) images and (N,) labels."""
-    result = EvalResult()
+def evaluate(
+    forward: Callable[[np.ndarray | tf.Tensor], tf.Tensor], batches: Batches, score: AnyScore | None = None
+) -> AnyScore:
+    """``score`` (by default of hits and loss) with all batches of (N, H, W, 3) images and (N,) labels."""
+    result = EvalResult() if score is None else score
     for images, labels in batches:
         logits = np.asarray(forward(images)).astype(np.float32)
         result = result.plus(logits, np.asarray(labels))

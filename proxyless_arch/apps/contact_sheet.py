@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SIDE, GAP, LINE, TYPE = 200, 14, 16, 12
 """Pixels: of a thumbnail, between tiles, from line to line, and of the type."""
 MOST_COLUMNS, MOST_TILES = 8, 200
+URI_SIDE = 128
 SUFFIX = ".png"
 
 
@@ -78,6 +81,13 @@ def thumbnail(image: Image, side: int = SIDE) -> Image:
     scale = side / longer
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def picture_uri(image: Image, side: int = URI_SIDE) -> str:
+    """A small copy of an image as a data: address of a page."""
+    content = io.BytesIO()
+    thumbnail(image, side).save(content, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def shortened(text: str, length: Callable[[str], float], room: float) -> str:

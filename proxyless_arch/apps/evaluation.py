@@ -8,12 +8,17 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from proxyless_arch.apps.contact_sheet import Tile, write_contact_sheet
 from proxyless_arch.apps.label_map import AUTO, STRICT, LabelMap, auto_map, read_map, wnids_of
+from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
+from proxyless_arch.apps.per_class import ClassScore, per_class_record
+from proxyless_arch.apps.per_class_pictures import write_per_class_picture
 from proxyless_arch.apps.prediction import as_record, class_names, imagenet_classes, most_likely
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
@@ -21,7 +26,7 @@ from proxyless_arch.arch.catalog import Demo, Release
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import expanded, write_json
+from proxyless_arch.base.files import expanded, write_json, writing
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, workers_text
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
@@ -50,6 +55,7 @@ from proxyless_arch.weights.files import (
 from proxyless_arch.weights.lookup import find_trained
 
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
+PER_CLASS_PICTURE, WORST_PICTURE = "per_class.svg", "worst.png"
 IMAGENET_DIR = "IMAGENET_DIR"
 IMAGENET_VALIDATION_IMAGES = 50_000
 DIGITS = "digits"
@@ -128,6 +134,13 @@ class EvalConfig(RunConfig):
     limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1, common=True)
     strict_data: bool = setting(False, "an unreadable image is an error, not left out", group=WHAT)
     save_json: Path | None = SAVE_JSON.setting(None, group=HOW, metavar="FILE", check=new_file, common=True)
+    per_class: Path | None = setting(
+        None,
+        "write accuracy by class, what is taken for what, and the most confident mistakes to this folder",
+        group=HOW,
+        metavar="DIR",
+        common=True,
+    )
 
 
 _EXPORTED = "an exported file, in place of --arch and --weights; it holds network, preprocessing and classes"
@@ -153,12 +166,21 @@ def parse(
 ) -> EvalConfig:
     """The command line of both scripts. Raises InputError naming the flag."""
     config = settings.parse(cls, argv, prog, description)
+    if config.per_class is not None:
+        _check_folder(config.per_class)
     exported = settings.flag_of(cls.__dataclass_fields__["exported"]) if cls is not EvalConfig else None
     if config.data_path == "":
         raise InputError("expected a folder or .zip of images, got ''", DATA_PATH.flag)
     if config.data_path is None:
         config = replace(config, data_path=expanded(os.environ.get(IMAGENET_DIR, "")) or None)
     return settled(config, exported)
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        new_file(path / PER_CLASS_FILE)
+    except InputError as error:
+        raise InputError(error.problem, "--per_class") from None
 
 
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
@@ -594,6 +616,32 @@ def report(
         _say("published", _published_line(record["published"]))
     save_record(arguments.save_json, record)
     return record
+
+
+def report_classes(arguments: EvalConfig, network: Network, images: ImageDataset, score: ClassScore) -> None:
+    """Write what --per_class asks for, if it does, and say so. Raises InputError when that is impossible."""
+    folder = arguments.per_class
+    if folder is None:
+        return
+    record = per_class_record(score, images, class_names(network.spec))
+    tiles = [
+        Tile(partial(images.read, mistake.image), _mistake_lines(entry))
+        for mistake, entry in zip(score.worst, record["worst"], strict=True)
+    ]
+    with writing(folder):
+        write_json(folder / PER_CLASS_FILE, record)
+        write_per_class_picture(record, folder / PER_CLASS_PICTURE)
+        if tiles:
+            write_contact_sheet(tiles, folder / WORST_PICTURE)
+    _say("by class", f"{folder}: {PER_CLASS_FILE}, {PER_CLASS_PICTURE}{f', {WORST_PICTURE}' if tiles else ''}")
+
+
+def _mistake_lines(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{entry['predicted_percent']:.1f} %  {entry['predicted_name']}",
+        f"is {entry['name']} ({entry['percent']:.1f} %)",
+        Path(entry["image"].rpartition(":")[2]).name,
+    )
 
 
 def _published_record(network: Network, images: ImageDataset, n_images: int) -> dict[str, Any] | None:

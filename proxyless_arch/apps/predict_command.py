@@ -53,14 +53,20 @@ class PredictConfig(RunConfig):
         is_positional=True,
         group=WHICH,
         metavar="IMAGE_OR_FOLDER",
+        common=True,
     )
-    top: int = setting(TOP, "classes of each image", group=SHOWN, minimum=1)
-    save_json: Path | None = SAVE_JSON.setting(None, group=SHOWN, metavar="FILE", check=new_file)
+    top: int = setting(TOP, "classes of each image", group=SHOWN, minimum=1, common=True)
+    save_json: Path | None = SAVE_JSON.setting(None, group=SHOWN, metavar="FILE", check=new_file, common=True)
     csv: Path | None = setting(
-        None, "write one line per image to this file", group=SHOWN, metavar="FILE", check=new_file
+        None, "write one line per image to this file", group=SHOWN, metavar="FILE", check=new_file, common=True
     )
     sheet: Path | None = setting(
-        None, "draw the images with their classes: a .png file", group=SHOWN, metavar="FILE", check=picture_file
+        None,
+        "draw the images with their classes: a .png file",
+        group=SHOWN,
+        metavar="FILE",
+        check=picture_file,
+        common=True,
     )
 
 

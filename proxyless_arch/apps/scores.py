@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 
-def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
-    """How many of the (N, classes) ``logits`` rows have their (N,) label among the k largest.
+def hits_in_top(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Which of the (N, classes) ``logits`` rows have their (N,) label among the k largest: (N,) of bool.
 
     A label's rank counts the classes with a strictly larger logit and, among equal ones, those with a lower index, so
     that ties are decided the same way everywhere. A row with NaN is a miss.
@@ -18,7 +19,12 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
     own = logits[rows, labels][:, None]
     classes = np.arange(logits.shape[1])[None, :]
     ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
-    return int(((ahead.sum(1) < k) & np.isfinite(logits).all(1)).sum())
+    return (ahead.sum(1) < k) & np.isfinite(logits).all(1)
+
+
+def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """How many rows have their label among the k largest: see hits_in_top."""
+    return int(hits_in_top(logits, labels, k).sum())
 
 
 Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
@@ -88,3 +94,13 @@ class EvalResult:
     def loss(self) -> float:
         """Mean cross-entropy per image, in nats."""
         return self.loss_sum / max(self.n_images, 1)
+
+
+class Score(Protocol):
+    """What grows by batches of (N, classes) logits and the (N,) labels of their images."""
+
+    def plus(self, logits: np.ndarray, labels: np.ndarray) -> Self:
+        """With one more batch."""
+
+
+AnyScore = TypeVar("AnyScore", bound=Score)

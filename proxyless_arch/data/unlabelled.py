@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import FolderSource, ImageDataset, Source, any_images
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 ARCHIVE = ".zip"
 
@@ -28,7 +25,7 @@ class SeveralSources:
         source, inner = self.images[int(name)]
         return source.place(inner)
 
-    def image(self, name: str) -> Image:
+    def image(self, name: str) -> Any:
         source, inner = self.images[int(name)]
         return source.image(inner)
 

@@ -36,7 +36,7 @@ OWNERS = {
         "h5py": {"weights/files.py", "weights/hdf5.py"},
         "safetensors": {"weights/files.py", "weights/hdf5.py"},
         "matplotlib": {"base/scene.py"},
-        "PIL": {"data/images.py", "data/datasets.py", "data/unlabelled.py", "apps/contact_sheet.py"},
+        "PIL": {"data/images.py", "data/datasets.py", "apps/contact_sheet.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"apps/evaluation.py", "weights/fetch.py"},
         "ai_edge_litert": {"apps/litert.py"},

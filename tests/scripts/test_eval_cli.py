@@ -104,6 +104,34 @@ def test_root_val_folder_limit_and_batches_change_no_hit(script, run_folder, pho
     assert record_of(script, tmp_path, "-a", run_folder, "-p", photos, "--limit", 11)["n_images"] == 11
 
 
+def test_both_scripts_score_by_class_alike(run_folder, photos, tmp_path, capsys):
+    """What the scores are of: the same classes, mistakes and images; the counts add up to the record's."""
+    (photos / "val" / "ant" / "0.jpg").write_text("not a picture")
+    found = []
+    for script in SCRIPTS:
+        folder = tmp_path / script
+        record = record_of(script, tmp_path, "-a", run_folder, "-p", photos, "-b", 4, "--per_class", folder)
+        assert sorted(path.name for path in folder.iterdir()) == ["per_class.json", "per_class.svg", "worst.png"]
+        by_class = json.loads((folder / "per_class.json").read_text())
+        assert [entry["n_images"] for entry in by_class["classes"]] == [5, 6, 6, 6, 6]
+        for key in ("top1_hits", "top5_hits"):
+            assert sum(entry[key] for entry in by_class["classes"]) == record[key]
+        mistakes = sum(count for *_, count in by_class["confusions"])
+        assert mistakes == 29 - record["top1_hits"] == len(by_class["worst"])
+        assert f"by class   {folder}: per_class.json" in capsys.readouterr().out
+        for entry in by_class["worst"]:
+            assert f"/{entry['name']}/" in entry["image"] and entry["name"] != entry["predicted_name"]
+        found.append(by_class)
+    for entry, twin in zip(found[0].pop("worst"), found[1].pop("worst"), strict=True):
+        for key in ("percent", "predicted_percent"):
+            assert entry.pop(key) == pytest.approx(twin.pop(key), abs=2e-3)
+        assert entry == twin
+    assert found[0] == found[1]
+    (tmp_path / "file").touch()
+    message = fails(capsys, "eval", "-a", run_folder, "-p", photos, "--per_class", tmp_path / "file" / "x")
+    assert "--per_class: " in message
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_images_of_some_classes_are_scored_as_those_classes(script, run_folder, photos, tmp_path, capsys):
     """Two of five classes: what they scored among all, whatever the folders are called."""

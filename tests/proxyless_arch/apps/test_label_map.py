@@ -70,7 +70,7 @@ def test_every_name_and_wnid_of_imagenet_maps_to_itself():
     unique = {name: number for number, name in enumerate(names) if names.count(name) == 1}
     assert len(unique) == 996 and auto_map(list(unique), IMAGENET).classes == unique
     assert list(auto_map(WNIDS, IMAGENET).classes.values()) == list(range(1000))
-    assert len({class_key(name) for name in names}) == 998
+    assert len({class_key(name) for name in names}) == 997  # a Cardigan is a dog, a cardigan is worn
 
 
 def test_a_map_by_hand(tmp_path):

@@ -1,0 +1,176 @@
+"""The record of per_class.py as drawings, for a page and for files: accuracy by class, what is taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxyless_arch.apps.contact_sheet import shortened
+from proxyless_arch.apps.scores import shown_percent
+from proxyless_arch.base.charts import Chart
+from proxyless_arch.base.scene import Group, Rect, Scene, Shape, Text, line, text_width, write_picture
+from proxyless_arch.base.strict import counted
+
+MOST_IN_MATRIX, MOST_ROWS = 25, 25
+"""Classes that a whole matrix is drawn of; bars of a chart."""
+ROW, WIDTH, NAMES = 19.0, 560.0, 190.0
+CELL, HEADER = 24.0, 26.0
+GAP = 36.0
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """A mistake to be shown: its picture as a data: address, and what it is and was taken for."""
+
+    picture: str
+    place: str
+    is_text: str
+    taken_text: str
+
+
+@dataclass(frozen=True)
+class PerClassView:
+    """All that a page shows of a per-class record; ``summary`` is one sentence."""
+
+    summary: str
+    charts: Sequence[Chart]
+    worst: Sequence[WorstImage]
+
+
+def per_class_view(record: Mapping[str, Any]) -> PerClassView:
+    """The record of ``per_class_record`` or ``read_per_class`` as drawings and texts."""
+    classes, n_images = record["classes"], record["n_images"]
+    mean = shown_percent(record["mean_class_top1_percent"], None)
+    summary = (
+        f"{n_images:,} images of {counted(len(classes), 'class', 'classes')}; mean of the classes' accuracies {mean}"
+    )
+    charts = [_accuracies(classes)]
+    if record["confusions"]:
+        whole = len(record["class_names"]) <= MOST_IN_MATRIX
+        charts.append(_matrix(record) if whole else _pairs(record))
+    return PerClassView(summary, charts, [_worst(entry) for entry in record["worst"]])
+
+
+def write_per_class_picture(record: Mapping[str, Any], path: Path) -> None:
+    """All drawings one below the other, as .svg (or .png, which takes matplotlib). Raises OSError."""
+    view, top, shapes, width = per_class_view(record), 0.0, [], 0.0
+    for chart in view.charts:
+        shapes += [Text(0, top + 14, chart.title, style="heading"), Group(chart.scene.shapes, 0, top + HEADER)]
+        top += HEADER + chart.scene.height
+        if chart.note:
+            shapes.append(Text(0, top + 12, chart.note, style="label"))
+            top += ROW
+        top, width = top + GAP, max(width, chart.scene.width)
+    scene = Scene([Group(shapes, 16, 12)], width + 32, top + 24 - GAP, name=view.summary)
+    write_picture(scene, path)
+
+
+def _worst(entry: Mapping[str, Any]) -> WorstImage:
+    return WorstImage(
+        picture=entry["thumbnail"],
+        place=entry["image"],
+        is_text=f"{entry['name']} ({entry['percent']:.1f} %)",
+        taken_text=f"{entry['predicted_name']} ({entry['predicted_percent']:.1f} %)",
+    )
+
+
+def _accuracies(classes: Sequence[Mapping[str, Any]]) -> Chart:
+    """Top-1 by class, the lowest first."""
+    ordered = sorted(classes, key=lambda entry: (entry["top1_percent"], entry["class"]))
+    rows = [
+        (entry["name"], entry["top1_percent"] / 100, f"{entry['top1_hits']} of {entry['n_images']}")
+        for entry in ordered[:MOST_ROWS]
+    ]
+    left = ordered[MOST_ROWS:]
+    rest = f"and {len(left)} more classes, {shown_percent(left[0]['top1_percent'], None)} or above" if left else ""
+    return Chart(
+        title="Accuracy of each class, the lowest first", scene=_bars(rows, "Accuracy of each class"), note=rest
+    )
+
+
+def _pairs(record: Mapping[str, Any]) -> Chart:
+    """The most frequent mistakes, as shares of the class's images."""
+    n_images = {entry["class"]: entry["n_images"] for entry in record["classes"]}
+    rows = [
+        (
+            f"{_name(record, label)} → {_name(record, predicted)}",
+            count / n_images[label],
+            f"{count} of {n_images[label]}",
+        )
+        for label, predicted, count in record["confusions"][:MOST_ROWS]
+    ]
+    left = len(record["confusions"]) - len(rows)
+    note = f"and {left:,} more pairs, in the record" if left else ""
+    return Chart(
+        title="Most often mistaken: class → what it was taken for",
+        scene=_bars(rows, "The most confused pairs"),
+        note=note,
+    )
+
+
+def _name(record: Mapping[str, Any], number: int) -> str:
+    return record["class_names"][number] if number >= 0 else "(no finite logits)"
+
+
+def _bars(rows: Sequence[tuple[str, float, str]], name: str) -> Scene:
+    """A bar from 0 to 1 for each (label, share, text)."""
+    longest = min(NAMES * 1.6, max((text_width(label) for label, *_ in rows), default=0.0))
+    start, end = max(80.0, longest) + 8, WIDTH - max((text_width(text) for *_, text in rows), default=0.0) - 8
+    shapes: list[Shape] = [line(start, 0, start, ROW * len(rows), "axis")]
+    for number, (label, share, text) in enumerate(rows):
+        top, width = number * ROW, (end - start) * share
+        shapes.append(Text(start - 8, top + 13, shortened(label, text_width, start - 8), "end", style="name"))
+        shapes.append(Rect(start, top + 3, width, ROW - 6, 2, style="heat", tip=f"{label}: {text}"))
+        shapes.append(Text(start + width + 6, top + 13, text, style="percent"))
+    return Scene(shapes, WIDTH, ROW * len(rows) + 4, name=name)
+
+
+def _matrix(record: Mapping[str, Any]) -> Chart:
+    """Rows: what the images are; columns: what they were taken for; the stronger, the larger the share of a row."""
+    rows = record["classes"]
+    cells = {(entry["class"], entry["class"]): entry["top1_hits"] for entry in rows}
+    cells |= {(label, predicted): count for label, predicted, count in record["confusions"]}
+    columns = sorted({predicted for (_, predicted), count in cells.items() if count})
+    titles = [_name(record, number) for number in columns]
+    left = min(NAMES, max(text_width(entry["name"]) for entry in rows)) + 8
+    top = min(NAMES, max(map(text_width, titles))) + 8
+    shapes: list[Shape] = [
+        Text(left + (at + 0.5) * CELL + 4, top - 6, shortened(title, text_width, top - 8), turned=True, style="name")
+        for at, title in enumerate(titles)
+    ]
+    for number, entry in enumerate(rows):
+        y = top + number * CELL
+        shapes.append(Text(left - 8, y + 16, shortened(entry["name"], text_width, left - 8), "end", style="name"))
+        shapes += _cells(entry, columns, titles, cells, left, y)
+    size = left + CELL * len(columns) + 4, top + CELL * len(rows) + 4
+    note = "rows: what the images are; columns: what they were taken for; numbers: images"
+    return Chart(
+        title="What is taken for what",
+        scene=Scene(shapes, max(size[0], WIDTH), size[1], name="Confusion matrix"),
+        note=note,
+    )
+
+
+def _cells(
+    entry: Mapping[str, Any],
+    columns: Sequence[int],
+    titles: Sequence[str],
+    cells: Mapping[tuple[int, int], int],
+    left: float,
+    y: float,
+) -> list[Shape]:
+    """One row of the matrix."""
+    shapes: list[Shape] = []
+    for at, (predicted, title) in enumerate(zip(columns, titles, strict=True)):
+        count, x = cells.get((entry["class"], predicted), 0), left + at * CELL
+        is_right = predicted == entry["class"]
+        shapes.append(Rect(x + 1, y + 1, CELL - 2, CELL - 2, 3, style="shade"))
+        if not count:
+            continue
+        share, tip = count / entry["n_images"], f"{entry['name']} taken for {title}: {count} of {entry['n_images']}"
+        style = "heat" if is_right else "dot-s2"
+        shapes.append(Rect(x + 1, y + 1, CELL - 2, CELL - 2, 3, style=style, opacity=0.15 + 0.65 * share, tip=tip))
+        shapes.append(Text(x + CELL / 2, y + 16, str(count) if count < 1000 else "…", "middle", style="percent"))
+    return shapes
