@@ -13,10 +13,24 @@ from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.images import Augment
+from proxyless_arch.data.images import AnyImage, Augment, as_image, eval_transform
 
 TensorBatch = tuple[torch.Tensor, torch.Tensor]
 """(images float32 (n, 3, H, W) in channels_last memory, labels int64 (n,))."""
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """An image as the network's input: float32 (3, H, W), prepared as for evaluation.
+
+    It takes a file, uint8 RGB pixels (height, width, 3), or an image of Pillow, and so fits torchvision's data sets.
+    """
+
+    preprocessing: Preprocessing
+
+    def __call__(self, image: AnyImage) -> torch.Tensor:
+        """Raises InputError for an image that cannot be read."""
+        return torch.from_numpy(eval_transform(as_image(image), self.preprocessing)).permute(2, 0, 1)
 
 
 def train_batches(

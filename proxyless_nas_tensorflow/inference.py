@@ -16,7 +16,8 @@ from proxyless_arch.apps.prediction import TOP, Prediction, most_likely
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import PRECISIONS
 from proxyless_arch.base.strict import listed
-from proxyless_arch.data.images import AnyImage, as_image, eval_transform
+from proxyless_arch.data.images import AnyImage
+from proxyless_nas_tensorflow.data import ImageTransform
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 from proxyless_nas_tensorflow.steps import compiled
 from proxyless_nas_tensorflow.weights import load_named, to_named
@@ -39,7 +40,7 @@ def predict(net: ProxylessNet, image: AnyImage, top: int = TOP) -> list[Predicti
     """
     if not net.include_top:
         raise InputError("expected a network with its classifier", "net")
-    pixels = eval_transform(as_image(image), net.spec.preprocessing)[None]
+    pixels = ImageTransform(net.spec.preprocessing)(image)[None]
     return most_likely(np.asarray(net(pixels, training=False), np.float32)[0], net.spec, top)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 from keras import KerasTensor
 
+from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node, nearest
+from proxyless_nas_tensorflow.data import ImageTransform
 from proxyless_nas_tensorflow.layers import build_op, residual_block
 
 Resolution = int | tuple[int | None, int | None] | None
@@ -32,6 +34,10 @@ class ProxylessNet(keras.Model):
         super().__init__(inputs, outputs, name=re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", ".", spec.name))
         self.spec = spec
         self.include_top = include_top
+
+    def __iter__(self) -> Iterator[Any]:
+        """``net, transform, classes = load(...)``: itself, how an image becomes its input, the names of its classes."""
+        return iter((self, ImageTransform(self.spec.preprocessing), class_names(self.spec)))
 
     def get_config(self) -> dict[str, Any]:
         return {

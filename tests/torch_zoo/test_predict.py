@@ -1,5 +1,6 @@
 """load and predict: from a name and one image to class names."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +70,19 @@ def test_predict_needs_the_classifier():
     with pytest.raises(InputError) as caught:
         predict(build(SPEC, include_top=False), PHOTO)
     assert caught.value.place == "net"
+
+
+def test_a_loaded_network_unpacks_into_all_that_its_use_takes(weights, tmp_path):
+    """By hand what predict does, from a file, an array and an image of Pillow; the names are the spec's."""
+    net, transform, classes = load(weights)
+    assert classes == SPEC.class_names
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    (wanted,) = predict(net, PHOTO, top=1)
+    for image in (tmp_path / "photo.png", PHOTO, Image.fromarray(PHOTO)):
+        pixels = pickle.loads(pickle.dumps(transform))(image)
+        assert pixels.shape == (3, SPEC.resolution, SPEC.resolution)
+        label = int(net(pixels[None]).argmax())
+        assert (classes[label], label) == (wanted.name, wanted.label)
 
 
 @needs_demo
