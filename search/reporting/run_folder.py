@@ -15,6 +15,8 @@ from typing import Any
 from hardware.cost import CostTable, latency_cost_table, macs_cost_table
 from hardware.latency import LatencySource, WithFallback, load_latency_source, network_costs, shipped
 from hardware.table import LookupTable
+from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
+from proxyless_arch.apps.per_class import read_per_class
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
 from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
 from proxyless_arch.arch.codec import read_spec
@@ -63,6 +65,8 @@ class TrainedRun:
     spec: ArchSpec
     settings: Mapping[str, Any]
     result: Mapping[str, Any]
+    by_class: Mapping[str, Any] | None = None
+    """Its per_class.json, where there is one."""
 
     @property
     def top1_percent(self) -> float:
@@ -101,6 +105,8 @@ class Run:
     notes: tuple[str, ...]
     trained: Mapping[str, Sequence[TrainedRun]] = field(default_factory=dict)
     """What train.py made of its networks, by their spec files' names within the folder; see with_trained."""
+    by_class: Mapping[str, Any] | None = None
+    """per_class.json of the network found, where there is one."""
     shown_as: str = ""
     """What pages that hold several runs call it; see titles.told_apart."""
 
@@ -193,6 +199,7 @@ def read_run(folder: Path) -> Run:
         source=source,
         table=table,
         notes=tuple(notes),
+        by_class=_by_class(folder) if result is not None else None,
     )
 
 
@@ -208,7 +215,19 @@ def read_trained(folder: Path) -> TrainedRun:
         Node(result.get("n_test_images"), "n_test_images").integer(1, 2**40)
     except InputError as error:
         raise error.from_source(str(folder / "result.json")) from None
-    return TrainedRun(folder=folder, spec=read_spec(folder / "spec.json"), settings=settings, result=result)
+    return TrainedRun(
+        folder=folder,
+        spec=read_spec(folder / "spec.json"),
+        settings=settings,
+        result=result,
+        by_class=_by_class(folder),
+    )
+
+
+def _by_class(folder: Path) -> Mapping[str, Any] | None:
+    """What a run's network scored by class; None in the folder of an older run."""
+    path = folder / PER_CLASS_FILE
+    return read_per_class(path) if path.is_file() else None
 
 
 def _object(path: Path) -> dict[str, Any]:

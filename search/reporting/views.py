@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.draw import draw_stages
 from proxyless_arch.arch.spec import ArchSpec
@@ -76,6 +77,7 @@ class RunPage:
     charts: Sequence[Chart]
     inner_charts: Sequence[Chart]
     plane: Plane | None
+    by_class: Sequence[tuple[str, PerClassView]]
     commands: Sequence[tuple[str, str]]
     settings: Sequence[tuple[str, str]]
     changed: Sequence[str] | None
@@ -111,11 +113,19 @@ def run_page(run: Run) -> RunPage:
         charts=_charts(run) if searched else (),
         inner_charts=inner_charts(run.records) if searched and run.records else (),
         plane=plane_of([run]),
+        by_class=_by_class(run),
         commands=next_commands(run),
         settings=[(key, _plain(value)) for key, value in run.settings.items() if key not in ("format", "version")],
         changed=_changed(run),
         environment=[(key, _plain(value)) for key, value in run.environment.items() if key != "command"],
     )
+
+
+def _by_class(run: Run) -> list[tuple[str, PerClassView]]:
+    """The scores by class, each under its title: of the network as it was found, and as it was trained."""
+    records = [("as it was found", run.by_class)]
+    records += [(trained.text(), trained.by_class) for each in run.trained.values() for trained in each]
+    return [(title, per_class_view(record)) for title, record in records if record is not None]
 
 
 def percent_apart(value: float, target: float) -> str:

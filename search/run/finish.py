@@ -14,6 +14,9 @@ import torch
 
 from hardware.profile.landing import Landing
 from hardware.projection import Projection
+from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
+from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
+from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.arch import codec
@@ -61,11 +64,16 @@ NOT_IN_A_FINETUNE = (
 
 def _scores(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> EvalResult:
     """The score on all of ``images``; the places of those that cannot be read are added to ``unreadable``."""
+    return _by_class(job, net, images, unreadable).total
+
+
+def _by_class(job: Job, net: ProxylessNet, images: ImageDataset, unreadable: set[str]) -> ClassScore:
+    """As _scores, and by class."""
     net.eval()
-    batches = job.eval_batches(images)
-    result = evaluate(net, batches, job.device)
+    batches = job.eval_batches(numbered(images))
+    score = evaluate(net, batches, job.device, ClassScore(images.labels))
     unreadable.update(batches.unreadable.places)
-    return result
+    return score
 
 
 def recalibrated(
@@ -207,12 +215,14 @@ class Scored:
     """The derived network with the weights it ends with, and what it scored.
 
     ``recalibration``: cross-entropy on alpha's images of each way to recalibrate BN, the better one first. ``tuned``:
-    the accuracies behind a fine-tune, empty without one. ``left_out``: places of the images that cannot be read.
+    the accuracies behind a fine-tune, empty without one. ``by_class``: the test images with the final weights.
+    ``left_out``: places of the images that cannot be read.
     """
 
     net: ProxylessNet
     valid: EvalResult
     test: EvalResult
+    by_class: ClassScore
     recalibration: Mapping[str, float]
     tuned: Mapping[str, float]
     left_out: frozenset[str]
@@ -230,6 +240,8 @@ def finish(
     derived = derive(job, search)
     scored = score(job, search, derived, run_dir.name, log)
     seconds = round(wall_seconds + time.perf_counter() - start, 2)
+    names = class_names(scored.net.spec)
+    write_json(run_dir / PER_CLASS_FILE, per_class_record(scored.by_class, job.data.test, names))
     write(job, run_dir, scored.net, record_of(job, search, derived, scored, seconds, warmup_from))
     complete(run_dir)
 
@@ -250,15 +262,17 @@ def score(job: Job, search: Search, derived: Derived, name: str, log: RunLog) ->
     left_out = set(search.unreadable)
     net = inherit(search.supernet, job.space, derived.path, name=name).to(job.device)
     net, valid, losses = recalibrated(job, net, left_out)
-    test = _scores(job, net, job.data.test, left_out)
+    by_class = _by_class(job, net, job.data.test, left_out)
+    test = by_class.total
     tuned: dict[str, float] = {}
     if job.config.finish.finetune_epochs:
         left_out.update(finetune(job, net, log, search.step))
+        by_class = _by_class(job, net, job.data.test, left_out)
         tuned = {
             "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
-            "finetuned_test_top1_percent": _scores(job, net, job.data.test, left_out).top1_percent,
+            "finetuned_test_top1_percent": by_class.total.top1_percent,
         }
-    return Scored(net, valid, test, losses, tuned, frozenset(left_out))
+    return Scored(net, valid, test, by_class, losses, tuned, frozenset(left_out))
 
 
 def record_of(

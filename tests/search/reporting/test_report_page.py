@@ -10,21 +10,27 @@ import urllib.parse
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from hardware.latency import network_ms, shipped
+from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
+from proxyless_arch.apps.per_class import ClassScore, per_class_record
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.draw import draw_architectures, draw_stages
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import write_json
 from proxyless_arch.base.scene import to_svg
 from proxyless_arch.base.units import Unit
+from proxyless_arch.data.datasets import digits
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film
 from search.reporting.networks import released_points
 from search.reporting.report_page import comparison, report, write_comparison, write_report
-from search.reporting.run_folder import read_run
+from search.reporting.run_folder import read_run, read_trained
+from search.reporting.trainings import with_trained
 from tests.search.made_run import write_random, write_run, write_trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,7 +38,7 @@ BROWSERS_OWN = ("googleapis.com", "google.com")
 """Hosts that Chromium asks on its own account, whatever page it shows."""
 # six vanished blocks, and every kernel
 PATH = (4, 6, 6, 1, 2, 6, 6, 0, 5, 6, 6, 3)
-VOID = frozenset({"meta", "link", "input"})
+VOID = frozenset({"meta", "link", "input", "img", "br"})
 
 
 class Page(HTMLParser):
@@ -638,3 +644,45 @@ def test_trainings_scored_on_other_images_are_not_alike(tmp_path):
     (tmp_path / "c" / "result.json").write_text(json.dumps(result))
     text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
     assert "some settings were not recorded: the test images (in c)." in Page(text).words
+
+
+# ------------------------------------------------------------------------------------------------------- by class
+
+
+def write_by_class(folder, seed):
+    """per_class.json of random logits on some digits; returns it."""
+    images = digits()[1].subset(range(40))
+    logits = np.random.default_rng(seed).standard_normal((40, 10)).astype(np.float32)
+    record = per_class_record(ClassScore(images.labels).plus(logits, np.arange(40)), images, images.class_names)
+    write_json(folder / PER_CLASS_FILE, record)
+    return record
+
+
+def test_scores_by_class_are_shown_where_there_are_some(tmp_path):
+    """Of the network found and of what train.py made of it: each with its own mistakes, counted and pictured."""
+    *_, spec = write_run(tmp_path / "run")
+    write_trained(tmp_path / "trained", spec, 90.0)
+
+    def page():
+        return report(*with_trained([read_run(tmp_path / "run")], [read_trained(tmp_path / "trained")]))
+
+    assert "Class by class" not in page()
+    records = [write_by_class(tmp_path / name, seed) for seed, name in enumerate(("run", "trained"))]
+    text = page()
+    assert text.count("Class by class, ") == 2
+    found = Page(text)
+    pictures = [attributes["src"] for name, attributes in found.elements if name == "img"]
+    assert pictures == [entry["thumbnail"] for record in records for entry in record["worst"]]
+    for record in records:
+        counts = {entry["class"]: entry["n_images"] for entry in record["classes"]}
+        for label, predicted, count in record["confusions"]:
+            assert f"{label} taken for {predicted}: {count} of {counts[label]}" in found.titles
+
+
+def test_damaged_scores_by_class_are_named(tmp_path):
+    write_run(tmp_path / "run")
+    record = write_by_class(tmp_path / "run", 0)
+    write_json(tmp_path / "run" / PER_CLASS_FILE, record | {"n_images": -1})
+    with pytest.raises(InputError) as caught:
+        read_run(tmp_path / "run")
+    assert (caught.value.place, caught.value.source) == ("n_images", str(tmp_path / "run" / PER_CLASS_FILE))
