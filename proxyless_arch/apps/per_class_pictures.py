@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch.apps.contact_sheet import shortened
+from proxyless_arch.apps.per_class import UNCLEAR
 from proxyless_arch.apps.scores import shown_percent
 from proxyless_arch.base.charts import Chart
 from proxyless_arch.base.scene import Group, Rect, Scene, Shape, Text, line, text_width, write_picture
@@ -99,13 +100,15 @@ def _pairs(record: Mapping[str, Any]) -> Chart:
             count / n_images[label],
             f"{count} of {n_images[label]}",
         )
-        for label, predicted, count in record["confusions"][:MOST_ROWS]
+        for label, predicted, count in sorted(
+            record["confusions"], key=lambda entry: (-entry[2], n_images[entry[0]], entry[0])
+        )[:MOST_ROWS]
     ]
     left = len(record["confusions"]) - len(rows)
     note = f"and {left:,} more pairs, in the record" if left else ""
     return Chart(
         title="Most often mistaken: class → what it was taken for",
-        scene=_bars(rows, "The most confused pairs"),
+        scene=_bars(rows, "The most confused pairs", "dot-s2"),
         note=note,
     )
 
@@ -114,7 +117,7 @@ def _name(record: Mapping[str, Any], number: int) -> str:
     return record["class_names"][number] if number >= 0 else "(no finite logits)"
 
 
-def _bars(rows: Sequence[tuple[str, float, str]], name: str) -> Scene:
+def _bars(rows: Sequence[tuple[str, float, str]], name: str, style: str = "heat") -> Scene:
     """A bar from 0 to 1 for each (label, share, text)."""
     longest = min(NAMES * 1.6, max((text_width(label) for label, *_ in rows), default=0.0))
     start, end = max(80.0, longest) + 8, WIDTH - max((text_width(text) for *_, text in rows), default=0.0) - 8
@@ -122,8 +125,9 @@ def _bars(rows: Sequence[tuple[str, float, str]], name: str) -> Scene:
     for number, (label, share, text) in enumerate(rows):
         top, width = number * ROW, (end - start) * share
         shapes.append(Text(start - 8, top + 13, shortened(label, text_width, start - 8), "end", style="name"))
-        shapes.append(Rect(start, top + 3, width, ROW - 6, 2, style="heat", tip=f"{label}: {text}"))
-        shapes.append(Text(start + width + 6, top + 13, text, style="percent"))
+        if share > 0:
+            shapes.append(Rect(start, top + 3, width, ROW - 6, 2, style=style))
+        shapes.append(Text(start + width + 6, top + 13, text, style="percent", tip=f"{label}: {text}"))
     return Scene(shapes, WIDTH, ROW * len(rows) + 4, name=name)
 
 
@@ -132,7 +136,7 @@ def _matrix(record: Mapping[str, Any]) -> Chart:
     rows = record["classes"]
     cells = {(entry["class"], entry["class"]): entry["top1_hits"] for entry in rows}
     cells |= {(label, predicted): count for label, predicted, count in record["confusions"]}
-    columns = sorted({predicted for (_, predicted), count in cells.items() if count})
+    columns = [*range(len(record["class_names"])), *{UNCLEAR}.intersection(predicted for _, predicted in cells)]
     titles = [_name(record, number) for number in columns]
     left = min(NAMES, max(text_width(entry["name"]) for entry in rows)) + 8
     top = min(NAMES, max(map(text_width, titles))) + 8
