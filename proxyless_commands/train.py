@@ -8,7 +8,8 @@
 
 A run folder of the search starts from its inherited weights and trains on its images by its recipe. Every setting is
 a flag; --recipe names a set of defaults. The run folder holds config.json, environment.json, spec.json, metrics.jsonl,
-checkpoint.pt, weights.safetensors (the best epoch), last.safetensors (the last one) and result.json.
+checkpoint.pt, weights.safetensors (the best epoch), last.safetensors (the last one), per_class.json
+(the test images by class) and result.json.
 """
 
 from __future__ import annotations

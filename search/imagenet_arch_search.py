@@ -8,8 +8,8 @@
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of
 defaults. The run folder holds config.json, space.json, environment.json, metrics.jsonl, TensorBoard events,
-checkpoint.pt, warmup.pt (what --warmup_from starts from), spec.json, weights.safetensors, architecture.png, search.png
-and result.json.
+checkpoint.pt, warmup.pt (what --warmup_from starts from), spec.json, weights.safetensors, architecture.png, search.png,
+per_class.json (the test images by class) and result.json.
 """
 
 from __future__ import annotations

@@ -74,11 +74,25 @@ class ClassScore:
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         mistake = Mistake(float(shares[predicted]), image, label, predicted, float(shares[label]))
-        entry = (mistake.probability, -image, mistake)  # of equally confident ones the first image stays
+        self._push((mistake.probability, -image, mistake))  # of equally confident ones the first image stays
+
+    def _push(self, entry: tuple[float, int, Mistake]) -> None:
         if len(self.mistakes) < WORST:
             heapq.heappush(self.mistakes, entry)
         else:
             heapq.heappushpop(self.mistakes, entry)
+
+    @classmethod
+    def joined(cls, parts: Sequence[ClassScore]) -> ClassScore:
+        """The score of all images, from those of shares of them: each image in one."""
+        whole = cls(parts[0].labels)
+        for part in parts:
+            whole.total = whole.total.joined(part.total)
+            whole.pairs.update(part.pairs)
+            whole.top5.update(part.top5)
+            for entry in part.mistakes:
+                whole._push(entry)
+        return whole
 
     @property
     def worst(self) -> list[Mistake]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -81,6 +81,10 @@ class EvalResult:
             self.n_images + len(labels),
             self.loss_sum + float((log_sum - wide[np.arange(len(labels)), labels]).sum()),
         )
+
+    def joined(self, other: EvalResult) -> EvalResult:
+        """The sums of both."""
+        return EvalResult(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def top1_percent(self) -> float:

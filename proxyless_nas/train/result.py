@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.train_settings import TrainConfig, read_config
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
@@ -37,7 +38,8 @@ class TrainResult:
     @property
     def files(self) -> dict[str, Path]:
         """The files of the run folder that are there, by name."""
-        every = (SPEC_FILE, self.weights.name, LAST_FILE, RESULT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, METRICS_FILE)
+        product = (SPEC_FILE, self.weights.name, LAST_FILE, RESULT_FILE, PER_CLASS_FILE)
+        every = (*product, CONFIG_FILE, ENVIRONMENT_FILE, METRICS_FILE)
         return {name: self.folder / name for name in every if (self.folder / name).is_file()}
 
     def tensors(self) -> NamedTensors:

@@ -20,7 +20,10 @@ import torch
 from torch import nn
 
 from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_preprocessing
-from proxyless_arch.apps.scores import EvalResult, shown_score
+from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
+from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
+from proxyless_arch.apps.prediction import class_names
+from proxyless_arch.apps.scores import AnyScore, EvalResult, shown_score
 from proxyless_arch.apps.train_settings import (
     SCRATCH,
     Start,
@@ -125,19 +128,27 @@ class Job:
 
     def score(self, net: nn.Module, images: ImageDataset) -> EvalResult:
         """The network in eval mode and float32 on all of ``images``, which the ranks share; each counts once."""
+        return over_ranks(self._on_own_share(net, images, EvalResult()), self.device)
+
+    def score_by_class(self, net: nn.Module, images: ImageDataset) -> ClassScore:
+        """As ``score``, and by class."""
+        score = self._on_own_share(net, numbered(images), ClassScore(images.labels))
+        return ClassScore.joined(distributed.gathered(score))
+
+    def _on_own_share(self, net: nn.Module, images: ImageDataset, score: AnyScore) -> AnyScore:
+        """``score`` with this rank's share of ``images``."""
         share = images.subset(np.arange(distributed.rank(), len(images), distributed.world_size()))
-        result = EvalResult()
-        if len(share):
-            batches = eval_batches(
-                share,
-                self.spec.preprocessing,
-                batch_size=self.config.data.test_batch_size,
-                n_workers=min(self.n_workers, math.ceil(len(share) / self.config.data.test_batch_size)),
-                strict=self.config.data.strict_data,
-            )
-            net.eval()
-            result = evaluate(net, batches, self.device)
-        return over_ranks(result, self.device)
+        if not len(share):
+            return score
+        batches = eval_batches(
+            share,
+            self.spec.preprocessing,
+            batch_size=self.config.data.test_batch_size,
+            n_workers=min(self.n_workers, math.ceil(len(share) / self.config.data.test_batch_size)),
+            strict=self.config.data.strict_data,
+        )
+        net.eval()
+        return evaluate(net, batches, self.device, score)
 
 
 def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = None) -> Job:
@@ -481,7 +492,7 @@ def loop(
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Score what was written on the test images, write result.json, and return the record.
+    """Score what was written on the test images, write per_class.json and result.json, and return the record.
 
     ``top1_percent`` and ``test_top1_percent`` are of weights.safetensors; ``last`` has the last epoch's network and
     average.
@@ -496,7 +507,8 @@ def finish(run: Run) -> dict[str, Any]:
         net = stored.to(job.device)
     elif run.metrics is not None:  # no epoch was trained
         save_safetensors(run.run_dir / BEST_FILE, job.spec, to_named(training.net), {"command": "train", "n_epochs": 0})
-    valid, test = job.score(net, job.data.valid), job.score(net, job.data.test)
+    valid, by_class = job.score(net, job.data.valid), job.score_by_class(net, job.data.test)
+    test = by_class.total
     last = {"raw": job.score(run.module("raw"), job.data.test)}
     if training.ema is not None:
         last["ema"] = job.score(run.module("ema"), job.data.test)
@@ -525,6 +537,9 @@ def finish(run: Run) -> dict[str, Any]:
         "wall_seconds": round(run.wall_seconds, 2),
     }
     if run.metrics is not None:
+        if test.n_images:
+            names = class_names(job.spec)
+            write_json(run.run_dir / PER_CLASS_FILE, per_class_record(by_class, job.data.test, names))
         write_json(run.run_dir / "result.json", record)
     return record
 

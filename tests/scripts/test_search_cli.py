@@ -40,7 +40,7 @@ LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
 FILES = {
     "config.json", "space.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json",
-    "weights.safetensors", "architecture.png", "search.png", "result.json",
+    "weights.safetensors", "architecture.png", "search.png", "result.json", "per_class.json",
 }  # fmt: skip
 RESULT_KEYS = {
     "target_latency_ms", "predicted_latency_ms", "argmax_latency_ms", "macs", "params", "top1_percent", "manual_seed",

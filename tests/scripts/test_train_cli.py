@@ -38,6 +38,7 @@ FILES = {
     "weights.safetensors",
     "last.safetensors",
     "result.json",
+    "per_class.json",
 }
 
 

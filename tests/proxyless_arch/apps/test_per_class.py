@@ -83,6 +83,16 @@ def test_batches_change_nothing(batch):
     assert (whole.pairs, whole.top5, whole.worst) == (parts.pairs, parts.top5, parts.worst)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shares_of_the_images_join_to_the_score_of_all(ranks):
+    images, logits, whole = scored()
+    shares = [np.arange(rank, len(images), ranks) for rank in range(ranks)]
+    joined = ClassScore.joined([ClassScore(images.labels).plus(logits[share], share) for share in shares])
+    assert (joined.pairs, joined.top5, joined.worst) == (whole.pairs, whole.top5, whole.worst)
+    assert joined.total.top1_hits == whole.total.top1_hits and joined.total.n_images == 200
+    assert joined.total.loss == pytest.approx(whole.total.loss)
+
+
 def test_equally_confident_mistakes_keep_the_first_images(monkeypatch):
     monkeypatch.setattr(per_class, "WORST", 2)
     images = data(np.zeros(5, int), 2)
