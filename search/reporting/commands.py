@@ -80,6 +80,11 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
         (f"score it with PyTorch{seen}", ("eval.py", "--arch", folder, "--data_path", data)),
         (f"score it with TensorFlow{seen}", ("eval_tf.py", "--arch", folder, "--data_path", data)),
         ("train it to its full accuracy", ("train.py", "--arch", folder)),
+        *(
+            [("see what it says of images", ("predict.py", data, "--arch", folder, "--sheet", f"{folder}/sheet.png"))]
+            if run.settings.get("data_path")
+            else []
+        ),
         (
             "export it for ONNX Runtime",
             ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/export"),
