@@ -1,6 +1,6 @@
 """Does a search end where it was asked to? Twenty seeds, three targets, three algorithms, on the digits' space.
 
-    nice python experiments/landing_digits.py --picture docs/landing.png
+    nice python experiments/landing_digits.py --picture docs/landing.svg
 
 Each search is a shortened digits search (the settings are in the JSON); the searches of one seed share its warm-up,
 which depends on neither target nor algorithm. A target is a share of the space's mean cost; the smallest cannot be met
@@ -29,10 +29,13 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hardware.cost import CostTable  # noqa: E402
+from proxyless_arch.base.axes import Axis, Frame  # noqa: E402
+from proxyless_arch.base.charts import Guide, Point, compose, plane, series_color  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
-from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
+from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.scene import write_picture  # noqa: E402
 from proxyless_arch.base.settings import parse, setting  # noqa: E402
 from search.algorithm.derive import choose_path  # noqa: E402
 from search.algorithm.gates import argmax_path, entropy  # noqa: E402
@@ -57,6 +60,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "grad_data_batch": 8,
     },
 }  # fmt: skip
+TITLES = {"full_v2": "Gradient", "two": "Gradient, two operations a step", "rl": "REINFORCE"}
+STAGES = {
+    "expected_distance_percent": "mean of the\nsampled\nnetworks",
+    "argmax_distance_percent": "most\nprobable\nnetwork",
+    "derived_distance_percent": "network\nfound",
+}
+FRAME = Frame(width=330, height=300, foot=62)
 SHARES = (0.55, 0.7, 0.9)
 LOWER = 0.99
 
@@ -202,33 +212,35 @@ class Space:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """A dot per search and stage: how far E[cost], the most probable and the derived network lie from the target.
+    """A dot per search and stage: how far each stage's cost lies from the target.
 
-    The band is what a derived network must hit.
+    The band is what the network found must hit.
     """
-    from matplotlib.figure import Figure
-
-    stages = {"expected_distance_percent": "E[cost]", "argmax_distance_percent": "argmax"}
-    stages |= {"derived_distance_percent": "derived"}
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(ALGORITHMS), sharey=True)
     rng = np.random.default_rng(0)
-    for axes, name in zip(panels, ALGORITHMS, strict=True):
-        axes.axhspan(-100 * (1 - LOWER), 0, color="#9ED2A0", zorder=0)
-        for share, colour in zip(SHARES, ("#3B6FB6", "#6B6B6B", "#C8553D"), strict=False):
-            own = [row for row in rows if row["algorithm"] == name and row["target_share"] == share]
-            for place, stage in enumerate(stages):
-                heights = [row[stage] for row in own if stage in row]
-                sideways = place + rng.uniform(-0.3, 0.3, len(heights))
-                label = f"target {share:g} of the space's mean" if name == "two" and place == 0 else None
-                axes.scatter(sideways, heights, s=9, color=colour, alpha=0.8, linewidths=0, label=label)
-        axes.set_xticks(range(len(stages)), list(stages.values()))
-        axes.set_title(name, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("from the target, %")
-    figure.legend(loc="outside lower center", ncols=len(SHARES), fontsize=8, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+    band = [(-math.inf, -100 * (1 - LOWER)), (math.inf, -100 * (1 - LOWER)), (math.inf, 0.0), (-math.inf, 0.0)]
+    allowed = Guide(points=band, label="up to 1 % below the target", style="band", is_area=True)
+    distances = [row[stage] for row in rows for stage in STAGES if stage in row]
+    ends = min(distances) - 1, max(distances) + 1
+    charts = []
+    for name, title in TITLES.items():
+        points = [
+            Point(x=place + rng.uniform(-0.3, 0.3), y=row[stage], group=_target(row), mark="small", color=_color(row))
+            for row in rows
+            if row["algorithm"] == name
+            for place, stage in enumerate(STAGES)
+            if stage in row
+        ]
+        x, y = Axis(label="", names=tuple(STAGES.values())), Axis(label="from the target (%)", ends=ends)
+        charts.append(plane(title, points, x=x, y=y, guides=[allowed], frame=FRAME))
+    write_picture(compose("", charts, len(charts)), path)
+
+
+def _target(row: dict[str, Any]) -> str:
+    return f"target: {100 * row['target_share']:.0f} % of the mean"
+
+
+def _color(row: dict[str, Any]) -> str:
+    return series_color(SHARES.index(row["target_share"])) if row["target_share"] in SHARES else series_color(0)
 
 
 def read_rows(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -250,7 +262,7 @@ class DigitsConfig:
 
     seeds: tuple[int, ...] = setting(tuple(range(20)), "of the searches", shown="0 to 19")
     output: Path = setting(OUTPUT, "the record", shown="experiments/landing_digits.json", metavar="FILE")
-    picture: Path | None = setting(None, "also draw the distances from the target as a PNG", metavar="FILE")
+    picture: Path | None = setting(None, "also draw the distances from the target, .svg or .png", metavar="FILE")
 
 
 def run(argv: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ They are judged at the end: nothing stops where one fails, and the searches run 
 
 Work is cut into tasks that each write one file into ``--work``; a task whose file is there is not done again, and
 several processes may work on the same folder at once. ``--summary`` reads the files and writes experiments/proof.json
-and docs/proof.png. A task takes a few minutes; the training of a supernet, most of an hour, saves its state as it goes.
+and docs/proof.svg. A task takes a few minutes; the training of a supernet, most of an hour, saves its state as it goes.
 """
 
 from __future__ import annotations
@@ -47,10 +47,13 @@ from hardware.cost import CostTable, macs_cost_table  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.axes import PERCENT, Axis, Frame  # noqa: E402
+from proxyless_arch.base.charts import Chart, Guide, Point, compose, plane  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.scene import Group, Scene, write_picture  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH  # noqa: E402
 from proxyless_arch.data.datasets import load_for_search  # noqa: E402
@@ -81,7 +84,7 @@ SPACE = mbconv_space(
     macro=MACRO, num_classes=10, preprocessing=Preprocessing(resolution=32, resize=32, mean=MEAN, std=STD)
 )
 TABLE: CostTable = macs_cost_table(SPACE)
-TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without Zero the cheapest network has 1.26e6
+TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without skipped blocks the cheapest network has 1.26e6
 VALID = 5000
 
 TRAIN_BATCH = 64
@@ -750,7 +753,7 @@ def table(record: dict[str, Any]) -> str:
         cells = [among(t["random"]["chosen_by_inheritance"][seed]) for t in targets]
         line(f"best of the {N_RANDOM} with the weights of supernet {seed}", cells)
     for name in dict.fromkeys(name for target in targets for name in target["controls"]):
-        line(name, [among(t["controls"][name]) if name in t["controls"] else "" for t in targets])
+        line(shown_control(name), [among(t["controls"][name]) if name in t["controls"] else "" for t in targets])
     labels = {
         "grad": "gradient search",
         "rl": "REINFORCE search",
@@ -763,58 +766,74 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def spread(axes: Any, position: float, values: Sequence[float], color: str, marker: str) -> None:
-    """The mean over training seeds as a marker, each seed as the end of a thin line."""
-    if values:
-        axes.plot([position] * len(values), values, color=color, lw=1)
-        axes.plot([position], [np.mean(values)], color=color, marker=marker, ms=6)
+RANDOM, BASELINE, SEARCHED = "random network", "hand-designed network", "searched network"  # groups of the picture
+SEARCH_NAMES = {
+    "grad": "gradient\nsearch",
+    "rl": "REINFORCE\nsearch",
+    "rl_others": "REINFORCE,\nsame-image\nbaseline",
+}
+FRAME, RANK_FRAME = Frame(width=500, height=330, foot=64), Frame(width=500, height=290)
+SCORES, RANKS = "Networks of equal cost, trained alike on CIFAR-10", "Do inherited weights rank random networks?"
+SCORES_NOTE = "top-1 on 10,000 test images; a bar ends at a network's two trainings, its mark is their mean"
+RANKS_NOTE = "each mark is a random network; both accuracies in percent, the inherited one on 5,000 other images"
+
+
+def shown_control(name: str) -> str:
+    """A baseline's name for people: records say Zero of a block that is skipped."""
+    return name.replace("Zero to fit", "skipping to fit")
+
+
+def _control_below(name: str) -> str:
+    """``MB6 3x3``, and what was done to meet the target, in three lines below an axis."""
+    blocks, change = name.replace("3x3e", "MB").split(", ")
+    op, changed = (f"{word} 3\N{MULTIPLICATION SIGN}3" for word in (blocks, change.removesuffix(" to fit")))
+    return f"{op},\nsome\n{'skipped' if 'Zero' in change else changed}"
+
+
+def scores_chart(found: dict[str, Any]) -> Chart:
+    """Test accuracy of a target's networks. A bar ends at the network's two trainings, its mark is their mean."""
+    scores, rng = found["random"]["test_top1_percent"], np.random.default_rng(0)
+    names = ["random\nnetworks"]
+    points = [Point(x=rng.uniform(-0.25, 0.25), y=score, group=RANDOM, color="s7") for score in scores]
+
+    def add(group: str, entry: dict[str, Any], at: float, look: dict[str, str]) -> None:
+        trained = entry["test_top1_percent"]
+        points.append(Point(x=at, y=float(np.mean(trained)), group=group, y_range=(min(trained), max(trained)), **look))
+
+    for name, control in found["controls"].items():
+        add(BASELINE, control, len(names), {"mark": "square", "color": "s5"})
+        names.append(_control_below(name))
+    for algorithm, label in SEARCH_NAMES.items():
+        for one in [one for one in found["searched"] if one["algorithm"] == algorithm]:
+            add(SEARCHED, one, len(names) + 0.3 * (one["seed"] - 0.5), {"mark": "triangle", "color": "s1"})
+        names.append(label)
+    mean = found["random"]["mean"]
+    guide = Guide(points=[(-math.inf, mean), (math.inf, mean)], label="mean of the random networks", style="axis")
+    x, y = Axis(label="", names=names), Axis(label="test accuracy (%)", bounds=PERCENT)
+    return plane(f"{found['macs'] / 1e6:g} M MACs", points, x=x, y=y, guides=[guide], frame=FRAME)
+
+
+def ranking_chart(target: str, gate: dict[str, Any]) -> Chart:
+    """Random networks by accuracy with a supernet's weights and trained alone, for each supernet."""
+    points = [
+        Point(x=inherited, y=alone, group=f"weights of supernet {seed}", mark=mark, color=color)
+        for seed, mark, color in zip(SEARCH_SEEDS, ("circle", "triangle"), ("s1", "s2"), strict=True)
+        for inherited, alone in zip(gate["values"]["accuracy"][seed], gate["test_top1_percent"], strict=True)
+    ]
+    ranks = " and ".join(f"{gate['inherited_accuracy'][seed]['spearman']:.2f}" for seed in SEARCH_SEEDS)
+    x, y = Axis(label="accuracy with inherited weights (%)"), Axis(label="trained alone (%)", bounds=PERCENT)
+    title = f"{TARGETS[target] / 1e6:g} M MACs: rank correlation {ranks}"
+    return plane(title, points, x=x, y=y, frame=RANK_FRAME)
 
 
 def draw(record: dict[str, Any], out: Path) -> None:
-    """Test scores by target, and on the right inherited against stand-alone scores of the random networks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    colors = {"random": "#9aa0a6", "control": "#e69f00", "grad": "#0072b2", "rl": "#009e73", "rl_others": "#56b4e9"}
-    names = {"grad": "gradient\nsearch", "rl": "REINFORCE\nsearch", "rl_others": "... baseline\nof the same\nimages"}
-    n = len(record["targets"])
-    figure, rows = plt.subplots(
-        1, n + 1, figsize=(3.6 + 4.2 * n, 4.2), constrained_layout=True, width_ratios=(*[1] * n, 0.8)
-    )
-    for axes, (target, found) in zip(rows, record["targets"].items(), strict=False):
-        points = found["random"]["test_top1_percent"]
-        offsets = np.random.default_rng(0).uniform(-0.18, 0.18, len(points))
-        axes.scatter(offsets, points, color=colors["random"], s=22, label=f"{len(points)} random networks")
-        axes.axhline(found["random"]["mean"], color=colors["random"], lw=1, ls=":")
-        ticks = ["random"]
-        for name, control in found["controls"].items():
-            spread(axes, len(ticks), control["test_top1_percent"], colors["control"], "s")
-            ticks.append(name.replace(", ", ",\n"))
-        for algorithm in ALGORITHMS:
-            for one in [one for one in found["searched"] if one["algorithm"] == algorithm]:
-                position = len(ticks) + 0.24 * (one["seed"] - 0.5)
-                spread(axes, position, one["test_top1_percent"], colors[algorithm], "D")
-            ticks.append(names[algorithm])
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
-        axes.set_title(f"{target} target: {found['macs'] / 1e6:g} M MACs", fontsize=10)
-        axes.set_ylabel("top-1 on 10,000 test images, %")
-        axes.grid(axis="y", alpha=0.25)
-    axes = rows[n]
-    for (target, gate), color in zip(record["gate_b"].items(), ("#0072b2", "#d55e00"), strict=False):
-        for seed, marker in zip(SEARCH_SEEDS, ("o", "^"), strict=True):
-            label = f"{target}, supernet {seed}: Spearman {gate['inherited_accuracy'][seed]['spearman']:.2f}"
-            inherited = gate["values"]["accuracy"][seed]
-            axes.scatter(inherited, gate["test_top1_percent"], s=18, color=color, marker=marker, label=label)
-    axes.set_xlabel("inherited top-1 on 5,000 images, %")
-    axes.set_ylabel("stand-alone top-1, %")
-    axes.set_title("do the supernets rank random networks?", fontsize=10)
-    axes.set_ylim(bottom=axes.get_ylim()[0] - 1.6)  # room for the legend
-    axes.legend(fontsize=7.5, frameon=False, loc="lower right")
-    axes.grid(alpha=0.25)
-    with atomic_path(out) as part:
-        figure.savefig(part, dpi=130, format="png")
+    """Test scores by target, and below how well inherited weights foretell them."""
+    charts = [scores_chart(found) for found in record["targets"].values()]
+    scores = compose(SCORES, charts, len(charts), [SCORES_NOTE])
+    charts = [ranking_chart(target, gate) for target, gate in record["gate_b"].items()]
+    ranks = compose(RANKS, charts, len(charts), [RANKS_NOTE])
+    shapes = [Group(scores.shapes), Group(ranks.shapes, 0, scores.height)]
+    write_picture(Scene(shapes, max(scores.width, ranks.width), scores.height + ranks.height, SCORES), out)
 
 
 PROTOCOL = "alpha's images augmented; running BN statistics, behind a supernet recalibrated on augmented images"
@@ -870,7 +889,7 @@ class ProofConfig:
     supernet_steps: int = setting(SUPERNET_STEPS, "of every supernet", minimum=1)
     summary: bool = setting(False, "only read what is there: the targets that are done")
     output: Path = setting(ROOT / "experiments" / "proof.json", "record of --summary", shown="experiments/proof.json")
-    picture: Path = setting(ROOT / "docs" / "proof.png", "picture of --summary", shown="docs/proof.png")
+    picture: Path = setting(ROOT / "docs" / "proof.svg", "picture of --summary", shown="docs/proof.svg")
 
 
 def run(argv: Sequence[str]) -> None:

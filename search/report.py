@@ -2,6 +2,7 @@
 
     python search/report.py runs/mine
     python search/report.py runs/mine --gif search.gif
+    python search/report.py runs/mine --svg pictures
     python search/report.py runs/mine runs/other --output comparison.html
     python search/report.py runs/mine runs/random --trained runs/trained-*
 
@@ -24,6 +25,7 @@ from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from search.reporting.film import write_film  # noqa: E402
+from search.reporting.pictures import write_svg  # noqa: E402
 from search.reporting.report_page import write_comparison, write_report  # noqa: E402
 
 
@@ -36,6 +38,9 @@ class ReportConfig:
         None, "the page (default: report.html in the run, or comparison.html here)", metavar="FILE"
     )
     gif: Path | None = setting(None, "also write the animation of the (one) search as a GIF", metavar="FILE")
+    svg: Path | None = setting(
+        None, "also draw the (one) search for documents: architecture.svg and search.svg", metavar="FOLDER"
+    )
     trained: tuple[Path, ...] = setting(
         (),
         "run folders of train.py, each with a network of the runs: shows the accuracy it reached",
@@ -46,13 +51,16 @@ class ReportConfig:
 def run(argv: Sequence[str]) -> None:
     arguments = settings.parse(ReportConfig, argv, "report.py", __doc__)
     if len(arguments.runs) > 1:
-        if arguments.gif is not None:
-            raise InputError("an animation shows one search: name one run", "--gif")
+        for flag in ("gif", "svg"):
+            if getattr(arguments, flag) is not None:
+                raise InputError("shows one search: name one run", f"--{flag}")
         print(write_comparison(arguments.runs, arguments.output or Path("comparison.html"), arguments.trained))
         return
     print(write_report(arguments.runs[0], arguments.output, arguments.trained))
     if arguments.gif is not None:
         print(write_film(arguments.runs[0], arguments.gif))
+    if arguments.svg is not None:
+        print(*write_svg(arguments.runs[0], arguments.svg), sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

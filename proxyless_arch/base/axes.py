@@ -12,6 +12,7 @@ from proxyless_arch.base.scene import Rect, Shape, Text, line, text_width
 
 STRIP = 0.15  # the most that a phase aside takes of a chart's width
 TICK, PHASE = 11.5, 10.5  # sizes of type
+A_TICK = 36.0  # room for one of an upright axis
 UNBOUNDED = (-math.inf, math.inf)
 PERCENT = (0.0, 100.0)
 
@@ -40,12 +41,13 @@ class Frame:
 class Axis:
     """What stands along an axis.
 
-    ``bounds``: beyond these no number can lie. ``names``: what stands at 0, 1, 2 and on in place of numbers, each in
-    as many lines as it has.
+    ``bounds``: beyond these no number can lie. ``ends``: where it begins and ends, whatever lies along it. ``names``:
+    what stands at 0, 1, 2 and on in place of numbers, each in as many lines as it has.
     """
 
     label: str
     bounds: tuple[float, float] = UNBOUNDED
+    ends: tuple[float, float] | None = None
     log: bool = False
     names: Sequence[str] = ()
 
@@ -128,6 +130,8 @@ def scale(values: Sequence[float], start: float, end: float, axis: Axis, *, floo
         return Scale(low / 1.2, high * 1.2, start, end, True)
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     least, most = axis.bounds
+    if axis.ends is not None:
+        return Scale(*axis.ends, start, end)
     low, high = max(low - pad, least) if floor is None else floor, min(high + pad, most)
     return Scale(low, high if high > low else low + 1, start, end)
 
@@ -163,7 +167,7 @@ class Epochs:
 
 
 def y_axis(frame: Frame, y: Scale, label: str) -> Iterator[Shape]:
-    for value in y.ticks(5):
+    for value in y.ticks(max(3, round((frame.bottom - frame.top) / A_TICK))):
         yield line(frame.left, y(value), frame.right, y(value), "grid")
         yield Text(frame.left - 6, y(value) + 4, label_of(value), "end")
     yield Text(11, (frame.top + frame.bottom) / 2, label, "middle", True, style="label")

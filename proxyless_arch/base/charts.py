@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxyless_arch.base.axes import (
     Axis,
@@ -316,24 +316,39 @@ def _covered(point: Point, x: Scale, y: Scale) -> list[Box]:
 
 
 def compose(title: str, charts: Sequence[Chart], columns: int, facts: Sequence[str] = ()) -> Scene:
-    """Charts side by side as one scene, for a picture file: under a title, and ``facts``, a line each, under that."""
+    """Charts side by side as one scene, for a picture file: under a title, and ``facts``, a line each, under that.
+
+    Where all have the same legend it stands there once.
+    """
     shapes: list[Shape] = [Text(MARGIN, MARGIN + 12, title, style="title")] if title else []
     top = MARGIN + (HEADING if title else 0)
     for words in facts:
         shapes.append(Text(MARGIN, top + 8, words, style="label"))
         top += FACTS
     width = max(chart.scene.width for chart in charts)
+    inner = min(columns, len(charts)) * (width + MARGIN) - MARGIN
+    labels = [[entry.label for entry in chart.entries] for chart in charts]
+    if len(charts) > 1 and all(each == labels[0] for each in labels):
+        legend, height = legend_rows(charts[0].entries, MARGIN, top, inner)
+        shapes, top = [*shapes, legend], top + height + (MARGIN / 2 if height else 0)
+        charts = [replace(chart, entries=()) for chart in charts]
     for start in range(0, len(charts), columns):
-        row = charts[start : start + columns]
-        heading = HEADING if any(chart.title for chart in row) else 4.0
-        legends = [legend_rows(chart.entries, 0, heading, width) for chart in row]
-        drop = heading + max(height for _, height in legends)  # the drawings of a row start at one height
-        for index, (chart, (entries, _)) in enumerate(zip(row, legends, strict=True)):
-            panel = [Text(0, 14, chart.title, style="heading"), entries, Group(chart.scene.shapes, 0, drop)]
-            if chart.note:
-                panel.append(Text(0, drop + chart.scene.height + 12, chart.note, style="label"))
-            shapes.append(Group(panel, MARGIN + index * (width + MARGIN), top))
-        top += drop + max(chart.scene.height + (FACTS if chart.note else 0) for chart in row) + MARGIN
-    columns = min(columns, len(charts))
-    text = max((text_width(words, 12) for words in (*facts, title)), default=0.0)
-    return Scene(shapes, MARGIN + max(columns * (width + MARGIN), text + MARGIN), top, title)
+        row, height = _row(charts[start : start + columns], width)
+        shapes.append(Group(row, MARGIN, top))
+        top += height + MARGIN
+    text = max((text_width(words, 12) for words in facts), default=0.0)
+    return Scene(shapes, 2 * MARGIN + max(inner, text, text_width(title, 15)), top, title)
+
+
+def _row(charts: Sequence[Chart], width: float) -> tuple[list[Shape], float]:
+    """Charts side by side, each ``width`` wide and under its title and legend; their drawings start at one height."""
+    heading = HEADING if any(chart.title for chart in charts) else 4.0
+    legends = [legend_rows(chart.entries, 0, heading, width) for chart in charts]
+    drop = heading + max(height for _, height in legends)
+    shapes: list[Shape] = []
+    for index, (chart, (entries, _)) in enumerate(zip(charts, legends, strict=True)):
+        panel = [Text(0, 14, chart.title, style="heading"), entries, Group(chart.scene.shapes, 0, drop)]
+        if chart.note:
+            panel.append(Text(0, drop + chart.scene.height + 12, chart.note, style="label"))
+        shapes.append(Group(panel, index * (width + MARGIN)))
+    return shapes, drop + max(chart.scene.height + (FACTS if chart.note else 0) for chart in charts)

@@ -70,12 +70,12 @@ def plane_of(runs: Sequence[Run]) -> Plane | None:
     released = released_points(run)
     if not own and not released:
         return None
-    # beside whole networks, what a supernet scores would only squeeze the axis
-    trail = _trail(run) if len(runs) == 1 and not released else []
     goals = {each.target for each in runs}
     target = target_of(goals.pop(), run.unit) if len(goals) == 1 else None
     guides = [Guide(points=[(target.value, -inf), (target.value, inf)], label=target.label)] if target else []
     trained = [each for run in runs for found in run.trained.values() for each in found]
+    # beside whole networks, what a supernet scores would only squeeze the axis
+    trail = _trail(run) if len(runs) == 1 and not released and not trained else []
     differ, unknown = unlike(trained)
     return Plane(
         title=title,

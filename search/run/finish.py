@@ -20,7 +20,6 @@ from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
@@ -38,10 +37,9 @@ from proxyless_nas.train.training import EpochSums, Schedule, Training
 from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit
 from search.algorithm.gates import argmax_path, probabilities
-from search.reporting.history import draw_search
+from search.reporting.pictures import draw_pictures
 from search.reporting.report_page import REPORT_FILE, write_report
-from search.reporting.run_folder import LATENCY_FILE, Run, read_run
-from search.reporting.titles import title_of
+from search.reporting.run_folder import LATENCY_FILE, read_run
 from search.result import PICTURES
 from search.run.job import Job
 from search.run.log import RunLog
@@ -358,7 +356,7 @@ def complete(run_dir: Path) -> None:
     """Make what a finished run makes of its folder and a kill may have left out: the pictures and the report."""
     run = read_run(run_dir)
     if run.spec is not None and not all((run_dir / name).exists() for name in PICTURES):
-        _draw(run, run.spec)
+        draw_pictures(run, run_dir, ".png")
     if not (run_dir / REPORT_FILE).exists():
         write_report(run_dir)
 
@@ -366,19 +364,3 @@ def complete(run_dir: Path) -> None:
 def _provenance(record: dict[str, Any]) -> dict[str, Any]:
     kept = ("weights", "top1_percent", "test_top1_percent", "manual_seed", "target_hardware")
     return {key: record[key] for key in kept}
-
-
-def _draw(run: Run, spec: ArchSpec) -> None:
-    assert run.result is not None
-    unit, title = run.unit or Unit.MS, title_of(run)
-    architecture, search = (run.folder / name for name in PICTURES)
-    draw_architectures([(title, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
-    draw_search(
-        run.records,
-        search,
-        target=run.target,
-        unit=unit,
-        labels=[[op.label for op in ops] for ops in run.space.choices] if run.space is not None else None,
-        chosen=run.result["path"],
-        title=title,
-    )

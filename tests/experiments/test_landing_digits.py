@@ -46,10 +46,11 @@ def short(monkeypatch):
 
 
 def test_a_row_is_what_the_command_gives(short, tmp_path, capsys):
-    words = ["--seeds", "3", "--output", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")]
+    words = ["--seeds", "3", "--output", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.svg")]
     assert landing.main(words) == 0
     assert capsys.readouterr().out.count(" 1 searches: ") == 3
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    words_drawn = (tmp_path / "out.svg").read_text()
+    assert all(title in words_drawn for title in landing.TITLES.values()) and words_drawn.count("<circle") >= 9
     record = json.loads((tmp_path / "out.json").read_text())
     assert [r["algorithm"] for r in record["searches"]] == ["full_v2", "two", "rl"]
     assert record["architecture_steps"] == 4

@@ -1,7 +1,9 @@
 """The arithmetic and the resuming of experiments/proof.py, on made-up images and scores."""
 
 import itertools
+import json
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +237,16 @@ def test_other_experiments_in_the_folder_do_not_count(tmp_path):
     proof.write_json(tmp_path / "search" / "grad-low-0.json", {"path": list(counted[2])})
     found = {file for file in proof.compared_files(tmp_path) if file.exists()}
     assert found == {proof.alone_file(tmp_path, path, 1) for path in counted}
+
+
+def test_the_picture_says_what_each_network_is(tmp_path):
+    """Every random network of both targets, every hand-designed and searched one with its two trainings."""
+    record = json.loads((Path(proof.__file__).parent / "proof.json").read_text())
+    proof.draw(record, tmp_path / "proof.svg")
+    root = ElementTree.parse(tmp_path / "proof.svg").getroot()
+    words = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"1.9 M MACs", "0.95 M MACs", "random network", "MB6 3×3,", "skipped"} <= set(words)
+    assert not any("Zero" in word or "3x3e" in word for word in words)
+    bars = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if "bar" in path.get("class", "").split()]
+    networks = [one for target in record["targets"].values() for one in (*target["controls"], *target["searched"])]
+    assert len(bars) == len(networks) == 16

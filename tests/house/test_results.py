@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.walk import total_macs
+
 ROOT = Path(__file__).resolve().parents[2]
 README, RESULTS = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/results.md"))
 NUMBER = re.compile(r"[-+]?\d*\.?\d+")
@@ -61,6 +64,20 @@ def test_target_against_measurement():
         assert_shown(numbers(" ".join(cells)), [*wanted, run["measured_standard_error_percent"]])
 
 
+def test_latency_of_known_networks():
+    known = record("benchmarks/known_networks.json")["networks"]
+    for cells, one in zip(rows("Latency of known networks"), known, strict=True):
+        assert cells[0] == one["label"] and cells[1] == f"{one['params']:,}"
+        assert_shown([cells[3].split()[0], cells[5]], [one["latency_ms"]["median"], one["published_top1_percent"]])
+
+
+@pytest.mark.parametrize("target", ["mobile", "cpu", "cpu:litert", "flops"])
+def test_one_network_per_device(target):
+    spec = read_spec(ROOT / "experiments/specialization" / f"{target.replace(':', '-')}.json")
+    (cells,) = [row for row in rows("One network per device") if row[0] == target]
+    assert_shown(numbers(cells[3])[:1], [total_macs(spec) / 1e6])
+
+
 def test_int8():
     variants = {found["variant"]: found for found in record("experiments/int8_study.json")["variants"]}
     shown = {
@@ -96,7 +113,8 @@ def test_searched_against_random_networks(proof):
             "REINFORCE search, supernet 0": searched["rl 0"],
             "REINFORCE search, supernet 1": searched["rl 1"],
         }
-        for line, one in {**lines, **found["controls"]}.items():
+        by_hand = {name.replace("Zero to fit", "skipping to fit"): one for name, one in found["controls"].items()}
+        for line, one in {**lines, **by_hand}.items():
             interval = [round(value) for value in one["percentile_interval_95"]]
             assert_shown(numbers(cells[line][column]), [one["mean"], round(one["percentile"] + 1e-9), *interval])
             seen += 1

@@ -2,16 +2,16 @@
 
 import json
 import sys
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks import compare_networks as comparing
 from benchmarks import published_networks as published
-from benchmarks.comparison_picture import Dot, _around, _shared_area, draw, place_labels
+from benchmarks.comparison_picture import draw
 from hardware.profile.measure import Times, parse_hardware
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import write_spec
@@ -316,19 +316,17 @@ def test_times_are_given_at_the_anchor_s_median_speed():
 # The picture --------------------------------------------------------------------------------------------------------
 
 
-def test_labels_cover_neither_dots_nor_bars_nor_each_other():
-    figure = Figure(figsize=(8, 5), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.1, 0.1, 0.85, 0.8), xlim=(4, 12), ylim=(70, 78))
-    dots = [Dot(6 + 0.1 * i, 6.1 + 0.1 * i, 6.4 + 0.1 * i, 74 + 0.15 * i, f"network {i}") for i in range(8)]
-    texts = place_labels(axes, dots)
-    assert [text.get_text() for text in texts] == [dot.label for dot in dots]
-    boxes = [text.get_window_extent() for text in texts]
-    inside = axes.get_window_extent()
-    for index, box in enumerate(boxes):
-        assert all(_shared_area(box, other) < 1e-6 for other in boxes[:index])
-        assert all(_shared_area(box, _around(axes, dot, 100 / 72)) < 1e-6 for dot in dots)
-        assert _shared_area(box, inside) == pytest.approx(box.width * box.height)
+def test_the_picture_has_every_network_with_a_published_accuracy(tmp_path):
+    record = json.loads((Path(comparing.__file__).parent / "known_networks.json").read_text())
+    unknown = record["networks"][0] | {"label": "unknown", "published_top1_percent": None}
+    ours = record["networks"][3]
+    ours["latency_ms"] |= {"low": 4.0, "high": 5.0}
+    assert draw(record | {"networks": [*record["networks"], unknown]}, tmp_path / "x.svg")
+    root = ElementTree.parse(tmp_path / "x.svg").getroot()
+    words = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {one["label"] for one in record["networks"]} <= words and "unknown" not in words
+    bars = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if "bar" in path.get("class").split()]
+    assert len(bars) == 1
 
 
 def test_a_picture_of_nothing_is_not_drawn(tmp_path):

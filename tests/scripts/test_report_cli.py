@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ import train
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.units import Unit
 from search import report, show
+from search.reporting.pictures import NAMES
 from tests.search.made_run import write_random, write_run, write_trained
 
 ROOT = Path(__file__).resolve().parents[2]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_one_run(tmp_path, capsys):
@@ -27,6 +30,18 @@ def test_one_run(tmp_path, capsys):
     assert report.main([str(tmp_path / "run"), "--output", str(page), "--gif", str(film)]) == 0
     assert film.read_bytes().startswith(b"GIF89a")
     assert page.read_bytes() == (tmp_path / "run" / "report.html").read_bytes()
+
+
+def test_pictures_for_documents(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    write_run(tmp_path / "cut", finished=False)
+    assert report.main([str(tmp_path / "run"), "--svg", str(tmp_path / "docs")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [f"{tmp_path}/docs/{name}.svg" for name in NAMES]
+    drawn, went = (ElementTree.parse(tmp_path / "docs" / f"{name}.svg").getroot() for name in NAMES)
+    words = ["".join(text.itertext()) for root in (drawn, went) for text in root.iter(f"{SVG}text")]
+    assert "run: searched for mobile" in words and "Accuracy of sampled networks" in words
+    assert report.main([str(tmp_path / "cut"), "--svg", str(tmp_path / "none")]) == 2
+    assert "holds no network to draw" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_several_runs(tmp_path, capsys, monkeypatch):
@@ -60,7 +75,8 @@ def test_a_random_network_that_train_py_trained_is_a_control(tmp_path, capsys, m
         (["nowhere"], "no such folder (in nowhere)"),
         (["."], "there is no config.json in it"),
         (["run", "."], "there is no config.json in it"),
-        (["run", "run", "--gif", "x.gif"], "--gif: an animation shows one search"),
+        (["run", "run", "--gif", "x.gif"], "--gif: shows one search"),
+        (["run", "run", "--svg", "x"], "--svg: shows one search"),
         (["run", "--output", "run"], "cannot be written"),
         (["run", "--output", "run/spec.json/page.html"], "cannot be written"),
         (["run", "--outptu", "x"], "did you mean '--output'?"),

@@ -9,7 +9,7 @@ import pytest
 from proxyless_arch.base.axes import PERCENT, Axis, Epochs, Frame, Phase, label_of, ticks
 from proxyless_arch.base.charts import Guide, Point, Series, Target, compose, line_chart, plane, series_color
 from proxyless_arch.base.labels import Box
-from proxyless_arch.base.scene import Group, Text, text_width, to_svg
+from proxyless_arch.base.scene import Group, Scene, Text, text_width, to_svg
 
 X, Y = Axis(label="x"), Axis(label="y")
 
@@ -180,9 +180,18 @@ def test_charts_side_by_side():
     assert {"all", "one", "two", "three", "some machine"} <= set(words(scene))
     headings = [shape for shape in flat(scene.shapes) if isinstance(shape, Text) and shape.style == "heading"]
     assert len(headings) == 3
-    origins = [(group.x, group.y) for group in scene.shapes if isinstance(group, Group)]
-    assert len(set(origins)) == 3 and origins[0][1] == origins[1][1] < origins[2][1] and origins[0][0] == origins[2][0]
+    legend, first, second = (group for group in scene.shapes if isinstance(group, Group))
+    assert [word.text for word in flat(legend.shapes) if isinstance(word, Text)] == ["a", "T"]  # the same of all, once
+    assert legend.y < first.y < second.y and first.x == second.x
+    assert [panel.x for panel in first.shapes] == [0, charts[0].scene.width + 24] and len(second.shapes) == 1
     assert scene.width > 2 * charts[0].scene.width and scene.height > 2 * charts[0].scene.height
+
+
+def test_legends_that_differ_stand_with_their_charts():
+    charts = [line_chart("t", [Series(label=name, values=[1, 2]), Series(label="b", values=[1, 3])], y=Y, shown=shown)
+              for name in "ac"]  # fmt: skip
+    (row,) = (group for group in compose("", charts, columns=2).shapes if isinstance(group, Group))
+    assert [word for word in words(Scene([row], 1, 1)) if word in "abc"] == ["a", "b", "c", "b"]
 
 
 def test_colors_come_around():
