@@ -22,7 +22,7 @@ ATOL = 1e-4  # at logits of standard deviation 1.2
 
 @needs_demo
 @pytest.mark.shared_data
-@pytest.mark.parametrize("resolution", [224, 193])
+@pytest.mark.parametrize("resolution", [pytest.param(224, marks=pytest.mark.slow), 193])
 def test_real_weights_on_real_photos(shared_data, resolution):
     weights = demo_weights(NAME)
     net = proxyless_nas.build(weights.spec).eval()
@@ -34,14 +34,14 @@ def test_real_weights_on_real_photos(shared_data, resolution):
         return compiled(twin)(images).numpy()
 
     photos = open_folder(shared_data / "imagenet_sample.zip", "val")
-    (samples,) = eval_steps(len(photos), 32, limit=32)
+    (samples,) = eval_steps(len(photos), 16, limit=16)
     recipe = replace(weights.spec.preprocessing, resolution=resolution)
     images, labels, errors = read_batch(photos, recipe, None, 0, samples)
     assert not errors
     with torch.no_grad():
         wanted = net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     assert 0.8 < wanted.std() < 2
-    assert (wanted.argmax(1) == labels).sum() >= 24  # 87 % of all photos at 224
+    assert (wanted.argmax(1) == labels).sum() >= 12  # 87 % of all photos at 224
     found = keras_logits(weights.spec, images)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=ATOL)
     assert np.array_equal(np.argsort(-found, axis=1)[:, :5], np.argsort(-wanted, axis=1)[:, :5])

@@ -344,6 +344,7 @@ def test_threads_are_as_the_environment_says_and_as_the_record_says(script, give
     assert json.loads((tmp_path / "record.json").read_text())["device"] == f"cpu, {threads} threads"
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("by", ["wnid", "class name", "number"])
 def test_forty_photos_of_forty_classes(by, shared_data, tmp_path):

@@ -6,10 +6,8 @@ late does not count and is tried again.
 
 import functools
 import json
-import os
+import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,43 +16,21 @@ import pytest
 import torch
 
 from proxyless_arch.weights.files import load_safetensors
-from search.run import checkpoint
+from search import imagenet_arch_search
+from search.run import checkpoint, runner
+from tests.processes import Child
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "search" / "imagenet_arch_search.py"
-FLAGS = [
-    "--valid_size",
-    "800",
-    "--warmup_epochs",
-    "1",
-    "--n_epochs",
-    "3",
-    "--width_mult",
-    "0.1",
-    "--resolution",
-    "8",
-    "--finetune_epochs",
-    "1",
-]
+FLAGS = shlex.split(
+    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1200 --train_batch_size 16 --grad_data_batch 16 "
+    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 3 --finetune_epochs 1"
+)
 ALGORITHMS = {"grad": [], "rl": ["--arch_algo", "rl", "--rl_batch_size", "2"]}
 CLOCKS = ("seconds", "images_per_second")
-SAVES_OFTEN = """
-from search import imagenet_arch_search
-from search.run import runner
-runner.SAVE_EVERY_SECONDS = 0.02
-raise SystemExit(imagenet_arch_search.main())
-"""
 
 
-def start(*words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finished(process) -> None:
-    errors = process.communicate(timeout=240)[1].decode()
-    assert process.returncode == 0, errors
+def search_that_saves_often(words):
+    runner.SAVE_EVERY_SECONDS = 0.02
+    return imagenet_arch_search.main(words)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +40,9 @@ def straight(tmp_path_factory):
     @functools.cache
     def run(algorithm: str) -> tuple[Path, float]:
         folder = tmp_path_factory.mktemp(algorithm) / "run"
-        process = start(SCRIPT, "--path", folder, *FLAGS, *ALGORITHMS[algorithm])
+        process = Child(imagenet_arch_search.main, ["--path", folder, *FLAGS, *ALGORITHMS[algorithm]])
         begun = wait_for(process, (folder / "config.json").exists)
-        finished(process)
+        process.must_succeed()
         return folder, time.monotonic() - begun
 
     return run
@@ -75,7 +51,7 @@ def straight(tmp_path_factory):
 def wait_for(process, happened) -> float:
     """The time at which it had happened, or the process had ended."""
     while process.poll() is None and not happened():
-        time.sleep(0.03)
+        time.sleep(0.01)
     return time.monotonic()
 
 
@@ -86,9 +62,9 @@ def saved_step(folder: Path) -> int:
 def was_killed(process) -> bool:
     """Kill it, unless it was done already."""
     process.kill()
-    errors = process.communicate(timeout=60)[1].decode()
-    assert process.returncode in (-signal.SIGKILL, 0), errors
-    return process.returncode == -signal.SIGKILL
+    status = process.wait()
+    assert status in (-signal.SIGKILL, 0), process.errors
+    return status == -signal.SIGKILL
 
 
 def killed_at_any_time(process, folder: Path, whole: Path, seconds: float, rng) -> bool:
@@ -124,12 +100,12 @@ def test_killed_and_resumed_is_uninterrupted(straight, tmp_path, moment):
     whole, seconds = straight(algorithm)
     for attempt in range(10):
         folder, rng = tmp_path / str(attempt) / "run", np.random.default_rng([7, moment, attempt])
-        process = start("-c", SAVES_OFTEN, "--path", folder, *FLAGS, *ALGORITHMS[algorithm])
+        process = Child(search_that_saves_often, ["--path", folder, *FLAGS, *ALGORITHMS[algorithm]])
         if kill(process, folder, whole, seconds, rng):
             break
     else:
         pytest.fail("every kill came too late")
-    finished(start(SCRIPT, "--path", folder, "--resume"))
+    Child(imagenet_arch_search.main, ["--path", folder, "--resume"]).must_succeed()
     assert product(folder) == product(whole)
     ours, theirs = (checkpoint.load(each / checkpoint.NAME) for each in (folder, whole))
     for left, right in zip(ours.controller["alphas"], theirs.controller["alphas"], strict=True):

@@ -1,6 +1,7 @@
 """search/specialize.py as a user types it, on tiny searches."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,10 @@ from proxyless_arch.space.mbconv import mbconv_space
 from search import specialize
 from tests.hardware.fake_device import FakeDevice
 
-TINY = ["--warmup_epochs", "0", "--n_epochs", "1", "--width_mult", "0.1", "--resolution", "8"]
+TINY = shlex.split(
+    "--warmup_epochs 0 --n_epochs 1 --space tiny --width_mult 0.1 --resolution 8 --valid_size 1300 "
+    "--recalibration_images 64"
+)
 
 
 def test_two_targets_are_searched_crossed_and_not_searched_again(tmp_path, capsys):
@@ -94,7 +98,7 @@ def test_a_search_that_fails_is_named(tmp_path, capsys):
 
 
 def test_one_warm_up_serves_all_targets(tmp_path, capsys):
-    few = ["--path", str(tmp_path), *TINY, "--warmup_epochs", "2", "--valid_size", "1300"]
+    few = ["--path", str(tmp_path), *TINY, "--warmup_epochs", "2"]
     assert specialize.main(["--targets", "mobile,flops", *few]) == 0
     printed = capsys.readouterr().out
     assert "the warm-up (2 epochs) depends on no target and is done once: this saves 2 of 6 epochs" in printed

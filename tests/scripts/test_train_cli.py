@@ -1,15 +1,13 @@
 """train.py as a user meets it: it learns, it survives, it says what it does and what is wrong."""
 
+import functools
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,9 +24,9 @@ from proxyless_arch.data.datasets import load_for_search
 from proxyless_arch.weights.files import load_safetensors, save_h5
 from proxyless_nas.train import checkpointing
 from proxyless_nas.train import session as train_session
+from tests.processes import Child
 from tests.scripts.mini import TRAIN, mini_net, same_run
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "config.json",
     "environment.json",
@@ -120,7 +118,7 @@ def test_sigkill_and_resume_equals_uninterrupted(moment, straight, spec_file, tm
     """Killed in one of the first five epochs, at any time in it: before config.json is whole there is no run."""
     path, rng = tmp_path / "broken", random.Random(moment)
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
-    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], stdout=subprocess.DEVNULL)
+    process = Child(train.main, words)
     deadline = time.monotonic() + 60
     while not (path / "config.json").exists() or len(epochs_done(path)) < moment % 5:
         assert process.poll() is None
@@ -128,7 +126,7 @@ def test_sigkill_and_resume_equals_uninterrupted(moment, straight, spec_file, tm
         time.sleep(0.005)
     fastest = min(record["seconds"] for record in epochs_done(path) or epochs_done(straight))
     time.sleep(rng.uniform(0, fastest))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (path / "result.json").exists()
     code, out, err = run(capsys, "--path", path, "--resume")
@@ -138,16 +136,18 @@ def test_sigkill_and_resume_equals_uninterrupted(moment, straight, spec_file, tm
     same_run(straight, path)
 
 
-@pytest.mark.parametrize("place", ["train_session.codec.write_spec", "train_session.checkpointing.torch.save"])
+def training_that_is_killed(words):
+    """``words``: the function of proxyless_nas.train.session that kills it, and the command's own."""
+    *place, name = words[0].split(".")
+    setattr(functools.reduce(getattr, place, train_session), name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    return train.main(words[1:])
+
+
+@pytest.mark.parametrize("place", ["codec.write_spec", "checkpointing.torch.save"])
 def test_killed_before_its_first_checkpoint_a_run_starts_over(place, straight, spec_file, tmp_path, capsys):
     path = tmp_path / "broken"
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
-    program = f"""import os, signal, sys, train
-from proxyless_nas.train import session as train_session
-{place} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-train.main(sys.argv[1:])"""
-    killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
-    assert killed.returncode == -signal.SIGKILL
+    assert Child(training_that_is_killed, [place, *words]).wait() == -signal.SIGKILL
     code, _, err = run(capsys, *words)
     assert (code, "already contains a run: continue it with --resume" in err) == (2, True)
     code, out, err = run(capsys, "--path", path, "--resume")
@@ -157,22 +157,24 @@ train.main(sys.argv[1:])"""
     same_run(straight, path)
 
 
+def training_killed_at_its_second_best_epoch(words):
+    write = train_session.Run.write_weights
+
+    def write_once(state, name, best):
+        if best.epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(state, name, best)
+
+    train_session.Run.write_weights = write_once
+    return train.main(words)
+
+
 def test_killed_behind_a_checkpoint_the_best_weights_are_written_from_it(
     straight, spec_file, tmp_path, capsys, monkeypatch
 ):
     path = tmp_path / "broken"
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]
-    program = """import os, signal, sys, train
-from proxyless_nas.train.session import Run
-write = Run.write_weights
-def write_once(self, name, best):
-    if best.epoch:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(self, name, best)
-Run.write_weights = write_once
-train.main(sys.argv[1:])"""
-    killed = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
-    assert killed.returncode == -signal.SIGKILL
+    assert Child(training_killed_at_its_second_best_epoch, words).wait() == -signal.SIGKILL
     assert load_safetensors(path / "weights.safetensors").provenance["epoch"] == 1
     done = epochs_done(path)
     assert [record["is_best"] for record in done] == [True, *[False] * (len(done) - 2), True]

@@ -289,7 +289,7 @@ def test_mutated_files_give_our_error_or_a_valid_config(tmp_path):
     rng = random.Random(0)
     path = tmp_path / "config.json"
     refused = accepted = 0
-    for _ in range(300):
+    for _ in range(100):
         found = mutate(rng, to_dict(from_recipe(rng.choice(recipe_names()))))
         path.write_text(found if isinstance(found, str) else json.dumps(found))
         try:
@@ -300,8 +300,8 @@ def test_mutated_files_give_our_error_or_a_valid_config(tmp_path):
         else:
             assert from_dict(to_dict(settings), "again") == settings
             accepted += 1
-    assert refused > 150
-    assert accepted > 5
+    assert refused > 50
+    assert accepted > 1
 
 
 def test_a_missing_setting_is_an_error_unless_a_resume_fills_it():

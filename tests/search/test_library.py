@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_search_goes_on(result, tmp_path, mon
 def test_a_search_may_run_beside_the_main_thread(tmp_path):
     """Where no signal handler can be set."""
     found = []
-    config = SearchConfig.of(**SETTINGS, target_hardware="flops")
+    config = SearchConfig.of(**SETTINGS | {"warmup_epochs": 0, "n_epochs": 0}, target_hardware="flops")
     thread = threading.Thread(target=lambda: found.append(run_search(config, tmp_path / "run", say=None)))
     thread.start()
     thread.join(timeout=120)

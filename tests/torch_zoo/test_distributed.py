@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +13,10 @@ import torch
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.base.errors import InputError
+from proxyless_commands import train
 from proxyless_nas import distributed
+from search import imagenet_arch_search
+from tests.processes import ended, ranks
 from tests.scripts.mini import TRAIN, mini_net, same_run
 from tests.torch_zoo import two_processes
 
@@ -25,12 +26,11 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """What the two processes found."""
+def both(tmp_path_factory):
+    """What each of two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [*LAUNCH, str(ROOT / "tests/torch_zoo/two_processes.py"), str(folder)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    statuses, complaints = ended(two_processes.main, [folder])
+    assert statuses == [0, 0], complaints
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
@@ -40,8 +40,8 @@ def alone():
 
 
 @pytest.mark.parametrize("case", ["twins", "frozen", "accumulated", "short"])
-def test_two_processes_equal_one(ranks, alone, case):
-    found, wanted = ranks[0]["cases"][case], alone[case]
+def test_two_processes_equal_one(both, alone, case):
+    found, wanted = both[0]["cases"][case], alone[case]
     assert found["sums"][1:] == wanted["sums"][1:]
     assert found["sums"][0] == pytest.approx(wanted["sums"][0], rel=1e-5)
     for kind in ("net", "ema"):
@@ -56,8 +56,8 @@ def test_the_accumulated_case_is_the_frozen_one(alone):
         torch.testing.assert_close(alone["accumulated"]["net"][name], tensor, rtol=1e-4, atol=2e-5)
 
 
-def test_reductions_and_broadcasts(ranks):
-    for rank, found in enumerate(each["checks"] for each in ranks):
+def test_reductions_and_broadcasts(both):
+    for rank, found in enumerate(each["checks"] for each in both):
         assert (found["rank"], found["world"], found["local"]) == (rank, 2, 2)
         assert found["sums"] == [[3.0] * 6, [1], [1.0, 1.0]]
         assert found["mean"] == [0.0, 1.5, 3.0, 4.5]
@@ -66,14 +66,14 @@ def test_reductions_and_broadcasts(ranks):
         assert found["result"] == EvalResult(3, 4, 7, 0.5)
 
 
-def test_one_rank_speaks_for_all(ranks):
+def test_one_rank_speaks_for_all(both):
     """A rank that wants to stop stops all; a rank with a NaN stops all before anything moves."""
-    assert [each["checks"]["stop"] for each in ranks] == [True, True]
-    assert [each["checks"]["refused"] for each in ranks] == [True, True]
+    assert [each["checks"]["stop"] for each in both] == [True, True]
+    assert [each["checks"]["refused"] for each in both] == [True, True]
 
 
-def test_rank_0_trains_by_itself_what_one_process_would(ranks):
-    world, net = ranks[0]["checks"]["alone"]
+def test_rank_0_trains_by_itself_what_one_process_would(both):
+    world, net = both[0]["checks"]["alone"]
     _, expected = two_processes.alone_after_a_step()
     assert world == 1
     for name, tensor in expected.items():
@@ -107,23 +107,8 @@ def test_devices_that_ranks_cannot_share(monkeypatch):
 # ---------------------------------------------------------------------------------------- the scripts under torchrun
 
 
-def by_hand(*words, script="train.py"):
-    """The two ranks of a script, started as torchrun starts them (which itself takes seconds)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / script), *words],
-            env=ENVIRONMENT | address | {"RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-        )
-        for rank in ("0", "1")
-    ]
-
-
 def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
+    """Under torchrun, as a person starts it; the killed and the resumed run are forked."""
     write_spec(tmp_path / "mini.json", mini_net())
     words = [*TRAIN, "--epochs", "3", "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
@@ -134,30 +119,26 @@ def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
     result = json.loads((straight / "result.json").read_text())
     assert (result["n_test_images"], result["n_valid_images"], result["processes"]) == (360, 287, 2)
 
-    ranks = by_hand(*words, "--path", str(broken))
     metrics = broken / "metrics.jsonl"
-    while not (metrics.exists() and metrics.stat().st_size):  # one epoch is done
-        time.sleep(0.02)
-        assert ranks[0].poll() is None
-    ranks[1].send_signal(signal.SIGKILL)
-    for process in ranks:  # the other one does not wait for ever
-        process.communicate(timeout=60)
-        assert process.returncode != 0
+    with ranks(train.main, [*words, "--path", broken]) as begun:
+        while not (metrics.exists() and metrics.stat().st_size):  # one epoch is done
+            time.sleep(0.005)
+            assert begun[0].poll() is None
+        begun[1].kill()
+        assert begun[0].wait(60) != 0  # it does not wait for ever
     assert not (broken / "result.json").exists()
-    for process in by_hand("--path", str(broken), "--resume"):
-        _, complaints = process.communicate(timeout=120)
-        assert process.returncode == 0, complaints
+    statuses, complaints = ended(train.main, ["--path", broken, "--resume"])
+    assert statuses == [0, 0], complaints
     same_run(straight, broken)
 
 
-@pytest.mark.parametrize("script", ["train.py", "search/imagenet_arch_search.py"])
-def test_what_rank_0_alone_is_refused_ends_both_ranks_with_one_message(script, tmp_path):
+@pytest.mark.parametrize("command", [train.main, imagenet_arch_search.main])
+def test_what_rank_0_alone_is_refused_ends_both_ranks_with_one_message(command, tmp_path):
     write_spec(tmp_path / "mini.json", mini_net())
     (tmp_path / "metrics.jsonl").write_text("{}\n")  # the run folder is taken
-    flags = [*TRAIN, "--arch", str(tmp_path / "mini.json")] if script == "train.py" else ["--target_hardware", "flops"]
-    ranks = by_hand(*flags, "--device", "cpu", "--path", str(tmp_path), script=script)
-    complaints = [process.communicate(timeout=60)[1].decode() for process in ranks]
-    assert [process.returncode for process in ranks] == [2, 2], complaints
+    flags = [*TRAIN, "--arch", tmp_path / "mini.json"] if command is train.main else ["--target_hardware", "flops"]
+    statuses, complaints = ended(command, [*flags, "--device", "cpu", "--path", tmp_path])
+    assert statuses == [2, 2], complaints
     assert complaints[0].count("already contains a run") == complaints[0].count("\n") == 1
     assert complaints[1] == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "mini.json"]

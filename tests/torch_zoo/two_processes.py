@@ -1,4 +1,4 @@
-"""Run by test_distributed.py, alone and under torchrun: the same steps by one process and by two.
+"""Run by test_distributed.py: the same steps by one process and by two.
 
 ``twins``: every batch holds each image twice, and each of two processes gets one of the twins. The BN statistics of a
 share then equal those of the batch, so that BN in training mode must agree too. ``frozen``: other images on each rank,
@@ -6,7 +6,6 @@ BN in eval mode. ``short``: as frozen, but rank 1 could not read two of its imag
 """
 
 import math
-import sys
 
 import torch
 from torch import nn
@@ -116,12 +115,9 @@ def run_cases():
     }
 
 
-def main(folder):
-    torch.set_num_threads(1)
+def main(words):
+    """``words``: the folder of findings."""
+    (folder,) = words
     with distributed.init_from_environment("cpu"):
         found = {"checks": checks(), "cases": run_cases()}
         torch.save(found, f"{folder}/rank{distributed.rank()}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
+import shlex
 import time
 from pathlib import Path
 
@@ -14,39 +11,29 @@ import pytest
 import torch
 from PIL import Image
 
+from hardware.profile import device as profiler
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import BatchPlan
 from proxyless_arch.data.datasets import load_for_search
+from search import imagenet_arch_search
 from search.config import SearchConfig, with_settings
-from search.run import checkpoint
+from search.run import checkpoint, loop, runner
 from search.run import job as jobs
+from tests.processes import Child, ended, ranks
 from tests.search.run import two_processes
 
-ROOT = Path(__file__).resolve().parents[3]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def start(*command, **options):
-    return subprocess.Popen(
-        [str(word) for word in command], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-    )
-
-
-def finish(process) -> str:
-    output = process.communicate(timeout=240)[0].decode()
-    assert process.returncode == 0, output
-    return output
+TINY = shlex.split(
+    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --device cpu --target_hardware flops"
+)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What one process found, and each of two."""
     folder = tmp_path_factory.mktemp("processes")
-    script = ROOT / "tests" / "search" / "run" / "two_processes.py"
-    both = start(*TORCHRUN, script, folder / "two")
-    finish(start(sys.executable, script, folder / "one"))
-    finish(both)
+    with ranks(two_processes.main, [folder / "two"]) as both:
+        for child in (Child(two_processes.main, [folder / "one"]), *both):
+            child.must_succeed()
     found = [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one.0", "two.0", "two.1")]
     assert [each["processes"] for each in found] == [1, 2, 2]
     return found
@@ -91,38 +78,36 @@ def test_ranks_drop_features_of_their_own_and_resume_so(found):
     assert [each["dropout"] for each in found] == [{"same masks": n == 0, "resumed": True} for n in range(3)]
 
 
-def children_of(pid: int) -> list[int]:
-    task = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(word) for word in task.read_text().split()]
+def all_found(folder) -> tuple:
+    """(alphas and supernet, result) of a finished run."""
+    state = checkpoint.load(folder / checkpoint.NAME)
+    alphas = {f"alpha {index}": alpha for index, alpha in enumerate(state.controller["alphas"])}
+    return {"step": torch.tensor(state.step), **alphas, **state.supernet}, result_of(folder) | {"wall_seconds": 0}
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the ranks")
+def result_of(folder) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
 def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
-    script = ROOT / "search" / "imagenet_arch_search.py"
-    schedule = "--warmup_epochs 1 --n_epochs 3 --train_batch_size 256 --recalibration_images 64"
-    network = "--width_mult 0.1 --resolution 8 --target_hardware flops"
-    settings = f"{schedule} {network}".split()
-    straight = start(*TORCHRUN, script, "--path", tmp_path / "straight", *settings)
-    finish(straight)
-    broken = start(*TORCHRUN, script, "--path", tmp_path / "broken", *settings)
-    metrics = tmp_path / "broken" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 2:
-        assert broken.poll() is None, broken.communicate()[0].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(children_of(broken.pid)[1], signal.SIGKILL)
-    broken.communicate(timeout=120)
-    assert broken.returncode != 0
-    finish(start(*TORCHRUN, script, "--path", tmp_path / "broken", "--resume"))
-    one, two = (checkpoint.load(tmp_path / name / checkpoint.NAME) for name in ("straight", "broken"))
-    assert one.step == two.step
-    for left, right in zip(one.controller["alphas"], two.controller["alphas"], strict=True):
-        assert torch.equal(left, right)
-    for name, tensor in one.supernet.items():
-        assert torch.equal(tensor, two.supernet[name]), name
-    records = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("straight", "broken")]
-    assert {**records[0], "wall_seconds": 0} == {**records[1], "wall_seconds": 0}
+    words = [*TINY, "--warmup_epochs", "1", "--n_epochs", "3", "--train_batch_size", "32"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert ended(imagenet_arch_search.main, ["--path", straight, *words])[0] == [0, 0]
+    metrics, deadline = broken / "metrics.jsonl", time.monotonic() + 120
+    with ranks(imagenet_arch_search.main, ["--path", broken, *words]) as both:
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 2:
+            assert both[0].poll() is None, both[0].errors
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        both[1].kill()
+        assert both[0].wait(60) != 0  # the other one does not wait for ever
+    assert not (broken / "result.json").exists()
+    assert ended(imagenet_arch_search.main, ["--path", broken, "--resume"])[0] == [0, 0]
+    (one, result), (two, other) = all_found(straight), all_found(broken)
+    assert result == other
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
 
 
 @pytest.mark.parametrize(
@@ -137,110 +122,66 @@ def test_a_batch_must_be_shared_out_equally(setting, flag):
 
 
 def test_a_batch_for_other_processes_is_refused_once_and_first(tmp_path):
-    script = ROOT / "search" / "imagenet_arch_search.py"
-    three = start(*TORCHRUN[:-1], "--nproc_per_node=3", script, "--path", tmp_path / "run", "--train_batch_size", "64")
-    output = three.communicate(timeout=240)[0].decode()
-    assert three.returncode != 0
-    assert output.count("error: --batch_size: expected a multiple of 3 (the processes), got 64") == 1
+    words = ["--path", tmp_path / "run", "--train_batch_size", "64"]
+    statuses, complaints = ended(imagenet_arch_search.main, words, n_ranks=3)
+    assert statuses == [2, 2, 2]
+    assert complaints[0].startswith("error: --batch_size: expected a multiple of 3 (the processes), got 64")
+    assert complaints[1:] == ["", ""]
     assert list(tmp_path.iterdir()) == []
 
 
-REFUSED = """
-import os, sys, time
-from pathlib import Path
-from proxyless_arch.base.errors import InputError
-from hardware.profile import device as profiler
-from search import imagenet_arch_search
+def search_that_cannot_measure(words):
+    """Rank 0 profiles this machine, for the others too."""
+    (folder,) = words
 
-def profile(*arguments):
-    assert os.environ["RANK"] == "0"
-    time.sleep(0.5)
-    raise InputError("the machine is too busy to measure")
+    def profile(*_):
+        assert os.environ["RANK"] == "0"
+        time.sleep(0.5)
+        raise InputError("the machine is too busy to measure")
 
-profiler.profile_device = profile
-profiler.default_output = lambda conditions: Path(sys.argv[1]) / "latency"
-words = "--target_hardware cpu --runtime torch --width_mult 0.1 --resolution 8 --device cpu --path"
-raise SystemExit(imagenet_arch_search.main([*words.split(), sys.argv[1] + "/run"]))
-"""
-
-
-def two_ranks(code, *words) -> tuple[list[int], list[str]]:
-    """What two ranks of a program, started without torchrun, end with: their statuses and complaints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, words)],
-            env=ENVIRONMENT | group | {"RANK": rank, "LOCAL_RANK": rank},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        complaints = [process.communicate(timeout=90)[1].decode() for process in ranks]
-    finally:  # a rank that waits for ever
-        for process in ranks:
-            process.kill()
-    return [process.returncode for process in ranks], complaints
+    profiler.profile_device = profile
+    profiler.default_output = lambda conditions: Path(folder) / "latency"
+    flags = "--target_hardware cpu --runtime torch --width_mult 0.1 --resolution 8 --device cpu --path"
+    return imagenet_arch_search.main([*flags.split(), f"{folder}/run"])
 
 
 def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
-    statuses, complaints = two_ranks(REFUSED, tmp_path)
+    statuses, complaints = ended(search_that_cannot_measure, [tmp_path])
     assert statuses == [2, 2], complaints
     assert complaints == ["error: the machine is too busy to measure\n", ""]
     assert list(tmp_path.iterdir()) == []
 
 
-STOPS_AT_ONCE = """
-import os, sys
-from search import imagenet_arch_search
-from search.run import runner
+def search_that_rank_1_stops(words):
+    class StopsAtOnce(runner.StopRequest):
+        def __enter__(self):
+            self.wanted = os.environ["RANK"] == "1"
+            return super().__enter__()
 
-class StopsAtOnce(runner.StopRequest):
-    def __enter__(self):
-        self.wanted = os.environ["RANK"] == "1"
-        return super().__enter__()
-
-runner.StopRequest = StopsAtOnce
-raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
-"""
-GOES_ON = """
-import sys
-from search import imagenet_arch_search
-raise SystemExit(imagenet_arch_search.main(sys.argv[1:]))
-"""
+    runner.StopRequest = StopsAtOnce
+    return imagenet_arch_search.main(words)
 
 
-BREAKS = """
-import os, sys
-from search import imagenet_arch_search
-from search.run import loop
+def search_that_breaks_in_rank_1(words):
+    """``words``: weight_step or arch_step, and the number of the step whose images turn to nan."""
+    name, number, *flags = words
+    step = getattr(loop.Search, name)
 
-def breaking(step, number):
     def broken(search, images, labels):
         at = search.controller.step if name == "arch_step" else search.step
-        if at == number and os.environ["RANK"] == "1":
+        if at == int(number) and os.environ["RANK"] == "1":
             images = images * float("nan")
         return step(search, images, labels)
-    return broken
 
-name, number = sys.argv[1:3]
-setattr(loop.Search, name, breaking(getattr(loop.Search, name), int(number)))
-raise SystemExit(imagenet_arch_search.main(sys.argv[3:]))
-"""
+    setattr(loop.Search, name, broken)
+    return imagenet_arch_search.main(flags)
 
 
 @pytest.mark.parametrize(("step", "problem"), [("weight", "training loss nan at weight"), ("arch", "loss nan at arch")])
 def test_of_a_loss_that_is_not_finite_the_images_of_its_process_are_named(tmp_path, step, problem):
-    words = (
-        "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 64 --warmup_epochs 0 "
-        "--n_epochs 2 --grad_update_arch_param_every 1 --device cpu --target_hardware flops"
-    )
-    statuses, complaints = two_ranks(BREAKS, f"{step}_step", "1", "--path", tmp_path / "run", *words.split())
+    schedule = "--train_batch_size 64 --warmup_epochs 0 --n_epochs 2 --grad_update_arch_param_every 1"
+    words = [f"{step}_step", 1, "--path", tmp_path / "run", *TINY, *schedule.split()]
+    statuses, complaints = ended(search_that_breaks_in_rank_1, words)
     assert statuses == [1, 1], complaints
     data = load_for_search("digits", None, 1300, 0)
     images, seed = (data.train, 0) if step == "weight" else (data.valid, 1)
@@ -278,13 +219,12 @@ def test_what_either_process_cannot_read_is_counted(tmp_path):
         "--space tiny --width_mult 0.05 --resolution 8 --valid_size 16 --train_batch_size 16 --warmup_epochs 1 "
         "--n_epochs 0 --recalibration_images 2 --n_worker 0 --device cpu --target_hardware flops"
     )
-    statuses, complaints = two_ranks(
-        STOPS_AT_ONCE, "--dataset", "imagefolder", "--data_path", photos, "--path", run_dir, *words.split()
-    )
+    data = ["--dataset", "imagefolder", "--data_path", photos]
+    statuses, complaints = ended(search_that_rank_1_stops, [*data, "--path", run_dir, *words.split()])
     assert statuses == [130, 130], complaints
     state = checkpoint.load(run_dir / checkpoint.NAME)
     assert (state.step, state.unreadable) == (1, damaged)
-    statuses, complaints = two_ranks(GOES_ON, "--path", run_dir, "--resume")
+    statuses, complaints = ended(imagenet_arch_search.main, ["--path", run_dir, "--resume"])
     assert statuses == [0, 0], complaints
     assert checkpoint.load(run_dir / checkpoint.NAME).unreadable == damaged
-    assert json.loads((run_dir / "result.json").read_text())["unreadable_images"] == 2
+    assert result_of(run_dir)["unreadable_images"] == 2

@@ -1,4 +1,4 @@
-"""Run by test_distributed_search.py, alone and under torchrun: the same steps of a search by one process and by two.
+"""Run by test_distributed_search.py, by one process and by two: the same steps of a search by one process and by two.
 
 ``twins``: every batch holds each image twice, and each of two processes gets one of the twins. The BN statistics of a
 share then equal those of the batch, so that BN in training mode must agree too. ``halves``: other images on each rank,
@@ -7,7 +7,6 @@ BN in eval mode. ``short``: as halves, but each rank could not read some of its 
 
 import itertools
 import math
-import sys
 from pathlib import Path
 
 import torch
@@ -134,8 +133,9 @@ def broken(kind, device):
         return str(error), error.here
 
 
-def main(out: str) -> None:
-    torch.set_num_threads(1)
+def main(words: list[str]) -> None:
+    """``words``: what the names of the files of findings begin with."""
+    (out,) = words
     with distributed.init_from_environment("cpu") as device:
         found = {f"{case} {algorithm}": steps(case, algorithm, device) for case in CASES for algorithm in ALGORITHMS}
         said = apart(device) if distributed.world_size() > 1 else None
@@ -145,7 +145,3 @@ def main(out: str) -> None:
     # a group that something still refers to leaves its threads, and the interpreter aborts as it ends, once in ten
     names = [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
     assert not [name for name in names if "gloo" in name], names
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
