@@ -12,12 +12,15 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["train", "search.imagenet_arch_search", "proxyless_nas.train.session", "pytest"])
+ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240
 
 
@@ -34,6 +37,10 @@ class Child:
         self._folder = tempfile.TemporaryDirectory(prefix="child")
         self._out, self._err = (Path(self._folder.name, name) for name in ("out", "err"))
         arguments = (program, [str(word) for word in words], dict(environment or {}), Path.cwd(), self._out, self._err)
+        with pytest.MonkeyPatch.context() as patch:  # what is imported is this checkout, wherever the test stands
+            patch.setenv("PYTHONPATH", str(ROOT))
+            patch.setenv("OMP_NUM_THREADS", "1")
+            forkserver.ensure_running()
         self._process = _CONTEXT.Process(target=_run, args=arguments)
         self._process.start()
 

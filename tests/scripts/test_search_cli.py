@@ -27,8 +27,9 @@ from proxyless_nas.data import eval_batches
 from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
-from search.run import announce, checkpoint
+from search.run import announce, checkpoint, loop
 from search.run import job as jobs
+from tests.processes import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 # the smallest networks there are, on 137 images: two steps per epoch
@@ -187,21 +188,17 @@ def test_the_header_says_one_as_one():
     assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
 
 
-def test_the_header_comes_before_the_steps_that_are_timed(tmp_path):
-    code = """
-import os
-from search import imagenet_arch_search
-from search.run import loop
-timed = loop.seconds_per_step
-def marked(*words):
-    os.write(1, b"  timing\\n")
-    return timed(*words)
-loop.seconds_per_step = marked
-raise SystemExit(imagenet_arch_search.main())
-"""
-    done = typed(["--path", tmp_path / "run", *QUICK], ROOT, how=("-c", code))
-    assert done.returncode == 0, done.stderr
-    labels = [line[2:12].strip() for line in done.stdout.splitlines()]
+def test_the_header_comes_before_the_steps_that_are_timed(here, tmp_path, monkeypatch):
+    timed = loop.seconds_per_step
+
+    def marked(*words):
+        print("  timing", flush=True)
+        return timed(*words)
+
+    monkeypatch.setattr(loop, "seconds_per_step", marked)
+    status, printed, errors = here("--path", tmp_path / "run", *QUICK)
+    assert status == 0, errors
+    labels = [line[2:12].strip() for line in printed.splitlines()]
     first = labels.index("data")
     expected = ["data", "space", "device", "target", "reachable", "source", "note", "schedule", "timing"]
     assert labels[first : first + 11] == [*expected, "expected", "run folder"]
@@ -217,32 +214,28 @@ def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):
     assert f"\n  expected   timing a few steps ...\r  expected   {took}\n  run folder {tmp_path / 'run'}\n" in printed
 
 
-def test_interrupted_then_resumed_is_the_same_run(finished, tmp_path):
+def test_interrupted_then_resumed_is_the_same_run(finished, here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     straight, _ = finished
     run_dir = tmp_path / "again" / "run"
-    command = [sys.executable, str(ROOT / "search" / "imagenet_arch_search.py"), "--path", "again/run", *LONG]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = Child(main, ["--path", "again/run", *LONG])
     metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 60
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.errors
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
-    assert process.returncode == INTERRUPTED, errors
-    assert "Traceback" not in errors
+    assert process.wait() == INTERRUPTED, process.errors
+    assert "Traceback" not in process.errors
     again = "python search/imagenet_arch_search.py --run_dir again/run --resume"
-    assert again in printed
+    assert again in process.output
     saved = checkpoint.load(run_dir / "checkpoint.pt")
-    assert f"stopped and saved at step {saved.step} of 26" in printed
+    assert f"stopped and saved at step {saved.step} of 26" in process.output
     assert 0 < saved.step < 26
     assert not (run_dir / "result.json").exists()
 
-    done = typed(again.split()[2:], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"resumed    at step {saved.step} of 26" in done.stdout
+    status, printed, _ = here(*again.split()[2:])
+    assert (status, f"resumed    at step {saved.step} of 26" in printed) == (0, True)
     assert lasting(result_of(run_dir)) == lasting(result_of(straight))
     one, other = (checkpoint.load(folder / "checkpoint.pt") for folder in (straight, run_dir))
     for left, right in zip(one.controller["alphas"], other.controller["alphas"], strict=True):

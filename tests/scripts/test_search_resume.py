@@ -18,7 +18,20 @@ from proxyless_arch.base.units import Unit
 from search import config, imagenet_arch_search, report
 from search.run import checkpoint
 
-TINY = ["--width_mult", "0.1", "--resolution", "8", "--warmup_epochs", "1", "--n_epochs", "1", "--torch_threads", "1"]
+TINY = [
+    "--space",
+    "tiny",
+    "--width_mult",
+    "0.1",
+    "--resolution",
+    "8",
+    "--warmup_epochs",
+    "1",
+    "--n_epochs",
+    "1",
+    "--torch_threads",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")

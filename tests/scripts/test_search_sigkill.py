@@ -6,6 +6,7 @@ late does not count and is tried again.
 
 import functools
 import json
+import os
 import shlex
 import signal
 import time
@@ -21,8 +22,8 @@ from search.run import checkpoint, runner
 from tests.processes import Child
 
 FLAGS = shlex.split(
-    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1200 --train_batch_size 16 --grad_data_batch 16 "
-    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 3 --finetune_epochs 1"
+    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1200 --train_batch_size 32 --grad_data_batch 16 "
+    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 2 --finetune_epochs 1 --recalibration_images 64"
 )
 ALGORITHMS = {"grad": [], "rl": ["--arch_algo", "rl", "--rl_batch_size", "2"]}
 CLOCKS = ("seconds", "images_per_second")
@@ -31,6 +32,20 @@ CLOCKS = ("seconds", "images_per_second")
 def search_that_saves_often(words):
     runner.SAVE_EVERY_SECONDS = 0.02
     return imagenet_arch_search.main(words)
+
+
+def search_killed_behind_a_step(words):
+    """``words``: the number of the step, behind whose checkpoint it is killed, and the command's own."""
+    save = checkpoint.save
+
+    def save_and_die(path, state):
+        save(path, state)
+        if path.name == checkpoint.NAME and state.step == int(words[0]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    runner.SAVE_EVERY_SECONDS = 0
+    checkpoint.save = save_and_die
+    return imagenet_arch_search.main(words[1:])
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +108,32 @@ def product(folder: Path) -> dict:
     }
 
 
-@pytest.mark.parametrize("moment", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 23))])
-def test_killed_and_resumed_is_uninterrupted(straight, tmp_path, moment):
-    algorithm = ("grad", "rl")[moment % 2]
+def resumed_is_uninterrupted(folder: Path, whole: Path) -> None:
+    Child(imagenet_arch_search.main, ["--path", folder, "--resume"]).must_succeed()
+    assert product(folder) == product(whole)
+    ours, theirs = (checkpoint.load(each / checkpoint.NAME) for each in (folder, whole))
+    for left, right in zip(ours.controller["alphas"], theirs.controller["alphas"], strict=True):
+        assert torch.equal(left, right)
+    for name, tensor in theirs.supernet.items():
+        assert torch.equal(tensor, ours.supernet[name]), name
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_killed_within_an_epoch_and_resumed_is_uninterrupted(straight, tmp_path, algorithm):
+    whole, _ = straight(algorithm)
+    per_epoch = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])["step"]
+    step, folder = per_epoch + per_epoch // 2, tmp_path / "run"
+    words = [step, "--path", folder, *FLAGS, *ALGORITHMS[algorithm]]
+    assert Child(search_killed_behind_a_step, words).wait() == -signal.SIGKILL
+    assert saved_step(folder) == step
+    assert step % per_epoch
+    resumed_is_uninterrupted(folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(23))
+def test_killed_at_any_moment_and_resumed_is_uninterrupted(straight, tmp_path, moment):
+    algorithm = tuple(ALGORITHMS)[moment % 2]
     kill = (killed_within_an_epoch, killed_within_an_epoch, killed_at_any_time)[moment % 3]
     whole, seconds = straight(algorithm)
     for attempt in range(10):
@@ -105,10 +143,4 @@ def test_killed_and_resumed_is_uninterrupted(straight, tmp_path, moment):
             break
     else:
         pytest.fail("every kill came too late")
-    Child(imagenet_arch_search.main, ["--path", folder, "--resume"]).must_succeed()
-    assert product(folder) == product(whole)
-    ours, theirs = (checkpoint.load(each / checkpoint.NAME) for each in (folder, whole))
-    for left, right in zip(ours.controller["alphas"], theirs.controller["alphas"], strict=True):
-        assert torch.equal(left, right)
-    for name, tensor in theirs.supernet.items():
-        assert torch.equal(tensor, ours.supernet[name]), name
+    resumed_is_uninterrupted(folder, whole)
