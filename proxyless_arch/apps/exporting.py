@@ -30,8 +30,8 @@ from proxyless_arch.apps.evaluation import (
     DIGITS,
     Network,
     NetworkConfig,
-    check_classes,
     describe_preprocessing,
+    open_images,
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
@@ -360,11 +360,9 @@ def _check_set(path: str | None, spec: ArchSpec) -> tuple[ImageDataset, bool]:
         images = digits()[1]
         return images, spec.class_names == images.class_names
     try:
-        images = open_folder(path, "eval")
-        check_classes(images.class_names, spec, path)
+        return open_images(path, spec), True
     except InputError:
         return any_images(path), False
-    return images, True
 
 
 def _calibration_set(path: str | None, spec: ArchSpec) -> tuple[ImageDataset, str]:

@@ -245,6 +245,15 @@ def test_any_folder_will_do_and_calibration_never_sees_the_check(tmp_path, loose
     assert len(np.unique(both, axis=0)) == 12
 
 
+def test_folders_of_some_classes_give_the_networks_labels(tmp_path, loose_photos):
+    for name, images in (("7", "00.png 01.png"), ("3", "02.png")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for image in images.split():
+            (loose_photos / image).rename(tmp_path / "data" / name / image)
+    checked, _ = exporting.pick_images(parsed(tmp_path, "--check", tmp_path / "data"), SPEC)
+    assert checked.labels.tolist() == [3, 7, 7]
+
+
 def test_the_seed_decides_which_images(tmp_path, loose_photos):
     def pick(seed):
         return exporting.pick_images(
