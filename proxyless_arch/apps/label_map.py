@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,9 @@ class Classes:
     @classmethod
     def of(cls, spec: ArchSpec) -> Classes:
         wnids, names = wnids_of(spec), class_names(spec)
-        known = names if spec.class_names or wnids else ()
-        return cls(names, wnids, _numbers(known), _numbers(tuple(map(class_key, known))))
+        known = [*enumerate(spec.class_names), *(enumerate(names) if spec.class_names or wnids else ())]
+        keys = [(number, class_key(name)) for number, name in known]
+        return cls(names, wnids, _numbers(known), _numbers(keys))
 
     def named(self, text: str) -> tuple[frozenset[int], str]:
         """(the classes that a text may mean, ``wnid`` or ``class name``); of synonyms behind commas one is enough."""
@@ -83,10 +84,10 @@ class Classes:
         return f"{text!r} may be {' or '.join(several)}"
 
 
-def _numbers(names: Sequence[str]) -> Mapping[str, frozenset[int]]:
-    """Where each name stands; no name at all stands nowhere."""
+def _numbers(names: Iterable[tuple[int, str]]) -> Mapping[str, frozenset[int]]:
+    """The numbers of each name; an empty one has none."""
     found: dict[str, set[int]] = defaultdict(set)
-    for number, name in enumerate(names):
+    for number, name in names:
         if name:
             found[name].add(number)
     return {name: frozenset(numbers) for name, numbers in found.items()}

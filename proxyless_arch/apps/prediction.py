@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,16 +54,20 @@ def as_record(best: Sequence[Prediction]) -> list[dict[str, Any]]:
     return [{"class": label, "name": name, "percent": round(100 * share, 3)} for name, share, label in best]
 
 
-def imagenet_classes() -> dict[str, str]:
+@cache
+def imagenet_classes() -> Mapping[str, str]:
     """{wnid: name} of ImageNet's 1000 classes, in the order of their indices (that of the wnids)."""
     source = "imagenet_classes.json"
     text = resources.files("proxyless_arch.apps").joinpath(source).read_bytes()
-    return parse_json(text, source)
+    return MappingProxyType(parse_json(text, source))
 
 
 def class_names(spec: ArchSpec) -> tuple[str, ...]:
-    """A name for each class: the spec's own, ImageNet's for a network of 1000 classes, else ``class 0`` and so on."""
+    """A name for each class: the spec's own (of wnids, as folders have them, their names in words), ImageNet's for a
+    network of 1000 classes, else ``class 0`` and so on."""
+    known = imagenet_classes()
     if spec.class_names:
-        return spec.class_names
-    imagenet = tuple(imagenet_classes().values())
+        are_wnids = all(name in known for name in spec.class_names)
+        return tuple(known[name] for name in spec.class_names) if are_wnids else spec.class_names
+    imagenet = tuple(known.values())
     return imagenet if spec.num_classes == len(imagenet) else tuple(f"class {k}" for k in range(spec.num_classes))

@@ -73,6 +73,15 @@ def test_every_name_and_wnid_of_imagenet_maps_to_itself():
     assert len({class_key(name) for name in names}) == 997  # a Cardigan is a dog, a cardigan is worn
 
 
+def test_a_network_trained_on_folders_named_by_wnid_knows_their_words_too():
+    few = replace(PETS, class_names=("n01440764", "n01443537", "n02012849", "n03126707", "n02113186"))
+    folders = ["goldfish", "n01440764", "Cardigan"]
+    assert list(auto_map(folders, few).classes.values()) == [1, 0, 4]
+    with pytest.raises(InputError, match="'crane' may be class 2 or class 3"):
+        auto_map(["crane"], few)
+    assert wnids_of(replace(IMAGENET, class_names=WNIDS)) == WNIDS
+
+
 def test_a_map_by_hand(tmp_path):
     path = tmp_path / "map.json"
     path.write_text(json.dumps({"fish": "n01440764", "two": 2, "gold": "Goldfish", "unused": "?"}))

@@ -52,3 +52,7 @@ def test_class_names():
     assert class_names(SPEC) == SPEC.class_names
     assert class_names(replace(SPEC, class_names=()))[4] == "class 4"
     assert class_names(catalog.load("proxyless_gpu"))[0] == "tench"
+    few = replace(SPEC, class_names=("n01440764", "n01443537", "n02012849", "n03126707", "n02113186"))
+    assert class_names(few) == ("tench", "goldfish", "crane", "crane", "Cardigan")
+    mixed = (*few.class_names[:4], "own")
+    assert class_names(replace(SPEC, class_names=mixed)) == mixed
