@@ -127,7 +127,7 @@ def _bars(rows: Sequence[tuple[str, float, str]], name: str, style: str = "heat"
         shapes.append(Text(start - 8, top + 13, shortened(label, text_width, start - 8), "end", style="name"))
         if share > 0:
             shapes.append(Rect(start, top + 3, width, ROW - 6, 2, style=style))
-        shapes.append(Text(start + width + 6, top + 13, text, style="percent", tip=f"{label}: {text}"))
+        shapes.append(Text(start + width + 6, top + 13, text, style="name", tip=f"{label}: {text}"))
     return Scene(shapes, WIDTH, ROW * len(rows) + 4, name=name)
 
 
@@ -176,5 +176,5 @@ def _cells(
         share, tip = count / entry["n_images"], f"{entry['name']} taken for {title}: {count} of {entry['n_images']}"
         style = "heat" if is_right else "dot-s2"
         shapes.append(Rect(x + 1, y + 1, CELL - 2, CELL - 2, 3, style=style, opacity=0.15 + 0.65 * share, tip=tip))
-        shapes.append(Text(x + CELL / 2, y + 16, str(count) if count < 1000 else "…", "middle", style="percent"))
+        shapes.append(Text(x + CELL / 2, y + 16, str(count) if count < 1000 else "…", "middle", style="name"))
     return shapes

@@ -364,7 +364,7 @@ def test_forty_photos_of_forty_classes(by, shared_data, tmp_path):
     record = record_of("eval", tmp_path, *argv, "--mean", *half, "--std", *half)
     assert (record["n_images"], record["label_map"]["by"]) == (40, by)
     assert list(record["label_map"]["classes"].values()) == list(range(7, 1000, 25)) or by != "wnid"
-    assert (record["top1_hits"], record["top5_hits"]) == (25, 34)
+    assert (record["top1_hits"], record["top5_hits"]) == (28, 33)
 
 
 @pytest.mark.shared_data
