@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # the smallest networks there are, on 137 images: two steps per epoch
 TINY = shlex.split(
     "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 64 "
-    "--grad_data_batch 32 --device cpu --grad_update_arch_param_every 1 --warmup_epochs 1"
+    "--grad_data_batch 32 --device cpu --grad_update_arch_param_every 1 --warmup_epochs 1 --recalibration_images 64"
 )
 LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
@@ -63,8 +63,12 @@ def typed(words, folder, *, how=("search/imagenet_arch_search.py",), timeout=240
 
 
 @pytest.fixture
-def here(capfd):
-    """``here(words) -> (status, stdout, stderr)``: the command in this process; signals and threads are put back."""
+def here(capfd, monkeypatch):
+    """``here(words) -> (status, stdout, stderr)``: the command in this process; signals and threads are put back.
+
+    It times no steps in advance: the runs by the script do.
+    """
+    monkeypatch.setattr(loop, "seconds_per_step", lambda *_: (0.5, 0.25))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -206,7 +210,6 @@ def test_the_header_comes_before_the_steps_that_are_timed(here, tmp_path, monkey
 
 def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr("search.run.loop.seconds_per_step", lambda *_: (0.5, 0.25))
     status, printed, _ = here("--path", tmp_path / "run", *QUICK)
     assert status == 0
     # 6 weight steps, 4 of them with an architecture step
