@@ -9,6 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,14 @@ FILE = "per_class.json"
 """What the record is called in a run folder."""
 WORST = 24
 """So many mistakes are kept as images."""
+SAMPLES = 12
+"""So many images, right or wrong, are kept: spread evenly over the data set, which is sorted by class or mixed."""
 UNCLEAR = -1
 """In place of a predicted class, where the logits are not finite."""
 
 
-class Mistake(NamedTuple):
-    """An image, by its number, that was taken for another class than its own. Probabilities are in 0..1."""
+class Prediction(NamedTuple):
+    """What an image, by its number, was taken for. Probabilities (of that, and of its own class) are in 0..1."""
 
     probability: float
     image: int
@@ -50,13 +53,21 @@ class ClassScore:
         pairs: how many images of a class were taken for a class, by (class, predicted).
         top5: hits among the five most likely, by class.
         mistakes: a heap of the WORST most confident ones.
+        samples: what SAMPLES of the images were taken for, by their numbers.
     """
 
     labels: np.ndarray
     total: EvalResult = field(default_factory=EvalResult)
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     top5: Counter[int] = field(default_factory=Counter)
-    mistakes: list[tuple[float, int, Mistake]] = field(default_factory=list)
+    mistakes: list[tuple[float, int, Prediction]] = field(default_factory=list)
+    samples: dict[int, Prediction] = field(default_factory=dict)
+
+    @cached_property
+    def _sampled(self) -> np.ndarray:
+        """The numbers of the images whose predictions are kept."""
+        n_images = len(self.labels)
+        return (np.arange(min(SAMPLES, n_images)) + 0.5) * n_images // max(min(SAMPLES, n_images), 1)
 
     def plus(self, logits: np.ndarray, numbers: np.ndarray) -> ClassScore:
         """With one more batch of (N, classes) logits of the images of these (N,) numbers; this one is changed."""
@@ -66,17 +77,16 @@ class ClassScore:
         predicted = np.where(finite, logits.argmax(1), UNCLEAR)
         self.pairs.update(zip(labels.tolist(), predicted.tolist(), strict=True))
         self.top5.update(labels[hits_in_top(logits, labels, 5)].tolist())
-        for row in np.flatnonzero(finite & (predicted != labels)).tolist():
-            self._keep(logits[row].astype(np.float64), int(numbers[row]), int(labels[row]), int(predicted[row]))
+        sampled = np.isin(numbers, self._sampled)
+        for row in np.flatnonzero(finite & ((predicted != labels) | sampled)).tolist():
+            found = _prediction(logits[row], int(numbers[row]), int(labels[row]), int(predicted[row]))
+            if sampled[row]:
+                self.samples[found.image] = found
+            if found.predicted != found.label:
+                self._push((found.probability, -found.image, found))  # of equally confident ones the first image stays
         return self
 
-    def _keep(self, logits: np.ndarray, image: int, label: int, predicted: int) -> None:
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        mistake = Mistake(float(shares[predicted]), image, label, predicted, float(shares[label]))
-        self._push((mistake.probability, -image, mistake))  # of equally confident ones the first image stays
-
-    def _push(self, entry: tuple[float, int, Mistake]) -> None:
+    def _push(self, entry: tuple[float, int, Prediction]) -> None:
         if len(self.mistakes) < WORST:
             heapq.heappush(self.mistakes, entry)
         else:
@@ -90,14 +100,22 @@ class ClassScore:
             whole.total = whole.total.joined(part.total)
             whole.pairs.update(part.pairs)
             whole.top5.update(part.top5)
+            whole.samples.update(part.samples)
             for entry in part.mistakes:
                 whole._push(entry)
         return whole
 
     @property
-    def worst(self) -> list[Mistake]:
+    def worst(self) -> list[Prediction]:
         """The mistakes kept, the most confident first."""
         return [mistake for *_, mistake in sorted(self.mistakes, reverse=True)]
+
+
+def _prediction(logits: np.ndarray, image: int, label: int, predicted: int) -> Prediction:
+    wide = logits.astype(np.float64)
+    shares = np.exp(wide - wide.max())
+    shares /= shares.sum()
+    return Prediction(float(shares[predicted]), image, label, predicted, float(shares[label]))
 
 
 def numbered(images: ImageDataset) -> ImageDataset:
@@ -106,7 +124,8 @@ def numbered(images: ImageDataset) -> ImageDataset:
 
 
 def per_class_record(score: ClassScore, images: ImageDataset, names: Sequence[str]) -> dict[str, Any]:
-    """per_class.json: ``classes`` that have images, ``confusions`` [class, predicted, images], ``worst`` mistakes.
+    """per_class.json: ``classes`` that have images, ``confusions`` [class, predicted, images], ``worst`` mistakes,
+    ``samples`` of right and wrong ones.
 
     Args:
         score: of ``images``.
@@ -138,25 +157,26 @@ def per_class_record(score: ClassScore, images: ImageDataset, names: Sequence[st
         "mean_class_top1_percent": round(sum(shares) / max(len(shares), 1), 6),
         "classes": classes,
         "confusions": sorted(map(list, confused), key=lambda entry: (-entry[2], entry[0], entry[1])),
-        "worst": [_worst_entry(mistake, images, names) for mistake in score.worst],
+        "worst": [_entry(mistake, images, names) for mistake in score.worst],
+        "samples": [_entry(found, images, names) for _, found in sorted(score.samples.items())],
     }
 
 
-def _worst_entry(mistake: Mistake, images: ImageDataset, names: Sequence[str]) -> dict[str, Any]:
+def _entry(found: Prediction, images: ImageDataset, names: Sequence[str]) -> dict[str, Any]:
     return {
-        "image": images.place(mistake.image),
-        "class": mistake.label,
-        "name": names[mistake.label],
-        "percent": round(100 * mistake.of_label, 3),
-        "predicted": mistake.predicted,
-        "predicted_name": names[mistake.predicted],
-        "predicted_percent": round(100 * mistake.probability, 3),
-        "thumbnail": picture_uri(images.read(mistake.image)),
+        "image": images.place(found.image),
+        "class": found.label,
+        "name": names[found.label],
+        "percent": round(100 * found.of_label, 3),
+        "predicted": found.predicted,
+        "predicted_name": names[found.predicted],
+        "predicted_percent": round(100 * found.probability, 3),
+        "thumbnail": picture_uri(images.read(found.image)),
     }
 
 
 _CLASS = ("class", "name", "n_images", "top1_hits", "top5_hits", "top1_percent")
-_MISTAKE = ("image", "class", "name", "percent", "predicted", "predicted_name", "predicted_percent", "thumbnail")
+_PREDICTION = ("image", "class", "name", "percent", "predicted", "predicted_name", "predicted_percent", "thumbnail")
 
 
 def read_per_class(path: Path) -> Mapping[str, Any]:
@@ -164,7 +184,7 @@ def read_per_class(path: Path) -> Mapping[str, Any]:
     value = read_json(path)
     try:
         required = ("class_names", "n_images", "top1_hits", "mean_class_top1_percent", "classes", "confusions", "worst")
-        fields = Node(value).fields(("format", "version", *required))
+        fields = Node(value).fields(("format", "version", *required), ("samples",))
         fields["format"].exactly(FORMAT)
         fields["version"].exactly(VERSION)
         n_classes = len([node.text() for node in fields["class_names"].elements(1)])
@@ -184,8 +204,9 @@ def read_per_class(path: Path) -> Mapping[str, Any]:
             label.integer(0, n_classes - 1)
             predicted.integer(UNCLEAR, n_classes - 1)
             count.integer(1, 2**40)
-        for node in fields["worst"].elements():
-            entry = node.fields(_MISTAKE)
+        samples = fields["samples"].elements() if "samples" in fields else []
+        for node in (*fields["worst"].elements(), *samples):
+            entry = node.fields(_PREDICTION)
             for name in ("image", "name", "predicted_name"):
                 entry[name].text()
             for name in ("class", "predicted"):

@@ -22,13 +22,14 @@ GAP = 36.0
 
 
 @dataclass(frozen=True)
-class WorstImage:
-    """A mistake to be shown: its picture as a data: address, and what it is and was taken for."""
+class SeenImage:
+    """An image to be shown: its picture as a data: address, and what it is and was taken for."""
 
     picture: str
     place: str
     is_text: str
     taken_text: str
+    is_right: bool
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class PerClassView:
 
     summary: str
     charts: Sequence[Chart]
-    worst: Sequence[WorstImage]
+    worst: Sequence[SeenImage]
+    samples: Sequence[SeenImage]
 
 
 def per_class_view(record: Mapping[str, Any]) -> PerClassView:
@@ -51,7 +53,8 @@ def per_class_view(record: Mapping[str, Any]) -> PerClassView:
     if record["confusions"]:
         whole = len(record["class_names"]) <= MOST_IN_MATRIX
         charts.append(_matrix(record) if whole else _pairs(record))
-    return PerClassView(summary, charts, [_worst(entry) for entry in record["worst"]])
+    worst, samples = ([_seen(entry) for entry in record.get(key, ())] for key in ("worst", "samples"))
+    return PerClassView(summary, charts, worst, samples)
 
 
 def write_per_class_picture(record: Mapping[str, Any], path: Path) -> None:
@@ -68,12 +71,13 @@ def write_per_class_picture(record: Mapping[str, Any], path: Path) -> None:
     write_picture(scene, path)
 
 
-def _worst(entry: Mapping[str, Any]) -> WorstImage:
-    return WorstImage(
+def _seen(entry: Mapping[str, Any]) -> SeenImage:
+    return SeenImage(
         picture=entry["thumbnail"],
         place=entry["image"],
         is_text=f"{entry['name']} ({entry['percent']:.1f} %)",
         taken_text=f"{entry['predicted_name']} ({entry['predicted_percent']:.1f} %)",
+        is_right=entry["class"] == entry["predicted"],
     )
 
 

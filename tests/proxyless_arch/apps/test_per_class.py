@@ -81,6 +81,22 @@ def test_the_worst_are_the_most_confident_mistakes(monkeypatch):
 def test_batches_change_nothing(batch):
     whole, parts = scored()[2], scored(batch=batch)[2]
     assert (whole.pairs, whole.top5, whole.worst) == (parts.pairs, parts.top5, parts.worst)
+    assert whole.samples == parts.samples
+
+
+@pytest.mark.parametrize("n_images", [1, 5, 12, 13, 200])
+def test_samples_are_spread_over_the_images(n_images):
+    """Right or wrong, a twelfth of the data set apart; each with what it was taken for."""
+    images, logits, score = scored(n_images=n_images)
+    numbers = sorted(score.samples)
+    assert len(numbers) == min(12, n_images) and numbers[0] <= n_images / 12
+    steps = np.diff([*numbers, n_images + numbers[0]])
+    assert max(steps) - min(steps) <= 1
+    entries = per_class_record(score, images, images.class_names)["samples"]
+    assert [entry["image"] for entry in entries] == [f"made:{number}" for number in numbers]
+    assert [entry["predicted"] for entry in entries] == logits[numbers].argmax(1).tolist()
+    seen = per_class_view(per_class_record(score, images, images.class_names)).samples
+    assert [image.is_right for image in seen] == (logits[numbers].argmax(1) == images.labels[numbers]).tolist()
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -89,6 +105,7 @@ def test_shares_of_the_images_join_to_the_score_of_all(ranks):
     shares = [np.arange(rank, len(images), ranks) for rank in range(ranks)]
     joined = ClassScore.joined([ClassScore(images.labels).plus(logits[share], share) for share in shares])
     assert (joined.pairs, joined.top5, joined.worst) == (whole.pairs, whole.top5, whole.worst)
+    assert joined.samples == whole.samples
     assert joined.total.top1_hits == whole.total.top1_hits and joined.total.n_images == 200
     assert joined.total.loss == pytest.approx(whole.total.loss)
 
@@ -113,6 +130,14 @@ def test_memory_does_not_grow_with_the_images():
     for _ in range(3):
         score.plus(logits, np.arange(250))
     assert len(score.pairs) <= 6 and len(score.mistakes) <= per_class.WORST
+
+
+def test_an_older_record_without_samples_is_read(tmp_path):
+    images, _, score = scored()
+    record = per_class_record(score, images, images.class_names)
+    del record["samples"]
+    (tmp_path / "r.json").write_text(json.dumps(record))
+    assert per_class_view(read_per_class(tmp_path / "r.json")).samples == []
 
 
 def test_the_record_is_read_back_as_it_was(tmp_path):

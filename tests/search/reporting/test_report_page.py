@@ -89,9 +89,10 @@ class Page(HTMLParser):
             self.tables.append(data)
         if inside == "script" and id_ is not None:
             self.json[id_] = json.loads(data)
-        if "percent" in classes:
+        in_a_layer = any("block" in outer for _, outer in self.inner)
+        if "percent" in classes and in_a_layer:
             self.shares.append(float(data))
-        if "op" in classes or "percent" in classes:
+        if in_a_layer and ("op" in classes or "percent" in classes):
             self.drawn[list(self.boxes)[-1]].append(data)
 
     @property
@@ -672,7 +673,10 @@ def test_scores_by_class_are_shown_where_there_are_some(tmp_path):
     assert text.count("Class by class, ") == 2
     found = Page(text)
     pictures = [attributes["src"] for name, attributes in found.elements if name == "img"]
-    assert pictures == [entry["thumbnail"] for record in records for entry in record["worst"]]
+    shown = [entry for record in records for key in ("samples", "worst") for entry in record[key]]
+    assert pictures == [entry["thumbnail"] for entry in shown]
+    n_right = sum(entry["class"] == entry["predicted"] for entry in shown)
+    assert (len(found.classed("right")), len(found.classed("wrong"))) == (n_right, len(shown) - n_right)
     for record in records:
         counts = {entry["class"]: entry["n_images"] for entry in record["classes"]}
         for label, predicted, count in record["confusions"]:
