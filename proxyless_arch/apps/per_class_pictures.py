@@ -9,16 +9,15 @@ from typing import Any
 
 from proxyless_arch.apps.contact_sheet import shortened
 from proxyless_arch.apps.per_class import UNCLEAR
-from proxyless_arch.apps.scores import shown_percent
-from proxyless_arch.base.charts import Chart
-from proxyless_arch.base.scene import Group, Rect, Scene, Shape, Text, line, text_width, write_picture
+from proxyless_arch.apps.scores import score_interval, shown_percent
+from proxyless_arch.base.charts import FRAME, Chart, compose
+from proxyless_arch.base.scene import Rect, Scene, Shape, Text, line, text_width, write_picture
 from proxyless_arch.base.strict import counted
 
 MOST_IN_MATRIX, MOST_ROWS = 25, 25
 """Classes that a whole matrix is drawn of; bars of a chart."""
-ROW, WIDTH, NAMES = 19.0, 560.0, 190.0
-CELL, HEADER = 24.0, 26.0
-GAP = 36.0
+ROW, WIDTH, NAMES = 19.0, FRAME.width, 130.0
+CELL = 24.0
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,8 @@ def per_class_view(record: Mapping[str, Any]) -> PerClassView:
 
 def write_per_class_picture(record: Mapping[str, Any], path: Path) -> None:
     """All drawings one below the other, as .svg (or .png, which takes matplotlib). Raises OSError."""
-    view, top, shapes, width = per_class_view(record), 0.0, [], 0.0
-    for chart in view.charts:
-        shapes += [Text(0, top + 14, chart.title, style="heading"), Group(chart.scene.shapes, 0, top + HEADER)]
-        top += HEADER + chart.scene.height
-        if chart.note:
-            shapes.append(Text(0, top + 12, chart.note, style="label"))
-            top += ROW
-        top, width = top + GAP, max(width, chart.scene.width)
-    scene = Scene([Group(shapes, 16, 12)], width + 32, top + 24 - GAP, name=view.summary)
-    write_picture(scene, path)
+    view = per_class_view(record)
+    write_picture(compose("", view.charts, 1, [view.summary]), path)
 
 
 def _seen(entry: Mapping[str, Any]) -> SeenImage:
@@ -85,13 +76,19 @@ def _accuracies(classes: Sequence[Mapping[str, Any]]) -> Chart:
     """Top-1 by class, the lowest first."""
     ordered = sorted(classes, key=lambda entry: (entry["top1_percent"], entry["class"]))
     rows = [
-        (entry["name"], entry["top1_percent"] / 100, f"{entry['top1_hits']} of {entry['n_images']}")
+        _Bar(
+            entry["name"],
+            entry["top1_hits"] / entry["n_images"],
+            f"{entry['top1_hits']} of {entry['n_images']}",
+            score_interval(100 * entry["top1_hits"] / entry["n_images"], entry["n_images"]),
+        )
         for entry in ordered[:MOST_ROWS]
     ]
     left = ordered[MOST_ROWS:]
-    rest = f"and {len(left)} more classes, {shown_percent(left[0]['top1_percent'], None)} or above" if left else ""
+    rest = f"; {len(left)} more classes have {shown_percent(left[0]['top1_percent'], None)} or above" if left else ""
+    note = f"thin lines: 95 % intervals, from the number of images{rest}"
     return Chart(
-        title="Accuracy of each class, the lowest first", scene=_bars(rows, "Accuracy of each class"), note=rest
+        title="Accuracy of each class, the lowest first", scene=_bars(rows, "Accuracy of each class"), note=note
     )
 
 
@@ -99,7 +96,7 @@ def _pairs(record: Mapping[str, Any]) -> Chart:
     """The most frequent mistakes, as shares of the class's images."""
     n_images = {entry["class"]: entry["n_images"] for entry in record["classes"]}
     rows = [
-        (
+        _Bar(
             f"{_name(record, label)} → {_name(record, predicted)}",
             count / n_images[label],
             f"{count} of {n_images[label]}",
@@ -121,17 +118,30 @@ def _name(record: Mapping[str, Any], number: int) -> str:
     return record["class_names"][number] if number >= 0 else "(no finite logits)"
 
 
-def _bars(rows: Sequence[tuple[str, float, str]], name: str, style: str = "heat") -> Scene:
-    """A bar from 0 to 1 for each (label, share, text)."""
-    longest = min(NAMES * 1.6, max((text_width(label) for label, *_ in rows), default=0.0))
-    start, end = max(80.0, longest) + 8, WIDTH - max((text_width(text) for *_, text in rows), default=0.0) - 8
+@dataclass(frozen=True)
+class _Bar:
+    """A share from 0 to 1 under its name; ``interval``: within which it is certain, in percent."""
+
+    label: str
+    share: float
+    text: str
+    interval: tuple[float, float] | None = None
+
+
+def _bars(rows: Sequence[_Bar], name: str, style: str = "heat") -> Scene:
+    """A bar from 0 to 1 for each row, with its text at the right."""
+    room = min(NAMES, max((text_width(row.label) for row in rows), default=0.0))
+    start, end = room + 8, WIDTH - max((text_width(row.text) for row in rows), default=0.0) - 8
     shapes: list[Shape] = [line(start, 0, start, ROW * len(rows), "axis")]
-    for number, (label, share, text) in enumerate(rows):
-        top, width = number * ROW, (end - start) * share
-        shapes.append(Text(start - 8, top + 13, shortened(label, text_width, start - 8), "end", style="name"))
-        if share > 0:
-            shapes.append(Rect(start, top + 3, width, ROW - 6, 2, style=style))
-        shapes.append(Text(start + width + 6, top + 13, text, style="name", tip=f"{label}: {text}"))
+    for number, row in enumerate(rows):
+        top, middle = number * ROW, number * ROW + ROW / 2
+        shapes.append(Text(start - 8, top + 13, shortened(row.label, text_width, room), "end", style="name"))
+        if row.share > 0:
+            shapes.append(Rect(start, top + 3, (end - start) * row.share, ROW - 6, 2, style=style))
+        if row.interval is not None:
+            low, high = (start + (end - start) * at / 100 for at in row.interval)
+            shapes.append(line(low, middle, high, middle, "whisker"))
+        shapes.append(Text(WIDTH, top + 13, row.text, "end", style="name", tip=f"{row.label}: {row.text}"))
     return Scene(shapes, WIDTH, ROW * len(rows) + 4, name=name)
 
 
@@ -142,15 +152,16 @@ def _matrix(record: Mapping[str, Any]) -> Chart:
     cells |= {(label, predicted): count for label, predicted, count in record["confusions"]}
     columns = [*range(len(record["class_names"])), *{UNCLEAR}.intersection(predicted for _, predicted in cells)]
     titles = [_name(record, number) for number in columns]
-    left = min(NAMES, max(text_width(entry["name"]) for entry in rows)) + 8
-    top = min(NAMES, max(map(text_width, titles))) + 8
+    beside = min(NAMES, max(text_width(entry["name"]) for entry in rows))
+    above = min(NAMES, max(map(text_width, titles)))
+    left, top = beside + 8, above + 8
     shapes: list[Shape] = [
-        Text(left + (at + 0.5) * CELL + 4, top - 6, shortened(title, text_width, top - 8), turned=True, style="name")
+        Text(left + (at + 0.5) * CELL + 4, top - 6, shortened(title, text_width, above), turned=True, style="name")
         for at, title in enumerate(titles)
     ]
     for number, entry in enumerate(rows):
         y = top + number * CELL
-        shapes.append(Text(left - 8, y + 16, shortened(entry["name"], text_width, left - 8), "end", style="name"))
+        shapes.append(Text(left - 8, y + 16, shortened(entry["name"], text_width, beside), "end", style="name"))
         shapes += _cells(entry, columns, titles, cells, left, y)
     size = left + CELL * len(columns) + 4, top + CELL * len(rows) + 4
     note = "rows: what the images are; columns: what they were taken for; numbers: images"

@@ -336,7 +336,8 @@ def compose(title: str, charts: Sequence[Chart], columns: int, facts: Sequence[s
         row, height = _row(charts[start : start + columns], width)
         shapes.append(Group(row, MARGIN, top))
         top += height + MARGIN
-    text = max((text_width(words, 12) for words in facts), default=0.0)
+    notes = (chart.note for chart in charts)
+    text = max((text_width(words, 12) for words in (*facts, *notes)), default=0.0)
     return Scene(shapes, 2 * MARGIN + max(inner, text, text_width(title, 15)), top, title)
 
 

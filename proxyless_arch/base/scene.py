@@ -90,6 +90,7 @@ STYLES: Mapping[str, Style] = {
     "ground": Style(fill="card"),
     "grid": Style(stroke="grid", stroke_width=1),
     "axis": Style(stroke="grey", stroke_width=1),
+    "whisker": Style(stroke="ink", stroke_width=1.2),
     "shade": Style(fill="shade"),
     "band": Style(fill="band"),
     "flow": Style(stroke="bar", stroke_width=1.4),
