@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path
 from proxyless_arch.base.scene import GREY, INK
+from proxyless_arch.base.text import shortened
 from proxyless_arch.base.words import new_file
 
 if TYPE_CHECKING:
@@ -88,19 +89,6 @@ def picture_uri(image: Image, side: int = URI_SIDE) -> str:
     content = io.BytesIO()
     thumbnail(image, side).save(content, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def shortened(text: str, length: Callable[[str], float], room: float) -> str:
-    """``text`` without its middle where it is longer than ``room``: names differ at their ends."""
-    if length(text) <= room:
-        return text
-    kept = len(text)
-    while kept > 1:
-        kept -= 1
-        found = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-        if length(found) <= room:
-            return found
-    return "…"
 
 
 def _font() -> Any:

@@ -1,8 +1,8 @@
-"""How commands write for a person: rows that align, and lines that open with a label."""
+"""How commands write for a person: rows that align, lines that open with a label, names that fit."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 LABEL_WIDTH = 10
 
@@ -34,3 +34,16 @@ def ruled(lines: Sequence[str], *, totals: bool = False) -> list[str]:
 def labeled(label: str, text: object) -> str:
     """``  label      text``: a line of a command's header or summary; without a label it continues the one above."""
     return f"  {label:<{LABEL_WIDTH}} {text}"
+
+
+def shortened(text: str, length: Callable[[str], float], room: float) -> str:
+    """``text`` without its middle where it is longer than ``room``: names differ at their ends."""
+    if length(text) <= room:
+        return text
+    kept = len(text)
+    while kept > 1:
+        kept -= 1
+        found = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        if length(found) <= room:
+            return found
+    return "…"

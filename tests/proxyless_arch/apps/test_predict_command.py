@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from proxyless_arch.apps import contact_sheet
-from proxyless_arch.apps.contact_sheet import Tile, shortened, thumbnail, write_contact_sheet
+from proxyless_arch.apps.contact_sheet import Tile, thumbnail, write_contact_sheet
 from proxyless_arch.apps.predict_command import FEW_IMAGES, Seen, csv_text, most_often, predict_all, table
 from proxyless_arch.apps.prediction import Prediction
 from tests.proxyless_arch.nets import three_blocks
@@ -54,12 +54,6 @@ def test_a_batch_says_which_images_it_holds():
 )
 def test_a_thumbnail_holds_the_whole_image(size, wanted):
     assert thumbnail(Image.new("RGB", size)).size == wanted
-
-
-def test_shortened_keeps_both_ends():
-    assert shortened("abcdefghij", len, 10) == "abcdefghij"
-    assert shortened("abcdefghij", len, 5) == "ab…ij"
-    assert shortened("abcdefghij", len, 0) == "…"
 
 
 def test_a_sheet_draws_each_image_once_and_no_more_than_fit(tmp_path, monkeypatch):

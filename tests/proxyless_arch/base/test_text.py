@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyless_arch.base.text import align, labeled, ruled
+from proxyless_arch.base.text import align, labeled, ruled, shortened
 
 CELLS = st.text("abc1.%", min_size=1, max_size=8)
 
@@ -44,3 +44,9 @@ def test_rules_are_as_long_as_the_longest_line():
 def test_a_label_and_what_continues_it():
     assert labeled("size", 3) == "  size       3"
     assert labeled("", "more").index("more") == labeled("size", "more").index("more")
+
+
+def test_shortened_keeps_both_ends():
+    assert shortened("abcdefghij", len, 10) == "abcdefghij"
+    assert shortened("abcdefghij", len, 5) == "ab…ij"
+    assert shortened("abcdefghij", len, 0) == "…"
