@@ -142,8 +142,8 @@ class ArchOpt:
     )
     zero_rule: str = _flag(
         "ordinary",
-        "ordinary: Zero is an operation like any other; release (the official implementation): a block that sampled "
-        "Zero skips its update",
+        "ordinary: skipping a block is a choice like any other; release (the official implementation): a block that "
+        "is skipped in a sample has no update",
         ("ordinary", "release"),
     )
     path_sampling: str = _flag(

@@ -264,7 +264,7 @@ def trace(calls: Sequence[LayerCall], padding: Padding = "symmetric") -> Graph:
     """
     real = [call for call in calls if not call.op.vanishes]
     if not real:
-        raise InputError("expected at least one layer that is not Zero", "layers")
+        raise InputError("expected at least one layer that is not skipped", "layers")
     traced = Trace(real[0].in_hwc, padding)
     for call in real:
         if call.in_hwc != traced.hwc:

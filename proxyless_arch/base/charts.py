@@ -34,11 +34,13 @@ from proxyless_arch.base.scene import (
     line,
     text_width,
 )
+from proxyless_arch.base.text import shortened
 
 FRAME = Frame()
 MAX_DOTS = 200
 MARK = 5.5  # half the size of one
 NAME_SIZE, NAME_HEIGHT = 11.0, 13.0
+LONGEST_NAME = 0.4  # of a frame's width
 MARGIN, HEADING, FACTS = 24.0, 26.0, 18.0  # of a panel in a picture; of a line below its title
 
 Value = float | None
@@ -278,7 +280,12 @@ def _plane_entries(points: Sequence[Point], guides: Sequence[Guide]) -> list[Ent
 
 def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Shape]:
     """The labels, each beside its mark; one that stands far off has a line to it."""
-    named = [point for point in points if point.label]
+    room = LONGEST_NAME * frame.width
+    named = [
+        replace(point, label=shortened(point.label, lambda text: text_width(text, NAME_SIZE), room))
+        for point in points
+        if point.label
+    ]
     names = [
         Name(text_width(point.label, NAME_SIZE), NAME_HEIGHT, _box(x(point.x), y(point.y), MARK)) for point in named
     ]

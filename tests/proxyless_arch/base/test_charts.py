@@ -161,6 +161,13 @@ def test_no_two_names_of_a_dense_plane_overlap(n_runs, spread):
     assert all(box.left > 0 and box.right < chart.scene.width for box in boxes)
 
 
+def test_a_long_name_keeps_its_ends():
+    points = [Point(x=1, y=2, group="a", label="my_search_" + 60 * "x" + "_of_birds")]
+    (label,) = styled(plane("t", points, x=X, y=Y).scene, "name")
+    assert label.text.startswith("my_search_") and label.text.endswith("_of_birds") and "…" in label.text
+    assert text_width(label.text, 11) <= 0.4 * Frame().width
+
+
 def test_names_stand_in_place_of_numbers():
     points = [Point(x=1, y=2, group="a")]
     chart = plane("t", points, x=Axis(label="", names=("one", "two\nlines")), y=Y, frame=Frame(foot=60))
