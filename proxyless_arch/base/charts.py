@@ -286,17 +286,15 @@ def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Sh
         for point in points
         if point.label
     ]
-    names = [
-        Name(text_width(point.label, NAME_SIZE), NAME_HEIGHT, _box(x(point.x), y(point.y), MARK)) for point in named
-    ]
+    names = [Name(text_width(point.label, NAME_SIZE), NAME_HEIGHT, _beside(point, x, y)) for point in named]
     obstacles = [box for point in points for box in _covered(point, x, y)]
     found = place(names, obstacles, Box(frame.left, 2, frame.right, frame.bottom))
     shapes: list[Shape] = []
-    for point, box in zip(named, found, strict=True):
+    for point, name, box in zip(named, names, found, strict=True):
         if box is None:
             continue
         at_x, at_y = x(point.x), y(point.y)
-        if is_far(box, at_x, at_y):
+        if is_far(box, name.mark):
             shapes.append(line(*box.nearest(at_x, at_y), at_x, at_y, "trail"))
         anchor = "start" if box.left >= at_x else "end" if box.right <= at_x else "middle"
         start = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
@@ -304,19 +302,17 @@ def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Sh
     return shapes
 
 
-def _box(x: float, y: float, half: float) -> Box:
-    return Box(x - half, y - half, x + half, y + half)
+def _beside(point: Point, x: Scale, y: Scale) -> Box:
+    """What a name stands beside: the mark, and its bar across."""
+    left, right = point.x_range or (point.x, point.x)
+    at_x, at_y = x(point.x), y(point.y)
+    return Box(min(at_x - MARK, x(left) - 1), at_y - MARK, max(at_x + MARK, x(right) + 1), at_y + MARK)
 
 
 def _covered(point: Point, x: Scale, y: Scale) -> list[Box]:
     """What of a point a name had better not hide: the mark and its bars."""
-    (left, right), (low, high) = point.x_range or (point.x, point.x), point.y_range or (point.y, point.y)
-    at_x, at_y = x(point.x), y(point.y)
-    return [
-        _box(at_x, at_y, MARK),
-        Box(x(left) - 2, at_y - 4, x(right) + 2, at_y + 4),
-        Box(at_x - 4, y(high) - 2, at_x + 4, y(low) + 2),
-    ]
+    low, high = point.y_range or (point.y, point.y)
+    return [_beside(point, x, y), Box(x(point.x) - 4, y(high) - 2, x(point.x) + 4, y(low) + 2)]
 
 
 # ------------------------------------------------------------------------------------------------------- files

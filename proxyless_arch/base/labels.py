@@ -17,7 +17,7 @@ GAP = 3.0  # between a name and its mark
 DISTANCES = (0.0, 6.0, 13.0, 21.0, 30.0, 42.0)  # of a name from its mark, beside the gap
 ANGLES = (0, 180, 90, 270, 45, 135, 225, 315, 22, 158, 202, 338)  # degrees, the preferred ones first
 STEP = 8.0  # between places that are not around the mark
-FAR = 10.0  # from here on a line joins name and mark
+FAR = 8.0  # from here on a line joins name and mark
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ def place(names: Sequence[Name], obstacles: Sequence[Box], inside: Box) -> list[
     return found
 
 
-def is_far(box: Box, x: float, y: float) -> bool:
-    """Whether a name is so far from its mark at (x, y) that a line should join them."""
-    return math.dist(box.nearest(x, y), (x, y)) > FAR + GAP
+def is_far(box: Box, mark: Box) -> bool:
+    """Whether a name is so far from its mark that a line should join them."""
+    across = max(box.left - mark.right, mark.left - box.right, 0.0)
+    down = max(box.top - mark.bottom, mark.top - box.bottom, 0.0)
+    return math.hypot(across, down) > FAR
 
 
 def _best(name: Name, obstacles: Sequence[Box], taken: Sequence[Box], inside: Box) -> Box | None:

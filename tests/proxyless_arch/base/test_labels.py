@@ -18,7 +18,12 @@ def test_a_name_alone_stands_to_the_right_and_at_the_edge_to_the_left():
     (right,) = place([Name(60, 12, mark(100, 100))], [], INSIDE)
     assert right.left > 105 and right.left - 105 < 5 and (right.top + right.bottom) / 2 == pytest.approx(100)
     (left,) = place([Name(60, 12, mark(390, 100))], [], INSIDE)
-    assert left.right < 385 and not is_far(left, 390, 100)
+    assert left.right < 385 and not is_far(left, mark(390, 100))
+
+
+def test_a_line_joins_what_is_far():
+    assert not is_far(Box(107, 95, 150, 105), mark(100, 100))
+    assert is_far(Box(125, 95, 150, 105), mark(100, 100)) and is_far(Box(80, 20, 120, 60), mark(100, 100))
 
 
 def test_a_name_goes_around_what_is_beside_its_mark():
