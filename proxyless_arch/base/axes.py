@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -13,19 +13,20 @@ from proxyless_arch.base.scene import Rect, Shape, Text, line, text_width
 STRIP = 0.15  # the most that a phase aside takes of a chart's width
 TICK, PHASE = 11.5, 10.5  # sizes of type
 A_TICK = 36.0  # room for one of an upright axis
+UPRIGHT = 17.0  # room for its label
 UNBOUNDED = (-math.inf, math.inf)
 PERCENT = (0.0, 100.0)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A chart's size in pixels, and the room for what stands below its axis."""
+    """A chart's size in pixels, and the room for what stands below and to the left of its axes."""
 
     width: float = 372.0
     height: float = 236.0
     foot: float = 38.0
+    left: float = 50.0
 
-    left = 50.0
     top = 20.0
 
     @property
@@ -166,8 +167,18 @@ class Epochs:
 # --------------------------------------------------------------------------------------------------------- shapes
 
 
+def _y_ticks(frame: Frame, y: Scale) -> list[float]:
+    return y.ticks(max(3, round((frame.bottom - frame.top) / A_TICK)))
+
+
+def with_room(frame: Frame, y: Scale) -> Frame:
+    """The frame with room for an upright axis: its label, and its ticks to the last digit."""
+    widest = max((text_width(label_of(value), TICK) for value in _y_ticks(frame, y)), default=0.0)
+    return replace(frame, left=max(frame.left, UPRIGHT + widest + 8))
+
+
 def y_axis(frame: Frame, y: Scale, label: str) -> Iterator[Shape]:
-    for value in y.ticks(max(3, round((frame.bottom - frame.top) / A_TICK))):
+    for value in _y_ticks(frame, y):
         yield line(frame.left, y(value), frame.right, y(value), "grid")
         yield Text(frame.left - 6, y(value) + 4, label_of(value), "end")
     yield Text(11, (frame.top + frame.bottom) / 2, label, "middle", True, style="label")

@@ -16,6 +16,7 @@ from proxyless_arch.base.axes import (
     phase_shapes,
     scale,
     ticks_of,
+    with_room,
     x_axis,
     y_axis,
 )
@@ -139,16 +140,17 @@ def line_chart(
     n_epochs = max(len(each.values) for each in series)
     log = may_be_log and min(known) > 0 and max(known) > 20 * min(known)
     limits = [*known, *([target.value] if target is not None else [])]
-    across = Epochs.of(phases, n_epochs, FRAME.left, FRAME.right)
     axis = Axis(label=y.label, bounds=y.bounds, log=log)
     up = scale(limits, FRAME.bottom, FRAME.top, axis, floor=0.0 if from_zero else None)
+    frame = with_room(FRAME, up)
+    across = Epochs.of(phases, n_epochs, frame.left, frame.right)
     shapes = [
-        *phase_shapes(phases, across, FRAME.top, FRAME.bottom),
-        *y_axis(FRAME, up, y.label),
-        *x_axis(FRAME, across, "epoch", epoch_ticks(phases, n_epochs)),
+        *phase_shapes(phases, across, frame.top, frame.bottom),
+        *y_axis(frame, up, y.label),
+        *x_axis(frame, across, "epoch", epoch_ticks(phases, n_epochs)),
     ]
     if target is not None:
-        shapes.append(line(FRAME.left, up(target.value), FRAME.right, up(target.value), "line target"))
+        shapes.append(line(frame.left, up(target.value), frame.right, up(target.value), "line target"))
     for each in lines:
         shapes += [_polyline(each, across, up), *_dots(each, phases, across, up, shown)]
     entries = [_line_entry(each.label, f"line line-{each.color}") for each in lines]
@@ -214,8 +216,9 @@ def plane(
     own = [(point.x, point.y) for point in points]
     xs = [*(at for at, _ in (*own, *trail, *ends)), *(at for point in points for at in point.x_range or ())]
     ys = [*(at for _, at in (*own, *trail, *ends)), *(at for point in points for at in point.y_range or ())]
-    across = scale(list(filter(math.isfinite, xs)), frame.left, frame.right, x)
     up = scale(list(filter(math.isfinite, ys)), frame.bottom, frame.top, y)
+    frame = with_room(frame, up)
+    across = scale(list(filter(math.isfinite, xs)), frame.left, frame.right, x)
     areas = [_guide(guide, across, up) for guide in guides if guide.is_area]
     shapes = [*areas, *y_axis(frame, up, y.label), *x_axis(frame, across, x.label, ticks_of(x, across, frame))]
     shapes += [_guide(guide, across, up) for guide in guides if not guide.is_area]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
@@ -35,6 +35,7 @@ from search.reporting.run_folder import Run
 from search.reporting.titles import is_named, title_of, told_apart
 
 MAX_DRAWN_CONTROLS = 8
+MOST_IMAGE_BYTES = 500_000  # of test images on a page; those of further trainings are in their folders
 PAGE_WIDTH, LARGEST_SCALE = 1150.0, 1.4
 MINUS = "\N{MINUS SIGN}"
 
@@ -125,7 +126,14 @@ def _by_class(run: Run) -> list[tuple[str, PerClassView]]:
     """The scores by class, each under its title: of the network as it was found, and as it was trained."""
     records = [("as it was found", run.by_class)]
     records += [(trained.text(), trained.by_class) for each in run.trained.values() for trained in each]
-    return [(title, per_class_view(record)) for title, record in records if record is not None]
+    views = [(title, per_class_view(record)) for title, record in records if record is not None]
+    room, kept = MOST_IMAGE_BYTES, []
+    for title, view in views:
+        size = sum(len(image.picture) for image in (*view.samples, *view.worst))
+        shown = view if size <= room else replace(view, samples=(), worst=())
+        room -= size if size <= room else 0
+        kept.append((title, shown))
+    return kept
 
 
 def percent_apart(value: float, target: float) -> str:

@@ -111,6 +111,18 @@ def test_an_axis_ends_where_no_number_can_lie():
     assert max(numbers) == 100 and min(number for number in numbers if number > 3) >= 80
 
 
+def test_ticks_leave_room_for_the_label_of_their_axis():
+    """Five digits and more: the widest tick ends beside the axis and starts behind the turned label."""
+    for values in ([2.3201, 2.3412], [1e6, 3e6], [0.0001234, 0.0001299]):
+        for chart in (
+            line_chart("t", [Series(label="a", values=values)], y=Y, shown=shown),
+            plane("t", [Point(x=value, y=value, group="a") for value in values], x=X, y=Y),
+        ):
+            ends = [text for text in flat(chart.scene.shapes) if isinstance(text, Text) and text.anchor == "end"]
+            (label,) = (text for text in flat(chart.scene.shapes) if isinstance(text, Text) and text.turned)
+            assert ends and min(text.x - text_width(text.text) for text in ends) > label.x + 3
+
+
 def test_bars_show_how_uncertain_a_point_is():
     points = [Point(x=1, y=70, group="a", y_range=(60, 90)), Point(x=2, y=75, group="a", x_range=(1.5, 2.5))]
     chart = plane("t", points, x=X, y=Y)

@@ -25,6 +25,7 @@ from proxyless_arch.base.files import write_json
 from proxyless_arch.base.scene import to_svg
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import digits
+from search.reporting import views
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film
 from search.reporting.networks import released_points
@@ -681,6 +682,19 @@ def test_scores_by_class_are_shown_where_there_are_some(tmp_path):
         counts = {entry["class"]: entry["n_images"] for entry in record["classes"]}
         for label, predicted, count in record["confusions"]:
             assert f"{label} taken for {predicted}: {count} of {counts[label]}" in found.titles
+
+
+def test_a_page_does_not_grow_with_its_pictures(tmp_path, monkeypatch):
+    """Room for the pictures of one record: those of the other are left out, its drawings are not."""
+    *_, spec = write_run(tmp_path / "run")
+    write_trained(tmp_path / "trained", spec, 90.0)
+    first, _ = (write_by_class(tmp_path / name, seed) for seed, name in enumerate(("run", "trained")))
+    shown = [entry["thumbnail"] for key in ("samples", "worst") for entry in first[key]]
+    monkeypatch.setattr(views, "MOST_IMAGE_BYTES", sum(map(len, shown)) + 10)
+    (run,) = with_trained([read_run(tmp_path / "run")], [read_trained(tmp_path / "trained")])
+    page = Page(report(run))
+    assert [attributes["src"] for name, attributes in page.elements if name == "img"] == shown
+    assert page.words.count("What is taken for what") == 2
 
 
 def test_damaged_scores_by_class_are_named(tmp_path):
