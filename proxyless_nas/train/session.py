@@ -614,4 +614,6 @@ def summary(config: TrainConfig, record: Mapping[str, Any], run_dir: Path) -> st
         ("time", runs.format_seconds(record["wall_seconds"])),
         ("next", shlex.join(["python", "eval.py", "--arch", str(run_dir), "--data_path", images])),
     ]
+    if images != DIGITS:
+        lines.append(("", shlex.join(["python", "predict.py", images, "--arch", str(run_dir)])))
     return "\n".join(["", *(labeled(*line) for line in lines)])
