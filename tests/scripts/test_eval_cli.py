@@ -122,10 +122,11 @@ def test_both_scripts_score_by_class_alike(run_folder, photos, tmp_path, capsys)
         for entry in by_class["worst"]:
             assert f"/{entry['name']}/" in entry["image"] and entry["name"] != entry["predicted_name"]
         found.append(by_class)
-    for entry, twin in zip(found[0].pop("worst"), found[1].pop("worst"), strict=True):
-        for key in ("percent", "predicted_percent"):
-            assert entry.pop(key) == pytest.approx(twin.pop(key), abs=2e-3)
-        assert entry == twin
+    for part in ("worst", "samples"):
+        for entry, twin in zip(found[0].pop(part), found[1].pop(part), strict=True):
+            for key in entry.keys() & {"percent", "predicted_percent"}:
+                assert entry.pop(key) == pytest.approx(twin.pop(key), abs=2e-2)
+            assert entry == twin
     assert found[0] == found[1]
     (tmp_path / "file").touch()
     message = fails(capsys, "eval", "-a", run_folder, "-p", photos, "--per_class", tmp_path / "file" / "x")
