@@ -27,7 +27,7 @@ CONDITIONS = {"target_hardware": "cpu", "resolution": 224, "space": "imagenet"}
 KEPT = (
     "target_latency_ms", "predicted_latency_ms", "table_scale", "measured_latency_ms", "measured_at_table_speed_ms",
     "anchor_ms", "table_anchor_ms", "measured_standard_error_percent", "measured_spread_percent", "measured_rounds",
-    "measured_on", "measured_load_average", "landing", "landing_stopped", "manual_seed",
+    "measured_on", "measured_load_average", "landing", "landing_stopped", "landed", "manual_seed",
 )  # fmt: skip
 
 

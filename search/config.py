@@ -214,8 +214,14 @@ class Target:
     hard_lambda: float = _flag(0.3, "initial weight of the hard target's penalty", minimum=0, maximum=100)
     derive: str = _flag(
         "projected",
-        "projected (most probable network within 0.99 to 1 of the target) or argmax (the official implementation's)",
+        "projected (most probable network within the target's window) or argmax (the official implementation's)",
         ("projected", "argmax"),
+    )
+    window: float = _flag(
+        0.99,
+        "least share of the target that the projected network may cost; lower leaves it more choices",
+        minimum=0.01,
+        maximum=1,
     )
     final_temperature: float = _flag(
         0.3, "softmax temperature at the end of the search (hard target)", minimum=0.01, maximum=10

@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code  # noqa: E402
+from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.words import add_run_flags  # noqa: E402
-from search import config, draw_random, run_search  # noqa: E402
+from search import SearchResult, config, draw_random, run_search  # noqa: E402
 from search.run.runner import COMMAND, SearchStopped  # noqa: E402
 
-OPTIONS = ("path", "resume", "recipe", "warmup_from")  # flags that are no settings
+OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing")  # flags that are no settings
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -41,6 +41,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="RUN",
         help="start behind that run's warm-up: same data, space, seed and weight training; any target or algorithm",
+    )
+    parser.add_argument(
+        "--strict_landing",
+        action="store_true",
+        help=f"exit status {NOT_LANDED} where the network is not at its target, as measured (or else predicted)",
     )
     config.add_flags(parser)
     return parser.parse_strictly(argv)
@@ -68,9 +73,11 @@ def run(words: Sequence[str]) -> int:
             result = run_search(settings, arguments.path, warmup_from=arguments.warmup_from, **common)
     except SearchStopped:  # which has said how to go on
         return INTERRUPTED
-    if result is not None:
-        print(result)
-    return 0
+    if result is None:
+        return 0
+    print(result)
+    missed = isinstance(result, SearchResult) and result.landed is False
+    return NOT_LANDED if missed and arguments.strict_landing else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

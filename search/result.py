@@ -56,6 +56,12 @@ class SearchResult:
     record: Mapping[str, Any]
 
     @property
+    def landed(self) -> bool | None:
+        """Whether the network is at its target, as far as that is known: measured where the device is here, else
+        predicted. None without a target, and for an older run."""
+        return self.record.get("landed")
+
+    @property
     def files(self) -> dict[str, Path]:
         """The files of the run folder that are there, by name."""
         names = (SPEC_FILE, self.weights.name, RESULT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, METRICS_FILE, REPORT_FILE)

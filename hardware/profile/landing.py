@@ -6,81 +6,128 @@ no new search.
 
 The machine's own speed wanders by more than a table is off. So what decides is the time at the speed that the machine
 had when the table was measured, known from an anchor network timed then and now; the time as the clock showed it is
-recorded beside it.
+recorded beside it. A measurement that misses, or that spreads, is taken again, and only times that agree rescale the
+table: one outlier never does.
 """
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from hardware.cost import CostTable, Path
 from hardware.profile.profiling import Measured
-from hardware.projection import Limit, Projection, project, window
+from hardware.projection import LOWER, Limit, Projection, project, window
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
 
 TOLERANCE = 0.02
 MAX_PROJECTIONS = 3
+MAX_NOISE = TOLERANCE / 2  # standard error of a measurement, relative, above which it is taken again
+MAX_TIMES = 3  # measurements of one network in a row
+
+
+def lands(ms: float, target: float, lower: float = LOWER, tolerance: float = TOLERANCE) -> bool:
+    """Whether a time is that of the target: in its window [lower * target, target], or within ``tolerance`` of it."""
+    return min(1 - tolerance, lower) <= ms / target <= 1 + tolerance
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One projection and its measurement. ``scale``: what the table had been multiplied by."""
+    """One projection and its measurements in a row. ``scale``: what the table had been multiplied by."""
 
     projection: Projection
     scale: float
-    timing: Measured
+    timings: tuple[Measured, ...]
 
-    def error(self, target: float) -> float:
-        return abs(self.timing.ms / target - 1)
+    @property
+    def ms(self) -> float:
+        return middle(self.timings).ms
+
+    @property
+    def is_settled(self) -> bool:
+        return agree(self.timings)
 
     def to_json(self) -> dict[str, Any]:
+        timing = middle(self.timings)
         return {
             "path": list(self.projection.path),
             "predicted_latency_ms": self.projection.cost,
             "table_scale": self.scale,
-            "measured_at_anchor_speed_ms": self.timing.ms,
-            "measured_latency_ms": self.timing.raw_ms,
-            "measured_spread_percent": 100 * self.timing.sd / self.timing.ms,
-            "measured_rounds": self.timing.rounds,
+            "measured_at_anchor_speed_ms": timing.ms,
+            "measured_latency_ms": timing.raw_ms,
+            "measured_spread_percent": 100 * timing.sd / timing.ms,
+            "measured_rounds": sum(each.rounds for each in self.timings),
+            "measurements_ms": [each.ms for each in self.timings],
         }
 
 
 @dataclass(frozen=True)
 class Landing:
-    """All attempts; ``best``: the network measured nearest to the target (the mean, where it was measured more often).
+    """All attempts; ``best``: the network measured nearest to the target.
 
-    ``final``: one more measurement of it, taken after it was chosen: a choice among noisy numbers flatters the one
-    it was made by. ``stopped``: why there was no further attempt, where none was within the tolerance.
-    ``reference_ms``: what the anchor took when the table was measured; None where that is not known, and times are
-    those of this sitting.
+    ``final``: one more measurement of it, taken after it was chosen (a choice among noisy numbers flatters the one
+    it was made by), the middle one where it was taken again. ``landed``: whether that is the target, by times that
+    agree. ``stopped``: why there was no further attempt, where none was within the tolerance. ``reference_ms``: what
+    the anchor took when the table was measured; None where that is not known, and times are those of this sitting.
     """
 
     attempts: tuple[Attempt, ...]
     best: Attempt
     final: Measured
+    landed: bool
     stopped: str = ""
     reference_ms: float | None = None
+
+
+def middle(timings: Sequence[Measured]) -> Measured:
+    """The one of median time; of two the slower."""
+    return sorted(timings, key=lambda timing: timing.ms)[len(timings) // 2]
+
+
+def agree(timings: Sequence[Measured], tolerance: float = TOLERANCE) -> bool:
+    """Whether times of one network can be believed: one that does not spread, or two that are within ``tolerance`` of
+    each other."""
+    if len(timings) == 1:
+        return timings[0].noise <= MAX_NOISE
+    return any(abs(one.ms / other.ms - 1) <= tolerance for one, other in itertools.combinations(timings, 2))
+
+
+def measured(time: Callable[[], Measured], is_enough: Callable[[Measured], bool]) -> tuple[Measured, ...]:
+    """Measure once; again where that spreads or is not ``is_enough``, until two agree, MAX_TIMES at most."""
+    timings = [time()]
+    if timings[0].noise <= MAX_NOISE and is_enough(timings[0]):
+        return tuple(timings)
+    while len(timings) < 2 or (len(timings) < MAX_TIMES and not agree(timings)):
+        timings.append(time())
+    return tuple(timings)
+
+
+def _scale(attempts: Sequence[Attempt], table: CostTable) -> float | None:
+    """By how much the table is off: the median over the attempts whose times agree; None where no times do."""
+    ratios = [attempt.ms / table.of_path(attempt.projection.path) for attempt in attempts if attempt.is_settled]
+    return statistics.median(ratios) if ratios else None
 
 
 def _best(attempts: Sequence[Attempt], target: float) -> Attempt:
     def error(attempt: Attempt) -> float:
         path = attempt.projection.path
-        times = [other.timing.ms for other in attempts if other.projection.path == path]
+        times = [other.ms for other in attempts if other.projection.path == path]
         return abs(sum(times) / len(times) / target - 1)
 
     return min(attempts, key=error)
 
 
 def land(
-    log_probs: Sequence[np.ndarray],
+    log_probs: Sequence,
     table: CostTable,
     target: float,
     time: Callable[[Path], Measured],
+    *,
+    lower: float = LOWER,
     tolerance: float = TOLERANCE,
     max_projections: int = MAX_PROJECTIONS,
     limits: Sequence[Limit] = (),
@@ -88,27 +135,38 @@ def land(
     """Project, measure, and while the measurement is off by more than ``tolerance`` project on the rescaled table.
 
     ``time`` measures one network. At most ``max_projections`` further projections are tried.
-    ``limits``: what the network must keep to beside the target.
+    ``lower``: of the target, where its window begins. ``limits``: what the network must keep to beside the target.
 
     Raises InputError when not even the first projection is possible.
     """
-    projection = project(log_probs, [window(table, target), *limits])
+
+    def is_enough(timing: Measured) -> bool:
+        return lands(timing.ms, target, lower, tolerance)
+
+    projection = project(log_probs, [window(table, target, lower), *limits])
     attempts: list[Attempt] = []
     scale, stopped = 1.0, ""
     while True:
-        attempts.append(Attempt(projection, scale, time(projection.path)))
-        if attempts[-1].error(target) <= tolerance:
+        path = projection.path
+        attempts.append(Attempt(projection, scale, measured(lambda path=path: time(path), is_enough)))  # type: ignore[misc]
+        last = attempts[-1]
+        if last.is_settled and lands(last.ms, target, lower, tolerance):
             break
         if len(attempts) > max_projections:
             stopped = f"still off after {max_projections} further projections"
             break
-        # the median over all attempts: one disturbed measurement must not throw the next projection off
-        ratios = [attempt.timing.ms / table.of_path(attempt.projection.path) for attempt in attempts]
-        scale = float(np.median(ratios))
+        found = _scale(attempts, table)
+        if found is None:
+            stopped = f"{len(last.timings)} measurements of one network do not agree: the machine is too busy"
+            break
+        scale = found
         try:
-            projection = project(log_probs, [window(table.scaled(scale), target), *limits])
+            projection = project(log_probs, [window(table.scaled(scale), target, lower), *limits])
         except InputError as error:
             stopped = f"no network on the rescaled table: {shown(str(error))}"
             break
-    best = _best(attempts, target)
-    return Landing(tuple(attempts), best, time(best.projection.path), stopped)
+    best = last if not stopped else _best(attempts, target)
+    timings = measured(lambda: time(best.projection.path), is_enough)
+    final = middle(timings)
+    landed = agree(timings) and lands(final.ms, target, lower, tolerance)
+    return Landing(tuple(attempts), best, final, landed, stopped)

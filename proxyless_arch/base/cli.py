@@ -20,6 +20,7 @@ from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import counted, listed, nearest
 
 FAILED, BAD_INPUT, NO_RESOURCE = 1, 2, 3
+NOT_LANDED = 4  # a search's network is not at its target, where that is to count as a failure
 INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13  # as a shell tells of SIGINT and SIGPIPE
 _SYSTEM = {
     errno.ENOSPC: "disk full",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hardware.cost import CostTable
-from hardware.projection import Limit, Projection, project, window
+from hardware.projection import LOWER, Limit, Projection, project, window
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_named, to_named
@@ -23,16 +24,23 @@ def choose_path(
     goal: float | None,
     rule: str = "projected",
     limits: Sequence[Limit] = (),
+    lower: float = LOWER,
 ) -> tuple[Path, Projection | None]:
-    """The most probable path whose cost lies in [0.99 goal, goal] and within ``limits``.
+    """The most probable path whose cost lies in [lower * goal, goal] and within ``limits``.
 
     Without either, and by the ``rule`` argmax (the release's), simply the most probable one.
     """
-    asked = [*([window(table, goal)] if table is not None and goal is not None else []), *limits]
+    asked = [*([window(table, goal, lower)] if table is not None and goal is not None else []), *limits]
     if not asked or rule == "argmax":
         return argmax_path(alphas), None
     projection = project(log_probabilities(alphas), asked)
     return projection.path, projection
+
+
+def log_odds(alphas: Sequence[Tensor], path: Path, other: Path) -> float:
+    """log of how many times as probable ``path`` is as ``other``, by alpha."""
+    rows = zip(log_probabilities(alphas), path, other, strict=True)
+    return math.fsum(row[choice] - row[instead] for row, choice, instead in rows)
 
 
 def log_probabilities(alphas: Sequence[Tensor]) -> list[np.ndarray]:

@@ -19,10 +19,10 @@ from proxyless_arch.base.scene import Scene, css, to_svg
 from proxyless_arch.base.units import format_count
 from search.reporting.history import cost_text, phase_name
 from search.reporting.networks import accuracy_of
-from search.reporting.run_folder import Run, read_run, read_trained
+from search.reporting.run_folder import Run, is_overruled, read_run, read_trained, times_as_rare
 from search.reporting.titles import data_name, title_of
 from search.reporting.trainings import with_trained
-from search.reporting.views import comparison_page, percent_apart, run_page
+from search.reporting.views import comparison_page, percent_apart, run_page, signed_percent
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -86,6 +86,8 @@ def _render(template: str, page: Any) -> str:
         "network_note": legend_note,
     }
     environment.filters |= {
+        "overruled": is_overruled,
+        "rarer": times_as_rare,
         "accuracy": lambda result: accuracy_of(result or {}),
         "apart": percent_apart,
         "color": series_color,
@@ -98,6 +100,7 @@ def _render(template: str, page: Any) -> str:
         "percent": shown_percent,
         "phase": phase_name,
         "score": shown_score,
+        "signed": signed_percent,
         "title": title_of,
     }
     return environment.get_template(template).render(page=page)

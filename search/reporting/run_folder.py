@@ -51,6 +51,7 @@ LATENCY_FILE = "latency_table"  # a copy of what priced the run, where it was no
 COST_KEY = {Unit.MS: "predicted_latency_ms", Unit.MACS: "macs"}
 ARGMAX_KEY = {Unit.MS: "argmax_latency_ms", Unit.MACS: "argmax_macs"}
 """Where result.json has the cost of the derived network and of the most probable one, by its unit."""
+OVERRULED_PERCENT = 1.0  # an operation less probable was taken against the search
 SAME_COST = 1e-6  # relative: prices computed again must give the recorded cost
 
 
@@ -161,6 +162,16 @@ class Run:
         if self.source is None:
             return [float(call.macs) for call in calls]
         return [scale * cost for cost in network_costs(self.source, calls)]
+
+
+def is_overruled(change: Mapping[str, Any]) -> bool:
+    """Whether the projection took an operation (an entry of ``projection_changes``) against the search."""
+    return change["chosen_percent"] < OVERRULED_PERCENT
+
+
+def times_as_rare(log_odds: float) -> str:
+    """exp(-log_odds) for a person: ``40`` or ``10^12``."""
+    return f"{math.exp(-log_odds):.2g}" if log_odds > -math.log(1e5) else f"10^{-log_odds / math.log(10):.0f}"
 
 
 def read_run(folder: Path) -> Run:

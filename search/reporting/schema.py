@@ -90,14 +90,17 @@ _CHANGE: Schema = {
 _DEVICE: Schema = {"device": Node.text, "runtime": Node.text, "runtime_version": Node.text, "threads": count}
 NEEDED_OF_SEARCH = ("macs", "params", "top1_percent", "test_top1_percent", "path")
 SEARCH: Schema = {
-    **dict.fromkeys(("target_hardware", "latency_source", "weights", "warmup_from", "landing_stopped"), Node.text),
+    **dict.fromkeys(
+        ("target_hardware", "latency_source", "weights", "warmup_from", "landing_stopped", "landed_by"), Node.text
+    ),
     "cost_unit": unit,
     **dict.fromkeys(
         (
             "target_latency_ms", "target_macs", "predicted_latency_ms", "measured_latency_ms", "argmax_latency_ms",
             "measured_at_table_speed_ms", "measured_other_clock_ms", "measured_standard_error_percent",
             "measured_spread_percent", "argmax_macs", "expected_cost", "top1_percent", "test_top1_percent",
-            "finetuned_top1_percent", "finetuned_test_top1_percent", "wall_seconds",
+            "finetuned_top1_percent", "finetuned_test_top1_percent", "argmax_top1_percent", "argmax_test_top1_percent",
+            "landing_tolerance_percent", "wall_seconds",
         ),
         amount,
     ),
@@ -112,6 +115,8 @@ SEARCH: Schema = {
     "projection_changes": list_of(_CHANGE, _CHANGE),
     "measured_on": lambda node: judge(node, _DEVICE, _DEVICE),
     "landing": list_of(_ATTEMPT),
+    "landed": Node.boolean,
+    **dict.fromkeys(("landing_error_percent", "projection_log_odds"), Node.number),
 }  # fmt: skip
 """result.json of a search."""
 

@@ -19,7 +19,7 @@ from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.weights.lookup import own_weights
 from search.config import LIMIT_KEY
 from search.reporting.commands import next_commands
-from search.reporting.run_folder import ARGMAX_KEY, Run, read_run
+from search.reporting.run_folder import ARGMAX_KEY, Run, is_overruled, read_run, times_as_rare
 
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
@@ -50,6 +50,50 @@ def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[st
         yield "landing", f"measured {times} ms in turn, at one speed{stopped}"
 
 
+def _landed_lines(run: Run) -> Iterator[tuple[str, str]]:
+    """Whether the network is at its target; nothing for a run older than that verdict, or without a target."""
+    record = run.result or {}
+    if record.get("landed") is None:
+        return
+    off, how = f"{record['landing_error_percent']:+.2f} % from the target", record["landed_by"]
+    lower, tolerance = 100 * run.settings.get("window", 1), record["landing_tolerance_percent"]
+    allowed = f"from {min(lower, 100 - tolerance):g} % to {100 + tolerance:g} % of the target counts as landed"
+    if record["landed"]:
+        yield "landed", f"{how} {off}"
+    elif how == "measured":
+        yield "NOT LANDED", f"measured {off}; {allowed}. Measure on a quiet machine: a new run with --warmup_from"
+    else:
+        yield "NOT LANDED", f"predicted {off}; {allowed}"
+
+
+def _projection_lines(run: Run, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the projection changed of the most probable network, and what that cost."""
+    assert run.unit is not None
+    best = run.unit.exact(record[ARGMAX_KEY[run.unit]])
+    n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
+    yield "argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks"
+    changes = record.get("projection_changes", ())
+    for change in changes:
+        odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
+        against = ", against the search" if is_overruled(change) else ""
+        yield "", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]}){against}"
+    if record.get("argmax_top1_percent") is not None:
+        scores = " and ".join(
+            shown_score(record[f"argmax_{part}top1_percent"], record[f"n_{images}_images"], what)
+            for part, images, what in (
+                ("", "valid", "architecture-validation images"),
+                ("test_", "test", "test images"),
+            )
+        )
+        yield "", f"unprojected, argmax scores {scores} (weights inherited as well)"
+    if record.get("projection_log_odds") and any(map(is_overruled, changes)):
+        rarer = times_as_rare(record["projection_log_odds"])
+        yield (
+            "",
+            f"by the search's own score the projected network is {rarer} times less probable; --window 0.9 asks less",
+        )
+
+
 def summary(run_dir: Path) -> str:
     """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
     run = read_run(run_dir)
@@ -74,13 +118,11 @@ def summary(run_dir: Path) -> str:
         if measured is not None:
             for label, text in _measured_lines(record, goal):
                 say(label, text)
+        for label, text in _landed_lines(run):
+            say(label, text)
         if run.settings.get("derive") != "argmax":
-            best = run.unit.exact(record[ARGMAX_KEY[run.unit]])
-            n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
-            say("argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks")
-            for change in record.get("projection_changes", ()):
-                odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
-                say("", f"blocks.{change['block']}: {change['argmax']} ({odds[0]}) to {change['chosen']} ({odds[1]})")
+            for label, text in _projection_lines(run, record):
+                say(label, text)
         else:
             say("note", "derived by argmax: nothing makes this network hit the target")
     for unit, key in LIMIT_KEY.items():

@@ -138,7 +138,12 @@ def _by_class(run: Run) -> list[tuple[str, PerClassView]]:
 
 def percent_apart(value: float, target: float) -> str:
     """How far a cost is from its target: ``+1.25 %``."""
-    return f"{100 * (value / target - 1):+.2f} %".replace("-", MINUS)
+    return signed_percent(100 * (value / target - 1))
+
+
+def signed_percent(value: float) -> str:
+    """``+1.25 %``."""
+    return f"{value:+.2f} %".replace("-", MINUS)
 
 
 # --------------------------------------------------------------------------------------- the network, its history

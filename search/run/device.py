@@ -22,7 +22,7 @@ from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
-from hardware.projection import Limit
+from hardware.projection import LOWER, Limit
 from hardware.table import LookupTable
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
@@ -54,6 +54,7 @@ class Device:
         goal: float,
         source: LatencySource,
         limits: Sequence[Limit] = (),
+        lower: float = LOWER,
     ) -> Landing:
         """Project, measure here, and project again while the measurement is off (hardware/profile/landing.py).
 
@@ -67,6 +68,7 @@ class Device:
             table,
             goal,
             lambda path: measure_network(anchor, walk(space.spec_for(path)), of_this_sitting),
+            lower=lower,
             limits=limits,
         )
         return replace(landing, reference_ms=reference_ms)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hardware.profile.landing import Landing
+from hardware.profile.landing import TOLERANCE, Landing, lands
 from hardware.projection import Projection
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
@@ -35,7 +35,7 @@ from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, evaluate, recalibrate_bn
 from proxyless_nas.train.training import EpochSums, Schedule, Training
 from proxyless_nas.weights import to_named
-from search.algorithm.derive import choose_path, inherit
+from search.algorithm.derive import choose_path, inherit, log_odds
 from search.algorithm.gates import argmax_path, probabilities
 from search.reporting.pictures import draw_pictures
 from search.reporting.report_page import REPORT_FILE, write_report
@@ -180,6 +180,22 @@ def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
     }
 
 
+def _landed(job: Job, derived: Derived) -> dict[str, Any]:
+    """Whether the derived network came out at the target: by its measurement, else by what prices it; None without a
+    target."""
+    table, goal, landing = job.table, job.goal, derived.landing
+    if table is None or goal is None:
+        return {"landed": None}
+    lower = job.config.target.window
+    cost = landing.final.ms if landing is not None else table.of_path(derived.path)
+    return {
+        "landed": landing.landed if landing is not None else lands(cost, goal, lower),
+        "landed_by": "measured" if landing is not None else "predicted",
+        "landing_error_percent": 100 * (cost / goal - 1),
+        "landing_tolerance_percent": 100 * TOLERANCE,
+    }
+
+
 def _changes(
     space: SearchSpace, odds: Sequence[torch.Tensor], best: Sequence[int], path: Sequence[int]
 ) -> list[dict[str, Any]]:
@@ -214,7 +230,8 @@ class Scored:
 
     ``recalibration``: cross-entropy on alpha's images of each way to recalibrate BN, the better one first. ``tuned``:
     the accuracies behind a fine-tune, empty without one. ``by_class``: the test images with the final weights.
-    ``left_out``: places of the images that cannot be read.
+    ``unprojected``: the accuracies of the most probable network, empty where it is the derived one. ``left_out``:
+    places of the images that cannot be read.
     """
 
     net: ProxylessNet
@@ -223,6 +240,7 @@ class Scored:
     by_class: ClassScore
     recalibration: Mapping[str, float]
     tuned: Mapping[str, float]
+    unprojected: Mapping[str, float]
     left_out: frozenset[str]
 
 
@@ -246,17 +264,23 @@ def finish(
 
 def derive(job: Job, search: Search) -> Derived:
     """The network that alpha stands for, at the target's cost; on a device that is here, at the measured cost."""
-    path, projection = choose_path(search.alphas, job.table, job.goal, job.config.target.derive, job.limits)
+    target = job.config.target
+    path, projection = choose_path(search.alphas, job.table, job.goal, target.derive, job.limits, target.window)
     if job.target_device is None or job.table is None or job.goal is None or projection is None:
         return Derived(path, projection, None)
     assert job.source is not None
-    landing = job.target_device.land(job.space, search.alphas, job.table, job.goal, job.source, job.limits)
+    landing = job.target_device.land(
+        job.space, search.alphas, job.table, job.goal, job.source, job.limits, target.window
+    )
     projection = landing.best.projection
     return Derived(projection.path, projection, landing)
 
 
 def score(job: Job, search: Search, derived: Derived, name: str, log: RunLog) -> Scored:
-    """The derived network with inherited weights, BN recalibrated, on alpha's and the test images; then fine-tuned."""
+    """The derived network with inherited weights, BN recalibrated, on alpha's and the test images; then fine-tuned.
+
+    Where it is not the most probable one, that is scored as well: last, so that nothing else changes by it.
+    """
     left_out = set(search.unreadable)
     net = inherit(search.supernet, job.space, derived.path, name=name).to(job.device)
     net, valid, losses = recalibrated(job, net, left_out)
@@ -270,7 +294,16 @@ def score(job: Job, search: Search, derived: Derived, name: str, log: RunLog) ->
             "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
             "finetuned_test_top1_percent": by_class.total.top1_percent,
         }
-    return Scored(net, valid, test, by_class, losses, tuned, frozenset(left_out))
+    unprojected = _scores_of_argmax(job, search, left_out) if derived.path != argmax_path(search.alphas) else {}
+    return Scored(net, valid, test, by_class, losses, tuned, unprojected, frozenset(left_out))
+
+
+def _scores_of_argmax(job: Job, search: Search, left_out: set[str]) -> dict[str, float]:
+    """What the most probable network scores with inherited weights, BN recalibrated, as members of result.json."""
+    net = inherit(search.supernet, job.space, argmax_path(search.alphas)).to(job.device)
+    net, valid, _ = recalibrated(job, net, left_out)
+    test = _scores(job, net, job.data.test, left_out)
+    return {"argmax_top1_percent": valid.top1_percent, "argmax_test_top1_percent": test.top1_percent}
 
 
 def record_of(
@@ -284,6 +317,7 @@ def record_of(
         "top1_percent": scored.valid.top1_percent,
         "test_top1_percent": scored.test.top1_percent,
         **scored.tuned,
+        **scored.unprojected,
         "n_valid_images": scored.valid.n_images,
         "n_test_images": scored.test.n_images,
         "weights": f"inherited from the supernet, BN recalibrated on {next(iter(scored.recalibration))} images"
@@ -292,6 +326,7 @@ def record_of(
         "path": list(derived.path),
         "argmax_path": list(best),
         "projection_changes": _changes(job.space, odds, best, derived.path),
+        "projection_log_odds": log_odds(search.alphas, derived.path, best),
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": job.config.manual_seed,
@@ -314,6 +349,7 @@ def _costs(job: Job, search: Search, derived: Derived, spec: ArchSpec, best: Cho
         else None,
         "table_scale": landing.best.scale if landing is not None else 1.0,
         **_measured(job, landing),
+        **_landed(job, derived),
         "argmax_latency_ms": table.of_path(best) if table is not None and is_ms else None,
         "argmax_macs": total_macs(job.space.spec_for(best)),
         "expected_cost": search.expected_cost(),

@@ -317,7 +317,7 @@ def _check_gaps(config: SearchConfig, table: CostTable | None, goal: float | Non
     is_random = config.arch.arch_algo == "random"  # which says itself how many networks it found
     projected = config.target.derive == "projected" and not is_random
     if table is not None and goal is not None and (projected or limits):
-        check_limits([window(table, goal, flag=f"--{TARGET_KEY[table.unit]}"), *limits])
+        check_limits([window(table, goal, config.target.window, f"--{TARGET_KEY[table.unit]}"), *limits])
     elif limits:
         check_limits(limits)
 

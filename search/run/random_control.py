@@ -24,7 +24,8 @@ def random_paths(job: Job) -> list[Choices]:
     if job.table is None or job.goal is None:
         raise InputError("random networks are drawn at a cost: they need a target", "--target_hardware")
     rng = numpy_rng(job.config.manual_seed, Stream.RANDOM_NETWORKS)
-    return sample_at_cost(job.table, job.goal, job.config.arch.n_archs, rng, limits=job.limits)
+    lower, count = job.config.target.window, job.config.arch.n_archs
+    return sample_at_cost(job.table, job.goal, count, rng, lower, job.limits)
 
 
 def write_random_networks(job: Job, run_dir: Path, paths: Sequence[Choices]) -> None:

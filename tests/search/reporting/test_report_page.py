@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -107,6 +108,31 @@ class Page(HTMLParser):
 def page_of(folder):
     text = report(read_run(folder))
     return Page(text), text
+
+
+def test_what_the_projection_overruled_is_marked_with_its_cost(tmp_path):
+    change = {"block": 3, "argmax": "MB3 5x5", "argmax_percent": 99.9, "chosen": "MB6 7x7", "chosen_percent": 0.04}
+    mild = change | {"block": 5, "chosen": "MB3 3x3", "chosen_percent": 12.0}
+    write_run(
+        tmp_path / "run", projection_changes=[change, mild], projection_log_odds=math.log(1e-9),
+        argmax_top1_percent=72.0, argmax_test_top1_percent=71.5,
+    )  # fmt: skip
+    page, _ = page_of(tmp_path / "run")
+    assert len(page.classed("overruled")) == 1 == page.words.count("against the search")
+    assert "MB6 7x7 (0.0 %)" in page.words and "MB3 3x3 (12.0 %)" in page.words
+    assert "argmax scores 71.5 %" in page.words and "10^9 times less probable" in page.words
+    write_run(tmp_path / "older")
+    assert "What the target changed" not in page_of(tmp_path / "older")[0].words
+
+
+@pytest.mark.parametrize(("landed", "said"), [(True, "landed"), (False, "not landed")])
+def test_whether_it_landed_is_on_the_page(tmp_path, landed, said):
+    more = {"landed_by": "measured", "landing_error_percent": 14.0, "landing_tolerance_percent": 2.0}
+    write_run(tmp_path / "run", landed=landed, landing_stopped="" if landed else "the machine is too busy", **more)
+    page, _ = page_of(tmp_path / "run")
+    assert f"Landing {said} +14.00 % from the target, measured" in page.words
+    assert page.values["landing_error_percent"] == [14.0]
+    assert ("Not landed: measured +14.00 % from the target. the machine is too busy." in page.words) != landed
 
 
 def test_the_numbers_are_those_of_result_json(tmp_path):

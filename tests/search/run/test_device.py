@@ -11,13 +11,15 @@ from PIL import Image
 from hardware import profile_latency
 from hardware.latency import SHIPPED_FOLDER
 from hardware.profile import device as profiler
-from hardware.profile.profiling import unique_ops
+from hardware.profile.profiling import Measured, unique_ops
 from hardware.table import LookupTable, Timing
 from proxyless_arch.arch.spec import imagenet_preprocessing
+from proxyless_arch.base.cli import NOT_LANDED
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.space.mbconv import MACROS, TINY, mbconv_space
 from search import config, imagenet_arch_search
+from search.result import read_result
 from search.run import announce, device
 from search.run import job as jobs
 from tests.hardware.fake_device import FakeDevice
@@ -238,10 +240,29 @@ def test_the_classifier_is_scaled_in_proportion():
         )
 
 
+def check_that_a_miss_is_said(target, words, tmp_path, monkeypatch, capsys):
+    """The machine is busy now: every network takes 14 % longer than it should."""
+    missed = Measured(1.14 * target, 0.0, 7, 70, 1.14 * target, 1.14 * target, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "measure_network", lambda *arguments: missed)
+        run = tmp_path / "missed"
+        assert imagenet_arch_search.main([*words, "--path", str(run), "--strict_landing"]) == NOT_LANDED
+    out = capsys.readouterr().out
+    assert "\n  NOT LANDED measured +14.00 % from the target" in out
+    result = json.loads((run / "result.json").read_text())
+    assert result["landed"] is False and result["landing_error_percent"] == pytest.approx(14)
+    assert "Not landed:" in (run / "report.html").read_text()
+    again = ["--path", str(run), "--resume"]
+    assert imagenet_arch_search.main(again) == 0
+    assert imagenet_arch_search.main([*again, "--strict_landing"]) == NOT_LANDED
+    assert read_result(run).landed is False
+    capsys.readouterr()
+
+
 # A whole search -----------------------------------------------------------------------------------------------------
 
 
-def test_a_search_makes_its_table_once_and_lands(fake, tmp_path, capsys):
+def test_a_search_makes_its_table_once_and_lands(fake, tmp_path, monkeypatch, capsys):
     words = [*SMALL, "--target_hardware", "cpu", "--valid_size", "1300", "--train_batch_size", "64",
              "--warmup_epochs", "1", "--n_epochs", "1", "--grad_data_batch", "32"]  # fmt: skip
     assert imagenet_arch_search.main([*words, "--path", str(tmp_path / "run")]) == 0
@@ -251,10 +272,15 @@ def test_a_search_makes_its_table_once_and_lands(fake, tmp_path, capsys):
     target, predicted, measured = (result[f"{name}_latency_ms"] for name in ("target", "predicted", "measured"))
     assert 0.99 * target <= predicted <= target
     assert measured == pytest.approx(target, rel=0.05)
+    assert result["landed"] is True and result["landed_by"] == "measured"
+    assert result["landing_error_percent"] == pytest.approx(100 * (measured / target - 1), abs=3)
+    assert "\n  landed     measured " in printed
     (kept,) = (tmp_path / "runs" / "latency").iterdir()
     before = fake.n_sessions
     assert prepared("--target_hardware", "cpu").table_file == kept / "table.json"
     assert fake.n_sessions == before
+
+    check_that_a_miss_is_said(target, words, tmp_path, monkeypatch, capsys)
 
     # a table that fails is measured again by the command that the refusal names
     table = json.loads((kept / "table.json").read_text())

@@ -1,21 +1,25 @@
 """What a finished search does beyond the loop."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from hardware.projection import LOWER
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import write_json
+from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.images import eval_transform, train_transform
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
-from search.config import from_recipe, recipe_names, with_settings
+from search import imagenet_arch_search
+from search.algorithm.derive import log_odds
+from search.config import SearchConfig, from_recipe, recipe_names, with_settings
 from search.reporting.summary import _measured_lines, summary
 from search.run.finish import _changes, finetune, recalibrated
 from search.run.job import mixed, prepare
@@ -46,6 +50,51 @@ def test_what_projection_changed_is_told_with_its_odds():
     assert (found["argmax"], found["chosen"]) == ("MB3 5x5 s2", "MB6 7x7 s2")
     assert (found["argmax_percent"], found["chosen_percent"]) == pytest.approx((90.0, 2.0))
     assert _changes(space, odds, best, best) == []
+
+
+QUICK = ["--width_mult", "0.1", "--device", "cpu", "--threads", "1", "--warmup_epochs", "0", "--n_epochs", "0"]
+
+
+def searched(folder, *words):
+    assert imagenet_arch_search.main([*QUICK, "--run_dir", str(folder), *words]) == 0
+    return read_json(folder / "result.json")
+
+
+def test_the_unprojected_network_is_scored_as_if_it_had_been_derived(tmp_path, capsys):
+    """A search that differs in --derive alone ends with the same supernet."""
+    projected, argmax = searched(tmp_path / "one"), searched(tmp_path / "other", "--derive", "argmax")
+    assert projected["path"] != projected["argmax_path"] == argmax["path"]
+    for part in ("top1_percent", "test_top1_percent"):
+        assert projected[f"argmax_{part}"] == argmax[part]
+        assert f"argmax_{part}" not in argmax
+    assert projected["projection_log_odds"] < 0 == argmax["projection_log_odds"]
+    assert projected["landed"] is True and projected["landed_by"] == "predicted"
+    off = 100 * (projected["argmax_latency_ms"] / projected["target_latency_ms"] - 1)
+    assert argmax["landing_error_percent"] == pytest.approx(off)
+    assert argmax["landed"] is (abs(off) <= argmax["landing_tolerance_percent"])
+    assert f"unprojected, argmax scores {projected['argmax_top1_percent']:.1f} %" in capsys.readouterr().out
+
+
+def test_a_wide_window_ends_lower_and_changes_less(tmp_path):
+    result = searched(tmp_path / "run", "--window", "0.3", "--target_latency_ms", "1.2")
+    narrow = searched(tmp_path / "narrow", "--target_latency_ms", "1.2")
+    assert 0.3 * 1.2 <= result["predicted_latency_ms"] < 0.99 * 1.2 <= narrow["predicted_latency_ms"] <= 1.2
+    assert result["projection_log_odds"] >= narrow["projection_log_odds"]
+    assert result["landed"] is True
+
+
+def test_the_window_of_the_settings_is_that_of_projections():
+    assert SearchConfig().target.window == LOWER
+
+
+def test_log_odds_are_those_of_whole_paths():
+    alphas = [torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0.5, 0.0])]
+    every = {
+        path: float(torch.softmax(alphas[0], 0)[path[0]] * torch.softmax(alphas[1], 0)[path[1]])
+        for path in itertools.product(range(3), range(2))
+    }
+    for path in every:
+        assert math.exp(log_odds(alphas, path, (1, 0))) == pytest.approx(every[path] / every[1, 0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
