@@ -26,6 +26,9 @@ from proxyless_arch.space.mbconv import IMAGENET, MACROS, macro_named
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
+PATHS = ("data_path", "latency_table")
+FREE = (*PATHS, "device", "torch_threads", "n_worker", "test_batch_size", "force_latency_table")
+"""Settings that may be others when a run is resumed: its images and prices are compared by what is in them."""
 TARGET_KEY = {Unit.MS: "target_latency_ms", Unit.MACS: "target_macs"}
 """The setting that asks for a cost in a unit."""
 LIMIT_KEY = {Unit.PARAMS: "max_params", Unit.MACS: "max_macs"}
@@ -285,17 +288,25 @@ def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> Sea
 
 
 def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:
-    """The settings that a run was started with, which ``given`` and ``recipe`` may only repeat."""
+    """The settings that a run was started with. ``given`` may change those of FREE; the others, and ``recipe``, it may
+    only repeat."""
     saved = read_config(run_dir / CONFIG_FILE, fill_missing=True)
     if recipe not in (None, saved.recipe):
         raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {recipe!r}", "--recipe")
-    check_unchanged(saved, with_settings(saved, given))
-    return saved
+    wanted = with_settings(saved, given)
+    changes_of_resume(saved, wanted)
+    return wanted
 
 
-def check_unchanged(saved: SearchConfig, wanted: SearchConfig) -> None:
-    """Raises InputError where a run is to be resumed with other settings than it has."""
-    settings.check_unchanged(saved, wanted)
+def changes_of_resume(saved: SearchConfig, wanted: SearchConfig) -> tuple[str, ...]:
+    """One line on what a resumed run has otherwise than it was started with, or none. Raises InputError where that is
+    not among FREE."""
+    return settings.resumed(saved, wanted, FREE, PATHS)
+
+
+def anchored(config: SearchConfig) -> SearchConfig:
+    """As a run folder has it: readable from any working directory."""
+    return settings.anchored(config, PATHS)
 
 
 def as_flags(config: SearchConfig) -> list[str]:

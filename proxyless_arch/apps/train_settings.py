@@ -39,6 +39,9 @@ from proxyless_arch.weights.pretrained import described
 
 RECIPE_DIR = Path(__file__).parent / "train_recipes"
 FORMAT, VERSION = "proxyless-arch/training-config", 1
+PATHS = ("data_path", "arch", "weights")
+FREE = ("data_path", "device", "n_worker", "test_batch_size", "save_every_seconds")
+"""Settings that may be others when a run is resumed: its images are compared by what is in them."""
 INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
 SMALL_IMAGE = 64
 """Up to this side in pixels an image is used whole, and is shifted instead of cropped at random."""
@@ -176,23 +179,32 @@ def read_config(path: Path, *, fill_missing: bool = False) -> TrainConfig:
     return from_dict(read_json(path), str(path), fill_missing=fill_missing)
 
 
+def changes_of_resume(saved: TrainConfig, wanted: TrainConfig) -> tuple[str, ...]:
+    """One line on what a resumed run has otherwise than it was started with, or none. Raises InputError where that is
+    not among FREE."""
+    return settings.resumed(saved, wanted, FREE, PATHS)
+
+
+def anchored(config: TrainConfig) -> TrainConfig:
+    """As a run folder has it: readable from any working directory."""
+    words = (*catalog.known_names(), INHERIT, SCRATCH, PRETRAINED)
+    return settings.anchored(config, [name for name in PATHS if to_dict(config)[name] not in words])
+
+
 def read_recorded(path: Path) -> dict[str, Any]:
     """The settings that a run folder's config.json has, which may be an older one; nothing is filled in."""
     return settings.recorded(TrainConfig, read_json(path), FORMAT, VERSION, str(path))
 
 
 def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> TrainConfig:
-    """The settings that a run was started with, which ``given`` and ``recipe`` may only repeat."""
+    """The settings that a run was started with. ``given`` may change those of FREE; the others, and ``recipe``, it may
+    only repeat."""
     saved = read_config(run_dir / CONFIG_FILE, fill_missing=True)
     if recipe not in (None, saved.recipe):
         raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {recipe!r}", "--recipe")
-    check_unchanged(saved, settings.with_settings(saved, given))
-    return saved
-
-
-def check_unchanged(saved: TrainConfig, wanted: TrainConfig) -> None:
-    """Raises InputError where a run is to be resumed with other settings than it has."""
-    settings.check_unchanged(saved, wanted)
+    wanted = settings.with_settings(saved, given)
+    changes_of_resume(saved, wanted)
+    return wanted
 
 
 def recipe_names() -> list[str]:

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -275,6 +275,40 @@ def recorded(cls: type[Config], value: Any, format_name: str, version: int, sour
     return {name: found[name] for name in flags(cls) if name in value}
 
 
+def anchored(config: Config, names: Iterable[str]) -> Config:
+    """``config`` with the files and folders among the settings ``names`` by their absolute paths, for a record that is
+    read from elsewhere. What is no path of a file that is there stays as it is."""
+    flat = to_dict(config, "", 0)
+    found = {name: Path(flat[name]) for name in names if flat[name] is not None}
+    return with_settings(config, {name: str(path.absolute()) for name, path in found.items() if path.exists()})
+
+
+def resumed(saved: Config, wanted: Config, free: Collection[str], paths: Collection[str]) -> tuple[str, ...]:
+    """How a resumed run's settings ``wanted`` differ from those it was started with, one line for a person, or none.
+
+    Args:
+        free: settings that may: its images prove themselves, and what computes and how many are scored at a time is no
+            matter of what is computed.
+        paths: those of them that name the same thing by any path to it.
+
+    Raises InputError naming all others that differ.
+    """
+    before, now = to_dict(saved, "", 0), to_dict(wanted, "", 0)
+
+    def differs(name: str) -> bool:
+        one, other = before[name], now[name]
+        if name in paths and one is not None and other is not None:
+            return Path(one).absolute() != Path(other).absolute()
+        return one != other
+
+    changed = [name for name in before if differs(name)]
+    if fixed := [name for name in changed if name not in free]:
+        problem = f"a resumed run keeps its settings; differs from config.json: {', '.join(fixed)}"
+        raise InputError(problem, "--resume")
+    shown = [f"{name} {now[name]} (was {before[name]})" for name in changed]
+    return (f"resumed with {', '.join(shown)}",) if shown else ()
+
+
 def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     """One line for a person where ``config``, read from ``saved``, has settings that are younger; else none."""
     effective = to_dict(config, "", 0)
@@ -282,15 +316,6 @@ def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     if not filled:
         return ()
     return (f"config.json is older than some settings, which take today's defaults: {', '.join(filled)}",)
-
-
-def check_unchanged(saved: Any, wanted: Any) -> None:
-    """Raises InputError where a run is to be resumed with other settings than it has."""
-    before, now = to_dict(saved, "", 0), to_dict(wanted, "", 0)
-    changed = [name for name, value in before.items() if now[name] != value]
-    if changed:
-        problem = f"a resumed run keeps its settings; differs from config.json: {', '.join(changed)}"
-        raise InputError(problem, "--resume")
 
 
 def as_flags(config: Any, folder: Path) -> list[str]:

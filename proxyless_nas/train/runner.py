@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, check_unchanged, read_config
+from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, changes_of_resume, read_config
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.base import runs
 from proxyless_arch.base.cli import FAILED
@@ -135,10 +135,9 @@ class _Request:
         if folder is None:
             raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
         saved = read_config(folder / runs.CONFIG_FILE, fill_missing=True)
-        if config is not None:
-            check_unchanged(saved, config)
-        notes = (*notes, *note_on_absent(saved, read_json(folder / runs.CONFIG_FILE)))
-        return _Request(saved, folder, resume, say, command, notes, is_claimed=True)
+        changes = changes_of_resume(saved, config) if config is not None else ()
+        notes = (*notes, *note_on_absent(saved, read_json(folder / runs.CONFIG_FILE)), *changes)
+        return _Request(config or saved, folder, resume, say, command, notes, is_claimed=True)
 
     @property
     def home(self) -> Path:

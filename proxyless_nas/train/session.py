@@ -28,7 +28,9 @@ from proxyless_arch.apps.train_settings import (
     SCRATCH,
     Start,
     TrainConfig,
+    anchored,
     augment_for,
+    changes_of_resume,
     from_dict,
     open_data,
     start_of,
@@ -308,7 +310,7 @@ class Run:
         """Write the checkpoint (rank 0)."""
         if self.metrics is not None:
             fields = {
-                "config": to_dict(self.job.config),
+                "config": to_dict(anchored(self.job.config)),
                 "training": self.training.state_dict(),
                 "best": asdict(self.best) if self.best is not None else None,
                 "metrics_offset": self.metrics.offset,
@@ -416,8 +418,10 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
     fields = checkpointing.load_fields(
         path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training", CHECKPOINT_YOUNGER
     )
-    if from_dict(fields["config"], str(path), fill_missing=True) != job.config:
-        raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir))
+    try:
+        changes_of_resume(from_dict(fields["config"], str(path), fill_missing=True), job.config)
+    except InputError:
+        raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir)) from None
     if fields["data"] is not None and (changed := _changed_images(fields["data"], job.fingerprint)):
         raise InputError(f"not the images this run was started with: {'; '.join(changed)}", "--resume", str(path))
     processes = (fields["ran_on"] or job.ran_on)["processes"]
@@ -548,7 +552,7 @@ def write_start(job: Job, run_dir: Path) -> None:
     """What a run folder holds before the first step: config.json (with every setting of today) and spec.json."""
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_abandoned(run_dir)
-    write_json(run_dir / "config.json", to_dict(job.config))
+    write_json(run_dir / "config.json", to_dict(anchored(job.config)))
     codec.write_spec(run_dir / "spec.json", job.spec)
 
 

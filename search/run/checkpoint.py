@@ -12,7 +12,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
 from proxyless_nas import distributed
 from proxyless_nas.train.checkpointing import ANEW, NAME, load_fields, save_fields
-from search.config import from_dict, to_dict
+from search.config import FREE, from_dict, to_dict
 
 __all__ = ["ANEW", "FORMAT", "NAME", "VERSION", "Checkpoint", "load", "save"]
 FORMAT, VERSION = "proxyless-nas/checkpoint", 1
@@ -76,7 +76,7 @@ def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], 
     """
     before = to_dict(from_dict(saved.config, source, fill_missing=True))
     for place, ours, theirs in (("config.json", config, before), ("data", data, saved.data)):
-        names = [name for name in {**ours, **theirs} if name not in COMPUTES]
+        names = [name for name in {**ours, **theirs} if name not in (FREE if place == "config.json" else COMPUTES)]
         changed = [name for name in names if ours.get(name) != theirs.get(name)]
         if changed:
             raise InputError(f"not what this run was started with; differs in {', '.join(changed)}", place, source)

@@ -46,7 +46,7 @@ from proxyless_arch.space.search_space import write_space
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from proxyless_nas.steps import NonFiniteLossError
-from search.config import SearchConfig, as_flags, check_unchanged, read_config, to_dict
+from search.config import SearchConfig, anchored, as_flags, changes_of_resume, read_config, to_dict
 from search.result import RandomResult, SearchResult, read_result
 from search.run import announce, checkpoint, finish, loop, random_control, warmup
 from search.run import job as jobs
@@ -153,7 +153,7 @@ def draw_random(
         for folder in (run_dir, run_dir / "specs"):
             remove_abandoned(folder)
         write_environment(run_dir, job.device, request.command_in(run_dir), resumed=False)
-        write_json(run_dir / "config.json", to_dict(job.config))
+        write_json(run_dir / "config.json", to_dict(anchored(job.config)))
         write_space(run_dir / SPACE_FILE, job.space)
         random_control.write_random_networks(job, run_dir, drawn)
         return read_result(run_dir)
@@ -172,6 +172,8 @@ class _Request:
     warmup_from: Path | None
     say: Say | None
     command: Sequence[str] | None
+    changes: tuple[str, ...] = ()
+    """What a resumed run has otherwise than it was started with, for a person."""
 
     @staticmethod
     def of(
@@ -183,15 +185,15 @@ class _Request:
         command: Sequence[str] | None,
     ) -> _Request:
         folder = Path(expanded(os.fspath(path))) if path is not None else None
+        changes: tuple[str, ...] = ()
         if resume:
             if folder is None:
                 raise InputError("needs the run folder: give its path", "resume")
             saved = read_config(folder / runs.CONFIG_FILE, fill_missing=True)
-            if config is not None:
-                check_unchanged(saved, config)
-            config = saved
+            changes = changes_of_resume(saved, config) if config is not None else ()
+            config = config or saved
         source = Path(expanded(os.fspath(warmup_from))) if warmup_from is not None else None
-        return _Request(config or SearchConfig.of(), folder, resume, source, say, command)
+        return _Request(config or SearchConfig.of(), folder, resume, source, say, command, changes)
 
     @property
     def home(self) -> Path:
@@ -263,7 +265,7 @@ def _reopened(run_dir: Path, tell: Say) -> Any:
 
 def _say_origin(request: _Request, tell: Say) -> None:
     if request.resume:
-        for note in note_on_absent(request.config, read_json(request.home / runs.CONFIG_FILE)):
+        for note in (*note_on_absent(request.config, read_json(request.home / runs.CONFIG_FILE)), *request.changes):
             tell(note)
     elif request.config.data.dataset == "digits":
         tell("no --data_path given: searching on scikit-learn's embedded 8x8 digits")
@@ -363,7 +365,7 @@ def _search_in(
 ) -> SearchResult | None:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
     search = jobs.new_search(job)
-    config, data = to_dict(job.config), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
+    config, data = to_dict(anchored(job.config)), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
     with distributed.fail_together():
         start = _bring_to_its_start(search, run_dir, request.resume, warm, config, data)
         if distributed.is_main():
@@ -513,6 +515,6 @@ def write_environment(
         torch_threads=torch.get_num_threads(),
         device=device_name(device),
         processes=distributed.world_size(),
-        **({"warmup_from": str(warmup_from)} if warmup_from is not None else {}),
+        **({"warmup_from": str(warmup_from.absolute())} if warmup_from is not None else {}),
     )
     runs.write_environment(run_dir, now, resumed)

@@ -21,7 +21,7 @@ from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics
 from proxyless_arch.base.settings import absent
 from proxyless_arch.base.strict import Node, shown
-from search.config import SearchConfig, flags, from_dict, to_dict
+from search.config import PATHS, SearchConfig, flags, from_dict, to_dict
 from search.run import checkpoint
 from search.run.checkpoint import Checkpoint
 from search.run.log import RunLog
@@ -92,7 +92,13 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> di
     names = dict.fromkeys((*CHOOSE_IMAGES, *settings_with_a_part()))
     older = lacks_a_part(theirs)
     before = to_dict(from_dict(theirs, source, fill_missing=not older))
-    return _unequal({name: ours[name] for name in names}, before)
+    return _unequal(_anywhere({name: ours[name] for name in names}), _anywhere(before))
+
+
+def _anywhere(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with their paths absolute."""
+    found = {name: settings[name] for name in PATHS if settings.get(name) is not None}
+    return {**settings, **{name: str(Path(value).absolute()) for name, value in found.items()}}
 
 
 def _unequal(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
@@ -149,6 +155,8 @@ def read(
     unequal = differences(config, state.config, str(path))
     own = {**_data(fingerprint), **checkpoint.computes(device)}
     unequal |= _unequal_data(own, {name: node.value for name, node in theirs.items()})
+    if not any(name in unequal for name in HASHED):  # the same images, wherever they are now
+        unequal.pop("data_path", None)
     if unequal:
         said = [text for name, text in unequal.items() if not any(cause in unequal for cause in FOLLOWS.get(name, ()))]
         raise InputError(f"not the warm-up that this search would do: {'; '.join(said)}", FLAG, str(folder))
@@ -224,5 +232,5 @@ def recorded(run_dir: Path) -> Path | None:
 def check_kept(run_dir: Path, given: Path | None) -> None:
     """Raises InputError where a resumed run is given another warm-up than the one that it was started with."""
     kept = recorded(run_dir)
-    if given not in (None, kept):
+    if given is not None and (kept is None or given.absolute() != kept.absolute()):
         raise InputError(f"a resumed run keeps its warm-up ({kept or 'its own'}); got {given}", FLAG)

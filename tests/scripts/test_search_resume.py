@@ -18,20 +18,9 @@ from proxyless_arch.base.units import Unit
 from search import config, imagenet_arch_search, report
 from search.run import checkpoint
 
-TINY = [
-    "--space",
-    "tiny",
-    "--width_mult",
-    "0.1",
-    "--resolution",
-    "8",
-    "--warmup_epochs",
-    "1",
-    "--n_epochs",
-    "1",
-    "--torch_threads",
-    "1",
-]
+TINY = ["--space", "tiny", "--width_mult", "0.1", "--resolution", "8", "--warmup_epochs", "1", "--n_epochs", "1",
+        "--torch_threads", "1"]  # fmt: skip
+FAST = ["--recipe", "fast", "--train_batch_size", "16", "--n_worker", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +41,7 @@ def killed(photos, tmp_path_factory):
     """``data``, a copy of the photos, and ``run``, a search of them as a kill before its result leaves it."""
     home = tmp_path_factory.mktemp("killed")
     shutil.copytree(photos, home / "data")
-    flags = ["--data_path", "data", "--recipe", "fast", "--train_batch_size", "16", "--n_worker", "0", *TINY]
+    flags = ["--data_path", "data", *FAST, *TINY]
     with contextlib.chdir(home):
         assert imagenet_arch_search.main(["--path", "run", *flags]) == 0
     (home / "run" / "result.json").unlink()
@@ -68,9 +57,70 @@ def run(killed, tmp_path, monkeypatch):
 
 
 def resumed(folder, capsys, *more) -> tuple[int, str]:
+    """The copy of the run in a copy of its home: its images are those beside it, not those that it names."""
     capsys.readouterr()
-    status = imagenet_arch_search.main(["--path", str(folder), "--resume", *more])
+    status = imagenet_arch_search.main(["--path", str(folder), "--resume", "--data_path", "data", *more])
     return status, capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_anywhere_with_its_images_by_their_absolute_path(killed, tmp_path, monkeypatch, capsys):
+    shutil.copytree(killed / "run", tmp_path / "elsewhere" / "run")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert imagenet_arch_search.main(["--path", "elsewhere/run", "--resume"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "resumed with" not in said.out
+    assert same_product(tmp_path / "elsewhere" / "run", killed / "run")
+
+
+def same_product(one, other):
+    return all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in ("spec.json", "weights.safetensors")
+    )
+
+
+def test_images_that_moved_are_named_and_prove_themselves(run, killed, capsys):
+    data, folder = run
+    moved = data.rename("moved photos")
+    shutil.copytree(folder, "other")
+    words = ["--resume", "--data_path", str(moved), "--workers", "1", "--test_batch_size", "7", "--device", "cpu"]
+    capsys.readouterr()
+    assert imagenet_arch_search.main(["--path", str(folder), *words]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("resumed with")]
+    was = json.loads((killed / "run" / "config.json").read_text())
+    assert said == [
+        f"resumed with device cpu (was auto), data_path {moved} (was {was['data_path']}), "
+        "test_batch_size 7 (was 250), n_worker 1 (was 0)"
+    ]
+    assert same_product(folder, killed / "run")
+    kept = json.loads((folder / "config.json").read_text())
+    assert kept["data_path"] == str(moved.absolute()) and kept["test_batch_size"] == 7
+    assert imagenet_arch_search.main(["--path", str(folder), "--resume"]) == 0  # finished by now
+    (moved / "dark" / "000.png").rename(moved / "dark" / "new.png")
+    assert imagenet_arch_search.main(["--path", "other", *words]) == 2
+    assert "not what this run was started with; differs in" in capsys.readouterr().err
+
+
+def test_a_warm_up_serves_wherever_its_images_are_now(run, killed, capsys):
+    """Named from elsewhere, and moved; other images are refused by their path."""
+    data, _ = run
+    words = ["--warmup_from", str(killed / "run"), *FAST, *TINY, "--target_hardware", "flops"]
+    for path in (data, Path("moved")):
+        if path != data:
+            data.rename(path)
+        assert imagenet_arch_search.main(["--path", f"behind {path}", "--data_path", str(path), *words]) == 0
+    (path / "light" / "000.png").unlink()
+    capsys.readouterr()
+    assert imagenet_arch_search.main(["--path", "other", "--data_path", str(path), *words]) == 2
+    assert "not the warm-up that this search would do: data_path was " in capsys.readouterr().err
+
+
+def test_the_batch_of_training_stays(run, capsys):
+    _, folder = run
+    status, errors = resumed(folder, capsys, "--batch_size", "8", "--workers", "1")
+    assert (status, errors) == (
+        2, "error: --resume: a resumed run keeps its settings; differs from config.json: train_batch_size\n"
+    )  # fmt: skip
 
 
 def test_images_that_went_away_are_noticed(run, capsys):

@@ -540,6 +540,14 @@ def test_images_that_changed_since_are_refused(straight, tmp_path, capsys):
     assert run(capsys, *words, "--path", tmp_path / "run")[0] == 0
     again = ["--path", tmp_path / "run", "--resume"]
     assert run(capsys, *again)[0] == 0
+    moved = folder.rename(tmp_path / "moved")
+    assert run(capsys, *again)[0] == 2
+    code, out, _ = run(capsys, *again, "--data_path", moved, "--workers", "1", "--test_batch_size", "5")
+    assert code == 0
+    assert f"resumed with data_path {moved} (was {folder}), test_batch_size 5 (was 250), n_worker 1 (was 0)\n" in out
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_path"] == str(moved)
+    moved.rename(folder)
+    assert run(capsys, *again, "--data_path", folder, "--workers", "0")[0] == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     image = folder / "red" / "5.png"
     image.rename(folder / "red" / "6.png")
