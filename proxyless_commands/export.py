@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> None:
     tune_allocator()
     net = build(network.spec)
     load_named(net, network.spec, network.tensors, network.weights)
-    backend = TorchBackend(net, arguments.threads)
+    backend = TorchBackend(net, arguments.threads, arguments.opset, arguments.bake_preprocessing)
     exporting.export(arguments, ["export.py", *argv], network, backend, "export.json")
 
 

@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     threads = use_threads(arguments.threads)
     net = build(network.spec, network.spec.resolution)
     load_named(net, network.spec, network.tensors, network.weights)
-    backend = KerasBackend(net, arguments.threads, threads, arguments.float_blocks)
+    backend = KerasBackend(net, arguments.threads, threads, arguments.float_blocks, arguments.bake_preprocessing)
     exporting.export(arguments, ["export_tf.py", *argv], network, backend, "export_tf.json")
 
 

@@ -24,7 +24,15 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
-from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, read_metadata, write_file
+from proxyless_arch.apps.exporting import (
+    FIRST_OPSET,
+    METADATA_NAME,
+    Format,
+    Loaded,
+    as_uint8,
+    read_metadata,
+    write_file,
+)
 from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
@@ -42,13 +50,18 @@ class TorchBackend:
     Args:
         net: the source network; left as it was.
         threads: of PyTorch and of the runtimes; sets PyTorch's.
+        opset: of ONNX files.
+        bake: whether ONNX files take uint8 images and scale them.
     """
 
-    def __init__(self, net: ProxylessNet, threads: int = 1) -> None:
+    channels = 1
+
+    def __init__(self, net: ProxylessNet, threads: int = 1, opset: int | None = None, bake: bool = False) -> None:
         torch.set_num_threads(threads)
         self.threads = threads
         self.framework = f"torch {torch.__version__}"
         self._net, self._folded = net.eval(), fold_bn(net)
+        self._opset, self._bake = opset or FIRST_OPSET, bake
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -63,6 +76,8 @@ class TorchBackend:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
     def write(self, format: Format, path: Path, metadata: str, calibration: np.ndarray | None) -> Mapping[str, Any]:
+        if format.name == "onnx":
+            return write_onnx(self._folded, path, metadata, opset=self._opset, bake=self._bake)
         return WRITERS[format.name](self._folded, path, metadata)
 
     def load(self, format: Format, path: Path) -> Loaded:
@@ -100,14 +115,37 @@ def write_torch_export(net: ProxylessNet, path: Path, metadata: str) -> Mapping[
     return {"torch": torch.__version__}
 
 
-def write_onnx(net: ProxylessNet, path: Path, metadata: str) -> Mapping[str, Any]:
-    """One ``.onnx`` file; the metadata is an entry of its metadata_props."""
+class _Baked(nn.Module):
+    """A network that takes uint8 RGB images (N, 3, H, W) and scales them itself: (pixel / 255 - mean) / std."""
+
+    def __init__(self, net: ProxylessNet) -> None:
+        super().__init__()
+        self.net = net
+        prepared = net.spec.preprocessing
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (prepared.mean, prepared.std))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", mean / std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.float() * self.scale - self.shift)
+
+
+def write_onnx(
+    net: ProxylessNet, path: Path, metadata: str, *, opset: int = FIRST_OPSET, bake: bool = False
+) -> Mapping[str, Any]:
+    """One ``.onnx`` file; the metadata is an entry of its metadata_props.
+
+    Its IR version is the first that has the operator set, so that the oldest onnxruntime that knows the operators reads
+    it: 8 for operator set 18, which is onnxruntime 1.14.
+    """
     import onnx
 
-    program = exported_program(net)
+    images = _blank(net, 2).to(memory_format=torch.channels_last)
+    program = _program(_Baked(net).eval(), images.byte(), DYNAMIC_SHAPES) if bake else exported_program(net)
     with _quiet():
         exported = torch.onnx.export(
             program,
+            opset_version=opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=DYNAMIC_SHAPES,  # again: for the name of the dimension
@@ -117,8 +155,11 @@ def write_onnx(net: ProxylessNet, path: Path, metadata: str) -> Mapping[str, Any
         )
     assert exported is not None
     model = exported.model_proto
-    for node in model.graph.node:  # what the exporter notes down for its own debugging holds paths of this machine
-        del node.metadata_props[:]
+    graph = model.graph
+    # what the exporter notes down for its own debugging holds paths of this machine, and is younger than IR version 8
+    for each in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        del each.metadata_props[:]
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     onnx.helper.set_model_props(model, {METADATA_NAME: metadata})
     onnx.checker.check_model(model, full_check=True)
     write_file(path, model.SerializeToString())
@@ -198,8 +239,12 @@ def load_onnx(path: Path, threads: int) -> Loaded:
         InputError: no such file, or onnxruntime cannot read it.
     """
     session = _session(path, threads)
+    takes_pixels = session.get_inputs()[0].type == "tensor(uint8)"
+    preprocessing = read_metadata(_metadata_of(session), str(path))[0].preprocessing if takes_pixels else None
 
     def forward(images: np.ndarray) -> np.ndarray:
+        if preprocessing is not None and images.dtype != np.uint8:
+            images = as_uint8(images, preprocessing, 1)
         return session.run(None, {INPUT: np.ascontiguousarray(images)})[0]
 
     import onnxruntime
@@ -252,7 +297,11 @@ def load_litert_torch(path: Path, threads: int) -> Loaded:
 
 def onnx_metadata(path: Path) -> str | None:
     """The metadata of a ``.onnx`` file, or None when it has none of ours."""
-    return _session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA_NAME)
+    return _metadata_of(_session(path, 1))
+
+
+def _metadata_of(session: Any) -> str | None:
+    return session.get_modelmeta().custom_metadata_map.get(METADATA_NAME)
 
 
 def onnx_network(arguments: RunConfig) -> Network:

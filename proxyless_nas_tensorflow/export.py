@@ -45,7 +45,10 @@ class KerasBackend:
         threads: of the LiteRT interpreter.
         framework_threads: what devices.use_threads said TensorFlow uses.
         float_blocks: of an int8 file (see to_int8); by default a quarter of the blocks.
+        bake: whether float LiteRT files take uint8 images and scale them.
     """
+
+    channels = -1
 
     def __init__(
         self,
@@ -53,12 +56,13 @@ class KerasBackend:
         threads: int = 1,
         framework_threads: int | None = None,
         float_blocks: int | None = None,
+        bake: bool = False,
     ) -> None:
         self.threads = threads
         self.framework = f"tensorflow {tensorflow_version()}"
         if framework_threads is not None and framework_threads != threads:
             self.framework += f", {threads_text(framework_threads)}"
-        self._net, self._compiled = net, compiled(net)
+        self._net, self._compiled, self._bake = net, compiled(net), bake
         self._float_blocks = default_float_blocks(net.spec) if float_blocks is None else float_blocks
 
     @property
@@ -84,7 +88,7 @@ class KerasBackend:
                 "images_and_logits": "float32",
             }
         else:
-            content = to_litert(self._net, half=format.name == "litert_fp16")
+            content = to_litert(self._net, half=format.name == "litert_fp16", bake=self._bake)
             made = {"weights": "float16" if format.name == "litert_fp16" else "float32"}
         write_file(path, with_metadata(content, metadata))
         return made
@@ -123,12 +127,19 @@ def load_saved_model(folder: Path) -> Loaded:
     return Loaded(forward, "tensorflow", tensorflow_version())
 
 
-def _archive(net: ProxylessNet, folder: Path, batch: int | None) -> None:
+def _archive(net: ProxylessNet, folder: Path, batch: int | None, bake: bool = False) -> None:
     height, width = net.input_shape[1:3]
-    signature = [tf.TensorSpec((batch, height, width, 3), tf.float32, name=INPUT)]
+    signature = [tf.TensorSpec((batch, height, width, 3), tf.uint8 if bake else tf.float32, name=INPUT)]
     archive = keras.export.ExportArchive()
     archive.track(net)
-    archive.add_endpoint("serve", lambda images: net(images, training=False), input_signature=signature)
+    mean, std = (np.asarray(values, np.float32) for values in (net.spec.preprocessing.mean, net.spec.preprocessing.std))
+
+    def serve(images: tf.Tensor) -> tf.Tensor:
+        if bake:
+            images = tf.cast(images, tf.float32) * (1 / (255 * std)) - mean / std
+        return net(images, training=False)
+
+    archive.add_endpoint("serve", serve, input_signature=signature)
     try:
         with captured_stderr():
             archive.write_out(str(folder), verbose=False)
@@ -139,9 +150,10 @@ def _archive(net: ProxylessNet, folder: Path, batch: int | None) -> None:
 # ---------------------------------------------------------------------------------------------------------- LiteRT
 
 
-def to_litert(net: ProxylessNet, *, half: bool = False) -> bytes:
-    """``net`` as a LiteRT flatbuffer for one image; with ``half`` its weights are float16 (computed in float32)."""
-    with _converter(net) as converter:
+def to_litert(net: ProxylessNet, *, half: bool = False, bake: bool = False) -> bytes:
+    """``net`` as a LiteRT flatbuffer for one image; with ``half`` its weights are float16 (computed in float32), with
+    ``bake`` it takes uint8 images and scales them itself."""
+    with _converter(net, bake) as converter:
         if half:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
@@ -259,13 +271,13 @@ def _silence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _converter(net: ProxylessNet) -> Iterator[tf.lite.TFLiteConverter]:
+def _converter(net: ProxylessNet, bake: bool = False) -> Iterator[tf.lite.TFLiteConverter]:
     """A converter of ``net`` for batches of one image: of a SavedModel in a folder that lives as long as the block.
 
     From a concrete function alone TensorFlow 2.21 writes a file without the weights of a Keras 3 network.
     """
     with tempfile.TemporaryDirectory(prefix="litert-") as folder:
-        _archive(net, Path(folder, "model"), batch=1)
+        _archive(net, Path(folder, "model"), batch=1, bake=bake)
         yield tf.lite.TFLiteConverter.from_saved_model(os.path.join(folder, "model"))  # noqa: PTH118
 
 

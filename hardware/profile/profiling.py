@@ -53,7 +53,7 @@ from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
-from proxyless_arch.base.timing import Session, Times, anchor_drift, measure, steady_rounds
+from proxyless_arch.base.timing import MAX_DRIFT, Session, Times, anchor_drift, measure, steady_rounds
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
@@ -80,7 +80,7 @@ class Protocol:
     validation_nets: int = 40
     calibration_nets: int = 10
     anchor_runs: int = 5  # before a case, and after it
-    max_drift: float = 0.1
+    max_drift: float = MAX_DRIFT
     max_spread: float = 0.05
     extra_rounds: int = 2
     seed: int = 0

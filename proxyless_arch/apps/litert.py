@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
-from proxyless_arch.apps.exporting import METADATA_NAME, Loaded, read_metadata
+from proxyless_arch.apps.exporting import METADATA_NAME, Loaded, as_uint8, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.quiet import captured_stderr
@@ -48,6 +48,10 @@ def litert_metadata(path: Path) -> str | None:
     if content[4:8] != IDENTIFIER:
         raise InputError("expected a LiteRT file (.tflite)", source=str(path))
     load_litert(path, 1)  # the interpreter verifies the file; the reader below does not
+    return _metadata_of(content)
+
+
+def _metadata_of(content: bytes) -> str | None:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)
@@ -84,18 +88,23 @@ def load_litert(path: Path, threads: int) -> Loaded:
         raise InputError(
             "it needs ai-edge-litert, not installed: pip install -e '.[export]'", source=str(path)
         ) from None
+    content = read_bytes(path)
     try:
         with captured_stderr():
-            interpreter = Interpreter(model_content=read_bytes(path), num_threads=threads)
+            interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"expected a LiteRT file that its interpreter reads: {error}", source=str(path)) from None
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    takes_pixels = given["dtype"] == np.uint8 and not given["quantization"][0]
+    preprocessing = read_metadata(_metadata_of(content), str(path))[0].preprocessing if takes_pixels else None
 
     def forward(images: np.ndarray) -> np.ndarray:
         rows = []
+        if preprocessing is not None and images.dtype != np.uint8:
+            images = as_uint8(images, preprocessing, -1)
         for image in images:
-            interpreter.set_tensor(given["index"], _quantized(image[None], given))
+            interpreter.set_tensor(given["index"], image[None] if takes_pixels else _quantized(image[None], given))
             interpreter.invoke()
             rows.append(_dequantized(interpreter.get_tensor(wanted["index"])[0], wanted))
         return np.stack(rows)

@@ -7,6 +7,7 @@ which it moved far is taken again. The statistic is the median over rounds of th
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 MAX_INNER = 1000  # runs inside one timing
+MAX_DRIFT = 0.1  # of the anchor within a round, relative, above which the round is taken again
 Name = TypeVar("Name")
 
 
@@ -54,6 +56,52 @@ def in_turn(takers: Mapping[Name, Callable[[], float]], rounds: int, warmup: int
             if number >= 0:
                 found[name].append(ms)
     return found
+
+
+class Beside(NamedTuple):
+    """Times of single runs in ms beside an anchor's, each at the anchor's median speed; ``drift``: how far the anchor
+    moved in a usual round or over all that count, relative; ``repeated``: rounds that were taken again."""
+
+    anchor: list[float]
+    ms: dict[str, list[float]]
+    drift: float
+    repeated: int
+
+
+def beside_anchor(
+    anchor: Callable[[], float],
+    takers: Mapping[str, Callable[[], float]],
+    rounds: int,
+    warmup: int,
+    max_drift: float = MAX_DRIFT,
+) -> Beside:
+    """The ms that each of ``takers`` returns, once per round and in turn, the ``anchor`` timed before and behind each.
+
+    A round in which the anchor moved by more than ``max_drift`` is taken again, ``rounds`` of them at most; ``warmup``
+    rounds before are not counted.
+    """
+    names = list(takers)
+    taken: list[tuple[list[float], list[float]]] = []
+
+    def take(number: int) -> float:
+        beside, own = [anchor()], []
+        for name in names:
+            own.append(takers[name]())
+            beside.append(anchor())
+        taken.append((beside, own))
+        return max(beside) / min(beside) - 1  # too few for the neighbours of anchor_drift
+
+    in_turn({"": anchor, **takers}, 0, warmup)
+    kept, drifts = steady_rounds(take, rounds, rounds, max_drift)
+    usual = statistics.median(ms for number in kept for ms in taken[number][0])
+    ms: dict[str, list[float]] = {name: [] for name in names}
+    for number in kept:
+        beside, own = taken[number]
+        for name, found, around in zip(names, own, itertools.pairwise(beside), strict=True):
+            ms[name].append(found * usual / statistics.mean(around))
+    medians = [statistics.median(taken[number][0]) for number in kept]
+    drift = max(statistics.median(drifts[number] for number in kept), anchor_drift(medians))
+    return Beside([ms for number in kept for ms in taken[number][0]], ms, drift, len(drifts) - rounds)
 
 
 def anchor_drift(medians: Sequence[float]) -> float:

@@ -22,7 +22,7 @@ from proxyless_arch.weights.files import save_h5
 from tests.proxyless_arch.nets import three_blocks
 from tests.scripts.test_eval_cli import tame_tensors
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
 SPEC = replace(
@@ -31,17 +31,21 @@ SPEC = replace(
 SCRIPTS = {"export": "onnx", "export_tf": "litert"}
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
+def save_run(folder, variance):
     """A network of digits with calm random weights: logits of about 1."""
-    folder = tmp_path_factory.mktemp("run")
+    folder.mkdir(exist_ok=True)
     tensors = tame_tensors(SPEC)
     for name in tensors:
         if name.endswith("running_var"):
-            tensors[name] += 3
+            tensors[name] += variance
     write_spec(folder / "spec.json", SPEC)
     save_h5(folder / "weights.h5", SPEC, tensors, {"trained": "never"})
     return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("run"), variance=3)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +91,12 @@ def seen(script, tmp_path, arch):
 def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     output = tmp_path / "exported"
     assert export("export", run_folder, output, formats="onnx,torch_export") == 0
-    assert sorted(path.name for path in output.iterdir()) == ["export.json", "three.onnx", "three.pt2"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "export.json",
+        "three.onnx",
+        "three.pt2",
+        "three_labels.txt",
+    ]
     record = json.loads((output / "export.json").read_text())
     for file in record["files"]:
         assert file["max_logit_difference"] < 1e-4
@@ -111,12 +120,46 @@ def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     assert "without _tf" in error_of(capsys, "predict_tf", tmp_path / "photo.png", "--arch", output / "three.onnx")
 
 
+def test_pixels_in_and_an_older_operator_set(tmp_path, run_folder, capsys):
+    """The ONNX file scales uint8 pixels itself, is read by any onnxruntime that knows its operators, and may be written
+    again, in its own format, by nobody else."""
+    output = tmp_path / "exported"
+    assert export("export", run_folder, output, "--bake-preprocessing", "--opset", 19) == 0
+    (file,) = json.loads((output / "export.json").read_text())["files"]
+    assert file["max_logit_difference"] < 1e-4
+    assert (file["made"]["opset"], file["made"]["ir_version"]) == (19, 9)
+    session = onnxruntime.InferenceSession(output / "three.onnx")
+    (given,) = session.get_inputs()
+    assert (given.type, given.shape[1:]) == ("tensor(uint8)", [3, 11, 11])
+    source, found = (
+        scores("eval", tmp_path, *words) for words in (("--arch", run_folder), ("--onnx", output / "three.onnx"))
+    )
+    assert found["top1_hits"] == source["top1_hits"]
+    assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
+    assert export("export", run_folder, output, formats="onnx,torch_export") == 0
+    assert export("export", run_folder, output, formats="onnx,torch_export") == 0  # found in both kinds of bytes
+    other = save_run(tmp_path / "other", variance=4)
+    words = ("--arch", other, "--format", "torch_export", "--output", output)
+    assert "three.pt2" in (error := error_of(capsys, "export", *words)) and "holds another network" in error
+
+
+def test_the_default_is_read_from_onnxruntime_1_14_on(tmp_path, run_folder):
+    """Operator set 18 and IR version 8 are those of ONNX 1.13, which onnxruntime 1.14 takes."""
+    onnx = pytest.importorskip("onnx")
+    assert export("export", run_folder, tmp_path) == 0
+    model = onnx.load(tmp_path / "three.onnx")
+    assert (model.ir_version, [(each.domain, each.version) for each in model.opset_import]) == (8, [("", 18)])
+    graph = model.graph
+    parts = (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output)
+    assert not any(part.metadata_props for part in parts)  # a field of IR version 10
+
+
 def test_a_format_that_is_not_installed_is_skipped_beside_others(tmp_path, run_folder, capsys, monkeypatch):
     for module in ("executorch", "litert_torch"):
         monkeypatch.setitem(sys.modules, module, None)
     output = tmp_path / "exported"
     assert export("export", run_folder, output, formats="torch_export,executorch,litert_torch") == 0
-    assert sorted(path.name for path in output.iterdir()) == ["export.json", "three.pt2"]
+    assert sorted(path.name for path in output.iterdir()) == ["export.json", "three.pt2", "three_labels.txt"]
     skipped = {line["format"]: line["reason"] for line in json.loads((output / "export.json").read_text())["skipped"]}
     printed = capsys.readouterr().out
     for name, extra in (("executorch", "executorch"), ("litert_torch", "litert-torch")):
@@ -133,7 +176,7 @@ def test_optional_torch_files(tmp_path, run_folder, capfd, monkeypatch, name, fi
     monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))  # as in a process without pytest
     output = tmp_path / "exported"
     assert export("export", run_folder, output, formats=name) == 0
-    assert sorted(path.name for path in output.iterdir()) == ["export.json", file]
+    assert sorted(path.name for path in output.iterdir()) == sorted(["export.json", file, "three_labels.txt"])
     found = json.loads((output / "export.json").read_text())["files"][0]
     assert found["max_logit_difference"] < 1e-4
     assert found["top1_agreement_percent"] == 100
@@ -143,10 +186,23 @@ def test_optional_torch_files(tmp_path, run_folder, capfd, monkeypatch, name, fi
     assert captured.err == ""
 
 
+def test_pixels_in_litert(tmp_path, run_folder):
+    output = tmp_path / "exported"
+    words = ("--bake_preprocessing",)
+    assert export("export_tf", run_folder, output, *words, formats="litert,litert_fp16") == 0
+    exact, half = json.loads((output / "export_tf.json").read_text())["files"]
+    assert exact["max_logit_difference"] < 1e-4 < half["max_logit_difference"] < 0.1
+    interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter(str(output / "three.tflite"))
+    (given,) = interpreter.get_input_details()
+    assert given["dtype"].__name__ == "uint8" and given["shape"].tolist() == [1, 11, 11, 3]
+    found = scores("eval_tf", tmp_path, "--tflite", output / "three.tflite")
+    assert found["loss"] == pytest.approx(scores("eval_tf", tmp_path, "--arch", run_folder)["loss"], rel=1e-4)
+
+
 def test_keras_files_and_eval_of_the_litert_files(tmp_path, run_folder, capsys):
     output = tmp_path / "exported"
     assert export("export_tf", run_folder, output, formats="litert,litert_int8,saved_model") == 0
-    names = ["export_tf.json", "three.tflite", "three_int8.tflite", "three_saved_model"]
+    names = ["export_tf.json", "three.tflite", "three_int8.tflite", "three_labels.txt", "three_saved_model"]
     assert sorted(path.name for path in output.iterdir()) == names
     record = json.loads((output / "export_tf.json").read_text())
     by_format = {file["format"]: file for file in record["files"]}

@@ -20,6 +20,7 @@ from proxyless_arch.arch.ops import Conv, Linear, MBConv
 from proxyless_arch.arch.spec import Block, Preprocessing, with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import digits
+from proxyless_arch.data.images import normalize
 from tests.proxyless_arch.nets import random_tensors, three_blocks
 
 SPEC = replace(
@@ -58,10 +59,10 @@ def loose_photos(tmp_path):
 class FakeBackend:
     """Files are the format's name; the source multiplies pixels by fixed weights, an export is ``off`` by so much."""
 
-    framework, versions, threads = "fake 1.0", {"fake": "1.0"}, 1
+    framework, versions, threads, channels = "fake 1.0", {"fake": "1.0"}, 1, -1
 
     def __init__(self, off=0.0, write_error=None):
-        self.off, self.write_error, self.given = off, write_error, {}
+        self.off, self.write_error, self.given, self.loaded = off, write_error, {}, []
 
     def native(self, pixels):
         return pixels
@@ -71,19 +72,26 @@ class FakeBackend:
 
     def write(self, format, path, metadata, calibration):
         self.given[format.name] = (metadata, calibration)
-        path.write_text(format.name)
+        path.write_text(format.name + metadata)
         if self.write_error:
             raise self.write_error
         return {"by": "fake"}
 
     def load(self, format, path):
-        assert path.read_text() == format.name
-        return Loaded(lambda images: self.source(images) + self.off, "fakert", "2.0")
+        assert path.read_text().startswith(format.name)
+        self.loaded.append(format.name)
+
+        def forward(images):
+            if images.dtype == np.uint8:
+                images = normalize(images, SPEC.preprocessing.mean, SPEC.preprocessing.std)
+            return self.source(images) + self.off
+
+        return Loaded(forward, "fakert", "2.0")
 
 
-def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert"):
+def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert", net=None):
     arguments = parsed(tmp_path, "--rounds", 2, *argv, known=known, formats=formats)
-    return exporting.export(arguments, ["export.py"], network(), backend, "export.json")
+    return exporting.export(arguments, ["export.py"], net or network(), backend, "export.json")
 
 
 # -------------------------------------------------------------------------------------------------------- refusals
@@ -315,11 +323,34 @@ def test_a_source_that_is_not_finite_is_no_reference():
         exporting.compare(np.array([[np.nan]]), np.zeros((1, 1)), None)
 
 
-def test_runs_take_turns():
-    order = []
-    found = exporting.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 4)
-    assert order == ["a", "b"] * (exporting.WARM_UP_ROUNDS + 4)
-    assert 0 <= found["a"].low <= found["a"].median <= found["a"].high
+def test_files_are_timed_beside_the_source():
+    found = exporting.time_beside(lambda: None, {"a": lambda: None, "b": lambda: None}, 4)
+    assert set(found.ms) == {"source", "a", "b"}
+    for ms in found.ms.values():
+        assert 0 <= ms.low <= ms.median <= ms.high
+    assert found.drift >= 0 and 0 <= found.repeated <= 4
+
+
+@pytest.mark.parametrize("channels", [1, -1])
+def test_pixels_come_back_exactly(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
+    images = normalize(pixels, SPEC.preprocessing.mean, SPEC.preprocessing.std)
+    if channels == 1:
+        images, pixels = images.transpose(0, 3, 1, 2), pixels.transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(exporting.as_uint8(images, SPEC.preprocessing, channels), pixels)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--opset", 18], "--opset: only onnx has operator sets"),
+        (["--bake_preprocessing"], "--bake_preprocessing: only litert or litert_fp16 can scale images"),
+    ],
+)
+def test_what_a_format_cannot(tmp_path, words, problem):
+    with pytest.raises(InputError) as caught:
+        parsed(tmp_path, *words, formats="litert,saved_model")
+    assert str(caught.value).startswith(problem)
 
 
 # -------------------------------------------------------------------------------------------------- what is left
@@ -329,12 +360,13 @@ def test_files_and_record(tmp_path, capsys):
     backend = FakeBackend(off=5e-5)
     record = exported(tmp_path, backend, "--check_images", 4, formats="litert,litert_int8")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "export.json", "three.tflite", "three_int8.tflite",
+        "export.json", "three.tflite", "three_int8.tflite", "three_labels.txt",
     ]  # fmt: skip
+    assert (tmp_path / "out" / "three_labels.txt").read_text().splitlines() == list(SPEC.class_names)
     assert json.loads((tmp_path / "out" / "export.json").read_text()) == json.loads(json.dumps(record))
     assert [file["tolerance"] for file in record["files"]] == [1e-4, None]
     assert record["files"][0]["max_logit_difference"] == pytest.approx(5e-5, rel=0.01)
-    assert record["files"][0]["size_bytes"] == len("litert")
+    assert record["files"][0]["size_bytes"] == (tmp_path / "out" / "three.tflite").stat().st_size
     assert record["files"][0]["top1_percent"] == record["source"]["top1_percent"]
     assert record["calibration"]["n_images"] == 200
     assert record["skipped"] == []
@@ -348,7 +380,9 @@ def test_files_and_record(tmp_path, capsys):
 
 def test_a_skipped_format_is_in_the_table_and_the_record(tmp_path, without_extras, capsys):
     record = exported(tmp_path, FakeBackend(), known=TORCH_FORMATS, formats="executorch,torch_export")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "three.pt2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "export.json", "three.pt2", "three_labels.txt",
+    ]  # fmt: skip
     assert [file["format"] for file in record["files"]] == ["torch_export"]
     reason = "needs executorch, not installed: pip install -e '.[executorch]'"
     assert json.loads((tmp_path / "out" / "export.json").read_text())["skipped"] == [
@@ -400,6 +434,69 @@ def test_a_missed_tolerance_keeps_the_earlier_export(tmp_path):
     with pytest.raises(InputError, match="differ"):
         exported(tmp_path, FakeBackend(off=1e-3), formats="litert_fp16,litert")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def other_network(**changes):
+    return replace(network(), **changes)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        other_network(weights="elsewhere/best.h5"),
+        other_network(weights_blob_sha1="1" * 40),
+        other_network(spec=replace(SPEC, preprocessing=Preprocessing(resolution=8, resize=9))),
+    ],
+)
+def test_another_network_of_the_same_name_is_not_overwritten(tmp_path, other):
+    exported(tmp_path, FakeBackend())
+    exported(tmp_path, FakeBackend(off=5e-5))  # the same one again may
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(InputError, match=r"--output: holds another network, .*three.tflite\)"):
+        exported(tmp_path, FakeBackend(), net=other)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    record = exported(tmp_path, FakeBackend(), "--name", "other", net=other)
+    assert [file["file"] for file in record["files"]] == ["other.tflite"]
+    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {name: found[name] for name in before} == before
+    assert found.keys() - before.keys() == {"other.tflite", "other_labels.txt", "other_export.json"}
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "three.tflite").write_bytes(b"TFL3 something")
+    with pytest.raises(InputError, match="holds no network of ours"):
+        exported(tmp_path, FakeBackend())
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b'{"format": "proxyless-arch/export", ', b'{"format": "proxyless-arch/export"}']
+)
+def test_metadata_are_found_in_the_bytes_or_not(value):
+    found = exporting.metadata_in(b"\xff\x00junk" + value + b"\x80more {")
+    assert found == ({"format": exporting.FORMAT} if value.endswith(b"}") else None)
+
+
+def test_int8_is_held_against_its_float_twin_which_leaves_nothing(tmp_path, capsys):
+    backend = FakeBackend()
+    record = exported(tmp_path, backend, formats="litert_int8")
+    assert backend.loaded == ["litert_int8", "litert"]
+    assert record["files"][0]["float_latency_ms"] > 0
+    assert "three.tflite" not in {path.name for path in (tmp_path / "out").iterdir()}
+    file = record["files"][0] | {"float_latency_ms": 1.0, "latency_ms": {"median": 3, "quartile1": 2, "quartile3": 4}}
+    capsys.readouterr()
+    text = exporting.table(record | {"files": [file]})
+    assert "three_int8.tflite is slower here than its float twin (3 against 1 ms)" in text
+    faster = file | {"float_latency_ms": 2.5}
+    assert "slower" not in exporting.table(record | {"files": [faster]})
+
+
+def test_baked_preprocessing_is_checked_against_the_float_path(tmp_path):
+    record = exported(tmp_path, FakeBackend(), "--bake_preprocessing")
+    assert record["files"][0]["max_logit_difference"] < 1e-4
+    backend = FakeBackend()
+    exported(tmp_path / "again", backend, "--bake_preprocessing")
+    assert json.loads(backend.given["litert"][0])["provenance"]["input"] == exporting.BAKED
 
 
 def test_reported_formats_have_no_tolerance(tmp_path):

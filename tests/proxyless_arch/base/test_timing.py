@@ -1,9 +1,20 @@
 """How times are taken, against clocks that are made up."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from proxyless_arch.base.timing import Times, anchor_drift, in_turn, measure, quartiles, steady_rounds, wall_ms
+from proxyless_arch.base.timing import (
+    Times,
+    anchor_drift,
+    beside_anchor,
+    in_turn,
+    measure,
+    quartiles,
+    steady_rounds,
+    wall_ms,
+)
 
 
 class Counting:
@@ -51,6 +62,27 @@ def test_everything_takes_its_turn_and_the_warm_up_does_not_count():
 def test_rounds_with_drift_are_taken_again(drifts, kept, taken):
     found, every = steady_rounds(lambda number: drifts[number], rounds=2, extra_rounds=2, max_drift=0.1)
     assert (found, every) == (kept, drifts[:taken])
+
+
+def test_times_are_given_at_the_anchors_speed():
+    """The machine gets twice as slow on the way; a takes 3 times as long as the anchor, b as long."""
+    clock = itertools.count()
+
+    def slowness():
+        return 1.0 + min(next(clock), 40) / 40
+
+    found = beside_anchor(slowness, {"a": lambda: 3 * slowness(), "b": slowness}, rounds=12, warmup=1, max_drift=0.2)
+    usual = np.median(found.anchor)
+    assert found.ms["a"] == pytest.approx([3 * usual] * 12, rel=0.02)
+    assert found.ms["b"] == pytest.approx([usual] * 12, rel=0.02)
+    assert found.drift > 0.2 and found.repeated == 0
+
+
+def test_a_round_in_which_the_anchor_moved_is_taken_again():
+    anchors = iter([1, 1, 1, 1, 2, 2, 1, 1, 1, 1, 1])  # warm-up; the second round begins at half the speed
+    found = beside_anchor(lambda: next(anchors), {"a": lambda: 5.0, "b": lambda: 6.0}, 2, 1, max_drift=0.1)
+    assert found.ms == {"a": [5.0, 5.0], "b": [6.0, 6.0]}
+    assert (found.drift, found.repeated) == (0, 1)
 
 
 def test_quartiles():
