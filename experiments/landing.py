@@ -12,15 +12,17 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.settings import parse_beside, setting  # noqa: E402
 from search import run_search  # noqa: E402
-from search.config import add_flags, effective_config  # noqa: E402
+from search.config import SearchConfig, effective_config  # noqa: E402
 
 SHORT = {"warmup_epochs": 0, "n_epochs": 0, "train_batch_size": 8, "recalibration_images": 64}
 CONDITIONS = {"target_hardware": "cpu", "resolution": 224, "space": "imagenet"}
@@ -31,19 +33,22 @@ KEPT = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What landing.py is asked beside the settings of its searches."""
+
+    targets: tuple[float, ...] = setting((4.0, 5.0, 6.5), "ms", shown="4 5 6.5")
+    seeds: tuple[int, ...] = setting((0, 1), "of the searches", shown="0 1")
+    recipe: str = setting("default", "of the searches")
+
+
 def run(argv: Sequence[str]) -> None:
-    parser = Parser(prog="landing.py", description=__doc__)
-    parser.add_argument("--targets", type=float, nargs="+", default=[4.0, 5.0, 6.5], help="ms [4 5 6.5]")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="[0 1]")
-    parser.add_argument("--recipe", default="default", help="[default]")
-    add_flags(parser)
-    given = dict(vars(parser.parse_strictly(argv)))
-    targets, seeds, recipe = (given.pop(name) for name in ("targets", "seeds", "recipe"))
+    options, given = parse_beside(Options, SearchConfig, argv, "landing.py", __doc__)
     records = []
-    for target in targets:
-        for seed in seeds:
+    for target in options.targets:
+        for seed in options.seeds:
             own = {"target_latency_ms": target, "manual_seed": seed}
-            config = effective_config({**CONDITIONS, **SHORT, **own, **given}, recipe)
+            config = effective_config({**CONDITIONS, **SHORT, **own, **given}, options.recipe)
             with tempfile.TemporaryDirectory() as folder:
                 result = run_search(config, Path(folder) / "run")
             assert result is not None

@@ -12,7 +12,6 @@ is this machine they are measured as well.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,23 +29,24 @@ from proxyless_arch.apps.scores import shown_score  # noqa: E402
 from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
-from proxyless_arch.base.cli import Parser, exit_code  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.runs import new_run_dir  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_arch.base.words import RUN_DIR  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import run_search  # noqa: E402
-from search.config import SearchConfig, add_flags, effective_config, to_dict  # noqa: E402
+from search.config import SearchConfig, effective_config, to_dict  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
 from search.run import warmup  # noqa: E402
 from search.run.device import anchor_of  # noqa: E402
 
 HARDWARE = ("mobile", "cpu", "gpu8", "flops")
-OPTIONS = ("targets", "path", "recipe", "warmup_from")  # flags that are no settings
 
 
 @dataclass(frozen=True)
@@ -233,30 +233,28 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join([*ruled(align(lines)), notes])
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="specialize.py", description=__doc__)
-    parser.add_argument("--targets", required=True, help="comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
-    parser.add_argument(
-        RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=f"{RUN_DIR.text}, of all these runs"
-    )
-    parser.add_argument("--recipe", help="of all searches; as for imagenet_arch_search.py")
-    parser.add_argument("--warmup_from", type=Path, metavar="RUN", help="start every search behind that run's warm-up")
-    add_flags(parser)
-    return parser.parse_strictly(argv)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What specialize.py is asked beside the settings of its searches."""
+
+    targets: str = setting(REQUIRED, "comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
+    path: Path | None = RUN_DIR.setting(None, ", of all these runs", metavar="DIR")
+    recipe: str | None = setting(None, "of all searches; as for imagenet_arch_search.py")
+    warmup_from: Path | None = setting(None, "start every search behind that run's warm-up", metavar="RUN")
 
 
-def common_of(arguments: argparse.Namespace) -> Common:
-    """What the flags say of every search. Raises InputError for a target beside --targets."""
-    given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
+def parse(argv: Sequence[str]) -> tuple[Options, Common]:
+    """The command line. Raises InputError, too, for a target beside --targets."""
+    options, given = settings.parse_beside(Options, SearchConfig, argv, "specialize.py", __doc__)
     if "target_hardware" in given:
         raise InputError("the targets are named by --targets", "--target_hardware")
-    return Common(given, arguments.recipe, arguments.warmup_from)
+    return options, Common(given, options.recipe, options.warmup_from)
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = parse(argv)
-    goals, common = parse_goals(arguments.targets), common_of(arguments)
-    folder = arguments.path or new_run_dir(None, ROOT)
+    options, common = parse(argv)
+    goals = parse_goals(options.targets)
+    folder = options.path or new_run_dir(None, ROOT)
     try:
         line = sharing(goals, folder, common)
         if line is not None:
@@ -264,7 +262,7 @@ def run(argv: Sequence[str]) -> None:
         others = [folder / goal.name for goal in goals]
         runs = [search_for(goal, folder / goal.name, common, others) for goal in goals]
     except InputError:
-        if arguments.path is None and not any(folder.iterdir()):
+        if options.path is None and not any(folder.iterdir()):
             folder.rmdir()
         raise
     record = cross(goals, runs, devices_of(goals, runs))

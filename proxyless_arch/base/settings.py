@@ -26,6 +26,8 @@ from proxyless_arch.base.strict import Node, listed, nearest, shown
 Config = TypeVar("Config")
 RECIPE = "recipe"
 """The field that names the recipe: saved with the settings, but no setting itself."""
+DEFAULT = "default"
+"""The recipe that every folder of them has."""
 REQUIRED: Any = dataclasses.MISSING
 """The default of a setting that must be given."""
 
@@ -319,14 +321,15 @@ def note_on_absent(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def as_flags(config: Any, folder: Path) -> list[str]:
-    """The words of a command line that give this config: its recipe, of ``folder``, and what it changes of it.
+    """The words of a command line that give this config: its recipe, where that is one of ``folder``, and what it
+    changes of it; else what it changes of DEFAULT. A person's recipe file need not be there any more.
 
     A setting that the recipe has and the config takes back to none has no flag; the run's config.json has it.
     """
-    recipe = to_dict(from_recipe(type(config), folder, config.recipe), "", 0)
-    words = ["--recipe", config.recipe]
+    name = config.recipe if config.recipe in recipe_names(folder) else DEFAULT
+    recipe, words = to_dict(from_recipe(type(config), folder, name), "", 0), ["--recipe", name]
     for name, value in to_dict(config, "", 0).items():
-        if value is None or value == recipe[name]:
+        if name == RECIPE or value is None or value == recipe[name]:
             continue
         if isinstance(value, bool):
             opposite = name.removeprefix("no_") if name.startswith("no_") else f"no_{name}"
@@ -439,6 +442,19 @@ def parser_of(cls: type, prog: str, description: str | None) -> Parser:
 def parse(cls: type[Config], argv: Sequence[str] | None, prog: str, description: str | None) -> Config:
     """The settings of a command line. Raises InputError at the flag."""
     return _built(cls, vars(parser_of(cls, prog, description).parse_strictly(argv)))
+
+
+def parse_beside(
+    options: type[Config], cls: type, argv: Sequence[str] | None, prog: str, description: str | None
+) -> tuple[Config, dict[str, Any]]:
+    """(the options of a command that are no settings, the settings of ``cls`` that are given, flat and not yet checked:
+    a recipe comes before them). Raises InputError at the flag."""
+    parser = Parser(prog=prog, description=description)
+    add_flags(parser, options)
+    add_flags(parser, cls)
+    given = vars(parser.parse_strictly(argv))
+    own = {name: given.pop(name) for name in flags(options) if name in given}
+    return _built(options, own), given
 
 
 def parse_command(commands: Mapping[str, type], argv: Sequence[str] | None, prog: str, description: str | None) -> Any:

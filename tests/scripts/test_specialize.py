@@ -129,6 +129,6 @@ def test_one_warm_up_serves_all_targets(tmp_path, capsys):
     ],
 )
 def test_what_sharing_saves(tmp_path, flags, expected):
-    arguments = specialize.parse(["--targets", "mobile,cpu:litert,flops", *flags])
-    line = specialize.sharing(specialize.parse_goals(arguments.targets), tmp_path, specialize.common_of(arguments))
+    options, common = specialize.parse(["--targets", "mobile,cpu:litert,flops", *flags])
+    line = specialize.sharing(specialize.parse_goals(options.targets), tmp_path, common)
     assert (line is None) if expected is None else line.endswith(expected)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,15 @@ def test_a_config_as_flags_is_read_back(recipe):
     )
     assert parsed(as_flags(config)) == config
     assert config.data.data_path == "a b"
+
+
+def test_flags_do_not_need_the_recipe_file_any_more(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"n_epochs": 7, "warmup_lr": 0.01}')
+    config = SearchConfig.of(recipe=str(path), data_path="photos", init_lr=0.5)
+    path.unlink()
+    found = parsed(as_flags(config))
+    assert found == replace(config, recipe="default")
 
 
 def test_a_mistyped_setting_is_refused_with_the_nearest():
