@@ -184,6 +184,11 @@ def import_results(arguments: ProfileConfig, protocol: Protocol) -> int:
 def run(argv: Sequence[str]) -> int:
     arguments = settings.parse(ProfileConfig, argv, "profile_latency.py", __doc__)
     asked = arguments.profile
+    if asked.target_hardware == "mobile":
+        raise InputError(
+            "a phone is timed where it is: --export_ops DIR writes what runs there, --import_results FILE reads times",
+            "--target_hardware",
+        )
     protocol = protocol_of(asked)
     if arguments.import_results is not None:
         return import_results(arguments, protocol)

@@ -48,8 +48,8 @@ class ProfileSettings:
     )
     threads: int = THREADS.setting(1, common=True)
     batch_size: int | None = setting(None, "images per run on a CPU (default: 1); a GPU's is in its name")
-    space: str = setting("imagenet", f"search space: {', '.join(MACROS)}", common=True)
-    width_mult: float = setting(1.0, "width multiplier")
+    space: str = setting("imagenet", "search space", tuple(MACROS), common=True)
+    width_mult: float = setting(1.0, "width multiplier", minimum=0.05, maximum=10)
     resolution: int | None = RESOLUTION.setting(
         None, " (default: that of the space: 224; 32 for small and tiny)", common=True
     )

@@ -192,7 +192,9 @@ def choose_formats(text: str, known: Mapping[str, Format]) -> tuple[Format, ...]
         raise InputError(f"expected {listed(known)}, separated by commas, got {text!r}", "--format")
     for name in names:
         if name not in known:
-            raise InputError(f"expected {listed(known)}, got {name!r}{nearest(name, known)}", "--format")
+            raise InputError(
+                f"expected {listed(known)}, got {name!r}{nearest(name, [*known, *ALSO_CALLED])}", "--format"
+            )
     if len(set(names)) != len(names):
         raise InputError(f"expected every format once, got {text!r}", "--format")
     return tuple(known[name] for name in names)

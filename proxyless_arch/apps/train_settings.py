@@ -17,7 +17,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import CONFIG_FILE
+from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
@@ -199,7 +199,7 @@ def read_recorded(path: Path) -> dict[str, Any]:
 def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> TrainConfig:
     """The settings that a run was started with. ``given`` may change those of FREE; the others, and ``recipe``, it may
     only repeat."""
-    saved = read_config(run_dir / CONFIG_FILE, fill_missing=True)
+    saved = read_config(config_to_resume(run_dir), fill_missing=True)
     if recipe not in (None, saved.recipe):
         raise InputError(f"a resumed run keeps its recipe, {saved.recipe!r}; got {recipe!r}", "--recipe")
     wanted = settings.with_settings(saved, given)

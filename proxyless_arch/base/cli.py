@@ -51,6 +51,7 @@ OTHERS: Mapping[str, Sequence[str]] = MappingProxyType(
 """The flags that other tools' spellings may stand for; those that a command has are its hint."""
 OWNERS: Mapping[str, str] = MappingProxyType(
     {
+        **dict.fromkeys(("--arch", "--weights"), "train.py, eval.py or export.py"),
         "--onnx": "eval.py",
         "--tflite": "eval_tf.py",
         **dict.fromkeys(("--format", "--calibration", "--float_blocks"), "export.py or export_tf.py"),
@@ -120,11 +121,11 @@ class Parser(argparse.ArgumentParser):
             actions = [action for parser in self._parsers() for action in parser._actions]
             names = {option: _usual(action) for action in actions for option in action.option_strings}
             first = unknown[0].split("=")[0]
-            what = f"unknown argument{_meant(first, names)}"
             owner = OWNERS.get(f"--{'_'.join(_words(first))}")
             if owner is not None:
-                what = f"not a flag of {self.prog}: {owner} has it"
-            elif not first.startswith("-"):
+                raise InputError(f"not a flag of {self.prog}: {owner} has it", first)
+            what = f"unknown argument{_meant(first, names)}"
+            if not first.startswith("-"):
                 what = "expected a flag in front of it"
             raise InputError(f"{what} ({HELP_ALL if HELP_ALL in names else '--help'} lists them)", first)
         return parsed

@@ -71,6 +71,15 @@ def after_interrupt(script: str, run_dir: Path | None) -> str:
     return f"\ninterrupted; continue from the last checkpoint with\n  {again}"
 
 
+def config_to_resume(run_dir: Path) -> Path:
+    """config.json of the run in a folder. Raises InputError where there is none."""
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        problem = "no run to resume there: there is no config.json in it" if run_dir.is_dir() else "no such folder"
+        raise InputError(problem, "--run_dir", str(run_dir))
+    return path
+
+
 def has_begun(run_dir: Path) -> bool:
     """Whether the run in a folder got to its first checkpoint. One that was killed before has nothing to lose."""
     metrics = run_dir / METRICS_FILE

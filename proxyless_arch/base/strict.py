@@ -15,6 +15,8 @@ from typing import Any
 
 from proxyless_arch.base.errors import InputError
 
+CLOSE = 0.7  # of difflib's ratio; below it a hint misleads: "phone" is not "none"
+
 
 def shown(value: Any) -> str:
     """A short rendering of a received value for an error message."""
@@ -39,7 +41,7 @@ def counted(count: int, one: str, several: str | None = None) -> str:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """``; did you mean 'x'?`` when an allowed name is close, else an empty string."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=CLOSE)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

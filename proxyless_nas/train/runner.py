@@ -134,7 +134,7 @@ class _Request:
             return _Request(config or TrainConfig.of(), folder, resume, say, command, notes)
         if folder is None:
             raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
-        saved = read_config(folder / runs.CONFIG_FILE, fill_missing=True)
+        saved = read_config(runs.config_to_resume(folder), fill_missing=True)
         changes = changes_of_resume(saved, config) if config is not None else ()
         notes = (*notes, *note_on_absent(saved, read_json(folder / runs.CONFIG_FILE)), *changes)
         return _Request(config or saved, folder, resume, say, command, notes, is_claimed=True)

@@ -189,7 +189,7 @@ class _Request:
         if resume:
             if folder is None:
                 raise InputError("needs the run folder: give its path", "resume")
-            saved = read_config(folder / runs.CONFIG_FILE, fill_missing=True)
+            saved = read_config(runs.config_to_resume(folder), fill_missing=True)
             changes = changes_of_resume(saved, config) if config is not None else ()
             config = config or saved
         source = Path(expanded(os.fspath(warmup_from))) if warmup_from is not None else None

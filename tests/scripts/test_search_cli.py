@@ -476,7 +476,7 @@ def test_help_from_the_root():
         (["--dataset", "imagefolder"], "data_path: imagefolder needs a folder or a .zip"),
         (["--dataset", "imagefolder", "--data_path", "{tmp}/nowhere"], "nowhere"),
         (["--resume"], "--resume: needs the run folder: add --run_dir FOLDER"),
-        (["--resume", "--path", "{tmp}/nowhere"], "no such file"),
+        (["--resume", "--path", "{tmp}/nowhere"], "--run_dir: no such folder (in "),
         (["--n_epochs", "-1"], "n_epochs: expected an integer in 0.."),
         (["--grad_binary_mode", "three"], "grad_binary_mode: expected 'full_v2', 'full' or 'two', got 'three'"),
         (

@@ -487,7 +487,7 @@ def test_recipes_load_and_their_names_are_flags():
         (["--arch", "{spec}", "--dataset", "imagefolder"], "imagefolder needs a folder or a .zip"),
         (["--arch", "{spec}", "--device", "tpu"], "--device: expected auto, cpu, cuda"),
         (["--resume"], "--resume: needs the run folder: add --run_dir FOLDER"),
-        (["--resume", "--path", "nowhere"], "no such file"),
+        (["--resume", "--path", "nowhere"], "--run_dir: no such folder (in nowhere)"),
         (["--path", "{run}", "--arch", "{spec}"], "--run_dir: already contains a run: continue it with --resume"),
         (
             ["--path", "{run}", "--resume", "--recipe", "fast"],
