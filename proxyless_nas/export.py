@@ -24,15 +24,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
-from proxyless_arch.apps.exporting import (
-    FIRST_OPSET,
-    METADATA_NAME,
-    Format,
-    Loaded,
-    as_uint8,
-    read_metadata,
-    write_file,
-)
+from proxyless_arch.apps.export_formats import Format
+from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
+from proxyless_arch.apps.exporting import FIRST_OPSET, write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes

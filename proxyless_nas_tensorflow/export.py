@@ -20,7 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.apps.exporting import METADATA_NAME, Format, Loaded, default_float_blocks, write_file
+from proxyless_arch.apps.export_formats import Format, default_float_blocks
+from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded
+from proxyless_arch.apps.exporting import write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.machine import threads_text

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
-import json
 import math
 import os
 import re
@@ -22,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,20 +28,37 @@ from proxyless_arch.apps.evaluation import (
     DIGITS,
     Network,
     NetworkConfig,
-    describe_preprocessing,
     open_images,
+)
+from proxyless_arch.apps.export_formats import (
+    ALSO_CALLED,
+    KERAS_FORMATS,
+    TORCH_FORMATS,
+    Format,
+    Skipped,
+    check_holds,
+    check_runtimes,
+    choose_formats,
+)
+from proxyless_arch.apps.exported_file import (
+    BAKED,
+    FORMAT,
+    VERSION,
+    Forward,
+    Loaded,
+    as_uint8,
+    check_free,
+    metadata_text,
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
-from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
-from proxyless_arch.arch.walk import total_params, walk
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_json
+from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.settings import REQUIRED, setting
-from proxyless_arch.base.strict import Node, listed, nearest
+from proxyless_arch.base.strict import listed
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.timing import MAX_DRIFT, Quartiles, beside_anchor, quartiles, wall_ms
 from proxyless_arch.base.units import format_count
@@ -53,208 +67,10 @@ from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
 from proxyless_arch.data.streams import Stream, numpy_rng
 
-FORMAT, VERSION = "proxyless-arch/export", 1
-BAKED = "uint8 RGB, 0..255"
-"""The input of a file that scales its images itself, in its metadata."""
 LABELS, TWINS = "_labels.txt", "twins"
 """The ending of the file with the names of the classes; the staging folder of files that are only timed."""
-METADATA_NAME = "proxyless_arch.json"
-"""What the metadata is called inside every exported file."""
-TOLERANCE = 1e-4
-"""Largest logit difference of a float32 export."""
-FLOAT_SHARE = 1 / 4
-"""Share of the blocks, from the stem on, that stay float32 in an int8 file: experiments/int8_study.json says why."""
-MAX_FLATBUFFER = 2**31 - 1
-"""Bytes of a LiteRT flatbuffer, and of an ONNX protobuf without files beside it."""
-MAX_METADATA = 2**24  # bytes
 WARM_UP_ROUNDS, ANCHOR_RUNS = 3, 3
 LATENCY_KEYS = ("median", "quartile1", "quartile3")  # of a record
-
-Forward = Callable[[np.ndarray], np.ndarray]
-"""Images in the runtime's own layout, float32 -> (N, classes) float32 logits; a file with baked preprocessing takes
-uint8 pixels as well."""
-
-
-class Loaded(NamedTuple):
-    """An exported file in its runtime."""
-
-    forward: Forward
-    runtime: str
-    version: str
-
-
-# ----------------------------------------------------------------------------------------------------- the formats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """A kind of file.
-
-    Args:
-        name: for --format.
-        suffix: of the file, behind the network's name.
-        modules: what writing and checking it imports, beside the framework.
-        extra: of this package, which brings them.
-        optional: the extra is in no list of requirements; without it the format is left out and others are written.
-        tolerance: the largest logit difference from the source network that passes; None: reported, not judged.
-        quantized: it needs calibration images.
-        float_twin: the float format whose time a quantized one is held against.
-        bakes: it can take uint8 images and scale them itself.
-        max_bytes: what a file can hold; None: anything.
-        operations, paddings: what the writer knows how to express; operations None: every one.
-    """
-
-    name: str
-    suffix: str
-    modules: tuple[str, ...] = ()
-    extra: str = "export"
-    optional: bool = False
-    tolerance: float | None = TOLERANCE
-    quantized: bool = False
-    float_twin: str | None = None
-    bakes: bool = False
-    max_bytes: int | None = None
-    operations: tuple[type, ...] | None = None
-    paddings: tuple[str, ...] = ("symmetric", "same")
-
-
-def _table(*formats: Format) -> Mapping[str, Format]:
-    return MappingProxyType({format.name: format for format in formats})
-
-
-TORCH_FORMATS: Mapping[str, Format] = _table(
-    Format(
-        name="onnx", suffix=".onnx", modules=("onnx", "onnxscript", "onnxruntime"), max_bytes=MAX_FLATBUFFER, bakes=True
-    ),
-    Format(name="torch_export", suffix=".pt2"),
-    Format(
-        name="executorch",
-        suffix=".pte",
-        modules=("executorch",),
-        extra="executorch",
-        optional=True,
-        max_bytes=MAX_FLATBUFFER,
-    ),
-    Format(
-        name="litert_torch",
-        suffix="_torch.tflite",  # beside the files of export_tf.py
-        modules=("litert_torch", "ai_edge_litert"),
-        extra="litert-torch",
-        optional=True,
-        max_bytes=MAX_FLATBUFFER,
-    ),
-)
-KERAS_FORMATS: Mapping[str, Format] = _table(
-    Format(name="litert", suffix=".tflite", modules=("ai_edge_litert",), max_bytes=MAX_FLATBUFFER, bakes=True),
-    Format(
-        name="litert_fp16",
-        suffix="_fp16.tflite",
-        modules=("ai_edge_litert",),
-        max_bytes=MAX_FLATBUFFER,
-        tolerance=None,
-        bakes=True,
-    ),
-    Format(
-        name="litert_int8",
-        suffix="_int8.tflite",
-        modules=("ai_edge_litert",),
-        max_bytes=MAX_FLATBUFFER,
-        tolerance=None,
-        quantized=True,
-        float_twin="litert",
-    ),
-    Format(name="saved_model", suffix="_saved_model"),
-)
-
-
-ALSO_CALLED: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("tflite", "lite"), "litert"),
-        **dict.fromkeys(("tflite_fp16", "fp16", "float16"), "litert_fp16"),
-        **dict.fromkeys(("tflite_int8", "int8"), "litert_int8"),
-        **dict.fromkeys(("savedmodel", "tf", "tensorflow"), "saved_model"),
-        **dict.fromkeys(("pt2", "torchscript"), "torch_export"),
-        "pte": "executorch",
-    }
-)
-"""What others call these formats."""
-
-
-def choose_formats(text: str, known: Mapping[str, Format]) -> tuple[Format, ...]:
-    """The formats of a comma-separated list.
-
-    Raises:
-        InputError: an unknown one (with the nearest), one named twice, or none.
-    """
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    names = [name if name in known else ALSO_CALLED.get(name.lower(), name) for name in found]
-    if not names:
-        raise InputError(f"expected {listed(known)}, separated by commas, got {text!r}", "--format")
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"expected {listed(known)}, got {name!r}{nearest(name, [*known, *ALSO_CALLED])}", "--format"
-            )
-    if len(set(names)) != len(names):
-        raise InputError(f"expected every format once, got {text!r}", "--format")
-    return tuple(known[name] for name in names)
-
-
-class Skipped(NamedTuple):
-    """A format that was asked for and is left out: ``reason`` says what to install."""
-
-    format: Format
-    reason: str
-
-
-def missing(format: Format) -> str | None:
-    """What ``format`` needs that is not installed, and what to install; None when nothing is missing."""
-    packages = [module.replace("_", "-") for module in format.modules if importlib.util.find_spec(module) is None]
-    if not packages:
-        return None
-    return f"needs {' and '.join(packages)}, not installed: pip install -e '.[{format.extra}]'"
-
-
-def check_runtimes(formats: Sequence[Format]) -> tuple[tuple[Format, ...], tuple[Skipped, ...]]:
-    """(the formats that can be written, the optional ones whose packages are not installed).
-
-    Raises:
-        InputError: what a format needs is not installed, and it is not optional, or there is no other to write.
-    """
-    found = [(format, missing(format)) for format in formats]
-    ready = tuple(format for format, reason in found if reason is None)
-    skipped = tuple(Skipped(format, reason) for format, reason in found if reason is not None)
-    refused = [f"{format.name} {reason}" for format, reason in skipped if not (format.optional and ready)]
-    if refused:
-        raise InputError("; ".join(refused), "--format")
-    return ready, skipped
-
-
-def check_holds(spec: ArchSpec, format: Format) -> None:
-    """Whether a format can hold a network.
-
-    Raises:
-        InputError: an operation or a padding that its writer does not know, or more weights than fit into a file.
-    """
-    for call in walk(spec):
-        if format.operations is not None and type(call.op) not in format.operations:
-            known = listed(kind.__name__ for kind in format.operations)
-            raise InputError(f"{format.name} holds {known}, got {type(call.op).__name__}", call.name)
-    if spec.padding not in format.paddings:
-        raise InputError(f"{format.name} holds {listed(map(repr, format.paddings))}, got {spec.padding!r}", "padding")
-    size = 4 * total_params(spec)
-    if format.max_bytes is not None and size > format.max_bytes:
-        raise InputError(
-            f"{format.name} files hold at most {format_count(format.max_bytes)}B, the weights of {spec.name!r} are "
-            f"{format_count(size)}B",
-            "--format",
-        )
-
-
-def default_float_blocks(spec: ArchSpec) -> int:
-    """How many of the first blocks of ``spec`` stay float32 in an int8 file: a quarter, rounded up."""
-    return math.ceil(FLOAT_SHARE * len(spec.blocks))
-
 
 # ------------------------------------------------------------------------------------------------------- the flags
 
@@ -430,97 +246,6 @@ def _read(
     if not len(batch.labels):
         raise InputError(f"none of the {len(indices)} images can be read; the first: {batch.errors[0]}", flag)
     return Images(source, batch.images, batch.labels if labelled else None)
-
-
-def as_uint8(images: np.ndarray, preprocessing: Preprocessing, channels: int) -> np.ndarray:
-    """The uint8 RGB pixels that ``normalize`` made these images of. ``channels``: which axis they are along."""
-    shape = [3 if axis == channels % images.ndim else 1 for axis in range(images.ndim)]
-    mean, std = (
-        np.reshape(np.asarray(values, np.float64), shape) for values in (preprocessing.mean, preprocessing.std)
-    )
-    return np.clip(np.rint(255 * (images * std + mean)), 0, 255).astype(np.uint8)
-
-
-# ---------------------------------------------------------------------------------------------------- the metadata
-
-
-def metadata_text(network: Network, **more: Any) -> str:
-    """What a file says about itself, as JSON: spec (with preprocessing), class names, where the weights come from.
-
-    Args:
-        network: the source.
-        more: facts of the format and the framework, as JSON values.
-    """
-    spec = network.spec
-    value = {
-        "format": FORMAT,
-        "version": VERSION,
-        "preprocessing": f"{describe_preprocessing(spec.preprocessing)}; RGB, (pixel / 255 - mean) / std",
-        "class_names": list(class_names(spec)),
-        "spec": spec_to_dict(spec),
-        "provenance": {
-            "weights": Path(network.weights).name,
-            "weights_blob_sha1": network.weights_blob_sha1,
-            "weight_file_says": dict(network.provenance),
-            "exported": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            **more,
-        },
-    }
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def metadata_in(content: bytes) -> dict[str, Any] | None:
-    """The metadata inside the bytes of an exported file, of whatever format: all hold it as one piece of text."""
-    start = content.find(json.dumps({"format": FORMAT})[:-1].encode())
-    if start < 0:
-        return None
-    try:
-        value, _ = json.JSONDecoder().raw_decode(content[start : start + MAX_METADATA].decode(errors="replace"))
-    except ValueError:
-        return None
-    return value
-
-
-def _describes(value: Mapping[str, Any], network: Network) -> bool:
-    """Whether metadata are those of ``network``: the same spec with the same weights."""
-    told = value["provenance"] if isinstance(value.get("provenance"), dict) else {}
-    mine = [spec_to_dict(network.spec), Path(network.weights).name, network.weights_blob_sha1]
-    return [value.get("spec"), told.get("weights"), told.get("weights_blob_sha1")] == json.loads(json.dumps(mine))
-
-
-def check_free(target: Path, network: Network) -> None:
-    """Whether a file may be written: there is none, or it holds the same network.
-
-    Raises:
-        InputError: another network's file, or none of ours.
-    """
-    if not target.exists():
-        return
-    files = [file for file in target.rglob(METADATA_NAME) if file.is_file()] if target.is_dir() else [target]
-    found = next(filter(None, map(metadata_in, map(read_bytes, files))), None)
-    if found is None or not _describes(found, network):
-        what = "is there and holds no network of ours" if found is None else "holds another network, or other weights"
-        raise InputError(f"{what}: give another --output, or a --name", "--output", str(target))
-
-
-def read_metadata(text: str | bytes | None, source: str) -> tuple[ArchSpec, dict[str, Any]]:
-    """(spec, provenance) from the metadata of an exported file.
-
-    Raises:
-        InputError: the file holds none (``text`` is None), or it is not ours.
-    """
-    if text is None:
-        raise InputError("it says nothing about its network: not a file of export.py or export_tf.py", source=source)
-    try:
-        fields = Node(parse_json(text, source)).fields(
-            ("format", "version", "spec"), ("preprocessing", "class_names", "provenance")
-        )
-        fields["format"].exactly(FORMAT)
-        fields["version"].exactly(VERSION)
-        provenance = fields["provenance"].value if "provenance" in fields else {}
-        return spec_from_node(fields["spec"]), provenance
-    except InputError as error:
-        raise error.from_source(source) from None
 
 
 # ------------------------------------------------------------------------------------------------------- the check

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
-from proxyless_arch.apps.exporting import METADATA_NAME, Loaded, as_uint8, read_metadata
+from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.quiet import captured_stderr

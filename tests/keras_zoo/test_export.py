@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from proxyless_arch.apps.exporting import KERAS_FORMATS, METADATA_NAME
+from proxyless_arch.apps.export_formats import KERAS_FORMATS
+from proxyless_arch.apps.exported_file import METADATA_NAME
 from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch.apps.exporting import METADATA_NAME, TORCH_FORMATS, metadata_text, missing, read_metadata
+from proxyless_arch.apps.export_formats import TORCH_FORMATS, missing
+from proxyless_arch.apps.exported_file import METADATA_NAME, metadata_text, read_metadata
 from proxyless_arch.apps.litert import litert_metadata
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.apps import exporting
+from proxyless_arch.apps import export_formats, exported_file, exporting
 from proxyless_arch.apps.evaluation import Network
-from proxyless_arch.apps.exporting import KERAS_FORMATS, TORCH_FORMATS, Loaded
+from proxyless_arch.apps.export_formats import KERAS_FORMATS, TORCH_FORMATS
+from proxyless_arch.apps.exported_file import Loaded
 from proxyless_arch.arch.codec import spec_to_dict
 from proxyless_arch.arch.ops import Conv, Linear, MBConv
 from proxyless_arch.arch.spec import Block, Preprocessing, with_classes
@@ -108,7 +109,7 @@ def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert", ne
 )
 def test_unknown_formats(text, message):
     with pytest.raises(InputError, match="--format") as caught:
-        exporting.choose_formats(text, TORCH_FORMATS)
+        export_formats.choose_formats(text, TORCH_FORMATS)
     assert message in str(caught.value)
 
 
@@ -142,7 +143,7 @@ def test_formats_go_by_the_names_of_others_too(tmp_path):
 
 
 def test_several_formats_keep_their_order():
-    chosen = exporting.choose_formats("saved_model, litert", KERAS_FORMATS)
+    chosen = export_formats.choose_formats("saved_model, litert", KERAS_FORMATS)
     assert [format.name for format in chosen] == ["saved_model", "litert"]
 
 
@@ -157,7 +158,7 @@ def test_several_formats_keep_their_order():
 def test_a_missing_runtime_says_what_to_install(monkeypatch, module, table, name, package, others):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=rf"{name} needs {package}, not installed: pip install -e '.\[export\]'"):
-        exporting.check_runtimes([table[name], *(TORCH_FORMATS[other] for other in others)])
+        export_formats.check_runtimes([table[name], *(TORCH_FORMATS[other] for other in others)])
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def without_extras(monkeypatch):
 
 def test_an_optional_format_that_is_not_installed_is_skipped_beside_others(without_extras):
     formats = [TORCH_FORMATS[name] for name in ("executorch", "torch_export", "litert_torch")]
-    ready, skipped = exporting.check_runtimes(formats)
+    ready, skipped = export_formats.check_runtimes(formats)
     assert ready == (TORCH_FORMATS["torch_export"],)
     assert [(format.name, reason) for format, reason in skipped] == [
         ("executorch", "needs executorch, not installed: pip install -e '.[executorch]'"),
@@ -180,7 +181,7 @@ def test_an_optional_format_that_is_not_installed_is_skipped_beside_others(witho
 @pytest.mark.parametrize("names", [("executorch",), ("litert_torch",), ("litert_torch", "executorch")])
 def test_optional_formats_alone_are_an_error_when_not_installed(without_extras, names):
     with pytest.raises(InputError, match="--format: ") as caught:
-        exporting.check_runtimes([TORCH_FORMATS[name] for name in names])
+        export_formats.check_runtimes([TORCH_FORMATS[name] for name in names])
     for name in names:
         extra = name.replace("_", "-")
         assert f"{name} needs {extra}, not installed: pip install -e '.[{extra}]'" in str(caught.value)
@@ -195,13 +196,13 @@ def test_the_extras_exist():
 def test_an_operation_that_a_format_does_not_know():
     fewer = replace(KERAS_FORMATS["litert"], operations=(Conv, Linear))
     with pytest.raises(InputError, match=r"blocks.0: litert holds Conv or Linear, got MBConv"):
-        exporting.check_holds(SPEC, fewer)
+        export_formats.check_holds(SPEC, fewer)
 
 
 def test_a_padding_that_a_format_does_not_know():
     only_same = replace(KERAS_FORMATS["litert"], paddings=("same",))
     with pytest.raises(InputError, match="padding: litert holds 'same', got 'symmetric'"):
-        exporting.check_holds(SPEC, only_same)
+        export_formats.check_holds(SPEC, only_same)
 
 
 def test_a_network_larger_than_the_format():
@@ -213,8 +214,8 @@ def test_a_network_larger_than_the_format():
         classifier=replace(SPEC.classifier, in_features=32768),
     )
     with pytest.raises(InputError, match=r"onnx files hold at most 2.15 GB, the weights .* are 4.30 GB"):
-        exporting.check_holds(huge, TORCH_FORMATS["onnx"])
-    exporting.check_holds(huge, TORCH_FORMATS["torch_export"])
+        export_formats.check_holds(huge, TORCH_FORMATS["onnx"])
+    export_formats.check_holds(huge, TORCH_FORMATS["torch_export"])
 
 
 def test_calibration_needs_a_quantized_format(tmp_path):
@@ -228,7 +229,7 @@ def test_calibration_needs_a_quantized_format(tmp_path):
 def test_a_quarter_of_the_blocks_stays_float(blocks, floating):
     keeps = Block(op=MBConv(in_channels=6, out_channels=6, kernel_size=3, expand_ratio=2), skip=True)
     stem = replace(SPEC.stem, out_channels=6)
-    assert exporting.default_float_blocks(replace(SPEC, stem=stem, blocks=(keeps,) * blocks)) == floating
+    assert export_formats.default_float_blocks(replace(SPEC, stem=stem, blocks=(keeps,) * blocks)) == floating
 
 
 # ---------------------------------------------------------------------------------------------------------- images
@@ -337,7 +338,7 @@ def test_pixels_come_back_exactly(channels):
     images = normalize(pixels, SPEC.preprocessing.mean, SPEC.preprocessing.std)
     if channels == 1:
         images, pixels = images.transpose(0, 3, 1, 2), pixels.transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(exporting.as_uint8(images, SPEC.preprocessing, channels), pixels)
+    np.testing.assert_array_equal(exported_file.as_uint8(images, SPEC.preprocessing, channels), pixels)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +396,7 @@ def test_metadata_describes_the_network(tmp_path):
     backend = FakeBackend()
     exported(tmp_path, backend)
     text = backend.given["litert"][0]
-    spec, provenance = exporting.read_metadata(text, "net.tflite")
+    spec, provenance = exported_file.read_metadata(text, "net.tflite")
     assert spec == SPEC
     assert provenance["weights"] == "net.h5"
     assert provenance["weight_file_says"] == {"trained": "on digits"}
@@ -411,14 +412,14 @@ def test_metadata_describes_the_network(tmp_path):
         ("{}", "format: missing"),
         (json.dumps({"format": "other", "version": 1, "spec": {}}), "format: expected 'proxyless-arch/export'"),
         (
-            json.dumps({"format": exporting.FORMAT, "version": 1, "spec": spec_to_dict(SPEC) | {"blocks": 3}}),
+            json.dumps({"format": exported_file.FORMAT, "version": 1, "spec": spec_to_dict(SPEC) | {"blocks": 3}}),
             "spec.blocks: expected a list",
         ),
     ],
 )
 def test_bad_metadata(text, message):
     with pytest.raises(InputError, match=r"\(in net.onnx\)") as caught:
-        exporting.read_metadata(text, "net.onnx")
+        exported_file.read_metadata(text, "net.onnx")
     assert message in str(caught.value)
 
 
@@ -473,8 +474,8 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path):
     "value", [b"", b'{"format": "proxyless-arch/export", ', b'{"format": "proxyless-arch/export"}']
 )
 def test_metadata_are_found_in_the_bytes_or_not(value):
-    found = exporting.metadata_in(b"\xff\x00junk" + value + b"\x80more {")
-    assert found == ({"format": exporting.FORMAT} if value.endswith(b"}") else None)
+    found = exported_file.metadata_in(b"\xff\x00junk" + value + b"\x80more {")
+    assert found == ({"format": exported_file.FORMAT} if value.endswith(b"}") else None)
 
 
 def test_int8_is_held_against_its_float_twin_which_leaves_nothing(tmp_path, capsys):
@@ -496,7 +497,7 @@ def test_baked_preprocessing_is_checked_against_the_float_path(tmp_path):
     assert record["files"][0]["max_logit_difference"] < 1e-4
     backend = FakeBackend()
     exported(tmp_path / "again", backend, "--bake_preprocessing")
-    assert json.loads(backend.given["litert"][0])["provenance"]["input"] == exporting.BAKED
+    assert json.loads(backend.given["litert"][0])["provenance"]["input"] == exported_file.BAKED
 
 
 def test_reported_formats_have_no_tolerance(tmp_path):
