@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from proxyless_arch.weights.lookup import own_weights
 from search.config import LIMIT_KEY
 from search.reporting.commands import next_commands
 from search.reporting.run_folder import ARGMAX_KEY, Run, is_overruled, read_run, times_as_rare
+from search.reporting.titles import title_of
 
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
@@ -101,7 +103,8 @@ def summary(run_dir: Path) -> str:
         return _random_summary(run)
     record, spec, goal = run.result, run.spec, run.target
     assert record is not None and spec is not None
-    lines = ["", describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or Unit.MS), ""]
+    named = replace(spec, name=title_of(run))
+    lines = ["", describe(named, costs=run.costs(spec, run.table_scale), unit=run.unit or Unit.MS), ""]
 
     def say(label: str, text: str) -> None:
         lines.append(labeled(label, text))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxyless_arch.base.units import Unit
 from search.reporting.history import cost_text
@@ -26,7 +27,20 @@ def title_of(run: Run) -> str:
 
 def is_named(run: Run) -> bool:
     """Whether a person gave the folder a name."""
-    return NO_NAME.fullmatch(run.name) is None or sum(map(str.isdigit, run.name)) < DIGITS_OF_A_DATE
+    return _is_name(run.name)
+
+
+def _is_name(folder: str) -> bool:
+    return NO_NAME.fullmatch(folder) is None or sum(map(str.isdigit, folder)) < DIGITS_OF_A_DATE
+
+
+def network_name(folder: Path, settings: Mapping[str, Any], target: float | None, unit: Unit | None) -> str:
+    """What a search calls the network it found: as its folder is called, else ``digits-mobile-1.9ms``."""
+    if _is_name(folder.name):
+        return folder.name
+    hardware = settings["target_hardware"] if unit is Unit.MS else ""
+    cost = cost_text(target, unit).replace(" ", "") if target is not None else ""
+    return "-".join(filter(None, (re.sub(r"[^\w.-]+", "_", _data_name(settings)), hardware, cost)))
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
@@ -54,8 +68,12 @@ def _seed(run: Run) -> str:
 
 def data_name(run: Run) -> str:
     """``digits``, or the name of the person's folder or zip."""
-    path = run.settings.get("data_path")
-    return Path(path).name.removesuffix(".zip") or str(path) if path is not None else run.settings["dataset"]
+    return _data_name(run.settings)
+
+
+def _data_name(settings: Mapping[str, Any]) -> str:
+    path = settings.get("data_path")
+    return Path(path).resolve().name.removesuffix(".zip") if path is not None else settings["dataset"]
 
 
 def _kind(run: Run) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def _network(run: Run) -> Network | None:
 
 
 def _table(run: Run, spec: ArchSpec) -> str:
-    return describe(spec, costs=run.costs(spec, run.table_scale), unit=run.unit or Unit.MS)
+    return describe(replace(spec, name=title_of(run)), costs=run.costs(spec, run.table_scale), unit=run.unit or Unit.MS)
 
 
 def _controls(run: Run) -> list[Network]:

@@ -37,9 +37,11 @@ from proxyless_nas.train.training import EpochSums, Schedule, Training
 from proxyless_nas.weights import to_named
 from search.algorithm.derive import choose_path, inherit, log_odds
 from search.algorithm.gates import argmax_path, probabilities
+from search.config import to_dict
 from search.reporting.pictures import draw_pictures
 from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, read_run
+from search.reporting.titles import network_name
 from search.result import PICTURES
 from search.run.job import Job
 from search.run.log import RunLog
@@ -254,7 +256,8 @@ def finish(
     """
     start = time.perf_counter()
     derived = derive(job, search)
-    scored = score(job, search, derived, run_dir.name, log)
+    name = network_name(run_dir, to_dict(job.config), job.goal, job.table.unit if job.table is not None else None)
+    scored = score(job, search, derived, name, log)
     seconds = round(wall_seconds + time.perf_counter() - start, 2)
     names = class_names(scored.net.spec)
     write_json(run_dir / PER_CLASS_FILE, per_class_record(scored.by_class, job.data.test, names))

@@ -1,12 +1,14 @@
 """What runs are called: by a person's name, else by what they are, and never two alike."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from proxyless_arch.base.units import Unit
 from search.reporting.report_page import comparison, report
 from search.reporting.run_folder import read_run
-from search.reporting.titles import is_named, title_of, told_apart
+from search.reporting.titles import is_named, network_name, title_of, told_apart
 from tests.search.made_run import write_random, write_run
 
 DATED = "20261130-014936"
@@ -57,3 +59,13 @@ def test_runs_side_by_side_have_short_titles_of_their_own(tmp_path):
         "photos, cpu, 2.458 ms",
     ]
     assert told_apart([]) == []
+
+
+def test_a_network_is_not_called_by_a_date():
+    """It is exported and drawn under its name."""
+    digits = {"dataset": "digits", "data_path": None, "target_hardware": "mobile"}
+    assert network_name(Path("runs/mine"), digits, 1.9, Unit.MS) == "mine"
+    assert network_name(Path("runs") / DATED, digits, 1.9, Unit.MS) == "digits-mobile-1.9ms"
+    photos = digits | {"data_path": "/data/my ph\udce9tos.zip", "target_hardware": "flops"}
+    assert network_name(Path(DATED), photos, 4.6e6, Unit.MACS) == "my_ph_tos-4.60MMACs"
+    assert network_name(Path(DATED), digits | {"target_hardware": "none"}, None, None) == "digits"
