@@ -102,6 +102,10 @@ def test_a_warm_up_alone_or_short_is_as_wide_as_it_is():
     assert [alone(value) for value in (0.5, 5.5, 10.5)] == [0, 50, 100]
     short = [Phase(name="warm-up", first=1, last=1, aside=True), Phase(name="search", first=2, last=10)]
     assert Epochs.of(short, 10, 0, 100)(1.5) == pytest.approx(10)
+    tuned = [Phase(name="warm-up", first=1, last=40, aside=True), Phase(name="search", first=41, last=60),
+             Phase(name="fine-tune", first=61, last=100, aside=True)]  # fmt: skip
+    x = Epochs.of(tuned, 100, 0, 100)
+    assert [x(edge) for edge in (0.5, 40.5, 60.5, 100.5)] == pytest.approx([0, 15, 85, 100])
 
 
 def test_an_axis_ends_where_no_number_can_lie():
