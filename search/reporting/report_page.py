@@ -17,7 +17,7 @@ from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.scene import Scene, css, to_svg
 from proxyless_arch.base.units import format_count
-from search.reporting.history import cost_text, phase_name
+from search.reporting.history import choice_name, cost_text, phase_name
 from search.reporting.networks import accuracy_of
 from search.reporting.run_folder import Run, is_overruled, read_run, read_trained, times_as_rare
 from search.reporting.titles import data_name, title_of
@@ -90,6 +90,7 @@ def _render(template: str, page: Any) -> str:
         "rarer": times_as_rare,
         "accuracy": lambda result: accuracy_of(result or {}),
         "apart": percent_apart,
+        "choice": choice_name,
         "color": series_color,
         "cost": cost_text,
         "count": format_count,

@@ -119,8 +119,8 @@ def test_what_the_projection_overruled_is_marked_with_its_cost(tmp_path):
     )  # fmt: skip
     page, _ = page_of(tmp_path / "run")
     assert len(page.classed("overruled")) == 1 == page.words.count("against the search")
-    assert "MB6 7x7 (0.0 %)" in page.words and "MB3 3x3 (12.0 %)" in page.words
-    assert "argmax scores 71.5 %" in page.words and "10^9 times less probable" in page.words
+    assert "MB6 7×7 (0.0 %)" in page.words and "MB3 3×3 (12.0 %)" in page.words
+    assert "argmax scores 71.5 %" in page.words and "10 9 times less probable" in page.words
     write_run(tmp_path / "older")
     assert "What the target changed" not in page_of(tmp_path / "older")[0].words
 
@@ -132,7 +132,7 @@ def test_whether_it_landed_is_on_the_page(tmp_path, landed, said):
     page, _ = page_of(tmp_path / "run")
     assert f"Landing {said} +14.00 % from the target, measured" in page.words
     assert page.values["landing_error_percent"] == [14.0]
-    assert ("Not landed: measured +14.00 % from the target. the machine is too busy." in page.words) != landed
+    assert ("Not landed: measured +14.00 % from the target; the machine is too busy." in page.words) != landed
 
 
 def test_the_numbers_are_those_of_result_json(tmp_path):
