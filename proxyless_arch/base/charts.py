@@ -250,35 +250,38 @@ def _guide(guide: Guide, x: Scale, y: Scale) -> Path:
 
 
 def _bars(point: Point, x: Scale, y: Scale) -> list[Shape]:
-    """How far a point's value is uncertain, each a line with an end across."""
-    at_x, at_y, style = x(point.x), y(point.y), f"bar line-{point.color}"
-    shapes: list[Shape] = []
+    """How far a point's values are uncertain: lines with an end across."""
+    at_x, at_y = x(point.x), y(point.y)
+    lines: list[list[tuple[float, float]]] = []
     if point.y_range is not None:
         low, high = map(y, point.y_range)
-        shapes.append(Path([[(at_x, low), (at_x, high)], *([(at_x - 4, at), (at_x + 4, at)] for at in (low, high))],
-                           style=style))  # fmt: skip
+        lines += [[(at_x, low), (at_x, high)], *([(at_x - 4, end), (at_x + 4, end)] for end in (low, high))]
     if point.x_range is not None:
         low, high = map(x, point.x_range)
-        shapes.append(Path([[(low, at_y), (high, at_y)], *([(at, at_y - 4), (at, at_y + 4)] for at in (low, high))],
-                           style=style))  # fmt: skip
-    return shapes
+        lines += [[(low, at_y), (high, at_y)], *([(end, at_y - 4), (end, at_y + 4)] for end in (low, high))]
+    return [Path(lines, style=f"bar line-{point.color}")] if lines else []
 
 
 def _plane_entries(points: Sequence[Point], guides: Sequence[Guide]) -> list[Entry]:
-    """One for each group, grey where its points have several colors, and for each guide that has a name."""
-    groups = [
-        Point(x=0, y=0, group=name, mark=marks[0], color=colors[0] if len(set(colors)) == 1 else "s7")
-        for name in dict.fromkeys(point.group for point in points)
-        for marks, colors in [tuple(zip(*((p.mark, p.color) for p in points if p.group == name), strict=True))]
-    ]
+    """One for each group of points, and for each guide that has a name."""
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.group, []).append(point)
     named = {guide.label: guide for guide in guides if guide.label}
-    return [
-        *(Entry(point.group, _mark(11, 7, point.mark, point.color)) for point in groups),
-        *(
-            Entry(label, Rect(1, 1, 20, 12, style=guide.style)) if guide.is_area else _line_entry(label, guide.style)
-            for label, guide in named.items()
-        ),
-    ]
+    return [*map(_group_entry, groups.values()), *map(_guide_entry, named.values())]
+
+
+def _group_entry(points: Sequence[Point]) -> Entry:
+    """The mark of a group, grey where its points have several colors."""
+    colors = {point.color for point in points}
+    color = colors.pop() if len(colors) == 1 else "s7"
+    return Entry(points[0].group, _mark(11, 7, points[0].mark, color))
+
+
+def _guide_entry(guide: Guide) -> Entry:
+    if guide.is_area:
+        return Entry(guide.label, Rect(1, 1, 20, 12, style=guide.style))
+    return _line_entry(guide.label, guide.style)
 
 
 def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Shape]:
@@ -333,8 +336,7 @@ def compose(title: str, charts: Sequence[Chart], columns: int, facts: Sequence[s
         top += FACTS
     width = max(chart.scene.width for chart in charts)
     inner = min(columns, len(charts)) * (width + MARGIN) - MARGIN
-    labels = [[entry.label for entry in chart.entries] for chart in charts]
-    if len(charts) > 1 and all(each == labels[0] for each in labels):
+    if len(charts) > 1 and all(list(chart.entries) == list(charts[0].entries) for chart in charts):
         legend, height = legend_rows(charts[0].entries, MARGIN, top, inner)
         shapes, top = [*shapes, legend], top + height + (MARGIN / 2 if height else 0)
         charts = [replace(chart, entries=()) for chart in charts]
