@@ -27,7 +27,8 @@ class ProxylessNet(nn.Module):
         self.include_top = include_top
         self.first_conv = build_op(spec.stem, spec.bn, spec.padding)
         self.blocks = nn.ModuleList(ResidualBlock(block, spec.bn, spec.padding) for block in spec.blocks)
-        self.feature_mix_layer = build_op(spec.feature_mix, spec.bn, spec.padding)
+        mix = spec.feature_mix
+        self.feature_mix_layer = nn.Identity() if mix is None else build_op(mix, spec.bn, spec.padding)
         if include_top:
             self.classifier = build_op(spec.classifier, spec.bn, spec.padding)
 

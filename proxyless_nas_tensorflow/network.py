@@ -85,7 +85,8 @@ def build(
     x = build_op(images, "first_conv", spec.stem, spec.bn, spec.padding, seed)
     for index, block in enumerate(spec.blocks):
         x = residual_block(x, f"blocks.{index}", block, spec.bn, spec.padding, seed)
-    x = build_op(x, "feature_mix_layer", spec.feature_mix, spec.bn, spec.padding, seed)
+    if spec.feature_mix is not None:
+        x = build_op(x, "feature_mix_layer", spec.feature_mix, spec.bn, spec.padding, seed)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="global_pool")(x)
         x = build_op(x, "classifier", spec.classifier, spec.bn, spec.padding, seed)

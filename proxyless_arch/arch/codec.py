@@ -13,49 +13,74 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, Operation
-from proxyless_arch.arch.released import RELEASED_NAME, from_released, is_released
-from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Preprocessing
+from proxyless_arch.arch.recipe import preprocessing_from_node, preprocessing_to_dict
+from proxyless_arch.arch.released import RELEASED_NAME, from_released, image_size_of, is_released
+from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import parse_json, read_bytes, write_text
+from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_text
 from proxyless_arch.base.strict import Node, judged_at, plain_number
 
 FORMAT = "proxyless-arch/spec"
 VERSION = 1
-_PREPROCESSING = ("resolution", "resize", "interpolation", "mean", "std")
+NET_CONFIG = "net.config"
+"""How the authors' training and once-for-all networks call a network's file; it may have a prefix."""
 
 
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def parse_spec(text: str | bytes, source: str) -> ArchSpec:
+def parse_spec(text: str | bytes, source: str, image_size: int | None = None) -> ArchSpec:
     """The network described by JSON ``text`` in either dialect.
 
     Args:
         text: JSON, as str or UTF-8 bytes.
         source: the file it came from, for errors; a released config, which has no name, is named after it.
+        image_size: of the ``run.config`` beside a released ``net.config``.
 
     Raises:
         InputError: with the JSON path and ``source``.
     """
     try:
         node = Node(parse_json(text, source))
-        return from_released(node, _name_of(source)) if is_released(node) else spec_from_node(node)
+        return from_released(node, _name_of(source), image_size) if is_released(node) else spec_from_node(node)
     except InputError as error:
         raise error.from_source(source) from None
 
 
 def read_spec(path: str | os.PathLike[str]) -> ArchSpec:
     """The network described by a JSON file in either dialect (see parse_spec)."""
-    return parse_spec(read_bytes(path), str(path))
+    return parse_spec(read_bytes(path), str(path), _image_size_beside(path))
+
+
+def released_sibling(path: str | os.PathLike[str], name: str) -> Path | None:
+    """The file ``name`` ('run.config', 'init') that was released with a ``net.config``; None where there is none.
+
+    ``cpu.net.config`` has a ``cpu.run.config``.
+    """
+    path = Path(path)
+    sibling = path.with_name(path.name.removesuffix(NET_CONFIG) + name)
+    return sibling if path.name.endswith(NET_CONFIG) and sibling.is_file() else None
+
+
+def _image_size_beside(path: str | os.PathLike[str]) -> int | None:
+    beside = released_sibling(path, "run.config")
+    if beside is None:
+        return None
+    try:
+        return image_size_of(Node(read_json(beside)))
+    except InputError as error:
+        raise error.from_source(str(beside)) from None
 
 
 def _name_of(source: str) -> str:
-    stem = PurePath(source).stem.encode("utf-8", "replace").decode()
-    return stem or RELEASED_NAME
+    """The stem of the file; a ``net.config`` is called after its folder, ``cpu.net.config`` is ``cpu``."""
+    path = PurePath(source)
+    stem = path.name.removesuffix(NET_CONFIG).rstrip(".") if path.name.endswith(NET_CONFIG) else path.stem
+    return (stem or path.parent.name or path.stem).encode("utf-8", "replace").decode() or RELEASED_NAME
 
 
 def conv_from_node(node: Node) -> Conv:
@@ -69,13 +94,6 @@ def batch_norm_from_node(node: Node) -> BatchNorm:
     parts = node.fields(("eps", "momentum"))
     with judged_at(node.path):
         return BatchNorm(**{key: part.value for key, part in parts.items()})
-
-
-def preprocessing_from_node(node: Node) -> Preprocessing:
-    """The preprocessing that a JSON object describes."""
-    parts = node.fields(_PREPROCESSING)
-    with judged_at(node.path):
-        return Preprocessing(**{key: part.as_tuple() for key, part in parts.items()})
 
 
 def operation_class(node: Node) -> type[Operation]:
@@ -127,10 +145,11 @@ def spec_from_node(node: Node) -> ArchSpec:
     bn, preprocessing = batch_norm_from_node(parts["bn"]), preprocessing_from_node(parts["recipe"])
     stem = conv_from_node(parts["stem"])
     blocks = tuple(map(block_from_node, parts["blocks"].elements()))
-    feature_mix = conv_from_node(parts["feature_mix"])
+    feature_mix = None if parts["feature_mix"].value is None else conv_from_node(parts["feature_mix"])
+    last = feature_mix or (blocks[-1].op if blocks else stem)
     with judged_at(node.path, {"out_features": "num_classes"}):
         classifier = Linear(
-            in_features=feature_mix.out_channels,
+            in_features=last.out_channels,
             out_features=parts["num_classes"].value,
             dropout_rate=parts["dropout_rate"].value,
         )
@@ -156,16 +175,6 @@ def spec_from_node(node: Node) -> ArchSpec:
 
 def bn_to_dict(bn: BatchNorm) -> dict[str, Any]:
     return {"eps": plain_number(bn.eps), "momentum": plain_number(bn.momentum)}
-
-
-def preprocessing_to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
-    return {
-        "resolution": preprocessing.resolution,
-        "resize": preprocessing.resize,
-        "interpolation": preprocessing.interpolation,
-        "mean": list(map(plain_number, preprocessing.mean)),
-        "std": list(map(plain_number, preprocessing.std)),
-    }
 
 
 def operation_to_dict(op: Operation) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
         "recipe": preprocessing_to_dict(spec.preprocessing),
         "stem": spec.stem.to_json(),
         "blocks": [block_to_dict(block) for block in spec.blocks],
-        "feature_mix": spec.feature_mix.to_json(),
+        "feature_mix": spec.feature_mix.to_json() if spec.feature_mix is not None else None,
         **({"class_names": list(spec.class_names)} if spec.class_names else {}),
     }
 

@@ -1,9 +1,9 @@
 """An architecture as a value: frozen dataclasses with local checks.
 
-A network of the ProxylessNAS family is a stem convolution, a chain of blocks, a 1x1 "feature mix" convolution,
-global average pooling and a linear classifier (Cai, Zhu, Han, ICLR 2019, section 4). A block is an inverted
-residual (MBConv) with or without an identity skip, or Zero: the block vanished and only its skip is left; other
-operations may be registered (ops.py).
+A network of the ProxylessNAS family is a stem convolution, a chain of blocks, a 1x1 "feature mix" convolution
+(which some leave out), global average pooling and a linear classifier (Cai, Zhu, Han, ICLR 2019, section 4). A block
+is an inverted residual (MBConv) with or without an identity skip, or Zero: the block vanished and only its skip is
+left; other operations may be registered (ops.py).
 
 Specs are parsed once (codec.py) or built by a search space (space/) and changed by ``dataclasses.replace``.
 Whatever breaks a rule raises InputError naming the field.
@@ -62,7 +62,8 @@ class Preprocessing:
     """How an image becomes the network's input; it belongs to the weights.
 
     The short side is resized to ``resize`` pixels, the centre ``resolution`` x ``resolution`` is cut out, and
-    ``(pixel / 255 - mean) / std`` is taken per RGB channel.
+    ``(pixel / 255 - mean) / std`` is taken per RGB channel. ``assumed`` says, in a clause, why it was assumed where no
+    file said so; empty where it was read or chosen. It changes no pixel and makes no other value.
     """
 
     resolution: int = 224
@@ -70,6 +71,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    assumed: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check(
@@ -91,6 +93,7 @@ class Preprocessing:
             for index, value in enumerate(values):
                 check(is_number(value), f"{place}[{index}]", "a number", value)
         check(min(self.std) > 0, "std", "three numbers above 0", min(self.std))
+        check_text("assumed", self.assumed)
 
 
 def imagenet_preprocessing(resolution: int = 224) -> Preprocessing:
@@ -100,12 +103,15 @@ def imagenet_preprocessing(resolution: int = 224) -> Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchSpec:
-    """A whole network, its preprocessing and (when known) the names of its classes."""
+    """A whole network, its preprocessing and (when known) the names of its classes.
+
+    Without a ``feature_mix`` the last block's output goes into the pool.
+    """
 
     name: str
     stem: Conv
     blocks: tuple[Block, ...]
-    feature_mix: Conv
+    feature_mix: Conv | None
     classifier: Linear
     bn: BatchNorm = field(default_factory=BatchNorm)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -121,7 +127,7 @@ class ArchSpec:
         for place, part, kind in (
             ("stem", self.stem, Conv),
             *((f"blocks[{index}]", block, Block) for index, block in enumerate(self.blocks)),
-            ("feature_mix", self.feature_mix, Conv),
+            *([("feature_mix", self.feature_mix, Conv)] if self.feature_mix is not None else []),
             ("classifier", self.classifier, Linear),
             ("bn", self.bn, BatchNorm),
             ("preprocessing", self.preprocessing, Preprocessing),
@@ -137,16 +143,19 @@ class ArchSpec:
                 block.op.in_channels,
             )
             width = block.op.out_channels
+        before = "the last block"
+        if self.feature_mix is not None:
+            check(
+                self.feature_mix.in_channels == width,
+                "feature_mix.in_channels",
+                f"{width} (the width of {before})",
+                self.feature_mix.in_channels,
+            )
+            width, before = self.feature_mix.out_channels, "feature_mix"
         check(
-            self.feature_mix.in_channels == width,
-            "feature_mix.in_channels",
-            f"{width} (the width of the last block)",
-            self.feature_mix.in_channels,
-        )
-        check(
-            self.classifier.in_features == self.feature_mix.out_channels,
+            self.classifier.in_features == width,
             "classifier.in_features",
-            f"{self.feature_mix.out_channels} (the width of feature_mix)",
+            f"{width} (the width of {before})",
             self.classifier.in_features,
         )
         check(isinstance(self.class_names, tuple), "class_names", "a tuple of strings", self.class_names)

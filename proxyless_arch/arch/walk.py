@@ -46,7 +46,7 @@ def walk(spec: ArchSpec, resolution: int | None = None) -> tuple[LayerCall, ...]
     for name, op, skip in (
         ("first_conv", spec.stem, False),
         *((f"blocks.{index}", block.op, block.skip) for index, block in enumerate(spec.blocks)),
-        ("feature_mix_layer", spec.feature_mix, False),
+        *([("feature_mix_layer", spec.feature_mix, False)] if spec.feature_mix is not None else []),
         ("classifier", spec.classifier, False),
     ):
         calls.append(LayerCall(name, op, hwc, op.out_hwc(hwc), skip))

@@ -16,6 +16,7 @@ from typing import Any
 
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.ops import Conv, Linear, Operation
+from proxyless_arch.arch.recipe import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import LayerCall, walk
@@ -235,7 +236,7 @@ class SearchSpace:
             "dropout_rate": plain_number(self.dropout_rate),
             "bn": codec.bn_to_dict(self.bn),
             "padding": self.padding,
-            "preprocessing": codec.preprocessing_to_dict(self.preprocessing),
+            "preprocessing": preprocessing_to_dict(self.preprocessing),
             "stem": self.stem.to_json(),
             "blocks": [_block_to_dict(block) for block in self.blocks],
             "feature_mix": self.feature_mix.to_json(),
@@ -274,7 +275,7 @@ def _from_node(node: Node) -> SearchSpace:
         "dropout_rate": lambda part: part.value,
         "bn": codec.batch_norm_from_node,
         "padding": lambda part: part.value,
-        "preprocessing": codec.preprocessing_from_node,
+        "preprocessing": preprocessing_from_node,
         "stem": codec.conv_from_node,
         "blocks": lambda part: tuple(map(_block_from_node, part.elements())),
         "feature_mix": codec.conv_from_node,

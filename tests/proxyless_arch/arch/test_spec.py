@@ -22,7 +22,15 @@ VALID = {
 }
 STRANGE = ("x", None, True, 3.0, 3j, float("nan"), float("inf"), 10**400, [], (), (1, 2, "x"), {}, object(), b"3")
 FIELDS = [(cls, name) for cls in VALID for name in (field.name for field in fields(cls))]
-FINE = {"skip": True, "mid_channels": None, "class_names": (), "name": "x", "blocks": ()}
+FINE = {
+    "skip": True,
+    "mid_channels": None,
+    "class_names": (),
+    "name": "x",
+    "blocks": (),
+    "assumed": "x",
+    "feature_mix": None,
+}
 """Strange values that are none for these fields."""
 
 
