@@ -18,12 +18,11 @@ from proxyless_arch.apps import evaluation
 from proxyless_arch.apps.litert import litert_network
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
-from proxyless_commands._keras import read_keras
 
 
 def run(argv: Sequence[str]) -> None:
     arguments = evaluation.parse(argv, "eval_tf.py", __doc__, evaluation.TfliteEvalConfig)
-    network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments, read_keras)
+    network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments)
     spec = network.spec
     images, labels = None, None
     if arguments.data_path:

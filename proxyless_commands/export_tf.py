@@ -18,12 +18,11 @@ from proxyless_arch.apps import exporting
 from proxyless_arch.apps.evaluation import load_network
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
-from proxyless_commands._keras import read_keras
 
 
 def run(argv: Sequence[str]) -> None:
     arguments = exporting.parse(argv, "export_tf.py", __doc__, exporting.KERAS_FORMATS)
-    network = load_network(arguments, read_keras)
+    network = load_network(arguments)
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.devices import use_threads

@@ -16,13 +16,12 @@ import numpy as np
 from proxyless_arch.apps import evaluation, predict_command
 from proxyless_arch.apps.litert import litert_network
 from proxyless_arch.base.cli import exit_code
-from proxyless_commands._keras import read_keras
 
 
 def run(argv: Sequence[str]) -> int:
     arguments = predict_command.parse(argv, "predict_tf.py", __doc__)
     images = predict_command.open_images(arguments)
-    network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments, read_keras)
+    network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments)
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches

@@ -10,6 +10,7 @@ in front of the pool.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,10 +34,14 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
             a spec file with ``weights``.
         weights: a weight file in place of the network's own.
 
+    Warns where the preprocessing was assumed and not read, and where one of several networks in a file was taken.
+
     Raises:
         InputError: nothing of that name, no weights, or the weights of another network.
     """
     trained = find_trained(os.fspath(name), None if weights is None else Path(weights))
+    for note in trained.notes:
+        warnings.warn(note, stacklevel=2)
     net = build(trained.spec)
     load_named(net, trained.spec, trained.weights.tensors, trained.origin)
     return net.eval()

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from proxyless_arch.apps.prediction import as_record, class_names, imagenet_clas
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
+from proxyless_arch.arch.recipe import assumption, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
@@ -45,11 +46,8 @@ from proxyless_arch.base.words import (
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import (
-    KERAS_SUFFIX,
     NamedTensors,
-    WeightFile,
     git_blob_sha1,
-    read_tensors,
     tensors_sha256,
 )
 from proxyless_arch.weights.lookup import find_trained
@@ -65,7 +63,6 @@ READER_SHARE = 4
 """One core in four reads images when a CPU also runs the network: reading takes 4 ms of a core, the released networks
 at least three times that. More threads than cores cost PyTorch half its speed or worse (its threads spin)."""
 
-KerasReader = Callable[[Path, ArchSpec], NamedTensors]
 AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
 
 
@@ -82,7 +79,7 @@ class NetworkConfig:
     arch: str | None = ARCH.setting(None, f" (known: {', '.join(catalog.known_names())})", group=WHAT, common=True)
     weights: Path | None = setting(
         None,
-        ".h5, .safetensors, .pth, .tfinit or (Keras) .weights.h5 (default: the run's own or the published)",
+        "of any usual format: .safetensors, .pth, .keras, .h5, ... (default: the run's own or the published)",
         group=WHAT,
         metavar="FILE",
         common=True,
@@ -253,27 +250,22 @@ class Network:
     published_weights: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What the weight file says about itself."""
+    notes: tuple[str, ...] = ()
+    """What was decided about it without asking, one line each."""
 
 
-def load_network(arguments: NetworkConfig, read_keras: KerasReader | None = None) -> Network:
+def load_network(arguments: NetworkConfig) -> Network:
     """The network that --arch, --weights and the preprocessing's flags describe.
 
     Args:
         arguments: of ``parse``.
-        read_keras: reads a ``.weights.h5`` file, where the framework can.
 
     Raises:
         InputError: an unknown name (with the nearest), a bad file, weights of another network, or no weights (with
             what to put where).
     """
     assert arguments.arch is not None
-    trained = find_trained(
-        arguments.arch,
-        arguments.weights,
-        lambda file, spec: _read(file, spec, read_keras),
-        place="--arch",
-        flag="--weights",
-    )
+    trained = find_trained(arguments.arch, arguments.weights, place="--arch", flag="--weights")
     spec, found = trained.spec, trained.weights
     published = _published(spec)
     sha1 = None if trained.file is None else git_blob_sha1(trained.file)
@@ -288,6 +280,7 @@ def load_network(arguments: NetworkConfig, read_keras: KerasReader | None = None
         # without a file they are the demo's, whose sha256 demo_weights has compared
         published_weights=sha1 is None or _is_published(published, sha1, found.tensors),
         provenance=found.provenance,
+        notes=(*([found.note] if found.note else []), *assumption(preprocessing)),
     )
 
 
@@ -329,14 +322,6 @@ def _is_published(published: Release | Demo | None, blob_sha1: str, tensors: Nam
             return False
 
 
-def _read(weights: Path, spec: ArchSpec, read_keras: KerasReader | None) -> WeightFile:
-    if not weights.name.endswith(KERAS_SUFFIX):
-        return read_tensors(weights, spec)
-    if read_keras is None:
-        raise InputError(f"{KERAS_SUFFIX} files are Keras's own: use eval_tf.py", "--weights", str(weights))
-    return WeightFile(spec=None, tensors=read_keras(weights, spec))
-
-
 def _preprocessing(preprocessing: Preprocessing, arguments: NetworkConfig) -> Preprocessing:
     """``preprocessing`` with what the flags change; a new image size alone keeps the crop's share of the image."""
     changes: dict[str, Any] = {}
@@ -347,6 +332,8 @@ def _preprocessing(preprocessing: Preprocessing, arguments: NetworkConfig) -> Pr
     if arguments.interpolation is not None:
         changes["interpolation"] = arguments.interpolation
     changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
+    if {"mean", "std"} <= changes.keys():
+        changes["assumed"] = ""
     try:
         return replace(preprocessing, **changes)
     except InputError as error:
@@ -536,6 +523,8 @@ def announce(
     spec = network.spec
     print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
     _say("weights", network.weights)
+    for note in network.notes:
+        _say("note", note)
     _say("images", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
         n_classes = counted(len(set(images.labels.tolist())), "class", "classes")
@@ -559,7 +548,8 @@ def record_header(
         "num_classes": network.spec.num_classes,
         "weights": network.weights,
         "weights_blob_sha1": network.weights_blob_sha1,
-        "recipe": asdict(network.spec.preprocessing),
+        "recipe": preprocessing_to_dict(network.spec.preprocessing),
+        "notes": list(network.notes),
         **asdict(setup),
         "cpu": cpu_name(),
     }

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +52,7 @@ from proxyless_arch.apps.exported_file import (
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
+from proxyless_arch.arch.recipe import preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
@@ -449,6 +450,8 @@ def export(
     for format in arguments.formats:
         check_holds(network.spec, format)
         check_free(arguments.output / f"{stem}{format.suffix}", network)
+    for note in network.notes:
+        print(labeled("note", note), flush=True)
     checked, calibration = pick_images(arguments, network.spec)
     images = backend.native(checked.pixels)
     expected = backend.source(images)
@@ -571,7 +574,8 @@ def _record(
         "num_classes": spec.num_classes,
         "weights": network.weights,
         "weights_blob_sha1": network.weights_blob_sha1,
-        "recipe": asdict(spec.preprocessing),
+        "recipe": preprocessing_to_dict(spec.preprocessing),
+        "notes": list(network.notes),
         "cpu": cpu_name(),
         "threads": backend.threads,
         "versions": dict(backend.versions),

@@ -399,7 +399,8 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
         spec = replace(spec, preprocessing=_preprocessing_at(spec.preprocessing, config.data.image_size))
     if config.optimization.dropout is not None:
         spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=config.optimization.dropout))
-    return Start(spec=spec, tensors=tensors, origin=origin, notes=notes)
+    taken = (found.note,) if found is not None and found.note else ()
+    return Start(spec=spec, tensors=tensors, origin=origin, notes=(*taken, *notes))
 
 
 def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[WeightFile | None, str]:

@@ -1,5 +1,7 @@
 """Weights with the network they belong to: ``.safetensors`` and ``.h5`` written and read, other formats read.
 
+What a file is shows in its first bytes, whatever it is called.
+
 Everywhere a network's weights are NamedTensors: names and layouts of the released ``.pth`` files (tensors.py), as
 float32. The formats that hold a spec beside the weights give it back; the others are checked against a spec that
 the caller knows.
@@ -25,7 +27,11 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path, open_bytes, parse_json, read_bytes
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights import hdf5
-from proxyless_arch.weights.pickles import read_array_pickle, read_pth, widened
+from proxyless_arch.weights.keras_files import is_keras_archive, read_keras_archive, read_keras_hdf5
+from proxyless_arch.weights.layout import from_tf_layout as from_tf_layout
+from proxyless_arch.weights.layout import to_tf_layout as to_tf_layout
+from proxyless_arch.weights.pickles import read_checkpoint, widened
+from proxyless_arch.weights.wrapping import choose
 
 NamedTensors = dict[str, np.ndarray]
 
@@ -37,11 +43,15 @@ SHOWN_TENSORS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """The contents of a weight file. ``spec`` is None when neither the file nor the caller knew the network."""
+    """The contents of a weight file. ``spec`` is None when neither the file nor the caller knew the network.
+
+    ``note`` says, for a person, which of several networks in the file was taken and what was left out of it.
+    """
 
     spec: ArchSpec | None
     tensors: NamedTensors
     provenance: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 # --------------------------------------------------------------------------------------------------- the contract
@@ -94,36 +104,6 @@ def _check_same_network(found: ArchSpec, wanted: ArchSpec, source: str) -> None:
         raise InputError(f"expected {wanted.num_classes}, got {found.num_classes}", "num_classes", source)
     if found.bn.eps != wanted.bn.eps:
         raise InputError(f"expected {wanted.bn.eps}, got {found.bn.eps}", "bn.eps", source)
-
-
-# ------------------------------------------------------------------------------------------- TensorFlow's layouts
-
-
-_TO_TF: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        "convolution": (2, 3, 1, 0),  # out, in, k, k -> k, k, in, out
-        "depthwise": (2, 3, 0, 1),  # C, 1, k, k -> k, k, C, 1
-        "linear": (1, 0),  # out, in -> in, out
-    }
-)
-
-
-def _tf_axes(name: str, rank: int) -> tuple[int, ...]:
-    """Axes that carry the tensor ``name`` from torch's layout to TensorFlow's; vectors stay as they are."""
-    if rank == 4:
-        return _TO_TF["depthwise" if name.endswith(".depth_conv.conv.weight") else "convolution"]
-    return _TO_TF["linear"] if rank == 2 else tuple(range(rank))
-
-
-def to_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
-    """A tensor of the contract in TensorFlow's layout (a contiguous copy)."""
-    return np.array(tensor.transpose(_tf_axes(name, tensor.ndim)), order="C")
-
-
-def from_tf_layout(name: str, tensor: np.ndarray) -> np.ndarray:
-    """The inverse of to_tf_layout."""
-    axes = _tf_axes(name, tensor.ndim)
-    return np.array(tensor.transpose([axes.index(axis) for axis in range(len(axes))]), order="C")
 
 
 # ------------------------------------------------------------------------------------------------------- our .h5
@@ -244,17 +224,25 @@ def load_h5(path: str | os.PathLike[str]) -> WeightFile:
 
 
 def load_pth(path: str | os.PathLike[str]) -> NamedTensors:
-    """The tensors of a torch.save file, read without torch and without running it (see pickles.read_pth)."""
-    return read_pth(path)
+    """The tensors of a torch.save file, read without torch and without running it (see pickles.read_checkpoint)."""
+    return read_checkpoint(path).tensors
 
 
 def load_tfinit(path: str | os.PathLike[str]) -> NamedTensors:
     """The tensors of a released ``.tfinit`` (a pickle of ``{name with '/': array}``), in our names and layouts."""
-    arrays = read_array_pickle(path)
-    names = {name: name.replace("/", ".") for name in arrays}
+    return _load_pickle(path, None).tensors
+
+
+def _load_pickle(path: str | os.PathLike[str], spec: ArchSpec | None) -> WeightFile:
+    """A file of torch.save, or a ``.tfinit``: arrays whose names have '/' are in TensorFlow's layout."""
+    found = read_checkpoint(path, {} if spec is None else expected_tensors(spec))
+    if not any("/" in name for name in found.tensors):
+        return WeightFile(spec=None, tensors=found.tensors, note=found.note)
+    names = {name: name.replace("/", ".") for name in found.tensors}
     if len(set(names.values())) != len(names):
         raise InputError("two of its names differ only in '/' and '.'", source=str(path))
-    return {names[name]: from_tf_layout(names[name], array) for name, array in arrays.items()}
+    tensors = {names[name]: from_tf_layout(names[name], array) for name, array in found.tensors.items()}
+    return WeightFile(spec=None, tensors=tensors, note=found.note)
 
 
 def save_safetensors(
@@ -300,8 +288,30 @@ _SAFETENSORS_DTYPES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def load_safetensors(path: str | os.PathLike[str]) -> WeightFile:
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor of a ``.safetensors`` file before it is read."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    def values(self) -> np.ndarray:
+        kind = _SAFETENSORS_DTYPES.get(self.dtype)
+        if kind is None:
+            raise InputError(f"expected {listed(_SAFETENSORS_DTYPES)}, got {self.dtype}")
+        bits = np.frombuffer(self.data, dtype="<u2" if kind == "bfloat16" else kind)
+        try:
+            return widened(bits.reshape(self.shape), kind)
+        except (ValueError, OverflowError) as error:  # empty, with more or larger sides than an array can have
+            raise InputError(f"not the shape of an array: {error}") from None
+
+
+def load_safetensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> WeightFile:
     """The tensors of a ``.safetensors`` file as float32, with the spec and provenance when we wrote it.
+
+    Args:
+        spec: the network they are for, which decides between several in a file that we did not write.
 
     Raises:
         InputError: missing, damaged, or an element type that weights do not have.
@@ -313,22 +323,21 @@ def load_safetensors(path: str | os.PathLike[str]) -> WeightFile:
         entries = safetensors.deserialize(data)
     except (safetensors.SafetensorError, ValueError, OverflowError) as error:
         raise InputError(f"a damaged safetensors file, or not one: {error}", source=source) from None
+    tree = {name: _Entry(entry["dtype"], tuple(entry["shape"]), entry["data"]) for name, entry in entries}
+    try:
+        chosen = choose(tree, _Entry, {} if spec is None else expected_tensors(spec))
+    except InputError as error:
+        raise error.from_source(source) from None
     tensors: NamedTensors = {}
-    for name, entry in entries:
-        if name.endswith("num_batches_tracked"):
-            continue
-        kind = _SAFETENSORS_DTYPES.get(entry["dtype"])
-        if kind is None:
-            raise InputError(f"expected {listed(_SAFETENSORS_DTYPES)}, got {entry['dtype']}", name, source)
-        bits = np.frombuffer(entry["data"], dtype="<u2" if kind == "bfloat16" else kind)
+    for name, entry in chosen.tensors.items():
         try:
-            tensors[name] = widened(bits.reshape(entry["shape"]), kind)
-        except (ValueError, OverflowError) as error:  # empty, with more or larger sides than an array can have
-            raise InputError(f"not the shape of an array: {error}", name, source) from None
+            tensors[name] = entry.values()
+        except InputError as error:
+            raise error.under(name).from_source(source) from None
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], source)
     metadata = header.get("__metadata__") or {}
     if metadata.get("format") != FORMAT:
-        return WeightFile(spec=None, tensors=tensors)
+        return WeightFile(spec=None, tensors=tensors, note=chosen.note)
     if not {"spec", "provenance"} <= metadata.keys():
         raise InputError("expected 'spec' and 'provenance' in its metadata", source=source)
     if metadata.get("version", str(VERSION)) != str(VERSION):  # the first ones had none, nor a sha256
@@ -342,48 +351,78 @@ def load_safetensors(path: str | os.PathLike[str]) -> WeightFile:
     )
 
 
-def _bare(load: Callable[[str | os.PathLike[str]], NamedTensors]) -> Callable[[str | os.PathLike[str]], WeightFile]:
-    return lambda path: WeightFile(spec=None, tensors=load(path))
-
-
-_READERS: Mapping[str, Callable[[str | os.PathLike[str]], WeightFile]] = MappingProxyType(
-    {
-        ".h5": load_h5,
-        ".hdf5": load_h5,
-        ".safetensors": load_safetensors,
-        ".pth": _bare(load_pth),
-        ".pt": _bare(load_pth),
-        ".tfinit": _bare(load_tfinit),
-    }
-)
-
-
 _WRITERS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {".h5": save_h5, ".hdf5": save_h5, ".safetensors": save_safetensors}
 )
 
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_EXPORTED = (".onnx", ".tflite", ".ort", ".pte", ".pt2", ".mlpackage", ".pb")
+READ = (".safetensors", ".h5", ".keras", ".weights.h5", ".pth", ".tfinit")
+"""The kinds of files that read_tensors knows by their contents, as they are most often called."""
+
+
+def weight_kind(path: str | os.PathLike[str]) -> str:
+    """What the first bytes of a file show: 'ours' (.h5), 'hdf5', 'zip', 'safetensors', 'pickle', 'text' or ''.
+
+    Raises:
+        InputError: no such file.
+    """
+    with open_bytes(path) as file:
+        start = file.read(64)
+    if start.startswith(f"{FORMAT} ".encode()):
+        return "ours"
+    if start.startswith(_HDF5):
+        return "hdf5"
+    if start.startswith(b"PK\x03\x04"):
+        return "zip"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
+        return "safetensors"
+    if start[:1] == b"\x80" or start[:2] in (b"(d", b"}q", b"}(", b"cc", b"cO"):  # protocol 2 and later; 0 and 1
+        return "pickle"
+    return "text" if start.lstrip()[:1] in (b"{", b"[", b"<") else ""
+
+
 def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> WeightFile:
-    """The weights in a file of any format read here, which its extension names.
+    """The weights in a file of any format read here, which its contents show.
 
     Args:
         spec: the network they are for. The tensors are checked against it; where the file holds its own spec, both
             must describe the same network, and the file's is returned (its preprocessing belongs to the weights).
 
     Raises:
-        InputError: an unknown extension, a bad file, or the weights of another network.
+        InputError: no weight file, a bad one, or the weights of another network.
     """
-    source, extension = str(path), Path(path).suffix.lower()
-    if source.lower().endswith(KERAS_SUFFIX):
-        raise InputError(
-            f"{KERAS_SUFFIX} files are Keras's own, which eval_tf.py and proxyless_nas_tensorflow read; its "
-            "weights.load_weights(spec, file), then weights.save_weights('net.h5', net, {}), make a file for both zoos",
-            source=source,
-        )
-    if extension not in _READERS:
-        raise InputError(f"expected a file that ends in {listed(_READERS)}, got {extension!r}", source=source)
-    found = _READERS[extension](path)
+    source = str(path)
+    try:
+        found = _read_any(path, spec)
+    except InputError as error:
+        raise error.from_source(source) from None
     return found if spec is None else matched(found, spec, source)
+
+
+def _read_any(path: str | os.PathLike[str], spec: ArchSpec | None) -> WeightFile:
+    kind, extension = weight_kind(path), Path(path).suffix.lower()
+    if kind == "ours" or (kind == "" and extension in (".h5", ".hdf5")):
+        return load_h5(path)
+    if kind == "safetensors" or (kind == "" and extension == ".safetensors"):
+        return load_safetensors(path, spec)
+    if kind == "hdf5":
+        return _of_keras(*read_keras_hdf5(read_bytes(path), spec))
+    if kind == "zip" and is_keras_archive(data := read_bytes(path)):
+        return _of_keras(*read_keras_archive(data, spec))
+    if kind in ("zip", "pickle") or (kind == "" and extension in (".pth", ".pt", ".tfinit")):
+        return _load_pickle(path, spec)
+    if extension in _EXPORTED:
+        raise InputError(f"a {extension} file is an exported network, whose weights are not read back: give its source")
+    raise InputError(f"not a weight file that is read here, which are {', '.join(READ[:-1])} and {READ[-1]}")
+
+
+def _of_keras(own: ArchSpec | None, tensors: NamedTensors) -> WeightFile:
+    if own is not None:
+        check_tensors(tensors, own)
+        tensors = {name: tensors[name] for name in expected_tensors(own)}
+    return WeightFile(spec=own, tensors=tensors)
 
 
 def matched(found: WeightFile, spec: ArchSpec, source: str) -> WeightFile:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.codec import NET_CONFIG, read_spec, released_sibling
+from proxyless_arch.arch.recipe import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import listed, nearest
 from proxyless_arch.weights.demo import demo_weights, is_demo
 from proxyless_arch.weights.fetch import find_weights
-from proxyless_arch.weights.files import WeightFile, read_tensors
+from proxyless_arch.weights.files import READ, WeightFile, read_tensors, weight_kind
 from proxyless_arch.weights.pretrained import described
 
 SPEC_FILE = "spec.json"
 WEIGHT_FILES = ("weights.safetensors", "weights.h5")
 """What a run folder's weights are called: as they are written, and as the first edition wrote them."""
-SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors")
-"""Extensions of weight files that hold their network."""
-
-
-SpecReader = Callable[[Path, ArchSpec], WeightFile]
-"""Reads the weights of one network."""
+RELEASED_WEIGHTS = "init"
+"""What the authors' training and once-for-all networks call the weights beside a ``net.config``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +35,11 @@ class Trained:
     weights: WeightFile
     file: Path | None
     origin: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about them without asking, one line each."""
+        return (*([self.weights.note] if self.weights.note else []), *assumption(self.spec.preprocessing))
 
 
 def own_weights(run_dir: Path) -> Path | None:
@@ -56,7 +57,8 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
 
     Args:
         word: a name of the catalog, a JSON file in either dialect, a weight file that holds its network, or a run
-            folder (its spec.json and weights). A known name comes before a file of that name.
+            folder (its spec.json and weights, or a released net.config and its init). A known name comes before a
+            file of that name.
         place: the flag that ``word`` was given with, for the errors.
 
     Raises:
@@ -66,32 +68,37 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
     if word in names:
         return catalog.load(word), None
     if path.is_dir():
-        if not (path / SPEC_FILE).is_file():
-            raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it", place, word)
-        return read_spec(path / SPEC_FILE), own_weights(path)
+        return _in_folder(path, place, word)
     if not path.exists():
         raise InputError(
             f"expected {listed(map(repr, names))}, a spec file or a run folder, got {word!r}{nearest(word, names)}",
             place,
         )
-    if path.suffix.lower() in SELF_DESCRIBING:
-        spec = read_tensors(path).spec
-        if spec is None:
-            advice = ": give it with --weights" if place else ""
-            raise InputError(f"this weight file does not say of which network{advice}", place, word)
-        return spec, path
-    return read_spec(path), None
+    if weight_kind(path) in ("text", ""):
+        return read_spec(path), released_sibling(path, RELEASED_WEIGHTS)
+    spec = read_tensors(path).spec
+    if spec is None:
+        advice = ": give it with --weights" if place else ""
+        raise InputError(f"this weight file does not say of which network{advice}", place, word)
+    return spec, path
 
 
-def find_trained(
-    word: str, weights: Path | None = None, read: SpecReader = read_tensors, place: str = "", flag: str = "weights"
-) -> Trained:
+def _in_folder(folder: Path, place: str, word: str) -> tuple[ArchSpec, Path | None]:
+    """The network of a run folder, or of a folder with a released ``net.config``."""
+    if (folder / SPEC_FILE).is_file():
+        return read_spec(folder / SPEC_FILE), own_weights(folder)
+    released = folder / NET_CONFIG
+    if released.is_file():
+        return read_spec(released), released_sibling(released, RELEASED_WEIGHTS)
+    raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it", place, word)
+
+
+def find_trained(word: str, weights: Path | None = None, place: str = "", flag: str = "weights") -> Trained:
     """The network that ``word`` means (see find_network), with its weights.
 
     Args:
         word: a released name finds the published file (fetch.find_weights), a demo's name the installed package.
         weights: a weight file, in place of the network's own.
-        read: reads it.
         place: the flag that ``word`` was given with, for the errors.
         flag: what ``weights`` is called there.
 
@@ -107,7 +114,7 @@ def find_trained(
     if weights is None and word in catalog.names():
         weights = find_weights(word)
     if weights is None:
-        kinds = f"{listed(SELF_DESCRIBING)}, .pth or .tfinit"
+        kinds = listed(READ)
         raise InputError(f"the spec {word} holds no weights: add {flag} FILE ({kinds}) of {spec.name!r}", flag)
-    found = read(weights, spec)
+    found = read_tensors(weights, spec)
     return Trained(spec=described(spec, found), weights=found, file=weights, origin=str(weights))

@@ -1,7 +1,8 @@
 """Weight files that are pickles (``.pth``, ``.tfinit``), read without running anything they contain.
 
-A pickle is a program. Here it may name only the few constructors that a weight file needs, and what it gets for
-them are the inert stand-ins of this module: neither torch nor any function of numpy is called by the pickle.
+A pickle is a program. For the few constructors that tensors need it gets the inert stand-ins of this module, and for
+everything else that a checkpoint may hold (settings, optimizers, generators, a person's own classes) a Stranger, which
+is whatever it is used as and does nothing: neither torch, nor numpy, nor any other code is called by the pickle.
 Everything it describes (sizes, strides, offsets) is checked before an array is made.
 """
 
@@ -18,13 +19,14 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes
 from proxyless_arch.base.strict import shown
+from proxyless_arch.weights.wrapping import Chosen, choose
 
 MAX_FILE_BYTES = 2**31
 MAX_RANK = 8
@@ -59,28 +61,95 @@ _BROKEN_ZIP = (
 
 Admitted = Mapping[tuple[str, str], Any]
 
+MAX_STRANGERS = 1000
+# what no checkpoint needs, however it is wrapped: a file that names one of these is an attack
+_PROGRAM_MODULES = frozenset(
+    ("os", "posix", "nt", "subprocess", "commands", "sys", "shutil", "socket", "runpy", "importlib", "ctypes")
+)
+_PROGRAMS = frozenset(("eval", "exec", "compile", "open", "__import__", "input", "breakpoint"))
+
+
+class Stranger(dict[Any, Any]):
+    """Stands in for anything that is no part of a tensor: it can be made, called, filled and set, and does nothing.
+
+    What is put into it as into a dict, or set as its attributes, is kept, for a state dict may be in there.
+    """
+
+    title: ClassVar[str] = ""
+    modules: ClassVar[list[str]] = []
+    """Names of the classes of whole modules of the file, which are filled in."""
+
+    def __new__(cls, *given: Any, **also: Any) -> Self:
+        # an old pickle makes an object by a function that gets its class
+        made: Any = given[0] if given and isinstance(given[0], type) and issubclass(given[0], Stranger) else cls
+        new: Self = dict.__new__(made)
+        return new
+
+    def __init__(self, *unused: Any, **also: Any) -> None:
+        super().__init__()
+
+    def __call__(self, *unused: Any, **also: Any) -> Self:
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict) and {"_parameters", "_modules"} <= state.keys():
+            self.modules.append(self.title)
+        elif isinstance(state, dict):
+            self.update(state)
+
+    def append(self, unused: Any) -> None:
+        pass
+
+    extend = add = append
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler for which only the ``admitted`` names exist."""
+    """An unpickler for which only the ``admitted`` names exist; others are Strangers."""
 
     def __init__(
         self, data: bytes, admitted: Admitted, encoding: str, persistent: Callable[[Any], Any] | None = None
     ) -> None:
         super().__init__(io.BytesIO(data), encoding=encoding)
         self._admitted, self._persistent = admitted, persistent
+        self.strangers: dict[str, type[Stranger]] = {}
+        self.modules: list[str] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._admitted:
-            raise InputError(
-                f"this pickle tried to use {shown(f'{module}.{name}')[1:-1]}, which a weight file does not need; "
-                "it was refused and nothing was run"
-            )
-        return self._admitted[module, name]
+        if (module, name) in self._admitted:
+            return self._admitted[module, name]
+        title = f"{module}.{name}"
+        if module.partition(".")[0] in _PROGRAM_MODULES or ("builtin" in module and name in _PROGRAMS):
+            raise _refused(title)
+        if title not in self.strangers:
+            if len(self.strangers) == MAX_STRANGERS:
+                raise InputError(f"a pickle that names more than {MAX_STRANGERS} things beside tensors")
+            members = {"title": title, "modules": self.modules}
+            self.strangers[title] = type("Stranger", (Stranger,), members)
+        return self.strangers[title]
 
     def persistent_load(self, pid: Any) -> Any:
         if self._persistent is None:
             raise InputError("not a weight file we read: the pickle refers to data outside of it")
         return self._persistent(pid)
+
+
+def _refused(title: str) -> InputError:
+    return InputError(
+        f"this pickle tried to use {shown(title)[1:-1]}, which a weight file does not need; "
+        "it was refused and nothing was run"
+    )
+
+
+class _Loaded(NamedTuple):
+    """What a pickle holds, the names it used beside those of tensors, and the classes of whole modules in it."""
+
+    value: Any
+    strangers: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 def _pickle_end(data: bytes, start: int) -> int:
@@ -103,9 +172,10 @@ def _pickle_end(data: bytes, start: int) -> int:
 
 def _unpickle(
     data: bytes, admitted: Admitted, encoding: str = "utf-8", persistent: Callable[[Any], Any] | None = None
-) -> Any:
+) -> _Loaded:
+    reader = _Unpickler(data, admitted, encoding, persistent)
     try:
-        return _Unpickler(data, admitted, encoding, persistent).load()
+        return _Loaded(reader.load(), tuple(reader.strangers), tuple(reader.modules))
     except InputError:
         raise
     except _BROKEN_PICKLE as error:
@@ -141,262 +211,10 @@ def widened(values: np.ndarray, dtype: str) -> np.ndarray:
     """A contiguous copy as float32, or as int64 for integers. ``dtype`` "bfloat16": ``values`` are its raw bits."""
     if dtype == "bfloat16":
         return (np.array(values, dtype=np.uint32, order="C") << 16).view(np.float32)
-    return np.array(values, dtype=np.int64 if values.dtype.kind == "i" else np.float32, order="C")
+    return np.array(values, dtype=np.int64 if values.dtype.kind in "iub" else np.float32, order="C")
 
 
-# ------------------------------------------------------------------------------------------------ torch's .pth
-
-
-class _Kind(NamedTuple):
-    """A torch storage class: little-endian elements of one type."""
-
-    name: str
-    dtype: str
-
-    @property
-    def numpy_dtype(self) -> np.dtype:
-        return np.dtype("<u2" if self.dtype == "bfloat16" else self.dtype)
-
-
-_KINDS = (
-    _Kind("FloatStorage", "<f4"),
-    _Kind("DoubleStorage", "<f8"),
-    _Kind("HalfStorage", "<f2"),
-    _Kind("BFloat16Storage", "bfloat16"),
-    _Kind("LongStorage", "<i8"),
-)
-
-
-class _Storage(NamedTuple):
-    """A block of elements kept outside of the pickle."""
-
-    kind: _Kind
-    key: str
-    numel: int
-
-
-class _View(NamedTuple):
-    """A tensor before its storage is read; size, stride and offset count elements."""
-
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _RebuildTensor:
-    """Stands in for torch._utils._rebuild_tensor_v2."""
-
-    __slots__ = ()
-
-    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *unused: Any) -> _View:
-        if not isinstance(storage, _Storage) or not _is_count(offset):
-            raise InputError(f"a tensor that is not a view of a storage: {_seen(storage)}, offset {_seen(offset)}")
-        return _View(storage, offset, _counts(size, "size"), _counts(stride, "stride"))
-
-
-class _RebuildParameter:
-    """Stands in for torch._utils._rebuild_parameter."""
-
-    __slots__ = ()
-
-    def __call__(self, data: Any, *unused: Any) -> Any:
-        return data
-
-
-_TORCH: Admitted = MappingProxyType(
-    {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
-        ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-        **{(module, kind.name): kind for module in ("torch", "torch.storage") for kind in _KINDS},
-    }
-)
-
-
-def _storage(pid: Any) -> _Storage:
-    """A persistent id of torch.save: ("storage", kind, key, device, numel[, None])."""
-    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
-        raise InputError(f"a storage reference of a form we do not read: {_seen(pid)}")
-    _, kind, key, _, numel = pid[:5]
-    if not isinstance(kind, _Kind) or not isinstance(key, str) or not _is_count(numel):
-        raise InputError(f"a storage reference of a form we do not read: {_seen(pid)}")
-    return _Storage(kind, key, numel)
-
-
-def _check_size(storage: _Storage, n_bytes: int) -> None:
-    """Whether a storage is stored in as many bytes as its elements take."""
-    expected = storage.numel * storage.kind.numpy_dtype.itemsize
-    if n_bytes != expected:
-        raise InputError(f"expected a storage of {storage.numel} elements ({expected} bytes), got {n_bytes} bytes")
-
-
-def _tensor(view: _View, content: bytes | memoryview) -> np.ndarray:
-    """The values of a view of a storage whose bytes are ``content``; InputError when it reaches beyond them."""
-    kind, numel = view.storage.kind, view.storage.numel
-    item = kind.numpy_dtype.itemsize
-    _check_size(view.storage, len(content))
-    if len(view.size) != len(view.stride):
-        raise InputError(f"size {view.size} and stride {view.stride} differ in length")
-    count = math.prod(view.size)
-    if count == 0:
-        return np.zeros(view.size, np.float32)
-    last = view.offset + sum((n - 1) * step for n, step in zip(view.size, view.stride, strict=True))
-    if last >= numel or count > numel:
-        raise InputError(
-            f"size {view.size}, stride {view.stride}, offset {view.offset} reach beyond {numel} stored elements"
-        )
-    flat = np.frombuffer(content, dtype=kind.numpy_dtype, count=numel)[view.offset :]
-    strides = tuple(step * item for step in view.stride)
-    return widened(np.lib.stride_tricks.as_strided(flat, view.size, strides, writeable=False), kind.dtype)
-
-
-def _views(loaded: Any) -> dict[str, _View]:
-    """The tensors of {'state_dict': ...} or of a bare state dict; ``module.`` and batch counters removed."""
-    state = loaded["state_dict"] if isinstance(loaded, dict) and "state_dict" in loaded else loaded
-    if not isinstance(state, dict):
-        raise InputError(f"expected a state dict ({{name: tensor}}, or under 'state_dict'), got {_seen(state)}")
-    views: dict[str, _View] = {}
-    for key, view in state.items():
-        if not isinstance(key, str):
-            raise InputError(f"expected the name of a tensor, got {_seen(key)}")
-        name = key.removeprefix("module.")
-        if not isinstance(view, _View):
-            raise InputError(f"expected a tensor, got {_seen(view)}", name)
-        if name in views:
-            raise InputError("this tensor comes twice, with and without 'module.'", name)
-        if not name.endswith("num_batches_tracked"):
-            views[name] = view
-    return views
-
-
-def _arrays(
-    views: Mapping[str, _View], content: Callable[[_Storage], bytes | memoryview], file_bytes: int
-) -> dict[str, np.ndarray]:
-    tensors: dict[str, np.ndarray] = {}
-    # half precision doubles on the way in, and a few tensors may share a storage; a thousand that do are an attack
-    limit = min(MAX_FILE_BYTES, MAX_GROWTH * file_bytes)
-    left = limit
-    for name, view in views.items():
-        left -= 4 * math.prod(view.size)
-        if left < 0:
-            raise InputError(f"expected at most {limit} bytes of tensors in a file of {file_bytes} bytes, got more")
-        try:
-            tensors[name] = _tensor(view, content(view.storage))
-        except InputError as error:
-            raise error.under(name) from None
-    return tensors
-
-
-def _from_zip(data: bytes) -> dict[str, np.ndarray]:
-    """The zip format (torch 1.6 and later): ``<folder>/data.pkl`` beside one stored entry per storage."""
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        for entry in entries.values():
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise InputError("expected stored entries, got compressed ones: not a file of torch.save", "zip")
-        folders = [name.removesuffix("data.pkl") for name in entries if name.count("/") == 1 and "/data.pkl" in name]
-        if len(folders) != 1:
-            raise InputError("expected one folder with data.pkl, as torch.save writes it", "zip")
-        (folder,) = folders
-        if f"{folder}byteorder" in entries and archive.read(entries[f"{folder}byteorder"]) != b"little":
-            raise InputError("expected little-endian data", "zip")
-        # entries may claim the same bytes over and over: together they must fit into the file
-        if sum(entry.file_size for entry in entries.values()) > len(data):
-            raise InputError("its entries overlap: not a file of torch.save", "zip")
-        pickled = archive.read(entries[f"{folder}data.pkl"])
-        views = _views(_unpickle(pickled[: _pickle_end(pickled, 0)], _TORCH, persistent=_storage))
-        contents: dict[str, bytes] = {}
-        for view in views.values():
-            key = view.storage.key
-            if key not in contents:
-                entry_name = f"{folder}data/{key}"
-                if entry_name not in entries:
-                    raise InputError(f"the storage {_seen(key)} is missing")
-                _check_size(view.storage, entries[entry_name].file_size)
-                contents[key] = archive.read(entries[entry_name])
-        return _arrays(views, lambda storage: contents[storage.key], len(data))
-    except InputError:
-        raise
-    except _BROKEN_ZIP as error:
-        raise InputError(f"a damaged zip archive: {error}") from None
-
-
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_VERSION = 1001
-
-
-def _from_legacy(data: bytes) -> dict[str, np.ndarray]:
-    """The format before torch 1.6: five pickles in a row, then each storage as an int64 count and its elements."""
-    position = 0
-    storages: dict[str, _Storage] = {}
-
-    def persistent(pid: Any) -> _Storage:
-        storage = _storage(pid)
-        if storages.setdefault(storage.key, storage) != storage:
-            raise InputError(f"the storage {_seen(storage.key)} is described in two ways")
-        return storage
-
-    def following() -> Any:
-        nonlocal position
-        start, position = position, _pickle_end(data, position)
-        return _unpickle(data[start:position], _TORCH, persistent=persistent)
-
-    if following() != _LEGACY_MAGIC:
-        raise InputError("not a file of torch.save")
-    version = following()
-    if version != _LEGACY_VERSION:
-        raise InputError(f"expected version {_LEGACY_VERSION} of torch.save's format, got {_seen(version)}")
-    system = following()
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise InputError("expected little-endian data")
-    views = _views(following())
-    keys = following()
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise InputError(f"expected the list of storages, got {_seen(keys)}")
-    contents: dict[str, memoryview] = {}
-    for key in keys:
-        if key not in storages:
-            raise InputError(f"a storage that no tensor uses: {_seen(key)}")
-        begin = position + 8
-        count = int.from_bytes(data[position:begin], "little", signed=True)
-        if count != storages[key].numel:
-            raise InputError(f"expected {storages[key].numel} elements in storage {_seen(key)}, got {count}")
-        position = begin + count * storages[key].kind.numpy_dtype.itemsize
-        contents[key] = memoryview(data)[begin:position]
-
-    def content(storage: _Storage) -> memoryview:
-        if storage.key not in contents:
-            raise InputError(f"the storage {_seen(storage.key)} is missing")
-        return contents[storage.key]
-
-    return _arrays(views, content, len(data))
-
-
-def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a ``torch.save`` file (a state dict, bare or under 'state_dict'), without torch.
-
-    Floating types become float32 (bfloat16 exactly); ``num_batches_tracked`` counters are dropped and a leading
-    ``module.`` is removed from names. Nothing in the file is run.
-
-    Raises:
-        InputError: not such a file, damaged, or a pickle that uses anything but tensors.
-    """
-    try:
-        data = _read(path)
-        if data.startswith(b"PK\x03\x04"):
-            return _from_zip(data)
-        if _LEGACY_MAGIC.to_bytes(10, "little") in data[:32]:
-            return _from_legacy(data)
-        if data.startswith(b"\x80"):
-            _unpickle(data[: _pickle_end(data, 0)], _TORCH)
-        raise InputError("not a file of torch.save")
-    except InputError as error:
-        raise error.from_source(str(path)) from None
-
-
-# ------------------------------------------------------------------------------------------- numpy's in .tfinit
+# ----------------------------------------------------------------------------------------------- numpy's arrays
 
 
 class _Token(NamedTuple):
@@ -449,6 +267,10 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.state[1] if isinstance(self.state, tuple) and len(self.state) == 5 else ()
+
     def values(self) -> np.ndarray:
         if not isinstance(self.state, tuple) or len(self.state) != 5:
             raise InputError(f"expected the description of an array, got {_seen(self.state)}")
@@ -474,7 +296,18 @@ class _Reconstruct:
         return _Array()
 
 
-_NUMPY: Admitted = MappingProxyType(
+class _FromBuffer:
+    """Stands in for numpy.core.numeric._frombuffer, as protocol 5 writes an array: (bytes, dtype, shape, order)."""
+
+    __slots__ = ()
+
+    def __call__(self, content: Any, dtype: Any, shape: Any, order: Any, *unused: Any) -> _Array:
+        array = _Array()
+        array.state = (1, shape, dtype, order == "F", bytes(content) if isinstance(content, bytearray) else content)
+        return array
+
+
+_NAMES: Admitted = MappingProxyType(
     {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): _Encode(),
@@ -482,33 +315,347 @@ _NUMPY: Admitted = MappingProxyType(
         ("numpy", "dtype"): _MakeDType(),
         ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
         ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
+        ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
+        ("numpy._core.numeric", "_frombuffer"): _FromBuffer(),
     }
 )
 
 
-def read_array_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """A pickled {name: float array} (Python 2 or 3, protocols 0 to 4), as float32. Nothing in the file is run.
+# ------------------------------------------------------------------------------------------------ torch's .pth
+
+
+class _Kind(NamedTuple):
+    """A torch storage class: little-endian elements of one type. ``is_read``: weights may have it."""
+
+    name: str
+    dtype: str
+    is_read: bool = True
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype("<u2" if self.dtype == "bfloat16" else self.dtype)
+
+
+_KINDS = (
+    _Kind("FloatStorage", "<f4"),
+    _Kind("DoubleStorage", "<f8"),
+    _Kind("HalfStorage", "<f2"),
+    _Kind("BFloat16Storage", "bfloat16"),
+    _Kind("LongStorage", "<i8"),
+    _Kind("IntStorage", "<i4"),
+    _Kind("ShortStorage", "<i2"),
+    _Kind("CharStorage", "i1"),
+    _Kind("ByteStorage", "u1"),
+    _Kind("BoolStorage", "?"),
+    _Kind("UntypedStorage", "u1", is_read=False),
+    _Kind("ComplexFloatStorage", "<c8", is_read=False),
+    _Kind("ComplexDoubleStorage", "<c16", is_read=False),
+    _Kind("QInt8Storage", "i1", is_read=False),
+    _Kind("QUInt8Storage", "u1", is_read=False),
+    _Kind("QInt32Storage", "<i4", is_read=False),
+)
+
+
+class _Storage(NamedTuple):
+    """A block of elements kept outside of the pickle."""
+
+    kind: _Kind
+    key: str
+    numel: int
+    content: bytes | memoryview | None = None
+    """Its bytes, where the pickle has them in itself."""
+
+
+class _View(NamedTuple):
+    """A tensor before its storage is read; size, stride and offset count elements."""
+
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.size
+
+
+class _RebuildTensor:
+    """Stands in for torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
+
+    __slots__ = ()
+
+    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *unused: Any) -> _View:
+        if not isinstance(storage, _Storage) or not _is_count(offset):
+            raise InputError(f"a tensor that is not a view of a storage: {_seen(storage)}, offset {_seen(offset)}")
+        return _View(storage, offset, _counts(size, "size"), _counts(stride, "stride"))
+
+
+class _RebuildParameter:
+    """Stands in for torch._utils._rebuild_parameter and _rebuild_parameter_with_state."""
+
+    __slots__ = ()
+
+    def __call__(self, data: Any, *unused: Any) -> Any:
+        return data
+
+
+class _RebuildFromType:
+    """Stands in for torch._tensor._rebuild_from_type_v2: (function, class, arguments, state) of a tensor's subclass."""
+
+    __slots__ = ()
+
+    def __call__(self, function: Any, kind: Any, arguments: Any, *unused: Any) -> Any:
+        if not isinstance(function, _RebuildTensor | _RebuildParameter) or not isinstance(arguments, tuple):
+            return Stranger()
+        return function(*arguments)
+
+
+class _LoadFromBytes:
+    """Stands in for torch.storage._load_from_bytes: a storage as a file of torch.save within a plain pickle."""
+
+    __slots__ = ()
+
+    def __call__(self, data: Any) -> _Storage:
+        if not isinstance(data, bytes) or not _is_legacy(data):
+            raise _refused("torch.storage._load_from_bytes")
+        loaded, contents = _legacy_parts(data)
+        if not isinstance(loaded.value, _Storage):
+            raise InputError(f"expected a storage, got {_seen(loaded.value)}")
+        return loaded.value._replace(content=contents.get(loaded.value.key))
+
+
+_TORCH: Admitted = MappingProxyType(
+    {
+        **_NAMES,
+        ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+        ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+        ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+        ("torch._utils", "_rebuild_parameter_with_state"): _RebuildParameter(),
+        ("torch._tensor", "_rebuild_from_type_v2"): _RebuildFromType(),
+        ("torch.storage", "_load_from_bytes"): _LoadFromBytes(),
+        **{(module, kind.name): kind for module in ("torch", "torch.storage", "torch.cuda") for kind in _KINDS},
+    }
+)
+
+
+def _storage(pid: Any) -> _Storage:
+    """A persistent id of torch.save: ("storage", kind, key, device, numel[, None])."""
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
+        raise InputError(f"a storage reference of a form we do not read: {_seen(pid)}")
+    _, kind, key, _, numel = pid[:5]
+    if not isinstance(kind, _Kind) or not isinstance(key, str) or not _is_count(numel):
+        raise InputError(f"a storage reference of a form we do not read: {_seen(pid)}")
+    return _Storage(kind, key, numel)
+
+
+def _check_size(storage: _Storage, n_bytes: int) -> None:
+    """Whether a storage has elements that weights have, stored in as many bytes as they take."""
+    if not storage.kind.is_read:
+        raise _refused(f"torch.{storage.kind.name}")
+    expected = storage.numel * storage.kind.numpy_dtype.itemsize
+    if n_bytes != expected:
+        raise InputError(f"expected a storage of {storage.numel} elements ({expected} bytes), got {n_bytes} bytes")
+
+
+def _tensor(view: _View, content: bytes | memoryview) -> np.ndarray:
+    """The values of a view of a storage whose bytes are ``content``; InputError when it reaches beyond them."""
+    kind, numel = view.storage.kind, view.storage.numel
+    item = kind.numpy_dtype.itemsize
+    _check_size(view.storage, len(content))
+    if len(view.size) != len(view.stride):
+        raise InputError(f"size {view.size} and stride {view.stride} differ in length")
+    count = math.prod(view.size)
+    if count == 0:
+        return np.zeros(view.size, np.float32)
+    last = view.offset + sum((n - 1) * step for n, step in zip(view.size, view.stride, strict=True))
+    if last >= numel or count > numel:
+        raise InputError(
+            f"size {view.size}, stride {view.stride}, offset {view.offset} reach beyond {numel} stored elements"
+        )
+    flat = np.frombuffer(content, dtype=kind.numpy_dtype, count=numel)[view.offset :]
+    strides = tuple(step * item for step in view.stride)
+    return widened(np.lib.stride_tricks.as_strided(flat, view.size, strides, writeable=False), kind.dtype)
+
+
+def _chosen(loaded: _Loaded, wanted: Mapping[str, Any]) -> Chosen[_View | _Array]:
+    """The network's tensors among what a pickle holds. InputError when there are none, which says what was there."""
+    try:
+        chosen: Chosen[_View | _Array] = choose(loaded.value, (_View, _Array), wanted)
+    except InputError as error:
+        if loaded.modules:
+            raise _whole_module(loaded.modules[0]) from None
+        if loaded.strangers:
+            raise _refused(loaded.strangers[0]) from None
+        raise error from None
+    if loaded.modules and not chosen.is_ours:
+        raise _whole_module(loaded.modules[0])
+    return chosen
+
+
+def _whole_module(title: str) -> InputError:
+    return InputError(
+        f"this pickle tried to use {shown(title)[1:-1]}: it holds a whole module, which only the module's own code "
+        "could read, not weights; nothing was run. Where that code is: torch.save(module.state_dict(), FILE)"
+    )
+
+
+Content = Callable[[_Storage], bytes | memoryview]
+
+
+def _arrays(views: Mapping[str, _View | _Array], content: Content, file_bytes: int) -> dict[str, np.ndarray]:
+    tensors: dict[str, np.ndarray] = {}
+    # half precision doubles on the way in, and a few tensors may share a storage; a thousand that do are an attack
+    limit = min(MAX_FILE_BYTES, MAX_GROWTH * file_bytes)
+    left = limit
+    for name, view in views.items():
+        try:
+            left -= 4 * math.prod(_counts(view.shape, "shape"))
+            if left < 0:
+                raise InputError(f"expected at most {limit} bytes of tensors in a file of {file_bytes} bytes, got more")
+            tensors[name] = view.values() if isinstance(view, _Array) else _tensor(view, content(view.storage))
+        except InputError as error:
+            raise error.under(name) from None
+    return tensors
+
+
+def _from_zip(data: bytes, wanted: Mapping[str, Any]) -> Chosen[np.ndarray]:
+    """The zip format (torch 1.6 and later): ``<folder>/data.pkl`` beside one stored entry per storage."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        folder = _folder_of(entries)
+        if f"{folder}byteorder" in entries and archive.read(entries[f"{folder}byteorder"]) != b"little":
+            raise InputError("expected little-endian data", "zip")
+        # entries may claim the same bytes over and over: together they must fit into the file
+        if sum(entry.file_size for entry in entries.values()) > len(data):
+            raise InputError("its entries overlap: not a file of torch.save", "zip")
+        pickled = archive.read(entries[f"{folder}data.pkl"])
+        chosen = _chosen(_unpickle(pickled[: _pickle_end(pickled, 0)], _TORCH, persistent=_storage), wanted)
+
+        def content(storage: _Storage) -> bytes:
+            entry = entries.get(f"{folder}data/{storage.key}")
+            if entry is None:
+                raise InputError(f"the storage {_seen(storage.key)} is missing")
+            _check_size(storage, entry.file_size)
+            return archive.read(entry)
+
+        return Chosen(_arrays(chosen.tensors, content, len(data)), chosen.note, chosen.is_ours)
+    except InputError:
+        raise
+    except _BROKEN_ZIP as error:
+        raise InputError(f"a damaged zip archive: {error}") from None
+
+
+def _folder_of(entries: Mapping[str, zipfile.ZipInfo]) -> str:
+    """The folder of an archive of torch.save."""
+    folders = [name.removesuffix("data.pkl") for name in entries if name.count("/") == 1 and "/data.pkl" in name]
+    if any("/code/" in name for name in entries):
+        problem = (
+            "a TorchScript program, not weights; where torch is: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+        )
+        raise InputError(problem, "zip")
+    for entry in entries.values():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise InputError("expected stored entries, got compressed ones: not a file of torch.save", "zip")
+    if len(folders) != 1:
+        raise InputError("expected one folder with data.pkl, as torch.save writes it", "zip")
+    return folders[0]
+
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+
+
+def _is_legacy(data: bytes) -> bool:
+    return _LEGACY_MAGIC.to_bytes(10, "little") in data[:32]
+
+
+def _legacy_parts(data: bytes) -> tuple[_Loaded, dict[str, memoryview]]:
+    """(what the file holds, the bytes of its storages by their keys).
+
+    The format before torch 1.6: five pickles in a row, then each storage as an int64 count and its elements.
+    """
+    position = 0
+    storages: dict[str, _Storage] = {}
+
+    def persistent(pid: Any) -> _Storage:
+        storage = _storage(pid)
+        if storages.setdefault(storage.key, storage) != storage:
+            raise InputError(f"the storage {_seen(storage.key)} is described in two ways")
+        return storage
+
+    def following() -> _Loaded:
+        nonlocal position
+        start, position = position, _pickle_end(data, position)
+        return _unpickle(data[start:position], _TORCH, persistent=persistent)
+
+    if following().value != _LEGACY_MAGIC:
+        raise InputError("not a file of torch.save")
+    version = following().value
+    if version != _LEGACY_VERSION:
+        raise InputError(f"expected version {_LEGACY_VERSION} of torch.save's format, got {_seen(version)}")
+    system = following().value
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise InputError("expected little-endian data")
+    loaded, keys = following(), following().value
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise InputError(f"expected the list of storages, got {_seen(keys)}")
+    contents: dict[str, memoryview] = {}
+    for key in keys:
+        if key not in storages:
+            raise InputError(f"a storage that no tensor uses: {_seen(key)}")
+        begin = position + 8
+        count = int.from_bytes(data[position:begin], "little", signed=True)
+        if count != storages[key].numel:
+            raise InputError(f"expected {storages[key].numel} elements in storage {_seen(key)}, got {count}")
+        position = begin + count * storages[key].kind.numpy_dtype.itemsize
+        contents[key] = memoryview(data)[begin:position]
+    return loaded, contents
+
+
+def _from_legacy(data: bytes, wanted: Mapping[str, Any]) -> Chosen[np.ndarray]:
+    loaded, contents = _legacy_parts(data)
+    chosen = _chosen(loaded, wanted)
+
+    def content(storage: _Storage) -> memoryview:
+        if storage.key not in contents:
+            raise InputError(f"the storage {_seen(storage.key)} is missing")
+        return contents[storage.key]
+
+    return Chosen(_arrays(chosen.tensors, content, len(data)), chosen.note, chosen.is_ours)
+
+
+def _from_pickle(data: bytes, wanted: Mapping[str, Any]) -> Chosen[np.ndarray]:
+    """A plain pickle (Python 2 or 3) with arrays of numpy or tensors of torch in it."""
+
+    def content(storage: _Storage) -> bytes | memoryview:
+        if storage.content is None:
+            raise InputError(f"the storage {_seen(storage.key)} is missing")
+        return storage.content
+
+    loaded = _unpickle(data[: _pickle_end(data, 0)], _TORCH, encoding="latin-1")
+    chosen = _chosen(loaded, wanted)
+    return Chosen(_arrays(chosen.tensors, content, len(data)), chosen.note, chosen.is_ours)
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], wanted: Mapping[str, Any] = MappingProxyType({})
+) -> Chosen[np.ndarray]:
+    """A network's tensors in a file of ``torch.save`` or a plain pickle, without torch and however they are wrapped.
+
+    Floating types become float32 (bfloat16 exactly), integers int64. What is taken and what their names are:
+    wrapping.py. Nothing in the file is run.
+
+    Args:
+        wanted: ``{name: shape}`` of the network they are for, which decides between several in the file.
 
     Raises:
-        InputError: not such a file, damaged, or a pickle that uses anything but arrays.
+        InputError: not such a file, damaged, a whole module, or one that names what would run code.
     """
     try:
         data = _read(path)
-        loaded = _unpickle(data[: _pickle_end(data, 0)], _NUMPY, encoding="latin-1")
-        if not isinstance(loaded, dict):
-            raise InputError(f"expected {{name: array}}, got {_seen(loaded)}")
-        arrays: dict[str, np.ndarray] = {}
-        left = MAX_FILE_BYTES
-        for name, value in loaded.items():
-            if not isinstance(name, str) or not isinstance(value, _Array):
-                raise InputError(f"expected a name and an array, got {_seen(name)}: {_seen(value)}")
-            try:
-                arrays[name] = value.values()
-                left -= arrays[name].nbytes
-                if left < 0:
-                    raise InputError(f"expected at most {MAX_FILE_BYTES} bytes of arrays, got more")
-            except InputError as error:
-                raise error.under(name) from None
-        return arrays
+        if data.startswith(b"PK\x03\x04"):
+            return _from_zip(data, wanted)
+        return _from_legacy(data, wanted) if _is_legacy(data) else _from_pickle(data, wanted)
     except InputError as error:
         raise error.from_source(str(path)) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 from proxyless_arch.arch.catalog import Release
@@ -14,7 +13,6 @@ from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import WeightFile, matched, read_tensors
 
 Pretrained = bool | str | os.PathLike[str]
-Reader = Callable[[str | os.PathLike[str]], WeightFile]
 
 
 def described(spec: ArchSpec, found: WeightFile) -> ArchSpec:
@@ -24,16 +22,13 @@ def described(spec: ArchSpec, found: WeightFile) -> ArchSpec:
     return replace(spec, preprocessing=found.spec.preprocessing, class_names=found.spec.class_names or spec.class_names)
 
 
-def read_pretrained(
-    release: Release, pretrained: Pretrained, spec: ArchSpec, released_classes: int, read: Reader = read_tensors
-) -> WeightFile:
+def read_pretrained(release: Release, pretrained: Pretrained, spec: ArchSpec, released_classes: int) -> WeightFile:
     """The weights that ``pretrained`` asks for, for the network ``spec``.
 
     Args:
         pretrained: True for the published ``.pth`` (see fetch.find_weights), else a weight file.
         spec: the released network, perhaps with another number of classes than it was trained for. A file with a
             classifier for ``released_classes`` then gives all tensors but the classifier's, which are left out.
-        read: the reader of explicit files.
 
     Raises:
         InputError: ``pretrained`` is neither a truth value nor a path; no such file, a bad one, or one for another
@@ -42,7 +37,7 @@ def read_pretrained(
     if not isinstance(pretrained, bool | str | os.PathLike):
         raise InputError(f"expected True, False or a file, got {shown(pretrained)}", "pretrained")
     path = find_weights(release) if isinstance(pretrained, bool) else find_weights(release, path=pretrained)
-    found, source = read(path), str(path)
+    found, source = read_tensors(path), str(path)
     bias = found.tensors.get("classifier.linear.bias")
     if spec.num_classes == released_classes or bias is None or bias.shape != (released_classes,):
         return matched(found, spec, source)

@@ -37,6 +37,7 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
+from proxyless_arch.arch.recipe import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
@@ -234,6 +235,7 @@ def header(job: Job, run_dir: Path) -> str:
             f"{spec.num_classes} classes",
         ),
         ("images", describe_preprocessing(spec.preprocessing)),
+        *[("note", note) for note in assumption(spec.preprocessing)],
         ("recipe", config.recipe),
         ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
         (
