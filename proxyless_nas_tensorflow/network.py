@@ -53,6 +53,10 @@ class ProxylessNet(keras.Model):
         return build(spec, (height, width), include_top=config["include_top"])
 
 
+# model.save('m.h5') writes the class without its package, and looks for it by what it wrote
+keras.saving.get_custom_objects()[ProxylessNet.__name__] = ProxylessNet
+
+
 def _input_size(resolution: Resolution) -> tuple[int | None, int | None]:
     """(height, width); None where any size will do."""
     size = resolution if isinstance(resolution, tuple) else (resolution, resolution)
