@@ -90,7 +90,6 @@ WITH_KERAS = {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras
 SCRIPTS = {
     "__init__.py": set(),
     "__main__.py": {"proxyless_arch"},
-    "_keras.py": {"proxyless_arch", "proxyless_nas_tensorflow"},
     "eval.py": WITH_TORCH,
     "train.py": WITH_TORCH,
     "eval_tf.py": WITH_KERAS,
