@@ -19,6 +19,7 @@ from proxyless_arch.weights.pretrained import Pretrained, described, read_pretra
 from proxyless_nas.network import ProxylessNet, build
 
 TORCH_SUFFIXES = (".pth", ".pt")
+FIRST = "first_conv.conv.weight"
 
 
 def to_named(module: nn.Module) -> NamedTensors:
@@ -69,8 +70,24 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
 def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
     """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.weights.pretrained)."""
     found = read_pretrained(release, pretrained, net.spec, released_classes)
-    assign(net, found.tensors)
+    assign(net, _for_input(net, found.tensors))
     net.spec = described(net.spec, found)
+
+
+def _for_input(net: ProxylessNet, tensors: NamedTensors) -> NamedTensors:
+    """``tensors`` with the first layer's as ``net``'s input wants them.
+
+    One channel gets the sum of the RGB weights: a grey image gives what it gives in all three. Several repeat them in
+    turn, times 3 / n, as timm does.
+    """
+    n_channels = net.first_conv.conv.in_channels
+    rgb = tensors[FIRST]
+    if n_channels == rgb.shape[1]:
+        return tensors
+    if n_channels == 1:
+        return tensors | {FIRST: rgb.sum(1, keepdims=True)}
+    repeated = rgb[:, np.arange(n_channels) % rgb.shape[1]]
+    return tensors | {FIRST: repeated * np.float32(rgb.shape[1] / n_channels)}
 
 
 def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Mapping[str, Any]) -> None:

@@ -4,22 +4,25 @@
 only when their git blob id is right (weights/fetch.py). A path loads that file instead (``.pth``, ``.tfinit``,
 ``.h5`` or ``.safetensors``). With another ``num_classes`` than the 1000 of ImageNet, for transfer learning, the
 classifier keeps its fresh random weights and everything else is loaded. ``include_top=False`` gives the feature map
-in front of the pool.
+in front of the pool, ``num_classes=0`` its means. These and ``in_chans``, ``features_only`` are timm's habits.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal, Protocol, overload
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.weights.lookup import find_trained
 from proxyless_arch.weights.pretrained import Pretrained
-from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.network import RGB, FeatureNet, ProxylessNet, build
 from proxyless_nas.weights import load_named, load_pretrained
 
 
@@ -47,43 +50,93 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
     return net.eval()
 
 
+class ReleasedNetwork(Protocol):
+    """A function that builds a released network.
+
+    Args:
+        pretrained: True for the published weights, or a weight file.
+        num_classes: of the classifier; 0 leaves it out: the output is then the mean of each feature.
+        dropout_rate: in front of the classifier, while training.
+        include_top: without it the output is the feature map in front of the pool.
+        in_chans: channels of the input. Of one that is not 3 the pretrained first layer gets the sum of the RGB weights
+            (1 channel), or repeats them, times 3 / n.
+        global_pool: "avg" or, with ``num_classes=0``, "" (the feature map).
+        features_only: give a FeatureNet, a backbone whose output is the list of feature maps.
+        out_indices: which of them.
+
+    Raises:
+        InputError: a value that is none, or weights that are not there or those of another network.
+    """
+
+    @overload
+    def __call__(
+        self,
+        pretrained: Pretrained = ...,
+        num_classes: int = ...,
+        dropout_rate: float = ...,
+        include_top: bool = ...,
+        *,
+        in_chans: int = ...,
+        global_pool: str = ...,
+        features_only: Literal[False] = ...,
+    ) -> ProxylessNet: ...
+
+    @overload
+    def __call__(
+        self,
+        pretrained: Pretrained = ...,
+        *,
+        in_chans: int = ...,
+        features_only: Literal[True],
+        out_indices: Sequence[int] | None = ...,
+    ) -> FeatureNet: ...
+
+
 def _released(
-    release: Release, pretrained: Pretrained, num_classes: int, dropout_rate: float, include_top: bool
-) -> ProxylessNet:
+    release: Release,
+    pretrained: Pretrained = False,
+    num_classes: int = 1000,
+    dropout_rate: float = 0.0,
+    include_top: bool = True,
+    *,
+    in_chans: int = RGB,
+    global_pool: str = "avg",
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> Any:
     spec = catalog.load(release.name)
     released_classes = spec.num_classes
-    if num_classes != released_classes:
+    if num_classes not in (0, released_classes):
         spec = with_classes(spec, num_classes)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
-    net = build(spec, include_top=include_top)
+    has_top = include_top and num_classes != 0 and not features_only
+    net = build(spec, include_top=has_top, global_pool=global_pool if include_top else "", in_chans=in_chans)
     if pretrained is not False:
         load_pretrained(net, release, pretrained, released_classes)
-    return net
+    return FeatureNet(net, out_indices) if features_only else net
 
 
-def proxyless_cpu(
-    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
-) -> ProxylessNet:
-    """ProxylessNAS specialized for CPU: 4.4 M parameters, 439 M MACs at 224."""
-    return _released(catalog.release("proxyless_cpu"), pretrained, num_classes, dropout_rate, include_top)
+def _entry(name: str, facts: str) -> ReleasedNetwork:
+    """The function that builds the released network ``name``, with the arguments of _released."""
+
+    def build_released(*given: Any, **also: Any) -> Any:
+        return _released(catalog.release(name), *given, **also)
+
+    signature = inspect.signature(_released)
+    arguments = list(signature.parameters.values())[1:]
+    build_released.__signature__ = signature.replace(parameters=arguments)  # type: ignore[attr-defined]
+    build_released.__name__ = build_released.__qualname__ = name
+    build_released.__doc__ = (
+        f"{facts}\n\n{inspect.cleandoc(ReleasedNetwork.__doc__ or '').partition(chr(10))[2].strip()}\n"
+    )
+    return build_released
 
 
-def proxyless_gpu(
-    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
-) -> ProxylessNet:
-    """ProxylessNAS specialized for GPU: 7.1 M parameters, 465 M MACs at 224."""
-    return _released(catalog.release("proxyless_gpu"), pretrained, num_classes, dropout_rate, include_top)
-
-
-def proxyless_mobile(
-    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
-) -> ProxylessNet:
-    """ProxylessNAS specialized for mobile phones: 4.1 M parameters, 320 M MACs at 224."""
-    return _released(catalog.release("proxyless_mobile"), pretrained, num_classes, dropout_rate, include_top)
-
-
-def proxyless_mobile_14(
-    pretrained: Pretrained = False, num_classes: int = 1000, dropout_rate: float = 0.0, include_top: bool = True
-) -> ProxylessNet:
-    """ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."""
-    return _released(catalog.release("proxyless_mobile_14"), pretrained, num_classes, dropout_rate, include_top)
+proxyless_cpu = _entry("proxyless_cpu", "ProxylessNAS specialized for CPU: 4.4 M parameters, 439 M MACs at 224.")
+proxyless_gpu = _entry("proxyless_gpu", "ProxylessNAS specialized for GPU: 7.1 M parameters, 465 M MACs at 224.")
+proxyless_mobile = _entry(
+    "proxyless_mobile", "ProxylessNAS specialized for mobile phones: 4.1 M parameters, 320 M MACs at 224."
+)
+proxyless_mobile_14 = _entry(
+    "proxyless_mobile_14", "ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."
+)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxyless_arch.arch.ops import Hwc, Operation
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,35 @@ def total_macs(spec: ArchSpec, resolution: int | None = None) -> int:
 def total_params(spec: ArchSpec) -> int:
     """Trainable parameters of a whole network."""
     return sum(call.params for call in walk(spec))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The last layer at one size of the feature maps. ``reduction``: pixels of the image per pixel of the map."""
+
+    name: str
+    reduction: int
+    channels: int
+
+
+def stages(spec: ArchSpec) -> tuple[Stage, ...]:
+    """Where the feature maps of each size are finished: what a detector or a segmentation takes, large maps first."""
+    found: dict[int, Stage] = {}
+    reduction = 1
+    for name, op in (("first_conv", spec.stem), *((f"blocks.{k}", block.op) for k, block in enumerate(spec.blocks))):
+        reduction *= op.stride
+        found[reduction] = Stage(name, reduction, op.out_channels)
+    return tuple(found.values())
+
+
+def chosen_stages(spec: ArchSpec, indices: Sequence[int] | None) -> tuple[Stage, ...]:
+    """Some of the stages, by their numbers (from the end when negative); all for None.
+
+    Raises:
+        InputError: no such stage.
+    """
+    every = stages(spec)
+    for index in indices or ():
+        if not -len(every) <= index < len(every):
+            raise InputError(f"expected numbers in {-len(every)}..{len(every) - 1}, got {index}", "out_indices")
+    return every if indices is None else tuple(every[index] for index in indices)
