@@ -121,10 +121,9 @@ class ProxylessNet(nn.Module):
             return
         weight = self.first_conv.conv.weight
         self.spec = with_classes(self.spec, num_classes)
-        self.classifier = build_op(self.spec.classifier, self.spec.bn, self.spec.padding).to(
-            weight.device, weight.dtype
-        )
-        init_weights(self.classifier)
+        head = build_op(self.spec.classifier, self.spec.bn, self.spec.padding).to(weight.device, weight.dtype)
+        init_weights(head)
+        self.classifier = head.train(self.training)
         self.include_top, self.global_pool = True, "avg"
 
 
