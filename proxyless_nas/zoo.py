@@ -9,7 +9,6 @@ in front of the pool, ``num_classes=0`` its means. These and ``in_chans``, ``fea
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.weights.lookup import find_trained
-from proxyless_arch.weights.pretrained import Pretrained
+from proxyless_arch.weights.pretrained import Pretrained, released_function
 from proxyless_nas.network import RGB, FeatureNet, ProxylessNet, build
 from proxyless_nas.weights import load_named, load_pretrained
 
@@ -51,22 +50,7 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
 
 
 class ReleasedNetwork(Protocol):
-    """A function that builds a released network.
-
-    Args:
-        pretrained: True for the published weights, or a weight file.
-        num_classes: of the classifier; 0 leaves it out: the output is then the mean of each feature.
-        dropout_rate: in front of the classifier, while training.
-        include_top: without it the output is the feature map in front of the pool.
-        in_chans: channels of the input. Of one that is not 3 the pretrained first layer gets the sum of the RGB weights
-            (1 channel), or repeats them, times 3 / n.
-        global_pool: "avg" or, with ``num_classes=0``, "" (the feature map).
-        features_only: give a FeatureNet, a backbone whose output is the list of feature maps.
-        out_indices: which of them.
-
-    Raises:
-        InputError: a value that is none, or weights that are not there or those of another network.
-    """
+    """A function that builds a released network; see _released."""
 
     @overload
     def __call__(
@@ -104,6 +88,22 @@ def _released(
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
 ) -> Any:
+    """Arguments of the functions of the released networks, timm's habits among them.
+
+    Args:
+        pretrained: True for the published weights, or a weight file.
+        num_classes: of the classifier; 0 leaves it out: the output is then the mean of each feature.
+        dropout_rate: in front of the classifier, while training.
+        include_top: without it the output is the feature map in front of the pool.
+        in_chans: channels of the input. Of one that is not 3 the pretrained first layer gets the sum of the RGB weights
+            (1 channel), or repeats them, times 3 / n.
+        global_pool: "avg" or, with ``num_classes=0``, "" (the feature map).
+        features_only: give a FeatureNet, a backbone whose output is the list of feature maps.
+        out_indices: which of them.
+
+    Raises:
+        InputError: a value that is none, or weights that are not there or those of another network.
+    """
     spec = catalog.load(release.name)
     released_classes = spec.num_classes
     if num_classes not in (0, released_classes):
@@ -116,27 +116,17 @@ def _released(
     return FeatureNet(net, out_indices) if features_only else net
 
 
-def _entry(name: str, facts: str) -> ReleasedNetwork:
-    """The function that builds the released network ``name``, with the arguments of _released."""
-
-    def build_released(*given: Any, **also: Any) -> Any:
-        return _released(catalog.release(name), *given, **also)
-
-    signature = inspect.signature(_released)
-    arguments = list(signature.parameters.values())[1:]
-    build_released.__signature__ = signature.replace(parameters=arguments)  # type: ignore[attr-defined]
-    build_released.__name__ = build_released.__qualname__ = name
-    build_released.__doc__ = (
-        f"{facts}\n\n{inspect.cleandoc(ReleasedNetwork.__doc__ or '').partition(chr(10))[2].strip()}\n"
-    )
-    return build_released
-
-
-proxyless_cpu = _entry("proxyless_cpu", "ProxylessNAS specialized for CPU: 4.4 M parameters, 439 M MACs at 224.")
-proxyless_gpu = _entry("proxyless_gpu", "ProxylessNAS specialized for GPU: 7.1 M parameters, 465 M MACs at 224.")
-proxyless_mobile = _entry(
-    "proxyless_mobile", "ProxylessNAS specialized for mobile phones: 4.1 M parameters, 320 M MACs at 224."
+proxyless_cpu: ReleasedNetwork = released_function(
+    _released, "proxyless_cpu", "ProxylessNAS specialized for CPU: 4.4 M parameters, 439 M MACs at 224."
 )
-proxyless_mobile_14 = _entry(
-    "proxyless_mobile_14", "ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."
+proxyless_gpu: ReleasedNetwork = released_function(
+    _released, "proxyless_gpu", "ProxylessNAS specialized for GPU: 7.1 M parameters, 465 M MACs at 224."
+)
+proxyless_mobile: ReleasedNetwork = released_function(
+    _released,
+    "proxyless_mobile",
+    "ProxylessNAS specialized for mobile phones: 4.1 M parameters, 320 M MACs at 224.",
+)
+proxyless_mobile_14: ReleasedNetwork = released_function(
+    _released, "proxyless_mobile_14", "ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."
 )

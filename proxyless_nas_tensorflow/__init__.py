@@ -7,7 +7,9 @@ import_tensorflow()
 from proxyless_nas_tensorflow.inference import predict  # noqa: E402
 from proxyless_nas_tensorflow.network import ProxylessNet, build  # noqa: E402
 from proxyless_nas_tensorflow.zoo import (  # noqa: E402
+    decode_predictions,
     load,
+    preprocess_input,
     proxyless_cpu,
     proxyless_gpu,
     proxyless_mobile,
@@ -17,8 +19,10 @@ from proxyless_nas_tensorflow.zoo import (  # noqa: E402
 __all__ = [
     "ProxylessNet",
     "build",
+    "decode_predictions",
     "load",
     "predict",
+    "preprocess_input",
     "proxyless_cpu",
     "proxyless_gpu",
     "proxyless_mobile",

@@ -18,11 +18,11 @@ from proxyless_arch.base.machine import PRECISIONS
 from proxyless_arch.base.strict import listed
 from proxyless_arch.data.images import AnyImage
 from proxyless_nas_tensorflow.data import ImageTransform
-from proxyless_nas_tensorflow.network import ProxylessNet, build
+from proxyless_nas_tensorflow.network import LOGITS, ProxylessNet, build, feature_extractor
 from proxyless_nas_tensorflow.steps import compiled
 from proxyless_nas_tensorflow.weights import load_named, to_named
 
-FLOAT32_LAYERS = ("global_pool", "classifier.dropout", "classifier.linear")
+FLOAT32_LAYERS = ("global_pool", "classifier.dropout", LOGITS)
 
 
 def predict(net: ProxylessNet, image: AnyImage, top: int = TOP) -> list[Prediction]:
@@ -41,7 +41,11 @@ def predict(net: ProxylessNet, image: AnyImage, top: int = TOP) -> list[Predicti
     if not net.include_top:
         raise InputError("expected a network with its classifier", "net")
     pixels = ImageTransform(net.spec.preprocessing)(image)[None]
-    return most_likely(np.asarray(net(pixels, training=False), np.float32)[0], net.spec, top)
+    if net.classifier_activation is None:
+        logits = net(pixels, training=False)
+    else:
+        logits = feature_extractor(net, [LOGITS])(pixels, training=False)[LOGITS]
+    return most_likely(np.asarray(logits, np.float32)[0], net.spec, top)
 
 
 def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callable[[np.ndarray | tf.Tensor], tf.Tensor]:

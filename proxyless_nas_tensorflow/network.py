@@ -13,11 +13,14 @@ from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.strict import Node, nearest
+from proxyless_arch.base.strict import Node, listed, nearest
 from proxyless_nas_tensorflow.data import ImageTransform
 from proxyless_nas_tensorflow.layers import build_op, residual_block
 
 Resolution = int | tuple[int | None, int | None] | None
+POOLS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+LOGITS, ACTIVATION = "classifier.linear", "classifier.act"
+"""The layers whose outputs are the logits, and what a ``classifier_activation`` makes of them."""
 
 
 @keras.saving.register_keras_serializable(package="proxyless_nas_tensorflow")
@@ -25,15 +28,27 @@ class ProxylessNet(keras.Model):
     """A network of the ProxylessNAS family; takes (N, H, W, 3) float32, gives (N, classes) logits.
 
     ``spec`` is the architecture it was built from; its preprocessing says how images are prepared. Without its top the
-    network gives the feature map in front of the pool, (N, h, w, feature_mix width). ``save`` and
-    ``keras.models.load_model`` keep the spec.
+    network gives the feature map in front of the pool, (N, h, w, features), or with ``pooling`` "avg" or "max" one
+    number for each feature, (N, features). With a ``classifier_activation`` the logits went through it. ``save`` and
+    ``keras.models.load_model`` keep all of this.
     """
 
-    def __init__(self, inputs: KerasTensor, outputs: KerasTensor, spec: ArchSpec, include_top: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: KerasTensor,
+        outputs: KerasTensor,
+        spec: ArchSpec,
+        include_top: bool = True,
+        *,
+        pooling: str | None = None,
+        classifier_activation: str | None = None,
+        name: str | None = None,
+    ) -> None:
         # whatever TensorFlow does not take in the name of a scope becomes a dot
-        super().__init__(inputs, outputs, name=re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", ".", spec.name))
+        super().__init__(inputs, outputs, name=name or re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", ".", spec.name))
         self.spec = spec
         self.include_top = include_top
+        self.pooling, self.classifier_activation = pooling, classifier_activation
 
     def __iter__(self) -> Iterator[Any]:
         """``net, transform, classes = load(...)``: itself, how an image becomes its input, the names of its classes."""
@@ -44,13 +59,17 @@ class ProxylessNet(keras.Model):
             "spec": spec_to_dict(self.spec),
             "resolution": list(self.input_shape[1:3]),
             "include_top": self.include_top,
+            "pooling": self.pooling,
+            "classifier_activation": self.classifier_activation,
+            "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> ProxylessNet:
         spec = spec_from_node(Node(config["spec"], "spec"))
         height, width = config["resolution"]
-        return build(spec, (height, width), include_top=config["include_top"])
+        known = {key: config[key] for key in ("pooling", "classifier_activation", "name") if key in config}
+        return build(spec, (height, width), include_top=config["include_top"], **known)
 
 
 # model.save('m.h5') writes the class without its package, and looks for it by what it wrote
@@ -69,7 +88,15 @@ def _input_size(resolution: Resolution) -> tuple[int | None, int | None]:
 
 
 def build(
-    spec: ArchSpec, resolution: Resolution = None, *, include_top: bool = True, seed: int | None = None
+    spec: ArchSpec,
+    resolution: Resolution = None,
+    *,
+    include_top: bool = True,
+    seed: int | None = None,
+    images: KerasTensor | None = None,
+    pooling: str | None = None,
+    classifier_activation: str | None = None,
+    name: str | None = None,
 ) -> ProxylessNet:
     """The network of ``spec`` with He fan-out weights.
 
@@ -79,22 +106,40 @@ def build(
         include_top: without it the output is that of ``feature_mix_layer.act``, the feature map in front of the
             pool, (N, h, w, feature_mix width).
         seed: 0 or more; the initial weights depend on it and the layers' names alone. None draws fresh ones.
+        images: its input, a ``keras.Input``, in place of one at ``resolution``.
+        pooling: without its top, "avg" or "max" over the pixels of the feature map.
+        classifier_activation: of the logits, by its Keras name ("softmax"); None leaves them.
+        name: of the model, in place of the spec's.
 
     Raises:
-        InputError: a resolution or seed that is none.
+        InputError: a resolution, seed or pooling that is none.
     """
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise InputError(f"expected an integer, 0 or more, or None, got {seed!r}", "seed")
-    images = keras.Input((*_input_size(resolution), 3), name="images")
+    if pooling not in (None, *POOLS):
+        raise InputError(f"expected {listed(map(repr, POOLS))} or None, got {pooling!r}", "pooling")
+    if images is None:
+        images = keras.Input((*_input_size(resolution), 3), name="images")
     x = build_op(images, "first_conv", spec.stem, spec.bn, spec.padding, seed)
     for index, block in enumerate(spec.blocks):
         x = residual_block(x, f"blocks.{index}", block, spec.bn, spec.padding, seed)
     if spec.feature_mix is not None:
         x = build_op(x, "feature_mix_layer", spec.feature_mix, spec.bn, spec.padding, seed)
+    if include_top or pooling:
+        x = POOLS["avg" if include_top else str(pooling)](name="global_pool")(x)
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="global_pool")(x)
         x = build_op(x, "classifier", spec.classifier, spec.bn, spec.padding, seed)
-    return ProxylessNet(images, x, spec, include_top)
+        if classifier_activation is not None:
+            x = keras.layers.Activation(classifier_activation, name=ACTIVATION)(x)
+    return ProxylessNet(
+        images,
+        x,
+        spec,
+        include_top,
+        pooling=None if include_top else pooling,
+        classifier_activation=classifier_activation if include_top else None,
+        name=name,
+    )
 
 
 def feature_extractor(model: keras.Model, layer_names: Iterable[str]) -> keras.Model:

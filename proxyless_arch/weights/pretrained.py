@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Concatenate, ParamSpec, TypeVar
 
+from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import ArchSpec, with_classes
 from proxyless_arch.base.errors import InputError
@@ -13,6 +17,8 @@ from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import WeightFile, matched, read_tensors
 
 Pretrained = bool | str | os.PathLike[str]
+P = ParamSpec("P")
+Net = TypeVar("Net")
 
 
 def described(spec: ArchSpec, found: WeightFile) -> ArchSpec:
@@ -48,3 +54,24 @@ def read_pretrained(release: Release, pretrained: Pretrained, spec: ArchSpec, re
         tensors={name: tensor for name, tensor in whole.tensors.items() if not name.startswith("classifier.")},
         provenance=whole.provenance,
     )
+
+
+def released_function(build: Callable[Concatenate[Release, P], Net], name: str, facts: str) -> Callable[P, Net]:
+    """The function of a zoo that builds the released network ``name``.
+
+    Args:
+        build: builds any of them; the function has its other arguments and its docstring.
+        name: of the release, and of the function.
+        facts: the first line of the docstring.
+    """
+
+    def released(*given: P.args, **also: P.kwargs) -> Net:
+        return build(catalog.release(name), *given, **also)
+
+    signature = inspect.signature(build)
+    arguments = list(signature.parameters.values())[1:]
+    released.__signature__ = signature.replace(parameters=arguments)  # type: ignore[attr-defined]
+    released.__name__ = released.__qualname__ = name
+    released.__module__ = build.__module__
+    released.__doc__ = f"{facts}\n\n{inspect.cleandoc(build.__doc__ or '')}"
+    return released
