@@ -21,7 +21,7 @@ from hardware.formats import (
     parse_remarks,
     shape_text,
 )
-from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero, strided
+from proxyless_arch.arch.ops import Bottleneck, Conv, Linear, strided
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node
@@ -56,13 +56,13 @@ def mbconv_features(call: LayerCall, channel_tile: int) -> dict[str, float]:
 
     Channels are padded to ``channel_tile`` where a matrix product works on whole tiles. The depthwise term counts
     taps inside the image only: measured times are linear in those, not in kernel_size ** 2.
-    Raises TypeError when the layer is not an MBConv.
+    Raises TypeError when the layer is no inverted bottleneck.
     """
-    op = call.op
-    if not isinstance(op, MBConv):
-        raise TypeError(f"expected an MBConv, got {type(op).__name__}")
+    op, parts = call.op, call.op.bottleneck
+    if parts is None:
+        raise TypeError(f"expected an inverted bottleneck (MBConv), got {type(op).__name__}")
     (height, width, c_in), (out_height, out_width, c_out) = call.in_hwc, call.out_hwc
-    mid, kernel, expands = op.hidden_channels, op.kernel_size, op.expand_ratio > 1
+    mid, kernel, expands = parts.hidden_channels, parts.kernel_size, parts.expands
     pixels, out_pixels = height * width, out_height * out_width
 
     def tiled(channels: int) -> int:
@@ -160,14 +160,12 @@ class Predictor:
     def op_ms(self, call: LayerCall) -> float:
         """One layer as it would be timed by itself: without whole-network calibration."""
         op = call.op
+        if op.vanishes:
+            return 0.0
+        if op.bottleneck is not None:
+            features = mbconv_features(call, self.channel_tile)
+            return math.fsum((self.const_ms, *(self.coefficients[name] * features[name] for name in self.coefficients)))
         match op:
-            case Zero():
-                return 0.0
-            case MBConv():
-                features = mbconv_features(call, self.channel_tile)
-                return math.fsum(
-                    (self.const_ms, *(self.coefficients[name] * features[name] for name in self.coefficients))
-                )
             case Conv(kernel_size=1):
                 reference = self.fixed_ops["Conv_1"]
                 ratio = self._pointwise_terms(call.in_hwc, call.out_hwc) / self._pointwise_terms(*reference[:2])
@@ -193,25 +191,9 @@ class Predictor:
     def extrapolated(self, call: LayerCall) -> tuple[str, ...]:
         """What about ``call`` lies outside the layers the predictor was fitted on; empty inside."""
         op = call.op
+        if op.bottleneck is not None:
+            return self._beyond_validity(call, op.bottleneck)
         match op:
-            case Zero():
-                return ()
-            case MBConv():
-                received = (
-                    ("h", "input size", call.in_hwc[:2]),
-                    ("h", "output size", call.out_hwc[:2]),
-                    ("cin", "in_channels", (op.in_channels,)),
-                    ("cout", "out_channels", (op.out_channels,)),
-                    ("mid", "mid_channels", (op.hidden_channels,)),
-                    ("kernel", "kernel_size", (op.kernel_size,)),
-                    ("expand", "expand_ratio", (op.expand_ratio,)),
-                )
-                return tuple(
-                    f"{label} {max(values) if max(values) > high else min(values)} is outside {low:g}..{high:g}"
-                    for key, label, values in received
-                    for low, high in (self.validity[key],)
-                    if not low <= min(values) <= max(values) <= high
-                )
             case Conv(kernel_size=1):
                 return self._scaled("Conv_1", call.in_hwc, call.out_hwc)
             case Conv():
@@ -220,6 +202,23 @@ class Predictor:
                 return self._scaled("Logits", (op.in_features,), (op.out_features,))
             case _:
                 return ()
+
+    def _beyond_validity(self, call: LayerCall, parts: Bottleneck) -> tuple[str, ...]:
+        received = (
+            ("h", "input size", call.in_hwc[:2]),
+            ("h", "output size", call.out_hwc[:2]),
+            ("cin", "in_channels", (call.op.in_channels,)),
+            ("cout", "out_channels", (call.op.out_channels,)),
+            ("mid", "mid_channels", (parts.hidden_channels,)),
+            ("kernel", "kernel_size", (parts.kernel_size,)),
+            ("expand", "expand_ratio", (parts.expand_ratio,)),
+        )
+        return tuple(
+            f"{label} {max(values) if max(values) > high else min(values)} is outside {low:g}..{high:g}"
+            for key, label, values in received
+            for low, high in (self.validity[key],)
+            if not low <= min(values) <= max(values) <= high
+        )
 
     def _scaled(self, name: str, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[str, ...]:
         reference = self.fixed_ops[name]

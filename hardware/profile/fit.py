@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hardware.predictor import FEATURES, PREDICTOR_FORMAT, FeatureSet, mbconv_features
-from proxyless_arch.arch.ops import Conv, Linear, MBConv
+from proxyless_arch.arch.ops import Bottleneck, Conv, Linear
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 
@@ -102,16 +102,16 @@ def block_of(call: LayerCall) -> Hashable:
     return call.in_hwc, call.out_hwc
 
 
-def _mbconv(call: LayerCall) -> MBConv:
-    assert isinstance(call.op, MBConv)
-    return call.op
+def _parts(call: LayerCall) -> Bottleneck:
+    assert call.op.bottleneck is not None
+    return call.op.bottleneck
 
 
 GROUPS: Mapping[str, Callable[[LayerCall], Hashable]] = {
     "leave_one_block": block_of,
-    "leave_one_kernel": lambda call: _mbconv(call).kernel_size,
+    "leave_one_kernel": lambda call: _parts(call).kernel_size,
     "leave_one_resolution": lambda call: call.in_hwc[0],
-    "leave_one_expand": lambda call: _mbconv(call).hidden_channels / _mbconv(call).in_channels,
+    "leave_one_expand": lambda call: _parts(call).hidden_channels / call.op.in_channels,
 }
 
 
@@ -298,15 +298,15 @@ def predictor_json(
     missing = [name for name in ("Conv", "Conv_1", "Logits") if name not in fixed]
     if missing:
         raise InputError(f"not measured: {', '.join(missing)} (stem, feature mix, classifier)", "entries")
-    calls = [call for call, _ in measured if isinstance(call.op, MBConv)]
-    ops = [_mbconv(call) for call in calls]
+    calls = [call for call, _ in measured if call.op.bottleneck is not None]
+    parts = [_parts(call) for call in calls]
     ranges: dict[str, list[float]] = {
         "h": [value for call in calls for value in (*call.in_hwc[:2], *call.out_hwc[:2])],
-        "cin": [op.in_channels for op in ops],
-        "cout": [op.out_channels for op in ops],
-        "mid": [op.hidden_channels for op in ops],
-        "kernel": [op.kernel_size for op in ops],
-        "expand": [op.expand_ratio for op in ops],
+        "cin": [call.op.in_channels for call in calls],
+        "cout": [call.op.out_channels for call in calls],
+        "mid": [part.hidden_channels for part in parts],
+        "kernel": [part.kernel_size for part in parts],
+        "expand": [part.expand_ratio for part in parts],
     }
     return {
         "format": PREDICTOR_FORMAT,

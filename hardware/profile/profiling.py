@@ -49,7 +49,6 @@ from hardware.profile.fit import (
 )
 from hardware.profile.measure import Runtime
 from hardware.table import LayerKey, LookupTable, Timing, layer_key
-from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
@@ -711,7 +710,7 @@ def _predictor(
     """(fit, (the file and how it validated), why there is none)."""
     measured = [(call, entries[key]) for key, call in plan.ops.items()]
     try:
-        fitted = fit([Op(call, ms) for call, ms in measured if isinstance(call.op, MBConv)])
+        fitted = fit([Op(call, ms) for call, ms in measured if call.op.bottleneck is not None])
         draft = predictor_json(fitted, measured, provenance, Calibration(), None)
         parsed = parse_latency_source(json.dumps(draft).encode(), "predictor.json")
     except InputError as error:

@@ -47,6 +47,23 @@ class Drawing:
     expansion: float | None = None
 
 
+@dataclass(frozen=True)
+class Bottleneck:
+    """An inverted bottleneck: 1x1 expansion (absent unless it ``expands``), depthwise convolution, 1x1 projection.
+
+    ``hidden_channels``: width of the depthwise convolution, whose kernel has ``kernel_size``; ``expand_ratio``: as it
+    is called, which pruning does not change.
+    """
+
+    kernel_size: int
+    hidden_channels: int
+    expand_ratio: int
+
+    @property
+    def expands(self) -> bool:
+        return self.expand_ratio > 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operation(ABC):
     """What every operation says of itself. Sizes are (height, width, channels); images come one at a time.
@@ -82,6 +99,11 @@ class Operation(ABC):
     @property
     def drawing(self) -> Drawing:
         return Drawing(self.label.removesuffix(f" s{self.stride}"))
+
+    @property
+    def bottleneck(self) -> Bottleneck | None:
+        """Its parts where it is an inverted bottleneck, which latency predictors are fitted on; None of another."""
+        return None
 
     @property
     def keeps_shape(self) -> bool:
@@ -231,6 +253,10 @@ class MBConv(Operation):
     def drawing(self) -> Drawing:
         expansion = self.hidden_channels / self.in_channels  # as built
         return Drawing(super().drawing.label, self.kernel_size, expansion)
+
+    @property
+    def bottleneck(self) -> Bottleneck:
+        return Bottleneck(self.kernel_size, self.hidden_channels, self.expand_ratio)
 
     def macs(self, in_hwc: Hwc) -> int:
         in_pixels, out_pixels = math.prod(in_hwc[:2]), math.prod(self.out_hwc(in_hwc)[:2])
