@@ -71,10 +71,11 @@ def _shape(shape: Iterable[int]) -> str:
 
 
 def check_tensors(tensors: Mapping[str, np.ndarray], spec: ArchSpec, source: str | None = None) -> None:
-    """Whether ``tensors`` are exactly the floating-point weights of ``spec``.
+    """Whether ``tensors`` are exactly the floating-point weights of ``spec``, all numbers finite.
 
     Raises:
-        InputError: one error with the missing, unexpected and wrongly shaped tensors (the first few of each).
+        InputError: one error with the missing, unexpected, wrongly shaped and not finite tensors (the first few of
+            each).
     """
     expected = expected_tensors(spec)
     both = [name for name in expected if name in tensors]
@@ -90,6 +91,7 @@ def check_tensors(tensors: Mapping[str, np.ndarray], spec: ArchSpec, source: str
             "of another shape",
         ),
         *_some((f"{n}: {tensors[n].dtype}" for n in both if tensors[n].dtype.kind != "f"), "not floating-point"),
+        *_some((n for n in both if tensors[n].dtype.kind == "f" and not np.isfinite(tensors[n]).all()), "not finite"),
     ]
     if problems:
         raise InputError(f"the tensors are not those of {spec.name!r}: {'; '.join(problems)}", source=source)

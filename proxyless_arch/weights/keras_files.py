@@ -24,6 +24,7 @@ from proxyless_arch.base.files import parse_json
 from proxyless_arch.base.strict import Node
 from proxyless_arch.weights import hdf5
 from proxyless_arch.weights.layout import from_tf_layout
+from proxyless_arch.weights.pickles import BROKEN_ZIP
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 """Members of a ``.keras`` file."""
@@ -60,7 +61,7 @@ def is_keras_archive(data: bytes) -> bool:
     """Whether a zip is a ``.keras`` file."""
     try:
         return {CONFIG, WEIGHTS} <= set(zipfile.ZipFile(io.BytesIO(data)).namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except BROKEN_ZIP:
         return False
 
 
@@ -76,7 +77,9 @@ def read_keras_archive(data: bytes, spec: ArchSpec | None) -> Found:
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
             raise InputError("expected stored entries, got compressed ones: not as Keras writes it", "zip")
         config, weights = (archive.read(member) for member in members.values())
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+    except InputError:
+        raise
+    except BROKEN_ZIP as error:
         raise InputError(f"a damaged zip archive: {error}") from None
     own = _spec_in(parse_json(config, CONFIG))
     return own, _tensors(hdf5.read(weights), own or spec)

@@ -46,7 +46,7 @@ _BROKEN_PICKLE = (
     ValueError,
     struct.error,
 )
-_BROKEN_ZIP = (
+BROKEN_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -62,6 +62,10 @@ _BROKEN_ZIP = (
 Admitted = Mapping[tuple[str, str], Any]
 
 MAX_STRANGERS = 1000
+MAX_LONG = 5000
+"""Whole numbers beyond 32 bits, whose hashes can be made to collide: as keys of a dict they would take hours."""
+MAX_FROZEN = 1000
+"""Frozen sets, likewise."""
 # what no checkpoint needs, however it is wrapped: a file that names one of these is an attack
 _PROGRAM_MODULES = frozenset(
     ("os", "posix", "nt", "subprocess", "commands", "sys", "shutil", "socket", "runpy", "importlib", "ctypes")
@@ -92,10 +96,10 @@ class Stranger(dict[Any, Any]):
         return self
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict) and {"_parameters", "_modules"} <= state.keys():
+        if isinstance(state, dict) and {"_parameters", "_modules"} <= dict.keys(state):
             self.modules.append(self.title)
         elif isinstance(state, dict):
-            self.update(state)
+            self.update(dict.items(state))
 
     def append(self, unused: Any) -> None:
         pass
@@ -156,8 +160,13 @@ def _pickle_end(data: bytes, start: int) -> int:
     """Where the pickle that starts at ``start`` ends. InputError on what is no pickle or has a far memo index."""
     stream = io.BytesIO(data)
     stream.seek(start)
+    n_long = n_frozen = 0
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            n_long += isinstance(argument, int) and abs(argument) >= 2**31
+            n_frozen += opcode.name == "FROZENSET"
+            if n_long > MAX_LONG or n_frozen > MAX_FROZEN:
+                raise InputError(f"a pickle with more than {MAX_LONG} long numbers or {MAX_FROZEN} frozen sets")
             if opcode.name in ("EXT1", "EXT2", "EXT4"):  # names by number, which find_class may never see
                 raise InputError("a pickle that uses the extension registry, which a weight file does not need")
             # a pickler numbers its memo upwards; the unpickler would allocate up to any index it is given
@@ -542,7 +551,7 @@ def _from_zip(data: bytes, wanted: Mapping[str, Any]) -> Chosen[np.ndarray]:
         return Chosen(_arrays(chosen.tensors, content, len(data)), chosen.note, chosen.is_ours)
     except InputError:
         raise
-    except _BROKEN_ZIP as error:
+    except BROKEN_ZIP as error:
         raise InputError(f"a damaged zip archive: {error}") from None
 
 
@@ -595,7 +604,7 @@ def _legacy_parts(data: bytes) -> tuple[_Loaded, dict[str, memoryview]]:
     if version != _LEGACY_VERSION:
         raise InputError(f"expected version {_LEGACY_VERSION} of torch.save's format, got {_seen(version)}")
     system = following().value
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
+    if not isinstance(system, dict) or dict.get(system, "little_endian") is not True:
         raise InputError("expected little-endian data")
     loaded, keys = following(), following().value
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):

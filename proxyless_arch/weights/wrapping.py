@@ -135,7 +135,8 @@ def _named_tensors(tree: Any, kind: Kind[AnyTensor]) -> Iterator[tuple[tuple[str
         if not isinstance(value, dict | list | tuple) or isinstance(value, kind) or id(value) in seen:
             continue
         seen.add(id(value))
-        members = list(value.items() if isinstance(value, dict) else enumerate(value))
+        # the dict's own method: a pickle may have set another as an attribute
+        members = list(dict.items(value) if isinstance(value, dict) else enumerate(value))
         tensors = {key: member for key, member in members if isinstance(member, kind) and isinstance(key, str)}
         if tensors:
             yield keys, tensors

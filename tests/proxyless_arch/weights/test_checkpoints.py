@@ -246,6 +246,7 @@ def test_what_is_left_out_is_said(tmp_path):
         read_tensors(tmp_path / "net.ckpt", SPEC)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("wrap", [lambda net: net, lambda net: {"model": net, "optimizer": optimizer_state()}])
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_whole_modules_are_refused_in_plain_words(wrap, protocol, tmp_path):
@@ -305,3 +306,32 @@ def test_a_checkpoint_that_contains_itself(tmp_path):
     loop["again"] = [loop, Bag(a=loop)]
     torch.save(loop, tmp_path / "net.pth")
     assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    state = state_of(PLAIN)
+    state["first_conv.bn.bias"] = torch.full_like(state["first_conv.bn.bias"], value)
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"1 not finite \(first_conv.bn.bias\)"):
+        read_tensors(tmp_path / "net.pth", SPEC)
+
+
+def test_keys_whose_hashes_collide_are_cut_off(tmp_path):
+    collide = {"model": state_of(PLAIN), "x": {(2**61 - 1) * k: 0 for k in range(2, 6000)}}
+    torch.save(collide, tmp_path / "net.pth")
+    with pytest.raises(InputError, match="long numbers"):
+        read_tensors(tmp_path / "net.pth", SPEC)
+
+
+@pytest.mark.parametrize("attribute", ["items", "keys", "get", "__class__", "__iter__"])
+def test_methods_that_a_pickle_sets_are_not_called(attribute, tmp_path):
+    class Odd(collections.OrderedDict):
+        def __reduce__(self):
+            return collections.OrderedDict, (), {attribute: 3}, None, iter(self.items())
+
+    torch.save({"model": Odd(state_of(PLAIN)), "x": Odd(a=1)}, tmp_path / "net.pth")
+    try:
+        assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
+    except InputError as error:
+        assert "damaged pickle" in str(error)
