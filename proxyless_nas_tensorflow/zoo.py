@@ -101,9 +101,12 @@ def _released(
     if (wanted := num_classes if classes is None else classes) != released_classes:
         spec = with_classes(spec, wanted)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
+    sources = [] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    is_input = len(sources) == 1 and sources[0] is input_tensor
     net = build(
         spec,
         None if input_shape is None else (input_shape[0], input_shape[1]),
+        images=input_tensor if is_input else None,
         include_top=include_top,
         pooling=pooling,
         classifier_activation=classifier_activation,
@@ -111,9 +114,9 @@ def _released(
     )
     if pretrained is not False:
         load_pretrained(net, release, pretrained, released_classes)
-    if input_tensor is None:
+    if input_tensor is None or is_input:
         return net
-    return keras.Model(keras.utils.get_source_inputs(input_tensor), net(input_tensor), name=f"{net.name}.applied")
+    return keras.Model(sources, net(input_tensor), name=f"{net.name}.applied")
 
 
 proxyless_cpu = released_function(

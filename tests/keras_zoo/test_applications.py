@@ -102,6 +102,9 @@ def test_weights_classes_and_input_tensor(tmp_path):
     found = to_named(inner)
     assert all((found[name] == tensors[name]).all() for name in found if not name.startswith("classifier"))
     np.testing.assert_allclose(out(net), out(inner, 2 * IMAGES), rtol=1e-5)
+    direct = zoo.proxyless_cpu(weights=tmp_path / "net.safetensors", input_tensor=images, include_top=False)
+    assert isinstance(direct, zoo.ProxylessNet)
+    assert direct.input is images
 
 
 def test_imagenet_means_the_published_weights(monkeypatch):
