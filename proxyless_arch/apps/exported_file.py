@@ -13,6 +13,7 @@ import numpy as np
 from proxyless_arch.apps.evaluation import Network, describe_preprocessing
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
+from proxyless_arch.arch.recipe import assumption
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
@@ -58,7 +59,13 @@ def metadata_text(network: Network, **more: Any) -> str:
     value = {
         "format": FORMAT,
         "version": VERSION,
-        "preprocessing": f"{describe_preprocessing(spec.preprocessing)}; RGB, (pixel / 255 - mean) / std",
+        "preprocessing": "; ".join(
+            (
+                describe_preprocessing(spec.preprocessing),
+                "RGB, (pixel / 255 - mean) / std",
+                *assumption(spec.preprocessing),
+            )
+        ),
         "class_names": list(class_names(spec)),
         "spec": spec_to_dict(spec),
         "provenance": {
