@@ -71,9 +71,11 @@ class _StateDict(Generic[AnyTensor]):
         return any(_AVERAGE.search(key.lower()) for key in (*self.keys, self.prefix))
 
     @property
-    def rank(self) -> int:
-        ranks = [_KEYS.index(key) for key in self.keys if key in _KEYS]
-        return min(ranks, default=len(_KEYS) if self.keys else 0)
+    def rank(self) -> tuple[int, int]:
+        """The less, the more usual is the place."""
+        keys = [_KEYS.index(key) for key in self.keys if key in _KEYS]
+        unusual = self.prefix != "" and self.prefix.partition(".")[0] not in _PREFIXES
+        return min(keys, default=len(_KEYS) if self.keys else 0), int(unusual)
 
     def __str__(self) -> str:
         places = [*map(repr, self.keys), *([f"names in {self.prefix!r}"] if self.prefix else [])]
@@ -155,12 +157,22 @@ def _without_prefix(
     grouped: dict[str, dict[str, AnyTensor]] = defaultdict(dict)
     outside = []
     for name, tensor in weights.items():
-        prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
+        prefix = next((start for start in _starts(name) if start in prefixes), None)
         if prefix is None:
             outside.append(name)
         else:
             grouped[prefix][_LATER_BLOCK.sub(r"\1mobile_inverted_conv.", name.removeprefix(prefix))] = tensor
     return [_StateDict(keys, prefix, members, is_ours=True) for prefix, members in grouped.items()], outside
+
+
+def _starts(name: str) -> Iterator[str]:
+    """``a.b.``, ``a.`` and the empty string for the name ``a.b.c``; of a long name the last ones alone."""
+    for _ in range(MAX_DEPTH):
+        name = name.rpartition(".")[0]
+        if not name:
+            break
+        yield f"{name}."
+    yield ""
 
 
 def _prefix_of(name: str) -> str | None:

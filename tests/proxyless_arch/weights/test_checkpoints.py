@@ -228,6 +228,8 @@ def test_which_of_several_is_taken(tmp_path):
     torch.save({"teacher": state_of(random_tensors(other)), "student": state_of(PLAIN)}, path)
     assert_equal(read_tensors(path, SPEC).tensors, PLAIN)  # the network asked for decides
     assert read_tensors(path, other).tensors.keys() == expected_tensors(other).keys()
+    torch.save({"state_dict": state_of(AVERAGE, "teacher.") | state_of(PLAIN, "model.")}, path)
+    assert_equal(read_tensors(path, SPEC).tensors, PLAIN)
     torch.save({"a": state_of(PLAIN), "b": state_of(AVERAGE)}, path)
     with pytest.raises(InputError, match="several networks, of which none goes before the others: 'a'; 'b'"):
         read_tensors(path, SPEC)
@@ -335,3 +337,9 @@ def test_methods_that_a_pickle_sets_are_not_called(attribute, tmp_path):
         assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
     except InputError as error:
         assert "damaged pickle" in str(error)
+
+
+def test_many_prefixes_take_no_time(tmp_path):
+    odd = {f"a{k}.blocks.x": torch.zeros(1) for k in range(3000)}
+    torch.save({"model": state_of(PLAIN), "odd": odd}, tmp_path / "net.pth")
+    assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
