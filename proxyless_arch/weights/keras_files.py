@@ -120,7 +120,7 @@ def _tensors(found: hdf5.Contents, spec: ArchSpec | None) -> dict[str, np.ndarra
     order = _layers_in_order(spec) if spec is not None else {}
     tensors: dict[str, np.ndarray] = {}
     for place, array in found.arrays.items():
-        if place.startswith("optimizer") or "seed_generator" in place:
+        if {"optimizer", "optimizer_weights", "seed_generator"} & set(place.split("/")):
             continue
         name = _name_at(place, found, order)
         if name is not None:

@@ -161,7 +161,7 @@ def test_files_that_are_none(tiny_spec, tmp_path):
 def trained(tiny_spec):
     net = zoo.build(tiny_spec)
     load_named(net, tiny_spec, noise(tiny_spec))
-    net.compile("adam", "mse")
+    net.compile("adam", keras.losses.MeanSquaredError())
     net.optimizer.build(net.trainable_variables)
     return net
 
