@@ -20,6 +20,8 @@ from proxyless_arch.weights.pretrained import described
 SPEC_FILE = "spec.json"
 WEIGHT_FILES = ("weights.safetensors", "weights.h5")
 """What a run folder's weights are called: as they are written, and as the first edition wrote them."""
+SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors", ".keras")
+"""Extensions of weight files that hold their network."""
 RELEASED_WEIGHTS = "init"
 """What the authors' training and once-for-all networks call the weights beside a ``net.config``."""
 
@@ -74,7 +76,8 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
             f"expected {listed(map(repr, names))}, a spec file or a run folder, got {word!r}{nearest(word, names)}",
             place,
         )
-    if weight_kind(path) in ("text", ""):
+    kind = weight_kind(path)
+    if kind == "text" or (kind == "" and path.suffix.lower() not in SELF_DESCRIBING):
         return read_spec(path), released_sibling(path, RELEASED_WEIGHTS)
     spec = read_tensors(path).spec
     if spec is None:
