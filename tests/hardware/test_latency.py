@@ -23,7 +23,7 @@ from hardware.profile.profiling import unique_ops
 from hardware.released_yaml import _macs
 from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, MBConv, Operation, Zero
+from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Bottleneck, Conv, Linear, MBConv, Operation, Zero
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import mbconv_space
@@ -367,6 +367,28 @@ class Pool(Operation):
 
     def tensors(self, prefix):
         return iter(())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin(Pool):
+    """Another operation with the parts of an inverted bottleneck."""
+
+    kind: ClassVar[str] = "twin"
+
+    @property
+    def bottleneck(self):
+        return Bottleneck(kernel_size=self.pool_size, hidden_channels=6 * self.in_channels, expand_ratio=6)
+
+
+def test_whatever_has_the_parts_of_a_bottleneck_is_priced_as_one():
+    source = shipped("pixel1")
+    shape = {"in_channels": 16, "out_channels": 24, "stride": 2}
+    ours, twin = MBConv(kernel_size=3, expand_ratio=6, **shape), Twin(pool_size=3, **shape)
+    one, other = (LayerCall("blocks.1", op, (112, 112, 16), op.out_hwc((112, 112, 16))) for op in (ours, twin))
+    assert source.op_ms(other) == source.op_ms(one) > 0
+    assert source.extrapolated(other) == source.extrapolated(one) == ()
+    with pytest.raises(InputError, match="no price for pool 3x3"):
+        source.op_ms(replace(one, op=Pool(pool_size=3, **shape)))
 
 
 POOLS = [
