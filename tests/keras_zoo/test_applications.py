@@ -10,7 +10,7 @@ import proxyless_nas_tensorflow as zoo
 from proxyless_arch.apps.prediction import imagenet_classes
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.data.images import eval_transform
+from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_nas_tensorflow.network import build, feature_extractor
 from proxyless_nas_tensorflow.weights import to_named
@@ -123,7 +123,7 @@ def test_preprocess_input(data_format):
     from proxyless_arch.arch.spec import Preprocessing
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    wanted = eval_transform(pixels, Preprocessing(resolution=64, resize=64))
+    wanted = eval_transform(as_image(pixels), Preprocessing(resolution=64, resize=64))
     given = pixels.transpose(2, 0, 1) if data_format == "channels_first" else pixels
     for batch in (given[None], keras.ops.convert_to_tensor(given[None])):
         before = np.array(batch)
