@@ -35,6 +35,16 @@ def check_width(place: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
+class ConvCall:
+    """A convolution inside an operation, with the batch normalization and perhaps the activation behind it."""
+
+    in_hwc: Hwc
+    out_hwc: Hwc
+    kernel_size: int
+    activated: bool
+
+
+@dataclass(frozen=True)
 class Drawing:
     """What a picture shows of an operation.
 
@@ -119,6 +129,10 @@ class Operation(ABC):
         """Multiply-accumulates of convolutions and linear layers (batch normalization is folded)."""
 
     @abstractmethod
+    def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
+        """Its convolutions in order: what it keeps in memory while it is trained follows from them (memory.py)."""
+
+    @abstractmethod
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         """(name, shape) of each of its weight tensors; the names start with ``prefix``. See tensors.py."""
 
@@ -201,6 +215,9 @@ class Conv(Operation):
     def macs(self, in_hwc: Hwc) -> int:
         return math.prod(self.out_hwc(in_hwc)) * self.kernel_size**2 * self.in_channels
 
+    def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
+        yield ConvCall(in_hwc, self.out_hwc(in_hwc), self.kernel_size, activated=True)
+
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield from conv_bn_tensors(prefix, (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size))
 
@@ -265,6 +282,14 @@ class MBConv(Operation):
         depthwise = out_pixels * self.kernel_size**2 * hidden
         return expand + depthwise + out_pixels * hidden * self.out_channels
 
+    def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
+        wide, out = (*in_hwc[:2], self.hidden_channels), self.out_hwc(in_hwc)
+        narrowed = (*out[:2], self.hidden_channels)
+        if self.expands:
+            yield ConvCall(in_hwc, wide, 1, activated=True)
+        yield ConvCall(wide, narrowed, self.kernel_size, activated=True)
+        yield ConvCall(narrowed, out, 1, activated=False)
+
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         hidden = self.hidden_channels
         if self.expands:
@@ -310,6 +335,9 @@ class Zero(Operation):
     def macs(self, in_hwc: Hwc) -> int:
         return 0
 
+    def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
+        yield from ()
+
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield from ()
 
@@ -352,6 +380,9 @@ class Linear(Operation):
 
     def macs(self, in_hwc: Hwc) -> int:
         return self.in_features * self.out_features
+
+    def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
+        yield from ()
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield f"{prefix}.linear.weight", (self.out_features, self.in_features)

@@ -365,6 +365,9 @@ class Pool(Operation):
     def macs(self, in_hwc):
         return 0
 
+    def convolutions(self, in_hwc):
+        return iter(())
+
     def tensors(self, prefix):
         return iter(())
 

@@ -26,7 +26,7 @@ from hardware.projection import project, window
 from hardware.table import LookupTable, Timing
 from proxyless_arch.arch.codec import parse_spec, spec_to_json
 from proxyless_arch.arch.draw import draw_architectures
-from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Drawing, Operation, check_width, conv_bn_tensors
+from proxyless_arch.arch.ops import BLOCK_OPERATIONS, ConvCall, Drawing, Operation, check_width, conv_bn_tensors
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, walk
@@ -76,6 +76,9 @@ class Pooled(Operation):
 
     def macs(self, in_hwc):
         return in_hwc[0] * in_hwc[1] * self.channels**2
+
+    def convolutions(self, in_hwc):
+        yield ConvCall(in_hwc, in_hwc, 1, activated=False)
 
     def tensors(self, prefix):
         yield from conv_bn_tensors(f"{prefix}.mix", (self.channels, self.channels, 1, 1))
