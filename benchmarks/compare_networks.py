@@ -34,7 +34,6 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from tqdm import tqdm  # noqa: E402
 
 from benchmarks import published_networks as published  # noqa: E402
 from benchmarks.comparison_picture import draw  # noqa: E402
@@ -64,6 +63,7 @@ from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.progress import Progress  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import listed, nearest  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
@@ -410,17 +410,17 @@ def compare(
     facts = runtime.facts()
     layout = "{desc} {bar}| {n_fmt}/{total_fmt} {postfix} [{elapsed} passed, {remaining} left]"
     sessions: dict[str, Session] = {}
-    with tqdm(taking_part, bar_format=layout, disable=None, desc="preparing") as bar:
-        for one in bar:
-            bar.set_postfix_str(one.label)
+    with Progress(len(taking_part), doing="preparing", bar_format=layout) as bar:
+        for one in taking_part:
             sessions[one.name] = session_on(runtime, one.network, conditions, exports)
+            bar.update(about=one.label)
     reference = REFERENCE if REFERENCE in sessions else None
-    with tqdm(total=protocol.rounds * len(sessions), bar_format=layout, disable=None, desc="measuring") as bar:
+    timings = protocol.rounds * len(sessions)
+    with Progress(timings, doing="measuring", bar_format=layout) as bar:
 
         def tick(name: str) -> None:
-            bar.total = max(bar.total, bar.n + 1)  # repeated rounds come on top
-            bar.set_postfix_str(name, refresh=False)
-            bar.update()
+            bar.total = max(timings, bar.done + 1)  # repeated rounds come on top
+            bar.update(about=name)
 
         rounds, repeated = take_turns(sessions, reference or taking_part[0].name, protocol, tick)
     return {

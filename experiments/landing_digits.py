@@ -26,7 +26,6 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
     sys.path[0] = str(ROOT)
 
 import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
 
 from hardware.cost import CostTable  # noqa: E402
 from proxyless_arch.base.axes import Axis, Frame  # noqa: E402
@@ -35,6 +34,7 @@ from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.progress import Progress  # noqa: E402
 from proxyless_arch.base.scene import write_picture  # noqa: E402
 from proxyless_arch.base.settings import parse, setting  # noqa: E402
 from search.algorithm.derive import choose_path  # noqa: E402
@@ -273,7 +273,7 @@ def run(argv: Sequence[str]) -> None:
     rows = read_rows(arguments.output, facts)
     done = {(row["seed"], row["target_share"], row["algorithm"]) for row in rows}
     every = [(seed, share, name) for seed in arguments.seeds for share in SHARES for name in ALGORITHMS]
-    with tqdm(total=len(every), initial=len(done.intersection(every)), unit="search", dynamic_ncols=True) as bar:
+    with Progress(len(every), "search", done=len(done.intersection(every))) as bar:
         for seed in arguments.seeds:
             missing = [each for each in every if each[0] == seed and each not in done]
             if not missing:

@@ -35,6 +35,7 @@ from hardware.profile import exported_ops, profiling  # noqa: E402
 from hardware.profile.device import (  # noqa: E402
     Profiled,
     ProfileSettings,
+    Sitting,
     check_networks,
     conditions_of,
     default_output,
@@ -51,6 +52,7 @@ from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import Node, listed  # noqa: E402
+from proxyless_arch.base.words import DRY, DRY_RUN  # noqa: E402
 
 FAILED_GATE = 1
 IMAGES = "FOLDER_OF_YOUR_IMAGES"
@@ -68,6 +70,7 @@ class ProfileConfig:
     """What profile_latency.py is asked to do."""
 
     profile: ProfileSettings = field(default_factory=ProfileSettings)
+    dry_run: bool = DRY_RUN.setting(False, common=True)
     export_ops: Path | None = setting(
         None, "write the operations for another machine, and stop", group=EXPORTED, metavar="DIR", common=True
     )
@@ -194,6 +197,9 @@ def run(argv: Sequence[str]) -> int:
         return import_results(arguments, protocol)
     if arguments.export_ops is not None:
         export_ops(arguments, protocol, conditions_of(asked))
+        return 0
+    if arguments.dry_run:
+        print(Sitting.of(asked).header(), DRY, sep="\n")
         return 0
     done = profile_device(asked)
     print(done.summary(), next_step(done.outcome, done.folder, asked.target_hardware), sep="\n")

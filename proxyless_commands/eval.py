@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from proxyless_arch.apps import evaluation
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
+from proxyless_arch.base.words import DRY
 
 
 def run(argv: Sequence[str]) -> None:
@@ -38,15 +39,26 @@ def run(argv: Sequence[str]) -> None:
     from proxyless_nas.steps import evaluate
 
     forward, device, setup = start(
-        arguments, network, lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0
+        arguments,
+        network,
+        lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0,
+        images.bytes_to_cache() if images else 0,
     )
     evaluation.announce(network, setup, images, arguments.data_path, labels)
     command = ["eval.py", *argv]
+    if arguments.dry_run and images is None:
+        print(DRY)
+        return
     if images is None:
         photos = torch.from_numpy(evaluation.photos(spec.preprocessing)).permute(0, 3, 1, 2)
         evaluation.demonstrate(arguments, command, network, setup, forward(photos).cpu().numpy())
         return
-    forward(torch.zeros(1, 3, spec.resolution, spec.resolution))  # what happens only once is not timed
+    side, n_images = spec.resolution, evaluation.n_images(arguments, images)
+    computing = evaluation.seconds_per_image(lambda count: forward(torch.zeros(count, 3, side, side)), setup)
+    evaluation.say_expected(network, setup, images, n_images, computing)
+    if arguments.dry_run:
+        print(DRY)
+        return
     batches = eval_batches(
         numbered(images),
         spec.preprocessing,
@@ -55,7 +67,7 @@ def run(argv: Sequence[str]) -> None:
         limit=arguments.limit,
         strict=arguments.strict_data,
     )
-    progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
+    progress = evaluation.Progress(batches, n_images)
     score = evaluate(forward, progress, device, ClassScore(images.labels))
     evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
     evaluation.report_classes(arguments, network, images, score)

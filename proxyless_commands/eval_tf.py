@@ -18,6 +18,7 @@ from proxyless_arch.apps import evaluation
 from proxyless_arch.apps.litert import litert_network
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
+from proxyless_arch.base.words import DRY
 
 
 def run(argv: Sequence[str]) -> None:
@@ -34,15 +35,26 @@ def run(argv: Sequence[str]) -> None:
     from proxyless_nas_tensorflow.steps import evaluate
 
     forward, _, setup = start(
-        arguments, network, lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0
+        arguments,
+        network,
+        lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0,
+        images.bytes_to_cache() if images else 0,
     )
     evaluation.announce(network, setup, images, arguments.data_path, labels)
     command = ["eval_tf.py", *argv]
+    if arguments.dry_run and images is None:
+        print(DRY)
+        return
     if images is None:
         photos = evaluation.photos(spec.preprocessing)
         evaluation.demonstrate(arguments, command, network, setup, np.asarray(forward(photos)))
         return
-    forward(np.zeros((1, spec.resolution, spec.resolution, 3), np.float32))  # what happens only once is not timed
+    side, n_images = spec.resolution, evaluation.n_images(arguments, images)
+    computing = evaluation.seconds_per_image(lambda count: forward(np.zeros((count, side, side, 3), np.float32)), setup)
+    evaluation.say_expected(network, setup, images, n_images, computing)
+    if arguments.dry_run:
+        print(DRY)
+        return
     batches = eval_batches(
         numbered(images),
         spec.preprocessing,
@@ -51,7 +63,7 @@ def run(argv: Sequence[str]) -> None:
         limit=arguments.limit,
         strict=arguments.strict_data,
     )
-    progress = evaluation.Progress(batches, evaluation.n_images(arguments, images))
+    progress = evaluation.Progress(batches, n_images)
     score = evaluate(forward, progress, ClassScore(images.labels))
     evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
     evaluation.report_classes(arguments, network, images, score)

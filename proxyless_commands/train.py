@@ -24,7 +24,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import tune_allocator
 from proxyless_arch.base.words import add_run_flags
 
-OPTIONS = ("path", "resume", "recipe")  # flags that are no settings
+OPTIONS = ("path", "resume", "recipe", "dry_run")  # flags that are no settings
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -54,7 +54,14 @@ def run(argv: Sequence[str]) -> int:
 
     tune_allocator()
     try:
-        result = run_training(config, arguments.path, resume=arguments.resume, command=["train.py", *argv], notes=notes)
+        result = run_training(
+            config,
+            arguments.path,
+            resume=arguments.resume,
+            command=["train.py", *argv],
+            notes=notes,
+            dry_run=arguments.dry_run,
+        )
     except TrainingStopped:  # which has said how to go on
         return INTERRUPTED
     if result is not None:

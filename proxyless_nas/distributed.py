@@ -24,6 +24,8 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import Tensor
 
+from proxyless_arch.apps.memory import Free
+from proxyless_arch.base import memory
 from proxyless_arch.base.cli import BAD_INPUT
 from proxyless_arch.base.errors import InputError
 from proxyless_nas.devices import pick_device
@@ -107,6 +109,20 @@ def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
     finally:
         gc.collect()  # a DistributedDataParallel in a circle of references would outlive its group
         dist.destroy_process_group()
+
+
+def least_free(device: torch.device) -> Free:
+    """The memory free to each process: the least that any has, of a machine that some share. Every rank must call it.
+
+    Apple's GPU (mps) computes in the machine's own memory.
+    """
+    own = memory.free_memory()
+    machine = own // local_size() if own is not None else None
+    has_gpu = device.type == "cuda"
+    gpu = torch.cuda.mem_get_info(device)[0] if has_gpu else None
+    found = gathered((machine, gpu))
+    least = [None if None in column else min(column) for column in zip(*found, strict=True)]
+    return Free(least[0], least[1], has_gpu)
 
 
 def all_reduce_sum(tensors: Sequence[Tensor]) -> None:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from proxyless_arch.apps.evaluation import Network, RunConfig, Setup
+from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, plan_memory
 from proxyless_arch.apps.litert import litert_network
 from proxyless_arch.base.machine import busy_note, network_threads, tune_allocator
 from proxyless_nas.devices import device_name, pick_device
+from proxyless_nas.distributed import least_free
 from proxyless_nas.export import load_litert_torch, load_onnx, on_tensors, onnx_network
 from proxyless_nas.inference import prepared
 from proxyless_nas.network import build
@@ -38,14 +39,16 @@ def exported_network(arguments: RunConfig) -> Network:
     return (litert_network if _is_litert(arguments.exported) else onnx_network)(arguments)
 
 
-def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int]) -> Engine:
-    """Put a network where the flags say. Raises InputError for a device that is not here.
+def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int], kept_bytes: int = 0) -> Engine:
+    """Put a network where the flags say. Raises InputError for a device that is not here, or a batch that does not fit.
 
-    ``workers_of``: how many processes read images, by whether the network runs on the CPU.
+    ``workers_of``: how many processes read images, by whether the network runs on the CPU. ``kept_bytes``: of the
+    decoded images that these come to keep.
     """
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = workers_of(device.type == "cpu")
+    plan = plan_memory(arguments, network, workers, least_free(device), kept_bytes)
     threads = arguments.threads or network_threads(workers, "OMP_NUM_THREADS")
     torch.set_num_threads(threads)
     if device.type == "cpu" and (busy := busy_note(threads, "add --threads 1")):
@@ -63,7 +66,8 @@ def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], i
         framework_version=version,
         device=device_name(device),
         precision="as exported" if arguments.exported else arguments.precision,
-        batch_size=arguments.batch_size,
+        batch_size=plan.images,
         workers=workers,
+        memory=plan,
     )
     return Engine(forward, device, setup)

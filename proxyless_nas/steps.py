@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,11 @@ def sgd(
         {"params": vectors, "weight_decay": 0.0 if no_decay_bn else weight_decay},
     ]
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+
+
+def in_parts(images: Tensor, labels: Tensor, parts: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch in at most ``parts`` of equal size (the last may be smaller); None: whole."""
+    yield from zip(images.chunk(parts or 1), labels.chunk(parts or 1), strict=True)
 
 
 def limit_gradients(parameters: Iterable[Tensor], limit: float | None, where: str, *, overflows: bool = False) -> None:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.apps.evaluation import Network, RunConfig, Setup
+from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, plan_memory
 from proxyless_arch.apps.litert import load_litert
+from proxyless_arch.apps.memory import Free
+from proxyless_arch.base import memory
 from proxyless_arch.base.machine import network_threads, tune_allocator
 from proxyless_nas_tensorflow.devices import (
     THREADS_VARIABLE,
@@ -31,14 +33,17 @@ class Engine(NamedTuple):
     setup: Setup
 
 
-def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int]) -> Engine:
-    """Put a network where the flags say. Raises InputError for a device that is not here.
+def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int], kept_bytes: int = 0) -> Engine:
+    """Put a network where the flags say. Raises InputError for a device that is not here, or a batch that does not fit.
 
-    ``workers_of``: how many threads read images, by whether the network runs on the CPU.
+    ``workers_of``: how many threads read images, by whether the network runs on the CPU. ``kept_bytes``: of the
+    decoded images that these come to keep.
     """
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = workers_of(device == "CPU:0")
+    free = Free(memory.free_memory(), has_gpu=device.startswith("GPU"))  # how much a GPU has, TensorFlow does not tell
+    plan = plan_memory(arguments, network, workers, free, kept_bytes, are_processes=False)
     threads = arguments.threads or network_threads(workers, THREADS_VARIABLE, "OMP_NUM_THREADS")
     if arguments.exported:
         forward, framework, version = load_litert(arguments.exported, threads)
@@ -56,7 +61,8 @@ def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], i
         framework_version=version,
         device=described,
         precision="as exported" if arguments.exported else arguments.precision,
-        batch_size=arguments.batch_size,
+        batch_size=plan.images,
         workers=workers,
+        memory=plan,
     )
     return Engine(forward, device, setup)

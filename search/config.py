@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting as _flag
 from proxyless_arch.base.units import Unit
-from proxyless_arch.base.words import BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, THREADS, WORKERS
+from proxyless_arch.base.words import ACCUMULATION, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, THREADS, WORKERS
 from proxyless_arch.space.mbconv import IMAGENET, MACROS, macro_named
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
@@ -64,7 +65,16 @@ class DataConfig:
         None, "training augmentation (default: by data set and space)", ("imagenet", "small", "digits", "none")
     )
     train_batch_size: int = BATCH_SIZE.setting(64, " of weight training", minimum=2, maximum=65536, common=True)
-    test_batch_size: int = _flag(250, "images per evaluation batch", minimum=1, maximum=65536)
+    accumulation: int | None = ACCUMULATION.setting(
+        None,
+        " (default: as few as fit the memory; a --batch_size that is given is computed whole)",
+        older=1,
+        minimum=1,
+        maximum=65536,
+    )
+    test_batch_size: int = _flag(
+        250, "images per evaluation batch, fewer where memory is short", minimum=1, maximum=65536
+    )
     n_worker: int | None = WORKERS.setting(None, " (default: 0 for small sets in memory)", minimum=0, maximum=256)
     strict_data: bool = _flag(False, "an unreadable image is an error instead of a warning and a count")
 
@@ -284,7 +294,8 @@ def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> Sea
     Without a recipe the embedded digits have theirs, and images of one's own have the default one.
     """
     is_digits = given.get("data_path") is None and given.get("dataset", "digits") == "digits"
-    return with_settings(from_recipe(recipe or ("digits" if is_digits else "default")), given)
+    config = with_settings(from_recipe(recipe or ("digits" if is_digits else "default")), given)
+    return whole_if_named(config, given)
 
 
 def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:

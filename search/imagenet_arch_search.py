@@ -29,7 +29,7 @@ from proxyless_arch.base.words import add_run_flags  # noqa: E402
 from search import SearchResult, config, draw_random, run_search  # noqa: E402
 from search.run.runner import COMMAND, SearchStopped  # noqa: E402
 
-OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing")  # flags that are no settings
+OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing", "dry_run")  # flags that are no settings
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -63,7 +63,8 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
 
 def run(words: Sequence[str]) -> int:
     arguments = parse(words)
-    settings, common = effective_config(arguments), {"resume": arguments.resume, "command": [COMMAND, *words]}
+    settings = effective_config(arguments)
+    common = {"resume": arguments.resume, "command": [COMMAND, *words], "dry_run": arguments.dry_run}
     try:
         if settings.arch.arch_algo == "random":
             if arguments.warmup_from is not None:

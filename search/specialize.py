@@ -38,7 +38,7 @@ from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
-from proxyless_arch.base.words import RUN_DIR  # noqa: E402
+from proxyless_arch.base.words import DRY_RUN, RUN_DIR  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import run_search  # noqa: E402
 from search.config import SearchConfig, effective_config, to_dict  # noqa: E402
@@ -145,7 +145,10 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
             theirs = read_json(folder / "config.json")
             if warmup.lacks_a_part(theirs):
                 continue  # an older run: what it was done with is not all known
-            differs = warmup.differences(to_dict(config), theirs, str(folder / "config.json"))
+            ours = to_dict(config)
+            if ours["accumulation"] is None:  # left open: it takes theirs over with the warm-up
+                ours["accumulation"] = theirs.get("accumulation", 1)
+            differs = warmup.differences(ours, theirs, str(folder / "config.json"))
             if not differs and warmup.computed_alike(folder, pick_device(config.device), config.torch_threads):
                 return folder
     return None
@@ -171,6 +174,24 @@ def search_for(goal: Goal, folder: Path, common: Common, others: Sequence[Path] 
         problem = f"the search for this target did not finish: {error}"
         raise InputError(problem, goal.name, str(folder)) from None
     return read_run(folder)
+
+
+def say_what_would_be_done(goals: Sequence[Goal], folder: Path | None, common: Common) -> None:
+    """The header of each search that is not finished; nothing is written."""
+    if (line := sharing(goals, folder or Path(), common)) is not None:
+        print(line)
+    for goal in goals:
+        own = folder / goal.name if folder is not None else None
+        print(f"\n== {goal.name} ==", flush=True)
+        if own is not None and (own / "result.json").is_file():
+            print("finished already", flush=True)
+            continue
+        resume = own is not None and (own / "config.json").is_file()
+        config, source = (None, None) if resume else (common.config(goal), common.warmup_from)
+        try:
+            run_search(config, own, resume=resume, warmup_from=source, dry_run=True)
+        except InputError as error:
+            raise InputError(error.problem, error.place or goal.name, error.source) from None
 
 
 def devices_of(goals: Sequence[Goal], runs: Sequence[Run]) -> list[Device]:
@@ -241,6 +262,7 @@ class Options:
     path: Path | None = RUN_DIR.setting(None, ", of all these runs", metavar="DIR")
     recipe: str | None = setting(None, "of all searches; as for imagenet_arch_search.py")
     warmup_from: Path | None = setting(None, "start every search behind that run's warm-up", metavar="RUN")
+    dry_run: bool = DRY_RUN.setting(False)
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, Common]:
@@ -254,6 +276,9 @@ def parse(argv: Sequence[str]) -> tuple[Options, Common]:
 def run(argv: Sequence[str]) -> None:
     options, common = parse(argv)
     goals = parse_goals(options.targets)
+    if options.dry_run:
+        say_what_would_be_done(goals, options.path, common)
+        return
     folder = options.path or new_run_dir(None, ROOT)
     try:
         line = sharing(goals, folder, common)

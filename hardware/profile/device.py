@@ -27,6 +27,7 @@ from hardware.table import LookupTable
 from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes, parse_json, write_json
+from proxyless_arch.base.progress import Progress
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.words import RESOLUTION, SEED, THREADS
 from proxyless_arch.space.mbconv import MACROS, macro_named, mbconv_space
@@ -321,6 +322,44 @@ def _header(raw: Path) -> dict[str, Any] | None:
     return conditions if isinstance(conditions, dict) else {}
 
 
+@dataclass(frozen=True)
+class Sitting:
+    """What a profile is about to measure, on what, and where to."""
+
+    protocol: Protocol
+    conditions: dict[str, Any]
+    runtime: Runtime
+    space: SearchSpace
+    facts: dict[str, Any]
+    folder: Path
+    plan: Plan
+
+    @staticmethod
+    def of(settings: ProfileSettings, runtime: Runtime | None = None) -> Sitting:
+        """Raises InputError for settings outside what is allowed, or a runtime that is not installed."""
+        protocol, conditions = protocol_of(settings), conditions_of(settings)
+        if runtime is None:
+            runtime = runtime_named(parse_hardware(settings.target_hardware), settings.runtime, settings.threads)
+        space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
+        facts = runtime.facts()
+        folder = settings.output or default_output(conditions | {name: facts[name] for name in MATCHED})
+        return Sitting(protocol, conditions, runtime, space, facts, folder, Plan.of(space, protocol, settings.method))
+
+    def header(self) -> str:
+        """For a person."""
+        facts, conditions, plan, protocol = self.facts, self.conditions, self.plan, self.protocol
+        return (
+            f"  device     {facts['device']}, {facts['runtime']} {facts['runtime_version']}, threads "
+            f"{facts['threads']}, batch {conditions['batch_size']}, clock {facts['clock']}\n"
+            f"  space      {conditions['space']}, width {conditions['width_mult']:g}, {conditions['resolution']} px: "
+            f"{len(plan.ops)} operations, {len(plan.design)} networks to solve from, {len(plan.validation)} to "
+            "validate\n"
+            f"  protocol   {protocol.rounds} rounds of {protocol.runs} timings; load average "
+            f"{facts['load_average']}, governor {facts['governor'] or 'not readable'}\n"
+            f"  folder     {self.folder}"
+        )
+
+
 def profile_device(
     settings: ProfileSettings, runtime: Runtime | None = None, say: Callable[[str], Any] = print
 ) -> Profiled:
@@ -334,25 +373,10 @@ def profile_device(
         InputError: settings outside what is allowed, a runtime that is not installed, a folder with the timings of
         other conditions.
     """
-    protocol, conditions = protocol_of(settings), conditions_of(settings)
-    if runtime is None:
-        runtime = runtime_named(parse_hardware(settings.target_hardware), settings.runtime, settings.threads)
-    from tqdm import tqdm
-
-    space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
-    facts = runtime.facts()
-    fixed = {name: facts[name] for name in MATCHED} | conditions
-    folder = settings.output or default_output(fixed)
-    plan = Plan.of(space, protocol, settings.method)
-    say(
-        f"  device     {facts['device']}, {facts['runtime']} {facts['runtime_version']}, threads {facts['threads']}, "
-        f"batch {conditions['batch_size']}, clock {facts['clock']}\n"
-        f"  space      {conditions['space']}, width {conditions['width_mult']:g}, {conditions['resolution']} px: "
-        f"{len(plan.ops)} operations, {len(plan.design)} networks to solve from, {len(plan.validation)} to validate\n"
-        f"  protocol   {protocol.rounds} rounds of {protocol.runs} timings; load average "
-        f"{facts['load_average']}, governor {facts['governor'] or 'not readable'}\n"
-        f"  folder     {folder}"
-    )
+    sitting = Sitting.of(settings, runtime)
+    protocol, conditions, facts, folder = sitting.protocol, sitting.conditions, sitting.facts, sitting.folder
+    plan, fixed = sitting.plan, {name: facts[name] for name in MATCHED} | conditions
+    say(sitting.header())
     if settings.fresh:
         set_aside(folder / "raw.jsonl")
     steady = {name: value for name, value in asdict(protocol).items() if name not in MAY_GROW}
@@ -363,13 +387,15 @@ def profile_device(
             say(f"  resumed    {len(log)} timings are there already")
         layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
         total = profiling.total_effort(plan, protocol)
-        with tqdm(total=total, bar_format=layout, disable=None, dynamic_ncols=True, desc="measuring") as bar:
+        with Progress(total, doing="measuring", bar_format=layout) as bar:
 
             def tick(effort: float) -> None:
-                bar.total = max(bar.total, bar.n + effort)  # repeated rounds come on top
+                bar.total = max(total, bar.done + effort)  # repeated rounds come on top
                 bar.update(effort)
 
-            anchor = Anchor(runtime, space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms)
+            anchor = Anchor(
+                sitting.runtime, sitting.space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms
+            )
             bench = Bench(anchor, log, protocol, tick)
             provenance = facts | conditions | begun | {"source": "measured here"}
             outcome = profiling.profile(bench, plan, provenance)

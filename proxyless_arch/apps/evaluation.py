@@ -6,8 +6,8 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 
 from proxyless_arch.apps.contact_sheet import Tile, write_contact_sheet
 from proxyless_arch.apps.label_map import AUTO, STRICT, LabelMap, auto_map, read_map, wnids_of
+from proxyless_arch.apps.memory import SCORED, Free, Plan, Reading, image_bytes, scoring_plan
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import ClassScore, per_class_record
 from proxyless_arch.apps.per_class_pictures import write_per_class_picture
@@ -25,10 +26,11 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
 from proxyless_arch.arch.recipe import assumption, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
-from proxyless_arch.base import settings
+from proxyless_arch.base import progress, settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded, write_json, writing
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, workers_text
+from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
@@ -37,12 +39,14 @@ from proxyless_arch.base.words import (
     BATCH_SIZE,
     DATA_PATH,
     DEVICE,
+    DRY_RUN,
     RESOLUTION,
     SAVE_JSON,
     THREADS,
     WORKERS,
     new_file,
 )
+from proxyless_arch.data.batches import seconds_of, seconds_to_read
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import (
@@ -96,7 +100,9 @@ class RunConfig(NetworkConfig):
     """How a command runs a network on images. ``exported``: a file of export.py, in place of ``arch``."""
 
     exported: Path | None = None
-    batch_size: int = BATCH_SIZE.setting(32, group=HOW, minimum=1, common=True)
+    batch_size: int | None = BATCH_SIZE.setting(
+        None, f" (default: {SCORED}, or as many as fit the memory)", group=HOW, minimum=1, common=True
+    )
     workers: int | None = WORKERS.setting(
         None, " (default: one per core, one per 4 cores without a GPU; 0 reads in this one)", group=HOW
     )
@@ -130,6 +136,7 @@ class EvalConfig(RunConfig):
     )
     limit: int | None = setting(None, "at most this many images, evenly spaced", group=WHAT, minimum=1, common=True)
     strict_data: bool = setting(False, "an unreadable image is an error, not left out", group=WHAT)
+    dry_run: bool = DRY_RUN.setting(False, group=HOW)
     save_json: Path | None = SAVE_JSON.setting(None, group=HOW, metavar="FILE", check=new_file, common=True)
     per_class: Path | None = setting(
         None,
@@ -448,6 +455,45 @@ class Setup:
     precision: str
     batch_size: int
     workers: int
+    memory: Plan | None = None
+    """What that takes; no part of the record."""
+
+
+def plan_memory(
+    arguments: RunConfig, network: Network, workers: int, free: Free, kept_bytes: int = 0, *, are_processes: bool = True
+) -> Plan:
+    """How many images are computed at once beside ``workers`` that read them. Raises InputError for too many.
+
+    ``kept_bytes``: of the decoded images that the workers come to keep, each its own share.
+    """
+    reading = Reading(
+        image_bytes=image_bytes(network.spec.resolution),
+        readers=workers,
+        are_processes=are_processes,
+        cached_bytes=kept_bytes // max(1, workers if are_processes else 1),
+    )
+    return scoring_plan(network.spec, arguments.batch_size, reading, free)
+
+
+def say_expected(network: Network, setup: Setup, images: ImageDataset, n_images: int, computing: float) -> None:
+    """How long scoring ``n_images`` takes: ``computing`` seconds each, and what it takes to read a few of them."""
+    reading = seconds_to_read(images, network.spec.preprocessing)
+    each = seconds_of(computing, reading, setup.workers)
+    slow = "; reading them takes longest" if setup.workers and each > computing else ""
+    _say("expected", f"about {format_seconds(n_images * each)} ({1000 * each:.3g} ms per image{slow})")
+
+
+TIMED = 8
+"""Images that are timed."""
+
+
+def seconds_per_image(forward: Callable[[int], Any], setup: Setup) -> float:
+    """Of a forward pass on a few images; ``forward`` takes how many. What happens only once is not timed."""
+    count = min(TIMED, setup.batch_size)
+    forward(count)
+    start = time.perf_counter()
+    forward(count)
+    return (time.perf_counter() - start) / count
 
 
 def n_workers(arguments: EvalConfig, images: ImageDataset, on_cpu: bool) -> int:
@@ -463,7 +509,7 @@ def reading_workers(arguments: RunConfig, n_images: int, on_cpu: bool) -> int:
     if arguments.workers is not None:
         return arguments.workers
     cores = max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores()
-    return min(cores, math.ceil(n_images / arguments.batch_size))
+    return min(cores, math.ceil(n_images / (arguments.batch_size or SCORED)))
 
 
 def n_images(arguments: EvalConfig, images: ImageDataset) -> int:
@@ -486,10 +532,8 @@ class Progress(Iterable[AnyBatch]):
         self._batches, self._n_images = batches, n_images
 
     def __iter__(self) -> Iterator[AnyBatch]:
-        from tqdm import tqdm
-
         start = asked = time.perf_counter()
-        with tqdm(total=self._n_images, unit="img", disable=None, dynamic_ncols=True) as bar:
+        with progress.Progress(self._n_images, "img") as bar:
             for batch in self._batches:
                 self.waited_s += time.perf_counter() - asked
                 yield batch
@@ -533,6 +577,8 @@ def announce(
             _say("classes", labels.text(spec.num_classes))
     reading = f", batches of {setup.batch_size}, {workers_text(setup.workers)}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
+    for label, text in setup.memory.lines() if setup.memory is not None else ():
+        _say(label, text)
 
 
 def record_header(
@@ -550,7 +596,7 @@ def record_header(
         "weights_blob_sha1": network.weights_blob_sha1,
         "recipe": preprocessing_to_dict(network.spec.preprocessing),
         "notes": list(network.notes),
-        **asdict(setup),
+        **{name: value for name, value in vars(setup).items() if name != "memory"},
         "cpu": cpu_name(),
     }
 

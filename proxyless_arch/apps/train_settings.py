@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch.apps.evaluation import expected_folders, resize_for
+from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
@@ -20,7 +21,7 @@ from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
-from proxyless_arch.base.words import ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
+from proxyless_arch.base.words import ACCUMULATION, ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
 from proxyless_arch.data.datasets import (
     DATASETS,
     ImageDataset,
@@ -101,10 +102,10 @@ class Optimization:
         0.1, "label smoothing of the training loss", aliases=("--smoothing",), minimum=0, maximum=0.99
     )
     grad_clip: float | None = setting(None, "clip the norm of the gradient", aliases=("--clip_grad",), minimum=1e-9)
-    accumulation: int = setting(
-        1,
-        "parts each process computes its share of a batch in, one after the other",
-        aliases=("--grad_accum_steps",),
+    accumulation: int | None = ACCUMULATION.setting(
+        None,
+        " (default: as few as fit the memory; a --batch_size that is given is computed whole)",
+        older=1,
         minimum=1,
         maximum=65536,
     )
@@ -235,6 +236,7 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
     name, why = (recipe, "") if recipe else _recipe_for(given, inferred, is_run)
     config = settings.from_recipe(TrainConfig, RECIPE_DIR, name)
     config = settings.with_settings(config, {**inferred, **given, "weights": weights})
+    config = whole_if_named(config, given)
     return config, notes if recipe else (*notes, f"recipe {name}{why}; --recipe names another")
 
 

@@ -94,22 +94,31 @@ def new_run_dir(path: Path | None, home: Path) -> Path:
     Raises:
         InputError: ``path`` already contains a run, or no folder that can be written to can be made there.
     """
-    folder = path or (Path() if home == Path.cwd() else home) / "runs"
+    folder = path or _home_of_runs(home)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # can be written to
             pass
         if path is None:
             return _dated(folder)
-        files = (CONFIG_FILE, METRICS_FILE, RESULT_FILE)
-        taken = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint*.pt"))
     except OSError as error:
         raise InputError(f"expected a folder to write the run to: {error.strerror}", "--run_dir", str(folder)) from None
-    if taken:
+    return free_run_dir(folder, home)
+
+
+def free_run_dir(path: Path | None, home: Path) -> Path:
+    """The folder that a new run would take; nothing is made. Raises InputError where ``path`` contains a run."""
+    folder = path or _home_of_runs(home) / "YYYYMMDD-HHMMSS"
+    files = (CONFIG_FILE, METRICS_FILE, RESULT_FILE)
+    if any((folder / name).exists() for name in files) or any(folder.glob("checkpoint*.pt")):
         raise InputError(
             "already contains a run: continue it with --resume, or name another folder", "--run_dir", str(path)
         )
     return folder
+
+
+def _home_of_runs(home: Path) -> Path:
+    return (Path() if home == Path.cwd() else home) / "runs"
 
 
 def _dated(home: Path) -> Path:

@@ -46,6 +46,7 @@ def setting(
     is_positional: bool = False,
     may_be_empty: bool = False,
     common: bool = False,
+    older: Any = None,
     check: Callable[[Any], Any] | None = None,
     **bounds: float,
 ) -> Any:
@@ -65,6 +66,8 @@ def setting(
         is_positional: no flag: the words that stand alone.
         may_be_empty: a list whose flag may stand alone.
         common: --help shows it. Where no setting of a command is, it shows all; else --help_all shows the others.
+        older: of a setting that came later, the value that stands for what was done before (None: not known, so that
+            the default is taken and said).
         check: returns the value as it is to be used, or raises InputError.
         bounds: ``minimum`` and ``maximum``.
     """
@@ -80,6 +83,7 @@ def setting(
         "is_positional": is_positional,
         "may_be_empty": may_be_empty,
         "common": common,
+        "older": older,
         "check": check,
     }
     return dataclasses.field(default=default, metadata={**said, **bounds})
@@ -260,15 +264,17 @@ def from_dict(
         members["version"].exactly(version)
         if not fill_missing and (missing := absent(cls, members)):
             raise InputError(f"not all settings are there (an older version's?): missing {', '.join(missing)}")
-        settings = {name: members[name].value for name in known if name in members}
+        older = {name: field.metadata["older"] for name, (_, field, _) in known.items()}
+        settings = {name: value for name, value in older.items() if value is not None and name not in members}
+        settings |= {name: members[name].value for name in known if name in members}
         return with_settings(cls(**{RECIPE: members[RECIPE].text()}), settings, source)
     except InputError as error:
         raise error.from_source(source) from None
 
 
 def absent(cls: type, saved: Mapping[str, Any]) -> list[str]:
-    """The settings that saved ones do not have, being older."""
-    return [name for name in flags(cls) if name not in saved]
+    """The settings that saved ones do not have, being older, where it is not known what was done before."""
+    return [name for name, (_, field, _) in flags(cls).items() if name not in saved and field.metadata["older"] is None]
 
 
 def recorded(cls: type[Config], value: Any, format_name: str, version: int, source: str) -> dict[str, Any]:

@@ -39,20 +39,29 @@ ARCH = Word(
 DATA_PATH = Word("--data_path", ("-d",), "images: a folder or .zip of class folders")
 RESOLUTION = Word("--resolution", ("--image_size",), "side of the images in pixels")
 BATCH_SIZE = Word("--batch_size", ("-b", "--train_batch_size"), "images per step")
+ACCUMULATION = Word(
+    "--accumulation",
+    ("--grad_accum_steps",),
+    "parts each process computes its share of a batch in, one after the other",
+)
 WORKERS = Word("--workers", ("-j", "--n_worker"), "processes that read images")
 SEED = Word("--seed", ("--manual_seed",), "seed of everything random")
 THREADS = Word("--threads", (), "threads on the CPU")
 DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
 RUN_DIR = Word("--run_dir", ("--path", "--output"), "run folder (default: a dated one under runs/)")
+DRY_RUN = Word("--dry_run", (), "say what would be done, and stop")
+DRY = "dry run: nothing was done, nothing written"
+"""The last line of one."""
 SAVE_JSON = Word("--save_json", ("--json",), "write the record to this file")
 
 
 def add_run_flags(parser: argparse.ArgumentParser, recipes: str) -> None:
-    """The flags of a command that makes a run and are no settings of it: ``path``, ``resume`` and ``recipe``."""
+    """The flags of a command that makes a run and are no settings of it."""
     section = parser.add_argument_group("the run")
     section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
     section.add_argument("--resume", action="store_true", help=f"continue the run in {RUN_DIR.flag}")
     section.add_argument("--recipe", metavar="NAME", help=f"a set of defaults: {recipes}")
+    section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
 
 
 def new_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ readers cannot change it.
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,20 @@ def fitting_batch_size(n_images: int, processes: int = 1) -> int:
     return max(processes, size - size % processes)
 
 
+def batch_for(n_images: int, batch_size: int, is_named: bool, processes: int = 1) -> tuple[int, tuple[str, ...]]:
+    """(the batch size, what to say of it): a recipe's is made smaller where there are fewer images.
+
+    Raises InputError for a batch that was named and is larger than the images are many.
+    """
+    if batch_size <= n_images:
+        return batch_size, ()
+    smaller = fitting_batch_size(n_images, processes)
+    if is_named:
+        problem = f"{batch_size} images per step, but there are {n_images} to train on; for so few try {smaller}"
+        raise InputError(problem, "--batch_size")
+    return smaller, (f"batches of {smaller}, not the recipe's {batch_size}: there are {n_images} images to train on",)
+
+
 def note_on_few_steps(n_images: int, batch_size: int, processes: int = 1) -> tuple[str, ...]:
     """One line where an epoch has fewer than ENOUGH_STEPS and a smaller batch would give more; else none."""
     steps, left_out = divmod(n_images, batch_size)
@@ -41,6 +56,21 @@ def note_on_few_steps(n_images: int, batch_size: int, processes: int = 1) -> tup
         return ()
     what = f"{counted(steps, 'step')} of {batch_size} images, {left_out} of {n_images} left out"
     return (f"few steps per epoch: {what}; --batch_size {smaller} makes {n_images // smaller}",)
+
+
+def seconds_of(computing: float, reading: float, readers: int) -> float:
+    """How long an image takes that is read in ``reading`` seconds by one of ``readers`` beside the computation."""
+    return max(computing, reading / readers) if readers else computing + reading
+
+
+def seconds_to_read(
+    dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment | None = None, count: int = 8
+) -> float:
+    """Of each of a few images, evenly spaced, in this process; 0 where none of them can be read."""
+    start = time.perf_counter()
+    (samples,) = eval_steps(len(dataset), count, limit=count)
+    batch = read_batch(dataset, preprocessing, augment, 0, samples)
+    return (time.perf_counter() - start) / len(batch.labels) if len(batch.labels) else 0.0
 
 
 class Sample(NamedTuple):

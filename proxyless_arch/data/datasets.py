@@ -200,6 +200,15 @@ class ImageDataset:
         self._cache.offer(index, image, len(self))
         return image
 
+    def bytes_to_cache(self) -> int:
+        """Of the decoded images that a process which reads them all comes to keep, by the size of the first one."""
+        try:
+            first = self.read(0)
+        except (InputError, IndexError):
+            return 0
+        size = first.width * first.height * 3 * len(self)
+        return size if size <= CACHE_BYTES else 0
+
     def subset(self, indices: np.ndarray | Sequence[int]) -> ImageDataset:
         """The images at these indices, in this order, with the same classes."""
         chosen = np.asarray(indices, dtype=np.int64)

@@ -22,6 +22,7 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path, expanded, open_bytes
+from proxyless_arch.base.progress import Progress
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights.files import git_blob_sha1
 
@@ -241,12 +242,9 @@ def _open(file: _Published, stall_s: float) -> http.client.HTTPResponse:
 
 def _receive(target: Path, file: _Published, stall_s: float) -> None:
     """Write what the server sends to ``target``, with a bar where somebody watches."""
-    from tqdm import tqdm
-
-    shown = {"desc": file.name, "unit": "B", "unit_scale": True, "unit_divisor": 1024, "disable": None}
     with contextlib.closing(_open(file, stall_s)) as response, open(target, "wb") as written:
         total, done = response.length, 0
-        with tqdm(total=total, **shown) as bar:
+        with Progress(total, "B", doing=file.name, unit_scale=True, unit_divisor=1024) as bar:
             while max(done, total or 0) <= MAX_DOWNLOAD_BYTES and (piece := _read_piece(response)):
                 written.write(piece)
                 bar.update(len(piece))

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
+from proxyless_arch.apps.memory import as_begun
 from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, changes_of_resume, read_config
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.base import runs
@@ -29,16 +29,15 @@ from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.machine import busy_note, usable_cores
+from proxyless_arch.base.progress import Progress, above_bars
 from proxyless_arch.base.settings import as_flags, note_on_absent
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.words import DRY
 from proxyless_arch.weights.lookup import SPEC_FILE
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
 from proxyless_nas.train import session
 from proxyless_nas.train.result import TrainResult, read_result
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "train.py"
@@ -58,10 +57,8 @@ class TrainingStopped(KeyboardInterrupt):
 
 def speak(line: str) -> None:
     """Print at once, also where the output goes to a file or a pipe, and above a progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line)
-    sys.stdout.flush()
+    with above_bars():
+        print(line, flush=True)
 
 
 def run_training(
@@ -72,6 +69,7 @@ def run_training(
     say: Say | None = speak,
     command: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> TrainResult | None:
     """Train a network: from the start, or on from where a run was stopped.
 
@@ -82,9 +80,10 @@ def run_training(
         say: gets each line that is for a person; None for silence, and no progress bar.
         command: the words of the command line that asked for it, for environment.json (default: those that would).
         notes: lines on the settings, said first.
+        dry_run: say what would be done, with memory and time, and stop; nothing is written.
 
     Returns:
-        The product; None in all processes but the first.
+        The product; None in all processes but the first, and of a dry run.
 
     Raises:
         InputError: settings, images or files that do not fit; nothing is written then, and nothing lost.
@@ -96,11 +95,14 @@ def run_training(
         tell = request.say if request.say is not None and distributed.is_main() else _be_silent
         with _naming_the_way_on(request, tell):
             begun = request.resume and runs.has_begun(request.home)
+            free = distributed.least_free(device)
             with distributed.fail_together():
                 spec = read_spec(request.home / SPEC_FILE) if begun else None
-                job = session.prepare(request.config, device, spec)
+                job = session.prepare(request.config, device, spec, free, resumed=request.resume)
             if request.resume and not begun:
                 request.notes = (*request.notes, "this run was killed before its first checkpoint: it starts over")
+            if dry_run:
+                return _say_what_would_be_done(request, job, begun, tell)
             request.claim_folder()
             return _train_in(request, job, begun, tell)
 
@@ -135,9 +137,10 @@ class _Request:
         if folder is None:
             raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
         saved = read_config(runs.config_to_resume(folder), fill_missing=True)
-        changes = changes_of_resume(saved, config) if config is not None else ()
+        config = as_begun(saved, config) if config is not None else saved
+        changes = changes_of_resume(saved, config)
         notes = (*notes, *note_on_absent(saved, read_json(folder / runs.CONFIG_FILE)), *changes)
-        return _Request(config or saved, folder, resume, say, command, notes, is_claimed=True)
+        return _Request(config, folder, resume, say, command, notes, is_claimed=True)
 
     @property
     def home(self) -> Path:
@@ -222,6 +225,19 @@ def _train_in(request: _Request, job: session.Job, begun: bool, tell: Say) -> Tr
     return read_result(run_dir) if distributed.is_main() else None
 
 
+def _say_what_would_be_done(request: _Request, job: session.Job, begun: bool, tell: Say) -> None:
+    """The header of a training as it would begin; nothing is written."""
+    if not request.resume:
+        with distributed.fail_together():
+            request.path = runs.free_run_dir(request.path, ROOT)
+    _share_cores(job)
+    training = session.new_training(job)
+    with distributed.fail_together():
+        fields, _ = session.restore(job, training, request.home) if begun else ({}, None)
+    _announce(request, job, training, fields, tell)
+    tell(DRY)
+
+
 def _share_cores(job: session.Job) -> None:
     """Leave the readers of images a core each, where the environment names no number of threads."""
     if "OMP_NUM_THREADS" not in os.environ:
@@ -239,13 +255,15 @@ def _announce(
         if busy:
             tell(busy)
     tell(session.header(job, request.home))
+    if job.schedule.total_steps and (expected := session.expected(job, training)) is not None:
+        tell(labeled("expected", expected))
     if fields:
         tell(labeled("resumed", f"at step {training.step} of {job.schedule.total_steps}"))
 
 
 def _take_steps(state: session.Run, has_bar: bool, tell: Say) -> bool:
     """Run to the end of the schedule; true when it got there."""
-    with runs.StopRequest() as stop, _progress_bar(state, has_bar) as bar:
+    with runs.StopRequest() as stop, _progress(state, has_bar) as bar:
         try:
             return session.loop(
                 state,
@@ -268,17 +286,8 @@ def _stop_with_images(state: session.Run, error: NonFiniteLossError) -> NoReturn
     ) from None
 
 
-def _progress_bar(state: session.Run, wanted: bool) -> tqdm:
-    """Shown on a terminal and in a notebook, by one process."""
-    from tqdm import tqdm
-
-    hidden = True if not wanted or not distributed.is_main() else None if "ipykernel" not in sys.modules else False
-    size = state.job.config.data.train_batch_size
-    return tqdm(
-        total=state.job.schedule.total_steps * size,
-        initial=state.training.step * size,
-        unit="img",
-        unit_scale=True,
-        dynamic_ncols=True,
-        disable=hidden,
-    )
+def _progress(state: session.Run, wanted: bool) -> Progress:
+    """Shown by one process."""
+    hidden = not wanted or not distributed.is_main()
+    size, total = state.job.config.data.train_batch_size, state.job.schedule.total_steps
+    return Progress(total * size, "img", done=state.training.step * size, hidden=hidden, unit_scale=True)

@@ -10,7 +10,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_preprocessing
+from proxyless_arch.apps.few_images import FROM_SCRATCH, notes_on_few_images
+from proxyless_arch.apps.memory import ANY_AMOUNT, Free, Plan
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
 from proxyless_arch.apps.prediction import class_names
@@ -47,7 +49,14 @@ from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.units import format_count
-from proxyless_arch.data.batches import BatchPlan, fitting_batch_size, note_on_few_steps
+from proxyless_arch.data.batches import (
+    BatchPlan,
+    batch_for,
+    eval_steps,
+    note_on_few_steps,
+    read_batch,
+    seconds_of,
+)
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
 from proxyless_arch.weights.files import read_tensors, save_safetensors
@@ -57,7 +66,7 @@ from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import evaluate
-from proxyless_nas.train import checkpointing
+from proxyless_nas.train import checkpointing, memory
 from proxyless_nas.train.training import Schedule, Training, over_ranks
 from proxyless_nas.weights import assign, load_named, to_named
 
@@ -80,6 +89,9 @@ class Job:
     schedule: Schedule
     augment: Augment | None
     device: torch.device
+    memory: Plan | None = None
+    """How batches are computed in the memory there is."""
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -143,37 +155,46 @@ class Job:
         share = images.subset(np.arange(distributed.rank(), len(images), distributed.world_size()))
         if not len(share):
             return score
+        size = self.config.data.test_batch_size
+        if self.memory is not None:
+            size = memory.most_scored(self.memory, self.spec, size)
         batches = eval_batches(
             share,
             self.spec.preprocessing,
-            batch_size=self.config.data.test_batch_size,
-            n_workers=min(self.n_workers, math.ceil(len(share) / self.config.data.test_batch_size)),
+            batch_size=size,
+            n_workers=min(self.n_workers, math.ceil(len(share) / size)),
             strict=self.config.data.strict_data,
         )
         net.eval()
         return evaluate(net, batches, self.device, score)
 
 
-def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = None) -> Job:
-    """Open the data and the weights and check that they fit. Raises InputError before anything is written.
+def prepare(
+    config: TrainConfig,
+    device: torch.device,
+    spec: ArchSpec | None = None,
+    free: Free = ANY_AMOUNT,
+    *,
+    resumed: bool = False,
+) -> Job:
+    """Open the data and the weights and check that they fit, and so do batches into the memory that is ``free``.
+
+    The job's config has the number of parts that a batch is computed in. Raises InputError before anything is written.
 
     Args:
         spec: of a resumed run, whose weights come from its checkpoint.
+        resumed: it goes on as it was begun, whatever is free.
     """
     if config.precision == "fp16" and device.type != "cuda":
         raise InputError(f"fp16 needs cuda, got {device.type}; bf16 runs anywhere", "--precision")
     data = open_data(config)
-    size, world = config.data.train_batch_size, distributed.world_size()
-    if size > len(data.train):
-        raise InputError(
-            f"{size} images per step, but there are {len(data.train)} to train on; for so few try "
-            f"{fitting_batch_size(len(data.train), world)}",
-            "--batch_size",
-        )
-    if size % world or size // world < config.optimization.accumulation:
+    world, is_named = distributed.world_size(), config.optimization.accumulation is not None
+    size, notes = batch_for(len(data.train), config.data.train_batch_size, is_named, world)
+    config = replace(config, data=replace(config.data, train_batch_size=size))
+    if size % world or size // world < (config.optimization.accumulation or 1):
         raise InputError(
             f"expected a multiple of {world} (the processes) with an image for each of the "
-            f"{config.optimization.accumulation} parts of a share, got {size}",
+            f"{config.optimization.accumulation or 1} parts of a share, got {size}",
             "--batch_size",
         )
     start = start_of(config, data.train) if spec is None else None
@@ -181,7 +202,7 @@ def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = N
     assert spec is not None
     if len(data.class_names) != spec.num_classes:
         raise InputError(f"expected {spec.num_classes} classes, found {len(data.class_names)}", "--data_path")
-    return Job(
+    job = Job(
         config=config,
         data=data,
         spec=spec,
@@ -195,6 +216,9 @@ def prepare(config: TrainConfig, device: torch.device, spec: ArchSpec | None = N
         augment=augment_for(config, spec.resolution),
         device=device,
     )
+    plan = memory.plan_of(config, data, spec, job.n_workers, free, resumed=resumed)
+    in_parts = replace(config, optimization=replace(config.optimization, accumulation=plan.parts))
+    return replace(job, config=in_parts, memory=plan, notes=notes)
 
 
 def new_training(job: Job) -> Training:
@@ -221,6 +245,8 @@ def header(job: Job, run_dir: Path) -> str:
     o, world = config.optimization, distributed.world_size()
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
     few_steps = note_on_few_steps(len(data.train), config.data.train_batch_size, world) if job.start is not None else ()
+    from_scratch = job.start is not None and not job.start.tensors
+    few_images = notes_on_few_images(data, config.data.data_path, FROM_SCRATCH) if from_scratch else []
     held_out = f"{len(data.valid)} to choose the epoch" if len(data.valid) else "none to choose the epoch: the last"
     lines = [
         (
@@ -244,7 +270,8 @@ def header(job: Job, run_dir: Path) -> str:
             f"{config.data.train_batch_size} images, lr {o.init_lr:g} after "
             f"{counted(o.warmup_epochs, 'epoch')} of warm-up, cosine to 0",
         ),
-        *[("note", note) for note in few_steps],
+        *[("note", note) for note in (*job.notes, *few_steps)],
+        *few_images,
         (
             "update",
             f"SGD {o.momentum:g}{' nesterov' if o.nesterov else ''}, decay {o.weight_decay:g}"
@@ -256,9 +283,35 @@ def header(job: Job, run_dir: Path) -> str:
             f"{device_name(job.device)}, {config.precision}, torch {torch.__version__}, "
             f"{f'{world} processes, ' if world > 1 else ''}{workers_text(job.n_workers)}",
         ),
+        *(job.memory.lines() if job.memory is not None else []),
         ("run folder", str(run_dir)),
     ]
     return "\n".join(labeled(*line) for line in lines)
+
+
+def expected(job: Job, training: Training) -> str | None:
+    """How long the rest of a training takes, for a person: steps, scoring and reading, by a few images of each.
+
+    None where too few of these can be read.
+    """
+    size = memory.timed_images(job.memory, job.spec, job.device) if job.memory is not None else memory.FEWEST_TIMED
+    samples = eval_steps(len(job.data.train), size, limit=size)[0]
+    start = time.perf_counter()
+    batch = read_batch(job.data.train, job.spec.preprocessing, job.augment, job.config.manual_seed, samples)
+    if len(batch.labels) < memory.FEWEST_TIMED:
+        return None
+    reading = (time.perf_counter() - start) / len(batch.labels)
+    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2).to(job.device)
+    computing = memory.seconds_per_image(training.net, images, torch.from_numpy(batch.labels).to(job.device))
+    world, schedule, config = distributed.world_size(), job.schedule, job.config
+    steps = schedule.total_steps - training.step
+    scored = len(job.data.valid) * (1 + (training.ema is not None)) * steps / max(1, schedule.steps_per_epoch)
+    trained = steps * config.data.train_batch_size
+    each = seconds_of(computing, reading, job.n_workers)
+    each_scored = seconds_of(computing * memory.FORWARD_SHARE, reading, job.n_workers)
+    slow = "; reading images takes longest" if job.n_workers and each > computing else ""
+    total = (trained * each + scored * each_scored) / world
+    return f"about {runs.format_seconds(total)} ({1000 * each:.0f} ms per image{slow})"
 
 
 def environment(job: Job, argv: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
 from proxyless_nas.steps import (
     NonFiniteLossError,
+    in_parts,
     limit_gradients,
     seed_dropout,
     set_lr,
@@ -179,10 +180,8 @@ class Training:
             seed_dropout(self.seed, TorchStream.TRAIN_DROPOUT, self.step)
         loss_sum = torch.zeros((), device=self.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
-        parts = images.chunk(self.settings.accumulation)
-        for number, (part, answers) in enumerate(
-            zip(parts, labels.chunk(self.settings.accumulation), strict=True), start=1
-        ):
+        parts = list(in_parts(images, labels, self.settings.accumulation))
+        for number, (part, answers) in enumerate(parts, start=1):
             with self._apart() if number < len(parts) else contextlib.nullcontext():
                 logits = self.forward(part)
                 loss = smoothed_loss(logits, answers, self.settings.label_smoothing)

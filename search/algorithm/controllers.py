@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from hardware.cost import CostTable
 from proxyless_arch.data.streams import TorchStream, torch_seed
+from proxyless_arch.space.search_space import Path
 from proxyless_nas import distributed
-from proxyless_nas.steps import NonFiniteLossError
+from proxyless_nas.steps import NonFiniteLossError, in_parts
 from search.algorithm import objective
 from search.algorithm.gates import (
     BinaryMode,
@@ -134,7 +135,7 @@ class Controller:
         """The weight of the cost term where it changes, for the log."""
         return None
 
-    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
         raise TypeError("a Controller is a GradientController or a ReinforceController")
 
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
@@ -207,22 +208,42 @@ class GradientController(Controller):
             self.lam = objective.raised_lambda(self.lam, self.deviation)
         return objective.hard_target(ce, cost, ramped, self.lam)
 
-    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
-        """One architecture step on validation images. Raises NonFiniteLossError before alpha moves."""
-        temperature = self.temperature
+    def _gates(self) -> tuple[Path, list[Gate]]:
+        """The path and gates of the current step; each call gives the same ones, with a graph of their own to alpha."""
         mode = cast(BinaryMode, self.opt.grad_binary_mode)
-        path, gates = sample(self.alphas, step_rng(self.seed, TorchStream.ARCH_STEP, self.step), mode, temperature)
-        logits = supernet(images, path, gates)
-        ce = F.cross_entropy(logits, labels)
+        return sample(self.alphas, step_rng(self.seed, TorchStream.ARCH_STEP, self.step), mode, self.temperature)
+
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
+        """One architecture step on validation images. Raises NonFiniteLossError before alpha moves.
+
+        ``parts``: the images are computed in, one after the other. The gradient of the cross-entropy adds up over them
+        (batch normalization sees one part at a time); then the loss, which need not be linear in it, is taken once.
+        """
+        temperature = self.temperature
+        *earlier, (part, answers) = in_parts(images, labels, parts)
+        ce_before, hits, moved = 0.0, 0, []
+        for some, right in earlier:
+            path, gates = self._gates()
+            logits = supernet(some, path, gates)
+            share = F.cross_entropy(logits, right) * (len(right) / len(labels))
+            moved.append(torch.autograd.grad(share, self.alphas))
+            ce_before += share.item()
+            hits += int((logits.argmax(1) == right).sum())
+        path, gates = self._gates()
+        logits = supernet(part, path, gates)
+        ce = F.cross_entropy(logits, answers)
+        if earlier:
+            ce = ce * (len(answers) / len(labels)) + ce_before
         cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
-        hits = int((logits.argmax(1) == labels).sum())
+        hits += int((logits.argmax(1) == answers).sum())
         totals = distributed.summed(ce.item() * len(labels), hits, len(labels))
         feedback = self.lam, self.deviation  # which _loss moves
         # of the whole batch: a process that could not read all of its images counts for less in the mean over all
         loss = self._loss(ce * (len(labels) * distributed.world_size() / totals[2]), cost)
         broken = not math.isfinite(loss.item())
         loss_sum, n_broken = distributed.summed(loss.item(), broken)
-        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, self.alphas))
+        by_ce, *found = torch.autograd.grad(loss, [ce, *self.alphas])
+        gradients: list[Tensor | None] = [sum((by_ce * part[b] for part in moved), g) for b, g in enumerate(found)]
         if self.opt.zero_rule == "release":
             for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
                 if block[choice].vanishes:
@@ -236,7 +257,7 @@ class GradientController(Controller):
         except NonFiniteLossError:
             self.lam, self.deviation = feedback
             raise
-        if mode == "two":
+        if self.opt.grad_binary_mode == "two":
             with torch.no_grad():
                 for alpha, old, gate in zip(self.alphas, before, gates, strict=True):
                     keep_other_probabilities(alpha, old, gate.candidates, temperature)
@@ -307,14 +328,15 @@ class ReinforceController(Controller):
             return objective.paper_reward(accuracy, cost, self.goal, self.opt.rl_tradeoff_ratio)
         return objective.absolute_reward(accuracy, cost, self.goal, self.opt.rl_absolute_weight)
 
-    def update(self, supernet: Supernet, images: Tensor, labels: Tensor) -> ArchStats:
-        """One update from ``rl_batch_size`` sampled paths, all on the same validation images."""
+    def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
+        """One update from ``rl_batch_size`` sampled paths, all on the same validation images, in ``parts``."""
         rng = step_rng(self.seed, TorchStream.ARCH_STEP, self.step)
         paths = [sample_path(self.alphas, rng) for _ in range(self.opt.rl_batch_size)]
         losses, hits, n_images = [], [], 0
         for path in paths:
+            gates = fixed_gates(path, images.device)
             with torch.no_grad():
-                logits = supernet(images, path, fixed_gates(path, images.device))
+                logits = torch.cat([supernet(part, path, gates) for part, _ in in_parts(images, labels, parts)])
             loss = F.cross_entropy(logits, labels).item()
             right = int((logits.argmax(1) == labels).sum())
             broken = not math.isfinite(loss)

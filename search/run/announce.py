@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from proxyless_arch.apps.few_images import SEARCHING, notes_on_few_images
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
@@ -74,6 +75,9 @@ def header(job: Job) -> str:
                     f"{len(table.extrapolated)} layer prices lie outside the predictor's fitted range: estimates only",
                 )
             )
+    elif job.unmeasured is not None:
+        lines.append(("target", f"{config.target.target_hardware}, whose latency table would be measured first"))
+        lines.append(("", f"some minutes, once: {job.unmeasured.command()}"))
     else:
         lines.append(("target", "none: accuracy alone"))
     if job.limits:
@@ -87,19 +91,25 @@ def header(job: Job) -> str:
             f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
         )
     )
+    lines += [("note", text) for text in job.notes]
+    lines += job.memory.lines() if job.memory is not None else []
     return "\n".join(labeled(*line) for line in lines)
 
 
-def expected_time(schedule: Schedule, seconds: tuple[float, float], first_step: int) -> str:
+def expected_time(
+    schedule: Schedule, seconds: tuple[float, float], first_step: int, reading: tuple[float, float] = (0.0, 0.0)
+) -> str:
     """How long the search takes from weight step ``first_step`` on, for a person.
 
-    ``seconds``: measured per weight step and per architecture step.
+    ``seconds``: measured per weight step and per architecture step. ``reading``: of their images, beside that.
     """
+    weight, arch = map(max, seconds, reading)
     arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
-    total = (schedule.total_steps - first_step) * seconds[0] + arch_steps * seconds[1]
+    total = (schedule.total_steps - first_step) * weight + arch_steps * arch
+    slow = "; reading images takes longest" if reading[0] > seconds[0] else ""
     return (
-        f"about {format_seconds(total)} ({1000 * seconds[0]:.0f} ms per weight step, "
-        f"{1000 * seconds[1]:.0f} ms per architecture step)"
+        f"about {format_seconds(total)} ({1000 * weight:.0f} ms per weight step, "
+        f"{1000 * arch:.0f} ms per architecture step{slow})"
     )
 
 
@@ -112,6 +122,7 @@ def beginning(
         size = job.config.data.train_batch_size
         few = note_on_few_steps(len(job.data.train), size, distributed.world_size())
         lines += [("note", text) for text in few]
+        lines += notes_on_few_images(job.data, job.config.data.data_path, SEARCHING)
     if warm is not None:
         epochs = counted(job.schedule.warmup_epochs, "epoch")
         lines.append(("warm-up", f"that of {warm.folder} ({epochs}, {format_seconds(warm.seconds)})"))

@@ -137,21 +137,28 @@ def _kept_in(target: Target, space: SearchSpace, device: Device) -> Path:
     return profiler.default_output(profiler.conditions_of(profile_settings(target, space)) | device.facts())
 
 
-def make_missing_table(target: Target, space: SearchSpace, say: Callable[[str], Any] = print) -> None:
-    """Profile this device now where a table is needed and none was given or made yet. For one process alone.
+def missing_table(target: Target, space: SearchSpace) -> ProfileSettings | None:
+    """What makes the latency table of this device where it is needed and none was given or made yet; else None.
 
-    Raises InputError for a device that cannot be measured, or when the measurement fails.
+    Raises InputError for a device that cannot be measured.
     """
     device = device_of(target)
     if device is None or target.latency_table is not None:
-        return
-    folder = _kept_in(target, space, device)
-    if (folder / "table.json").is_file():
-        return
-    settings = profile_settings(target, space)
+        return None
+    if (_kept_in(target, space, device) / "table.json").is_file():
+        return None
+    return profile_settings(target, space)
+
+
+def make_table(
+    settings: ProfileSettings, target: Target, space: SearchSpace, say: Callable[[str], Any] = print
+) -> None:
+    """Profile this device now. For one process alone. Raises InputError when the measurement fails."""
+    device = device_of(target)
+    assert device is not None
     say(
-        f"no latency table of this device yet: measuring one now, some minutes (once; it is kept in {folder})\n"
-        f"  {settings.command()}"
+        "no latency table of this device yet: measuring one now, some minutes (once; it is kept in "
+        f"{_kept_in(target, space, device)})\n  {settings.command()}"
     )
     say(profiler.profile_device(settings, device.runtime, say).summary())
 

@@ -112,6 +112,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
         no_decay_bn=weights.no_decay_bn,
         label_smoothing=weights.label_smoothing,
         grad_clip=weights.grad_clip,
+        accumulation=job.memory.parts_of(config.data.train_batch_size) if job.memory is not None else 1,
         ema_decay=0.0,
     )
     schedule = Schedule(

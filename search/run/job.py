@@ -21,14 +21,16 @@ from hardware.cost import (
 )
 from hardware.latency import LatencySource, WithFallback, network_costs, shipped
 from hardware.predictor import Predictor
+from hardware.profile.device import ProfileSettings
 from hardware.projection import Limit, check_limits, window
 from hardware.table import LookupTable
+from proxyless_arch.apps.memory import Plan
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
 from proxyless_arch.base.units import Unit
-from proxyless_arch.data.batches import fitting_batch_size
+from proxyless_arch.data.batches import batch_for, seconds_to_read
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -38,13 +40,25 @@ from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from search.algorithm import objective
 from search.config import LIMIT_KEY, SMALL_IMAGE, TARGET_KEY, SearchConfig, Target, default_resolution, default_space
-from search.run.device import MEASURABLE, Device, load_table, make_missing_table
+from search.run import memory
+from search.run.device import MEASURABLE, Device, load_table, make_table, missing_table
 from search.run.loop import Schedule, Search, schedule_of
+
+TIMED_PIXELS = 8 * 224**2
+"""Of the images that steps are timed with on a CPU, where time grows with them from the first on."""
+FEWEST_TIMED = 2
 
 
 def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
     """At most ``count`` images in random order: folders are sorted by class, and a batch must not hold one class."""
     return images.subset(numpy_rng(seed, Stream.RECALIBRATION).permutation(len(images))[:count])
+
+
+def readers_of(config: SearchConfig) -> int:
+    """Processes that read images, for each of the batches' two streams."""
+    if config.data.n_worker is not None:
+        return config.data.n_worker
+    return 0 if config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,11 @@ class Job:
     table_file: Path | None
     augment: Augment | None
     limits: tuple[Limit, ...] = ()
+    memory: Plan | None = None
+    """How batches are computed in the memory there is; None where nothing is trained."""
+    notes: tuple[str, ...] = ()
+    unmeasured: ProfileSettings | None = None
+    """In a dry run, what would measure this device first; then nothing is priced."""
 
     def train_batches(self, first_step: int) -> Batches:
         """Batches of the weight steps from ``first_step`` to the end of the schedule."""
@@ -76,8 +95,12 @@ class Job:
         )
 
     def first_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """One batch of this process's share, read here: no worker process is left behind."""
+        """The first images of one part of a batch, to time steps with, read here: no worker process is left behind."""
         size = self.config.data.train_batch_size // distributed.world_size()
+        if self.memory is not None:
+            size = self.memory.part_images
+        if self.device.type == "cpu":
+            size = min(size, max(FEWEST_TIMED, TIMED_PIXELS // self.space.preprocessing.resolution**2))
         single = train_batches(
             self.data.train,
             self.space.preprocessing,
@@ -87,6 +110,14 @@ class Job:
             n_steps=1,
         )
         return next(single)
+
+    def seconds_to_read(self, n_images: int) -> float:
+        """How long this process and its readers need for so many images; those in memory take no time to speak of."""
+        if self.config.data.data_path is None:
+            return 0.0
+        return (
+            n_images * seconds_to_read(self.data.train, self.space.preprocessing, self.augment) / (self.n_workers or 1)
+        )
 
     @property
     def arch_batch_size(self) -> int:
@@ -131,11 +162,13 @@ class Job:
         augment: Augment | None = None,
         batch_size: int | None = None,
     ) -> Batches:
-        """Every image once, in batches of ``test_batch_size`` unless another is given."""
+        """Every image once, in batches of ``test_batch_size`` (or what fits) unless another is given."""
+        wanted = self.config.data.test_batch_size
+        size = wanted if self.memory is None else memory.most_scored(self.memory, self.space, wanted)
         return eval_batches(
             images,
             self.space.preprocessing,
-            batch_size=batch_size or self.config.data.test_batch_size,
+            batch_size=batch_size or size,
             n_workers=self.n_workers,
             limit=limit,
             strict=self.config.data.strict_data,
@@ -146,10 +179,12 @@ class Job:
     def recalibration_batches(self, augment: Augment | None) -> Batches:
         """Training images for BN statistics, each once; the same ones whether augmented or not.
 
-        In batches as large as the training's: what is derived must not depend on how many are scored at a time.
+        In batches as large as those that were normalized in training, whole or in parts: what is derived must not
+        depend on how many are scored at a time.
         """
+        size = -(-self.config.data.train_batch_size // (self.config.data.accumulation or 1))
         images = mixed(self.data.train, self.config.finish.recalibration_images, self.config.manual_seed)
-        return self.eval_batches(images, augment=augment, batch_size=self.config.data.train_batch_size)
+        return self.eval_batches(images, augment=augment, batch_size=size)
 
     def recalibrations(self) -> dict[str, Augment | None]:
         """The ways of recalibrating BN that are to be tried, by name."""
@@ -161,9 +196,7 @@ class Job:
 
     @property
     def n_workers(self) -> int:
-        if self.config.data.n_worker is not None:
-            return self.config.data.n_worker
-        return 0 if self.config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
+        return readers_of(self.config)
 
     def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
         """The price of each layer and any constant behind them, in the table's unit."""
@@ -322,20 +355,43 @@ def _check_gaps(config: SearchConfig, table: CostTable | None, goal: float | Non
         check_limits(limits)
 
 
-def prepare(config: SearchConfig, device: torch.device, say: Callable[[str], Any] = print) -> Job:
-    """Open the data, build the space, price it and check the target. Every process calls it: they fail together.
+def prepare(
+    config: SearchConfig,
+    device: torch.device,
+    say: Callable[[str], Any] = print,
+    *,
+    resumed: bool = False,
+    measures: bool = True,
+) -> Job:
+    """Open the data, build the space, see what fits the memory, price it and check the target.
+
+    Every process calls it: they fail together. The job's config has the number of parts that a batch is computed in.
+    ``resumed``: it goes on as it was begun, whatever is free. ``measures``: else a missing latency table is only named.
 
     Raises InputError before anything is written but the latency table of this device, which is made where it lacks.
     """
+    free = distributed.least_free(device)
     with distributed.fail_together():
         _check_target(config.target)
         check_batches(config, distributed.world_size())
         data, space = _open(config)
+        config, notes = _with_batch_for(config, len(data.train))
+        plan = None
+        if config.arch.arch_algo != "random":
+            plan = memory.plan_of(config, data, space, readers_of(config), free, resumed=resumed)
+            config = replace(config, data=replace(config.data, accumulation=plan.parts))
+    missing = None
     with distributed.fail_together():  # the others wait here for the one that measures
         if config.target.target_hardware in MEASURABLE and distributed.is_main():
-            make_missing_table(config.target, space, say)
+            missing = missing_table(config.target, space)
+            if missing is not None and measures:
+                missing = make_table(missing, config.target, space, say)
+    if missing is not None:
+        unpriced = replace(config, target=replace(config.target, target_hardware="none"))
+        job = _priced(unpriced, data, space, device)
+        return replace(job, config=config, memory=plan, notes=notes, unmeasured=missing)
     with distributed.fail_together():
-        return _priced(config, data, space, device)
+        return replace(_priced(config, data, space, device), memory=plan, notes=notes)
 
 
 def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
@@ -349,12 +405,6 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
         valid_size if valid_size < 1 else int(valid_size),
         config.manual_seed,
     )
-    if config.data.train_batch_size > len(data.train):
-        raise InputError(
-            f"{config.data.train_batch_size} images per step, but there are {len(data.train)} to train on; for so few "
-            f"try {fitting_batch_size(len(data.train), distributed.world_size())}",
-            "--batch_size",
-        )
     space = mbconv_space(
         macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
@@ -365,6 +415,14 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
         class_names=data.class_names,
     )
     return data, space
+
+
+def _with_batch_for(config: SearchConfig, n_images: int) -> tuple[SearchConfig, tuple[str, ...]]:
+    """The settings with a batch that so many images fill, and what to say of it. Raises InputError for one named."""
+    given = config.data.train_batch_size
+    is_named = config.data.accumulation is not None
+    size, notes = batch_for(n_images, given, is_named, distributed.world_size())
+    return replace(config, data=replace(config.data, train_batch_size=size)), notes
 
 
 def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: torch.device) -> Job:

@@ -53,7 +53,7 @@ class RunLog:
     Args:
         run_dir: the run folder; created when missing.
         resume_at: None for a new run; else the ``offset`` stored in the checkpoint the run resumes from, in bytes.
-        say: receives the console line; ``tqdm.write`` when a progress bar is on.
+        say: receives the console line; above a progress bar where one is on.
 
     Raises:
         InputError: a new run in a folder that already holds metrics, or an offset that is not the end of a line.

@@ -23,7 +23,16 @@ from proxyless_arch.base.units import Unit
 from proxyless_arch.data.streams import TorchStream
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
-from proxyless_nas.steps import NonFiniteLossError, cosine_lr, limit_gradients, seed_dropout, set_lr, sgd, smoothed_loss
+from proxyless_nas.steps import (
+    NonFiniteLossError,
+    cosine_lr,
+    in_parts,
+    limit_gradients,
+    seed_dropout,
+    set_lr,
+    sgd,
+    smoothed_loss,
+)
 from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng
 from search.algorithm.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.algorithm.supernet import Supernet
@@ -168,21 +177,28 @@ class Search:
             seed_dropout(self.config.manual_seed, stream, step)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> None:
-        """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves."""
-        weights = self.config.weights
+        """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves.
+
+        Gradients add up over the parts of the batch; batch normalization sees one part at a time.
+        """
+        weights, path = self.config.weights, self.sampled_path()
         self.supernet.train()
         self._seed_dropout(TorchStream.WEIGHT_DROPOUT, self.step)
         set_lr(self.optimizer, self.learning_rate())
-        logits = self.supernet(images, self.sampled_path())
-        loss = smoothed_loss(logits, labels, weights.label_smoothing)
-        hits = int((logits.argmax(1) == labels).sum())
-        broken = not math.isfinite(loss.item())
-        totals = distributed.summed(loss.item() * len(labels), hits, len(labels), broken)
+        self.optimizer.zero_grad(set_to_none=True)
+        (n_images,) = distributed.summed(len(labels))
+        loss_sum, hits = 0.0, 0
+        for part, answers in in_parts(images, labels, self.config.data.accumulation):
+            logits = self.supernet(part, path)
+            loss = smoothed_loss(logits, answers, weights.label_smoothing)
+            # of the whole batch: a process that could not read all of its images counts for less in the mean over all
+            (loss * (len(answers) * distributed.world_size() / n_images)).backward()
+            loss_sum += loss.item() * len(answers)
+            hits += int((logits.argmax(1) == answers).sum())
+        broken = not math.isfinite(loss_sum)
+        totals = distributed.summed(loss_sum, hits, len(labels), broken)
         if totals[3]:
             raise NonFiniteLossError(f"training loss {totals[0] / totals[2]} at weight step {self.step}", broken)
-        self.optimizer.zero_grad(set_to_none=True)
-        # of the whole batch: a process that could not read all of its images counts for less in the mean over all
-        (loss * (len(labels) * distributed.world_size() / totals[2])).backward()
         # every process sampled the same path, so the same parameters have a gradient
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         distributed.all_reduce_mean(gradients)
@@ -196,10 +212,16 @@ class Search:
     def arch_step(self, images: Tensor, labels: Tensor) -> None:
         """Update alpha on held-out images; weights and BN statistics stay."""
         self._seed_dropout(TorchStream.ARCH_DROPOUT, self.controller.step)
-        stats = self.controller.update(self.supernet, images, labels)
+        stats = self.controller.update(self.supernet, images, labels, self.arch_parts(len(labels)))
         self.sums.valid_loss += stats.cross_entropy * stats.n_images
         self.sums.valid_hits += stats.top1_hits
         self.sums.valid_images += stats.n_images
+
+    def arch_parts(self, n_images: int) -> int:
+        """In how many parts an architecture step computes its images: none is larger than those of a weight step."""
+        parts = self.config.data.accumulation or 1
+        share = self.config.data.train_batch_size // distributed.world_size()
+        return -(-n_images // -(-share // parts)) if parts > 1 else 1
 
     def arch_steps_due(self) -> int:
         """Architecture steps to take now, after a weight step."""
@@ -338,13 +360,18 @@ def run(
     return True
 
 
+ENOUGH_SECONDS = 10.0
+"""Of timing, behind which one round is enough."""
+
+
 def seconds_per_step(
-    search: Search, train: Sequence[Tensor], arch_images: int, repeats: int = 3
+    search: Search, train: Sequence[Tensor], arch_images: int, step_images: int | None = None, repeats: int = 3
 ) -> tuple[float, float]:
     """Measured seconds of a weight step and of an architecture step, without changing any state.
 
-    ``train``: one batch (images, labels); both kinds are measured with it, and an architecture step's time is scaled to
-    its ``arch_images``. The first round warms up and is not counted.
+    ``train``: (images, labels) of a batch or of its first images; both kinds are measured with them, and the times
+    scaled to the step's ``step_images`` (default: these) and ``arch_images``. The first round warms up and is not
+    counted; fewer than ``repeats`` follow where they take long.
     """
     images, labels = (tensor.to(search.device) for tensor in train)
     weight: list[float] = []
@@ -361,6 +388,8 @@ def seconds_per_step(
     # dropout draws from torch's own generator
     with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
         for repeat in range(repeats + 1):
+            if weight and sum(weight) + sum(arch) > ENOUGH_SECONDS:
+                break
             path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
             start = now()
             logits = search.supernet(images, path, fixed_gates(path, search.device))
@@ -369,5 +398,9 @@ def seconds_per_step(
             controller.update(search.supernet, images, labels)
             if repeat:
                 weight.append(middle - start)
-                arch.append((now() - middle) * arch_images / len(images))
-    return sorted(weight)[len(weight) // 2], sorted(arch)[len(arch) // 2]
+                arch.append(now() - middle)
+
+    def of(seconds: list[float], wanted: int) -> float:
+        return sorted(seconds)[len(seconds) // 2] * wanted / len(images)
+
+    return of(weight, step_images or len(images)), of(arch, arch_images)

@@ -17,19 +17,20 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from proxyless_arch.apps.memory import as_begun
 from proxyless_arch.base import runs
 from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import expanded, read_json, remove_abandoned, write_json
 from proxyless_arch.base.machine import busy_note
+from proxyless_arch.base.progress import Progress, above_bars
 from proxyless_arch.base.runs import (
     METRICS_FILE,
     StopRequest,
@@ -41,6 +42,7 @@ from proxyless_arch.base.runs import (
 from proxyless_arch.base.settings import note_on_absent
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.words import DRY
 from proxyless_arch.space.search_space import FILE as SPACE_FILE
 from proxyless_arch.space.search_space import write_space
 from proxyless_nas import distributed
@@ -85,6 +87,7 @@ def run_search(
     warmup_from: str | os.PathLike[str] | None = None,
     say: Say | None = speak,
     command: Sequence[str] | None = None,
+    dry_run: bool = False,
 ) -> SearchResult | None:
     """Search a network: from the start, behind another run's warm-up, or on from where a run was stopped.
 
@@ -95,9 +98,10 @@ def run_search(
         warmup_from: the folder of a run whose warm-up stands for this search's own.
         say: gets each line that is for a person; None for silence, and no progress bar.
         command: the words of the command line that asked for it, for environment.json (default: those that would).
+        dry_run: say what would be done, with memory and time, and stop; nothing is written.
 
     Returns:
-        The product; None in all processes but the first.
+        The product; None in all processes but the first, and of a dry run.
 
     Raises:
         InputError: settings, images or files that do not fit; nothing is written then, and nothing lost.
@@ -114,9 +118,12 @@ def run_search(
             if distributed.broadcast_value(request.is_finished):
                 return _reopened(request.home, tell)
         _say_origin(request, tell)
-        job = jobs.prepare(request.config, device, tell)
+        config = _with_parts_of_warm_up(request)
+        job = jobs.prepare(config, device, tell, resumed=request.resume, measures=not dry_run)
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)
+        if dry_run:
+            return _say_what_would_be_done(request, job, warm, tell)
         run_dir = request.claim_folder()
         busy = busy_note(torch.get_num_threads(), "add --threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
@@ -132,6 +139,7 @@ def draw_random(
     resume: bool = False,
     say: Say | None = speak,
     command: Sequence[str] | None = None,
+    dry_run: bool = False,
 ) -> RandomResult | None:
     """The random control of a search: networks of the target's cost as spec files; nothing is trained.
 
@@ -144,7 +152,9 @@ def draw_random(
         if distributed.broadcast_value(request.is_finished):
             return _reopened(request.home, tell)
         _say_origin(request, tell)
-        job = jobs.prepare(request.config, device, tell)
+        job = jobs.prepare(request.config, device, tell, measures=not dry_run)
+        if dry_run:
+            return _say_what_would_be_done(request, job, None, tell)
         with distributed.fail_together():
             drawn = random_control.random_paths(job)
         run_dir = request.claim_folder()
@@ -190,8 +200,8 @@ class _Request:
             if folder is None:
                 raise InputError("needs the run folder: give its path", "resume")
             saved = read_config(runs.config_to_resume(folder), fill_missing=True)
-            changes = changes_of_resume(saved, config) if config is not None else ()
-            config = config or saved
+            config = as_begun(saved, config) if config is not None else saved
+            changes = changes_of_resume(saved, config)
         source = Path(expanded(os.fspath(warmup_from))) if warmup_from is not None else None
         return _Request(config or SearchConfig.of(), folder, resume, source, say, command, changes)
 
@@ -227,6 +237,13 @@ class _Request:
             own = new_run_dir(self.path, ROOT) if distributed.is_main() else None
         return distributed.broadcast_value(own)
 
+    def folder_to_claim(self) -> Path:
+        """The run folder, without making it."""
+        if self.resume:
+            return self.home
+        with distributed.fail_together():
+            return runs.free_run_dir(self.path, ROOT)
+
     def command_in(self, run_dir: Path) -> list[str]:
         """The words for environment.json."""
         if self.command is not None:
@@ -261,6 +278,30 @@ def _reopened(run_dir: Path, tell: Say) -> Any:
             finish.complete(run_dir)
     tell("this run is finished: nothing is done again")
     return read_result(run_dir) if distributed.is_main() else None
+
+
+def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | None, tell: Say) -> None:
+    """The header of a search as it would begin; nothing is written."""
+    run_dir = request.folder_to_claim()
+    if job.config.arch.arch_algo == "random" or job.unmeasured is not None:
+        tell(announce.header(job))
+    else:
+        search, note = jobs.new_search(job), None
+        if request.resume or warm is not None:
+            config, data = to_dict(job.config), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
+            with distributed.fail_together():
+                note = _bring_to_its_start(search, run_dir, request.resume, warm, config, data).note
+        _announce(job, search, run_dir, request.resume, warm, note, tell)
+    tell(DRY)
+
+
+def _with_parts_of_warm_up(request: _Request) -> SearchConfig:
+    """The settings; where it is left open, in as many parts as the warm-up that stands for this search's own."""
+    config, source = request.config, request.warmup_from
+    if source is None or config.data.accumulation is not None or not (source / runs.CONFIG_FILE).is_file():
+        return config
+    theirs = read_config(source / runs.CONFIG_FILE, fill_missing=True).data.accumulation
+    return replace(config, data=replace(config.data, accumulation=theirs))
 
 
 def _say_origin(request: _Request, tell: Say) -> None:
@@ -464,9 +505,12 @@ def _announce(
     if job.schedule.total_steps:
         if tell is speak and sys.stdout.isatty():
             print(labeled("expected", "timing a few steps ..."), end="\r", flush=True)  # the next line covers it
-        arch_images = job.arch_batch_size // distributed.world_size()
-        timing = loop.seconds_per_step(search, job.first_batch(), arch_images)
-        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step)))
+        step_images, arch_images = (
+            size // distributed.world_size() for size in (job.config.data.train_batch_size, job.arch_batch_size)
+        )
+        timing = loop.seconds_per_step(search, job.first_batch(), arch_images, step_images)
+        read = tuple(job.seconds_to_read(size) for size in (step_images, arch_images))
+        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step, read)))
     for label, text in announce.beginning(job, search, run_dir, resume, warm, note):
         tell(labeled(label, text))
 
@@ -474,7 +518,7 @@ def _announce(
 def _take_steps(running: Running, kept: int | None, files: contextlib.ExitStack, has_bar: bool, tell: Say) -> bool:
     """Run to the end of the schedule; true when it got there. The log is left open, in ``files``."""
     search = running.search
-    with StopRequest() as stop, _progress_bar(search, has_bar) as bar:
+    with StopRequest() as stop, _progress(search, has_bar) as bar:
         with distributed.fail_together():
             if distributed.is_main():
                 log = RunLog(running.folder, kept, say=lambda line: _say_beside_bars(tell, line))
@@ -492,15 +536,14 @@ def _take_steps(running: Running, kept: int | None, files: contextlib.ExitStack,
             running.stop_with_images(error)
 
 
-def _progress_bar(search: Search, wanted: bool) -> tqdm:
-    """Shown on a terminal and in a notebook, by one process."""
-    hidden = True if not wanted or not distributed.is_main() else None if "ipykernel" not in sys.modules else False
-    total = search.schedule.total_steps
-    return tqdm(total=total, initial=search.step, unit="step", disable=hidden, dynamic_ncols=True)
+def _progress(search: Search, wanted: bool) -> Progress:
+    """Shown by one process."""
+    hidden = not wanted or not distributed.is_main()
+    return Progress(search.schedule.total_steps, "step", done=search.step, hidden=hidden)
 
 
 def _say_beside_bars(tell: Say, line: str) -> None:
-    with tqdm.external_write_mode():
+    with above_bars():
         tell(line)
 
 

@@ -17,13 +17,13 @@ ROOMS = {
     "proxyless_arch": {"proxyless_arch", "numpy"},
     "proxyless_nas": {"proxyless_nas", "proxyless_arch", "numpy", "torch"},
     "proxyless_nas_tensorflow": {"proxyless_nas_tensorflow", "proxyless_arch", "numpy", "tensorflow", "keras"},
-    "hardware": {"hardware", "proxyless_arch", "numpy", "tqdm"},
-    "search": {"search", "hardware", "proxyless_arch", "proxyless_nas", "numpy", "torch", "tqdm"},
+    "hardware": {"hardware", "proxyless_arch", "numpy"},
+    "search": {"search", "hardware", "proxyless_arch", "proxyless_nas", "numpy", "torch"},
 }
 # What a room may import beyond that inside a function only: it is loaded where it is used, or not at all.
 LAZY = {
     "proxyless_arch": {"h5py", "safetensors", "matplotlib", "PIL", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers"},
-    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch", "tqdm"},
+    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch"},
     "proxyless_nas_tensorflow": {"ai_edge_litert"},
     "hardware": {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
@@ -38,7 +38,7 @@ OWNERS = {
         "matplotlib": {"base/scene.py"},
         "PIL": {"data/images.py", "data/datasets.py", "apps/contact_sheet.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
-        "tqdm": {"apps/evaluation.py", "weights/fetch.py"},
+        "tqdm": {"base/progress.py"},
         "ai_edge_litert": {"apps/litert.py"},
         "flatbuffers": {"apps/litert.py"},
     },
@@ -47,7 +47,6 @@ OWNERS = {
         "markupsafe": {"reporting/report_page.py"},
         "tensorboardX": {"run/log.py"},
     },
-    "proxyless_nas": {"tqdm": {"train/runner.py"}},
     "hardware": {"torch": {"profile/measure.py"}, "proxyless_nas": {"profile/measure.py"}},
 }
 # Inside a room, which folder may import which others; "" is the files that lie in the room itself.
@@ -160,7 +159,7 @@ def test_who_may_import_whom(room):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_the_commands_import(script):
     packages = {package for package, *_ in imports(ROOT / "proxyless_commands" / script) if not is_standard(package)}
-    assert packages <= SCRIPTS[script] | {"numpy", "tqdm"}
+    assert packages <= SCRIPTS[script] | {"numpy"}
 
 
 def test_every_command_is_started_from_the_top():

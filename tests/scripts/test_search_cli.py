@@ -182,7 +182,7 @@ def test_the_result_is_true(finished):
 def test_the_header_says_how_alpha_is_updated(words, rule):
     config = effective_config(parse([*TINY, "--n_epochs", "2", *words.split()]))
     header = announce.header(jobs.prepare(config, torch.device("cpu")))
-    assert header.endswith(f"4 architecture steps of 32 images {rule}")
+    assert f"4 architecture steps of 32 images {rule}\n" in header
 
 
 def test_the_header_says_one_as_one():
@@ -204,8 +204,8 @@ def test_the_header_comes_before_the_steps_that_are_timed(here, tmp_path, monkey
     assert status == 0, errors
     labels = [line[2:12].strip() for line in printed.splitlines()]
     first = labels.index("data")
-    expected = ["data", "space", "device", "target", "reachable", "source", "note", "schedule", "timing"]
-    assert labels[first : first + 11] == [*expected, "expected", "run folder"]
+    expected = ["data", "space", "device", "target", "reachable", "source", "note", "schedule", "memory", "timing"]
+    assert labels[first : first + 12] == [*expected, "expected", "run folder"]
 
 
 def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):

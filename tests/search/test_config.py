@@ -225,7 +225,8 @@ def test_flags_of_the_release_are_there():
 
 def test_flags_that_are_not_given_are_left_to_the_recipe():
     given = vars(parse(["--n_epochs", "3"]))
-    assert given == {"path": None, "resume": False, "recipe": None, "warmup_from": None, "n_epochs": 3}
+    run = {"path": None, "resume": False, "recipe": None, "warmup_from": None}
+    assert given == {**run, "dry_run": False, "strict_landing": False, "n_epochs": 3}
     assert vars(parse(["--no_zero_gamma"]))["zero_gamma"] is False
     assert vars(parse(["--strict_data"]))["strict_data"] is True
 

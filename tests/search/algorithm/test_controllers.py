@@ -21,7 +21,7 @@ from search.algorithm.controllers import (
 )
 from search.algorithm.gates import keep_other_probabilities, probabilities, sample
 from search.config import ArchOpt, Target
-from tests.search.tiny import all_paths, random_alphas, random_table, sizes_of, tiny_space, tiny_supernet
+from tests.search.tiny import all_paths, random_alphas, random_table, sizes_of, tiny_batch, tiny_space, tiny_supernet
 
 SPACE = tiny_space()
 SIZES = sizes_of(SPACE)
@@ -389,3 +389,26 @@ def test_release_rule_leaves_a_block_that_sampled_zero():
                 assert not torch.equal(old, new)
                 moved += 1
     assert kept and moved
+
+
+@pytest.mark.parametrize("mode", ["full_v2", "two"])
+@pytest.mark.parametrize("rule", ["hard", "mul#log", "add#linear"])
+def test_an_architecture_step_in_parts_is_that_of_all_images(rule, mode):
+    """Where batch normalization does not see how large a part is; the losses are not all linear in cross-entropy."""
+    supernet, table = tiny_supernet(SPACE).eval(), macs_cost_table(SPACE)
+    images, labels = tiny_batch(7)
+    found = []
+    for parts in (1, 2, 3):
+        controller = GradientController(
+            random_alphas(SIZES), table, 0.8 * table.uniform_expected,
+            ArchOpt(grad_binary_mode=mode), Target(grad_reg_loss_type=rule), 20, 3,
+        )  # fmt: skip
+        stats = controller.update(supernet, images, labels, parts)
+        found.append((controller.alphas, [alpha.grad for alpha in controller.alphas], stats))
+    (alphas, gradients, stats), *others = found
+    for other_alphas, other_gradients, other in others:
+        torch.testing.assert_close(other_alphas, alphas)
+        torch.testing.assert_close(other_gradients, gradients)
+        assert other.loss == pytest.approx(stats.loss)
+        assert other.cross_entropy == pytest.approx(stats.cross_entropy)
+        assert (other.top1_hits, other.n_images) == (stats.top1_hits, stats.n_images) == (stats.top1_hits, 7)

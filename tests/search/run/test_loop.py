@@ -430,3 +430,29 @@ def test_no_table_no_cost():
     assert go_on(search, records)
     assert all(record["expected_cost"] is record["target"] is record["lambda"] is None for record in records)
     assert search.expected_cost() is None
+
+
+@pytest.mark.parametrize("parts", [2, 3, 16])
+def test_a_weight_step_in_parts_is_the_step_of_the_whole_batch(parts):
+    """Where batch normalization does not see how large a part is, and nothing drops out."""
+    settings = replace(config(), space=SpaceConfig(dropout=0.0))
+    space = tiny_space(num_classes=10, preprocessing=RECIPE)
+    found = []
+    for number in (1, parts):
+        search = new_search(replace(settings, data=replace(settings.data, accumulation=number)), space)
+        frozen = search.supernet.eval()
+        frozen.train = lambda mode=True, frozen=frozen: frozen
+        for images, labels in itertools.islice(batches(TRAIN, search, 0, 3), 3):
+            search.weight_step(images, labels)
+        found.append(search)
+    whole, split = found
+    for name, tensor in whole.supernet.state_dict().items():
+        torch.testing.assert_close(split.supernet.state_dict()[name], tensor, atol=2e-5, rtol=1e-3)
+    assert split.sums.train_loss == pytest.approx(whole.sums.train_loss, rel=1e-5)
+    assert (split.sums.train_hits, split.sums.train_images) == (whole.sums.train_hits, whole.sums.train_images)
+
+
+def test_no_part_of_an_architecture_step_is_larger_than_one_of_a_weight_step():
+    halves = new_search(replace(config(), data=DataConfig(train_batch_size=BATCH, accumulation=2)))
+    assert [halves.arch_parts(images) for images in (4, 8, 9, 16, 40)] == [1, 1, 2, 2, 5]
+    assert new_search().arch_parts(1000) == 1

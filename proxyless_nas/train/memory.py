@@ -1,0 +1,81 @@
+"""What a training needs in memory, and how long its steps will take: known before it starts."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, places, plan
+from proxyless_arch.apps.train_settings import TrainConfig
+from proxyless_arch.arch.memory import BYTES, scoring_bytes, training_bytes
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.walk import total_params, walk
+from proxyless_arch.data.datasets import SearchData
+from proxyless_nas import distributed
+
+WEIGHT_COPIES = 4
+"""Weights, gradients, momentum, and the network that is scored at the end; an EMA is one more."""
+LOADERS = 2
+"""While an epoch is scored the next batches of training wait."""
+TIMED_PIXELS, FEWEST_TIMED, TIMED_ROUNDS = 8 * 224**2, 2, 2
+"""A CPU's time grows with the images from the first on; a GPU times a whole part."""
+FORWARD_SHARE = 1 / 3
+"""Of a step's time: what scoring an image takes."""
+
+
+def plan_of(
+    config: TrainConfig, data: SearchData, spec: ArchSpec, n_workers: int, free: Free, *, resumed: bool = False
+) -> Plan:
+    """How this process computes its share of each batch.
+
+    Raises InputError when that fits in no way, or not in the way that was asked for; a ``resumed`` training keeps its
+    way whatever is free now.
+    """
+    calls, optimization = walk(spec), config.optimization
+    reading = Reading(
+        image_bytes=image_bytes(spec.resolution),
+        readers=n_workers,
+        loaders=LOADERS,
+        n_images=len(data.train),
+        cached_bytes=cached_bytes(data.train),
+    )
+    here = places(
+        free,
+        fixed=BYTES * total_params(spec) * (WEIGHT_COPIES + (optimization.ema_decay > 0)),
+        per_image=training_bytes(calls, spec.padding),
+        reading=reading,
+    )
+    world = distributed.world_size()
+    share = config.data.train_batch_size // world
+    return plan(here, share, optimization.accumulation, world, keeps=resumed)
+
+
+def most_scored(here: Plan, spec: ArchSpec, wanted: int) -> int:
+    """How many images are scored at a time: ``wanted``, or fewer where memory is short."""
+    return here.at_most(wanted, scoring_bytes(walk(spec), spec.padding))
+
+
+def timed_images(here: Plan, spec: ArchSpec, device: torch.device) -> int:
+    """How many images to time a step with."""
+    few = max(FEWEST_TIMED, TIMED_PIXELS // spec.resolution**2)
+    return min(here.part_images, few) if device.type == "cpu" else here.part_images
+
+
+def seconds_per_image(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Of a forward and a backward pass in training; nothing changes. The first round warms up."""
+    mode, parameters = net.training, [p for p in net.parameters() if p.requires_grad]
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    found = []
+    with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+        for _ in range(TIMED_ROUNDS):
+            start = time.perf_counter()
+            logits = torch.func.functional_call(net.train(), buffers, (images,))
+            torch.autograd.grad(F.cross_entropy(logits, labels), parameters)
+            if images.device.type == "cuda":
+                torch.cuda.synchronize(images.device)
+            found.append(time.perf_counter() - start)
+    net.train(mode)
+    return found[-1] / len(images)

@@ -1,0 +1,102 @@
+"""What a search needs in memory: its supernet at the largest path, its batches and the processes that read them."""
+
+from __future__ import annotations
+
+from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, places, plan
+from proxyless_arch.arch.memory import BYTES, LayerMemory, peak_bytes, scored, scoring_bytes, trained, values_in
+from proxyless_arch.arch.walk import LayerCall, walk
+from proxyless_arch.data.datasets import SearchData
+from proxyless_arch.space.search_space import Path, SearchSpace
+from proxyless_nas import distributed
+from search.config import SearchConfig
+
+WEIGHT_COPIES = 4
+"""Weights, gradients, momentum, and the network derived at the end."""
+LOADERS = 2
+"""Weight steps and architecture steps read ahead at the same time."""
+
+
+def largest_path(space: SearchSpace) -> Path:
+    """The path whose network keeps most while it is trained: sampling may come near it at any step."""
+
+    def kept(call: LayerCall) -> int:
+        return trained(call, space.padding).kept
+
+    return tuple(max(range(len(calls)), key=lambda choice: kept(calls[choice])) for calls in space.edge_calls)
+
+
+def weight_bytes(space: SearchSpace) -> int:
+    """Of the parameters of all operations."""
+    calls = [*space.fixed_calls, *(call for calls in space.edge_calls for call in calls)]
+    return BYTES * sum(call.params for call in calls)
+
+
+def layers_of_step(space: SearchSpace, mode: str | None = None) -> list[LayerMemory]:
+    """The largest path in a weight step or, in a ``grad_binary_mode``, in an architecture step by gradients.
+
+    In the latter (gates.BinarizedPath) a searched block keeps the output of its operation beside the sum with the skip
+    and, in mode full, those of the others; in the other modes these run again in the backward pass, one at a time.
+    """
+    candidates = dict(zip(space.layer_names, space.edge_calls, strict=True)) if mode is not None else {}
+
+    def layer(call: LayerCall) -> LayerMemory:
+        own, others = trained(call, space.padding), candidates.get(call.name, ())
+        if not others:
+            return own
+        out = values_in(call.out_hwc)
+        outputs = call.skip + (len(others) - 1) * (mode == "full")
+        again = max(scored(other, space.padding).passing for other in others) + out
+        return LayerMemory(own.kept + outputs * out, max(own.passing, again))
+
+    return list(map(layer, walk(space.spec_for(largest_path(space)))))
+
+
+def _peak(space: SearchSpace, mode: str | None) -> int:
+    side = space.preprocessing.resolution
+    return peak_bytes((side, side, space.stem.in_channels), layers_of_step(space, mode))
+
+
+def weight_step_bytes(space: SearchSpace) -> int:
+    """Peak per image of a weight step."""
+    return _peak(space, None)
+
+
+def arch_step_bytes(space: SearchSpace, mode: str) -> int:
+    """Peak per image of an architecture step by gradients, in a ``grad_binary_mode``."""
+    return _peak(space, mode)
+
+
+def step_bytes(config: SearchConfig, space: SearchSpace) -> int:
+    """Peak per image of the steps there are."""
+    weight, mode = weight_step_bytes(space), config.arch.grad_binary_mode
+    return weight if config.arch.arch_algo == "rl" else max(weight, arch_step_bytes(space, mode))
+
+
+def plan_of(
+    config: SearchConfig, data: SearchData, space: SearchSpace, n_workers: int, free: Free, *, resumed: bool = False
+) -> Plan:
+    """How this process computes its share of each batch.
+
+    Raises InputError when that fits in no way, or not in the way that was asked for; a ``resumed`` search keeps its
+    way whatever is free now.
+    """
+    reading = Reading(
+        image_bytes=image_bytes(space.preprocessing.resolution),
+        readers=n_workers,
+        loaders=LOADERS,
+        n_images=len(data.train),
+        cached_bytes=cached_bytes(data.train, data.valid),
+    )
+    here = places(
+        free,
+        fixed=WEIGHT_COPIES * weight_bytes(space),
+        per_image=step_bytes(config, space),
+        reading=reading,
+    )
+    share = config.data.train_batch_size // distributed.world_size()
+    return plan(here, share, config.data.accumulation, distributed.world_size(), keeps=resumed)
+
+
+def most_scored(here: Plan, space: SearchSpace, wanted: int) -> int:
+    """How many images are scored at a time: ``wanted``, or fewer where memory is short."""
+    return here.at_most(wanted, scoring_bytes(walk(space.spec_for(largest_path(space))), space.padding))
