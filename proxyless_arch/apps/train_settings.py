@@ -18,7 +18,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import config_to_resume
+from proxyless_arch.base.runs import RESULT_FILE, config_to_resume
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import ACCUMULATION, ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
@@ -40,6 +40,8 @@ from proxyless_arch.weights.pretrained import described
 
 RECIPE_DIR = Path(__file__).parent / "train_recipes"
 FORMAT, VERSION = "proxyless-arch/training-config", 1
+IMAGES = ("dataset", "data_path", "valid_size", "split_seed")
+"""What a run records of its images and their split."""
 PATHS = ("data_path", "arch", "weights")
 FREE = ("data_path", "device", "n_worker", "test_batch_size", "save_every_seconds")
 """Settings that may be others when a run is resumed: its images are compared by what is in them."""
@@ -244,7 +246,7 @@ def _recipe_for(given: Mapping[str, Any], inferred: Mapping[str, Any], is_run: b
     """(the recipe where none is named, why that one)."""
     if inferred.get("dataset", given.get("dataset")) == "digits":
         return "digits", ", for these data"
-    if is_run and (recorded := _images_of_run(Path(given["arch"]))) and _names_the_same(given, recorded):
+    if is_run and (recorded := _images_of_run(Path(given["arch"]))) and _are_those_of(given, recorded):
         name = read_json(Path(given["arch"]) / "config.json").get("recipe")
         if name in recipe_names():  # a search has others too
             return name, ", that of the run"
@@ -259,7 +261,7 @@ def _data_of(
     Images of a run folder are split as the run did: its weights have seen the others.
     """
     recorded = _images_of_run(Path(given["arch"])) if is_run else {}
-    if recorded and _names_the_same(given, recorded):
+    if recorded and _are_those_of(given, recorded):
         unknown = [f"--{name}" for name in ("valid_size", "split_seed") if name not in {**recorded, **given}]
         if unknown:  # today's defaults might train on images that the run held out
             problem = "not recorded, so the run's split of its images is not known: give it"
@@ -272,7 +274,11 @@ def _data_of(
                     f"{recorded[name]:g}, got {given[name]:g}; --from_scratch starts over",
                     f"--{name}",
                 )
-        what = "scikit-learn's embedded digits" if recorded["dataset"] == "digits" else recorded.get("data_path")
+        path = given.get("data_path", recorded.get("data_path"))
+        if path is not None and not Path(path).exists():
+            problem = f"the images of the run are not at {path} any more: say where they are"
+            raise InputError(problem, "--data_path", str(Path(given["arch"]) / "config.json"))
+        what = "scikit-learn's embedded digits" if recorded["dataset"] == "digits" else path
         named = "data_path" in given or "dataset" in given
         line = (
             f"the split of the run: {what}"
@@ -305,17 +311,25 @@ def _images_of_run(folder: Path) -> dict[str, Any]:
         return {}
     if found.get("split_seed") is None:  # a search splits by its own seed
         found["split_seed"] = found.get("manual_seed")
-    names = ("dataset", "data_path", "valid_size", "split_seed")
-    return {name: found[name] for name in names if found.get(name) is not None}
+    return {name: found[name] for name in IMAGES if found.get(name) is not None}
 
 
-def _names_the_same(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
-    """Whether the flags name the images of a run, or none."""
+def _are_those_of(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+    """Whether the flags name the images of the run ``given["arch"]``, wherever they are now, or none."""
     path, dataset = given.get("data_path"), given.get("dataset")
-    if path is not None:
-        there = recorded.get("data_path")
-        return there is not None and Path(path).resolve() == Path(there).resolve()
-    return dataset is None or dataset == recorded["dataset"] == "digits"
+    if path is None:
+        return dataset is None or dataset == recorded["dataset"] == "digits"
+    there = recorded.get("data_path")
+    if there is not None and Path(path).resolve() == Path(there).resolve():
+        return True
+    file = Path(given["arch"]) / RESULT_FILE
+    if there is None or not file.is_file() or any(name not in recorded for name in IMAGES):
+        return False
+    told = dict(Node(read_json(file)).items()).get("images")  # what the images say of themselves
+    try:
+        return told is not None and told.value == _opened(**{**recorded, "data_path": path}).fingerprint()
+    except InputError:
+        return False
 
 
 def open_data(config: TrainConfig) -> SearchData:
@@ -326,17 +340,20 @@ def open_data(config: TrainConfig) -> SearchData:
     """
     data = config.data
     assert data.dataset is not None
-    if data.valid_size:
-        size = data.valid_size if data.valid_size < 1 else int(data.valid_size)
-        seed = config.manual_seed if data.split_seed is None else data.split_seed
-        return load_for_search(data.dataset, data.data_path, size, seed)
-    if data.dataset == "digits":
+    seed = config.manual_seed if data.split_seed is None else data.split_seed
+    return _opened(data.dataset, data.data_path, data.valid_size, seed)
+
+
+def _opened(dataset: str, data_path: str | None, valid_size: float, split_seed: int) -> SearchData:
+    if valid_size:
+        return load_for_search(dataset, data_path, valid_size if valid_size < 1 else int(valid_size), split_seed)
+    if dataset == "digits":
         train, test = digits()
-    elif data.data_path is None:
-        raise InputError(f"{data.dataset} needs a folder or a .zip with one folder per class", "data_path")
+    elif data_path is None:
+        raise InputError(f"{dataset} needs a folder or a .zip with one folder per class", "data_path")
     else:
-        train, test = open_folder(data.data_path, "train"), open_folder(data.data_path, "eval")
-        check_classes(train, data.data_path)
+        train, test = open_folder(data_path, "train"), open_folder(data_path, "eval")
+        check_classes(train, data_path)
     return SearchData(train=train, valid=train.subset([]), test=test)
 
 

@@ -586,6 +586,7 @@ def finish(run: Run) -> dict[str, Any]:
         "n_valid_images": valid.n_images,
         "n_test_images": test.n_images,
         "test_images": job.fingerprint["test_names"],
+        "images": job.fingerprint,
         "macs": total_macs(job.spec),
         "params": total_params(job.spec),
         "resolution": job.spec.resolution,

@@ -116,6 +116,7 @@ SEARCH: Schema = {
     "measured_on": lambda node: judge(node, _DEVICE, _DEVICE),
     "landing": list_of(_ATTEMPT),
     "landed": Node.boolean,
+    "images": lambda node: dict(node.items()),
     **dict.fromkeys(("landing_error_percent", "projection_log_odds"), Node.number),
 }  # fmt: skip
 """result.json of a search."""

@@ -55,18 +55,27 @@ def _same_network(left: ArchSpec, right: ArchSpec) -> bool:
 
 
 def _check_comparable(trained: TrainedRun, spec: ArchSpec, run: Run) -> None:
-    own, searched = trained.settings, run.settings
+    own = trained.settings
     unknown = [name for name in ("dataset", "data_path") if name not in own]
     if unknown:
         problem = f"which images it was trained on is not recorded: config.json has no {' and no '.join(unknown)}"
         raise InputError(problem, "--trained", str(trained.folder))
     for what, ours, theirs in (
-        ("images", _images(own["dataset"], own["data_path"]), _images(searched["dataset"], searched.get("data_path"))),
+        ("images", *_images_of(trained, run)),
         ("resolution", trained.spec.resolution, spec.resolution),
     ):
         if ours != theirs:
             problem = f"trained with other {what} than {run.folder} has: {ours}, not {theirs}"
             raise InputError(problem, "--trained", str(trained.folder))
+
+
+def _images_of(trained: TrainedRun, run: Run) -> tuple[str | None, str | None]:
+    """What tells the images of a training and of a search apart: where they are, unless their test images are equal."""
+    own, searched = trained.settings, run.settings
+    tested = ((run.result or {}).get("images") or {}).get("test_names")
+    if tested is not None and tested == trained.result.get("test_images"):
+        return tested, tested
+    return _images(own["dataset"], own["data_path"]), _images(searched["dataset"], searched.get("data_path"))
 
 
 def _images(dataset: str | None, path: str | None) -> str | None:

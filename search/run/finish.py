@@ -334,6 +334,7 @@ def record_of(
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": job.config.manual_seed,
+        "images": job.data.fingerprint(),
         "warmup_from": str(warmup_from) if warmup_from is not None else None,
         "unreadable_images": len(scored.left_out),
         "wall_seconds": seconds,

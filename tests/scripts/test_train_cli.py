@@ -336,6 +336,24 @@ def test_inherited_weights_keep_the_split_they_were_trained_with(searched_photos
     assert train_settings.open_data(config).fingerprint() == seen
 
 
+def test_images_of_a_run_that_moved_keep_its_split(searched_photos, tmp_path, capsys):
+    folder, run_dir = (shutil.copytree(path, tmp_path / path.name) for path in searched_photos)
+    seen = load_for_search("imagefolder", folder, 0.2, 3).fingerprint()
+    gone = str(tmp_path / "gone")
+    write_json(run_dir / "config.json", json.loads((run_dir / "config.json").read_text()) | {"data_path": gone})
+    code, _, err = run(capsys, "--arch", run_dir, "--epochs", "0", "--path", tmp_path / "trained")
+    assert code == 2 and err.startswith(f"error: --data_path: the images of the run are not at {gone} any more")
+    given = {"arch": str(run_dir), "data_path": str(folder)}
+    own = load_for_search("imagefolder", folder, 0.05, 0).fingerprint()  # what any other images get
+    assert train_settings.open_data(train_settings.effective_config(given, None)[0]).fingerprint() == own
+    write_json(run_dir / "result.json", {"images": seen})  # as a search writes today
+    config, notes = train_settings.effective_config(given, None)
+    assert train_settings.open_data(config).fingerprint() == seen and "split of the run" in notes[0]
+    (folder / "3" / "0.png").unlink()
+    config, _ = train_settings.effective_config(given, None)
+    assert (config.data.valid_size, config.data.split_seed) == (0.05, None)
+
+
 def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, capsys):
     folder, run_dir = searched_photos
     words = ["--arch", run_dir, "--epochs", "0", "-b", "4", "-j", "0", "--path", tmp_path / "run"]
