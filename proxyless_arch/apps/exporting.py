@@ -70,7 +70,7 @@ from proxyless_arch.data.streams import Stream, numpy_rng
 
 LABELS, TWINS = "_labels.txt", "twins"
 """The ending of the file with the names of the classes; the staging folder of files that are only timed."""
-WARM_UP_ROUNDS, ANCHOR_RUNS = 3, 3
+WARM_UP_ROUNDS, ANCHOR_RUNS, SHORT_MS = 3, 3, 10.0  # a network below SHORT_MS runs several times where it is the anchor
 LATENCY_KEYS = ("median", "quartile1", "quartile3")  # of a record
 
 # ------------------------------------------------------------------------------------------------------- the flags
@@ -316,8 +316,11 @@ class Timed:
 def time_beside(source: Callable[[], object], runs: Mapping[str, Callable[[], object]], rounds: int) -> Timed:
     """Time each run once per round, at the median speed of the machine by the ``source`` network."""
 
+    source()
+    runs_each = ANCHOR_RUNS if wall_ms(source) < SHORT_MS else 1
+
     def anchor() -> float:
-        return statistics.median(wall_ms(source) for _ in range(ANCHOR_RUNS))
+        return statistics.median(wall_ms(source) for _ in range(runs_each))
 
     takers = {name: functools.partial(wall_ms, run) for name, run in runs.items()}
     found = beside_anchor(anchor, takers, rounds, WARM_UP_ROUNDS)

@@ -77,8 +77,8 @@ def beside_anchor(
 ) -> Beside:
     """The ms that each of ``takers`` returns, once per round and in turn, the ``anchor`` timed before and behind each.
 
-    A round in which the anchor moved by more than ``max_drift`` is taken again, ``rounds`` of them at most; ``warmup``
-    rounds before are not counted.
+    A round in which the anchor moved by more than ``max_drift`` is taken again, a third of ``rounds`` at most (but 2);
+    ``warmup`` rounds before are not counted.
     """
     names = list(takers)
     taken: list[tuple[list[float], list[float]]] = []
@@ -92,7 +92,7 @@ def beside_anchor(
         return max(beside) / min(beside) - 1  # too few for the neighbours of anchor_drift
 
     in_turn({"": anchor, **takers}, 0, warmup)
-    kept, drifts = steady_rounds(take, rounds, rounds, max_drift)
+    kept, drifts = steady_rounds(take, rounds, max(2, rounds // 3), max_drift)
     usual = statistics.median(ms for number in kept for ms in taken[number][0])
     ms: dict[str, list[float]] = {name: [] for name in names}
     for number in kept:

@@ -15,7 +15,7 @@ from proxyless_arch.data.batches import note_on_few_steps
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
-from search.config import TARGET_KEY
+from search.config import TARGET_KEY, SearchConfig
 from search.run.job import Job
 from search.run.loop import Schedule, Search
 from search.run.warmup import WarmUp
@@ -57,7 +57,11 @@ def header(job: Job) -> str:
         flag = f"--{TARGET_KEY[table.unit]}"
         given = config.target.target_latency_ms or config.target.target_macs
         why = "" if given else f" (default: 0.7 x the space's mean; change with {flag})"
-        lines.append(("target", f"{config.target.target_hardware}: {table.shown(job.goal)}{why}"))
+        share = config.target.window
+        low = (
+            "" if share == SearchConfig().target.window else f"; the network may cost {100 * share:g} % of it at least"
+        )
+        lines.append(("target", f"{config.target.target_hardware}: {table.shown(job.goal)}{why}{low}"))
         lines.append(
             (
                 "reachable",
