@@ -42,13 +42,15 @@ class Frame:
 class Axis:
     """What stands along an axis.
 
-    ``bounds``: beyond these no number can lie. ``ends``: where it begins and ends, whatever lies along it. ``names``:
-    what stands at 0, 1, 2 and on in place of numbers, each in as many lines as it has.
+    ``bounds``: beyond these no number can lie. ``ends``: where it begins and ends, whatever lies along it. ``span``:
+    it holds at least this share of its largest number, lest trifles look far apart. ``names``: what stands at 0, 1, 2
+    and on in place of numbers, each in as many lines as it has.
     """
 
     label: str
     bounds: tuple[float, float] = UNBOUNDED
     ends: tuple[float, float] | None = None
+    span: float = 0.0
     log: bool = False
     names: Sequence[str] = ()
 
@@ -129,6 +131,8 @@ def scale(values: Sequence[float], start: float, end: float, axis: Axis, *, floo
         return Scale(-0.5, len(axis.names) - 0.5, start, end)
     if axis.log:
         return Scale(low / 1.2, high * 1.2, start, end, True)
+    missing = max(axis.span * abs(high) - (high - low), 0.0)
+    low, high = low - missing / 2, high + missing / 2
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     least, most = axis.bounds
     if axis.ends is not None:

@@ -76,11 +76,12 @@ def plane_of(runs: Sequence[Run]) -> Plane | None:
     trained = [each for run in runs for found in run.trained.values() for each in found]
     # beside whole networks, what a supernet scores would only squeeze the axis
     trail = _trail(run) if len(runs) == 1 and not released and not trained else []
+    trail = trail if len(trail) > 1 else []
     differ, unknown = unlike(trained)
     return Plane(
         title=title,
         chart=plane(
-            title, [*own, *released], x=Axis(label=cost_axis(run.unit).label, bounds=(0.0, inf)),
+            title, [*own, *released], x=Axis(label=cost_axis(run.unit).label, bounds=(0.0, inf), span=0.1),
             y=Axis(label="top-1 (%)", bounds=PERCENT), trail=trail, guides=guides,
         ),
         groups=frozenset(point.group for point in (*own, *released)),

@@ -115,6 +115,17 @@ def test_an_axis_ends_where_no_number_can_lie():
     assert max(numbers) == 100 and min(number for number in numbers if number > 3) >= 80
 
 
+def test_an_axis_holds_more_than_trifles():
+    """Two costs 1 % apart on an axis of a tenth of them lie a tenth of it apart, in its middle; others as they do."""
+    near = [Point(x=99.0, y=1, group="a"), Point(x=100.0, y=2, group="a")]
+    for span, share in ((0.1, 0.1 / 1.16), (0.0, 1 / 1.16)):
+        chart = plane("t", near, x=Axis(label="x", span=span), y=Axis(label="y", ends=(0, 5)))
+        left, right = (mark.x for mark in styled(chart.scene, "mark"))
+        frame = Frame()
+        assert (right - left) / (frame.right - frame.left) == pytest.approx(share)
+        assert left + right == pytest.approx(frame.left + frame.right)
+
+
 def test_ticks_leave_room_for_the_label_of_their_axis():
     """Five digits and more: the widest tick ends beside the axis and starts behind the turned label."""
     for values in ([2.3201, 2.3412], [1e6, 3e6], [0.0001234, 0.0001299]):
