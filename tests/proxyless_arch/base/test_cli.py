@@ -23,6 +23,7 @@ from proxyless_arch.base.cli import (
     own_python,
 )
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
+from proxyless_arch.base.strict import nearest
 
 
 def raising(error):
@@ -244,3 +245,10 @@ def test_a_short_help_has_all(capsys):
         found.parse_strictly(["--help"])
     out = capsys.readouterr().out
     assert "--rl_batch_size" in out and HELP_ALL not in out
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("phone", ""), ("gpu", "; did you mean 'gpu8'?"), ("mobil", "; did you mean 'mobile'?")]
+)
+def test_what_is_not_near_is_no_hint(word, hint):
+    assert nearest(word, ["mobile", "cpu", "gpu8", "flops", "none"]) == hint
