@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import re
 import shutil
@@ -225,6 +226,7 @@ def exit_code(
         without a line, when the reader of the output (head, less) has seen enough.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _escape_what_cannot_be_shown()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -246,6 +248,13 @@ def exit_code(
             if lacking is None:
                 raise
             return _say(NO_RESOURCE, f"error: {lacking}")
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """A name that the terminal's encoding lacks is written with escapes, and is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(code: int, line: str) -> int:

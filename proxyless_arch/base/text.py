@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 
 LABEL_WIDTH = 10
+
+
+def readable(name: str) -> str:
+    """The name of a file as one line of text that can be written: ``caf\\xe9`` for bytes that are no UTF-8, ``a\\nb``.
+
+    In NFC, since systems write one name in different ways (macOS: ``e`` and an accent behind it).
+    """
+    text = name
+    with contextlib.suppress(UnicodeEncodeError):  # halves of surrogates that stand for no byte
+        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", "".join(map(_shown, text)))
+
+
+def _shown(char: str) -> str:
+    escape = unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+    return char.encode("unicode_escape").decode("ascii") if escape else char
 
 
 def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:

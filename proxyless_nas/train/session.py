@@ -47,7 +47,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled
+from proxyless_arch.base.text import labeled, readable
 from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import (
     BatchPlan,
@@ -392,7 +392,7 @@ class Run:
             return
         provenance = {
             "command": "train",
-            "run": self.run_dir.name,
+            "run": readable(self.run_dir.name),
             "weights": _weights_text(best),
             "epoch": best.epoch + 1,
             "n_epochs": self.job.schedule.n_epochs,

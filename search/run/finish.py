@@ -23,6 +23,7 @@ from proxyless_arch.arch import codec
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
+from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.space.search_space import Path as Choices
@@ -369,7 +370,7 @@ def write(job: Job, run_dir: Path, net: ProxylessNet, record: dict[str, Any]) ->
     """Write spec.json, weights.safetensors, a copy of the table that priced the run and, last, result.json."""
     (run_dir / "result.json").unlink(missing_ok=True)  # one left by a finish of which the weights are gone
     codec.write_spec(run_dir / "spec.json", net.spec)
-    provenance = {"run": run_dir.name, "command": "search", **_provenance(record)}
+    provenance = {"run": readable(run_dir.name), "command": "search", **_provenance(record)}
     save_safetensors(run_dir / WEIGHT_FILES[0], net.spec, to_named(net), provenance)
     for older in WEIGHT_FILES[1:]:  # of a run that the first edition began
         (run_dir / older).unlink(missing_ok=True)

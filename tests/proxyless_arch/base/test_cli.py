@@ -1,6 +1,7 @@
 """The one way out of every command: which failure becomes which code, in one line, and which keeps its traceback."""
 
 import errno
+import io
 import os
 import re
 import sys
@@ -252,3 +253,10 @@ def test_a_short_help_has_all(capsys):
 )
 def test_what_is_not_near_is_no_hint(word, hint):
     assert nearest(word, ["mobile", "cpu", "gpu8", "flops", "none"]) == hint
+
+
+def test_a_terminal_of_ascii_shows_other_names_with_escapes(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert exit_code(lambda words: print("café \udcff"), []) == 0
+    assert written.getvalue() == rb"caf\xe9 \udcff" + b"\n"

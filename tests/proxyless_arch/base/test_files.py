@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from proxyless_arch.base.files import atomic_path, remove_abandoned
+from proxyless_arch.base.files import atomic_path, read_json, remove_abandoned, write_json
 
 
 def test_only_the_temporary_files_of_processes_that_ended_are_removed(tmp_path):
@@ -24,3 +24,10 @@ def test_only_the_temporary_files_of_processes_that_ended_are_removed(tmp_path):
     with atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_json_holds_names_that_are_no_text(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    write_json(tmp_path / "a.json", {"data_path": name, name: 1})
+    assert read_json(tmp_path / "a.json") == {"data_path": name, name: 1}
+    (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyless_arch.base.text import align, labeled, ruled, shortened
+from proxyless_arch.base.text import align, labeled, readable, ruled, shortened
 
 CELLS = st.text("abc1.%", min_size=1, max_size=8)
 
@@ -50,3 +50,24 @@ def test_shortened_keeps_both_ends():
     assert shortened("abcdefghij", len, 10) == "abcdefghij"
     assert shortened("abcdefghij", len, 5) == "ab…ij"
     assert shortened("abcdefghij", len, 0) == "…"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"plain name", "plain name"),
+        ("café".encode(), "café"),
+        ("cafe\u0301".encode(), "café"),
+        ("café".encode("latin-1"), r"caf\xe9"),
+        (b"two\nlines\t\x1b[31m", r"two\nlines\t\x1b[31m"),
+        ("日本語 \U0001f408".encode(), "日本語 \U0001f408"),
+    ],
+)
+def test_the_name_of_a_file_as_text(name, text):
+    found = readable(name.decode("utf-8", "surrogateescape"))
+    assert found == text
+    found.encode()
+
+
+def test_a_surrogate_that_no_file_can_have_is_escaped():
+    assert readable("a\ud800") == r"a\ud800"
