@@ -5,129 +5,26 @@ A data set is a value: an ordered tuple of names, a label for each, and a source
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_bytes
-from proxyless_arch.base.strict import counted, listed, nearest
-from proxyless_arch.data.images import decode
+from proxyless_arch.base.strict import listed, nearest
+from proxyless_arch.data.layout import check_same_classes, choose_split, class_names, find_splits, images_under, join
+from proxyless_arch.data.sources import EXTENSIONS, ArraySource, Lister, Source, open_source
 from proxyless_arch.data.streams import Stream, numpy_rng
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""The parts of a data set, and the folder names each may have."""
 DATASETS = ("digits", "cifar10", "imagenet", "imagefolder")
 CACHE_BYTES = 512 * 2**20
 """A data set whose decoded images should fit in this many bytes keeps them in memory, per process."""
-MAX_FILE_BYTES = 2**30
-MAX_FOLDER_DEPTH = 8
-
-# RuntimeError: encrypted, or NotImplementedError for an unknown compression method or version.
-_DAMAGED: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    UnicodeDecodeError,
-    EOFError,
-    OSError,
-    RuntimeError,
-)
-with contextlib.suppress(ImportError):  # a Python built without lzma: zipfile then raises RuntimeError
-    from lzma import LZMAError
-
-    _DAMAGED += (LZMAError,)
-
-_LAYOUT = "expected one folder per class (class_name/photo.jpg), or train/ and val/ (or test/) holding such folders"
-
-Lister = Callable[[str], tuple[list[str], list[str]]]
-"""A folder's (sub-folder names, image file names), both sorted, from its path in the source ('' is the top)."""
-
-
-class Source(Protocol):
-    """Where the images of a data set come from."""
-
-    def place(self, name: str) -> str:
-        """The name as a person would look for it."""
-
-    def image(self, name: str) -> Image:
-        """The decoded RGB image; InputError naming the place when it cannot be read."""
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """Image files below a folder."""
-
-    root: str
-
-    def place(self, name: str) -> str:
-        return str(Path(self.root, name))
-
-    def image(self, name: str) -> Image:
-        return decode(read_bytes(self.place(name)), self.place(name))
-
-
-@dataclass(frozen=True)
-class ZipSource:
-    """Image files in a zip archive, which each process opens for itself at its first read."""
-
-    path: str
-    _handles: dict[int, zipfile.ZipFile] = field(default_factory=dict, repr=False, compare=False)
-
-    def place(self, name: str) -> str:
-        return f"{self.path}:{name}"
-
-    def image(self, name: str) -> Image:
-        return decode(self._bytes(name), self.place(name))
-
-    def _bytes(self, name: str) -> bytes:
-        # A handle shared across a fork shares its file offset: two processes would read each other's bytes.
-        process = os.getpid()
-        if process not in self._handles:
-            self._handles[process] = _open_zip(self.path)
-        archive = self._handles[process]
-        try:
-            size = archive.getinfo(name).file_size
-            if size > MAX_FILE_BYTES:
-                raise InputError(f"expected at most {MAX_FILE_BYTES} bytes, got {size}", source=self.place(name))
-            return archive.read(name)
-        except KeyError:
-            raise InputError("no such member in the archive", source=self.place(name)) from None
-        except _DAMAGED as error:
-            raise InputError(f"cannot be read from the archive: {error}", source=self.place(name)) from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_handles": {}}
-
-
-@dataclass(frozen=True, eq=False)
-class ArraySource:
-    """Grayscale images held in memory; a name is the decimal index of one."""
-
-    title: str
-    pixels: np.ndarray
-    """uint8, (images, height, width)."""
-
-    def place(self, name: str) -> str:
-        return f"{self.title}:{name}"
-
-    def image(self, name: str) -> Image:
-        from PIL import Image
-
-        return Image.fromarray(self.pixels[int(name)]).convert("RGB")
 
 
 class ImageItem(NamedTuple):
@@ -232,9 +129,9 @@ def open_folder(path: str | os.PathLike[str], split: str | None = None) -> Image
         InputError: nothing there, another layout, an empty class folder, splits whose classes differ, an archive
             whose names lead outside of it, or a split that is not there.
     """
-    source, lister = _open_source(path)
-    splits = _find_splits(lister)
-    return _read_split(source, lister, splits, _choose_split(splits, split, str(path)), str(path))
+    source, lister = open_source(path)
+    splits = find_splits(lister)
+    return _read_split(source, lister, splits, choose_split(splits, split, str(path)), str(path))
 
 
 def any_images(path: str | os.PathLike[str]) -> ImageDataset:
@@ -243,8 +140,8 @@ def any_images(path: str | os.PathLike[str]) -> ImageDataset:
     Raises:
         InputError: nothing there, or no image in it.
     """
-    source, lister = _open_source(path)
-    names = _images_under(lister, "")
+    source, lister = open_source(path)
+    names = images_under(lister, "")
     if not names:
         raise InputError(f"no images in it (expected {listed(EXTENSIONS)})", source=str(path))
     return ImageDataset(source, tuple(names), np.zeros(len(names), dtype=np.int64), ())
@@ -255,8 +152,8 @@ def has_own_test(path: str | os.PathLike[str]) -> bool:
 
     Raises InputError when it cannot be read.
     """
-    _, lister = _open_source(path)
-    return bool({"val", "test"} & set(_find_splits(lister)))
+    _, lister = open_source(path)
+    return bool({"val", "test"} & set(find_splits(lister)))
 
 
 def digits() -> tuple[ImageDataset, ImageDataset]:
@@ -400,14 +297,14 @@ def check_classes(images: ImageDataset, path: str | os.PathLike[str]) -> None:
 def _train_and_test(
     path: str | os.PathLike[str], test_size: int | float, seed: int
 ) -> tuple[ImageDataset, ImageDataset]:
-    source, lister = _open_source(path)
-    splits = _find_splits(lister)
-    split = "" if "" in splits else _choose_split(splits, "train", str(path))
+    source, lister = open_source(path)
+    splits = find_splits(lister)
+    split = "" if "" in splits else choose_split(splits, "train", str(path))
     train = _read_split(source, lister, splits, split, str(path))
     check_classes(train, path)
     if len(splits) == 1:
         return _hold_out(train, test_size, seed)
-    return train, _read_split(source, lister, splits, _choose_split(splits, "eval", str(path)), str(path))
+    return train, _read_split(source, lister, splits, choose_split(splits, "eval", str(path)), str(path))
 
 
 def _hold_out(images: ImageDataset, size: int | float, seed: int) -> tuple[ImageDataset, ImageDataset]:
@@ -418,152 +315,17 @@ def _hold_out(images: ImageDataset, size: int | float, seed: int) -> tuple[Image
     return images.subset(kept), images.subset(held_out)
 
 
-def _open_source(path: str | os.PathLike[str]) -> tuple[Source, Lister]:
-    where = Path(path)
-    if where.is_dir():
-        return FolderSource(str(path)), _folder_lister(where)
-    if not where.exists():
-        raise InputError(f"no such folder or .zip; {_LAYOUT}", source=str(path))
-    return ZipSource(str(path)), _zip_lister(str(path))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
-
-
-def _folder_lister(root: Path) -> Lister:
-    def listing(folder: str) -> tuple[list[str], list[str]]:
-        try:
-            with os.scandir(root / folder) as scan:
-                entries = [(entry.name, entry.is_dir()) for entry in scan if not _is_hidden(entry.name)]
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", source=str(root / folder)) from None
-        folders = sorted(name for name, is_folder in entries if is_folder)
-        return folders, sorted(name for name, is_folder in entries if not is_folder and _is_image(name))
-
-    return listing
-
-
-def _open_zip(path: str) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", source=path) from None
-    except _DAMAGED as error:
-        reason = str(error) if zipfile.is_zipfile(path) else "got another file, or one that is cut"
-        raise InputError(f"expected a folder or a .zip of one: {reason}", source=path) from None
-
-
-def _zip_lister(path: str) -> Lister:
-    folders: dict[str, set[str]] = {"": set()}
-    images: dict[str, set[str]] = {}
-    with _open_zip(path) as archive:
-        names = archive.namelist()
-    for name in names:
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or "\\" in name or (parts and parts[0].endswith(":")):
-            raise InputError(f"expected relative names with '/' inside the archive, got {name!r}", source=path)
-        if any(map(_is_hidden, parts)):
-            continue
-        is_folder = name.endswith("/")
-        parent = ""
-        for part in parts if is_folder else parts[:-1]:
-            child = f"{parent}/{part}" if parent else part
-            folders[parent].add(part)
-            folders.setdefault(child, set())
-            parent = child
-        if not is_folder and _is_image(name):
-            images.setdefault(parent, set()).add(parts[-1])
-
-    def listing(folder: str) -> tuple[list[str], list[str]]:
-        return sorted(folders[folder]), sorted(images.get(folder, ()))
-
-    return listing
-
-
-def _find_splits(lister: Lister) -> dict[str, str]:
-    """Split name -> its folder; {'': folder} when the class folders are not divided into splits."""
-    top = ""
-    folders, images = lister(top)
-    split_names = [name for names in SPLITS.values() for name in names]
-    if len(folders) == 1 and not images and folders[0] not in split_names:
-        inner_folders, inner_images = lister(folders[0])
-        if inner_folders and not inner_images:
-            top, folders = folders[0], inner_folders
-    found: dict[str, str] = {}
-    for split, names in SPLITS.items():
-        for name in names:
-            folder = _join(top, name)
-            # A folder without folders is a class called 'train', or ImageNet's test set, which has no labels.
-            if split not in found and name in folders and lister(folder)[0]:
-                found[split] = folder
-    return found or {"": top}
-
-
-def _choose_split(splits: dict[str, str], split: str | None, path: str) -> str:
-    there = ", ".join(f"{folder}/" for folder in splits.values() if folder) or "class folders only"
-    if split is None and len(splits) == 1:
-        return next(iter(splits))
-    order = {"eval": ("test", "val", ""), "train": ("train",), "val": ("val",), "test": ("test",), None: ()}
-    if split not in order:
-        raise InputError(f"expected 'train', 'val', 'test' or 'eval', got {split!r}", "split")
-    for name in order[split]:
-        if name in splits:
-            return name
-    if split is None:
-        raise InputError(f"say which one to read: found {there}", "split", path)
-    wanted = "test/ or val/" if split == "eval" else f"{split}/"
-    raise InputError(f"expected {wanted}, found {there}", "split", path)
-
-
 def _read_split(source: Source, lister: Lister, splits: dict[str, str], split: str, path: str) -> ImageDataset:
-    class_names = _class_names(lister, splits[split], path)
+    classes = class_names(lister, splits[split], path)
     for other, folder in splits.items():
-        _check_same_classes(split, class_names, other, _class_names(lister, folder, path), path)
+        check_same_classes(split, classes, other, class_names(lister, folder, path), path)
     names: list[str] = []
     labels: list[int] = []
-    for label, class_name in enumerate(class_names):
-        folder = _join(splits[split], class_name)
-        found = _images_under(lister, folder)
+    for label, class_name in enumerate(classes):
+        folder = join(splits[split], class_name)
+        found = images_under(lister, folder)
         if not found:
             raise InputError(f"no images in this class folder (expected {listed(EXTENSIONS)})", folder, path)
         names += found
         labels += [label] * len(found)
-    return ImageDataset(source, tuple(names), np.array(labels, dtype=np.int64), class_names)
-
-
-def _class_names(lister: Lister, folder: str, path: str) -> tuple[str, ...]:
-    class_names, loose_images = lister(folder)
-    if not class_names:
-        found = f"{counted(len(loose_images), 'image')} and no folder" if loose_images else "no folder and no image"
-        raise InputError(f"{_LAYOUT}, found {found}", folder, path)
-    return tuple(class_names)
-
-
-def _check_same_classes(split: str, classes: tuple[str, ...], other: str, others: tuple[str, ...], path: str) -> None:
-    if classes == others:
-        return
-    parts = []
-    for name, only in ((split, set(classes) - set(others)), (other, set(others) - set(classes))):
-        if only:
-            shown = ", ".join(sorted(only)[:5]) + (", ..." if len(only) > 5 else "")
-            parts.append(f"{len(only)} only in {name} ({shown})")
-    raise InputError(f"expected the same class folders in {split} and {other}: {'; '.join(parts)}", source=path)
-
-
-def _images_under(lister: Lister, folder: str, depth: int = 0) -> list[str]:
-    if depth > MAX_FOLDER_DEPTH:
-        raise InputError(f"folders nested more than {MAX_FOLDER_DEPTH} deep (a link that loops?)", folder)
-    folders, images = lister(folder)
-    found = [_join(folder, image) for image in images]
-    for inner in folders:
-        found += _images_under(lister, _join(folder, inner), depth + 1)
-    return found
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
+    return ImageDataset(source, tuple(names), np.array(labels, dtype=np.int64), classes)

@@ -36,7 +36,7 @@ OWNERS = {
         "h5py": {"weights/files.py", "weights/hdf5.py"},
         "safetensors": {"weights/files.py", "weights/hdf5.py"},
         "matplotlib": {"base/scene.py"},
-        "PIL": {"data/images.py", "data/datasets.py", "apps/contact_sheet.py"},
+        "PIL": {"apps/contact_sheet.py", "data/datasets.py", "data/images.py", "data/sources.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"base/progress.py"},
         "ai_edge_litert": {"apps/litert.py"},
