@@ -1,4 +1,4 @@
-"""Sets of labelled images: folders and zip archives with one folder per class, and the built-in digits.
+"""Sets of labelled images: folders and zip archives of classes (layout.py), and the built-in digits.
 
 A data set is a value: an ordered tuple of names, a label for each, and a source that decodes a name.
 """
@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.strict import listed, nearest
-from proxyless_arch.data.layout import check_same_classes, choose_split, class_names, find_splits, images_under, join
-from proxyless_arch.data.sources import EXTENSIONS, ArraySource, Lister, Source, open_source
+from proxyless_arch.base.strict import counted, listed, nearest
+from proxyless_arch.base.text import readable
+from proxyless_arch.data.cifar import find_batches
+from proxyless_arch.data.images import Photo, open_photo
+from proxyless_arch.data.layout import Layout, Part, find_layout, images_under, look
+from proxyless_arch.data.sources import (
+    EDITION,
+    LAYOUT,
+    ArraySource,
+    LeftOut,
+    Lister,
+    Source,
+    bytes_of,
+    open_source,
+    other_files,
+    why_none,
+)
 from proxyless_arch.data.streams import Stream, numpy_rng
 
 if TYPE_CHECKING:
@@ -36,22 +50,24 @@ class ImageItem(NamedTuple):
 
 @dataclass
 class _DecodedCache:
-    """Decoded pixels by index; forgotten when pickled, so every process fills its own."""
+    """Decoded pixels by index and orientation; forgotten when pickled, so every process fills its own."""
 
-    pixels: dict[int, np.ndarray] = field(default_factory=dict)
+    pixels: dict[tuple[int, bool], np.ndarray] = field(default_factory=dict)
+    scales: dict[tuple[int, bool], bool] = field(default_factory=dict)
+    """Whether the file can be scaled down while it is decoded."""
     used_bytes: int = 0
     fits: bool | None = None
 
-    def offer(self, index: int, image: Image, n_images: int) -> None:
+    def offer(self, key: tuple[int, bool], image: Image, scales: bool, n_images: int) -> None:
         size = image.width * image.height * 3
         if self.fits is None:
             self.fits = size * n_images <= CACHE_BYTES
-        if self.fits and index not in self.pixels and self.used_bytes + size <= CACHE_BYTES:
-            self.pixels[index] = np.array(image)
+        if self.fits and key not in self.pixels and self.used_bytes + size <= CACHE_BYTES:
+            self.pixels[key], self.scales[key] = np.array(image), scales
             self.used_bytes += size
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"pixels": {}, "used_bytes": 0, "fits": None}
+        return {"pixels": {}, "scales": {}, "used_bytes": 0, "fits": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +79,14 @@ class ImageDataset:
         names: one per image, in order.
         labels: int64, (images,): indices into class_names.
         class_names: in label order (sorted folder names).
+        left_out: what lies beside them and is not used.
     """
 
     source: Source
     names: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    left_out: LeftOut = LeftOut()
     _cache: _DecodedCache = field(default_factory=_DecodedCache, repr=False)
 
     def __len__(self) -> int:
@@ -82,20 +100,51 @@ class ImageDataset:
         """Place and label of an image, without reading it."""
         return ImageItem(self.place(index), int(self.labels[index]))
 
-    def read(self, index: int) -> Image:
+    def read(self, index: int, *, upright: bool = False) -> Image:
         """The decoded RGB image. Small data sets keep their decoded images (see CACHE_BYTES).
+
+        Args:
+            index: of the image.
+            upright: turn it as its EXIF orientation says.
 
         Raises:
             InputError: naming the place, when it cannot be read or decoded.
         """
+        return self.photo(index, upright=upright).decoded()
+
+    def photo(self, index: int, *, upright: bool = False) -> Photo:
+        """The image as ``read`` gives it, but not decoded yet. What it is scaled down to does not depend on the cache.
+
+        Raises:
+            InputError: naming the place, when it cannot be read; what is not found before is raised when it is decoded.
+        """
         from PIL import Image
 
-        cached = self._cache.pixels.get(index)
-        if cached is not None:
-            return Image.fromarray(cached)
-        image = self.source.image(self.names[index])
-        self._cache.offer(index, image, len(self))
-        return image
+        key = (index, upright)
+        cached = self._cache.pixels.get(key)
+        if cached is None:
+            return self._keeping(self._opened(index, upright), key)
+        whole = Image.fromarray(cached)
+
+        def decoded(shrink: int) -> Image.Image:
+            return whole if shrink == 1 else self._opened(index, upright).decoded(shrink)
+
+        return Photo(whole.size, self._cache.scales.get(key, False), decoded)
+
+    def _opened(self, index: int, upright: bool) -> Photo:
+        found = self.source.read(self.names[index])
+        return open_photo(found, self.place(index), upright=upright) if isinstance(found, bytes) else Photo.of(found)
+
+    def _keeping(self, photo: Photo, key: tuple[int, bool]) -> Photo:
+        """The same image, offered to the cache when it is decoded whole."""
+
+        def decoded(shrink: int) -> Image:
+            image = photo.decoded(shrink)
+            if shrink == 1:
+                self._cache.offer(key, image, photo.scales, len(self))
+            return image
+
+        return Photo(photo.size, photo.scales, decoded)
 
     def bytes_to_cache(self) -> int:
         """Of the decoded images that a process which reads them all comes to keep, by the size of the first one."""
@@ -110,28 +159,28 @@ class ImageDataset:
         """The images at these indices, in this order, with the same classes."""
         chosen = np.asarray(indices, dtype=np.int64)
         names = tuple(self.names[index] for index in chosen.tolist())
-        return ImageDataset(self.source, names, self.labels[chosen], self.class_names)
+        return ImageDataset(self.source, names, self.labels[chosen], self.class_names, self.left_out)
 
 
-def open_folder(path: str | os.PathLike[str], split: str | None = None) -> ImageDataset:
-    """Labelled images from a folder or a .zip with one folder per class.
+def open_folder(path: str | os.PathLike[str], split: str | None = None, edition: int = EDITION) -> ImageDataset:
+    """Labelled images from a folder or a .zip with one folder per class, or from CIFAR's pickled batches.
 
-    The class folders lie at the top, or under ``train/``, ``val/`` (also ``valid/``, ``validation/``) and ``test/``;
-    one folder may wrap it all. Images may lie deeper inside a class folder. Hidden files, ``__MACOSX`` and files
-    without an image extension are ignored. Classes and images are in sorted order. Nothing is decoded.
+    layout.py says which folders are classes and which are splits. Images may lie deeper inside a class folder. Hidden
+    files and those of systems are ignored, files that are no images are counted. Classes and images are in sorted
+    order. Nothing is decoded; a file whose ending says nothing is looked at.
 
     Args:
         path: the folder or archive.
         split: 'train', 'val' or 'test'; 'eval' for test, else val, else class folders at the top; None for the only
             set there is.
+        edition: see sources.EDITION.
 
     Raises:
-        InputError: nothing there, another layout, an empty class folder, splits whose classes differ, an archive
-            whose names lead outside of it, or a split that is not there.
+        InputError: nothing there, another layout, an empty class folder, splits whose classes differ, classes that
+            look alike, an archive whose names lead outside of it, or a split that is not there.
     """
-    source, lister = open_source(path)
-    splits = find_splits(lister)
-    return _read_split(source, lister, splits, choose_split(splits, split, str(path)), str(path))
+    found = _find(path, edition)
+    return found.read(found.layout.choose(split, str(path)))
 
 
 def any_images(path: str | os.PathLike[str]) -> ImageDataset:
@@ -141,10 +190,10 @@ def any_images(path: str | os.PathLike[str]) -> ImageDataset:
         InputError: nothing there, or no image in it.
     """
     source, lister = open_source(path)
-    names = images_under(lister, "")
+    names, others = images_under(lister, "")
     if not names:
-        raise InputError(f"no images in it (expected {listed(EXTENSIONS)})", source=str(path))
-    return ImageDataset(source, tuple(names), np.zeros(len(names), dtype=np.int64), ())
+        raise InputError(f"no images in it {why_none(others)}", source=str(path))
+    return ImageDataset(source, tuple(names), np.zeros(len(names), dtype=np.int64), (), other_files(others))
 
 
 def has_own_test(path: str | os.PathLike[str]) -> bool:
@@ -152,8 +201,7 @@ def has_own_test(path: str | os.PathLike[str]) -> bool:
 
     Raises InputError when it cannot be read.
     """
-    _, lister = open_source(path)
-    return bool({"val", "test"} & set(find_splits(lister)))
+    return bool({"val", "test"} & set(_find(path, EDITION).layout.parts))
 
 
 def digits() -> tuple[ImageDataset, ImageDataset]:
@@ -240,6 +288,12 @@ class SearchData:
     def class_names(self) -> tuple[str, ...]:
         return self.train.class_names
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What lies beside the images and is not used."""
+        same = self.train.left_out is self.test.left_out
+        return self.train.left_out if same else self.train.left_out + self.test.left_out
+
     def fingerprint(self) -> dict[str, Any]:
         """What a run must find again to be resumed: the names and labels of its images. Plain values."""
 
@@ -253,7 +307,11 @@ class SearchData:
 
 
 def load_for_search(
-    dataset: str, data_path: str | os.PathLike[str] | None, valid_size: int | float, seed: int
+    dataset: str,
+    data_path: str | os.PathLike[str] | None,
+    valid_size: int | float,
+    seed: int,
+    edition: int = EDITION,
 ) -> SearchData:
     """The three sets of a search.
 
@@ -265,6 +323,7 @@ def load_for_search(
         data_path: folder or .zip; None for digits.
         valid_size: images of ``valid``: a count, or a fraction of the training images.
         seed: of the splits.
+        edition: see sources.EDITION.
 
     Raises:
         InputError: an unknown data set, a path missing or not wanted, one class alone, images or sizes that do not fit.
@@ -280,7 +339,7 @@ def load_for_search(
     else:
         if data_path is None:
             raise InputError(f"{dataset} needs a folder or a .zip with one folder per class", "data_path")
-        train, test = _train_and_test(data_path, valid_size, seed)
+        train, test = _train_and_test(data_path, valid_size, seed, edition)
     if dataset == "cifar10" and len(train.class_names) != 10:
         raise InputError(f"CIFAR-10 has 10 classes, found {len(train.class_names)}", "data_path", str(data_path))
     weights, alpha = _hold_out(train, valid_size, seed)
@@ -295,16 +354,25 @@ def check_classes(images: ImageDataset, path: str | os.PathLike[str]) -> None:
 
 
 def _train_and_test(
-    path: str | os.PathLike[str], test_size: int | float, seed: int
+    path: str | os.PathLike[str], test_size: int | float, seed: int, edition: int
 ) -> tuple[ImageDataset, ImageDataset]:
-    source, lister = open_source(path)
-    splits = find_splits(lister)
-    split = "" if "" in splits else choose_split(splits, "train", str(path))
-    train = _read_split(source, lister, splits, split, str(path))
+    found = _find(path, edition)
+    parts = found.layout.parts
+    chosen = "" if "" in parts else found.layout.choose("train", str(path))
+    train = found.read(chosen)
     check_classes(train, path)
-    if len(splits) == 1:
+    if found.layout.unlabeled_test is not None:
+        raise found.layout.unlabeled_test
+    if len(parts) == 1:
         return _hold_out(train, test_size, seed)
-    return train, _read_split(source, lister, splits, choose_split(splits, "eval", str(path)), str(path))
+    scored = found.layout.choose("eval", str(path))
+    unused = tuple(
+        f"{part.place}/ ({counted(len(found.read(name)), 'image')})"
+        for name, part in parts.items()
+        if edition > 1 and name not in (chosen, scored)
+    )
+    train = replace(train, left_out=train.left_out + LeftOut(folders=unused))
+    return train, found.read(scored)
 
 
 def _hold_out(images: ImageDataset, size: int | float, seed: int) -> tuple[ImageDataset, ImageDataset]:
@@ -315,17 +383,75 @@ def _hold_out(images: ImageDataset, size: int | float, seed: int) -> tuple[Image
     return images.subset(kept), images.subset(held_out)
 
 
-def _read_split(source: Source, lister: Lister, splits: dict[str, str], split: str, path: str) -> ImageDataset:
-    classes = class_names(lister, splits[split], path)
-    for other, folder in splits.items():
-        check_same_classes(split, classes, other, class_names(lister, folder, path), path)
+# ------------------------------------------------------------------------------------------------- what is at a path
+
+
+class _Found(NamedTuple):
+    """The parts of a data set, and what reads one of them."""
+
+    layout: Layout
+    read: Callable[[str], ImageDataset]
+
+
+def _find(path: str | os.PathLike[str], edition: int) -> _Found:
+    """Raises InputError for what is no data set."""
+    batches = find_batches(path) if edition > 1 else None
+    if batches is not None:
+        parts = {split: Part(f"{batches.folder}/{split}", {}) for split in batches.files}
+        return _Found(Layout(parts), lambda split: ImageDataset(*batches.read(split)))
+    source, lister = open_source(path, edition)
+    layout = find_layout(lister, lambda name: bytes_of(source, name), str(path), edition)
+    return _Found(layout, lambda split: _read_part(source, lister, layout, split, str(path), edition))
+
+
+def _read_part(source: Source, lister: Lister, layout: Layout, split: str, path: str, edition: int) -> ImageDataset:
+    part = layout.parts[split]
+    classes = _classes(part, lister, path, edition)
+    for other, there in layout.parts.items():
+        _check_same_classes(split, classes, other, _classes(there, lister, path, edition), path)
     names: list[str] = []
     labels: list[int] = []
-    for label, class_name in enumerate(classes):
-        folder = join(splits[split], class_name)
-        found = images_under(lister, folder)
+    others: list[str] = []
+    for label, where in enumerate(part.classes[own] for _, own in classes):
+        found, beside = images_under(lister, where) if isinstance(where, str) else (list(where), [])
         if not found:
-            raise InputError(f"no images in this class folder (expected {listed(EXTENSIONS)})", folder, path)
+            raise InputError(f"no images in this class folder {why_none(beside)}", str(where), path)
         names += found
+        others += beside
         labels += [label] * len(found)
-    return ImageDataset(source, tuple(names), np.array(labels, dtype=np.int64), classes)
+    left_out = other_files(others, layout.loose, layout.unused) if edition > 1 else LeftOut()
+    class_names = tuple(name for name, _ in classes)
+    return ImageDataset(source, tuple(names), np.array(labels, dtype=np.int64), class_names, left_out)
+
+
+def _classes(part: Part, lister: Lister, path: str, edition: int) -> list[tuple[str, str]]:
+    """(name, the folder's own name) of each class, sorted by how they look; as they are in edition 1."""
+    if not part.classes:
+        n_images = len(lister(part.place).images)
+        found = f"{counted(n_images, 'image')} and no folder" if n_images else "no folder and no image"
+        raise InputError(f"{LAYOUT}, found {found}", part.place, path)
+    if edition == 1:
+        return [(name, name) for name in sorted(part.classes)]
+    by_look: dict[str, str] = {}
+    for own in sorted(part.classes):
+        if (twin := by_look.setdefault(look(own), own)) != own:
+            raise InputError(
+                f"two classes look alike: {twin!a} and {own!a}; put their images into one folder, or rename one",
+                part.place,
+                path,
+            )
+    return [(readable(by_look[key]), by_look[key]) for key in sorted(by_look)]
+
+
+def _check_same_classes(
+    split: str, classes: list[tuple[str, str]], other: str, others: list[tuple[str, str]], path: str
+) -> None:
+    looks, other_looks = ([look(own) for _, own in each] for each in (classes, others))
+    if looks == other_looks:
+        return
+    parts = []
+    for name, only in ((split, set(looks) - set(other_looks)), (other, set(other_looks) - set(looks))):
+        if only:
+            shown = ", ".join(sorted(only)[:5]) + (", ..." if len(only) > 5 else "")
+            parts.append(f"{len(only)} only in {name} ({shown})")
+    raise InputError(f"expected the same class folders in {split} and {other}: {'; '.join(parts)}", source=path)

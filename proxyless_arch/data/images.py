@@ -6,13 +6,16 @@ Resize(resize), CenterCrop(resolution), ToTensor(), Normalize(mean, std).
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import math
 import os
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -32,58 +35,221 @@ MAX_PIXELS = 89_478_485
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 """The decoders allowed to look at a file. Pillow has more; some of them start other programs (EPS: Ghostscript)."""
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ENDINGS = _words(
+    ".jpg .jpeg .jpe .jfif .jfi .jif .pjpeg .pjp .mpo .png .apng .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .gif"
+)
+AVIF_ENDINGS, HEIF_ENDINGS = _words(".avif .avifs"), _words(".heic .heif .hif .heics .heifs")
+HEIF_PACKAGE = "pillow-heif"
+NO_IMAGES = _words(
+    ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .pdf .doc .docx .xls .xlsx .log .ini .cfg .toml "
+    ".py .ipynb .m .sh .r .js .db .sqlite .lst .names .data .dat .bin .mat .npy .npz .pkl .pickle .h5 .hdf5 .pt .pth "
+    ".mp4 .mov .avi .mkv .webm .m4v .3gp .mts .mp3 .wav .aae .xmp .thm .lrv .zip .tar .gz .tgz .bz2 .xz .7z .rar "
+    ".svg .eps .ai .psd .xcf .raw .nef .cr2 .cr3 .arw .dng .orf .rw2 .raf .pef .srw "
+    ".part .crdownload .download .tmp .bak .swp .md5 .sha1 .sha256 .url .lnk .exe"
+)
+"""Endings of files that are not opened to see what they are. Raw photos hold a TIFF, but no image that Pillow reads."""
+
+ORIENTATION = 0x0112
+"""EXIF's tag of how a camera was held: 1 (upright) to 8."""
+SIDEWAYS = 5
+"""From this orientation on, width and height change places."""
+SHRINKS = (8, 4, 2)
+"""By what a JPEG can be scaled down while it is decoded, at a fraction of the time."""
+
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
+_CORRUPT = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
-def decode(data: bytes, place: str) -> Image:
-    """Decode an image file to 8-bit RGB.
+
+# ------------------------------------------------------------------------------------------------- what is an image
+
+
+class Decoders(NamedTuple):
+    """Which files are decoded here: Pillow's names of the formats, and their usual endings."""
+
+    formats: tuple[str, ...]
+    endings: frozenset[str]
+
+
+@functools.cache
+def decoders() -> Decoders:
+    """FORMATS, AVIF where this Pillow has it, and the phones' HEIC where pillow-heif is installed."""
+    found = Decoders(FORMATS, ENDINGS)
+    with contextlib.suppress(ImportError):
+        from PIL import AvifImagePlugin
+
+        if AvifImagePlugin.SUPPORTED:
+            found = Decoders((*found.formats, "AVIF"), found.endings | AVIF_ENDINGS)
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        found = Decoders((*found.formats, "HEIF"), found.endings | HEIF_ENDINGS)
+    return found
+
+
+def names_an_image(ending: str) -> bool | None:
+    """Whether files of an ending (in small letters, with its dot) are images; None where it says nothing."""
+    if ending in decoders().endings:
+        return True
+    return False if ending in NO_IMAGES or ending in HEIF_ENDINGS or ending in AVIF_ENDINGS else None
+
+
+def begins_an_image(head: bytes) -> bool:
+    """Whether a file that begins with these 32 bytes or more is an image that is decoded here."""
+    plain = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+    return (
+        head.startswith(plain)
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        or (head[:2] == b"BM" and head[6:10] == bytes(4))
+        or (head[:1] == b"P" and head[1:2] in tuple(b"%d" % kind for kind in range(1, 7)) and head[2:3].isspace())
+        or (_is_heif(head) and "HEIF" in decoders().formats)
+        or (head[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" in decoders().formats)
+    )
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+
+# -------------------------------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image that is not decoded yet, or only as much of it as is needed.
+
+    Args:
+        size: (width, height) in pixels, of the image as it is seen.
+        scales: whether it can be scaled down while it is decoded (JPEG).
+        decode: gives the RGB image, scaled down by 1, 2, 4 or 8.
+    """
+
+    size: tuple[int, int]
+    scales: bool
+    decode: Callable[[int], Image]
+
+    @classmethod
+    def of(cls, image: Image) -> Photo:
+        """An image that is decoded already."""
+        return cls(image.size, False, lambda _: image)
+
+    def decoded(self, shrink: int = 1) -> Image:
+        """The RGB image, of ``size``; where it scales, of that divided by ``shrink`` and rounded up."""
+        return self.decode(shrink if self.scales else 1)
+
+
+def open_photo(data: bytes, place: str, *, upright: bool = False) -> Photo:
+    """An image file whose header is read.
 
     As in the released pipeline, colours go through Pillow's plain ``convert("RGB")`` (alpha is dropped, not
-    composited) and the EXIF orientation of a photo is not applied. Only the first frame is read.
+    composited). Only the first frame is read.
     ``Deviation:`` 16-bit grayscale is scaled to 8 bits (65535 becomes 255); a plain ``convert`` would clip at 255.
 
     Args:
         data: the bytes of the file.
         place: where the bytes came from, for the error: a path or ``archive.zip:member``.
+        upright: turn the photo as its EXIF orientation says (the released pipeline does not; Pillow turns every TIFF).
 
     Raises:
-        InputError: not an image of a format in ``FORMATS``, truncated or corrupt, more than ``MAX_PIXELS`` pixels,
-            or more than 16 bits per channel.
+        InputError: not an image of a format in ``decoders()``, truncated or corrupt, more than ``MAX_PIXELS`` pixels,
+            or more than 16 bits per channel; that and truncation are found when it is decoded.
     """
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if not 0 < image.width * image.height <= MAX_PIXELS:
-                raise InputError(
-                    f"expected an image of 1 to {MAX_PIXELS} pixels, got {image.width} x {image.height}", source=place
-                )
+    with _judged(data, place):
+        image = Image.open(io.BytesIO(data), formats=decoders().formats)
+        if not 0 < image.width * image.height <= MAX_PIXELS:
+            raise InputError(
+                f"expected an image of 1 to {MAX_PIXELS} pixels, got {image.width} x {image.height}", source=place
+            )
+        orientation = _orientation(image) if upright else 1
+        width, height = image.size
+
+    def decode_at(shrink: int) -> Image.Image:
+        with _judged(data, place):
+            if shrink > 1:
+                image.draft(None, (width // shrink, height // shrink))
             image.load()
-            return _to_rgb(image, place)
+            return _turned(_to_rgb(image, place), orientation)
+
+    size = (height, width) if orientation >= SIDEWAYS else (width, height)
+    return Photo(size, image.format in ("JPEG", "MPO"), decode_at)
+
+
+def decode(data: bytes, place: str, *, upright: bool = False) -> Image:
+    """Decode an image file to 8-bit RGB; see open_photo."""
+    return open_photo(data, place, upright=upright).decoded()
+
+
+@contextlib.contextmanager
+def _judged(data: bytes, place: str) -> Iterator[None]:
+    """What Pillow raises for a bad file becomes an InputError."""
+    from PIL import Image
+
+    try:
+        yield
     except InputError:
         raise
     except Image.UnidentifiedImageError:
         what = "bytes that none of these decoders accepts" if data else "an empty file"
-        raise InputError(f"expected an image ({', '.join(FORMATS)}), got {what}", source=place) from None
+        if _is_heif(data[:12]):
+            what = f"a HEIC photo: pip install {HEIF_PACKAGE} reads it"
+        raise InputError(f"expected an image ({', '.join(decoders().formats)}), got {what}", source=place) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"too many pixels: {error}", source=place) from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        TypeError,
-        LookupError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except _CORRUPT as error:
         raise InputError(f"the image is truncated or corrupt: {error}", source=place) from None
 
 
-def as_image(image: AnyImage) -> Image:
+def _orientation(image: Image) -> int:
+    """EXIF's, 1 to 8. Bad EXIF says nothing; a TIFF is turned by Pillow itself."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except _CORRUPT:
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _turned(image: Image, orientation: int) -> Image:
+    """The image of a camera that was held as ``orientation`` says, the right way up."""
+    from PIL.Image import Transpose
+
+    way = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if way is None else image.transpose(way)
+
+
+def as_image(image: AnyImage, *, upright: bool = False) -> Image:
     """An RGB image from a file, from uint8 RGB pixels (height, width, 3), or from an image of Pillow.
+
+    ``upright``: turn a file, or an image of Pillow that has EXIF still, as its orientation says.
 
     Raises:
         InputError: no such file, a bad one (see decode), an array of another type or shape, or something else.
@@ -91,9 +257,9 @@ def as_image(image: AnyImage) -> Image:
     from PIL import Image
 
     if isinstance(image, str | os.PathLike):
-        return decode(read_bytes(image), os.fspath(image))
+        return decode(read_bytes(image), os.fspath(image), upright=upright)
     if isinstance(image, Image.Image):
-        return _to_rgb(image.copy(), "image")
+        return _turned(_to_rgb(image.copy(), "image"), _orientation(image) if upright else 1)
     if not isinstance(image, np.ndarray):
         raise InputError(f"expected a file, an array or an image of Pillow, got {type(image).__name__}", "image")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -160,6 +326,7 @@ class Augment:
             (at the preprocessing's resolution) on every side and cropped at random.
         flip: mirror half of the images.
         brightness: the factor is drawn from 1 - b .. 1 + b; 0 leaves it out. So for contrast and saturation.
+        scaled_decoding: decode a JPEG that is much larger than what is cut out of it at 1/2, 1/4 or 1/8 of its size.
 
     The defaults are the paper's ImageNet augmentation (released code, ``distort_color='normal'``).
     """
@@ -170,6 +337,7 @@ class Augment:
     brightness: float = 32 / 255
     contrast: float = 0.0
     saturation: float = 0.5
+    scaled_decoding: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= 1:
@@ -197,12 +365,12 @@ class Augment:
 
 
 def train_transform(
-    image: Image, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment
+    image: Image | Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment
 ) -> np.ndarray:
     """A randomly cropped, mirrored and coloured training image; all randomness comes from ``rng``.
 
     Args:
-        image: an RGB image of any size.
+        image: an RGB image of any size, or one that is not decoded yet.
         preprocessing: the preprocessing that belongs to the weights.
         rng: consumed; equal generators give equal arrays.
         augment: what may change, and how much.
@@ -213,19 +381,41 @@ def train_transform(
     Raises:
         InputError: with ``pad_crop``, the image is too elongated (see eval_transform).
     """
-    from PIL import Image
+    from PIL.Image import Transpose
 
-    side = preprocessing.resolution
-    if augment.pad_crop:
-        left, top = rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
-        # Pillow fills the part of a crop that lies outside the image with black.
-        cut = _centre(image, preprocessing).crop((left, top, left + side, top + side))
-    else:
-        left, top, width, height = random_crop_box(image.width, image.height, rng, augment.min_scale)
-        cut = image.crop((left, top, left + width, top + height)).resize((side, side), _filter(preprocessing))
+    photo = image if isinstance(image, Photo) else Photo.of(image)
+    cut = (_shifted if augment.pad_crop else _cropped)(photo, preprocessing, rng, augment)
     if augment.flip and rng.random() < 0.5:
-        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        cut = cut.transpose(Transpose.FLIP_LEFT_RIGHT)
     return normalize(np.asarray(_jitter(cut, rng, augment)), preprocessing.mean, preprocessing.std)
+
+
+def _shifted(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:
+    """The evaluation crop, moved by up to ``pad_crop`` pixels."""
+    side = preprocessing.resolution
+    left, top = rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
+    image = photo.decoded(_shrink(min(photo.size), preprocessing.resize, augment))
+    # Pillow fills the part of a crop that lies outside the image with black.
+    return _centre(image, preprocessing).crop((left, top, left + side, top + side))
+
+
+def _cropped(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:
+    """A random part of the image, resized to the resolution."""
+    side = (preprocessing.resolution, preprocessing.resolution)
+    left, top, width, height = random_crop_box(*photo.size, rng, augment.min_scale)
+    image = photo.decoded(_shrink(min(width, height), preprocessing.resolution, augment))
+    if image.size == photo.size:
+        return image.crop((left, top, left + width, top + height)).resize(side, _filter(preprocessing))
+    x, y = image.width / photo.size[0], image.height / photo.size[1]
+    right, bottom = min((left + width) * x, image.width), min((top + height) * y, image.height)
+    return image.resize(side, _filter(preprocessing), (left * x, top * y, right, bottom))
+
+
+def _shrink(length: int, needed: int, augment: Augment) -> int:
+    """By what an image may be scaled down while it is decoded, so that ``length`` pixels of it are ``needed`` still."""
+    if not augment.scaled_decoding or needed < max(SHRINKS):
+        return 1
+    return next((shrink for shrink in SHRINKS if length >= shrink * needed), 1)
 
 
 def random_crop_box(width: int, height: int, rng: np.random.Generator, min_scale: float) -> tuple[int, int, int, int]:

@@ -1,79 +1,415 @@
-"""Which folders of a source are its classes, and which its training, validation and test images."""
+"""Which folders of a source are its classes, and which its training, validation and test images.
+
+People lay their images out in many ways. What is found here: ``cat/ dog/``; ``train/ val/ test/`` with class folders,
+in any spelling (``Training``, ``seg_train``, ``val_images``); ``cat/train cat/test``; ``cat_train cat_test``; class
+folders with a ``test/`` beside them; and any of it below folders that hold nothing else. What may be one thing or
+another is refused: splits trained as classes give a network that is wrong without a word.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.strict import counted
-from proxyless_arch.data.sources import LAYOUT, Lister
+from proxyless_arch.base.strict import counted, listed
+from proxyless_arch.base.text import readable
+from proxyless_arch.data.sources import EDITION, LAYOUT, Lister, Listing
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""The parts of a data set, and the folder names each may have."""
+"""The parts of a data set, and the folder names that edition 1 knows for each."""
+WORDS = {
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("holdout",), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+"""Words that make a folder a split, in small letters."""
+_FILLERS = """
+    set sets data dataset datasets image images img imgs photo photos picture pictures pic pics jpg jpeg png folder
+    folders dir seg split splits the my raw all full final original resized cropped new subset sample samples part files
+"""
+FILLERS = frozenset(_FILLERS.split())
+"""Words beside them that say nothing."""
+GLUED = {
+    word: pair
+    for split in WORDS
+    for filler in FILLERS
+    for word, pair in ((split + filler, (split, filler)), (filler + split, (filler, split)))
+}
+"""Both as one word: ``traindata``, ``imgtrain``."""
+CLEARLY_HELD_OUT = ("test", "testing", "val", "validation")
+"""Words that are hardly a class among others (as ``valid`` is beside ``invalid``)."""
+ANNOTATIONS = "val_annotations.txt"
 MAX_FOLDER_DEPTH = 8
 
-
-def find_splits(lister: Lister) -> dict[str, str]:
-    """Split name -> its folder; {'': folder} when the class folders are not divided into splits."""
-    top = ""
-    folders, images = lister(top)
-    split_names = [name for names in SPLITS.values() for name in names]
-    if len(folders) == 1 and not images and folders[0] not in split_names:
-        inner_folders, inner_images = lister(folders[0])
-        if inner_folders and not inner_images:
-            top, folders = folders[0], inner_folders
-    found: dict[str, str] = {}
-    for split, names in SPLITS.items():
-        for name in names:
-            folder = join(top, name)
-            # A folder without folders is a class called 'train', or ImageNet's test set, which has no labels.
-            if split not in found and name in folders and lister(folder)[0]:
-                found[split] = folder
-    return found or {"": top}
+Reader = Callable[[str], bytes]
+"""The bytes of a file, from its path in the source."""
+Where = str | tuple[str, ...]
+"""A folder with all images below it, or the images one by one."""
 
 
-def choose_split(splits: dict[str, str], split: str | None, path: str) -> str:
-    there = ", ".join(f"{folder}/" for folder in splits.values() if folder) or "class folders only"
-    if split is None and len(splits) == 1:
-        return next(iter(splits))
-    order = {"eval": ("test", "val", ""), "train": ("train",), "val": ("val",), "test": ("test",), None: ()}
-    if split not in order:
-        raise InputError(f"expected 'train', 'val', 'test' or 'eval', got {split!r}", "split")
-    for name in order[split]:
-        if name in splits:
-            return name
-    if split is None:
-        raise InputError(f"say which one to read: found {there}", "split", path)
-    wanted = "test/ or val/" if split == "eval" else f"{split}/"
-    raise InputError(f"expected {wanted}, found {there}", "split", path)
+@dataclass(frozen=True)
+class Part:
+    """One part of a data set.
+
+    Args:
+        place: its folder, for a person; '' for class folders at the top.
+        classes: where the images of each class are, by the folder's own name.
+    """
+
+    place: str
+    classes: Mapping[str, Where]
+
+    @property
+    def shown(self) -> str:
+        return f"{self.place}/" if self.place else "class folders only"
 
 
-def class_names(lister: Lister, folder: str, path: str) -> tuple[str, ...]:
-    class_names, loose_images = lister(folder)
-    if not class_names:
-        found = f"{counted(len(loose_images), 'image')} and no folder" if loose_images else "no folder and no image"
-        raise InputError(f"{LAYOUT}, found {found}", folder, path)
-    return tuple(class_names)
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a data set by name: ``train``, ``val``, ``test``, or '' for class folders that are none of them.
+
+    ``unused``: folders that are not read, in words. ``loose``: images outside of class folders. ``unlabeled_test``: why
+    there is no test set, though a folder says that it is one.
+    """
+
+    parts: Mapping[str, Part]
+    unused: tuple[str, ...] = ()
+    loose: int = 0
+    unlabeled_test: InputError | None = None
+
+    def choose(self, split: str | None, path: str) -> str:
+        """The part that ``split`` means: 'train', 'val' or 'test'; 'eval' for test, else val, else class folders; None
+        for the only one there is. Raises InputError where it is not there."""
+        there = ", ".join(part.shown for name, part in self.parts.items() if name) or "class folders only"
+        if split is None and len(self.parts) == 1:
+            return next(iter(self.parts))
+        order = {"eval": ("test", "val", ""), "train": ("train",), "val": ("val",), "test": ("test",), None: ()}
+        if split not in order:
+            raise InputError(f"expected 'train', 'val', 'test' or 'eval', got {split!r}", "split")
+        for name in order[split]:
+            if name in self.parts:
+                return name
+        if split is None:
+            raise InputError(f"say which one to read: found {there}", "split", path)
+        if split in ("eval", "test") and self.unlabeled_test is not None:
+            raise self.unlabeled_test
+        wanted = "test/ or val/" if split == "eval" else f"{split}/"
+        raise InputError(f"expected {wanted}, found {there}", "split", path)
 
 
-def check_same_classes(split: str, classes: tuple[str, ...], other: str, others: tuple[str, ...], path: str) -> None:
-    if classes == others:
-        return
-    parts = []
-    for name, only in ((split, set(classes) - set(others)), (other, set(others) - set(classes))):
-        if only:
-            shown = ", ".join(sorted(only)[:5]) + (", ..." if len(only) > 5 else "")
-            parts.append(f"{len(only)} only in {name} ({shown})")
-    raise InputError(f"expected the same class folders in {split} and {other}: {'; '.join(parts)}", source=path)
+def find_layout(lister: Lister, read: Reader, path: str, edition: int = EDITION) -> Layout:
+    """How the images at ``path`` are laid out. Raises InputError for what may be splits or classes."""
+    if edition == 1:
+        return _first_edition(lister)
+    top = below_wrappers(lister, "")
+    return _by_split(lister, read, top, path) or _by_class(lister, top, path)
 
 
-def images_under(lister: Lister, folder: str, depth: int = 0) -> list[str]:
-    if depth > MAX_FOLDER_DEPTH:
-        raise InputError(f"folders nested more than {MAX_FOLDER_DEPTH} deep (a link that loops?)", folder)
-    folders, images = lister(folder)
-    found = [join(folder, image) for image in images]
-    for inner in folders:
-        found += images_under(lister, join(folder, inner), depth + 1)
-    return found
+# ------------------------------------------------------------------------------------------------ the names of folders
+
+
+class Role(NamedTuple):
+    """What a folder's name says: a split, and what is left of the name without the words for it (``cat`` of
+    ``cat_train``; '' where nothing is)."""
+
+    split: str
+    rest: str
+
+
+def role_of(name: str) -> Role | None:
+    """The split that a folder's name says, None for any other name."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    found = [word.lower() for word in re.split(r"[\W_\d]+", spaced) if word]
+    words = [part for word in found for part in GLUED.get(word, (word,))]
+    splits = [WORDS[word] for word in words if word in WORDS]
+    if len(set(splits)) != 1:
+        return None
+    return Role(splits[0], " ".join(word for word in words if word not in WORDS and word not in FILLERS))
+
+
+def look(name: str) -> str:
+    """What a name looks like: two of one look are not told apart by a person, nor by other systems."""
+    visible = (char for char in readable(name) if unicodedata.category(char) != "Cf")
+    return " ".join("".join(visible).split())
+
+
+# ------------------------------------------------------------------------------------------------------- the folders
 
 
 def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
+
+
+def below_wrappers(lister: Lister, folder: str, *, in_split: bool = False) -> str:
+    """The folder that holds the others, below ones that hold a single folder and no image.
+
+    A split that stands alone is no wrapper, unless it lies in another (``train/train/``).
+    """
+    place = before = folder
+    for _ in range(MAX_FOLDER_DEPTH):
+        found = lister(place)
+        if found.images or not found.folders:
+            return before
+        role = role_of(found.folders[0])
+        if len(found.folders) > 1 or (role is not None and not role.rest and not in_split):
+            return place
+        before, place = place, join(place, found.folders[0])
+    return folder
+
+
+def images_under(lister: Lister, folder: str, depth: int = 0) -> tuple[list[str], list[str]]:
+    """(the images below a folder, its other files), by their paths in the source."""
+    if depth > MAX_FOLDER_DEPTH:
+        raise InputError(f"folders nested more than {MAX_FOLDER_DEPTH} deep (a link that loops?)", folder)
+    found = lister(folder)
+    images = [join(folder, image) for image in found.images]
+    others = [join(folder, other) for other in found.others]
+    for inner in found.folders:
+        more, beside = images_under(lister, join(folder, inner), depth + 1)
+        images += more
+        others += beside
+    return images, others
+
+
+def _class_folders(lister: Lister, folder: str) -> dict[str, Where]:
+    return {name: join(folder, name) for name in lister(folder).folders}
+
+
+def _unused(lister: Lister, folder: str, is_split: bool) -> str:
+    """A folder that is not read, in words; '' for one that is no split and holds no images."""
+    n_images = len(images_under(lister, folder)[0])
+    if not n_images:
+        return f"{folder}/ (no images)" if is_split else ""
+    return f"{folder}/ ({counted(n_images, 'image')}{', no class folders' if is_split else ''})"
+
+
+# ------------------------------------------------------------------------------------------------- train/cat, test/cat
+
+
+def _by_split(lister: Lister, read: Reader, top: str, path: str) -> Layout | None:
+    """The layout where folders of ``top`` are splits that hold the classes; None where there is none."""
+    listing = lister(top)
+    roles = _roles(listing.folders)
+    inner = {name: below_wrappers(lister, join(top, name), in_split=True) for name in roles}
+    classes = {name: _classes_of(lister, read, inner[name]) for name in roles}
+    labeled = {name: role for name, role in roles.items() if classes[name]}
+    flat = [name for name in roles if name not in labeled]
+    _refuse_flat_splits(lister, top, flat, labeled, roles, path)
+    if not labeled:
+        return None
+    parts = {}
+    for split in SPLITS:
+        names = [name for name, role in labeled.items() if role.split == split]
+        if len(names) > 1:
+            found = listed(f"{join(top, name)}/" for name in names).replace(" or ", " and ")
+            raise InputError(f"expected one folder of {split} images, found {found}", source=path)
+        if names:
+            _refuse_groups(lister, inner[names[0]], path)
+            parts[split] = Part(join(top, names[0]), classes[names[0]])
+    rest = [name for name in listing.folders if name not in labeled]
+    beside = {name: join(top, name) for name in rest if name not in flat}
+    if "train" not in parts and _are_the_classes(beside, parts.values()):
+        parts = {"train": Part(top, dict(beside)), **parts}
+        rest = flat
+    unused = tuple(words for name in rest if (words := _unused(lister, join(top, name), name in flat)))
+    loose = len(listing.images) + sum(len(lister(inner[name]).images) for name in labeled)
+    return Layout(parts, unused, loose, _unlabeled_test(flat, roles, top, parts, path))
+
+
+def _roles(names: Iterable[str]) -> dict[str, Role]:
+    """The folders whose names say a split: with nothing else, or all with the same rest (``pets_train pets_test``)."""
+    found = {name: role for name in names if (role := role_of(name)) is not None}
+    plain = {name: role for name, role in found.items() if not role.rest}
+    if plain:
+        return plain
+    rests, splits = {role.rest for role in found.values()}, {role.split for role in found.values()}
+    return found if len(rests) == 1 and len(splits) > 1 else {}
+
+
+def _are_the_classes(beside: Mapping[str, str], parts: Iterable[Part]) -> bool:
+    """Whether class folders lie beside the split that holds the same ones: ``cat dog test/cat test/dog``."""
+    return any(sorted(map(look, beside)) == sorted(map(look, part.classes)) for part in parts)
+
+
+def _classes_of(lister: Lister, read: Reader, folder: str) -> dict[str, Where]:
+    """The classes of a split; none where its images lie in it, or in one folder called ``images`` or the like.
+
+    tiny-imagenet's val/ has a list beside that folder, which says the class of each image.
+    """
+    found = lister(folder)
+    if len(found.folders) == 1 and lister(join(folder, found.folders[0])).images and _says_nothing(found.folders[0]):
+        return _annotated(lister, read, folder) if ANNOTATIONS in found.others else {}
+    return _class_folders(lister, folder)
+
+
+def _says_nothing(name: str) -> bool:
+    return all(word in FILLERS for word in re.split(r"[\W_\d]+", name.lower()) if word)
+
+
+def _annotated(lister: Lister, read: Reader, folder: str) -> dict[str, Where]:
+    """``val_0.JPEG<tab>n03444034<tab>...`` per line as ``{class: images}``."""
+    images = join(folder, lister(folder).folders[0])
+    there, classes = set(lister(images).images), dict[str, list[str]]()
+    for line in read(join(folder, ANNOTATIONS)).decode("utf-8", "replace").splitlines():
+        name, _, behind = line.partition("\t")
+        if name in there:
+            classes.setdefault(behind.split("\t")[0], []).append(join(images, name))
+    return {name: tuple(sorted(places)) for name, places in sorted(classes.items())}
+
+
+def _refuse_flat_splits(
+    lister: Lister, top: str, flat: Sequence[str], labeled: Mapping, roles: Mapping[str, Role], path: str
+) -> None:
+    """Raises InputError where splits without class folders would be classes, or a class a split."""
+    if labeled or not flat:
+        return
+    splits = {roles[name].split for name in flat}
+    beside = [name for name in lister(top).folders if name not in flat]
+    if "train" in splits and len(splits) > 1:
+        found = listed(f"{join(top, name)}/" for name in flat).replace(" or ", " and ")
+        raise InputError(f"{LAYOUT}, found {found} without class folders", source=path)
+    held_out = [name for name in flat if set(re.split(r"[\W_]+", name.lower())) & set(CLEARLY_HELD_OUT)]
+    if held_out and len(beside) > 1:
+        name = join(top, held_out[0])
+        raise InputError(
+            f"{name}/ lies among class folders and holds no class folders itself: sort its images into them "
+            f"({name}/{beside[0]}/ ...), move it elsewhere, or call it otherwise if it is a class",
+            source=path,
+        )
+
+
+def _unlabeled_test(
+    flat: Sequence[str], roles: Mapping[str, Role], top: str, parts: Mapping[str, Part], path: str
+) -> InputError | None:
+    """Why there is nothing to test on, where a folder says that it is the test set but has no labels."""
+    names = [name for name in flat if roles[name].split == "test"]
+    if not names or "test" in parts or "val" in parts:
+        return None
+    name = join(top, names[0])
+    return InputError(
+        f"{name}/ holds no class folders, so nothing can be scored on it: sort its images into {name}/CLASS/, or move "
+        "it elsewhere to have test images split off the training images",
+        source=path,
+    )
+
+
+# ------------------------------------------------------------------------------------------------- cat/train, cat/test
+
+
+def _by_class(lister: Lister, top: str, path: str) -> Layout:
+    """The layout where the folders of ``top`` are the classes, each of which may hold its own splits."""
+    listing = lister(top)
+    if not listing.folders:
+        n = len(listing.images)
+        found = f"{counted(n, 'image')} and no folder" if n else f"no folder and no image{_archives(listing)}"
+        raise InputError(f"{LAYOUT}, found {found}", top, path)
+    parts = _split_classes(lister, top, listing, path) or _named_for_splits(lister, top, listing)
+    if parts is not None:
+        return Layout(parts, (), len(listing.images))
+    _refuse_groups(lister, top, path)
+    return Layout({"": Part(top, _class_folders(lister, top))}, (), len(listing.images))
+
+
+def _archives(listing: Listing) -> str:
+    found = [name for name in listing.others if name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"))]
+    return f", but an archive, {found[0]}: give that (a .zip), or unpack it" if found else ""
+
+
+def _split_classes(lister: Lister, top: str, listing: Listing, path: str) -> dict[str, Part] | None:
+    """``cat/train cat/test dog/train dog/test`` as parts; None where the classes hold no splits.
+
+    Raises InputError where some classes hold a test set and others do not, or images beside it.
+    """
+    splits: dict[str, dict[str, Where]] = {}
+    is_plain = False
+    held_out = ""
+    for name in listing.folders:
+        inner = lister(join(top, name))
+        roles = {sub: role for sub in inner.folders if (role := role_of(sub)) is not None and not role.rest}
+        if inner.images or len(roles) < len(inner.folders) or not roles:
+            is_plain = True
+        if len(roles) == len(inner.folders):
+            held_out = held_out or next((f"{name}/{sub}" for sub, role in roles.items() if role.split != "train"), "")
+        if len({role.split for role in roles.values()}) < len(roles):  # cat/train, cat/training
+            is_plain = True
+        for sub, role in roles.items():
+            splits.setdefault(role.split, {})[name] = f"{join(top, name)}/{sub}"
+    if is_plain and held_out and len(listing.folders) > 1:
+        raise InputError(
+            f"{held_out}/ lies in a class folder, and not every class is split alike: expected train/ and test/ in "
+            "each, or in none",
+            join(top, held_out),
+            path,
+        )
+    if is_plain or len(splits) < 2:
+        return None
+    return {split: Part(f"{join(top, '*')}/{split}", splits[split]) for split in SPLITS if split in splits}
+
+
+def _named_for_splits(lister: Lister, top: str, listing: Listing) -> dict[str, Part] | None:
+    """``cat_train cat_test dog_train dog_test`` as parts; None where the folders are not named so."""
+    roles = {name: role for name in listing.folders if (role := role_of(name)) is not None and role.rest}
+    per_class = Counter(role.rest for role in roles.values())
+    splits = {role.split for role in roles.values()}
+    is_complete = len(roles) == len(listing.folders) == len(per_class) * len(splits) == len(set(roles.values()))
+    if not is_complete or len(splits) < 2 or len(per_class) < 2:
+        return None
+    if not all(lister(join(top, name)).images for name in roles):
+        return None
+    return {
+        split: Part(
+            f"{join(top, '*')}_{split}",
+            {role.rest: join(top, name) for name, role in roles.items() if role.split == split},
+        )
+        for split in SPLITS
+        if split in splits
+    }
+
+
+def _refuse_groups(lister: Lister, folder: str, path: str) -> None:
+    """Raises InputError for class folders that hold no images, only the same folders: they may be splits."""
+    classes = lister(folder).folders
+    first = lister(join(folder, classes[0])) if classes else Listing((), ())
+    if first.images or len(first.folders) < 2:  # as nearly always: the others need not be looked at
+        return
+    inner = [lister(join(folder, name)) for name in classes]
+    names = {tuple(sorted(map(look, listing.folders))) for listing in inner}
+    if len(classes) < 2 or len(names) != 1 or any(listing.images for listing in inner):
+        return
+    same = next(iter(names))
+    some = ", ".join(same[:3]) + (", ..." if len(same) > 3 else "")
+    groups = " and ".join(f"{name}/" for name in classes[:2]) + (" ..." if len(classes) > 2 else "")
+    raise InputError(
+        f"{groups} hold no images of their own, only the same folders ({some}). If these are the classes, call the "
+        f"others train/ and val/ (or test/), or put them together; if not, put the images into {classes[0]}/ itself",
+        folder,
+        path,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- edition 1
+
+
+def _first_edition(lister: Lister) -> Layout:
+    """As folders were read before December 2026, for runs of that time: exact names, and nothing is refused."""
+    top = ""
+    folders, images, _ = lister(top)
+    split_names = [name for names in SPLITS.values() for name in names]
+    if len(folders) == 1 and not images and folders[0] not in split_names:
+        inner = lister(folders[0])
+        if inner.folders and not inner.images:
+            top, folders = folders[0], inner.folders
+    found: dict[str, Part] = {}
+    for split, names in SPLITS.items():
+        for name in names:
+            folder = join(top, name)
+            # A folder without folders is a class called 'train', or ImageNet's test set, which has no labels.
+            if split not in found and name in folders and lister(folder).folders:
+                found[split] = Part(folder, _class_folders(lister, folder))
+    return Layout(found or {"": Part(top, _class_folders(lister, top))})

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
-from proxyless_arch.data.images import decode
+from proxyless_arch.base.strict import counted
+from proxyless_arch.data.images import HEIF_ENDINGS, HEIF_PACKAGE, begins_an_image, names_an_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+EDITION = 2
+"""How folders are read today. Edition 1, of runs from before December 2026, knew fewer endings and names of splits."""
+ENDINGS_1 = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+"""The files that edition 1 takes for images."""
+SYSTEM = frozenset(
+    (
+        "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information",
+        "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+    )
+)  # fmt: skip
+"""What systems put beside people's files, in small letters; and whatever begins with a dot."""
+ARCHIVES = {
+    ".tar": "tar -xf",
+    ".tgz": "tar -xf",
+    ".gz": "tar -xf",
+    ".bz2": "tar -xf",
+    ".xz": "tar -xf",
+    ".zst": "tar -xf",
+    ".rar": "unrar x",
+    ".7z": "7z x",
+}
+"""Archives that are not read here, by what unpacks them."""
 MAX_FILE_BYTES = 2**30
+HEAD_BYTES = 32
 LAYOUT = "expected one folder per class (class_name/photo.jpg), or train/ and val/ (or test/) holding such folders"
 
 # RuntimeError: encrypted, or NotImplementedError for an unknown compression method or version.
@@ -40,8 +65,17 @@ with contextlib.suppress(ImportError):  # a Python built without lzma: zipfile t
 
     _DAMAGED += (LZMAError,)
 
-Lister = Callable[[str], tuple[list[str], list[str]]]
-"""A folder's (sub-folder names, image file names), both sorted, from its path in the source ('' is the top)."""
+
+class Listing(NamedTuple):
+    """What lies in one folder, each sorted; ``others`` are files that are no images. Files of systems are in none."""
+
+    folders: tuple[str, ...]
+    images: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+Lister = Callable[[str], Listing]
+"""What lies in a folder, from its path in the source ('' is the top)."""
 
 
 class Source(Protocol):
@@ -50,8 +84,8 @@ class Source(Protocol):
     def place(self, name: str) -> str:
         """The name as a person would look for it."""
 
-    def image(self, name: str) -> Image:
-        """The decoded RGB image; InputError naming the place when it cannot be read."""
+    def read(self, name: str) -> bytes | Image:
+        """The bytes of an image file, or an image that is decoded; InputError naming the place when it is lost."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +97,8 @@ class FolderSource:
     def place(self, name: str) -> str:
         return str(Path(self.root, name))
 
-    def image(self, name: str) -> Image:
-        return decode(read_bytes(self.place(name)), self.place(name))
+    def read(self, name: str) -> bytes:
+        return read_bytes(self.place(name))
 
 
 @dataclass(frozen=True)
@@ -77,10 +111,7 @@ class ZipSource:
     def place(self, name: str) -> str:
         return f"{self.path}:{name}"
 
-    def image(self, name: str) -> Image:
-        return decode(self._bytes(name), self.place(name))
-
-    def _bytes(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes:
         # A handle shared across a fork shares its file offset: two processes would read each other's bytes.
         process = os.getpid()
         if process not in self._handles:
@@ -102,49 +133,159 @@ class ZipSource:
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Grayscale images held in memory; a name is the decimal index of one."""
+    """Images held in memory; a name is the decimal index of one."""
 
     title: str
     pixels: np.ndarray
-    """uint8, (images, height, width)."""
+    """uint8, (images, height, width) in gray or (images, height, width, 3) in RGB."""
 
     def place(self, name: str) -> str:
         return f"{self.title}:{name}"
 
-    def image(self, name: str) -> Image:
+    def read(self, name: str) -> Image:
         from PIL import Image
 
         return Image.fromarray(self.pixels[int(name)]).convert("RGB")
 
 
-def open_source(path: str | os.PathLike[str]) -> tuple[Source, Lister]:
+def bytes_of(source: Source, name: str) -> bytes:
+    """The bytes of a file in a folder or archive."""
+    found = source.read(name)
+    assert isinstance(found, bytes)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- what is left out
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies beside the images of a data set and is not used.
+
+    Args:
+        files: how many that are no images, by ending in small letters ('' for none).
+        loose: images outside of class folders.
+        folders: each in words: ``val/ (24 images, no class folders)``.
+    """
+
+    files: tuple[tuple[str, int], ...] = ()
+    loose: int = 0
+    folders: tuple[str, ...] = ()
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        files = Counter(dict(self.files)) + Counter(dict(other.files))
+        folders = dict.fromkeys((*self.folders, *other.folders))
+        return LeftOut(_sorted(files), max(self.loose, other.loose), tuple(folders))
+
+    def lines(self) -> tuple[str, ...]:
+        """For a person; none where nothing is left out."""
+        said = []
+        if self.files:
+            total = sum(count for _, count in self.files)
+            said.append(f"{counted(total, 'other file')} left out ({_by_ending(self.files)})")
+        if self.loose:
+            said.append(f"{counted(self.loose, 'image')} outside of class folders left out")
+        if self.folders:
+            said.append(f"not used: {', '.join(self.folders)}")
+        return tuple(said)
+
+    def to_json(self) -> dict[str, Any]:
+        """For result.json."""
+        return {"files": dict(self.files), "loose_images": self.loose, "folders": list(self.folders)}
+
+
+def other_files(names: Iterable[str], loose: int = 0, folders: tuple[str, ...] = ()) -> LeftOut:
+    """Files that are no images, counted by their endings."""
+    return LeftOut(_sorted(Counter(map(ending, names))), loose, folders)
+
+
+def _sorted(files: Counter[str]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(files.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _by_ending(files: Iterable[tuple[str, int]], most: int = 5) -> str:
+    files = list(files)
+    words = [f"{count} {name or 'without ending'}{_hint(name)}" for name, count in files[:most]]
+    return ", ".join([*words, *(["..."] if len(files) > most else [])])
+
+
+def _hint(name: str) -> str:
+    return f": pip install {HEIF_PACKAGE} reads them" if name in HEIF_ENDINGS else ""
+
+
+def why_none(others: Iterable[str]) -> str:
+    """Why a folder holds no image: ``expected .jpg, ...; found 12 .heic``."""
+    files = other_files(others).files
+    found = f"; found {_by_ending(files)}" if files else ""
+    return f"(expected {', '.join(ENDINGS_1)} or another that Pillow reads{found})"
+
+
+# ------------------------------------------------------------------------------------------------------ what is there
+
+
+def open_source(path: str | os.PathLike[str], edition: int = EDITION) -> tuple[Source, Lister]:
+    """A folder or a .zip, and what lies in it. Raises InputError for what is neither."""
     where = Path(path)
     if where.is_dir():
-        return FolderSource(str(path)), _folder_lister(where)
+        return FolderSource(str(path)), _folder_lister(where, edition)
     if not where.exists():
         raise InputError(f"no such folder or .zip; {LAYOUT}", source=str(path))
-    return ZipSource(str(path)), _zip_lister(str(path))
+    if (tool := ARCHIVES.get(ending(where.name))) is not None:
+        example = f"{tool} {where.name}"
+        raise InputError(f"expected a folder or a .zip: unpack it ({example}) and give the folder", source=str(path))
+    return ZipSource(str(path)), _zip_lister(str(path), edition)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def ending(name: str) -> str:
+    """``.jpg``, in small letters; '' where there is none."""
+    stem, dot, tail = name.rpartition(".")
+    return dot + tail.lower() if stem else ""
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
+def _is_hidden(name: str, edition: int) -> bool:
+    return name.startswith(".") or name == "__MACOSX" or (edition > 1 and name.lower() in SYSTEM)
 
 
-def _folder_lister(root: Path) -> Lister:
-    def listing(folder: str) -> tuple[list[str], list[str]]:
+def _is_image(name: str, head: Callable[[], bytes], edition: int) -> bool:
+    """Whether a file is an image: by its ending, else by its first bytes. Files with a usual ending are not opened."""
+    if edition == 1:
+        return name.lower().endswith(ENDINGS_1)
+    found = names_an_image(ending(name))
+    return begins_an_image(head()) if found is None else found
+
+
+def _folder_lister(root: Path, edition: int) -> Lister:
+    @functools.lru_cache(maxsize=4096)
+    def listing(folder: str) -> Listing:
+        folders: list[str] = []
+        images: list[str] = []
+        others: list[str] = []
         try:
             with os.scandir(root / folder) as scan:
-                entries = [(entry.name, entry.is_dir()) for entry in scan if not _is_hidden(entry.name)]
+                for entry in scan:
+                    if _is_hidden(entry.name, edition):
+                        continue
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    else:
+                        is_one = _is_image(entry.name, functools.partial(_head_of, entry), edition)
+                        (images if is_one else others).append(entry.name)
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", source=str(root / folder)) from None
-        folders = sorted(name for name, is_folder in entries if is_folder)
-        return folders, sorted(name for name, is_folder in entries if not is_folder and _is_image(name))
+        return Listing(tuple(sorted(folders)), tuple(sorted(images)), tuple(sorted(others)))
 
     return listing
+
+
+def _head_of(entry: os.DirEntry) -> bytes:
+    """The first bytes of a file; none of what is no file (a pipe would wait) or cannot be opened."""
+    try:
+        if entry.is_file():
+            with open(entry.path, "rb") as file:
+                return file.read(HEAD_BYTES)
+    except OSError:
+        pass
+    return b""
 
 
 def _open_zip(path: str) -> zipfile.ZipFile:
@@ -157,28 +298,38 @@ def _open_zip(path: str) -> zipfile.ZipFile:
         raise InputError(f"expected a folder or a .zip of one: {reason}", source=path) from None
 
 
-def _zip_lister(path: str) -> Lister:
+def _zip_lister(path: str, edition: int) -> Lister:
     folders: dict[str, set[str]] = {"": set()}
     images: dict[str, set[str]] = {}
+    others: dict[str, set[str]] = {}
     with _open_zip(path) as archive:
-        names = archive.namelist()
-    for name in names:
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or "\\" in name or (parts and parts[0].endswith(":")):
-            raise InputError(f"expected relative names with '/' inside the archive, got {name!r}", source=path)
-        if any(map(_is_hidden, parts)):
-            continue
-        is_folder = name.endswith("/")
-        parent = ""
-        for part in parts if is_folder else parts[:-1]:
-            child = f"{parent}/{part}" if parent else part
-            folders[parent].add(part)
-            folders.setdefault(child, set())
-            parent = child
-        if not is_folder and _is_image(name):
-            images.setdefault(parent, set()).add(parts[-1])
+        for name in archive.namelist():
+            parts = PurePosixPath(name).parts
+            if name.startswith("/") or ".." in parts or "\\" in name or (parts and parts[0].endswith(":")):
+                raise InputError(f"expected relative names with '/' inside the archive, got {name!r}", source=path)
+            if any(_is_hidden(part, edition) for part in parts):
+                continue
+            is_folder = name.endswith("/")
+            parent = ""
+            for part in parts if is_folder else parts[:-1]:
+                child = f"{parent}/{part}" if parent else part
+                folders[parent].add(part)
+                folders.setdefault(child, set())
+                parent = child
+            if not is_folder:
+                is_one = _is_image(parts[-1], functools.partial(_head_in, archive, name), edition)
+                (images if is_one else others).setdefault(parent, set()).add(parts[-1])
 
-    def listing(folder: str) -> tuple[list[str], list[str]]:
-        return sorted(folders[folder]), sorted(images.get(folder, ()))
+    def listing(folder: str) -> Listing:
+        found = (folders[folder], images.get(folder, ()), others.get(folder, ()))
+        return Listing(*(tuple(sorted(names)) for names in found))
 
     return listing
+
+
+def _head_in(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        with archive.open(name) as file:
+            return file.read(HEAD_BYTES)
+    except _DAMAGED:
+        return b""

@@ -284,16 +284,21 @@ class _Array:
         if not isinstance(self.state, tuple) or len(self.state) != 5:
             raise InputError(f"expected the description of an array, got {_seen(self.state)}")
         _, shape, dtype, fortran, content = self.state
+        if isinstance(dtype, _DType) and (dtype.code, dtype.order) == ("u1", "|"):  # pixels
+            return self._filled(_counts(shape, "shape"), np.dtype(np.uint8), fortran, content)
         if not isinstance(dtype, _DType) or dtype.code not in ("f2", "f4", "f8") or dtype.order not in ("<", ">"):
             got = f"{dtype.order}{dtype.code}" if isinstance(dtype, _DType) else _seen(dtype)
             raise InputError(f"expected an array of float16, float32 or float64, got {got}")
-        shape, numpy_dtype = _counts(shape, "shape"), np.dtype(dtype.order + dtype.code)
+        values = self._filled(_counts(shape, "shape"), np.dtype(dtype.order + dtype.code), fortran, content)
+        return widened(values, dtype.code)
+
+    @staticmethod
+    def _filled(shape: tuple[int, ...], dtype: np.dtype, fortran: Any, content: Any) -> np.ndarray:
         if isinstance(content, str):  # bytes of a Python 2 pickle, decoded as latin-1
             content = content.encode("latin-1")
-        if not isinstance(content, bytes) or len(content) != math.prod(shape) * numpy_dtype.itemsize:
+        if not isinstance(content, bytes) or len(content) != math.prod(shape) * dtype.itemsize:
             raise InputError(f"the bytes of the array do not fill its shape {shape}")
-        values = np.frombuffer(content, dtype=numpy_dtype).reshape(shape, order="F" if fortran else "C")
-        return widened(values, dtype.code)
+        return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
 class _Reconstruct:
@@ -666,5 +671,21 @@ def read_checkpoint(
         if data.startswith(b"PK\x03\x04"):
             return _from_zip(data, wanted)
         return _from_legacy(data, wanted) if _is_legacy(data) else _from_pickle(data, wanted)
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+
+
+def read_plain_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A pickled dict of plain values and arrays (CIFAR's batches, of Python 2), strings as text. Nothing is run.
+
+    Raises:
+        InputError: not such a file, damaged, or a pickle that uses anything but arrays and plain values.
+    """
+    try:
+        data = _read(path)
+        loaded = _unpickle(data[: _pickle_end(data, 0)], _NUMPY, encoding="latin-1")
+        if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+            raise InputError(f"expected {{name: value}}, got {_seen(loaded)}")
+        return {name: value.values() if isinstance(value, _Array) else value for name, value in loaded.items()}
     except InputError as error:
         raise error.from_source(str(path)) from None

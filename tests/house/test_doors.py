@@ -22,7 +22,9 @@ ROOMS = {
 }
 # What a room may import beyond that inside a function only: it is loaded where it is used, or not at all.
 LAZY = {
-    "proxyless_arch": {"h5py", "safetensors", "matplotlib", "PIL", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers"},
+    "proxyless_arch": {
+        "h5py", "safetensors", "matplotlib", "PIL", "pillow_heif", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers"
+    },
     "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch"},
     "proxyless_nas_tensorflow": {"ai_edge_litert"},
     "hardware": {
@@ -36,6 +38,7 @@ OWNERS = {
         "h5py": {"weights/files.py", "weights/hdf5.py"},
         "safetensors": {"weights/files.py", "weights/hdf5.py"},
         "matplotlib": {"base/scene.py"},
+        "pillow_heif": {"data/images.py"},
         "PIL": {"apps/contact_sheet.py", "data/datasets.py", "data/images.py", "data/sources.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"base/progress.py"},
@@ -55,7 +58,7 @@ INNER = {
         "base": set(),
         "arch": {"base"},
         "space": {"base", "arch"},
-        "data": {"base", "arch"},
+        "data": {"base", "arch", "weights"},
         "weights": {"base", "arch"},
         "apps": {"base", "arch", "data", "weights"},
         "": {"base", "arch", "weights"},
