@@ -26,10 +26,11 @@ def run(argv: Sequence[str]) -> None:
         network = exported_network(arguments)
     else:
         network = evaluation.load_network(arguments)
-    spec = network.spec
     images, labels = None, None
     if arguments.data_path:
-        images, labels = evaluation.open_labelled(arguments.data_path, spec, arguments.label_map)
+        images, labels = evaluation.open_labelled(arguments.data_path, network.spec, arguments.label_map)
+        network = evaluation.oriented(network, arguments, images, labels)
+    spec = network.spec
 
     # imported here, so that a mistake in the command line is answered at once
     import torch

@@ -24,10 +24,11 @@ from proxyless_arch.base.words import DRY
 def run(argv: Sequence[str]) -> None:
     arguments = evaluation.parse(argv, "eval_tf.py", __doc__, evaluation.TfliteEvalConfig)
     network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments)
-    spec = network.spec
     images, labels = None, None
     if arguments.data_path:
-        images, labels = evaluation.open_labelled(arguments.data_path, spec, arguments.label_map)
+        images, labels = evaluation.open_labelled(arguments.data_path, network.spec, arguments.label_map)
+        network = evaluation.oriented(network, arguments, images, labels)
+    spec = network.spec
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches

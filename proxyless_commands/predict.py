@@ -25,6 +25,8 @@ def run(argv: Sequence[str]) -> int:
     else:
         network = evaluation.load_network(arguments)
 
+    network = evaluation.oriented(network, arguments, images)
+
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas.data import eval_batches
     from proxyless_nas.engine import start

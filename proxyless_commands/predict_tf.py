@@ -23,6 +23,8 @@ def run(argv: Sequence[str]) -> int:
     images = predict_command.open_images(arguments)
     network = litert_network(arguments) if arguments.exported else evaluation.load_network(arguments)
 
+    network = evaluation.oriented(network, arguments, images)
+
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas_tensorflow.data import eval_batches
     from proxyless_nas_tensorflow.engine import start

@@ -13,7 +13,7 @@ from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.images import AnyImage, Augment, as_image, eval_transform
+from proxyless_arch.data.images import AnyImage, Augment, network_input
 
 TensorBatch = tuple[torch.Tensor, torch.Tensor]
 """(images float32 (n, 3, H, W) in channels_last memory, labels int64 (n,))."""
@@ -30,7 +30,7 @@ class ImageTransform:
 
     def __call__(self, image: AnyImage) -> torch.Tensor:
         """Raises InputError for an image that cannot be read."""
-        return torch.from_numpy(eval_transform(as_image(image), self.preprocessing)).permute(2, 0, 1)
+        return torch.from_numpy(network_input(image, self.preprocessing)).permute(2, 0, 1)
 
 
 def train_batches(

@@ -12,7 +12,7 @@ from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.batches import Sample, Unreadable, eval_steps, read_ahead, read_batch
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.images import AnyImage, as_image, eval_transform
+from proxyless_arch.data.images import AnyImage, network_input
 
 ArrayBatch = tuple[np.ndarray, np.ndarray]
 """(images float32 (n, H, W, 3), labels int64 (n,))."""
@@ -29,7 +29,7 @@ class ImageTransform:
 
     def __call__(self, image: AnyImage) -> np.ndarray:
         """Raises InputError for an image that cannot be read."""
-        return eval_transform(as_image(image), self.preprocessing)
+        return network_input(image, self.preprocessing)
 
 
 def eval_batches(

@@ -15,13 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch.apps.memory import whole_if_named
+from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting as _flag
 from proxyless_arch.base.units import Unit
-from proxyless_arch.base.words import ACCUMULATION, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, THREADS, WORKERS
+from proxyless_arch.base.words import (
+    ACCUMULATION,
+    BATCH_SIZE,
+    DATA_EDITION,
+    DATA_PATH,
+    DEVICE,
+    RESOLUTION,
+    SEED,
+    THREADS,
+    WORKERS,
+)
+from proxyless_arch.data.sources import EDITION
 from proxyless_arch.space.mbconv import IMAGENET, MACROS, macro_named
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
@@ -77,6 +89,8 @@ class DataConfig:
     )
     n_worker: int | None = WORKERS.setting(None, " (default: 0 for small sets in memory)", minimum=0, maximum=256)
     strict_data: bool = _flag(False, "an unreadable image is an error instead of a warning and a count")
+    exif: str = EXIF.setting(AUTO, allowed=CHOICES, older=AUTO)
+    data_edition: int = DATA_EDITION.setting(EDITION, minimum=1, maximum=EDITION, older=1)
 
 
 @dataclass(frozen=True, kw_only=True)

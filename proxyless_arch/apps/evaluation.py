@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from proxyless_arch.apps import orientation
 from proxyless_arch.apps.contact_sheet import Tile, write_contact_sheet
 from proxyless_arch.apps.label_map import AUTO, STRICT, LabelMap, auto_map, read_map, wnids_of
 from proxyless_arch.apps.memory import SCORED, Free, Plan, Reading, image_bytes, scoring_plan
@@ -49,6 +50,7 @@ from proxyless_arch.base.words import (
 from proxyless_arch.data.batches import seconds_of, seconds_to_read
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
+from proxyless_arch.data.sources import ArraySource
 from proxyless_arch.weights.files import (
     NamedTensors,
     git_blob_sha1,
@@ -93,6 +95,7 @@ class NetworkConfig:
     mean: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
     std: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
     interpolation: str | None = setting(None, "of the resizing", ("bilinear", "bicubic"), group=PREPARED)
+    exif: str = orientation.EXIF.setting(orientation.AUTO, allowed=orientation.CHOICES, group=PREPARED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,6 +309,38 @@ def exported_network(arguments: RunConfig, spec: ArchSpec, provenance: Mapping[s
     )
 
 
+def oriented(
+    network: Network, arguments: NetworkConfig, images: ImageDataset, labels: LabelMap | None = None
+) -> Network:
+    """The network with images that are turned upright, or not, as ``--exif`` says and the data set asks for.
+
+    Weights of a run here want what they were trained on; where that run is older than the choice, nothing was turned.
+
+    Args:
+        network: with what its weights say.
+        arguments: of ``parse``.
+        images: that it is to see.
+        labels: how their folders became classes, where they are not the network's own.
+    """
+    if isinstance(images.source, ArraySource) or arguments.exif != orientation.AUTO:
+        return network
+    preprocessing = network.spec.preprocessing
+    trained = preprocessing.exif
+    if trained is None and _was_trained_here(network.provenance):
+        trained = False
+    folders = tuple(labels.classes) if labels is not None else images.class_names
+    exif = orientation.turns_upright(orientation.AUTO, folders, network.published is not None, trained)
+    if exif == bool(preprocessing.exif):
+        return network
+    return replace(network, spec=replace(network.spec, preprocessing=replace(preprocessing, exif=exif)))
+
+
+def _was_trained_here(provenance: Mapping[str, Any]) -> bool:
+    """Whether the weights are of a run of ours, as their file, or the file that they were exported from, says."""
+    inner = provenance.get("weight_file_says")
+    return any(isinstance(said, Mapping) and "run" in said for said in (provenance, inner))
+
+
 def _published(spec: ArchSpec) -> Release | Demo | None:
     """The catalog's entry for a network: its name and everything but the preprocessing agree."""
     if spec.name not in catalog.known_names():
@@ -338,6 +373,8 @@ def _preprocessing(preprocessing: Preprocessing, arguments: NetworkConfig) -> Pr
         changes["resize"] = arguments.resize
     if arguments.interpolation is not None:
         changes["interpolation"] = arguments.interpolation
+    if arguments.exif != orientation.AUTO:
+        changes["exif"] = arguments.exif == orientation.YES
     changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
     if {"mean", "std"} <= changes.keys():
         changes["assumed"] = ""
@@ -549,10 +586,11 @@ class UnreadablePlaces(Protocol):
 def describe_preprocessing(preprocessing: Preprocessing) -> str:
     """One line with all of a preprocessing."""
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    exif = f", {orientation.in_words(preprocessing.exif)}" if preprocessing.exif is not None else ""
     return (
         f"short side {preprocessing.resize} ({preprocessing.interpolation}), "
         f"centre {preprocessing.resolution} x {preprocessing.resolution}, "
-        f"mean {mean}, std {std}"
+        f"mean {mean}, std {std}{exif}"
     )
 
 
@@ -572,9 +610,13 @@ def announce(
     _say("images", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
     if images is not None:
         n_classes = counted(len(set(images.labels.tolist())), "class", "classes")
-        _say("data", f"{path}: {counted(len(images), 'image')}, {n_classes}")
+        is_plain = spec.preprocessing.exif is None and not isinstance(images.source, ArraySource)
+        exif = f", {orientation.in_words(None)}" if is_plain else ""
+        _say("data", f"{path}: {counted(len(images), 'image')}, {n_classes}{exif}")
         if labels is not None:
             _say("classes", labels.text(spec.num_classes))
+        for line in images.left_out.lines():
+            _say("note", line)
     reading = f", batches of {setup.batch_size}, {workers_text(setup.workers)}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
     for label, text in setup.memory.lines() if setup.memory is not None else ():
@@ -636,6 +678,7 @@ def report(
         "seconds": round(progress.seconds, 3),
         "waited_for_images_percent": round(100 * progress.waited_s / seconds, 1),
         "unreadable": list(unreadable.places),
+        "left_out": images.left_out.to_json(),
         "published": _published_record(network, images, result.n_images),
     }
     _say("top-1", shown_score(result.top1_percent, result.n_images))
@@ -661,7 +704,7 @@ def report_classes(arguments: EvalConfig, network: Network, images: ImageDataset
         return
     record = per_class_record(score, images, class_names(network.spec))
     tiles = [
-        Tile(partial(images.read, mistake.image), _mistake_lines(entry))
+        Tile(partial(images.read, mistake.image, upright=True), _mistake_lines(entry))
         for mistake, entry in zip(score.worst, record["worst"], strict=True)
     ]
     with writing(folder):

@@ -171,7 +171,7 @@ def _entry(found: Prediction, images: ImageDataset, names: Sequence[str]) -> dic
         "predicted": found.predicted,
         "predicted_name": names[found.predicted],
         "predicted_percent": round(100 * found.probability, 3),
-        "thumbnail": picture_uri(images.read(found.image)),
+        "thumbnail": picture_uri(images.read(found.image, upright=True)),
     }
 
 

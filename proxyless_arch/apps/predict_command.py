@@ -31,7 +31,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import align, labeled
+from proxyless_arch.base.text import align, in_one_line, labeled
 from proxyless_arch.base.words import SAVE_JSON, new_file
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.unlabelled import images_at
@@ -156,9 +156,9 @@ def table(seen: Sequence[Seen]) -> list[str]:
     """Lines for a terminal: of few images all classes, of many the two most likely ones in one line."""
     if len(seen) > FEW_IMAGES:
         cells = [[cell for one in image.best[:2] for cell in (_percent(one), one.name)] for image in seen]
-        return align([(one.place, *row) for one, row in zip(seen, cells, strict=True)], left=(0, 2, 4))
+        return align([(in_one_line(one.place), *row) for one, row in zip(seen, cells, strict=True)], left=(0, 2, 4))
     rows = [
-        (one.place if rank == 0 else "", _percent(prediction), prediction.name)
+        (in_one_line(one.place) if rank == 0 else "", _percent(prediction), prediction.name)
         for one in seen
         for rank, prediction in enumerate(one.best)
     ]
@@ -193,7 +193,7 @@ def draw_sheet(seen: Sequence[Seen], images: ImageDataset, path: Path) -> str:
     """Draw the images with their two most likely classes; returns what was written, for a person."""
     tiles = [
         Tile(
-            image=partial(images.read, one.index),
+            image=partial(images.read, one.index, upright=True),
             lines=(*(f"{_percent(each)}  {each.name}" for each in one.best[:2]), Path(one.place).name),
         )
         for one in seen

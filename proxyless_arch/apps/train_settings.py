@@ -13,6 +13,7 @@ from typing import Any
 
 from proxyless_arch.apps.evaluation import expected_folders, resize_for
 from proxyless_arch.apps.memory import whole_if_named
+from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF, turns_upright
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
@@ -21,7 +22,17 @@ from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import RESULT_FILE, config_to_resume
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
-from proxyless_arch.base.words import ACCUMULATION, ARCH, BATCH_SIZE, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
+from proxyless_arch.base.words import (
+    ACCUMULATION,
+    ARCH,
+    BATCH_SIZE,
+    DATA_EDITION,
+    DATA_PATH,
+    DEVICE,
+    RESOLUTION,
+    SEED,
+    WORKERS,
+)
 from proxyless_arch.data.datasets import (
     DATASETS,
     ImageDataset,
@@ -32,6 +43,7 @@ from proxyless_arch.data.datasets import (
     open_folder,
 )
 from proxyless_arch.data.images import Augment
+from proxyless_arch.data.sources import EDITION
 from proxyless_arch.weights.demo import demo_weights, is_demo
 from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import NamedTensors, WeightFile, matched, read_tensors
@@ -40,7 +52,7 @@ from proxyless_arch.weights.pretrained import described
 
 RECIPE_DIR = Path(__file__).parent / "train_recipes"
 FORMAT, VERSION = "proxyless-arch/training-config", 1
-IMAGES = ("dataset", "data_path", "valid_size", "split_seed")
+IMAGES = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """What a run records of its images and their split."""
 PATHS = ("data_path", "arch", "weights")
 FREE = ("data_path", "device", "n_worker", "test_batch_size", "save_every_seconds")
@@ -83,6 +95,8 @@ class Images:
     test_batch_size: int = setting(250, "images per evaluation batch and process", minimum=1, maximum=65536)
     n_worker: int | None = WORKERS.setting(None, ", for each process (default: by cores)", minimum=0, maximum=256)
     strict_data: bool = setting(False, "an unreadable image is an error instead of a warning and a count")
+    exif: str = EXIF.setting(AUTO, allowed=CHOICES, older=AUTO)
+    data_edition: int = DATA_EDITION.setting(EDITION, minimum=1, maximum=EDITION, older=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +325,8 @@ def _images_of_run(folder: Path) -> dict[str, Any]:
         return {}
     if found.get("split_seed") is None:  # a search splits by its own seed
         found["split_seed"] = found.get("manual_seed")
+    if found["dataset"] != "digits":
+        found.setdefault("data_edition", 1)  # of a run from before there were two
     return {name: found[name] for name in IMAGES if found.get(name) is not None}
 
 
@@ -341,18 +357,19 @@ def open_data(config: TrainConfig) -> SearchData:
     data = config.data
     assert data.dataset is not None
     seed = config.manual_seed if data.split_seed is None else data.split_seed
-    return _opened(data.dataset, data.data_path, data.valid_size, seed)
+    return _opened(data.dataset, data.data_path, data.valid_size, seed, data.data_edition)
 
 
-def _opened(dataset: str, data_path: str | None, valid_size: float, split_seed: int) -> SearchData:
+def _opened(dataset: str, data_path: str | None, valid_size: float, split_seed: int, data_edition: int) -> SearchData:
     if valid_size:
-        return load_for_search(dataset, data_path, valid_size if valid_size < 1 else int(valid_size), split_seed)
+        size = valid_size if valid_size < 1 else int(valid_size)
+        return load_for_search(dataset, data_path, size, split_seed, data_edition)
     if dataset == "digits":
         train, test = digits()
     elif data_path is None:
         raise InputError(f"{dataset} needs a folder or a .zip with one folder per class", "data_path")
     else:
-        train, test = open_folder(data_path, "train"), open_folder(data_path, "eval")
+        train, test = (open_folder(data_path, split, data_edition) for split in ("train", "eval"))
         check_classes(train, data_path)
     return SearchData(train=train, valid=train.subset([]), test=test)
 
@@ -362,6 +379,11 @@ def augment_for(config: TrainConfig, resolution: int) -> Augment | None:
 
     ``Deviation:`` its strong colors turn the hue by up to 0.1 as well; this pipeline has no hue.
     """
+    found = _augment(config, resolution)
+    return found and replace(found, scaled_decoding=config.data.data_edition > 1)
+
+
+def _augment(config: TrainConfig, resolution: int) -> Augment | None:
     small = "small" if resolution <= SMALL_IMAGE else "strong"
     match config.data.augment or ("digits" if config.data.dataset == "digits" else small):
         case "digits":
@@ -418,8 +440,18 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
         spec = replace(spec, preprocessing=_preprocessing_at(spec.preprocessing, config.data.image_size))
     if config.optimization.dropout is not None:
         spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=config.optimization.dropout))
+    exif = _turns_upright(config, spec, images)
+    spec = replace(spec, preprocessing=replace(spec.preprocessing, exif=exif))
     taken = (found.note,) if found is not None and found.note else ()
     return Start(spec=spec, tensors=tensors, origin=origin, notes=(*taken, *notes))
+
+
+def _turns_upright(config: TrainConfig, spec: ArchSpec, images: ImageDataset) -> bool | None:
+    """The field ``exif`` of the preprocessing; as it is where there is nothing to turn, and for images of before."""
+    data, trained = config.data, spec.preprocessing.exif
+    if data.dataset == "digits" or (data.exif == AUTO and data.data_edition == 1):
+        return trained
+    return turns_upright(data.exif, images.class_names, config.weights == PRETRAINED, trained)
 
 
 def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[WeightFile | None, str]:

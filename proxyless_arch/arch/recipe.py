@@ -12,7 +12,7 @@ _KEYS = ("resolution", "resize", "interpolation", "mean", "std")
 
 def preprocessing_from_node(node: Node) -> Preprocessing:
     """The preprocessing that a JSON object describes."""
-    parts = node.fields(_KEYS)
+    parts = node.fields(_KEYS, ("exif",))
     with judged_at(node.path):
         return Preprocessing(**{key: part.as_tuple() for key, part in parts.items()})
 
@@ -24,6 +24,7 @@ def preprocessing_to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
         "interpolation": preprocessing.interpolation,
         "mean": list(map(plain_number, preprocessing.mean)),
         "std": list(map(plain_number, preprocessing.std)),
+        **({} if preprocessing.exif is None else {"exif": preprocessing.exif}),
     }
 
 

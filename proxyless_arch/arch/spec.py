@@ -64,6 +64,9 @@ class Preprocessing:
     The short side is resized to ``resize`` pixels, the centre ``resolution`` x ``resolution`` is cut out, and
     ``(pixel / 255 - mean) / std`` is taken per RGB channel. ``assumed`` says, in a clause, why it was assumed where no
     file said so; empty where it was read or chosen. It changes no pixel and makes no other value.
+
+    ``exif``: whether photos are turned upright first, as their EXIF orientation says; None where nobody said, as with
+    the released weights. The torch pipeline that their accuracies were measured with turns nothing.
     """
 
     resolution: int = 224
@@ -71,6 +74,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    exif: bool | None = None
     assumed: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,7 @@ class Preprocessing:
             for index, value in enumerate(values):
                 check(is_number(value), f"{place}[{index}]", "a number", value)
         check(min(self.std) > 0, "std", "three numbers above 0", min(self.std))
+        check(self.exif is None or isinstance(self.exif, bool), "exif", "true or false", self.exif)
         check_text("assumed", self.assumed)
 
 

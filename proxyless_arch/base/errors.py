@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from proxyless_arch.base.text import in_one_line
+
 
 class InputError(ValueError):
     """Something a person gave is not what it must be.
@@ -20,8 +22,8 @@ class InputError(ValueError):
         self.problem, self.place, self.source = problem, place, source
 
     def __str__(self) -> str:
-        where = f"{self.place}: " if self.place else ""
-        origin = f" (in {self.source})" if self.source else ""
+        where = f"{in_one_line(self.place)}: " if self.place else ""
+        origin = f" (in {in_one_line(self.source)})" if self.source else ""
         return f"{where}{self.problem}{origin}"
 
     def under(self, prefix: str) -> InputError:

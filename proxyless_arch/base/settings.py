@@ -252,8 +252,9 @@ def from_dict(
     """The inverse of to_dict.
 
     Args:
-        fill_missing: a setting that ``value`` does not have, being older, takes today's default. For a run that is
-            resumed, which says so (note_on_absent); nobody else may take a default for what the run was done with.
+        fill_missing: a setting that ``value`` does not have, being older, takes today's default, unless it says what
+            runs did before. For a run that is resumed, which says so (note_on_absent); nobody else may take a default
+            for what the run was done with.
 
     Raises InputError naming the keys and ``source``: unknown ones and, unless they are filled, missing ones.
     """

@@ -10,14 +10,17 @@ LABEL_WIDTH = 10
 
 
 def readable(name: str) -> str:
-    """The name of a file as one line of text that can be written: ``caf\\xe9`` for bytes that are no UTF-8, ``a\\nb``.
+    """The name of a file as text that can be shown and written, in NFC: systems write one name in several ways (macOS:
+    ``e`` and an accent behind it)."""
+    return unicodedata.normalize("NFC", in_one_line(name))
 
-    In NFC, since systems write one name in different ways (macOS: ``e`` and an accent behind it).
-    """
+
+def in_one_line(name: str) -> str:
+    """A name or path with escapes for what is no text: ``caf\\xe9`` for bytes that are no UTF-8, ``two\\nlines``."""
     text = name
     with contextlib.suppress(UnicodeEncodeError):  # halves of surrogates that stand for no byte
         text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", "".join(map(_shown, text)))
+    return "".join(map(_shown, text))
 
 
 def _shown(char: str) -> str:

@@ -48,6 +48,11 @@ WORKERS = Word("--workers", ("-j", "--n_worker"), "processes that read images")
 SEED = Word("--seed", ("--manual_seed",), "seed of everything random")
 THREADS = Word("--threads", (), "threads on the CPU")
 DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
+DATA_EDITION = Word(
+    "--data_edition",
+    (),
+    "how folders of images are read: 2, or 1 as before December 2026 (fewer kinds of files and names of splits)",
+)
 RUN_DIR = Word("--run_dir", ("--path", "--output"), "run folder (default: a dated one under runs/)")
 DRY_RUN = Word("--dry_run", (), "say what would be done, and stop")
 DRY = "dry run: nothing was done, nothing written"

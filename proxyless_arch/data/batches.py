@@ -180,12 +180,12 @@ def read_batch(
     errors: list[InputError] = []
     for epoch, index in samples:
         try:
-            image = dataset.read(index)
+            photo = dataset.photo(index, upright=bool(preprocessing.exif))
             if augment is None:
-                pixels = eval_transform(image, preprocessing)
+                pixels = eval_transform(photo.decoded(), preprocessing)
             else:
                 rng = numpy_rng(seed, Stream.AUGMENT, epoch, index)
-                pixels = train_transform(image, preprocessing, rng, augment)
+                pixels = train_transform(photo, preprocessing, rng, augment)
         except InputError as error:
             errors.append(error.from_source(dataset.place(index)))
             continue

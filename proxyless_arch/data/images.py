@@ -50,7 +50,8 @@ NO_IMAGES = _words(
     ".py .ipynb .m .sh .r .js .db .sqlite .lst .names .data .dat .bin .mat .npy .npz .pkl .pickle .h5 .hdf5 .pt .pth "
     ".mp4 .mov .avi .mkv .webm .m4v .3gp .mts .mp3 .wav .aae .xmp .thm .lrv .zip .tar .gz .tgz .bz2 .xz .7z .rar "
     ".svg .eps .ai .psd .xcf .raw .nef .cr2 .cr3 .arw .dng .orf .rw2 .raf .pef .srw "
-    ".part .crdownload .download .tmp .bak .swp .md5 .sha1 .sha256 .url .lnk .exe"
+    ".jpg_original .jpeg_original .png_original .part .crdownload .download .tmp .bak .swp "
+    ".md5 .sha1 .sha256 .url .lnk .exe"
 )
 """Endings of files that are not opened to see what they are. Raw photos hold a TIFF, but no image that Pillow reads."""
 
@@ -210,7 +211,7 @@ def _judged(data: bytes, place: str) -> Iterator[None]:
         raise
     except Image.UnidentifiedImageError:
         what = "bytes that none of these decoders accepts" if data else "an empty file"
-        if _is_heif(data[:12]):
+        if _is_heif(data[:12]) and "HEIF" not in decoders().formats:
             what = f"a HEIC photo: pip install {HEIF_PACKAGE} reads it"
         raise InputError(f"expected an image ({', '.join(decoders().formats)}), got {what}", source=place) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -314,6 +315,17 @@ def eval_transform(image: Image, preprocessing: Preprocessing) -> np.ndarray:
         InputError: the image is so elongated that the resized one would exceed ``MAX_PIXELS``.
     """
     return normalize(np.asarray(_centre(image, preprocessing)), preprocessing.mean, preprocessing.std)
+
+
+def network_input(image: AnyImage, preprocessing: Preprocessing) -> np.ndarray:
+    """One image of a person as a network's input: float32, (resolution, resolution, 3).
+
+    A photo is turned upright unless the network was trained on photos as they lie (``preprocessing.exif`` is false).
+
+    Raises:
+        InputError: see as_image and eval_transform.
+    """
+    return eval_transform(as_image(image, upright=preprocessing.exif is not False), preprocessing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import counted, listed
 from proxyless_arch.base.text import readable
-from proxyless_arch.data.sources import EDITION, LAYOUT, Lister, Listing
+from proxyless_arch.data.sources import ARCHIVES, EDITION, LAYOUT, Lister, Listing, by_ending, ending, other_files
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The parts of a data set, and the folder names that edition 1 knows for each."""
@@ -42,8 +42,8 @@ GLUED = {
     for word, pair in ((split + filler, (split, filler)), (filler + split, (filler, split)))
 }
 """Both as one word: ``traindata``, ``imgtrain``."""
-CLEARLY_HELD_OUT = ("test", "testing", "val", "validation")
-"""Words that are hardly a class among others (as ``valid`` is beside ``invalid``)."""
+CLEARLY_HELD_OUT = frozenset(["test", "testing", "val", "valid", "validation", "eval", "evaluation", "holdout"])
+"""Words that are hardly a class among others; ``valid`` is one beside ``invalid``."""
 ANNOTATIONS = "val_annotations.txt"
 MAX_FOLDER_DEPTH = 8
 
@@ -274,8 +274,8 @@ def _refuse_flat_splits(
     if "train" in splits and len(splits) > 1:
         found = listed(f"{join(top, name)}/" for name in flat).replace(" or ", " and ")
         raise InputError(f"{LAYOUT}, found {found} without class folders", source=path)
-    held_out = [name for name in flat if set(re.split(r"[\W_]+", name.lower())) & set(CLEARLY_HELD_OUT)]
-    if held_out and len(beside) > 1:
+    held_out = [name for name in flat if CLEARLY_HELD_OUT & set(re.split(r"[\W_]+", name.lower()))]
+    if held_out and len(beside) > 1 and not any(f"in{held_out[0].lower()}" == name.lower() for name in beside):
         name = join(top, held_out[0])
         raise InputError(
             f"{name}/ lies among class folders and holds no class folders itself: sort its images into them "
@@ -307,7 +307,7 @@ def _by_class(lister: Lister, top: str, path: str) -> Layout:
     listing = lister(top)
     if not listing.folders:
         n = len(listing.images)
-        found = f"{counted(n, 'image')} and no folder" if n else f"no folder and no image{_archives(listing)}"
+        found = f"{counted(n, 'image')} and no folder" if n else f"no folder and no image{_instead(listing)}"
         raise InputError(f"{LAYOUT}, found {found}", top, path)
     parts = _split_classes(lister, top, listing, path) or _named_for_splits(lister, top, listing)
     if parts is not None:
@@ -316,9 +316,12 @@ def _by_class(lister: Lister, top: str, path: str) -> Layout:
     return Layout({"": Part(top, _class_folders(lister, top))}, (), len(listing.images))
 
 
-def _archives(listing: Listing) -> str:
-    found = [name for name in listing.others if name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"))]
-    return f", but an archive, {found[0]}: give that (a .zip), or unpack it" if found else ""
+def _instead(listing: Listing) -> str:
+    """What lies there instead of images, in words."""
+    found = [name for name in listing.others if ending(name) in (".zip", *ARCHIVES)]
+    if found:
+        return f", but an archive, {found[0]}: give that (a .zip), or unpack it"
+    return f", but {by_ending(other_files(listing.others).files)}" if listing.others else ""
 
 
 def _split_classes(lister: Lister, top: str, listing: Listing, path: str) -> dict[str, Part] | None:
@@ -373,16 +376,17 @@ def _named_for_splits(lister: Lister, top: str, listing: Listing) -> dict[str, P
 
 
 def _refuse_groups(lister: Lister, folder: str, path: str) -> None:
-    """Raises InputError for class folders that hold no images, only the same folders: they may be splits."""
+    """Raises InputError for class folders that hold no images, only (mostly) the same folders: they may be splits."""
     classes = lister(folder).folders
     first = lister(join(folder, classes[0])) if classes else Listing((), ())
     if first.images or len(first.folders) < 2:  # as nearly always: the others need not be looked at
         return
     inner = [lister(join(folder, name)) for name in classes]
-    names = {tuple(sorted(map(look, listing.folders))) for listing in inner}
-    if len(classes) < 2 or len(names) != 1 or any(listing.images for listing in inner):
+    names = [set(map(look, listing.folders)) for listing in inner]
+    same = sorted(set.intersection(*names))
+    are_alike = len(same) > 1 and 2 * len(same) >= len(set.union(*names))
+    if len(classes) < 2 or not are_alike or any(listing.images for listing in inner):
         return
-    same = next(iter(names))
     some = ", ".join(same[:3]) + (", ..." if len(same) > 3 else "")
     groups = " and ".join(f"{name}/" for name in classes[:2]) + (" ..." if len(classes) > 2 else "")
     raise InputError(

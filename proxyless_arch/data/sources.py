@@ -182,7 +182,7 @@ class LeftOut:
         said = []
         if self.files:
             total = sum(count for _, count in self.files)
-            said.append(f"{counted(total, 'other file')} left out ({_by_ending(self.files)})")
+            said.append(f"{counted(total, 'other file')} left out ({by_ending(self.files)})")
         if self.loose:
             said.append(f"{counted(self.loose, 'image')} outside of class folders left out")
         if self.folders:
@@ -203,7 +203,8 @@ def _sorted(files: Counter[str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(files.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def _by_ending(files: Iterable[tuple[str, int]], most: int = 5) -> str:
+def by_ending(files: Iterable[tuple[str, int]], most: int = 5) -> str:
+    """``10 .heic, 3 .txt``, the most first."""
     files = list(files)
     words = [f"{count} {name or 'without ending'}{_hint(name)}" for name, count in files[:most]]
     return ", ".join([*words, *(["..."] if len(files) > most else [])])
@@ -216,7 +217,7 @@ def _hint(name: str) -> str:
 def why_none(others: Iterable[str]) -> str:
     """Why a folder holds no image: ``expected .jpg, ...; found 12 .heic``."""
     files = other_files(others).files
-    found = f"; found {_by_ending(files)}" if files else ""
+    found = f"; found {by_ending(files)}" if files else ""
     return f"(expected {', '.join(ENDINGS_1)} or another that Pillow reads{found})"
 
 
@@ -250,7 +251,7 @@ def _is_image(name: str, head: Callable[[], bytes], edition: int) -> bool:
     """Whether a file is an image: by its ending, else by its first bytes. Files with a usual ending are not opened."""
     if edition == 1:
         return name.lower().endswith(ENDINGS_1)
-    found = names_an_image(ending(name))
+    found = names_an_image(ending(name)) if not name.endswith("~") else False
     return begins_an_image(head()) if found is None else found
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.data.datasets import FolderSource, ImageDataset, Source, any_images
+from proxyless_arch.data.datasets import ImageDataset, any_images
+from proxyless_arch.data.sources import FolderSource, LeftOut, Source
 
 ARCHIVE = ".zip"
 
@@ -25,9 +26,9 @@ class SeveralSources:
         source, inner = self.images[int(name)]
         return source.place(inner)
 
-    def image(self, name: str) -> Any:
+    def read(self, name: str) -> Any:
         source, inner = self.images[int(name)]
-        return source.image(inner)
+        return source.read(inner)
 
 
 def images_at(paths: Sequence[str]) -> ImageDataset:
@@ -39,16 +40,18 @@ def images_at(paths: Sequence[str]) -> ImageDataset:
     Raises:
         InputError: nothing at a path, or no image in a folder or an archive.
     """
-    found = tuple(image for path in paths for image in _images_of(path))
+    each = [_images_of(path) for path in paths]
+    found = tuple(image for images, _ in each for image in images)
+    left_out = sum((beside for _, beside in each), LeftOut())
     indices = np.arange(len(found), dtype=np.int64)
-    return ImageDataset(SeveralSources(found), tuple(map(str, indices.tolist())), indices, ())
+    return ImageDataset(SeveralSources(found), tuple(map(str, indices.tolist())), indices, (), left_out)
 
 
-def _images_of(path: str) -> list[tuple[Source, str]]:
+def _images_of(path: str) -> tuple[list[tuple[Source, str]], LeftOut]:
     where = Path(path)
     if not where.exists():
         raise InputError("no such image, folder or .zip", source=path)
     if where.is_file() and where.suffix.lower() != ARCHIVE:
-        return [(FolderSource(""), path)]
+        return [(FolderSource(""), path)], LeftOut()
     images = any_images(path)
-    return [(images.source, name) for name in images.names]
+    return [(images.source, name) for name in images.names], images.left_out

@@ -683,8 +683,8 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         data = _read(path)
-        loaded = _unpickle(data[: _pickle_end(data, 0)], _NUMPY, encoding="latin-1")
-        if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        loaded = _unpickle(data[: _pickle_end(data, 0)], _TORCH, encoding="latin-1").value
+        if type(loaded) is not dict or not all(isinstance(name, str) for name in loaded):
             raise InputError(f"expected {{name: value}}, got {_seen(loaded)}")
         return {name: value.values() if isinstance(value, _Array) else value for name, value in loaded.items()}
     except InputError as error:

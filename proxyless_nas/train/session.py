@@ -22,6 +22,7 @@ from torch import nn
 from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_preprocessing
 from proxyless_arch.apps.few_images import FROM_SCRATCH, notes_on_few_images
 from proxyless_arch.apps.memory import ANY_AMOUNT, Free, Plan
+from proxyless_arch.apps.orientation import note_on_edition
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
 from proxyless_arch.apps.prediction import class_names
@@ -260,6 +261,7 @@ def header(job: Job, run_dir: Path) -> str:
             f"{name}: {len(data.train)} images to train, {held_out}, {len(data.test)} to test, "
             f"{spec.num_classes} classes",
         ),
+        *[("note", line) for line in (*note_on_edition(config.data), *data.left_out.lines())],
         ("images", describe_preprocessing(spec.preprocessing)),
         *[("note", note) for note in assumption(spec.preprocessing)],
         ("recipe", config.recipe),
@@ -594,6 +596,7 @@ def finish(run: Run) -> dict[str, Any]:
         "manual_seed": job.config.manual_seed,
         "processes": distributed.world_size(),
         "unreadable_images": training.left_out,
+        "left_out": job.data.left_out.to_json(),
         "wall_seconds": round(run.wall_seconds, 2),
     }
     if run.metrics is not None:

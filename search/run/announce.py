@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from proxyless_arch.apps.few_images import SEARCHING, notes_on_few_images
+from proxyless_arch.apps.orientation import in_words, note_on_edition
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
@@ -46,6 +47,8 @@ def header(job: Job) -> str:
             f"{name}: {len(data.train)} training, {len(data.valid)} architecture-validation and {len(data.test)} test "
             f"images, {space.num_classes} classes, {resolution} px",
         ),
+        *([("images", in_words(space.preprocessing.exif))] if config.data.dataset != "digits" else []),
+        *[("note", line) for line in (*note_on_edition(config.data), *data.left_out.lines())],
         (
             "space",
             f"{space.name}, width {config.space.width_mult:g}: {space.n_edges} searched blocks, "

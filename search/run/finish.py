@@ -338,6 +338,7 @@ def record_of(
         "images": job.data.fingerprint(),
         "warmup_from": str(warmup_from) if warmup_from is not None else None,
         "unreadable_images": len(scored.left_out),
+        "left_out": job.data.left_out.to_json(),
         "wall_seconds": seconds,
     }
 

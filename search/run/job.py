@@ -25,6 +25,7 @@ from hardware.profile.device import ProfileSettings
 from hardware.projection import Limit, check_limits, window
 from hardware.table import LookupTable
 from proxyless_arch.apps.memory import Plan
+from proxyless_arch.apps.orientation import AUTO, turns_upright
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
@@ -39,7 +40,16 @@ from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from search.algorithm import objective
-from search.config import LIMIT_KEY, SMALL_IMAGE, TARGET_KEY, SearchConfig, Target, default_resolution, default_space
+from search.config import (
+    LIMIT_KEY,
+    SMALL_IMAGE,
+    TARGET_KEY,
+    DataConfig,
+    SearchConfig,
+    Target,
+    default_resolution,
+    default_space,
+)
 from search.run import memory
 from search.run.device import MEASURABLE, Device, load_table, make_table, missing_table
 from search.run.loop import Schedule, Search, schedule_of
@@ -207,14 +217,15 @@ class Job:
         return network_costs(self.source, calls)
 
 
-def _preprocessing(resolution: int, dataset: str) -> Preprocessing:
+def _preprocessing(resolution: int, data: DataConfig, class_names: Sequence[str]) -> Preprocessing:
     """ImageNet's preprocessing for photos of some size; small images are resized to the resolution as a whole."""
-    if dataset == "digits":
+    if data.dataset == "digits":
         return Preprocessing(resolution=resolution, resize=resolution, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     small = resolution <= SMALL_IMAGE
-    return (
-        replace(imagenet_preprocessing(resolution), resize=resolution) if small else imagenet_preprocessing(resolution)
-    )
+    resize = resolution if small else imagenet_preprocessing(resolution).resize
+    as_before = data.exif == AUTO and data.data_edition == 1
+    exif = None if as_before else turns_upright(data.exif, class_names, released_weights=False)
+    return replace(imagenet_preprocessing(resolution), resize=resize, exif=exif)
 
 
 def _augment(config: SearchConfig, resolution: int) -> Augment | None:
@@ -232,6 +243,7 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
         if found is None or found.pad_crop:
             raise InputError(f"has no use with --augment {name}: nothing is resized at random", "--resize_scale")
         found = replace(found, min_scale=config.data.resize_scale)
+    found = found and replace(found, scaled_decoding=config.data.data_edition > 1)
     if found is None and config.finish.recalibration == "augmented":
         raise InputError("has no meaning with --augment none", "--recalibration augmented")
     return found
@@ -404,12 +416,13 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
         config.data.data_path,
         valid_size if valid_size < 1 else int(valid_size),
         config.manual_seed,
+        config.data.data_edition,
     )
     space = mbconv_space(
         macro=macro_named(config.space.space or default_space(resolution)),
         width_mult=config.space.width_mult,
         num_classes=len(data.class_names),
-        preprocessing=_preprocessing(resolution, config.data.dataset),
+        preprocessing=_preprocessing(resolution, config.data, data.class_names),
         bn=BatchNorm(eps=config.space.bn_eps, momentum=config.space.bn_momentum),
         dropout_rate=config.space.dropout,
         class_names=data.class_names,

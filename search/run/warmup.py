@@ -33,6 +33,8 @@ DAMAGED = f"take the warm-up of another run, or run it again without {FLAG}"
 NO_PART_GROUPS = ("arch", "target", "finish")
 NO_PART = ("n_epochs", "init_lr", "test_batch_size", "n_worker")
 """Settings, beside those groups, that a warm-up does not depend on."""
+NO_PART_OF_DIGITS = ("exif", "data_edition")
+"""Settings that images in no folder do not depend on."""
 NO_PART_DATA = ("latency_table", "target")
 CHOOSE_IMAGES = ("dataset", "data_path", "valid_size", "manual_seed")
 """Settings that the images of each part follow from; a difference in them is said first."""
@@ -89,7 +91,8 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> di
     Both are config.json data. Raises InputError naming ``source`` when ``theirs`` is none, or lacks one of these, being
     older; what else it lacks has no part in a warm-up.
     """
-    names = dict.fromkeys((*CHOOSE_IMAGES, *settings_with_a_part()))
+    without = NO_PART_OF_DIGITS if ours["dataset"] == "digits" else ()
+    names = [name for name in dict.fromkeys((*CHOOSE_IMAGES, *settings_with_a_part())) if name not in without]
     older = lacks_a_part(theirs)
     before = to_dict(from_dict(theirs, source, fill_missing=not older))
     return _unequal(_anywhere({name: ours[name] for name in names}), _anywhere(before))

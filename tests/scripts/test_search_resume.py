@@ -1,7 +1,9 @@
 """What a resume refuses, and what it keeps."""
 
 import contextlib
+import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 from hardware.profile.device import ProfileSettings, conditions_of
+from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.units import Unit
@@ -34,6 +37,23 @@ def photos(tmp_path_factory):
             pixels = rng.integers(100 * label, 100 * label + 100, (12, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index:03d}.png")
     return root
+
+
+def test_a_search_whose_names_are_no_text_comes_to_its_end(photos, tmp_path, monkeypatch):
+    """On a terminal that shows ASCII alone."""
+    data, folder = tmp_path / os.fsdecode(b"p\xe9"), tmp_path / os.fsdecode(b"r\xe9")
+    shutil.copytree(photos, data)
+    (data / "dark").rename(data / os.fsdecode(b"caf\xe9"))
+    (data / "light").rename(data / "two\nlines")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    words = ["--data_path", str(data), "--recipe", "fast", "--train_batch_size", "16", "--n_worker", "0", *TINY]
+    assert imagenet_arch_search.main(["--path", str(folder), *words]) == 0
+    assert rb"p\xe9: " in written.getvalue() or rb"p\udce9: " in written.getvalue()
+    spec = read_spec(folder / "spec.json")
+    assert (spec.name, spec.class_names) == (r"r\xe9", (r"caf\xe9", r"two\nlines"))
+    assert json.loads((folder / "config.json").read_text())["data_path"] == str(data)
+    assert imagenet_arch_search.main(["--path", str(folder), "--resume"]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +212,23 @@ def test_a_run_that_is_older_than_a_setting_goes_on(run, capsys):
     write_json(folder / "config.json", {name: value for name, value in whole.items() if name != "width_mult"})
     status, errors = resumed(folder, capsys)
     assert (status, "differs in width_mult" in errors) == (2, True)
+
+
+def test_a_run_from_before_the_second_edition_reads_its_images_as_it_did(run, capsys):
+    data, folder = run
+    state = torch.load(folder / checkpoint.NAME, weights_only=True)
+    settings = json.loads((folder / "config.json").read_text())
+    for name in ("exif", "data_edition"):
+        del settings[name], state["config"][name]
+    write_json(folder / "config.json", settings)
+    torch.save(state, folder / checkpoint.NAME)
+    Image.new("RGB", (12, 12)).save(data / "dark" / "new.gif")  # was none of its images
+    assert imagenet_arch_search.main(["--path", str(folder), "--resume"]) == 0
+    assert "read as before December 2026 (data_edition=1)" in capsys.readouterr().out
+    settings = json.loads((folder / "config.json").read_text())
+    assert (settings["data_edition"], settings["exif"]) == (1, "auto")
+    assert "exif" not in json.loads((folder / "spec.json").read_text())["recipe"]
+    assert json.loads((folder / "result.json").read_text())["n_test_images"] == 16
 
 
 def test_a_resume_keeps_its_recipe_and_the_first_environment(run, capsys):

@@ -580,6 +580,25 @@ def test_images_that_changed_since_are_refused(straight, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_photos_are_turned_upright_and_what_is_no_image_is_counted(spec_file, tmp_path, capsys):
+    folder, sideways = photos(tmp_path / "photos", ["blue", "red"]), Image.Exif()
+    sideways[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(folder / "red" / "phone.jfif", "JPEG", exif=sideways)
+    (folder / "red" / "notes.txt").touch()
+    words = ["-d", folder, "-b", "4", "--epochs", "1", "--valid_size", "3", "-j", "0"]
+    code, out, err = run(capsys, *words, "--arch", spec_file, "--path", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "EXIF orientation applied" in out and "1 other file left out (1 .txt)" in out
+    assert read_spec(tmp_path / "run" / "spec.json").preprocessing.exif is True
+    left_out = json.loads((tmp_path / "run" / "result.json").read_text())["left_out"]
+    assert left_out == {"files": {".txt": 1}, "loose_images": 0, "folders": []}
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    older = {name: value for name, value in settings.items() if name not in ("exif", "data_edition")}
+    write_json(tmp_path / "run" / "config.json", older)
+    given = {"arch": str(tmp_path / "run")}
+    assert train_settings.effective_config(given, None)[0].data.data_edition == 1  # what it held out is held out again
+
+
 def with_ran_on(straight, folder, **changes):
     """A copy of a run whose checkpoint says that it ran on something else; with None, it says nothing, as once."""
     shutil.copytree(straight, folder)

@@ -97,7 +97,7 @@ def test_what_a_name_says(name, role):
 
 
 def test_a_split_within_a_split_of_its_name():
-    files = split_by("seg_train/seg_train", "seg_test/seg_test") + ["seg_pred/seg_pred/1.png"]
+    files = [*split_by("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred/1.png"]
     layout = layout_of(files)
     assert layout.parts["train"].classes == folder_of("train", "seg_train/seg_train")["train"]
     assert layout.parts["test"].classes == folder_of("test", "seg_test/seg_test")["test"]
@@ -148,8 +148,10 @@ def test_splits_without_class_folders_are_no_classes():
 
 
 def test_a_test_folder_among_classes_is_refused():
-    with pytest.raises(InputError, match="all/test/ lies among class folders and holds no class folders itself"):
-        layout_of(["all/cat/1.png", "all/dog/1.png", "all/test/1.png"])
+    for name in ("test", "Validation", "valid", "test_images"):
+        with pytest.raises(InputError, match=f"all/{name}/ lies among class folders and holds no class folders itself"):
+            layout_of(["all/cat/1.png", "all/dog/1.png", f"all/{name}/1.png"])
+    assert len(found_in(["a/1.png", "invalid/1.png", "valid/1.png"])[""]) == 3
 
 
 def test_other_folders_and_loose_images_are_named():
@@ -191,6 +193,14 @@ def test_names_of_class_and_split():
     assert found_in(files) == expected
 
 
+def test_groups_that_lack_a_class_are_refused_and_hierarchies_are_not():
+    for files in (split_by("apprentissage", classes=("a", "b", "c")) + split_by("essai", classes=("a", "b")),):
+        with pytest.raises(InputError, match=r"only the same folders \(a, b\)"):
+            layout_of(files)
+    files = split_by("animals", classes=("cat", "dog", "other")) + split_by("vehicles", classes=("bus", "car", "other"))
+    assert set(found_in(files)[""]) == {"animals", "vehicles"}
+
+
 @pytest.mark.parametrize("groups", [("a", "b"), ("fold0", "fold1", "fold2"), ("2019", "2020"), ("set/a", "set/b")])
 def test_folders_that_hold_only_the_same_folders_are_refused(groups):
     with pytest.raises(InputError, match=r"hold no images of their own, only the same folders \(cat, dog\)"):
@@ -224,6 +234,8 @@ def test_tiny_imagenet():
 def test_an_archive_in_the_folder_is_pointed_to():
     with pytest.raises(InputError, match=r"but an archive, photos\.zip: give that"):
         layout_of(["photos.zip"])
+    with pytest.raises(InputError, match=r"no folder and no image, but 2 \.tfrecord"):
+        layout_of(["a.tfrecord", "b.tfrecord"])
 
 
 # Names that look alike
@@ -251,4 +263,5 @@ def test_the_first_edition_reads_as_it_did():
     assert found_in(split_by("Train", "Test"), edition=1) == {"": {"Test": "Test", "Train": "Train"}}
     assert found_in(split_by("train", "test"), edition=1) == folder_of("train", "train") | folder_of("test", "test")
     assert found_in(split_by("a", "b"), edition=1) == {"": {"a": "a", "b": "b"}}
-    assert found_in(["cat/train/1.png", "cat/test/1.png"], edition=1) == {"": {"train": "cat/train", "test": "cat/test"}}
+    files = ["cat/train/1.png", "cat/test/1.png", "dog/train/1.png"]
+    assert found_in(files, edition=1) == {"": {"cat": "cat", "dog": "dog"}}

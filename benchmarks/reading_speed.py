@@ -1,0 +1,97 @@
+"""How long it takes to read a phone's photo for training, and to find the images in a folder of many.
+
+    python benchmarks/reading_speed.py
+    python benchmarks/reading_speed.py --width 4000 --height 3000 --files 50000
+
+One thread. The photo is smoothed noise, a JPEG of quality 90; both ways of decoding make the same crops, in turn. The
+files are empty, in 100 class folders, with a usual ending and without one, which has to be looked into.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import setting  # noqa: E402
+from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.timing import in_turn, quartiles, wall_ms  # noqa: E402
+from proxyless_arch.data.datasets import open_folder  # noqa: E402
+from proxyless_arch.data.images import Augment, open_photo, train_transform  # noqa: E402
+
+CLASSES = 100
+SCANS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is read."""
+
+    width: int = setting(4000, "of the photo, in pixels", minimum=64, maximum=9000)
+    height: int = setting(3000, "of the photo, in pixels", minimum=64, maximum=9000)
+    files: int = setting(50_000, "in the folder", minimum=CLASSES, maximum=2_000_000)
+    rounds: int = setting(15, "photos read in each way", minimum=1)
+
+
+def photo(width: int, height: int) -> bytes:
+    """A JPEG with about as much detail as a photo."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def reading(config: Config) -> dict[str, list[float]]:
+    """ms per photo, by the way of decoding."""
+    data, preprocessing = photo(config.width, config.height), Preprocessing()
+
+    def reader(augment: Augment) -> float:
+        rng = np.random.default_rng(len(data))
+        return wall_ms(lambda: train_transform(open_photo(data, "photo"), preprocessing, rng, augment))
+
+    whole, scaled = Augment(scaled_decoding=False), Augment()
+    return in_turn({"decoded whole": lambda: reader(whole), "decoded scaled": lambda: reader(scaled)}, config.rounds, 1)
+
+
+def finding(n_files: int, ending: str) -> list[float]:
+    """ms to open a folder of so many files."""
+    with tempfile.TemporaryDirectory() as home:
+        for number in range(n_files):
+            folder = Path(home, f"{number % CLASSES:03d}")
+            folder.mkdir(exist_ok=True)
+            (folder / f"{number}{ending}").write_bytes(b"\xff\xd8\xff\xe0")
+        return [wall_ms(lambda: open_folder(home)) for _ in range(SCANS)]
+
+
+def run(argv: Sequence[str]) -> None:
+    config = settings.parse(Config, argv, "reading_speed.py", __doc__)
+    times = {f"a photo, {name}": ms for name, ms in reading(config).items()}
+    times |= {f"{config.files} files{end or ', no ending'}": finding(config.files, end) for end in (".jpg", "")}
+    rows = [("", "ms", "quartiles")]
+    for name, ms in times.items():
+        middle, low, high = quartiles(ms)
+        rows.append((name, f"{middle:.0f}", f"{low:.0f} to {high:.0f}"))
+    print("\n".join([*align(rows), f"{config.width} x {config.height} pixels, {cpu_name()}"]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
