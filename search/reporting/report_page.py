@@ -16,6 +16,7 @@ from proxyless_arch.base.charts import series_color
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.scene import Scene, css, to_svg
+from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import format_count
 from search.reporting.history import choice_name, cost_text, phase_name
 from search.reporting.networks import accuracy_of
@@ -96,7 +97,7 @@ def _render(template: str, page: Any) -> str:
         "count": format_count,
         "data": data_name,
         "duration": format_seconds,
-        "file_name": lambda path: Path(path).name,
+        "file_name": lambda path: readable(Path(path).name),
         "hits": shown_counts,
         "percent": shown_percent,
         "phase": phase_name,

@@ -26,6 +26,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
 from proxyless_arch.base.strict import Node, counted
+from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import MACROS, mbconv_space
 from proxyless_arch.space.search_space import FILE as SPACE_FILE
@@ -83,7 +84,7 @@ class TrainedRun:
         """How it was trained, in a few words."""
         epochs = self.settings.get("n_epochs")
         count = counted(epochs, "epoch") if epochs is not None else "a not recorded number of epochs"
-        return f"{count} of train.py in {self.folder.name}"
+        return f"{count} of train.py in {readable(self.folder.name)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.folder.resolve().name
+        return readable(self.folder.resolve().name)
 
     @property
     def is_random(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit
 from search.reporting.history import cost_text
 from search.reporting.run_folder import Run
@@ -37,7 +38,7 @@ def _is_name(folder: str) -> bool:
 def network_name(folder: Path, settings: Mapping[str, Any], target: float | None, unit: Unit | None) -> str:
     """What a search calls the network it found: as its folder is called, else ``digits-mobile-1.9ms``."""
     if _is_name(folder.name):
-        return folder.name
+        return readable(folder.name)
     hardware = settings["target_hardware"] if unit is Unit.MS else ""
     cost = cost_text(target, unit).replace(" ", "") if target is not None else ""
     return "-".join(filter(None, (re.sub(r"[^\w.-]+", "_", _data_name(settings)), hardware, cost)))
@@ -47,7 +48,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs, each shown under a title of its own, a short one: ``mobile, 1.895 ms``."""
     one_data = len(set(map(data_name, runs))) == 1
     titles = [run.name if is_named(run) else _short_title(run, "" if one_data else data_name(run)) for run in runs]
-    for detail in (_seed, lambda run: run.name, lambda run: str(run.folder)):
+    for detail in (_seed, lambda run: run.name, lambda run: readable(str(run.folder))):
         titles = [
             f"{title} ({detail(run)})" if titles.count(title) > 1 else title
             for title, run in zip(titles, runs, strict=True)
@@ -73,7 +74,7 @@ def data_name(run: Run) -> str:
 
 def _data_name(settings: Mapping[str, Any]) -> str:
     path = settings.get("data_path")
-    return Path(path).resolve().name.removesuffix(".zip") if path is not None else settings["dataset"]
+    return readable(Path(path).resolve().name.removesuffix(".zip")) if path is not None else settings["dataset"]
 
 
 def _kind(run: Run) -> tuple[str, ...]:

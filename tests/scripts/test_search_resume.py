@@ -228,7 +228,7 @@ def test_a_run_from_before_the_second_edition_reads_its_images_as_it_did(run, ca
     settings = json.loads((folder / "config.json").read_text())
     assert (settings["data_edition"], settings["exif"]) == (1, "auto")
     assert "exif" not in json.loads((folder / "spec.json").read_text())["recipe"]
-    assert json.loads((folder / "result.json").read_text())["n_test_images"] == 16
+    assert json.loads((folder / "result.json").read_text())["n_test_images"] == 8
 
 
 def test_a_resume_keeps_its_recipe_and_the_first_environment(run, capsys):
