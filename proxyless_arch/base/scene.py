@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path as FilePath
@@ -28,7 +29,7 @@ SUFFIXES = (".png", ".svg")
 FONTS = 'system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Liberation Sans",Arial,sans-serif'
 PIXELS_PER_INCH, POINTS_PER_PIXEL = 96, 0.75
 MOST_DOTS_PER_INCH, MOST_DOTS = 200, 60_000
-LETTER = 0.6  # mean width of a letter over the size of its type; on the wide side
+LETTER, CAPITAL, WIDEST = 0.6, 0.72, 1.0  # widths over the size of the type; on the wide side
 SWATCH_WIDTH, SWATCH_HEIGHT = 22.0, 14.0
 LINE = 1.75  # height of a line of a legend over the size of its type
 ON_DARK = "@media screen and (prefers-color-scheme:dark)"  # paper is light
@@ -183,7 +184,13 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str) -> Path:
 
 def text_width(text: str, size: float = 11.5) -> float:
     """About how wide a text is: what stands after it clears it in any of the usual fonts."""
-    return LETTER * size * len(text)
+    return size * sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> float:
+    if letter in "MW@\N{HORIZONTAL ELLIPSIS}" or unicodedata.east_asian_width(letter) in "WF":
+        return WIDEST
+    return CAPITAL if letter.isupper() else LETTER
 
 
 @dataclass(frozen=True)

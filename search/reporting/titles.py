@@ -48,11 +48,12 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs, each shown under a title of its own, a short one: ``mobile, 1.895 ms``."""
     one_data = len(set(map(data_name, runs))) == 1
     titles = [run.name if is_named(run) else _short_title(run, "" if one_data else data_name(run)) for run in runs]
-    for detail in (_seed, lambda run: run.name, lambda run: readable(str(run.folder))):
-        titles = [
-            f"{title} ({detail(run)})" if titles.count(title) > 1 else title
-            for title, run in zip(titles, runs, strict=True)
-        ]
+    seeds: dict[str, set[str]] = {}
+    for title, run in zip(titles, runs, strict=True):
+        seeds.setdefault(title, set()).add(_seed(run))
+    titles = [f"{t} ({_seed(run)})" if len(seeds[t]) > 1 else t for t, run in zip(titles, runs, strict=True)]
+    numbers = [titles[: place + 1].count(title) for place, title in enumerate(titles)]
+    titles = [f"{t} #{number}" if titles.count(t) > 1 else t for t, number in zip(titles, numbers, strict=True)]
     return [replace(run, shown_as=title) for run, title in zip(runs, titles, strict=True)]
 
 

@@ -15,6 +15,7 @@ from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.axes import Axis
 from proxyless_arch.base.charts import Chart, Series, line_chart, series_color
 from proxyless_arch.base.scene import Scene
+from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit, format_count
 from search.config import RECIPE_DIR, from_recipe, to_dict
 from search.reporting.commands import next_commands
@@ -290,7 +291,7 @@ def _lines(runs: Sequence[Run | None], field: str, factor: float = 1.0) -> list[
 
 
 def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    found = []
+    found = [("run folder", [readable(str(run.folder)) for run in runs])] if len(runs) > 1 else []
     for key in dict.fromkeys(key for run in runs for key in run.settings):
         values = [run.settings.get(key, "not recorded") for run in runs]  # a run may be older than a setting
         if any(value != values[0] for value in values):

@@ -21,6 +21,7 @@ from proxyless_arch.base.scene import (
     legend_rows,
     line,
     style_of,
+    text_width,
     to_svg,
     write_film,
     write_picture,
@@ -136,6 +137,11 @@ def test_other_suffixes_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.gif"):
         write_film([SCENE], tmp_path / "one.png", frames_per_second=1, hold_seconds=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_wide_letters_take_more_room():
+    assert text_width("abc", 10) == pytest.approx(18)
+    assert text_width("ABC", 10) > 21 and text_width("WWW", 10) == text_width("花の鳥", 10) == 30
 
 
 def test_a_legend_breaks_into_rows():

@@ -446,7 +446,8 @@ def test_runs_side_by_side(tmp_path):
     assert "random network" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) and len(page.boxes) == 2 * 16
-    assert "manual_seed" in page.words.split("Settings that differ")[1]
+    differ = page.words.split("Settings that differ")[1]
+    assert "manual_seed" in differ and all(str(tmp_path / name) in differ for name in ("one", "two", "random", "cut"))
 
 
 def test_planes_of_different_things_are_not_drawn(tmp_path):

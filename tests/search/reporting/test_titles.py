@@ -50,8 +50,11 @@ def test_runs_side_by_side_have_short_titles_of_their_own(tmp_path):
     assert [title_of(run) for run in told_apart(runs)] == ["mobile, 2.773 ms", "mobile, 2.458 ms"]
     again = of(tmp_path, "20261130-000007")
     found = [title_of(run) for run in told_apart([*runs, again, of(tmp_path, "mine")])]
-    assert found[1:] == ["mobile, 2.458 ms", "mobile, 2.773 ms (seed 0) (20261130-000007)", "mine"]
-    assert len(set(found)) == 4
+    assert found == ["mobile, 2.773 ms #1", "mobile, 2.458 ms", "mobile, 2.773 ms #2", "mine"]
+    alike = [*runs, of(tmp_path, "20261130-000009", settings={"manual_seed": 4}), again]
+    assert [title_of(run) for run in told_apart(alike)] == [
+        "mobile, 2.773 ms (seed 0) #1", "mobile, 2.458 ms", "mobile, 2.773 ms (seed 4)", "mobile, 2.773 ms (seed 0) #2"
+    ]  # fmt: skip
     assert "<h1>Compared: mobile, 2.773 ms and mobile, 2.458 ms</h1>" in comparison(runs)
     other = of(tmp_path, "20261130-000008", {"target_hardware": "cpu", "data_path": "/photos"}, seed=1)
     assert [title_of(run) for run in told_apart([runs[0], other])] == [
