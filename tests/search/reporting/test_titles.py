@@ -70,5 +70,5 @@ def test_a_network_is_not_called_by_a_date():
     assert network_name(Path("runs/mine"), digits, 1.9, Unit.MS) == "mine"
     assert network_name(Path("runs") / DATED, digits, 1.9, Unit.MS) == "digits-mobile-1.9ms"
     photos = digits | {"data_path": "/data/my ph\udce9tos.zip", "target_hardware": "flops"}
-    assert network_name(Path(DATED), photos, 4.6e6, Unit.MACS) == "my_ph_tos-4.60MMACs"
+    assert network_name(Path(DATED), photos, 4.6e6, Unit.MACS) == "my_ph_xe9tos-4.60MMACs"
     assert network_name(Path(DATED), digits | {"target_hardware": "none"}, None, None) == "digits"
