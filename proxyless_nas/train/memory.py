@@ -47,6 +47,7 @@ def plan_of(
         fixed=BYTES * total_params(spec) * (WEIGHT_COPIES + (optimization.ema_decay > 0)),
         per_image=training_bytes(calls, spec.padding),
         reading=reading,
+        keeps_freed=True,
     )
     world = distributed.world_size()
     share = config.data.train_batch_size // world

@@ -254,9 +254,10 @@ def _announce(
         busy = busy_note(torch.get_num_threads(), "put OMP_NUM_THREADS=1 in front of the command")
         if busy:
             tell(busy)
-    tell(session.header(job, request.home))
+    tell(session.header(job))
     if job.schedule.total_steps and (expected := session.expected(job, training)) is not None:
         tell(labeled("expected", expected))
+    tell(labeled("run folder", str(request.home)))
     if fields:
         tell(labeled("resumed", f"at step {training.step} of {job.schedule.total_steps}"))
 

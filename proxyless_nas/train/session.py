@@ -240,7 +240,7 @@ def new_training(job: Job) -> Training:
     )
 
 
-def header(job: Job, run_dir: Path) -> str:
+def header(job: Job) -> str:
     """What is about to happen, for a person."""
     config, data, spec, schedule = job.config, job.data, job.spec, job.schedule
     o, world = config.optimization, distributed.world_size()
@@ -286,7 +286,6 @@ def header(job: Job, run_dir: Path) -> str:
             f"{f'{world} processes, ' if world > 1 else ''}{workers_text(job.n_workers)}",
         ),
         *(job.memory.lines() if job.memory is not None else []),
-        ("run folder", str(run_dir)),
     ]
     return "\n".join(labeled(*line) for line in lines)
 

@@ -127,7 +127,7 @@ def test_every_target_of_a_dry_specialization(here):
 SMALL = shlex.split("--arch proxyless_mobile --device cpu --workers 0 --n_epochs 1")
 
 
-@pytest.mark.parametrize(("free", "parts"), [(60, 1), (22, 1), (9, 2)])
+@pytest.mark.parametrize(("free", "parts"), [(60, 1), (22, 1), (9, 3)])
 def test_a_dry_training_fits_its_batch(here, photos, free, parts, monkeypatch):
     monkeypatch.setattr("proxyless_nas.train.memory.TIMED_PIXELS", 0)
     status, printed, errors = here(train.main, free, *SMALL, "--data_path", photos, "--dry_run", "--resolution", "192")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from proxyless_arch.apps.memory import Free
+from proxyless_arch.apps.memory import HEAP, Free
 from proxyless_arch.apps.train_settings import Images, Optimization, TrainConfig
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.memory import BYTES, trained, training_bytes
@@ -68,7 +68,7 @@ def test_a_training_takes_its_batch_in_parts_where_memory_is_short():
     assert planned(config(), ENOUGH).parts == 1
     found = planned(config(), LITTLE)
     assert found.parts > 1
-    assert found.places[0].per_image == training_bytes(walk(SPEC), SPEC.padding)
+    assert found.places[0].per_image == int(HEAP * training_bytes(walk(SPEC), SPEC.padding))
     assert found.fits
     with pytest.raises(InputError, match="--batch_size"):
         planned(config(accumulation=1), LITTLE)
