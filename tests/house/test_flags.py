@@ -31,6 +31,7 @@ COMMANDS = {
     "run.py of an export": "hardware/profile/standalone_runner.py",
     "benchmarks/compare_networks.py": "benchmarks/compare_networks.py",
     "benchmarks/eval_speed.py": "benchmarks/eval_speed.py",
+    "benchmarks/memory_use.py": "benchmarks/memory_use.py",
     "experiments/int8_study.py": "experiments/int8_study.py",
     "experiments/landing.py": "experiments/landing.py",
     "experiments/landing_digits.py": "experiments/landing_digits.py",
