@@ -121,13 +121,12 @@ class Job:
         )
         return next(single)
 
-    def seconds_to_read(self, n_images: int) -> float:
-        """How long this process and its readers need for so many images; those in memory take no time to speak of."""
+    def seconds_to_read(self) -> float:
+        """How long this process and its readers need for an image; those in memory take no time to speak of."""
         if self.config.data.data_path is None:
             return 0.0
-        return (
-            n_images * seconds_to_read(self.data.train, self.space.preprocessing, self.augment) / (self.n_workers or 1)
-        )
+        each = seconds_to_read(self.data.train, self.space.preprocessing, self.augment)
+        return each / max(1, self.n_workers)
 
     @property
     def arch_batch_size(self) -> int:

@@ -509,8 +509,9 @@ def _announce(
             size // distributed.world_size() for size in (job.config.data.train_batch_size, job.arch_batch_size)
         )
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images, step_images)
-        read = tuple(job.seconds_to_read(size) for size in (step_images, arch_images))
-        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step, read)))
+        each = job.seconds_to_read()
+        reading = step_images * each, arch_images * each
+        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step, reading)))
     for label, text in announce.beginning(job, search, run_dir, resume, warm, note):
         tell(labeled(label, text))
 
