@@ -10,19 +10,18 @@ import torch
 
 from hardware.projection import LOWER
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.base.files import write_json
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.images import eval_transform, train_transform
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_nas.network import build
 from proxyless_nas.steps import evaluate, recalibrate_bn
-from search import imagenet_arch_search
 from search.algorithm.derive import log_odds
 from search.config import SearchConfig, from_recipe, recipe_names, with_settings
 from search.reporting.summary import _measured_lines, summary
-from search.run.finish import _changes, finetune, recalibrated
-from search.run.job import mixed, prepare
+from search.run.finish import _changes, derive, finetune, recalibrated, record_of, score
+from search.run.job import mixed, new_search, prepare
 from search.run.log import RunLog
 from tests.search.made_run import write_run
 
@@ -52,18 +51,18 @@ def test_what_projection_changed_is_told_with_its_odds():
     assert _changes(space, odds, best, best) == []
 
 
-QUICK = ["--width_mult", "0.1", "--device", "cpu", "--threads", "1", "--warmup_epochs", "0", "--n_epochs", "0"]
+def finished(**settings):
+    """(result.json, the derived choices) of a search that ends before its first step; nothing is written."""
+    job = digits_job(**settings)
+    search = new_search(job)
+    derived = derive(job, search)
+    return record_of(job, search, derived, score(job, search, derived, "net", log=None), 0.0, None), derived
 
 
-def searched(folder, *words):
-    assert imagenet_arch_search.main([*QUICK, "--run_dir", str(folder), *words]) == 0
-    return read_json(folder / "result.json")
-
-
-def test_the_unprojected_network_is_scored_as_if_it_had_been_derived(tmp_path, capsys):
+def test_the_unprojected_network_is_scored_as_if_it_had_been_derived():
     """A search that differs in --derive alone ends with the same supernet."""
-    projected, argmax = searched(tmp_path / "one"), searched(tmp_path / "other", "--derive", "argmax")
-    assert projected["path"] != projected["argmax_path"] == argmax["path"]
+    (projected, _), (argmax, derived) = finished(), finished(derive="argmax")
+    assert projected["path"] != projected["argmax_path"] == argmax["path"] == list(derived.path)
     for part in ("top1_percent", "test_top1_percent"):
         assert projected[f"argmax_{part}"] == argmax[part]
         assert f"argmax_{part}" not in argmax
@@ -72,15 +71,15 @@ def test_the_unprojected_network_is_scored_as_if_it_had_been_derived(tmp_path, c
     off = 100 * (projected["argmax_latency_ms"] / projected["target_latency_ms"] - 1)
     assert argmax["landing_error_percent"] == pytest.approx(off)
     assert argmax["landed"] is (abs(off) <= argmax["landing_tolerance_percent"])
-    assert f"unprojected, argmax scores {projected['argmax_top1_percent']:.1f} %" in capsys.readouterr().out
 
 
-def test_a_wide_window_ends_lower_and_changes_less(tmp_path):
-    result = searched(tmp_path / "run", "--window", "0.3", "--target_latency_ms", "1.2")
-    narrow = searched(tmp_path / "narrow", "--target_latency_ms", "1.2")
-    assert 0.3 * 1.2 <= result["predicted_latency_ms"] < 0.99 * 1.2 <= narrow["predicted_latency_ms"] <= 1.2
-    assert result["projection_log_odds"] >= narrow["projection_log_odds"]
-    assert result["landed"] is True
+def test_a_wide_window_ends_lower_and_changes_less():
+    found = {}
+    for lower in (0.3, 0.99):
+        job = digits_job(window=lower, target_latency_ms=1.2)
+        found[lower] = derive(job, new_search(job)).projection
+    assert 0.3 * 1.2 <= found[0.3].cost < 0.99 * 1.2 <= found[0.99].cost <= 1.2
+    assert found[0.3].log_prob >= found[0.99].log_prob
 
 
 def test_the_window_of_the_settings_is_that_of_projections():
@@ -134,6 +133,17 @@ def test_the_end_of_a_measured_run_is_said_from_its_folder(tmp_path, older):
     assert any(line.endswith(slower) for line in lines) is not older
     n_changed = sum(one != other for one, other in zip(result["path"], result["argmax_path"], strict=True))
     assert said["argmax"].endswith(f"; projection changed {n_changed} of {len(result['path'])} blocks")
+    overruled = {"block": 1, "argmax": "MB3 3x3", "argmax_percent": 99.0, "chosen": "MB6 7x7", "chosen_percent": 0.2}
+    more |= {"projection_changes": [overruled, overruled | {"chosen_percent": 1.5}], "projection_log_odds": -7.0}
+    scores = {"argmax_top1_percent": 60.0, "argmax_test_top1_percent": 59.0}
+    verdict = {"landed_by": "measured", "landing_error_percent": 5.0, "landing_tolerance_percent": 2.0}
+    for landed in (True, False):
+        write_json(tmp_path / "run" / "result.json", result | more | scores | verdict | {"landed": landed})
+        text = summary(tmp_path / "run")
+        assert text.count("against the search") == 1 and "MB6 7x7 (0.2 %), against the search" in text
+        assert "argmax scores 60.0 %" in text and "1.1e+03 times less probable" in text
+        assert ("\n  landed     measured +5.00 % from the target" in text) == landed
+        assert ("\n  NOT LANDED measured +5.00 % from the target" in text) != landed
     # keys that results had not from the beginning
     for missing in ("table_scale", "landing", "landing_stopped", "num_classes", "warmup_from", "table_anchor_ms"):
         record = {key: value for key, value in (result | more).items() if key != missing}
