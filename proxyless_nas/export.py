@@ -233,13 +233,20 @@ def load_onnx(path: Path, threads: int) -> Loaded:
         InputError: no such file, or onnxruntime cannot read it.
     """
     session = _session(path, threads)
-    takes_pixels = session.get_inputs()[0].type == "tensor(uint8)"
-    preprocessing = read_metadata(_metadata_of(session), str(path))[0].preprocessing if takes_pixels else None
+    inputs = [(one.name, one.type) for one in session.get_inputs()]
+    if [name for name, _ in inputs] != [INPUT] or len(session.get_outputs()) != 1:
+        raise InputError(f"expected one input, {INPUT!r}, and one output: not a file of export.py", source=str(path))
+    takes_pixels = inputs[0][1] == "tensor(uint8)"
+    preprocessing = read_metadata(_metadata_of(session, path), str(path))[0].preprocessing if takes_pixels else None
+    errors = _onnx_errors()
 
     def forward(images: np.ndarray) -> np.ndarray:
         if preprocessing is not None and images.dtype != np.uint8:
             images = as_uint8(images, preprocessing, 1)
-        return session.run(None, {INPUT: np.ascontiguousarray(images)})[0]
+        try:
+            return session.run(None, {INPUT: np.ascontiguousarray(images)})[0]
+        except errors as error:
+            raise InputError(f"onnxruntime cannot run it on these images: {error}", source=str(path)) from None
 
     import onnxruntime
 
@@ -291,11 +298,14 @@ def load_litert_torch(path: Path, threads: int) -> Loaded:
 
 def onnx_metadata(path: Path) -> str | None:
     """The metadata of a ``.onnx`` file, or None when it has none of ours."""
-    return _metadata_of(_session(path, 1))
+    return _metadata_of(_session(path, 1), path)
 
 
-def _metadata_of(session: Any) -> str | None:
-    return session.get_modelmeta().custom_metadata_map.get(METADATA_NAME)
+def _metadata_of(session: Any, path: Path) -> str | None:
+    try:
+        return session.get_modelmeta().custom_metadata_map.get(METADATA_NAME)
+    except UnicodeDecodeError as error:
+        raise InputError(f"its metadata is no text: {error}", source=str(path)) from None
 
 
 def onnx_network(arguments: RunConfig) -> Network:
@@ -335,8 +345,15 @@ def _session(path: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except errors.NoSuchFile:
         raise InputError("no such file", source=str(path)) from None
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail) as error:
+    except (*_onnx_errors(), UnicodeDecodeError) as error:
         raise InputError(f"expected an ONNX file that onnxruntime reads: {error}", source=str(path)) from None
+
+
+def _onnx_errors() -> tuple[type[Exception], ...]:
+    """Every exception of onnxruntime; they have no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    return tuple(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def _executorch_program(path: Path) -> Any:

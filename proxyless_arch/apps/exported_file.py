@@ -127,7 +127,7 @@ def read_metadata(text: str | bytes | None, source: str) -> tuple[ArchSpec, dict
         )
         fields["format"].exactly(FORMAT)
         fields["version"].exactly(VERSION)
-        provenance = fields["provenance"].value if "provenance" in fields else {}
+        provenance = {key: part.value for key, part in fields["provenance"].items()} if "provenance" in fields else {}
         return spec_from_node(fields["spec"]), provenance
     except InputError as error:
         raise error.from_source(source) from None

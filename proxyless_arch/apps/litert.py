@@ -5,6 +5,7 @@ export_tf.py writes them from Keras, export.py from PyTorch. Both take one float
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,17 +49,29 @@ def litert_metadata(path: Path) -> str | None:
     if content[4:8] != IDENTIFIER:
         raise InputError("expected a LiteRT file (.tflite)", source=str(path))
     load_litert(path, 1)  # the interpreter verifies the file; the reader below does not
-    return _metadata_of(content)
+    return _text_of(content, path)
+
+
+def _text_of(content: bytes, path: Path) -> str | None:
+    """The metadata of a LiteRT file whose bytes are ``content``; see litert_metadata."""
+    try:
+        return _metadata_of(content)
+    except InputError as error:
+        raise error.from_source(str(path)) from None
 
 
 def _metadata_of(content: bytes) -> str | None:
+    """InputError when the entry is damaged: of the metadata the interpreter verifies nothing."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.Model.GetRootAs(content, 0)
-    for index in range(model.MetadataLength()):
-        entry = model.Metadata(index)
-        if entry.Name() == METADATA_NAME.encode():
-            return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for index in range(model.MetadataLength()):
+            entry = model.Metadata(index)
+            if entry.Name() == METADATA_NAME.encode():
+                return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+        raise InputError(f"its metadata is damaged: {error}") from None
     return None
 
 
@@ -97,17 +110,20 @@ def load_litert(path: Path, threads: int) -> Loaded:
         raise InputError(f"expected a LiteRT file that its interpreter reads: {error}", source=str(path)) from None
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     takes_pixels = given["dtype"] == np.uint8 and not given["quantization"][0]
-    preprocessing = read_metadata(_metadata_of(content), str(path))[0].preprocessing if takes_pixels else None
+    preprocessing = read_metadata(_text_of(content, path), str(path))[0].preprocessing if takes_pixels else None
 
     def forward(images: np.ndarray) -> np.ndarray:
         rows = []
         if preprocessing is not None and images.dtype != np.uint8:
             images = as_uint8(images, preprocessing, -1)
-        for image in images:
-            interpreter.set_tensor(given["index"], image[None] if takes_pixels else _quantized(image[None], given))
-            interpreter.invoke()
-            rows.append(_dequantized(interpreter.get_tensor(wanted["index"])[0], wanted))
-        return np.stack(rows)
+        try:
+            for image in images:
+                interpreter.set_tensor(given["index"], image[None] if takes_pixels else _quantized(image[None], given))
+                interpreter.invoke()
+                rows.append(_dequantized(interpreter.get_tensor(wanted["index"])[0], wanted))
+            return np.stack(rows)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"its interpreter cannot run it on these images: {error}", source=str(path)) from None
 
     return Loaded(forward, "LiteRT", version)
 

@@ -188,6 +188,12 @@ def test_bad_litert_files(tmp_path):
         litert_metadata(tmp_path / "cut.tflite")
     (tmp_path / "plain.tflite").write_bytes(content)
     assert litert_metadata(tmp_path / "plain.tflite") is None
+    with pytest.raises(InputError, match=r"cannot run it on these images.*plain.tflite"):
+        load_litert(tmp_path / "plain.tflite", 1).forward(np.ones((1, 2, 3), np.float32))
+    odd = with_metadata(content, "A" * 64).replace(b"A" * 64, b"\xff\xfe" * 32)
+    (tmp_path / "odd.tflite").write_bytes(odd)
+    with pytest.raises(InputError, match=r"its metadata is damaged.*odd.tflite"):
+        litert_metadata(tmp_path / "odd.tflite")
 
 
 def test_metadata_changes_nothing_else(tmp_path):

@@ -17,6 +17,7 @@ from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_nas import build
 from proxyless_nas.export import (
+    INPUT,
     TorchBackend,
     executorch_metadata,
     load_onnx,
@@ -162,6 +163,30 @@ def test_somebody_elses_onnx_file(tmp_path):
     assert onnx_metadata(tmp_path / "other.onnx") is None
     with pytest.raises(InputError, match="it says nothing about its network"):
         read_metadata(onnx_metadata(tmp_path / "other.onnx"), "other.onnx")
+
+
+def relu_file(path, name, metadata="text"):
+    value, out = (onnx.helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, [1]) for one in (name, "y"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", [name], ["y"])], "g", [value], [out])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.helper.set_model_props(model, {METADATA_NAME: metadata})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_what_an_onnx_file_can_do_wrong(tmp_path):
+    """Another input, metadata that are no text, images that it does not take: each an error with the file's name."""
+    with pytest.raises(InputError, match=r"expected one input.*other.onnx"):
+        load_onnx(relu_file(tmp_path / "other.onnx", "x"), 1)
+    forward = load_onnx(relu_file(tmp_path / "one.onnx", INPUT), 1).forward
+    assert forward(np.ones(1, np.float32)) == 1
+    for images in (np.ones((2, 3), np.float32), np.ones(1, np.int64)):
+        with pytest.raises(InputError, match=r"cannot run it on these images.*one.onnx"):
+            forward(images)
+    odd = relu_file(tmp_path / "odd.onnx", INPUT, "AAAAAAAA")
+    odd.write_bytes(odd.read_bytes().replace(b"AAAAAAAA", b"\xff\xfe\xfd\xfc" * 2))
+    with pytest.raises(InputError, match=r"odd.onnx"):
+        onnx_metadata(odd)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
