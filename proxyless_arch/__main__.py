@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.codec import FORMAT, spec_to_json
+from proxyless_arch.arch.codec import FORMAT, NET_CONFIG, spec_to_json
 from proxyless_arch.arch.draw import draw_architectures
+from proxyless_arch.arch.recipe import assumption
 from proxyless_arch.arch.released import released_to_json
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
@@ -31,7 +32,8 @@ from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.text import align
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import RESOLUTION
-from proxyless_arch.weights.lookup import find_spec
+from proxyless_arch.weights.files import weight_kind
+from proxyless_arch.weights.lookup import SPEC_FILE, find_spec
 
 NETWORK = "NAME_OR_FILE"
 OURS, RELEASED = "ours", "released"
@@ -134,12 +136,16 @@ def convert(source: str, target: Path, dialect: str | None) -> None:
         write_text(target, text)
     note = "" if wanted == OURS else "; it holds no name: readers take the file's"
     print(f"{target}: {spec.name} in {'our' if wanted == OURS else 'the released'} dialect{note}")
+    for line in assumption(spec.preprocessing):  # from here on it is written as a fact
+        print(line)
 
 
 def _is_released(source: str) -> bool:
-    """Whether ``source`` is a JSON file in the released dialect."""
+    """Whether ``source`` is a JSON file in the released dialect, or the folder of one."""
     path = Path(source)
-    if source in catalog.known_names() or path.suffix.lower() != ".json" or not path.is_file():
+    if path.is_dir() and not (path / SPEC_FILE).is_file():
+        path = path / NET_CONFIG
+    if source in catalog.known_names() or not path.is_file() or weight_kind(path) != "text":
         return False
     return read_json(path).get("format") != FORMAT
 

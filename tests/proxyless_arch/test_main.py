@@ -89,8 +89,21 @@ def test_convert_there_and_back(name, tmp_path, capsys):
     assert read_spec(ours) == read_spec(released) == catalog.load(name)
     out = capsys.readouterr().out
     assert "in the released dialect; it holds no name" in out and "in our dialect" in out
+    assert "assumed" in out  # the released dialect holds no preprocessing, ours does
     assert main(["convert", str(ours), str(released), "--to", "ours"]) == 0
     assert released.read_bytes() == ours.read_bytes()
+
+
+def test_convert_a_published_folder(tmp_path, capsys):
+    folder = tmp_path / "cpu@10ms"
+    folder.mkdir()
+    assert main(["convert", "proxyless_cpu", str(folder / "net.config")]) == 0
+    (folder / "run.config").write_text('{"image_size": 144}')
+    for source in (folder, folder / "net.config"):
+        assert main(["convert", str(source), str(tmp_path / "ours.json")]) == 0
+        spec = read_spec(tmp_path / "ours.json")
+        assert (spec.name, spec.resolution) == ("cpu@10ms", 144)
+        assert "assumed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
