@@ -116,7 +116,7 @@ def _released(
         load_pretrained(net, release, pretrained, released_classes)
     if input_tensor is None or is_input:
         return net
-    return keras.Model(sources, net(input_tensor), name=f"{net.name}.applied")
+    return keras.Model(sources[0] if len(sources) == 1 else sources, net(input_tensor), name=f"{net.name}.applied")
 
 
 proxyless_cpu = released_function(
