@@ -138,7 +138,7 @@ class CtrlCSource:
     def place(self, name):
         return name
 
-    def image(self, name):
+    def read(self, name):
         ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         return Image.new("RGB", (20, 20), (255, 255, 255) if ignored else (0, 0, 0))
 
