@@ -200,3 +200,19 @@ def test_other_bad_input(tiny_spec):
         zoo.proxyless_cpu(input_shape=(3, 224, 224))
     with pytest.raises(InputError, match=r"no layer 'blocks\.9'; did you mean 'blocks\."):
         feature_extractor(zoo.build(tiny_spec), ["blocks.9"])
+
+
+def test_a_network_without_feature_mix(tiny_spec):
+    """The last block's output goes into the pool, as in MCUNet's networks."""
+    last = len(tiny_spec.blocks) - 1
+    width = tiny_spec.blocks[-1].op.out_channels
+    spec = replace(tiny_spec, feature_mix=None, classifier=replace(tiny_spec.classifier, in_features=width))
+    net = zoo.build(spec, seed=1)
+    assert {name: array.shape for name, array in to_named(net).items()} == expected_tensors(spec)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3), dtype=np.float32)
+    found = feature_extractor(net, [f"blocks.{last}", "classifier.linear"])(images)
+    head = net.get_layer("classifier.linear")
+    pooled = np.mean(found[f"blocks.{last}"], axis=(1, 2))
+    np.testing.assert_allclose(
+        found["classifier.linear"], pooled @ head.kernel.numpy() + head.bias.numpy(), rtol=1e-4, atol=1e-6
+    )
