@@ -32,6 +32,7 @@ COMMANDS = {
     "benchmarks/compare_networks.py": "benchmarks/compare_networks.py",
     "benchmarks/eval_speed.py": "benchmarks/eval_speed.py",
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
+    "benchmarks/reading_speed.py": "benchmarks/reading_speed.py",
     "experiments/int8_study.py": "experiments/int8_study.py",
     "experiments/landing.py": "experiments/landing.py",
     "experiments/landing_digits.py": "experiments/landing_digits.py",
