@@ -44,14 +44,30 @@ def warmup_cosine_lr(initial: float, step: int, steps: int, warmup_steps: int) -
 
 
 def sgd(
-    module: nn.Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, no_decay_bn: bool
+    module: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    no_decay_bn: bool,
+    backbone_lr_mult: float = 1.0,
 ) -> torch.optim.SGD:
-    """SGD with L2 in the gradient; ``no_decay_bn`` spares vectors (BN scale and shift, the classifier's bias)."""
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    """SGD with L2 in the gradient; ``no_decay_bn`` spares vectors (BN scale and shift, the classifier's bias).
+
+    ``backbone_lr_mult``: the learning rate of all but ``module.classifier``, as a multiple of ``lr`` (see set_lr).
+    """
+    decay = {True: weight_decay, False: 0.0 if no_decay_bn else weight_decay}
+    if backbone_lr_mult == 1:
+        parts = [(list(module.parameters()), {})]
+    else:
+        head = list(module.classifier.parameters())
+        others = [p for p in module.parameters() if not any(p is own for own in head)]
+        parts = [(others, {"lr_mult": backbone_lr_mult}), (head, {"lr_mult": 1.0})]
     groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0 if no_decay_bn else weight_decay},
+        {"params": [p for p in parameters if (p.ndim > 1) is is_matrix], "weight_decay": decay[is_matrix], **rate}
+        for parameters, rate in parts
+        for is_matrix in (True, False)
     ]
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
 
@@ -80,7 +96,7 @@ def limit_gradients(parameters: Iterable[Tensor], limit: float | None, where: st
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_mult", 1.0)
 
 
 def seed_dropout(seed: int, stream: TorchStream, step: int) -> None:
@@ -134,3 +150,12 @@ def recalibrate_bn(net: nn.Module, batches: Batches, device: torch.device | str 
 def smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Cross-entropy against (1 - s) onehot + s / classes."""
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor) -> Tensor:
+    """smoothed_loss where an image counts as often as ``weights``, (classes,), says of its class.
+
+    The sum is divided by the number of images, so that the parts of a batch add up to it; torch's own weighted mean is
+    divided by the weights within the batch.
+    """
+    return (weights[labels] * F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")).mean()

@@ -19,7 +19,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import RESULT_FILE, config_to_resume
+from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, config_to_resume
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import (
@@ -58,6 +58,8 @@ PATHS = ("data_path", "arch", "weights")
 FREE = ("data_path", "device", "n_worker", "test_batch_size", "save_every_seconds")
 """Settings that may be others when a run is resumed: its images are compared by what is in them."""
 INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
+CLASSIFIER = "classifier."
+"""What the names of the classifier's tensors begin with."""
 SMALL_IMAGE = 64
 """Up to this side in pixels an image is used whole, and is shifted instead of cropped at random."""
 
@@ -89,6 +91,9 @@ class Images:
         "(shift) or none (default: by data and size)",
         ("strong", "imagenet", "small", "digits", "none"),
     )
+    resize_scale: float = setting(
+        0.08, "smallest share of the image that a random crop of strong or imagenet takes", minimum=0.01, maximum=1
+    )
     train_batch_size: int = BATCH_SIZE.setting(
         256, " of training, over all processes", minimum=2, maximum=1_000_000, common=True
     )
@@ -106,9 +111,36 @@ class Optimization:
     n_epochs: int = setting(
         300, "epochs, warm-up included", aliases=("--epochs",), minimum=0, maximum=100_000, common=True
     )
-    warmup_epochs: int = setting(5, "epochs in which the learning rate grows linearly", minimum=0, maximum=100_000)
+    warmup_epochs: int = setting(
+        5,
+        "epochs in which the learning rate grows linearly; a quarter of the run at most",
+        minimum=0,
+        maximum=100_000,
+    )
     init_lr: float = setting(
         0.05, "learning rate after the warm-up (then a cosine to 0)", aliases=("--lr",), minimum=0, common=True
+    )
+    fit_classifier: bool = setting(
+        False,
+        "behind trained layers, first fit a fresh classifier to their features: logistic regression",
+    )
+    freeze_epochs: int = setting(
+        0,
+        "epochs at the start that train the classifier alone; all else, BN included, stays as it is",
+        minimum=0,
+        maximum=100_000,
+        common=True,
+    )
+    backbone_lr_mult: float = setting(
+        1.0,
+        "learning rate of all but the classifier, as a multiple of the classifier's",
+        minimum=0,
+        maximum=1000,
+        common=True,
+    )
+    freeze_bn: bool = setting(False, "normalize by the BN statistics there are, in training as in evaluation")
+    class_weights: str = setting(
+        "none", "balanced: in the loss, each class counts alike, however few images it has", ("none", "balanced")
     )
     momentum: float = setting(0.9, "SGD momentum", minimum=0, maximum=0.9999)
     nesterov: bool = setting(True, "Nesterov momentum")
@@ -131,7 +163,7 @@ class Optimization:
     zero_gamma: bool = setting(False, "from scratch, start blocks with a skip as the identity (last BN scale 0)")
     ema_decay: float = setting(
         0.9999,
-        "EMA decay of the weights, reached gradually; 0: no EMA",
+        "EMA decay of the weights, which grows with the steps taken; 0: no EMA",
         aliases=("--model_ema_decay",),
         minimum=0,
         maximum=0.999999,
@@ -249,22 +281,31 @@ def effective_config(given: Mapping[str, Any], recipe: str | None) -> tuple[Trai
     is_run = Path(given["arch"]).is_dir()
     weights = given.get("weights") or (INHERIT if own_weights is not None else SCRATCH)
     inferred, notes = _data_of(given, spec, is_run, weights == INHERIT)
-    name, why = (recipe, "") if recipe else _recipe_for(given, inferred, is_run)
+    name, why = (recipe, "") if recipe else _recipe_for(given, inferred, is_run, weights != SCRATCH)
     config = settings.from_recipe(TrainConfig, RECIPE_DIR, name)
     config = settings.with_settings(config, {**inferred, **given, "weights": weights})
     config = whole_if_named(config, given)
     return config, notes if recipe else (*notes, f"recipe {name}{why}; --recipe names another")
 
 
-def _recipe_for(given: Mapping[str, Any], inferred: Mapping[str, Any], is_run: bool) -> tuple[str, str]:
-    """(the recipe where none is named, why that one)."""
-    if inferred.get("dataset", given.get("dataset")) == "digits":
+def _recipe_for(
+    given: Mapping[str, Any], inferred: Mapping[str, Any], is_run: bool, is_trained: bool
+) -> tuple[str, str]:
+    """(the recipe where none is named, why that one).
+
+    A run folder trained further on its own images keeps its recipe: a search leaves weights that shared their training
+    with all other networks, and need all of it. Weights that come from other images are fine-tuned.
+    """
+    is_digits = inferred.get("dataset", given.get("dataset")) == "digits"
+    recorded = _images_of_run(Path(given["arch"])) if is_run else {}
+    is_same = bool(recorded) and _are_those_of(given, recorded)
+    if is_trained and not (is_same and given.get("weights") in (None, INHERIT)):
+        return "finetune", ", since it starts from trained weights"
+    name = read_json(Path(given["arch"]) / CONFIG_FILE).get("recipe") if is_same else None
+    if is_digits and name != "finetune":
         return "digits", ", for these data"
-    if is_run and (recorded := _images_of_run(Path(given["arch"]))) and _are_those_of(given, recorded):
-        name = read_json(Path(given["arch"]) / "config.json").get("recipe")
-        if name in recipe_names():  # a search has others too
-            return name, ", that of the run"
-    return "default", ""
+    # a search has others too
+    return (name, ", that of the run") if name in recipe_names() else ("default", "")
 
 
 def _data_of(
@@ -391,9 +432,9 @@ def _augment(config: TrainConfig, resolution: int) -> Augment | None:
         case "small":
             return Augment.small(resolution)
         case "imagenet":
-            return Augment.imagenet()
+            return replace(Augment.imagenet(), min_scale=config.data.resize_scale)
         case "strong":
-            return Augment(brightness=0.4, contrast=0.4, saturation=0.4)
+            return Augment(min_scale=config.data.resize_scale, brightness=0.4, contrast=0.4, saturation=0.4)
         case _:
             return None
 
@@ -417,6 +458,11 @@ class Start:
     origin: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def has_fresh_classifier(self) -> bool:
+        """Whether all but the classifier has been trained."""
+        return bool(self.tensors) and not any(name.startswith(CLASSIFIER) for name in self.tensors)
+
 
 def start_of(config: TrainConfig, images: ImageDataset) -> Start:
     """What ``config`` says to start from, fitted to the classes of the images.
@@ -435,7 +481,7 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
         spec = described(spec, found)
     spec, notes = _fit_classes(spec, images, bool(tensors))
     if notes:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}
     if config.data.image_size is not None:
         spec = replace(spec, preprocessing=_preprocessing_at(spec.preprocessing, config.data.image_size))
     if config.optimization.dropout is not None:

@@ -39,6 +39,8 @@ class Stream(IntEnum):
     """Networks of the random control."""
     TIMING_ORDER = 10
     """(round, cases): the order in which the cases of a round are timed."""
+    CLASSIFIER_FIT = 11
+    """Training images that a fresh classifier is fitted to."""
 
 
 @unique

@@ -210,10 +210,11 @@ def _train_in(request: _Request, job: session.Job, begun: bool, tell: Say) -> Tr
         metrics = runs.MetricsFile(run_dir, fields.get("metrics_offset")) if distributed.is_main() else None
     with metrics or contextlib.nullcontext():
         state = session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
-        if begun:
-            state.write_best()
-        else:
+        if not begun:
+            if session.has_classifier_to_fit(job):
+                session.fit_classifier(state)
             state.save()
+        state.write_best()
         if not _take_steps(state, request.say is not None, tell):
             again = runs.resume_command(COMMAND, run_dir)
             message = (

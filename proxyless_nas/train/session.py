@@ -60,6 +60,7 @@ from proxyless_arch.data.batches import (
 )
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
+from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import WEIGHT_FILES, own_weights
 from proxyless_nas import distributed
@@ -68,7 +69,8 @@ from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import evaluate
 from proxyless_nas.train import checkpointing, memory
-from proxyless_nas.train.training import Schedule, Training, over_ranks
+from proxyless_nas.train.probe import features_of, fit_linear
+from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from proxyless_nas.weights import assign, load_named, to_named
 
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "proxyless-nas/training-checkpoint", 1
@@ -77,6 +79,8 @@ CHECKPOINT_YOUNGER = ("data", "ran_on")
 """Fields that older checkpoints do not have."""
 BEST_FILE, LAST_FILE = WEIGHT_FILES[0], "last.safetensors"
 MAX_READERS = 8
+FIT_IMAGES = 20_000
+"""Most images that a classifier is fitted to before the first step: 100 MB of features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +217,7 @@ def prepare(
             n_epochs=config.optimization.n_epochs,
             warmup_epochs=config.optimization.warmup_epochs,
             init_lr=config.optimization.init_lr,
+            freeze_epochs=config.optimization.freeze_epochs,
         ),
         augment=augment_for(config, spec.resolution),
         device=device,
@@ -237,12 +242,29 @@ def new_training(job: Job) -> Training:
         batch_size=config.data.train_batch_size,
         seed=config.manual_seed,
         precision=config.precision,
+        class_weights=class_weights(job),
     )
+
+
+def class_weights(job: Job) -> torch.Tensor | None:
+    """The weight of each class in the loss, (classes,): images / (classes x images of the class); None to count alike.
+
+    Their mean over the training images is 1.
+    """
+    if job.config.optimization.class_weights == "none":
+        return None
+    counts = torch.bincount(torch.from_numpy(job.data.train.labels), minlength=job.spec.num_classes)
+    return counts.sum() / (job.spec.num_classes * counts.clamp(min=1).float())
+
+
+def has_classifier_to_fit(job: Job) -> bool:
+    """Whether the classifier is to be fitted to the features of trained layers, before the first step."""
+    return job.config.optimization.fit_classifier and job.start is not None and job.start.has_fresh_classifier
 
 
 def header(job: Job) -> str:
     """What is about to happen, for a person."""
-    config, data, spec, schedule = job.config, job.data, job.spec, job.schedule
+    config, data, spec = job.config, job.data, job.spec
     o, world = config.optimization, distributed.world_size()
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
     few_steps = note_on_few_steps(len(data.train), config.data.train_batch_size, world) if job.start is not None else ()
@@ -266,19 +288,14 @@ def header(job: Job) -> str:
         *[("note", note) for note in assumption(spec.preprocessing)],
         ("recipe", config.recipe),
         ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
-        (
-            "schedule",
-            f"{counted(schedule.n_epochs, 'epoch')} of {counted(schedule.steps_per_epoch, 'step')} of "
-            f"{config.data.train_batch_size} images, lr {o.init_lr:g} after "
-            f"{counted(o.warmup_epochs, 'epoch')} of warm-up, cosine to 0",
-        ),
+        ("schedule", _schedule_text(job)),
         *[("note", note) for note in (*job.notes, *few_steps)],
         *few_images,
         (
             "update",
             f"SGD {o.momentum:g}{' nesterov' if o.nesterov else ''}, decay {o.weight_decay:g}"
             f"{' (not on BN and bias)' if o.no_decay_bn else ''}, smoothing {o.label_smoothing:g}, "
-            f"{f'EMA decay {o.ema_decay:g}' if o.ema_decay else 'no EMA'}",
+            f"{_ema_text(job)}",
         ),
         (
             "runs on",
@@ -288,6 +305,35 @@ def header(job: Job) -> str:
         *(job.memory.lines() if job.memory is not None else []),
     ]
     return "\n".join(labeled(*line) for line in lines)
+
+
+def _schedule_text(job: Job) -> str:
+    """The epochs and the learning rates that they come to, as the schedule has them."""
+    o, schedule = job.config.optimization, job.schedule
+    parts = [
+        f"{counted(schedule.n_epochs, 'epoch')} of {counted(schedule.steps_per_epoch, 'step')} of "
+        f"{job.config.data.train_batch_size} images"
+    ]
+    if has_classifier_to_fit(job):
+        parts.append("the classifier fitted to the features first")
+    if o.freeze_bn:
+        parts.append("BN statistics as they are")
+    if schedule.frozen_steps:
+        parts.append(f"the classifier alone for {counted(min(o.freeze_epochs, schedule.n_epochs), 'epoch')}")
+    lower = f" ({o.init_lr * o.backbone_lr_mult:g} but for the classifier)" if o.backbone_lr_mult != 1 else ""
+    warmup = f" after {counted(schedule.warmup_steps, 'step')} of warm-up" if schedule.warmup_steps else ""
+    return ", ".join([*parts, f"lr {o.init_lr:g}{lower}{warmup}", "cosine to 0"])
+
+
+def _ema_text(job: Job) -> str:
+    """The EMA decay that the run gets to."""
+    asked, steps = job.config.optimization.ema_decay, job.schedule.total_steps
+    if not asked:
+        return "no EMA"
+    reached = Ema.decay_at(asked, max(0, steps - 1))
+    return (
+        f"EMA decay {reached:g}" if reached == asked else f"EMA decay up to {reached:.3g}, by {counted(steps, 'step')}"
+    )
 
 
 def expected(job: Job, training: Training) -> str | None:
@@ -333,7 +379,7 @@ def environment(job: Job, argv: Sequence[str]) -> dict[str, Any]:
 
 @dataclass
 class Best:
-    """The best epoch so far: ``weights`` is 'raw' (the network) or 'ema' (its average)."""
+    """The best epoch so far: ``weights`` is 'raw' (the network) or 'ema' (its average); epoch -1 is the start."""
 
     epoch: int
     weights: str
@@ -462,6 +508,28 @@ class Run:
         if self.metrics is not None:
             self.metrics.append(record)
         return record
+
+
+def fit_classifier(run: Run) -> None:
+    """Fit the classifier to the training images as they are, FIT_IMAGES of them at most. All ranks do the same.
+
+    The network is then scored like an epoch: epochs that lose to it are not kept.
+    """
+    job, net = run.job, run.module("raw")
+    chosen = numpy_rng(job.config.manual_seed, Stream.CLASSIFIER_FIT).permutation(len(job.data.train))[:FIT_IMAGES]
+    batches = eval_batches(
+        job.data.train.subset(chosen),
+        job.spec.preprocessing,
+        batch_size=job.config.data.train_batch_size,
+        n_workers=job.n_workers,
+        strict=job.config.data.strict_data,
+    )
+    fit_linear(net.classifier.linear, *features_of(net, batches), class_weights(job))
+    distributed.broadcast(list(net.state_dict().values()))
+    run.training.restart_average()
+    if len(job.data.valid):
+        score = job.score(net, job.data.valid)
+        run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
 
 
 def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any], Best | None]:
@@ -615,6 +683,8 @@ def write_start(job: Job, run_dir: Path) -> None:
 
 
 def _weights_text(best: Best) -> str:
+    if best.epoch < 0:
+        return "the classifier fitted at the start, the other layers as they were"
     what = "the average over steps (EMA)" if best.weights == "ema" else "the network itself, not its average"
     return f"{what}, epoch {best.epoch + 1}"
 

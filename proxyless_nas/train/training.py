@@ -26,6 +26,7 @@ from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
 from proxyless_nas.steps import (
     NonFiniteLossError,
+    cosine_lr,
     in_parts,
     limit_gradients,
     seed_dropout,
@@ -33,35 +34,65 @@ from proxyless_nas.steps import (
     sgd,
     smoothed_loss,
     warmup_cosine_lr,
+    weighted_loss,
 )
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+LONGEST_WARMUP = 0.25
+"""Of the steps that train everything: a run that ends as its warm-up does would end at its highest rate."""
+FORGOTTEN = 0.01
+"""What is left of the BN statistics at the start, when half of the steps have been taken."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How many steps, and the learning rate of each."""
+    """How many steps, the learning rate of each, and which train the classifier alone (the first ones)."""
 
     steps_per_epoch: int
     n_epochs: int
     warmup_epochs: int
     init_lr: float
+    freeze_epochs: int = 0
 
     @property
     def total_steps(self) -> int:
         return self.n_epochs * self.steps_per_epoch
 
+    @property
+    def frozen_steps(self) -> int:
+        return min(self.freeze_epochs, self.n_epochs) * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        """LONGEST_WARMUP of the run at most."""
+        limit = int(LONGEST_WARMUP * (self.total_steps - self.frozen_steps))
+        return min(self.warmup_epochs * self.steps_per_epoch, limit)
+
     def learning_rate(self, step: int) -> float:
-        """Of step ``step``, from 0: linear warm-up, then a cosine to 0."""
-        warmup_steps = min(self.warmup_epochs, self.n_epochs) * self.steps_per_epoch
-        return warmup_cosine_lr(self.init_lr, step, self.total_steps, warmup_steps)
+        """Of step ``step``, from 0: a cosine to 0 for the classifier; then linear warm-up and a cosine to 0 for all."""
+        frozen = self.frozen_steps
+        if step < frozen:
+            return cosine_lr(self.init_lr, step, frozen)
+        return warmup_cosine_lr(self.init_lr, step - frozen, self.total_steps - frozen, self.warmup_steps)
+
+    def bn_momentum(self, momentum: float) -> float:
+        """The weight of a batch in BN running statistics: ``momentum``, or more in a run too short for it.
+
+        (1 - m)^(steps / 2) = FORGOTTEN: statistics of other images are gone in time, however few the steps. They move
+        while all is trained.
+        """
+        steps = self.total_steps - self.frozen_steps
+        return max(momentum, 1 - FORGOTTEN ** (2 / steps)) if steps else momentum
 
 
 class Ema:
     """An exponential moving average of a network: parameters and BN statistics alike.
 
     After update t (from 0) ``average <- d average + (1 - d) network`` with ``d = min(decay, (1 + t) / (10 + t))``: the
-    random start is forgotten within a few updates, whatever the decay.
+    random start is forgotten within a few updates, whatever the decay, and the average is over the last ninth of the
+    updates at most.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -69,8 +100,13 @@ class Ema:
         self.decay = decay
         self.updates = 0
 
+    @staticmethod
+    def decay_at(decay: float, updates: int) -> float:
+        """That of an update behind ``updates`` others."""
+        return min(decay, (1 + updates) / (10 + updates))
+
     def update(self, net: nn.Module) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        decay = self.decay_at(self.decay, self.updates)
         averages, values = self.net.state_dict(), net.state_dict()
         floating = [name for name, tensor in averages.items() if tensor.is_floating_point()]
         get_ema_multi_avg_fn(decay)([averages[name] for name in floating], [values[name] for name in floating], 0)
@@ -99,12 +135,14 @@ class Training:
     N processes do not compute exactly what one does with the same batch. The running statistics are averaged over
     the processes after every step, so that all hold the same network; the running variance is then the mean of the
     variances within the shares, which is below the variance of the whole batch by the variance of the shares' means.
+    With ``freeze_bn`` there is no such difference.
 
     Args:
         net: on its device; trained in place.
         batch_size: images of a step over all ranks; gradients are means over it.
         seed: of the dropout masks.
         precision: fp32, bf16 or fp16 (autocast; parameters, BN statistics, logits and loss stay in float32).
+        class_weights: of the loss, (classes,); None counts images alike.
     """
 
     def __init__(
@@ -116,6 +154,7 @@ class Training:
         batch_size: int,
         seed: int,
         precision: str = "fp32",
+        class_weights: Tensor | None = None,
     ) -> None:
         self.net, self.settings, self.schedule = net, settings, schedule
         self.batch_size, self.seed = batch_size, seed
@@ -125,7 +164,13 @@ class Training:
         self.left_out = 0
         """Images of all batches and ranks so far that could not be read."""
         self.sums = EpochSums()
-        self._parallel = self._joined()  # rank 0's network from here on
+        self._parameters = [p for p in net.parameters() if p.requires_grad]
+        self._class_weights = class_weights.to(self.device) if class_weights is not None else None
+        self._norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for layer in self._norms:
+            if layer.momentum is not None:
+                layer.momentum = schedule.bn_momentum(layer.momentum)
+        self._freeze(self.is_frozen)
         self.ema = Ema(net, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = sgd(
             net,
@@ -134,15 +179,44 @@ class Training:
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
             no_decay_bn=settings.no_decay_bn,
+            backbone_lr_mult=settings.backbone_lr_mult,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self._parameters = [p for p in net.parameters() if p.requires_grad]
         self._buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
         self._draws = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in net.modules())
 
     @property
     def epoch_is_over(self) -> bool:
         return self.step % self.schedule.steps_per_epoch == 0
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the next step trains the classifier alone."""
+        return self.step < self.schedule.frozen_steps
+
+    def _freeze(self, frozen: bool) -> None:
+        """Take all but the classifier out of the training, or in again. Rank 0's network from here on."""
+        self._frozen = frozen
+        if self.schedule.frozen_steps:
+            head = set(self.net.classifier.parameters())
+            for parameter in self._parameters:
+                parameter.requires_grad_(not frozen or parameter in head)
+        if frozen:
+            distributed.broadcast(list(self.net.state_dict().values()))
+        self._parallel = self.net if frozen else self._joined()
+
+    def _enter_training_mode(self) -> None:
+        self.net.train(not self._frozen)
+        if self._frozen:
+            self.net.classifier.train()  # its dropout
+        if self.settings.freeze_bn:
+            for layer in self._norms:
+                layer.eval()
+
+    def restart_average(self) -> None:
+        """Begin the average anew with the network as it is."""
+        if self.ema is not None:
+            self.ema = Ema(self.net, self.settings.ema_decay)
 
     def _joined(self) -> nn.Module:
         """The network itself or, of several processes, a wrapper that averages its gradients over them."""
@@ -173,7 +247,9 @@ class Training:
         Raises:
             NonFiniteLossError: on every rank, before any weight moves.
         """
-        self.net.train()
+        if self._frozen != self.is_frozen:
+            self._freeze(self.is_frozen)
+        self._enter_training_mode()
         set_lr(self.optimizer, self.schedule.learning_rate(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         if self._draws:
@@ -184,7 +260,7 @@ class Training:
         for number, (part, answers) in enumerate(parts, start=1):
             with self._apart() if number < len(parts) else contextlib.nullcontext():
                 logits = self.forward(part)
-                loss = smoothed_loss(logits, answers, self.settings.label_smoothing)
+                loss = self._loss(logits, answers)
                 share = len(answers) * distributed.world_size() / self.batch_size  # of the mean over the ranks
                 self.scaler.scale(loss * share).backward()
             loss_sum += loss.detach() * len(answers)
@@ -192,7 +268,10 @@ class Training:
         loss_total, n_hits, n_images, n_stops = self._over_ranks(loss_sum, hits, len(labels), wants_to_stop)
         if not math.isfinite(loss_total):
             raise NonFiniteLossError(f"training loss {loss_total / n_images} at {self._where()}")
-        distributed.all_reduce_mean(self._buffers)
+        if self._frozen:  # what DistributedDataParallel does otherwise
+            distributed.all_reduce_mean([p.grad for p in self._parameters if p.grad is not None])
+        elif not self.settings.freeze_bn:
+            distributed.all_reduce_mean(self._buffers)
         self._limit_gradients(n_images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -204,6 +283,12 @@ class Training:
         self.sums.images += n_images
         self.left_out += self.batch_size - n_images
         return n_stops > 0
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.settings.label_smoothing
+        if self._class_weights is None:
+            return smoothed_loss(logits, labels, smoothing)
+        return weighted_loss(logits, labels, smoothing, self._class_weights)
 
     def _over_ranks(self, loss: Tensor, hits: Tensor, images: int, stop: bool) -> tuple[float, int, int, int]:
         counts = torch.cat([hits.view(1), torch.tensor([images, int(stop)], device=self.device)])

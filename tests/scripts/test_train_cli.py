@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -344,7 +345,7 @@ def test_images_of_a_run_that_moved_keep_its_split(searched_photos, tmp_path, ca
     code, _, err = run(capsys, "--arch", run_dir, "--epochs", "0", "--path", tmp_path / "trained")
     assert code == 2 and err.startswith(f"error: --data_path: the images of the run are not at {gone} any more")
     given = {"arch": str(run_dir), "data_path": str(folder)}
-    own = load_for_search("imagefolder", folder, 0.05, 0).fingerprint()  # what any other images get
+    own = load_for_search("imagefolder", folder, 0.15, 0).fingerprint()  # what other images get, to fine-tune on
     assert train_settings.open_data(train_settings.effective_config(given, None)[0]).fingerprint() == own
     write_json(run_dir / "result.json", {"images": seen})  # as a search writes today
     config, notes = train_settings.effective_config(given, None)
@@ -374,13 +375,26 @@ def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, 
     assert run(capsys, *whole)[0] == 0
 
 
+TRAINED = "recipe finetune, since it starts from trained weights; --recipe names another"
+
+
 @pytest.mark.parametrize(
     ("searched_by", "given", "recipe", "n_epochs", "note"),
     [
         ("fast", {}, None, 60, "recipe fast, that of the run; --recipe names another"),
         ("fast", {}, "default", 300, None),
-        ("fast", {"data_path": "elsewhere"}, None, 300, "recipe default; --recipe names another"),
-        ("fast", {"dataset": "digits"}, None, 30, "recipe digits, for these data; --recipe names another"),
+        ("fast", {"data_path": "elsewhere"}, None, 10, TRAINED),
+        ("fast", {"dataset": "digits"}, None, 10, TRAINED),
+        ("fast", {"weights": "scratch"}, None, 60, "recipe fast, that of the run; --recipe names another"),
+        ("fast", {"data_path": "elsewhere", "weights": "scratch"}, None, 300, "recipe default; --recipe names another"),
+        (
+            "fast",
+            {"dataset": "digits", "weights": "scratch"},
+            None,
+            30,
+            "recipe digits, for these data; --recipe names another",
+        ),
+        ("finetune", {}, None, 10, "recipe finetune, that of the run; --recipe names another"),
         ("paper", {}, None, 300, "recipe default; --recipe names another"),
         ("mine.json", {}, None, 300, "recipe default; --recipe names another"),
         (None, {}, None, 300, "recipe default; --recipe names another"),
@@ -448,6 +462,47 @@ def test_other_classes_get_a_fresh_classifier(straight, tmp_path, capsys):
     assert code == 0
     assert "class 0 is 'a', not '0': the classifier is replaced by a fresh one" in out
     assert read_spec(tmp_path / "run2" / "spec.json").preprocessing.resolution == 24
+
+
+def test_a_finetune_resumes_exactly_in_every_phase(straight, tmp_path, capsys, monkeypatch):
+    """Behind the fit of the classifier: 5 steps of the classifier alone, then 10 of everything."""
+    from proxyless_nas.train.training import Training
+
+    folder, update = photos(tmp_path / "photos", ["red", "green", "blue"], per_class=9), Training.update
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--epochs", "3", "--valid_size", "2", "-j", "0"]
+    words += ["--freeze_epochs", "1", "--class_weights", "balanced", "--device", "cpu"]
+    code, out, _ = run(capsys, *words, "--path", tmp_path / "whole")
+    assert code == 0
+    assert TRAINED in out and "\n  recipe     finetune\n" in out
+    first = "the classifier fitted to the features first, BN statistics as they are, the classifier alone for 1 epoch"
+    assert first in out and "after 2 steps of warm-up, cosine to 0" in out
+    assert "EMA decay up to 0.625, by 15 steps" in out
+    for stop in (1, 7):
+
+        def interrupted(self, *batch, stop=stop):
+            if self.step == stop:
+                os.kill(os.getpid(), signal.SIGINT)
+            return update(self, *batch)
+
+        path = tmp_path / f"stopped_at_{stop}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "update", interrupted)
+            assert run(capsys, *words, "--path", path)[0] == 130
+        code, out, _ = run(capsys, "--path", path, "--resume")
+        assert (code, f"at step {stop + 2} of 15" in out) == (0, True)
+        same_run(tmp_path / "whole", path)
+
+
+def test_a_finetune_of_no_steps_is_a_linear_probe_and_one_of_an_epoch_ends(straight, tmp_path, capsys):
+    folder = photos(tmp_path / "photos", ["red", "green", "blue"], per_class=9)
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--valid_size", "2", "-j", "0"]
+    assert run(capsys, *words, "--epochs", "0", "--path", tmp_path / "probe")[0] == 0
+    before, after = (load_safetensors(path / "weights.safetensors").tensors for path in (straight, tmp_path / "probe"))
+    changed = {name for name, array in after.items() if not np.array_equal(array, before[name])}
+    assert json.loads((tmp_path / "probe" / "result.json").read_text())["best_epoch"] == 0
+    assert changed == {"classifier.linear.weight", "classifier.linear.bias"}
+    code, out, _ = run(capsys, *words, "--epochs", "1", "--path", tmp_path / "one")
+    assert (code, "1 epoch of 5 steps" in out, "after 1 step of warm-up" in out) == (0, True, True)
 
 
 def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, capsys):

@@ -39,7 +39,7 @@ def alone():
     return two_processes.run_cases()
 
 
-@pytest.mark.parametrize("case", ["twins", "frozen", "accumulated", "short"])
+@pytest.mark.parametrize("case", ["twins", "frozen", "accumulated", "short", "thawing"])
 def test_two_processes_equal_one(both, alone, case):
     found, wanted = both[0]["cases"][case], alone[case]
     assert found["sums"][1:] == wanted["sums"][1:]

@@ -11,7 +11,7 @@ from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
-from proxyless_nas.steps import NonFiniteLossError, sgd, warmup_cosine_lr
+from proxyless_nas.steps import NonFiniteLossError, sgd, smoothed_loss, warmup_cosine_lr, weighted_loss
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from tests.proxyless_arch.nets import three_blocks
 
@@ -66,10 +66,35 @@ def test_learning_rate_closed_form():
     assert rates[-1] == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("warmup_epochs", [4, 9])
-def test_a_warm_up_as_long_as_the_run(warmup_epochs):
-    schedule = Schedule(steps_per_epoch=5, n_epochs=4, warmup_epochs=warmup_epochs, init_lr=0.1)
-    assert schedule.learning_rate(19) == pytest.approx(0.1 * 20 / 21)
+@pytest.mark.parametrize(
+    ("steps", "epochs", "frozen", "warmup", "expected"),
+    [(5, 4, 0, 1, 5), (5, 4, 0, 9, 5), (58, 1, 0, 5, 14), (3, 1, 0, 5, 0), (5, 5, 1, 9, 5)],
+)
+def test_a_warm_up_takes_a_quarter_of_the_steps_that_train_everything(steps, epochs, frozen, warmup, expected):
+    schedule = Schedule(steps_per_epoch=steps, n_epochs=epochs, warmup_epochs=warmup, init_lr=0.1, freeze_epochs=frozen)
+    assert schedule.warmup_steps == expected
+    rates = [schedule.learning_rate(step) for step in range(schedule.total_steps)]
+    assert rates[min(schedule.frozen_steps + expected, len(rates) - 1)] == max(
+        rates[schedule.frozen_steps :], default=0
+    )
+    assert rates[-1] < max(rates) / 2  # a short run ends low, too
+
+
+def test_the_classifier_alone_has_a_cosine_of_its_own():
+    schedule = Schedule(steps_per_epoch=4, n_epochs=3, warmup_epochs=0, init_lr=0.1, freeze_epochs=1)
+    half = [0.05 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]
+    whole = [0.05 * (1 + math.cos(math.pi * k / 8)) for k in range(8)]
+    assert [schedule.learning_rate(step) for step in range(12)] == pytest.approx(half + whole)
+    frozen = [Schedule(steps_per_epoch=4, n_epochs=3, warmup_epochs=0, init_lr=1, freeze_epochs=n) for n in (0, 2, 9)]
+    assert [each.frozen_steps for each in frozen] == [0, 8, 12]
+
+
+@pytest.mark.parametrize(("steps", "frozen"), [(1, 0), (10, 0), (58, 0), (58, 1), (10_000, 0)])
+def test_bn_forgets_the_start_within_half_of_the_steps(steps, frozen):
+    schedule = Schedule(steps_per_epoch=steps, n_epochs=1 + frozen, warmup_epochs=0, init_lr=1, freeze_epochs=frozen)
+    momentum = schedule.bn_momentum(0.01)
+    assert (1 - momentum) ** (steps / 2) == pytest.approx(0.01) or (momentum == 0.01 and steps == 10_000)
+    assert schedule.bn_momentum(0.9999999) == 0.9999999
 
 
 def test_no_warm_up_starts_at_the_full_rate():
@@ -227,3 +252,98 @@ def test_fp16_on_a_gpu_skips_an_overflow():
         losses.append(run.take_sums().loss)
     assert losses[-1] < 0.8 * losses[0]
     assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+FROZEN = Schedule(steps_per_epoch=3, n_epochs=3, warmup_epochs=1, init_lr=0.1, freeze_epochs=1)
+
+
+def finetuning(module=None, **settings):
+    settings = Optimization(freeze_epochs=1, backbone_lr_mult=0.5, **settings)
+    return Training(module or net(), settings, FROZEN, batch_size=8, seed=3)
+
+
+def others(state):
+    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+
+
+def test_frozen_steps_train_the_classifier_alone():
+    run = finetuning()
+    before = values(run.net)
+    for step in range(3):
+        assert run.is_frozen
+        run.update(*batch(seed=step))
+    assert_same_bits(others(before), others(values(run.net)))  # BN statistics among them
+    assert not torch.equal(before["classifier.linear.weight"], run.net.classifier.linear.weight)
+    run.update(*batch())
+    assert not run.is_frozen
+    for name, tensor in values(run.net).items():
+        assert not torch.equal(tensor, before[name]), name
+
+
+def test_frozen_bn_keeps_its_statistics_and_shares_add_up():
+    whole, split = (training(freeze_bn=True, accumulation=n, batch_size=8) for n in (1, 4))
+    for run in (whole, split):
+        run.net.classifier.dropout.p = 0.0
+        before = values(run.net)
+        for step in range(2):
+            run.update(*batch(seed=step))
+        statistics = [name for name in before if "running" in name or "tracked" in name]
+        assert statistics and all(torch.equal(before[name], values(run.net)[name]) for name in statistics)
+        assert not torch.equal(before["first_conv.bn.weight"], run.net.first_conv.bn.weight)
+    assert_close(values(whole.net), values(split.net))
+
+
+def test_the_old_layers_take_smaller_steps():
+    """The first step moves each parameter by lr (1 + momentum) gradient; the gradients do not depend on the rates."""
+    moved = []
+    for mult in (1.0, 0.25, 0.0):
+        run = training(frozen_bn(net()), backbone_lr_mult=mult, weight_decay=1e-3)
+        before = {name: parameter.detach().clone() for name, parameter in run.net.named_parameters()}
+        run.update(*batch())
+        moved.append({name: p.detach() - before[name] for name, p in run.net.named_parameters()})
+    whole, quarter, none = moved
+    for name, step in whole.items():
+        mult = (1.0, 1.0) if name.startswith("classifier.") else (0.25, 0.0)
+        torch.testing.assert_close(quarter[name], mult[0] * step, rtol=1e-3, atol=1e-7, msg=name)
+        torch.testing.assert_close(none[name], mult[1] * step, rtol=1e-3, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5], ids=["frozen", "between", "all"])
+def test_a_resume_is_exact_in_every_phase(stop, tmp_path):
+    straight, first = finetuning(), finetuning()
+    for step in range(8):
+        straight.update(*batch(seed=step))
+    for step in range(stop):
+        first.update(*batch(seed=step))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = finetuning(net(9))
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for step in range(stop, 8):
+        second.update(*batch(seed=step))
+    assert_same_bits(values(straight.net), values(second.net))
+    assert_same_bits(values(straight.ema.net), values(second.ema.net))
+
+
+def test_class_weights_are_those_of_the_mean_over_images():
+    logits, labels = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), batch()[1]
+    weights = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.25])
+    each = torch.stack([smoothed_loss(logits[i : i + 1], labels[i : i + 1], 0.1) for i in range(8)])
+    torch.testing.assert_close(weighted_loss(logits, labels, 0.1, weights), (weights[labels] * each).sum() / 8)
+    torch.testing.assert_close(weighted_loss(logits, labels, 0.1, torch.ones(5)), smoothed_loss(logits, labels, 0.1))
+
+
+def test_a_class_that_counts_twice_is_one_whose_images_are_there_twice():
+    images, labels = batch(4)
+    labels = torch.tensor([0, 1, 2, 2])
+    twice = torch.cat([images, images[2:]]), torch.cat([labels, labels[2:]])
+    weights = torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0])
+    one = Training(
+        frozen_bn(net()), Optimization(grad_clip=None), SCHEDULE, batch_size=4, seed=3, class_weights=weights
+    )
+    two = training(frozen_bn(net()), batch_size=6)
+    one.update(images, labels)
+    # the mean of 4 weighted terms is 6 / 4 of the mean of 6
+    two.update(*twice)
+    weight, other = (run.optimizer.state[run.net.classifier.linear.weight]["momentum_buffer"] for run in (one, two))
+    decay = 4e-5 * net().classifier.linear.weight.detach()
+    torch.testing.assert_close(weight - decay, 1.5 * (other - decay), rtol=1e-4, atol=1e-6)

@@ -2,7 +2,8 @@
 
 ``twins``: every batch holds each image twice, and each of two processes gets one of the twins. The BN statistics of a
 share then equal those of the batch, so that BN in training mode must agree too. ``frozen``: other images on each rank,
-BN in eval mode. ``short``: as frozen, but rank 1 could not read two of its images.
+BN in eval mode. ``short``: as frozen, but rank 1 could not read two of its images. ``thawing``: as frozen, and the
+classifier alone in the first epoch, then the others at a lower rate, with weights of the classes.
 """
 
 import math
@@ -52,9 +53,12 @@ def network(case):
 
 
 def new_training(case, **settings):
-    schedule = Schedule(steps_per_epoch=3, n_epochs=2, warmup_epochs=1, init_lr=0.1)
     settings = Optimization(grad_clip=1.0, **settings)
-    return Training(network(case), settings, schedule, batch_size=2 * SHARE, seed=3)
+    schedule = Schedule(
+        steps_per_epoch=3, n_epochs=2, warmup_epochs=1, init_lr=0.1, freeze_epochs=settings.freeze_epochs
+    )
+    weights = torch.arange(5.0) if case == "thawing" else None
+    return Training(network(case), settings, schedule, batch_size=2 * SHARE, seed=3, class_weights=weights)
 
 
 def steps(case, **settings):
@@ -112,6 +116,7 @@ def run_cases():
         "frozen": steps("frozen"),
         "accumulated": steps("frozen", accumulation=3),
         "short": steps("short"),
+        "thawing": steps("thawing", freeze_epochs=1, backbone_lr_mult=0.5, accumulation=2),
     }
 
 

@@ -1,0 +1,42 @@
+"""The linear probe against scikit-learn's logistic regression."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from proxyless_nas.network import build
+from proxyless_nas.train.probe import features_of, fit_linear
+from tests.proxyless_arch.nets import three_blocks
+
+
+def blobs(scale=1.0, n=120):
+    """Features of three classes that overlap; the first has most images."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, n, p=[0.7, 0.2, 0.1])
+    return scale * (rng.normal(size=(n, 6)) + 0.7 * np.eye(3, 6)[labels] + 1), labels
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 30.0])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_it_is_scikit_learns(scale, class_weight):
+    features, labels = blobs(scale)
+    expected = LogisticRegression(C=1, max_iter=5000, tol=1e-8, class_weight=class_weight).fit(features, labels)
+    counts = np.bincount(labels)
+    weights = torch.from_numpy(len(labels) / (3 * counts)) if class_weight else None
+    layer = nn.Linear(6, 3)
+    fit_linear(layer, torch.from_numpy(features).float(), torch.from_numpy(labels), weights)
+    with torch.no_grad():
+        found = layer(torch.from_numpy(features).float()).softmax(1).numpy()
+    np.testing.assert_allclose(found, expected.predict_proba(features), atol=5e-3)
+
+
+def test_features_are_what_the_classifier_sees():
+    net = build(three_blocks(), torch.Generator().manual_seed(0))
+    images = [torch.randn(n, 3, 11, 11) for n in (4, 2)]
+    features, labels = features_of(net, [(each, torch.arange(len(each))) for each in images])
+    assert not net.training
+    assert labels.tolist() == [0, 1, 2, 3, 0, 1]
+    expected = torch.cat([net(each) for each in images])
+    torch.testing.assert_close(net.classifier.linear(features), expected)
