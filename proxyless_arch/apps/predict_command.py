@@ -132,6 +132,8 @@ def report(
     print("", *table(seen), "", sep="\n")
     if len(seen) > FEW_IMAGES:
         print(labeled("classes", most_often(seen)))
+    for line in images.left_out.lines():
+        print(labeled("note", line))
     if left_out:
         print(labeled("left out", f"{counted(len(left_out), 'unreadable image')}: {_some(left_out)}"))
     if arguments.save_json is not None:
