@@ -138,6 +138,8 @@ def test_pixels_in_and_an_older_operator_set(tmp_path, run_folder, capsys):
     )
     assert found["top1_hits"] == source["top1_hits"]
     assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
+    names, percentages = seen("predict", tmp_path, run_folder)
+    assert seen("predict", tmp_path, output / "three.onnx") == (names, pytest.approx(percentages, abs=2e-3))
 
 
 def check_that_any_onnxruntime_reads(file):
@@ -191,6 +193,8 @@ def test_pixels_in_litert(tmp_path, run_folder):
     assert given["dtype"].__name__ == "uint8" and given["shape"].tolist() == [1, 11, 11, 3]
     found = scores("eval_tf", tmp_path, "--tflite", output / "three.tflite")
     assert found["loss"] == pytest.approx(scores("eval_tf", tmp_path, "--arch", run_folder)["loss"], rel=1e-4)
+    names, percentages = seen("predict_tf", tmp_path, run_folder)
+    assert seen("predict_tf", tmp_path, output / "three.tflite") == (names, pytest.approx(percentages, abs=2e-3))
 
 
 def test_keras_files_and_eval_of_the_litert_files(tmp_path, run_folder, capsys):
