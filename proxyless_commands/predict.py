@@ -32,7 +32,10 @@ def run(argv: Sequence[str]) -> int:
     from proxyless_nas.engine import start
 
     forward, device, setup = start(
-        arguments, network, lambda on_cpu: evaluation.reading_workers(arguments, len(images), on_cpu)
+        arguments,
+        network,
+        lambda on_cpu: evaluation.reading_workers(arguments, len(images), on_cpu),
+        images.bytes_to_cache(),
     )
     evaluation.announce(network, setup, None, None)
     batches = eval_batches(images, network.spec.preprocessing, batch_size=setup.batch_size, n_workers=setup.workers)
