@@ -73,8 +73,9 @@ def sgd(
 
 
 def in_parts(images: Tensor, labels: Tensor, parts: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in at most ``parts`` of equal size (the last may be smaller); None: whole."""
-    yield from zip(images.chunk(parts or 1), labels.chunk(parts or 1), strict=True)
+    """A batch in at most ``parts`` whose sizes differ by one image at most; None: whole."""
+    parts = min(parts or 1, len(images))
+    yield from zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
 
 
 def limit_gradients(parameters: Iterable[Tensor], limit: float | None, where: str, *, overflows: bool = False) -> None:

@@ -48,7 +48,7 @@ from proxyless_arch.base.words import (
     new_file,
 )
 from proxyless_arch.data.batches import seconds_of, seconds_to_read
-from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
+from proxyless_arch.data.datasets import ImageDataset, digits, has_own_test, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.data.sources import ArraySource
 from proxyless_arch.weights.files import (
@@ -617,6 +617,8 @@ def announce(
             _say("classes", labels.text(spec.num_classes))
         for line in images.left_out.lines():
             _say("note", line)
+        if path not in (None, DIGITS) and _was_trained_here(network.provenance) and not has_own_test(str(path)):
+            _say("note", "it has no val/ or test/: all images are scored, those it was trained on included, if it was")
     reading = f", batches of {setup.batch_size}, {workers_text(setup.workers)}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
     for label, text in setup.memory.lines() if setup.memory is not None else ():

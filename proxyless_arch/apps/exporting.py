@@ -453,6 +453,7 @@ def export(
     for format in arguments.formats:
         check_holds(network.spec, format)
         check_free(arguments.output / f"{stem}{format.suffix}", network)
+    _check_labels(arguments.output / f"{stem}{LABELS}", network.spec)
     for note in network.notes:
         print(labeled("note", note), flush=True)
     checked, calibration = pick_images(arguments, network.spec)
@@ -510,6 +511,13 @@ def _twins_to_time(formats: Sequence[Format]) -> list[Format]:
         for twin in dict.fromkeys(format.float_twin for format in formats)
         if twin and twin not in asked
     ]
+
+
+def _check_labels(path: Path, spec: ArchSpec) -> None:
+    """Raises InputError where the names of other classes lie there, beside files of another network."""
+    if path.is_file() and path.read_text(encoding="utf-8").splitlines() != list(class_names(spec)):
+        problem = "holds the classes of another network: give another folder, or a name with --name"
+        raise InputError(problem, "--output", str(path))
 
 
 def _write_labels(path: Path, spec: ArchSpec) -> list[Path]:

@@ -110,7 +110,8 @@ class Place:
         assert self.free is not None
         room = USABLE * self.free - self.fixed - images * self.per_image_read
         part = int(room // self.per_image) if self.per_image else 0
-        return -(-images // part) if part >= SMALLEST_PART else None
+        parts = -(-images // part) if part > 0 else images
+        return parts if images // parts >= SMALLEST_PART else None
 
     def most_images(self) -> int | None:
         """The largest batch that fits whole; None where any does."""

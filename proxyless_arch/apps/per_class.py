@@ -5,9 +5,10 @@ Counts are kept, not logits: memory grows with the pairs of classes that occur, 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,9 +158,16 @@ def per_class_record(score: ClassScore, images: ImageDataset, names: Sequence[st
         "mean_class_top1_percent": round(sum(shares) / max(len(shares), 1), 6),
         "classes": classes,
         "confusions": sorted(map(list, confused), key=lambda entry: (-entry[2], entry[0], entry[1])),
-        "worst": [_entry(mistake, images, names) for mistake in score.worst],
-        "samples": [_entry(found, images, names) for _, found in sorted(score.samples.items())],
+        "worst": list(_entries(score.worst, images, names)),
+        "samples": list(_entries((found for _, found in sorted(score.samples.items())), images, names)),
     }
+
+
+def _entries(found: Iterable[Prediction], images: ImageDataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """One for each image that can still be read: a record is not lost because a photo went away meanwhile."""
+    for each in found:
+        with contextlib.suppress(InputError):
+            yield _entry(each, images, names)
 
 
 def _entry(found: Prediction, images: ImageDataset, names: Sequence[str]) -> dict[str, Any]:

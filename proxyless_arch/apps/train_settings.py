@@ -302,6 +302,8 @@ def _recipe_for(
     if is_trained and not (is_same and given.get("weights") in (None, INHERIT)):
         return "finetune", ", since it starts from trained weights"
     name = read_json(Path(given["arch"]) / CONFIG_FILE).get("recipe") if is_same else None
+    if name == "finetune" and not is_trained:  # a run of it that is to start from scratch
+        name = None
     if is_digits and name != "finetune":
         return "digits", ", for these data"
     # a search has others too
@@ -333,6 +335,13 @@ def _data_of(
         if path is not None and not Path(path).exists():
             problem = f"the images of the run are not at {path} any more: say where they are"
             raise InputError(problem, "--data_path", str(Path(given["arch"]) / "config.json"))
+        told = _told_of_images(Path(given["arch"])) if inherits and recorded["dataset"] != "digits" else None
+        if told is not None and told != _opened(**{**recorded, "data_path": path}).fingerprint():
+            problem = (
+                "not the images that the run had: a split of them would hold out some that its weights were trained "
+                "on; bring those back, or start over with --from_scratch"
+            )
+            raise InputError(problem, "--data_path", path)
         what = "scikit-learn's embedded digits" if recorded["dataset"] == "digits" else path
         named = "data_path" in given or "dataset" in given
         line = (
@@ -379,14 +388,20 @@ def _are_those_of(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool
     there = recorded.get("data_path")
     if there is not None and Path(path).resolve() == Path(there).resolve():
         return True
-    file = Path(given["arch"]) / RESULT_FILE
-    if there is None or not file.is_file() or any(name not in recorded for name in IMAGES):
+    told = _told_of_images(Path(given["arch"]))
+    if there is None or told is None or any(name not in recorded for name in IMAGES):
         return False
-    told = dict(Node(read_json(file)).items()).get("images")  # what the images say of themselves
     try:
-        return told is not None and told.value == _opened(**{**recorded, "data_path": path}).fingerprint()
+        return told == _opened(**{**recorded, "data_path": path}).fingerprint()
     except InputError:
         return False
+
+
+def _told_of_images(run_dir: Path) -> Any:
+    """The fingerprint of a run's images in its result; None where it has none, being older or not at its end."""
+    file = run_dir / RESULT_FILE
+    told = dict(Node(read_json(file)).items()).get("images") if file.is_file() else None
+    return told.value if told is not None else None
 
 
 def open_data(config: TrainConfig) -> SearchData:

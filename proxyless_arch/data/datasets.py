@@ -60,8 +60,13 @@ class _DecodedCache:
 
     def offer(self, key: tuple[int, bool], image: Image, scales: bool, n_images: int) -> None:
         size = image.width * image.height * 3
-        if self.fits is None:
-            self.fits = size * n_images <= CACHE_BYTES
+        # judged by all that were kept so far: the first ones may be smaller than the rest
+        if self.fits is not False and (self.used_bytes + size) * n_images > CACHE_BYTES * (len(self.pixels) + 1):
+            self.fits, self.used_bytes = False, 0
+            self.pixels.clear()
+            self.scales.clear()
+        elif self.fits is None:
+            self.fits = True
         if self.fits and key not in self.pixels and self.used_bytes + size <= CACHE_BYTES:
             self.pixels[key], self.scales[key] = np.array(image), scales
             self.used_bytes += size

@@ -49,7 +49,7 @@ def fit_linear(layer: nn.Linear, features: Tensor, labels: Tensor, class_weights
     matrix = torch.zeros(layer.weight.shape, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(layer.bias.shape, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [matrix, bias], max_iter=MOST_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+        [matrix, bias], max_iter=MOST_ITERATIONS, history_size=10, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
     )
 
     def data_loss() -> Tensor:

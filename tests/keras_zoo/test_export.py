@@ -57,7 +57,7 @@ def noise(spec, n, seed=0):
     return np.random.default_rng(seed).standard_normal((n, spec.resolution, spec.resolution, 3), dtype=np.float32)
 
 
-@pytest.fixture(scope="module", params=SPECS)
+@pytest.fixture(scope="module", params=["symmetric", pytest.param("same", marks=pytest.mark.slow)])
 def files(request, tmp_path_factory):
     """(backend, spec, {format name: file}) of one network."""
     spec, folder = SPECS[request.param], tmp_path_factory.mktemp("exported")

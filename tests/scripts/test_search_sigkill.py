@@ -118,7 +118,7 @@ def resumed_is_uninterrupted(folder: Path, whole: Path) -> None:
         assert torch.equal(tensor, ours.supernet[name]), name
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["grad", pytest.param("rl", marks=pytest.mark.slow)])
 def test_killed_within_an_epoch_and_resumed_is_uninterrupted(straight, tmp_path, algorithm):
     whole, _ = straight(algorithm)
     per_epoch = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])["step"]

@@ -97,6 +97,7 @@ def test_a_search_that_fails_is_named(tmp_path, capsys):
     assert "mobile: the search for this target did not finish" in errors
 
 
+@pytest.mark.slow
 def test_one_warm_up_serves_all_targets(tmp_path, capsys):
     few = ["--path", str(tmp_path), *TINY, "--warmup_epochs", "2"]
     assert specialize.main(["--targets", "mobile,flops", *few]) == 0

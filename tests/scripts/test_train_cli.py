@@ -19,6 +19,7 @@ import train
 from proxyless_arch.apps import train_settings
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import read_metrics
 from proxyless_arch.data.datasets import load_for_search
@@ -352,7 +353,14 @@ def test_images_of_a_run_that_moved_keep_its_split(searched_photos, tmp_path, ca
     assert train_settings.open_data(config).fingerprint() == seen and "split of the run" in notes[0]
     (folder / "3" / "0.png").unlink()
     config, _ = train_settings.effective_config(given, None)
-    assert (config.data.valid_size, config.data.split_seed) == (0.05, None)
+    assert (config.data.valid_size, config.data.split_seed) == (0.15, None)
+    # and where they lie as before, but are others: a split of these would test on what was trained on
+    write_json(run_dir / "config.json", json.loads((run_dir / "config.json").read_text()) | {"data_path": str(folder)})
+    for words in (given, {"arch": str(run_dir)}):
+        with pytest.raises(InputError) as caught:
+            train_settings.effective_config(words, None)
+        assert (caught.value.place, caught.value.source) == ("--data_path", str(folder))
+    assert train_settings.effective_config({**given, "weights": "scratch"}, None)[0].data.split_seed == 3
 
 
 def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, capsys):
@@ -395,6 +403,7 @@ TRAINED = "recipe finetune, since it starts from trained weights; --recipe names
             "recipe digits, for these data; --recipe names another",
         ),
         ("finetune", {}, None, 10, "recipe finetune, that of the run; --recipe names another"),
+        ("finetune", {"weights": "scratch"}, None, 300, "recipe default; --recipe names another"),
         ("paper", {}, None, 300, "recipe default; --recipe names another"),
         ("mine.json", {}, None, 300, "recipe default; --recipe names another"),
         (None, {}, None, 300, "recipe default; --recipe names another"),

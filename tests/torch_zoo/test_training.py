@@ -11,7 +11,7 @@ from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
-from proxyless_nas.steps import NonFiniteLossError, sgd, smoothed_loss, warmup_cosine_lr, weighted_loss
+from proxyless_nas.steps import NonFiniteLossError, in_parts, sgd, smoothed_loss, warmup_cosine_lr, weighted_loss
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from tests.proxyless_arch.nets import three_blocks
 
@@ -347,3 +347,11 @@ def test_a_class_that_counts_twice_is_one_whose_images_are_there_twice():
     weight, other = (run.optimizer.state[run.net.classifier.linear.weight]["momentum_buffer"] for run in (one, two))
     decay = 4e-5 * net().classifier.linear.weight.detach()
     torch.testing.assert_close(weight - decay, 1.5 * (other - decay), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("images", "parts"), [(256, 18), (64, 10), (7, 3), (5, None), (2, 4)])
+def test_parts_of_a_batch_differ_by_one_image_at_most(images, parts):
+    batch = torch.arange(images)
+    found = [len(part) for part, labels in in_parts(batch, batch, parts) if torch.equal(part, labels)]
+    assert sum(found) == images and len(found) == min(parts or 1, images)
+    assert max(found) - min(found) <= 1

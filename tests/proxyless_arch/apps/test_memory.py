@@ -45,7 +45,7 @@ def test_as_few_parts_as_fit(seed):
     fitting = [
         parts
         for parts in range(1, images + 1)
-        if all(each.holds(images, parts) for each in here) and (parts == 1 or -(-images // parts) >= 2)
+        if all(each.holds(images, parts) for each in here) and (parts == 1 or images // parts >= 2)
     ]
     if fitting:
         assert plan(here, images, None).parts == fitting[0]
