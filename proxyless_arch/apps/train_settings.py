@@ -92,7 +92,11 @@ class Images:
         ("strong", "imagenet", "small", "digits", "none"),
     )
     resize_scale: float = setting(
-        0.08, "smallest share of the image that a random crop of strong or imagenet takes", minimum=0.01, maximum=1
+        0.08,
+        "smallest share of the image that a random crop of strong or imagenet takes",
+        older=0.08,
+        minimum=0.01,
+        maximum=1,
     )
     train_batch_size: int = BATCH_SIZE.setting(
         256, " of training, over all processes", minimum=2, maximum=1_000_000, common=True
@@ -113,9 +117,12 @@ class Optimization:
     )
     warmup_epochs: int = setting(
         5,
-        "epochs in which the learning rate grows linearly; a quarter of the run at most",
+        "epochs in which the learning rate grows linearly; with --fits_run a quarter of the run at most",
         minimum=0,
         maximum=100_000,
+    )
+    fits_run: bool = setting(
+        True, "a short run has a shorter warm-up, and BN statistics that move on faster", older=False
     )
     init_lr: float = setting(
         0.05, "learning rate after the warm-up (then a cosine to 0)", aliases=("--lr",), minimum=0, common=True
@@ -123,10 +130,12 @@ class Optimization:
     fit_classifier: bool = setting(
         False,
         "behind trained layers, first fit a fresh classifier to their features: logistic regression",
+        older=False,
     )
     freeze_epochs: int = setting(
         0,
         "epochs at the start that train the classifier alone; all else, BN included, stays as it is",
+        older=0,
         minimum=0,
         maximum=100_000,
         common=True,
@@ -134,13 +143,19 @@ class Optimization:
     backbone_lr_mult: float = setting(
         1.0,
         "learning rate of all but the classifier, as a multiple of the classifier's",
+        older=1.0,
         minimum=0,
         maximum=1000,
         common=True,
     )
-    freeze_bn: bool = setting(False, "normalize by the BN statistics there are, in training as in evaluation")
+    freeze_bn: bool = setting(
+        False, "normalize by the BN statistics there are, in training as in evaluation", older=False
+    )
     class_weights: str = setting(
-        "none", "balanced: in the loss, each class counts alike, however few images it has", ("none", "balanced")
+        "none",
+        "balanced: in the loss, each class counts alike, however few images it has",
+        ("none", "balanced"),
+        older="none",
     )
     momentum: float = setting(0.9, "SGD momentum", minimum=0, maximum=0.9999)
     nesterov: bool = setting(True, "Nesterov momentum")

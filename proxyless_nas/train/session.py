@@ -218,6 +218,7 @@ def prepare(
             warmup_epochs=config.optimization.warmup_epochs,
             init_lr=config.optimization.init_lr,
             freeze_epochs=config.optimization.freeze_epochs,
+            fits_run=config.optimization.fits_run,
         ),
         augment=augment_for(config, spec.resolution),
         device=device,

@@ -48,13 +48,17 @@ FORGOTTEN = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How many steps, the learning rate of each, and which train the classifier alone (the first ones)."""
+    """How many steps, the learning rate of each, and which train the classifier alone (the first ones).
+
+    ``fits_run``: warm-up and BN momentum fit the number of steps; else they are as given, as before December 2026.
+    """
 
     steps_per_epoch: int
     n_epochs: int
     warmup_epochs: int
     init_lr: float
     freeze_epochs: int = 0
+    fits_run: bool = True
 
     @property
     def total_steps(self) -> int:
@@ -66,8 +70,9 @@ class Schedule:
 
     @property
     def warmup_steps(self) -> int:
-        """LONGEST_WARMUP of the run at most."""
-        limit = int(LONGEST_WARMUP * (self.total_steps - self.frozen_steps))
+        """At most LONGEST_WARMUP of the run that it fits, else the run."""
+        steps = self.total_steps - self.frozen_steps
+        limit = int(LONGEST_WARMUP * steps) if self.fits_run else steps
         return min(self.warmup_epochs * self.steps_per_epoch, limit)
 
     def learning_rate(self, step: int) -> float:
@@ -84,7 +89,7 @@ class Schedule:
         while all is trained.
         """
         steps = self.total_steps - self.frozen_steps
-        return max(momentum, 1 - FORGOTTEN ** (2 / steps)) if steps else momentum
+        return max(momentum, 1 - FORGOTTEN ** (2 / steps)) if steps and self.fits_run else momentum
 
 
 class Ema:

@@ -117,7 +117,11 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
         ema_decay=0.0,
     )
     schedule = Schedule(
-        steps_per_epoch=job.schedule.steps_per_epoch, n_epochs=epochs, warmup_epochs=0, init_lr=settings.init_lr
+        steps_per_epoch=job.schedule.steps_per_epoch,
+        n_epochs=epochs,
+        warmup_epochs=0,
+        init_lr=settings.init_lr,
+        fits_run=False,  # its BN statistics are of these images
     )
     batches = train_batches(
         job.data.train,

@@ -2,13 +2,15 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from proxyless_arch.apps.scores import EvalResult
-from proxyless_arch.apps.train_settings import Optimization
+from proxyless_arch.apps.train_settings import Optimization, TrainConfig, from_dict, to_dict
+from proxyless_arch.base.settings import note_on_absent
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
 from proxyless_nas.steps import NonFiniteLossError, in_parts, sgd, smoothed_loss, warmup_cosine_lr, weighted_loss
@@ -95,6 +97,19 @@ def test_bn_forgets_the_start_within_half_of_the_steps(steps, frozen):
     momentum = schedule.bn_momentum(0.01)
     assert (1 - momentum) ** (steps / 2) == pytest.approx(0.01) or (momentum == 0.01 and steps == 10_000)
     assert schedule.bn_momentum(0.9999999) == 0.9999999
+    assert replace(schedule, fits_run=False).bn_momentum(0.01) == 0.01
+
+
+def test_a_run_of_before_has_its_warm_up_as_long_as_it_was():
+    schedule = Schedule(steps_per_epoch=4, n_epochs=10, warmup_epochs=5, init_lr=0.1)
+    assert (schedule.warmup_steps, replace(schedule, fits_run=False).warmup_steps) == (10, 20)
+    assert replace(schedule, fits_run=False, n_epochs=3).warmup_steps == 12
+    saved = to_dict(TrainConfig(arch="x"))
+    younger = ("fits_run", "fit_classifier", "freeze_epochs", "backbone_lr_mult", "freeze_bn", "class_weights")
+    older = {name: value for name, value in saved.items() if name not in (*younger, "resize_scale")}
+    read = from_dict(older, "config.json", fill_missing=True)
+    assert read == replace(TrainConfig(arch="x"), optimization=Optimization(fits_run=False))
+    assert note_on_absent(read, older) == ()
 
 
 def test_no_warm_up_starts_at_the_full_rate():
