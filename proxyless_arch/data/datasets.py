@@ -201,12 +201,12 @@ def any_images(path: str | os.PathLike[str]) -> ImageDataset:
     return ImageDataset(source, tuple(names), np.zeros(len(names), dtype=np.int64), (), other_files(others))
 
 
-def has_own_test(path: str | os.PathLike[str]) -> bool:
+def has_own_test(path: str | os.PathLike[str], edition: int = EDITION) -> bool:
     """Whether a folder or zip brings a val or test set of its own; else load_for_search splits one off.
 
     Raises InputError when it cannot be read.
     """
-    return bool({"val", "test"} & set(_find(path, EDITION).layout.parts))
+    return bool({"val", "test"} & set(_find(path, edition).layout.parts))
 
 
 def digits() -> tuple[ImageDataset, ImageDataset]:

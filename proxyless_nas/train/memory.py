@@ -66,15 +66,15 @@ def timed_images(here: Plan, spec: ArchSpec, device: torch.device) -> int:
 
 
 def seconds_per_image(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Of a forward and a backward pass in training; nothing changes. The first round warms up."""
-    mode, parameters = net.training, [p for p in net.parameters() if p.requires_grad]
+    """Of a forward and a backward pass through all layers, frozen or not; nothing changes. The first round warms up."""
+    mode, parameters = net.training, {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     found = []
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
         for _ in range(TIMED_ROUNDS):
             start = time.perf_counter()
-            logits = torch.func.functional_call(net.train(), buffers, (images,))
-            torch.autograd.grad(F.cross_entropy(logits, labels), parameters)
+            logits = torch.func.functional_call(net.train(), parameters | buffers, (images,))
+            torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
             if images.device.type == "cuda":
                 torch.cuda.synchronize(images.device)
             found.append(time.perf_counter() - start)

@@ -256,7 +256,7 @@ def _announce(
         if busy:
             tell(busy)
     tell(session.header(job))
-    if job.schedule.total_steps and (expected := session.expected(job, training)) is not None:
+    if (expected := session.expected(job, training)) is not None:
         tell(labeled("expected", expected))
     tell(labeled("run folder", str(request.home)))
     if fields:

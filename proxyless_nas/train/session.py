@@ -160,18 +160,21 @@ class Job:
         share = images.subset(np.arange(distributed.rank(), len(images), distributed.world_size()))
         if not len(share):
             return score
+        net.eval()
+        return evaluate(net, self.batches_as_they_are(share), self.device, score)
+
+    def batches_as_they_are(self, images: ImageDataset) -> Batches:
+        """All of ``images`` without augmentation, as many at a time as memory takes."""
         size = self.config.data.test_batch_size
         if self.memory is not None:
             size = memory.most_scored(self.memory, self.spec, size)
-        batches = eval_batches(
-            share,
+        return eval_batches(
+            images,
             self.spec.preprocessing,
             batch_size=size,
-            n_workers=min(self.n_workers, math.ceil(len(share) / size)),
+            n_workers=min(self.n_workers, math.ceil(len(images) / size)),
             strict=self.config.data.strict_data,
         )
-        net.eval()
-        return evaluate(net, batches, self.device, score)
 
 
 def prepare(
@@ -351,14 +354,18 @@ def expected(job: Job, training: Training) -> str | None:
     reading = (time.perf_counter() - start) / len(batch.labels)
     images = torch.from_numpy(batch.images).permute(0, 3, 1, 2).to(job.device)
     computing = memory.seconds_per_image(training.net, images, torch.from_numpy(batch.labels).to(job.device))
-    world, schedule, config = distributed.world_size(), job.schedule, job.config
+    schedule, size = job.schedule, job.config.data.train_batch_size
     steps = schedule.total_steps - training.step
-    scored = len(job.data.valid) * (1 + (training.ema is not None)) * steps / max(1, schedule.steps_per_epoch)
-    trained = steps * config.data.train_batch_size
+    frozen = max(0, schedule.frozen_steps - training.step)
+    networks = 1 + (training.ema is not None)
+    fitted = min(FIT_IMAGES, len(job.data.train)) if has_classifier_to_fit(job) and training.step == 0 else 0
+    scored = len(job.data.valid) * networks * steps / max(1, schedule.steps_per_epoch)
+    scored += len(job.data.test) * (1 + networks)
     each = seconds_of(computing, reading, job.n_workers)
-    each_scored = seconds_of(computing * memory.FORWARD_SHARE, reading, job.n_workers)
+    forward = seconds_of(computing * memory.FORWARD_SHARE, reading, job.n_workers)
     slow = "; reading images takes longest" if job.n_workers and each > computing else ""
-    total = (trained * each + scored * each_scored) / world
+    shared = (steps - frozen) * size * each + (frozen * size + scored) * forward
+    total = shared / distributed.world_size() + fitted * forward
     return f"about {runs.format_seconds(total)} ({1000 * each:.0f} ms per image{slow})"
 
 
@@ -518,19 +525,12 @@ def fit_classifier(run: Run) -> None:
     """
     job, net = run.job, run.module("raw")
     chosen = numpy_rng(job.config.manual_seed, Stream.CLASSIFIER_FIT).permutation(len(job.data.train))[:FIT_IMAGES]
-    batches = eval_batches(
-        job.data.train.subset(chosen),
-        job.spec.preprocessing,
-        batch_size=job.config.data.train_batch_size,
-        n_workers=job.n_workers,
-        strict=job.config.data.strict_data,
-    )
+    batches = job.batches_as_they_are(job.data.train.subset(chosen))
     fit_linear(net.classifier.linear, *features_of(net, batches), class_weights(job))
     distributed.broadcast(list(net.state_dict().values()))
     run.training.restart_average()
-    if len(job.data.valid):
-        score = job.score(net, job.data.valid)
-        run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
+    score = job.score(net, job.data.valid)  # of none: the last epoch is kept, or this where there is no epoch
+    run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
 
 
 def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any], Best | None]:

@@ -30,7 +30,7 @@ def _own_test(run: Run) -> bool:
     """Whether the run's data have test images that eval.py scores alone."""
     path = run.settings.get("data_path")
     try:
-        return path is None or has_own_test(path)
+        return path is None or has_own_test(path, run.settings.get("data_edition", 1))
     except InputError:  # the data are not there any more
         return False
 

@@ -526,6 +526,23 @@ def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, c
     assert load_safetensors(tmp_path / "weights.safetensors").provenance["valid_top1_percent"] is None
 
 
+def test_a_classifier_that_was_fitted_alone_is_said_to_be(straight, tmp_path, capsys):
+    """Also where no images choose, and no epoch is trained; the time is said before."""
+    folder = tmp_path / "photos"
+    for split in ("train", "val"):
+        photos(folder / split, ["red", "green", "blue"])
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--epochs", "0", "--valid_size", "0", "-j", "0"]
+    code, out, _ = run(capsys, *words, "--path", tmp_path / "run")
+    assert (code, "\n  expected   about " in out) == (0, True)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["weights"] == "the classifier fitted at the start, the other layers as they were"
+    before, after = (load_safetensors(path / "weights.safetensors").tensors for path in (straight, tmp_path / "run"))
+    assert {name for name in after if not np.array_equal(after[name], before[name])} == {
+        "classifier.linear.weight",
+        "classifier.linear.bias",
+    }
+
+
 def test_a_loss_that_is_not_finite_says_which_batch(spec_file, tmp_path, capsys):
     words = ["--arch", spec_file, "--path", tmp_path, *TRAIN, "--lr", "1e12", "--warmup_epochs", "0"]
     code, _, err = run(capsys, *words)

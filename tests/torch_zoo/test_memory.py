@@ -79,7 +79,9 @@ def test_timing_changes_nothing():
     net = build(replace(SPEC, classifier=replace(SPEC.classifier, dropout_rate=0.5)))
     images, before = images_of(2, 32), {name: tensor.clone() for name, tensor in net.state_dict().items()}
     drawn = torch.random.get_rng_state()
+    net.first_conv.requires_grad_(False)  # as in a part that is frozen
     assert memory.seconds_per_image(net.eval(), images, torch.zeros(2, dtype=torch.int64)) > 0
+    assert [p.requires_grad for p in net.first_conv.parameters()] == [False] * 3
     assert not net.training
     assert torch.equal(torch.random.get_rng_state(), drawn)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
