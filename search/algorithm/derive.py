@@ -37,9 +37,9 @@ def choose_path(
     return projection.path, projection
 
 
-def log_odds(alphas: Sequence[Tensor], path: Path, other: Path) -> float:
-    """log of how many times as probable ``path`` is as ``other``, by alpha."""
-    rows = zip(log_probabilities(alphas), path, other, strict=True)
+def log_odds(alphas: Sequence[Tensor], path: Path, other: Path, temperature: float = 1.0) -> float:
+    """log of how many times as probable ``path`` is as ``other``, by softmax(alpha / temperature)."""
+    rows = zip(log_probabilities([alpha / temperature for alpha in alphas]), path, other, strict=True)
     return math.fsum(row[choice] - row[instead] for row, choice, instead in rows)
 
 

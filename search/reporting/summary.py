@@ -87,13 +87,10 @@ def _projection_lines(run: Run, record: Mapping[str, Any]) -> Iterator[tuple[str
                 ("test_", "test", "test images"),
             )
         )
-        yield "", f"unprojected, argmax scores {scores} (weights inherited as well)"
+        yield "", f"argmax itself scores {scores}, with inherited weights too"
     if record.get("projection_log_odds") and any(map(is_overruled, changes)):
         rarer = times_as_rare(record["projection_log_odds"])
-        yield (
-            "",
-            f"by the search's own score the projected network is {rarer} times less probable; --window 0.9 asks less",
-        )
+        yield "", f"to the search, argmax is {rarer} times as probable as this network; --window 0.9 lets one end lower"
 
 
 def summary(run_dir: Path) -> str:

@@ -335,7 +335,7 @@ def record_of(
         "path": list(derived.path),
         "argmax_path": list(best),
         "projection_changes": _changes(job.space, odds, best, derived.path),
-        "projection_log_odds": log_odds(search.alphas, derived.path, best),
+        "projection_log_odds": log_odds(search.alphas, derived.path, best, search.temperature),
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": job.config.manual_seed,

@@ -120,7 +120,7 @@ def test_what_the_projection_overruled_is_marked_with_its_cost(tmp_path):
     page, _ = page_of(tmp_path / "run")
     assert len(page.classed("overruled")) == 1 == page.words.count("against the search")
     assert "MB6 7×7 (0.0 %)" in page.words and "MB3 3×3 (12.0 %)" in page.words
-    assert "argmax scores 71.5 %" in page.words and "10 9 times less probable" in page.words
+    assert "argmax scores 71.5 %" in page.words and "10 9 times as probable" in page.words
     write_run(tmp_path / "older")
     assert "What the target changed" not in page_of(tmp_path / "older")[0].words
 

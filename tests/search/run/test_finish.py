@@ -66,6 +66,9 @@ def test_the_unprojected_network_is_scored_as_if_it_had_been_derived():
     for part in ("top1_percent", "test_top1_percent"):
         assert projected[f"argmax_{part}"] == argmax[part]
         assert f"argmax_{part}" not in argmax
+    # as the percentages beside it say
+    odds = [math.log(each["chosen_percent"] / each["argmax_percent"]) for each in projected["projection_changes"]]
+    assert projected["projection_log_odds"] == pytest.approx(sum(odds), rel=1e-4)
     assert projected["projection_log_odds"] < 0 == argmax["projection_log_odds"]
     assert projected["landed"] is True and projected["landed_by"] == "predicted"
     off = 100 * (projected["argmax_latency_ms"] / projected["target_latency_ms"] - 1)
@@ -141,7 +144,7 @@ def test_the_end_of_a_measured_run_is_said_from_its_folder(tmp_path, older):
         write_json(tmp_path / "run" / "result.json", result | more | scores | verdict | {"landed": landed})
         text = summary(tmp_path / "run")
         assert text.count("against the search") == 1 and "MB6 7x7 (0.2 %), against the search" in text
-        assert "argmax scores 60.0 %" in text and "1.1e+03 times less probable" in text
+        assert "argmax itself scores 60.0 %" in text and "1.1e+03 times as probable" in text
         assert ("\n  landed     measured +5.00 % from the target" in text) == landed
         assert ("\n  NOT LANDED measured +5.00 % from the target" in text) != landed
     # keys that results had not from the beginning
