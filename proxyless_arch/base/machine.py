@@ -43,6 +43,10 @@ def threads_text(n: int) -> str:
     return counted(n, "thread")
 
 
+_LOADS = Path("/proc/loadavg")
+"""Linux: three averages, then how many are running, this process among them, of how many."""
+
+
 def network_threads(n_readers: int, *variables: str) -> int:
     """Threads for a network on a CPU beside ``n_readers`` processes that read images: every core they leave.
 
@@ -56,10 +60,14 @@ def network_threads(n_readers: int, *variables: str) -> int:
 
 
 def _load_average() -> float | None:
-    """Of the minute before; None where there is no such figure, or where it is of more cores than this process has."""
+    """Of the minute before, or what else runs now where that is less: a command that has just ended is no other work.
+
+    None where there is no such figure, or where it is of more cores than this process has.
+    """
     if not hasattr(os, "getloadavg") or usable_cores() != os.cpu_count():
         return None
-    return os.getloadavg()[0]
+    running = _LOADS.read_text().split()[3].partition("/")[0] if _LOADS.is_file() else ""
+    return min(os.getloadavg()[0], int(running) - 1) if running.isdecimal() else os.getloadavg()[0]
 
 
 LOAD_AT_START = _load_average()

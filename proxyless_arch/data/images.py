@@ -360,6 +360,15 @@ class Augment:
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"expected a finite number, 0 or more, got {getattr(self, name)}", name)
 
+    def in_words(self) -> str:
+        """For a person, in the order in which it is done."""
+        crop = f"random crops of {100 * self.min_scale:g} % of the image or more"
+        words = [f"shifted by up to {self.pad_crop} px" if self.pad_crop else crop]
+        words += ["half of them mirrored"] if self.flip else []
+        colours = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation")}
+        words += [f"{name} by up to {100 * share:.0f} %" for name, share in colours.items() if share]
+        return ", ".join(words)
+
     @classmethod
     def imagenet(cls) -> Augment:
         """Photos: random resized crop, flip, brightness and saturation."""

@@ -291,7 +291,7 @@ def header(job: Job) -> str:
         ("images", describe_preprocessing(spec.preprocessing)),
         *[("note", note) for note in assumption(spec.preprocessing)],
         ("recipe", config.recipe),
-        ("changes", str(job.augment).removeprefix("Augment") if job.augment is not None else "none"),
+        ("changes", job.augment.in_words() if job.augment is not None else "none"),
         ("schedule", _schedule_text(job)),
         *[("note", note) for note in (*job.notes, *few_steps)],
         *few_images,

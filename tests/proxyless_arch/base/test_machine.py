@@ -49,7 +49,17 @@ def test_other_work_is_said_where_a_thread_would_lack_a_core(threads, load, said
         assert f" {threads} threads " in note and note.endswith(" add --threads 1")
 
 
-def test_the_load_of_cores_that_this_process_has_not_is_not_taken(monkeypatch):
+@pytest.mark.parametrize(("running", "load"), [(1, 0), (2, 1), (9, 1.5)])
+def test_a_command_that_has_ended_is_no_other_work(running, load, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_LOADS", tmp_path / "loadavg")
+    (tmp_path / "loadavg").write_text(f"1.50 0.00 0.00 {running}/512 77\n")
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(machine, "usable_cores", lambda: machine.os.cpu_count())
+    assert machine._load_average() == load
+
+
+def test_the_load_of_cores_that_this_process_has_not_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_LOADS", tmp_path / "nowhere")
     monkeypatch.setattr(machine.os, "getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
     monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)

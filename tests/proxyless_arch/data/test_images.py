@@ -326,3 +326,9 @@ def test_as_image_names_the_file_it_cannot_read(tmp_path):
         with pytest.raises(InputError) as caught:
             as_image(tmp_path / name)
         assert caught.value.source == str(tmp_path / name)
+
+
+def test_random_changes_in_words():
+    assert Augment.digits(16).in_words() == "shifted by up to 1 px"
+    photos = "random crops of 8 % of the image or more, half of them mirrored, brightness by up to 13 %"
+    assert Augment.imagenet().in_words() == f"{photos}, saturation by up to 50 %"
