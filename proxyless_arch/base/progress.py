@@ -38,6 +38,12 @@ def above_bars() -> Iterator[None]:
         yield
 
 
+def speak(line: str) -> None:
+    """Print at once, also where the output goes to a file or a pipe, and above a bar."""
+    with above_bars():
+        print(line, flush=True)
+
+
 class Progress:
     """Count with ``update``; a context, at whose end a bar stays as it is.
 

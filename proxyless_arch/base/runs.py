@@ -26,6 +26,17 @@ WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 """Fields of a metrics record that differ between two runs of the same command."""
 
 
+class RunStopped(KeyboardInterrupt):
+    """A run ended by Ctrl-C (or SIGTERM); the message says what is kept and how to go on.
+
+    ``folder``: the run folder; None where the run had none yet.
+    """
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
 class StopRequest:
     """Turns the first Ctrl-C (or SIGTERM) into a wish that is granted between two steps; the second one is final.
 

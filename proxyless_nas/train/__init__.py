@@ -5,8 +5,7 @@ Nothing is imported before it is asked for: the settings, and a finished run, ar
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from proxyless_arch.base.lazy import on_demand
 
 _HOMES = {
     "TrainConfig": "proxyless_arch.apps.train_settings",
@@ -16,13 +15,4 @@ _HOMES = {
     "run_training": "proxyless_nas.train.runner",
 }
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -29,7 +29,7 @@ from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.machine import busy_note, usable_cores
-from proxyless_arch.base.progress import Progress, above_bars
+from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.settings import as_flags, note_on_absent
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.words import DRY
@@ -44,21 +44,8 @@ COMMAND = "train.py"
 Say = Callable[[str], Any]
 
 
-class TrainingStopped(KeyboardInterrupt):
-    """A training ended by Ctrl-C (or SIGTERM); the message says what is kept and how to go on.
-
-    ``folder``: the run folder; None where the training had none yet.
-    """
-
-    def __init__(self, message: str, folder: Path | None = None) -> None:
-        super().__init__(message)
-        self.folder = folder
-
-
-def speak(line: str) -> None:
-    """Print at once, also where the output goes to a file or a pipe, and above a progress bar."""
-    with above_bars():
-        print(line, flush=True)
+class TrainingStopped(runs.RunStopped):
+    """A training ended by Ctrl-C or SIGTERM."""
 
 
 def run_training(

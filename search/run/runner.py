@@ -30,7 +30,7 @@ from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.files import expanded, read_json, remove_abandoned, write_json
 from proxyless_arch.base.machine import busy_note
-from proxyless_arch.base.progress import Progress, above_bars
+from proxyless_arch.base.progress import Progress, above_bars, speak
 from proxyless_arch.base.runs import (
     METRICS_FILE,
     StopRequest,
@@ -63,20 +63,8 @@ NAMED = 3  # images of a batch whose loss is not finite
 Say = Callable[[str], Any]
 
 
-class SearchStopped(KeyboardInterrupt):
-    """A search ended by Ctrl-C (or SIGTERM); the message says what is kept and how to go on.
-
-    ``folder``: the run folder; None where the search had none yet.
-    """
-
-    def __init__(self, message: str, folder: Path | None = None) -> None:
-        super().__init__(message)
-        self.folder = folder
-
-
-def speak(line: str) -> None:
-    """Print at once, also where the output goes to a file or a pipe."""
-    print(line, flush=True)
+class SearchStopped(runs.RunStopped):
+    """A search ended by Ctrl-C or SIGTERM."""
 
 
 def run_search(
