@@ -95,6 +95,14 @@ def test_int8():
         assert_shown(drop, [found["top1_drop_percent"]] if drop else [])
 
 
+def test_fine_tuning():
+    summary = record("experiments/finetune.json")["summary"]
+    for cells, (way, found) in zip(rows("Fine-tuning on few photos"), summary.items(), strict=True):
+        assert cells[0] == way
+        for shown, value in ((cells[1], found), (cells[2], found["gap_to_probe"])):
+            assert_shown(numbers(shown), [value["mean"], *value["interval_95"]] if numbers(shown) else [])
+
+
 @pytest.fixture
 def proof():
     return record("experiments/proof.json")["targets"]
