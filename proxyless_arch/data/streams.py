@@ -41,6 +41,8 @@ class Stream(IntEnum):
     """(round, cases): the order in which the cases of a round are timed."""
     CLASSIFIER_FIT = 11
     """Training images that a fresh classifier is fitted to."""
+    PREDICTOR = 12
+    """(round): the networks that the search by a predictor asks for."""
 
 
 @unique

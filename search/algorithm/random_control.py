@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from proxyless_arch.space.search_space import Path
 
 BINS = 4096
 MAX_DRAWS_PER_NETWORK = 2000
+GIVE_UP = 20  # draws for each network found, all of them known already
+MIN_NETWORKS = 100  # counted with at least in GIVE_UP
 
 
 def sample_at_cost(
@@ -25,22 +28,59 @@ def sample_at_cost(
 ) -> list[Path]:
     """``count`` different networks, uniform over those whose cost lies in [lower * target, target] and ``limits``.
 
-    The number of completions of every partial path is counted on a grid of costs; a path is then drawn block by block
-    in proportion to them, and kept when its exact costs lie in the window and the limits. The window on the grid is
-    wider than the exact one by all that rounding can add up to (half a bin per block), so that no network inside is
-    left out.
-
     Raises InputError when fewer than ``count`` are found in ``MAX_DRAWS_PER_NETWORK`` draws for each.
     """
-    inside = window(table, target, lower)
-    edges = [np.asarray(costs) for costs in table.groups]
-    floor = table.fixed + sum(costs.min() for costs in edges)
+    asked = [window(table, target, lower), *limits]
+    found: dict[Path, None] = {}
+    for path in itertools.islice(draws_at_cost(asked, rng), count * MAX_DRAWS_PER_NETWORK):
+        if path is not None:
+            found[path] = None
+            if len(found) == count:
+                return list(found)
+    raise InputError(
+        f"found {len(found)} different networks between {table.shown(lower * target)} and {table.shown(target)}"
+        f"{''.join(f' with {limit}' for limit in limits)}, requested {count}",
+        "--n_archs",
+    )
+
+
+def sample_up_to(limits: Sequence[Limit], count: int, rng: np.random.Generator) -> list[Path]:
+    """At most ``count`` different networks, uniform over those within ``limits``; fewer where no more turn up.
+
+    The search for another one is given up after so many draws without it that a single one left over would have been
+    found but for one chance in e^20.
+    """
+    found: dict[Path, None] = {}
+    missed = 0
+    for path in draws_at_cost(limits, rng):
+        if path is not None and path not in found:
+            found[path] = None
+            missed = 0
+        else:
+            missed += 1
+        if len(found) == count or missed > GIVE_UP * max(len(found), MIN_NETWORKS):
+            break
+    return list(found)
+
+
+def draws_at_cost(limits: Sequence[Limit], rng: np.random.Generator) -> Iterator[Path | None]:
+    """Networks, uniform over those within ``limits``, without end; None for a draw that is not within them.
+
+    The number of completions of every partial path is counted on a grid of the first limit's costs; a path is then
+    drawn block by block in proportion to them, and kept when its exact costs lie within the limits. The window on the
+    grid is wider than the exact one by all that rounding can add up to (half a bin per block), so that no network
+    inside is left out. Nothing is drawn where the grid's window is empty.
+    """
+    limit = limits[0]
+    edges = [np.asarray(costs) for costs in limit.table.groups]
+    floor = limit.table.fixed + sum(costs.min() for costs in edges)
+    target = min(limit.upper, limit.table.maximum)
     width = max(target - floor, 1e-12 * max(target, 1.0)) / (BINS - 1)
     steps = [np.rint((costs - costs.min()) / width).astype(np.int64) for costs in edges]
     # the grid window is a little wider than the real one: every block may have been rounded by half a bin
     slack = len(edges) // 2 + 1
     size = BINS + slack
-    low = max(0, int(np.floor((lower * target - floor) / width)) - slack)
+    low = max(0, int(np.floor((max(limit.lower, floor) - floor) / width)) - slack)
 
     # ways[b][s]: log number of completions from block b on when s bins are spent before it
     ways = np.full((len(edges) + 1, size), -np.inf)
@@ -50,8 +90,7 @@ def sample_at_cost(
             if step < size:
                 ways[block, : size - step] = np.logaddexp(ways[block, : size - step], ways[block + 1, step:])
 
-    found: dict[Path, None] = {}
-    for _ in range(count * MAX_DRAWS_PER_NETWORK if np.isfinite(ways[0, 0]) else 0):
+    while np.isfinite(ways[0, 0]):
         spent, path = 0, []
         for block, options in enumerate(steps):
             logits = np.array([ways[block + 1, spent + step] if spent + step < size else -np.inf for step in options])
@@ -59,12 +98,5 @@ def sample_at_cost(
             choice = int(rng.choice(len(options), p=weights / weights.sum()))
             path.append(choice)
             spent += int(options[choice])
-        if all(limit.holds(tuple(path)) for limit in (inside, *limits)):
-            found[tuple(path)] = None
-            if len(found) == count:
-                return list(found)
-    raise InputError(
-        f"found {len(found)} different networks between {table.shown(lower * target)} and {table.shown(target)}"
-        f"{''.join(f' with {limit}' for limit in limits)}, requested {count}",
-        "--n_archs",
-    )
+        drawn = tuple(path)
+        yield drawn if all(limit.holds(drawn) for limit in limits) else None
