@@ -44,6 +44,8 @@ FREE = (*PATHS, "device", "torch_threads", "n_worker", "test_batch_size", "force
 """Settings that may be others when a run is resumed: its images and prices are compared by what is in them."""
 TARGET_KEY = {Unit.MS: "target_latency_ms", Unit.MACS: "target_macs"}
 """The setting that asks for a cost in a unit."""
+LEFT_OPEN = ("accumulation", "paths_per_step")
+"""Settings that, left open, are those of the warm-up that another run did."""
 LIMIT_KEY = {Unit.PARAMS: "max_params", Unit.MACS: "max_macs"}
 """The setting that limits a cost beside the target."""
 
@@ -131,6 +133,14 @@ class WeightOpt:
     no_decay_bn: bool = _flag(False, "no weight decay on BN scale, shift and the bias")
     label_smoothing: float = _flag(0.1, "label smoothing of the training loss", minimum=0, maximum=0.99)
     grad_clip: float | None = _flag(None, "clip the norm of the weight gradient", minimum=1e-9)
+    paths_per_step: int | None = _flag(
+        None,
+        "paths that a weight step trains, each on its share of the batch: 1, or a multiple of the processes "
+        "(default: one for each process)",
+        older=1,
+        minimum=1,
+        maximum=65536,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_arch.base.words import DRY_RUN, RUN_DIR  # noqa: E402
 from proxyless_nas.devices import pick_device  # noqa: E402
 from search import run_search  # noqa: E402
-from search.config import SearchConfig, effective_config, to_dict  # noqa: E402
+from search.config import LEFT_OPEN, SearchConfig, effective_config, to_dict  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
 from search.run import warmup  # noqa: E402
 from search.run.device import anchor_of  # noqa: E402
@@ -146,8 +146,9 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
             if warmup.lacks_a_part(theirs):
                 continue  # an older run: what it was done with is not all known
             ours = to_dict(config)
-            if ours["accumulation"] is None:  # left open: it takes theirs over with the warm-up
-                ours["accumulation"] = theirs.get("accumulation", 1)
+            for name in LEFT_OPEN:  # it takes theirs over with the warm-up
+                if ours[name] is None:
+                    ours[name] = theirs.get(name, 1)
             differs = warmup.differences(ours, theirs, str(folder / "config.json"))
             if not differs and warmup.computed_alike(folder, pick_device(config.device), config.torch_threads):
                 return folder

@@ -66,7 +66,7 @@ class TorchStream(IntEnum):
     ARCH_STEP = 1
     """(architecture step): paths and gates of an alpha update."""
     WEIGHT_PATH = 2
-    """(weight step): the path that is trained."""
+    """(weight step, number): the paths that are trained, numbered from 0."""
     SUPERNET = 3
     """Initial weights of the supernet."""
     STEP_TIMING = 4

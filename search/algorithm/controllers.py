@@ -44,9 +44,10 @@ class ArchStats:
     lam: float | None
 
 
-def step_rng(seed: int, stream: TorchStream, step: int = 0) -> torch.Generator:
-    """The random numbers of one step, a function of (seed, stream, step) alone: nothing to save, nothing to resume."""
-    return torch.Generator().manual_seed(torch_seed(seed, stream, step))
+def step_rng(seed: int, stream: TorchStream, step: int = 0, *place: int) -> torch.Generator:
+    """The random numbers of one step, a function of (seed, stream, step, place) alone: nothing to save, nothing to
+    resume."""
+    return torch.Generator().manual_seed(torch_seed(seed, stream, step, *place))
 
 
 def init_alphas(space_sizes: Sequence[int], std: float, seed: int, device: torch.device | str = "cpu") -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import torch
@@ -81,6 +81,18 @@ class Supernet(nn.Module):
                     for op in block.choices:
                         zero_last_gamma(op)
         self.to(memory_format=torch.channels_last)
+
+    def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
+        """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""
+        chosen = {(place, choice) for path in paths for place, choice in zip(self.space.places, path, strict=True)}
+        resting = {
+            id(parameter)
+            for place in self.space.places
+            for choice, op in enumerate(self.blocks[place].choices)  # type: ignore[union-attr, arg-type]
+            if (place, choice) not in chosen
+            for parameter in op.parameters()
+        }
+        return [parameter for parameter in self.parameters() if id(parameter) not in resting]
 
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         """Logits of ``path``. With ``gates`` they carry the architecture gradient, and no running statistic moves."""

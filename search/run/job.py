@@ -282,6 +282,13 @@ def check_batches(config: SearchConfig, processes: int) -> None:
     for flag, size in sizes.items():
         if size is not None and size % processes:
             raise InputError(f"expected a multiple of {processes} (the processes), got {size}", f"--{flag}")
+    paths = config.weights.paths_per_step
+    if paths is not None and paths > 1 and (paths % processes or data.train_batch_size % paths):
+        raise InputError(
+            f"expected 1, or a multiple of {processes} (the processes) that divides --batch_size "
+            f"{data.train_batch_size}, got {paths}",
+            "--paths_per_step",
+        )
     if arch.rl_update_per_epoch and arch.rl_update_steps_per_epoch is None:
         raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
     if arch.arch_algo == "rl" and arch.rl_baseline_rule == "others" and arch.rl_batch_size == 1:

@@ -1,9 +1,10 @@
 """The search itself: a warm-up of the weights, then weight steps with an architecture step every few of them.
 
 Everything random is a function of (seed, step) or, for dropout, (seed, step, rank), so the state between two steps is
-small and a resumed run continues bit for bit. With several processes (torchrun) each takes its share of every batch:
-one path per step for all of them, gradients are averaged, and the counts of an epoch are sums over all. BN uses each
-process's own share of the batch.
+small and a resumed run continues bit for bit. With several processes (torchrun) each takes its share of every batch and
+trains a path of its own on it (paths_per_step); gradients are averaged over the images, and the counts of an epoch are
+sums over all. BN uses each path's own share of the batch. One process that trains as many paths in turn ends with the
+same weights.
 """
 
 from __future__ import annotations
@@ -165,30 +166,49 @@ class Search:
         step = self.step - self.schedule.warmup_steps
         return cosine_lr(self.config.weights.init_lr, step, self.schedule.search_steps)
 
-    def sampled_path(self) -> Path:
-        """The path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
+    @property
+    def n_paths(self) -> int:
+        """How many paths a weight step trains, over all processes."""
+        return self.config.weights.paths_per_step or distributed.world_size()
+
+    def sampled_path(self, number: int = 0) -> Path:
+        """A path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
         uniform = self.in_warmup or self.config.arch.path_sampling == "uniform"
         alphas = [torch.zeros_like(alpha) for alpha in self.alphas] if uniform else self.alphas
         temperature = 1.0 if uniform else self.controller.temperature
-        return sample_path(alphas, step_rng(self.config.manual_seed, TorchStream.WEIGHT_PATH, self.step), temperature)
+        rng = step_rng(self.config.manual_seed, TorchStream.WEIGHT_PATH, self.step, number)
+        return sample_path(alphas, rng, temperature)
+
+    def _shares(self, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor, Tensor]]:
+        """This process's paths, each with every how manyeth of its images it trains on, part by part.
+
+        Every process has an equal number of the step's ``paths``, or the only one. Image i of the whole batch belongs
+        to path i modulo their number, whichever process computes it.
+        """
+        own = paths[distributed.rank() :: distributed.world_size()] if len(paths) > 1 else paths
+        parts = -(-(self.config.data.accumulation or 1) // len(own))
+        for number, path in enumerate(own):
+            share, answers = images[number :: len(own)], labels[number :: len(own)]
+            if len(answers):  # none where all of them could not be read
+                yield from ((path, *part) for part in in_parts(share, answers, parts))
 
     def _seed_dropout(self, stream: TorchStream, step: int) -> None:
         if self.space.dropout_rate:
             seed_dropout(self.config.manual_seed, stream, step)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> None:
-        """Train the weights of one sampled path. Raises NonFiniteLossError before any weight moves.
+        """Train the weights of the sampled paths. Raises NonFiniteLossError before any weight moves.
 
         Gradients add up over the parts of the batch; batch normalization sees one part at a time.
         """
-        weights, path = self.config.weights, self.sampled_path()
+        weights, paths = self.config.weights, [self.sampled_path(number) for number in range(self.n_paths)]
         self.supernet.train()
         self._seed_dropout(TorchStream.WEIGHT_DROPOUT, self.step)
         set_lr(self.optimizer, self.learning_rate())
         self.optimizer.zero_grad(set_to_none=True)
         (n_images,) = distributed.summed(len(labels))
         loss_sum, hits = 0.0, 0
-        for part, answers in in_parts(images, labels, self.config.data.accumulation):
+        for path, part, answers in self._shares(images, labels, paths):
             logits = self.supernet(part, path)
             loss = smoothed_loss(logits, answers, weights.label_smoothing)
             # of the whole batch: a process that could not read all of its images counts for less in the mean over all
@@ -199,15 +219,23 @@ class Search:
         totals = distributed.summed(loss_sum, hits, len(labels), broken)
         if totals[3]:
             raise NonFiniteLossError(f"training loss {totals[0] / totals[2]} at weight step {self.step}", broken)
-        # every process sampled the same path, so the same parameters have a gradient
-        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
-        distributed.all_reduce_mean(gradients)
+        self._average_gradients(paths)
         limit_gradients(self.supernet.parameters(), weights.grad_clip, f"weight step {self.step}")
         self.optimizer.step()
         self.sums.train_loss += totals[0]
         self.sums.train_hits += totals[1]
         self.sums.train_images += totals[2]
         self.step += 1
+
+    def _average_gradients(self, paths: Sequence[Path]) -> None:
+        """Average the gradients over the processes: every one has those of its own paths, and gets those of all."""
+        if distributed.world_size() == 1:
+            return
+        trained = self.supernet.parameters_on(paths)
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        distributed.all_reduce_mean([parameter.grad for parameter in trained if parameter.grad is not None])
 
     def arch_step(self, images: Tensor, labels: Tensor) -> None:
         """Update alpha on held-out images; weights and BN statistics stay."""

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,7 +48,16 @@ from proxyless_arch.space.search_space import write_space
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from proxyless_nas.steps import NonFiniteLossError
-from search.config import SearchConfig, anchored, as_flags, changes_of_resume, read_config, to_dict
+from search.config import (
+    LEFT_OPEN,
+    SearchConfig,
+    anchored,
+    as_flags,
+    changes_of_resume,
+    read_config,
+    to_dict,
+    with_settings,
+)
 from search.result import RandomResult, SearchResult, read_result
 from search.run import announce, checkpoint, finish, loop, random_control, warmup
 from search.run import job as jobs
@@ -106,7 +115,7 @@ def run_search(
             if distributed.broadcast_value(request.is_finished):
                 return _reopened(request.home, tell)
         _say_origin(request, tell)
-        config = _with_parts_of_warm_up(request)
+        config = _as_in_warm_up(request)
         job = jobs.prepare(config, device, tell, resumed=request.resume, measures=not dry_run)
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)
@@ -283,13 +292,15 @@ def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | N
     tell(DRY)
 
 
-def _with_parts_of_warm_up(request: _Request) -> SearchConfig:
-    """The settings; where it is left open, in as many parts as the warm-up that stands for this search's own."""
+def _as_in_warm_up(request: _Request) -> SearchConfig:
+    """The settings; those of LEFT_OPEN as in the warm-up that stands for this search's own."""
     config, source = request.config, request.warmup_from
-    if source is None or config.data.accumulation is not None or not (source / runs.CONFIG_FILE).is_file():
+    ours = to_dict(config)
+    open_ones = [name for name in LEFT_OPEN if ours[name] is None]
+    if source is None or not open_ones or not (source / runs.CONFIG_FILE).is_file():
         return config
-    theirs = read_config(source / runs.CONFIG_FILE, fill_missing=True).data.accumulation
-    return replace(config, data=replace(config.data, accumulation=theirs))
+    theirs = to_dict(read_config(source / runs.CONFIG_FILE, fill_missing=True))
+    return with_settings(config, {name: theirs[name] for name in open_ones})
 
 
 def _say_origin(request: _Request, tell: Say) -> None:

@@ -194,3 +194,12 @@ def test_choose_path():
         if 0.99 * goal <= table.of_path(each) <= goal
     }
     assert path == max(scores, key=scores.get)
+
+
+def test_the_parameters_on_paths_are_those_that_get_a_gradient():
+    net, paths = tiny_supernet(SPACE, dtype=torch.float32), [(0, 4, 1, 2), (1, 0, 1, 3)]
+    images, _ = tiny_batch(dtype=torch.float32)
+    sum(net(images, path).square().sum() for path in paths).backward()
+    moved = [name for name, parameter in net.named_parameters() if parameter.grad is not None]
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    assert [names[id(parameter)] for parameter in net.parameters_on(paths)] == moved

@@ -2,7 +2,8 @@
 
 ``twins``: every batch holds each image twice, and each of two processes gets one of the twins. The BN statistics of a
 share then equal those of the batch, so that BN in training mode must agree too. ``halves``: other images on each rank,
-BN in eval mode. ``short``: as halves, but each rank could not read some of its images, rank 1 more of them.
+BN in eval mode. ``short``: as halves, but each rank could not read some of its images, rank 1 more of them. ``paths``:
+other images and another path on each rank, which one process trains in turn; BN in training mode.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from search.run.loop import Schedule, Search, run
 from tests.search.tiny import tiny_space
 
 SHARE = 8
-CASES = ("twins", "halves", "short")
+CASES = ("twins", "halves", "short", "paths")
 ALGORITHMS = ("grad", "rl")
 BROKEN = ("weights", "gradient", "grad", "rl")
 
@@ -37,6 +38,8 @@ def share_of(case, step, seed):
         images, labels = images_of(step, seed, SHARE)
         return (torch.cat([images, images]), torch.cat([labels, labels])) if alone else (images, labels)
     images, labels = images_of(step, seed, 2 * SHARE)
+    if case == "paths":
+        return (images, labels) if alone else (images[distributed.rank() :: 2], labels[distributed.rank() :: 2])
     read = (
         [slice(0, SHARE), slice(SHARE, 2 * SHARE)] if case == "halves" else [slice(1, SHARE), slice(SHARE, SHARE + 3)]
     )
@@ -66,10 +69,10 @@ def use_running_statistics(net):
 
 def steps(case, algorithm, device):
     records = []
-    search = new_search(algorithm, device)
-    if case != "twins":
+    search = new_search(algorithm, device, paths_per_step=2 if case == "paths" else 1)
+    if case in ("halves", "short"):
         use_running_statistics(search.supernet)
-    train, valid = batches(case, 20, 1), batches(case, 15, 2)
+    train, valid = batches(case, 20, 1), batches("twins" if case == "paths" else case, 15, 2)
     run(search, train, valid, on_epoch=records.append, on_step=lambda state: True)
     kept = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in records]
     return {
