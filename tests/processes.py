@@ -19,7 +19,10 @@ import pytest
 import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["train", "search.imagenet_arch_search", "proxyless_nas.train.session", "pytest"])
+_COMMANDS = ["train", "search.imagenet_arch_search", "proxyless_nas.train.session", "search.run.runner", "pytest"]
+# what they import once they need it: torch._dynamo alone, for the first optimizer, takes two seconds
+_LATER = ["torch._dynamo", "sklearn.datasets", "scipy.optimize", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+_CONTEXT.set_forkserver_preload([*_COMMANDS, *_LATER])
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240
 

@@ -267,7 +267,7 @@ def test_exported_files_that_cannot_be_evaluated(script, flag, run_folder, tmp_p
 @pytest.mark.parametrize(
     ("script", "formats"),
     [
-        ("export", "onnx"),
+        pytest.param("export", "onnx", marks=pytest.mark.slow),
         pytest.param("export", "torch_export", marks=pytest.mark.slow),
         pytest.param("export_tf", "litert,litert_int8", marks=pytest.mark.slow),
     ],

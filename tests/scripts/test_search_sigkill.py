@@ -22,8 +22,8 @@ from search.run import checkpoint, runner
 from tests.processes import Child
 
 FLAGS = shlex.split(
-    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1200 --train_batch_size 32 --grad_data_batch 16 "
-    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 2 --finetune_epochs 1 --recalibration_images 64"
+    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 32 --grad_data_batch 16 "
+    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 1 --finetune_epochs 1 --recalibration_images 64"
 )
 ALGORITHMS = {"grad": [], "rl": ["--arch_algo", "rl", "--rl_batch_size", "2"]}
 CLOCKS = ("seconds", "images_per_second")

@@ -73,8 +73,7 @@ def test_without_a_cost_the_most_useful_operations_win(mode, steps):
     ("mode", "steps", "arch_lr", "slope"),
     [
         *(("full_v2", 500, 0.1, slope) for slope in SLOPES),
-        ("two", 1000, 0.04, SLOPES[0]),
-        *(pytest.param("two", 1000, 0.04, slope, marks=pytest.mark.slow) for slope in SLOPES[1:]),
+        *(pytest.param("two", 1000, 0.04, slope, marks=pytest.mark.slow) for slope in SLOPES),
     ],
 )
 def test_three_targets_are_hit(mode, steps, arch_lr, slope):

@@ -17,7 +17,9 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("algorithm", "updates", "images"), [("grad", 2, 16), ("rl", 3, 100)])
+@pytest.mark.parametrize(
+    ("algorithm", "updates", "images"), [("grad", 2, 16), pytest.param("rl", 3, 100, marks=pytest.mark.slow)]
+)
 def test_a_run_by_the_rules_of_the_release(tmp_path, algorithm, updates, images):
     """5 weight steps an epoch; alpha rests in the first epoch of the search; the network is the argmax of alpha."""
     settings = SIZES | {"arch_algo": algorithm}

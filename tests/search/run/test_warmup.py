@@ -1,5 +1,7 @@
 """A warm-up taken from another run: the search ends bit for bit as with its own, or it is refused and told why."""
 
+import contextlib
+import io
 import json
 import os
 import shlex
@@ -64,6 +66,15 @@ def own(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def behind(first, tmp_path_factory):
+    """The second search behind the warm-up of the first, and what it printed."""
+    folder, out = tmp_path_factory.mktemp("behind") / "run", io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["--path", str(folder), *SECOND, "--warmup_from", str(first)]) == 0
+    return folder, out.getvalue()
+
+
 def assert_same(left, right, place=""):
     """Equal bit for bit, types and order of keys included."""
     assert type(left) is type(right), place
@@ -100,10 +111,8 @@ def result_of(folder):
     return json.loads((folder / "result.json").read_text())
 
 
-def test_a_search_behind_the_warm_up_of_another_is_the_search_with_its_own(first, own, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert main(["--path", str(folder), *SECOND, "--warmup_from", str(first)]) == 0
-    printed = capsys.readouterr().out
+def test_a_search_behind_the_warm_up_of_another_is_the_search_with_its_own(first, own, behind):
+    folder, printed = behind
     assert f"warm-up    that of {first} (2 epochs, " in printed
     assert f", behind the warm-up of {first}" in printed
     assert "\nwarmup " not in printed
@@ -142,9 +151,9 @@ def test_a_resume_needs_the_other_run_no_more(first, own, tmp_path, monkeypatch,
     assert result_of(folder)["warmup_from"] == str(source)
 
 
-def test_a_run_killed_before_its_first_checkpoint_takes_the_warm_up_again(first, own, tmp_path, capsys):
+def test_a_run_killed_before_its_first_checkpoint_takes_the_warm_up_again(behind, own, tmp_path, capsys):
     folder = tmp_path / "run"
-    assert main(["--path", str(folder), *SECOND, "--warmup_from", str(first)]) == 0
+    shutil.copytree(behind[0], folder)
     for name in (checkpoint.NAME, warmup.NAME, "result.json"):
         (folder / name).unlink()
     lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
