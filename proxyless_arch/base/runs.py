@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -169,6 +170,7 @@ def write_environment(run_dir: Path, now: Mapping[str, Any], resumed: bool) -> N
     write_json(path, now)
 
 
+@functools.cache
 def _git_commit() -> str | None:
     try:
         found = subprocess.run(

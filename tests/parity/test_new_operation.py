@@ -151,7 +151,7 @@ def test_json():
         parse_spec(spec_to_json(spec).replace('"op": "pooled", "channels": 8', '"op": "pooled", "channels": 9'), "x")
 
 
-@pytest.mark.parametrize("mode", ["full_v2", "full", "two"])
+@pytest.mark.parametrize("mode", ["full_v2", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("full", "two"))])
 def test_the_supernet_learns_about_it(mode):
     space = pooled_space()
     supernet, alphas = tiny_supernet(space).eval(), random_alphas(sizes_of(space))

@@ -328,7 +328,11 @@ raise SystemExit(code)
 
 @pytest.mark.parametrize(
     ("script", "given"),
-    [("eval", None), ("eval", "2"), ("eval_tf", None), pytest.param("eval_tf", "2", marks=pytest.mark.slow)],
+    [
+        ("eval", "2"),
+        ("eval_tf", None),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("eval", None), ("eval_tf", "2"))),
+    ],
 )
 def test_threads_are_as_the_environment_says_and_as_the_record_says(script, given, run_folder, photos, tmp_path):
     """Without a word from the environment, one core of four is left to the reading process."""

@@ -53,6 +53,7 @@ def test_every_network_is_written_and_costs_what_was_asked(hardware, tmp_path, c
     assert (run / "report.html").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_next_commands_train_and_compare(tmp_path, capsys):
     """Typed as printed, in a shell; the trainings are cut short by a stand-in for python that adds flags."""
     search = [word for word in WORDS if word not in ("--arch_algo", "random")]

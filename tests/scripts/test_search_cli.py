@@ -35,7 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # the smallest networks there are, on 137 images: two steps per epoch
 TINY = shlex.split(
     "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 64 "
-    "--grad_data_batch 32 --device cpu --grad_update_arch_param_every 1 --warmup_epochs 1 --recalibration_images 64"
+    "--grad_data_batch 32 --device cpu --grad_update_arch_param_every 1 --warmup_epochs 1 --recalibration_images 64 "
+    "--recalibration plain"
 )
 LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
@@ -261,7 +262,7 @@ def no_more(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("place", ["run.job.prepare", "run.job.new_search"])
+@pytest.mark.parametrize("place", [pytest.param("run.job.prepare", marks=pytest.mark.slow), "run.job.new_search"])
 def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_path, monkeypatch):
     words = [*TINY, "--n_epochs", "0", "--path", tmp_path / "run"]
     with monkeypatch.context() as patch:
@@ -272,7 +273,9 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(place, here, tmp_
     assert here(*words)[0] == 0  # the same command does not find the folder taken
 
 
-@pytest.mark.parametrize("place", ["run.loop.seconds_per_step", "run.announce.header"])
+@pytest.mark.parametrize(
+    "place", ["run.loop.seconds_per_step", pytest.param("run.announce.header", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, here, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
@@ -298,7 +301,7 @@ def test_a_run_that_starts_over_says_so_and_has_a_checkpoint_before_its_first_st
     assert (status, note in printed) == (0, False)
 
 
-@pytest.mark.parametrize("place", ["run.finish.finish", "run.job.prepare"])
+@pytest.mark.parametrize("place", ["run.finish.finish", pytest.param("run.job.prepare", marks=pytest.mark.slow)])
 def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished, here, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     shutil.copytree(finished[0], run_dir)
@@ -530,7 +533,7 @@ def test_the_layer_table_adds_up_to_the_prediction(here, tmp_path):
     assert sum(layers) == pytest.approx(predicted, abs=0.5 * 10.0 ** (2 - len(rows["total"])) * len(rows))
 
 
-@pytest.mark.parametrize("target", ["1e-6", "1000"])
+@pytest.mark.parametrize("target", ["1e-6", pytest.param("1000", marks=pytest.mark.slow)])
 def test_a_target_out_of_reach_names_the_range(here, tmp_path, target):
     status, _, errors = here(*QUICK, "--path", tmp_path / "run", "--target_latency_ms", target)
     assert status == 2

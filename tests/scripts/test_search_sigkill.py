@@ -23,7 +23,8 @@ from tests.processes import Child
 
 FLAGS = shlex.split(
     "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 32 --grad_data_batch 16 "
-    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 1 --finetune_epochs 1 --recalibration_images 64"
+    "--rl_data_batch 16 --warmup_epochs 1 --n_epochs 1 --finetune_epochs 1 --recalibration_images 64 "
+    "--recalibration plain"
 )
 ALGORITHMS = {"grad": [], "rl": ["--arch_algo", "rl", "--rl_batch_size", "2"]}
 CLOCKS = ("seconds", "images_per_second")

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # the smallest networks there are, on 137 images: two steps per epoch
 SETTINGS = {
     "space": "tiny", "width_mult": 0.05, "resolution": 8, "valid_size": 1300, "train_batch_size": 64, "device": "cpu",
-    "warmup_epochs": 1, "n_epochs": 1, "recalibration_images": 64, "torch_threads": 1,
+    "warmup_epochs": 1, "n_epochs": 1, "recalibration_images": 64,
+    "recalibration": "plain", "torch_threads": 1,
 }  # fmt: skip
 
 

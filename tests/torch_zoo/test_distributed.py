@@ -104,18 +104,28 @@ def test_devices_that_ranks_cannot_share(monkeypatch):
         pass
 
 
-# ---------------------------------------------------------------------------------------- the scripts under torchrun
+# -------------------------------------------------------------------------------------------------------- the scripts
 
 
-def test_train_counts_once_and_survives_a_killed_rank(tmp_path):
-    """Under torchrun, as a person starts it; the killed and the resumed run are forked."""
+def by_torchrun(words) -> str:
+    """What train.py prints, started as a person starts it."""
+    command = [*LAUNCH, str(ROOT / "train.py"), *map(str, words)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def forked(words) -> str:
+    with ranks(train.main, words) as both:
+        return "".join(child.must_succeed() for child in both)
+
+
+@pytest.mark.parametrize("start", [forked, pytest.param(by_torchrun, marks=pytest.mark.slow)])
+def test_train_counts_once_and_survives_a_killed_rank(start, tmp_path):
     write_spec(tmp_path / "mini.json", mini_net())
     words = [*TRAIN, "--epochs", "3", "--arch", str(tmp_path / "mini.json"), "--device", "cpu"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    command = [*LAUNCH, str(ROOT / "train.py"), *words, "--path", str(straight)]
-    first = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("run folder") == 1  # rank 0 alone speaks
+    assert start([*words, "--path", straight]).count("run folder") == 1  # rank 0 alone speaks
     result = json.loads((straight / "result.json").read_text())
     assert (result["n_test_images"], result["n_valid_images"], result["processes"]) == (360, 287, 2)
 

@@ -97,6 +97,7 @@ def test_devices(monkeypatch):
     assert pick_device("cuda") == torch.device("cuda") and pick_device("cuda:1") == torch.device("cuda", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are glibc's")
 def test_tuned_allocator_maps_no_activations():
     """After the first passes, forwards fault in (almost) no new pages; untuned, every one maps its activations anew."""

@@ -23,7 +23,8 @@ from tests.processes import Child, ended, ranks
 from tests.search.run import two_processes
 
 TINY = shlex.split(
-    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --device cpu --target_hardware flops"
+    "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --device cpu --target_hardware flops "
+    "--recalibration plain"
 )
 
 

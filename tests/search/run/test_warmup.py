@@ -30,7 +30,7 @@ from tests.search.tiny import tiny_batch, tiny_space
 # the smallest networks there are, on 137 images: two steps per epoch
 WARM = (
     "--space tiny --width_mult 0.05 --resolution 8 --valid_size 1300 --train_batch_size 64 --dropout 0.1 --device cpu "
-    "--warmup_epochs 2 --torch_threads 1 --manual_seed 5"
+    "--warmup_epochs 2 --torch_threads 1 --manual_seed 5 --recalibration plain"
 )
 FIRST = shlex.split(f"{WARM} --n_epochs 1 --target_hardware mobile")
 # all that a warm-up does not depend on is another here
