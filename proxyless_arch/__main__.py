@@ -20,7 +20,7 @@ from pathlib import Path
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import FORMAT, NET_CONFIG, spec_to_json
 from proxyless_arch.arch.draw import draw_architectures
-from proxyless_arch.arch.recipe import assumption
+from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.released import released_to_json
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe

@@ -25,7 +25,7 @@ from proxyless_arch.apps.prediction import as_record, class_names, imagenet_clas
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
-from proxyless_arch.arch.recipe import assumption, preprocessing_to_dict
+from proxyless_arch.arch.preprocessing import assumption, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base import progress, settings
 from proxyless_arch.base.errors import InputError

@@ -13,7 +13,7 @@ import numpy as np
 from proxyless_arch.apps.evaluation import Network, describe_preprocessing
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
-from proxyless_arch.arch.recipe import assumption
+from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes

@@ -52,7 +52,7 @@ from proxyless_arch.apps.exported_file import (
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
-from proxyless_arch.arch.recipe import preprocessing_to_dict
+from proxyless_arch.arch.preprocessing import preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError

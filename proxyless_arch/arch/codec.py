@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, Operation
-from proxyless_arch.arch.recipe import preprocessing_from_node, preprocessing_to_dict
+from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.released import RELEASED_NAME, from_released, image_size_of, is_released
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block
 from proxyless_arch.base.errors import InputError

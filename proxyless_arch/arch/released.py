@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
-from proxyless_arch.arch.recipe import preprocessing_from_node, preprocessing_to_dict
+from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node, judged_at, plain_number, shown

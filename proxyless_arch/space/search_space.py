@@ -16,7 +16,7 @@ from typing import Any
 
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.ops import Conv, Linear, Operation
-from proxyless_arch.arch.recipe import preprocessing_from_node, preprocessing_to_dict
+from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import LayerCall, walk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import NET_CONFIG, read_spec, released_sibling
-from proxyless_arch.arch.recipe import assumption
+from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded

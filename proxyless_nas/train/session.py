@@ -40,7 +40,7 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.recipe import assumption
+from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
