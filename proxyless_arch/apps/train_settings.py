@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from proxyless_arch.apps.evaluation import expected_folders, resize_for
 from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF, turns_upright
@@ -131,6 +133,13 @@ class Optimization:
         False,
         "behind trained layers, first fit a fresh classifier to their features: logistic regression",
         older=False,
+    )
+    epoch_by: str = setting(
+        "accuracy",
+        "what chooses the best epoch, on the images held out: accuracy (then loss), or loss, in which an epoch must "
+        "be clearly below a classifier that was fitted first",
+        ("accuracy", "loss"),
+        older="accuracy",
     )
     freeze_epochs: int = setting(
         0,
@@ -481,12 +490,14 @@ class Start:
         tensors: weights to load; empty from scratch, without the classifier's where that is fresh.
         origin: where they come from, in words.
         notes: what was changed, one line each.
+        former_classifier: the weight matrix of a trained classifier that a fresh one replaces, (classes, features).
     """
 
     spec: ArchSpec
     tensors: NamedTensors
     origin: str
     notes: tuple[str, ...] = ()
+    former_classifier: np.ndarray | None = None
 
     @property
     def has_fresh_classifier(self) -> bool:
@@ -510,6 +521,7 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
         tensors = dict(found.tensors)
         spec = described(spec, found)
     spec, notes = _fit_classes(spec, images, bool(tensors))
+    former = tensors.get(f"{CLASSIFIER}linear.weight") if notes else None
     if notes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}
     if config.data.image_size is not None:
@@ -519,7 +531,7 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
     exif = _turns_upright(config, spec, images)
     spec = replace(spec, preprocessing=replace(spec.preprocessing, exif=exif))
     taken = (found.note,) if found is not None and found.note else ()
-    return Start(spec=spec, tensors=tensors, origin=origin, notes=(*taken, *notes))
+    return Start(spec=spec, tensors=tensors, origin=origin, notes=(*taken, *notes), former_classifier=former)
 
 
 def _turns_upright(config: TrainConfig, spec: ArchSpec, images: ImageDataset) -> bool | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 from proxyless_nas.network import ProxylessNet
 
 MOST_ITERATIONS = 200
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Of the images against the penalty, from which cross-validation chooses."""
+FOLDS, MOST_VALIDATED = 5, 2000
 
 
 @torch.no_grad()
@@ -32,22 +36,90 @@ def features_of(net: ProxylessNet, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
 
 
-def fit_linear(layer: nn.Linear, features: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> float:
+def fit_linear(
+    layer: nn.Linear,
+    features: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    trained: Tensor | None = None,
+    strength: float = 1.0,
+) -> float:
     """Set ``layer`` to multinomial logistic regression on ``features``; returns the cross-entropy that it comes to.
 
-    The least sum over the images of w cross-entropy, plus half of the squared norm of the weight matrix (that of
-    scikit-learn's LogisticRegression, C = 1). It is convex: L-BFGS from 0, in float64, finds it whatever the scale of
-    the features.
+    The least sum over the images of w cross-entropy, plus |W|^2 / (2 strength), W the weight matrix: that of
+    scikit-learn's LogisticRegression, C = ``strength``. With ``trained``, the network's former classifier T (its
+    rows centred, as the logits' common shift says nothing), |W|^2 is the least |A|^2 + |B|^2 with W = A + B T. It is
+    tr(W (I + T'T)^-1 W'): directions that told former classes apart cost less.
+
+    It is convex: L-BFGS from 0, in float64, finds it whatever the scale of the features.
 
     Args:
         features: (images, layer.in_features).
         labels: int64, (images,).
         class_weights: w, (classes,); 1 without.
+        trained: (former classes, layer.in_features).
+        strength: of the images against the penalty.
     """
-    inputs, count = features.double(), len(labels)
+    root = _penalty_root(trained, features.shape[1])
+    matrix, bias, loss = _fitted(features.double() @ root, labels, layer.out_features, class_weights, strength)
+    with torch.no_grad():
+        layer.weight.copy_(matrix @ root.T)
+        layer.bias.copy_(bias)
+    return loss
+
+
+def best_strength(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    class_weights: Tensor | None,
+    trained: Tensor | None,
+    rng: np.random.Generator,
+) -> float:
+    """The one of STRENGTHS with the least cross-entropy on left-out images: FOLDS-fold cross-validation.
+
+    Folds have each class in proportion. Of more than MOST_VALIDATED images so many are drawn.
+    """
+    chosen = torch.from_numpy(rng.permutation(len(labels))[:MOST_VALIDATED])
+    chosen = chosen[labels[chosen].argsort(stable=True)]
+    inputs, answers = _spanned(features[chosen].double() @ _penalty_root(trained, features.shape[1])), labels[chosen]
+    fold = torch.arange(len(answers)) % FOLDS
+
+    def left_out_loss(strength: float) -> float:
+        total = 0.0
+        for number in range(min(FOLDS, len(answers) - 1)):
+            kept, left = fold != number, fold == number
+            matrix, bias, _ = _fitted(inputs[kept], answers[kept], n_classes, class_weights, strength)
+            total += F.cross_entropy(F.linear(inputs[left], matrix, bias), answers[left], reduction="sum").item()
+        return total
+
+    return min(STRENGTHS, key=left_out_loss)
+
+
+def _penalty_root(trained: Tensor | None, n_features: int) -> Tensor:
+    """The lower triangle R with R R' = I + T'T; see fit_linear. In the features times R the penalty is plain."""
+    if trained is None:
+        return torch.eye(n_features, dtype=torch.float64)
+    centred = trained.double() - trained.double().mean(0)
+    return torch.linalg.cholesky(torch.eye(n_features, dtype=torch.float64) + centred.T @ centred)
+
+
+def _spanned(inputs: Tensor) -> Tensor:
+    """The same inner products in as few columns as there are rows."""
+    if len(inputs) >= inputs.shape[1]:
+        return inputs
+    return torch.linalg.qr(inputs.T)[1].T
+
+
+def _fitted(
+    inputs: Tensor, labels: Tensor, n_classes: int, class_weights: Tensor | None, strength: float
+) -> tuple[Tensor, Tensor, float]:
+    """(weight matrix, bias, mean cross-entropy) of penalized logistic regression on float64 ``inputs``."""
+    count = len(labels)
     weights = class_weights.double().cpu() if class_weights is not None else None
-    matrix = torch.zeros(layer.weight.shape, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(layer.bias.shape, dtype=torch.float64, requires_grad=True)
+    matrix = torch.zeros(n_classes, inputs.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [matrix, bias], max_iter=MOST_ITERATIONS, history_size=10, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
     )
@@ -57,12 +129,10 @@ def fit_linear(layer: nn.Linear, features: Tensor, labels: Tensor, class_weights
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        loss = data_loss() + matrix.square().sum() / (2 * count)
+        loss = data_loss() + matrix.square().sum() / (2 * strength * count)
         loss.backward()
         return loss
 
     optimizer.step(objective)
     with torch.no_grad():
-        layer.weight.copy_(matrix)
-        layer.bias.copy_(bias)
-        return data_loss().item()
+        return matrix.detach(), bias.detach(), data_loss().item()

@@ -5,13 +5,14 @@ With several processes the run folder must be on a disk that all of them see; ra
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import evaluate
 from proxyless_nas.train import checkpointing, memory
-from proxyless_nas.train.probe import features_of, fit_linear
+from proxyless_nas.train.probe import best_strength, features_of, fit_linear
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from proxyless_nas.weights import assign, load_named, to_named
 
@@ -79,6 +80,8 @@ CHECKPOINT_YOUNGER = ("data", "ran_on")
 """Fields that older checkpoints do not have."""
 BEST_FILE, LAST_FILE = WEIGHT_FILES[0], "last.safetensors"
 MAX_READERS = 8
+CLEARLY_BELOW = 0.97
+"""Of the fitted start's loss: an epoch with more is not told from it by few images, and it is the lesser change."""
 FIT_IMAGES = 20_000
 """Most images that a classifier is fitted to before the first step: 100 MB of features."""
 
@@ -394,8 +397,14 @@ class Best:
     top1_hits: int
     loss: float
 
-    def beats(self, other: Best | None) -> bool:
-        return other is None or (self.top1_hits, -self.loss) > (other.top1_hits, -other.loss)
+    def beats(self, other: Best | None, by: str = "accuracy") -> bool:
+        """``by``: the setting ``epoch_by``."""
+        if other is None:
+            return True
+        if by == "loss":
+            is_start = other.epoch < 0 <= self.epoch
+            return self.loss < other.loss * (CLEARLY_BELOW if is_start else 1)
+        return (self.top1_hits, -self.loss) > (other.top1_hits, -other.loss)
 
 
 @dataclass
@@ -441,8 +450,11 @@ class Run:
         assert isinstance(net, ProxylessNet)
         return net
 
-    def write_weights(self, name: str, best: Best) -> None:
-        """Write weights.safetensors or last.safetensors (rank 0), and drop what the first edition called so."""
+    def write_weights(self, name: str, best: Best, net: ProxylessNet | None = None) -> None:
+        """Write weights.safetensors or last.safetensors (rank 0), and drop what the first edition called so.
+
+        ``net``: what ``best`` names, where it is not that of the training.
+        """
         if self.metrics is None:
             return
         provenance = {
@@ -457,18 +469,19 @@ class Run:
         if not len(self.job.data.valid):
             provenance["valid_top1_percent"] = None
         path = self.run_dir / name
-        save_safetensors(path, self.job.spec, to_named(self.module(best.weights)), provenance)
+        save_safetensors(path, self.job.spec, to_named(net or self.module(best.weights)), provenance)
         path.with_suffix(".h5").unlink(missing_ok=True)
 
     def write_best(self) -> None:
         """Write weights.safetensors where the epoch just finished is the best so far.
 
         Behind the epoch's checkpoint, from which a run that was killed between the two writes it when it is resumed:
-        before it, the epoch would be trained again and, on other threads, need not be the best again.
+        before it, the epoch would be trained again and, on other threads, need not be the best again. A fitted start
+        that held-out images judged is there already: see fit_classifier.
         """
         training = self.training
         epoch = training.step // training.schedule.steps_per_epoch - 1
-        chosen = len(self.job.data.valid) > 0 or epoch + 1 == training.schedule.n_epochs
+        chosen = epoch >= 0 if len(self.job.data.valid) else epoch + 1 == training.schedule.n_epochs
         if training.epoch_is_over and self.best is not None and self.best.epoch == epoch and chosen:
             self.write_weights(BEST_FILE, self.best)
 
@@ -487,8 +500,9 @@ class Run:
         scores = {name: job.score(self.module(name), job.data.valid) for name in names} if len(job.data.valid) else {}
         if scores:
             found = [Best(epoch, name, score.top1_hits, _finite(score.loss)) for name, score in scores.items()]
-            candidate = found[0] if len(found) == 1 or not found[1].beats(found[0]) else found[1]
-            improved = candidate.beats(self.best)
+            by = job.config.optimization.epoch_by
+            candidate = found[0] if len(found) == 1 or not found[1].beats(found[0], by) else found[1]
+            improved = candidate.beats(self.best, by)
         else:  # nothing to choose by: the last epoch
             candidate = Best(epoch, names[-1], 0, 0.0)
             improved = True
@@ -521,16 +535,29 @@ class Run:
 def fit_classifier(run: Run) -> None:
     """Fit the classifier to the training images as they are, FIT_IMAGES of them at most. All ranks do the same.
 
-    The network is then scored like an epoch: epochs that lose to it are not kept.
+    The network is then scored like an epoch: epochs that lose to it are not kept. As no epoch is chosen then, what is
+    kept of it is fitted to the images that choose as well.
     """
     job, net = run.job, run.module("raw")
-    chosen = numpy_rng(job.config.manual_seed, Stream.CLASSIFIER_FIT).permutation(len(job.data.train))[:FIT_IMAGES]
-    batches = job.batches_as_they_are(job.data.train.subset(chosen))
-    fit_linear(net.classifier.linear, *features_of(net, batches), class_weights(job))
+    assert job.start is not None
+    rng = numpy_rng(job.config.manual_seed, Stream.CLASSIFIER_FIT)
+    chosen = rng.permutation(len(job.data.train))[:FIT_IMAGES]
+    features, labels = features_of(net, job.batches_as_they_are(job.data.train.subset(chosen)))
+    layer, weights, former = net.classifier.linear, class_weights(job), job.start.former_classifier
+    trained = torch.from_numpy(former) if former is not None else None
+    strength = best_strength(features, labels, layer.out_features, weights, trained, rng)
+    fit = partial(fit_linear, class_weights=weights, trained=trained, strength=strength)
+    fit(layer, features, labels)
     distributed.broadcast(list(net.state_dict().values()))
     run.training.restart_average()
     score = job.score(net, job.data.valid)  # of none: the last epoch is kept, or this where there is no epoch
     run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
+    if not len(job.data.valid):
+        return
+    more = features_of(net, job.batches_as_they_are(job.data.valid))
+    kept = copy.deepcopy(net)
+    fit(kept.classifier.linear, torch.cat([features, more[0]]), torch.cat([labels, more[1]]))
+    run.write_weights(BEST_FILE, run.best, kept)
 
 
 def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any], Best | None]:
@@ -637,6 +664,9 @@ def finish(run: Run) -> dict[str, Any]:
     elif run.metrics is not None:  # no epoch was trained
         save_safetensors(run.run_dir / BEST_FILE, job.spec, to_named(training.net), {"command": "train", "n_epochs": 0})
     valid, by_class = job.score(net, job.data.valid), job.score_by_class(net, job.data.test)
+    valid_top1 = _top1(valid)
+    if best is not None and best.epoch < 0 and valid.n_images:  # what is kept was fitted to these images as well
+        valid_top1 = 100 * best.top1_hits / valid.n_images
     test = by_class.total
     last = {"raw": job.score(run.module("raw"), job.data.test)}
     if training.ema is not None:
@@ -647,7 +677,7 @@ def finish(run: Run) -> dict[str, Any]:
         "best_epoch": best.epoch + 1 if best is not None else None,
         "n_epochs": job.schedule.n_epochs,
         "steps": training.step,
-        "top1_percent": _top1(valid),
+        "top1_percent": valid_top1,
         "test_top1_percent": _top1(test),
         "test_top5_percent": test.top5_percent if test.n_images else None,
         "test_loss": _mean_loss(test),

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from proxyless_nas.network import build
-from proxyless_nas.train.probe import features_of, fit_linear
+from proxyless_nas.train.probe import best_strength, features_of, fit_linear
 from tests.proxyless_arch.nets import three_blocks
 
 
@@ -30,6 +30,30 @@ def test_it_is_scikit_learns(scale, class_weight):
     with torch.no_grad():
         found = layer(torch.from_numpy(features).float()).softmax(1).numpy()
     np.testing.assert_allclose(found, expected.predict_proba(features), atol=5e-3)
+
+
+@pytest.mark.parametrize("strength", [0.02, 1.0])
+def test_a_former_classifier_makes_its_directions_cheap(strength):
+    """As scikit-learn on the features with the former logits beside them, whose columns are added up."""
+    features, labels = blobs()
+    former = 3 * np.random.default_rng(1).normal(size=(4, 6)) + 5
+    centred = former - former.mean(0)
+    wide = np.concatenate([features, features @ centred.T], 1)
+    expected = LogisticRegression(C=strength, max_iter=5000, tol=1e-9).fit(wide, labels)
+    layer = nn.Linear(6, 3)
+    tensors = torch.from_numpy(features), torch.from_numpy(labels)
+    fit_linear(layer, *tensors, trained=torch.from_numpy(former), strength=strength)
+    matrix = expected.coef_[:, :6] + expected.coef_[:, 6:] @ centred
+    np.testing.assert_allclose(layer.weight.detach().numpy(), matrix, atol=2e-3)
+
+
+@pytest.mark.parametrize(("noise", "width", "expected"), [(0.2, 6, 1.0), (6.0, 200, 0.003)])
+def test_the_strength_is_that_which_predicts_best(noise, width, expected):
+    """Classes far apart take all that the images say; noise in more dimensions than images takes next to nothing."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    features = torch.from_numpy(noise * rng.normal(size=(90, width)) + np.eye(3, width)[labels])
+    assert best_strength(features, torch.from_numpy(labels), 3, None, None, rng) == expected
 
 
 def test_features_are_what_the_classifier_sees():
