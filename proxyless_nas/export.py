@@ -29,7 +29,7 @@ from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, r
 from proxyless_arch.apps.exporting import FIRST_OPSET, write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_bytes
+from proxyless_arch.base.files import read_bytes, require_regular
 from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
@@ -277,19 +277,6 @@ def load_executorch(path: Path, threads: int) -> Loaded:
     return Loaded(forward, "executorch", version)
 
 
-def executorch_metadata(path: Path) -> str | None:
-    """The metadata of a ``.pte`` file, or None when it has none of ours.
-
-    Raises:
-        InputError: no such file, or ExecuTorch cannot read it.
-    """
-    program = _executorch_program(path)
-    if METADATA_NAME not in program.method_names:
-        return None
-    with _silence():
-        return program.load_method(METADATA_NAME).execute([])[0]
-
-
 def load_litert_torch(path: Path, threads: int) -> Loaded:
     """A LiteRT file on its interpreter, for images (N, 3, H, W) like those of the other formats here."""
     loaded = load_litert(path, threads)
@@ -341,6 +328,7 @@ def _session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    require_regular(path)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except errors.NoSuchFile:

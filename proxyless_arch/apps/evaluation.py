@@ -638,7 +638,7 @@ def record_header(
         "num_classes": network.spec.num_classes,
         "weights": network.weights,
         "weights_blob_sha1": network.weights_blob_sha1,
-        "recipe": preprocessing_to_dict(network.spec.preprocessing),
+        "preprocessing": preprocessing_to_dict(network.spec.preprocessing),
         "notes": list(network.notes),
         **{name: value for name, value in vars(setup).items() if name != "memory"},
         "cpu": cpu_name(),

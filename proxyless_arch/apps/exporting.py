@@ -585,7 +585,7 @@ def _record(
         "num_classes": spec.num_classes,
         "weights": network.weights,
         "weights_blob_sha1": network.weights_blob_sha1,
-        "recipe": preprocessing_to_dict(spec.preprocessing),
+        "preprocessing": preprocessing_to_dict(spec.preprocessing),
         "notes": list(network.notes),
         "cpu": cpu_name(),
         "threads": backend.threads,

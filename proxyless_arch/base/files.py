@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,9 +98,21 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Raises InputError at a pipe, a device or a socket, which would wait or never end; a missing file passes."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise InputError(f"expected a file on a disk, got {kind}", source=str(path))
+
+
 @contextlib.contextmanager
 def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file opened for reading bytes; InputError when it is missing, a folder or unreadable."""
+    """A file opened for reading bytes; InputError when it is missing, a folder, no regular file or unreadable."""
+    require_regular(path)
     try:
         with open(path, "rb") as file:
             yield file

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_bytes
+from proxyless_arch.base.files import read_bytes, require_regular
 from proxyless_arch.base.strict import counted
 from proxyless_arch.data.images import HEIF_ENDINGS, HEIF_PACKAGE, begins_an_image, names_an_image
 
@@ -290,6 +290,7 @@ def _head_of(entry: os.DirEntry) -> bytes:
 
 
 def _open_zip(path: str) -> zipfile.ZipFile:
+    require_regular(path)
     try:
         return zipfile.ZipFile(path)
     except OSError as error:

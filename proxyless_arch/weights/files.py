@@ -230,11 +230,6 @@ def load_pth(path: str | os.PathLike[str]) -> NamedTensors:
     return read_checkpoint(path).tensors
 
 
-def load_tfinit(path: str | os.PathLike[str]) -> NamedTensors:
-    """The tensors of a released ``.tfinit`` (a pickle of ``{name with '/': array}``), in our names and layouts."""
-    return _load_pickle(path, None).tensors
-
-
 def _load_pickle(path: str | os.PathLike[str], spec: ArchSpec | None) -> WeightFile:
     """A file of torch.save, or a ``.tfinit``: arrays whose names have '/' are in TensorFlow's layout."""
     found = read_checkpoint(path, {} if spec is None else expected_tensors(spec))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from proxyless_nas.network import ProxylessNet
 
 MOST_ITERATIONS = 200
-STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Of the images against the penalty, from which cross-validation chooses."""
 FOLDS, MOST_VALIDATED = 5, 2000
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 SPEC = replace(three_blocks(), class_names=CLASSES)
 SCRIPTS = ("eval", "eval_tf")
-EQUAL_PARTS = ("top1_hits", "top5_hits", "top1_percent", "top5_percent", "n_images", "unreadable", "recipe", "weights")
+EQUAL_PARTS = ("top1_hits", "top5_hits", "top1_percent", "top5_percent", "n_images", "unreadable", "preprocessing", "weights")
 
 
 def tame_tensors(spec):
@@ -157,7 +157,7 @@ def test_a_net_for_digits_is_scored_at_once(script, tmp_path):
     write_spec(tmp_path / "run" / "spec.json", spec)
     save_h5(tmp_path / "run" / "weights.h5", spec, tame_tensors(spec), {})
     record = record_of(script, tmp_path, "--arch", tmp_path / "run", "--path", "digits")
-    assert record["n_images"] == 360 and record["recipe"]["resolution"] == 16
+    assert record["n_images"] == 360 and record["preprocessing"]["resolution"] == 16
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -175,7 +175,7 @@ def test_a_released_config_and_a_state_dict(photos, tmp_path):
     torch.save({"state_dict": tensors}, tmp_path / "net.pth")
     argv = ("-a", tmp_path / "net.config", "--weights", tmp_path / "net.pth", "-p", photos, "--image_size", 32)
     ours, theirs = (record_of(script, tmp_path, *argv) for script in SCRIPTS)
-    assert ours["recipe"] == theirs["recipe"] and ours["recipe"]["resize"] == 36
+    assert ours["preprocessing"] == theirs["preprocessing"] and ours["preprocessing"]["resize"] == 36
     assert {key: ours[key] for key in EQUAL_PARTS} == {key: theirs[key] for key in EQUAL_PARTS}
 
 

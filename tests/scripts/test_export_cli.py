@@ -109,7 +109,7 @@ def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     assert "three.onnx" in captured.out
     source = scores("eval", tmp_path, "--arch", run_folder)
     found = scores("eval", tmp_path, "--onnx", output / "three.onnx")
-    for key in ("top1_hits", "top5_hits", "n_images", "recipe", "arch", "num_classes"):
+    for key in ("top1_hits", "top5_hits", "n_images", "preprocessing", "arch", "num_classes"):
         assert found[key] == source[key]
     assert found["loss"] == pytest.approx(source["loss"], rel=1e-4)
     assert found.keys() == source.keys()

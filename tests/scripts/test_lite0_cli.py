@@ -48,7 +48,7 @@ def test_both_scripts_score_the_demo_alike(shared_data, tmp_path):
         assert importlib.import_module(script).main([str(word) for word in argv]) == 0
         records.append(json.loads(path.read_text()))
     ours, theirs = records
-    for key in ("top1_hits", "top5_hits", "n_images", "recipe", "weights", "published", "unreadable"):
+    for key in ("top1_hits", "top5_hits", "n_images", "preprocessing", "weights", "published", "unreadable"):
         assert ours[key] == theirs[key], key
     assert ours["n_images"] == N_PHOTOS and ours["top1_hits"] >= 14 and ours["top5_hits"] >= 18
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)

@@ -47,7 +47,7 @@ def test_a_former_classifier_makes_its_directions_cheap(strength):
     np.testing.assert_allclose(layer.weight.detach().numpy(), matrix, atol=2e-3)
 
 
-@pytest.mark.parametrize(("noise", "width", "expected"), [(0.2, 6, 1.0), (6.0, 200, 0.003)])
+@pytest.mark.parametrize(("noise", "width", "expected"), [(0.2, 6, 1.0), (6.0, 200, 0.0003)])
 def test_the_strength_is_that_which_predicts_best(noise, width, expected):
     """Classes far apart take all that the images say; noise in more dimensions than images takes next to nothing."""
     rng = np.random.default_rng(0)

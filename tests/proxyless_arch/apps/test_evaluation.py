@@ -285,7 +285,7 @@ def test_the_record(run_folder, tmp_path, capsys):
     record = report(arguments, network, images_of(SPEC.class_names), EvalResult(2, 3, 4, 6.0))
     assert json.loads((tmp_path / "new" / "record.json").read_text()) == json.loads(json.dumps(record))
     assert (record["top1_percent"], record["top5_percent"], record["top1_hits"], record["loss"]) == (50, 75, 2, 1.5)
-    assert record["recipe"]["resolution"] == 11 and record["published"] is None and record["unreadable"] == []
+    assert record["preprocessing"]["resolution"] == 11 and record["published"] is None and record["unreadable"] == []
     printed = capsys.readouterr().out
     assert "50.0 % (2 of 4 images)" in printed and "published" not in printed
 

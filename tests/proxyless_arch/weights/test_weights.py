@@ -28,7 +28,6 @@ from proxyless_arch.weights.files import (
     load_h5,
     load_pth,
     load_safetensors,
-    load_tfinit,
     read_tensors,
     save_h5,
     save_safetensors,
@@ -606,14 +605,14 @@ def test_tfinit(protocol, tmp_path):
         assert_equal(loaded, arrays)
     found = read_tensors(path, SPEC)
     assert_equal(found.tensors, TENSORS)
-    assert list(load_tfinit(path)) == list(TENSORS)
+    assert list(read_tensors(path).tensors) == list(TENSORS)
 
 
 def test_arrays_in_other_forms(tmp_path):
     path, values = tmp_path / "net.tfinit", np.arange(6).reshape(2, 3)
     for value in (values.astype(">f4"), values.astype("<f8"), values.astype("<f2"), np.asfortranarray(values, "<f4")):
         path.write_bytes(pickle.dumps({"classifier/linear/weight": value}, protocol=2))
-        found = load_tfinit(path)["classifier.linear.weight"]
+        found = read_tensors(path).tensors["classifier.linear.weight"]
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, values.T)
     for value, said in (
@@ -624,15 +623,15 @@ def test_arrays_in_other_forms(tmp_path):
         (3, "expected a state dict ({name: tensor})"),
     ):
         path.write_bytes(pickle.dumps({"w": value}, protocol=2))
-        assert said in refusal(load_tfinit, path)
+        assert said in refusal(read_tensors, path)
     path.write_bytes(pickle.dumps([values], protocol=2))
-    assert refusal(load_tfinit, path).startswith("expected a state dict")
+    assert refusal(read_tensors, path).startswith("expected a state dict")
 
 
 def test_encode_is_latin_1_only(tmp_path):
     path = tmp_path / "net.tfinit"
     path.write_bytes(pickled({"w": Call(Global("_codecs", "encode"), "a" * 50, "bz2")}))
-    assert "bytes written in a form we do not read" in refusal(load_tfinit, path)
+    assert "bytes written in a form we do not read" in refusal(read_tensors, path)
     assert codecs.encode("é", "latin1") == b"\xe9"
 
 
@@ -729,3 +728,15 @@ def test_damaged_tfinit(tmp_path):
 def test_every_released_network_has_a_contract():
     for name in catalog.names():
         assert len(expected_tensors(catalog.load(name))) > 200
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".h5", ".weights.h5", ".keras", ".tfinit", ""])
+def test_a_pipe_is_no_weight_file(ending, tmp_path):
+    """Nobody writes into it: reading would wait forever."""
+    path = tmp_path / f"net{ending}"
+    os.mkfifo(path)
+    for spec in (None, SPEC):
+        with pytest.raises(InputError) as caught:
+            read_tensors(path, spec)
+        assert (caught.value.source, "pipe" in str(caught.value)) == (str(path), True)
