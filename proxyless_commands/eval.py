@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxyless_arch.apps import evaluation
+from proxyless_arch.apps.next_commands import after_eval, say_next
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.words import DRY
@@ -53,6 +54,7 @@ def run(argv: Sequence[str]) -> None:
     if images is None:
         photos = torch.from_numpy(evaluation.photos(spec.preprocessing)).permute(0, 3, 1, 2)
         evaluation.demonstrate(arguments, command, network, setup, forward(photos).cpu().numpy())
+        say_next(after_eval(arguments, "eval.py"))
         return
     side, n_images = spec.resolution, evaluation.n_images(arguments, images)
     computing = evaluation.seconds_per_image(lambda count: forward(torch.zeros(count, 3, side, side)), setup)
@@ -72,6 +74,7 @@ def run(argv: Sequence[str]) -> None:
     score = evaluate(forward, progress, device, ClassScore(images.labels))
     evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
     evaluation.report_classes(arguments, network, images, score)
+    say_next(after_eval(arguments, "eval.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

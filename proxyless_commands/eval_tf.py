@@ -16,6 +16,7 @@ import numpy as np
 
 from proxyless_arch.apps import evaluation
 from proxyless_arch.apps.litert import litert_network
+from proxyless_arch.apps.next_commands import after_eval, say_next
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.words import DRY
@@ -49,6 +50,7 @@ def run(argv: Sequence[str]) -> None:
     if images is None:
         photos = evaluation.photos(spec.preprocessing)
         evaluation.demonstrate(arguments, command, network, setup, np.asarray(forward(photos)))
+        say_next(after_eval(arguments, "eval_tf.py"))
         return
     side, n_images = spec.resolution, evaluation.n_images(arguments, images)
     computing = evaluation.seconds_per_image(lambda count: forward(np.zeros((count, side, side, 3), np.float32)), setup)
@@ -68,6 +70,7 @@ def run(argv: Sequence[str]) -> None:
     score = evaluate(forward, progress, ClassScore(images.labels))
     evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
     evaluation.report_classes(arguments, network, images, score)
+    say_next(after_eval(arguments, "eval_tf.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxyless_arch.apps import exporting
-from proxyless_arch.apps.evaluation import load_network
+from proxyless_arch.apps.evaluation import DIGITS, load_network
+from proxyless_arch.apps.next_commands import after_export, say_next
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
 
@@ -35,7 +36,10 @@ def run(argv: Sequence[str]) -> None:
     net = build(network.spec, network.spec.resolution)
     load_named(net, network.spec, network.tensors, network.weights)
     backend = KerasBackend(net, arguments.threads, threads, arguments.float_blocks, arguments.bake_preprocessing)
-    exporting.export(arguments, ["export_tf.py", *argv], network, backend, "export_tf.json")
+    record = exporting.export(arguments, ["export_tf.py", *argv], network, backend, "export_tf.json")
+    files = [arguments.output / file["file"] for file in record["files"]]
+    images = arguments.check or (DIGITS if record["check"]["labelled"] else None)
+    say_next(after_export(files, images, "export_tf.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxyless_arch.apps import evaluation, predict_command
+from proxyless_arch.apps.next_commands import after_predict, say_next
 from proxyless_arch.base.cli import exit_code
 
 
@@ -46,7 +47,9 @@ def run(argv: Sequence[str]) -> int:
         network.spec,
         arguments.top,
     )
-    return predict_command.report(arguments, ["predict.py", *argv], network, setup, images, seen, batches.unreadable)
+    status = predict_command.report(arguments, ["predict.py", *argv], network, setup, images, seen, batches.unreadable)
+    say_next(after_predict(arguments, "predict.py"))
+    return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

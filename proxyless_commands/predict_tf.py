@@ -15,6 +15,7 @@ import numpy as np
 
 from proxyless_arch.apps import evaluation, predict_command
 from proxyless_arch.apps.litert import litert_network
+from proxyless_arch.apps.next_commands import after_predict, say_next
 from proxyless_arch.base.cli import exit_code
 
 
@@ -44,7 +45,11 @@ def run(argv: Sequence[str]) -> int:
         network.spec,
         arguments.top,
     )
-    return predict_command.report(arguments, ["predict_tf.py", *argv], network, setup, images, seen, batches.unreadable)
+    status = predict_command.report(
+        arguments, ["predict_tf.py", *argv], network, setup, images, seen, batches.unreadable
+    )
+    say_next(after_predict(arguments, "predict_tf.py"))
+    return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

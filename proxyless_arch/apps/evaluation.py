@@ -48,7 +48,7 @@ from proxyless_arch.base.words import (
     new_file,
 )
 from proxyless_arch.data.batches import seconds_of, seconds_to_read
-from proxyless_arch.data.datasets import ImageDataset, digits, has_own_test, open_folder
+from proxyless_arch.data.datasets import ALL, ImageDataset, digits, open_folder
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.data.sources import ArraySource
 from proxyless_arch.weights.files import (
@@ -417,7 +417,7 @@ def open_labelled(path: str, spec: ArchSpec, how: str = AUTO) -> tuple[ImageData
     Raises:
         InputError: nothing there, another layout, or folders that are not classes of ``spec`` for certain.
     """
-    images = digits()[1] if path == DIGITS else open_folder(path, "eval")
+    images = replace(digits()[1], split="test") if path == DIGITS else open_folder(path, "eval")
     folders = images.class_names
     if how == STRICT or path == DIGITS:
         check_classes(folders, spec, path)
@@ -612,12 +612,13 @@ def announce(
         n_classes = counted(len(set(images.labels.tolist())), "class", "classes")
         is_plain = spec.preprocessing.exif is None and not isinstance(images.source, ArraySource)
         exif = f", {orientation.in_words(None)}" if is_plain else ""
-        _say("data", f"{path}: {counted(len(images), 'image')}, {n_classes}{exif}")
+        which = f" {images.split}" if images.split not in ("", ALL) else ""
+        _say("data", f"{path}: {counted(len(images), f'{which} image'.strip())}, {n_classes}{exif}")
         if labels is not None:
             _say("classes", labels.text(spec.num_classes))
         for line in images.left_out.lines():
             _say("note", line)
-        if path not in (None, DIGITS) and _was_trained_here(network.provenance) and not has_own_test(str(path)):
+        if path not in (None, DIGITS) and _was_trained_here(network.provenance) and images.split == ALL:
             _say("note", "it has no val/ or test/: all images are scored, those it was trained on included, if it was")
     reading = f", batches of {setup.batch_size}, {workers_text(setup.workers)}" if images is not None else ""
     _say("runs on", f"{setup.device}, {setup.precision}, {setup.framework} {setup.framework_version}{reading}")
@@ -668,6 +669,7 @@ def report(
     seconds = max(progress.seconds, 1e-9)
     record = record_header(network, setup, argv) | {
         "data": arguments.data_path,
+        "split": images.split,
         "label_map": None if labels is None else {"by": labels.by, "classes": dict(labels.classes)},
         "limit": arguments.limit,
         "n_images": result.n_images,

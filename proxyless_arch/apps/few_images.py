@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
-from proxyless_arch.base.cli import own_python
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.data.datasets import SearchData
 
 ENOUGH_IMAGES, ENOUGH_PER_CLASS = 2000, 20
@@ -29,12 +27,12 @@ def notes_on_few_images(data: SearchData, data_path: str | None, doing: str) -> 
     least = int(np.bincount(labels, minlength=len(data.class_names)).min())
     if len(labels) >= ENOUGH_IMAGES and least >= ENOUGH_PER_CLASS:
         return []
-    words = [own_python() or "python", "train.py", "--arch", TRAINED, "--pretrained", "--data_path", data_path]
+    command = command_line("train.py", "--arch", TRAINED, "--pretrained", "--data_path", data_path)
     return [
         (
             "few images",
             f"{len(labels)} in all, {least} in the smallest class, where some {ENOUGH_IMAGES} and {ENOUGH_PER_CLASS} "
             f"are wanted: {doing}",
         ),
-        ("", f"fine-tuning a trained network needs far fewer:  {shlex.join(words)}"),
+        ("", f"fine-tuning a trained network needs far fewer:  {command}"),
     ]

@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import re
+import shlex
 import shutil
 import sys
 import warnings
@@ -68,6 +69,8 @@ OWNERS: Mapping[str, str] = MappingProxyType(
 )
 """The command that a flag belongs to, for a person who gives it to another one."""
 HELP_ALL = "--help_all"
+CONSOLE = "proxylessnas"
+"""The command that `pip install` makes."""
 MOST_HINTS = 4
 _LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
 
@@ -78,6 +81,22 @@ def own_python() -> str | None:
     if found is not None and Path(found).absolute() == own.absolute():
         return None
     return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+
+
+def command_line(script: str, *words: str) -> str:
+    """What to paste into a shell, in the current folder, to start a script of this project with ``words``.
+
+    Args:
+        script: its path from the project's folder. Of one started as ``proxylessnas WORD`` it becomes the word; where
+            there are no scripts, being installed without them, the word as well.
+    """
+    if Path(sys.argv[0]).stem == CONSOLE:
+        return shlex.join([CONSOLE, Path(script).stem, *words])
+    python, home = own_python() or "python", Path(__file__).resolve().parents[2]
+    if not (home / script).is_file():
+        return shlex.join([python, "-m", "proxyless_commands", Path(script).stem, *words])
+    place = script if Path.cwd() == home else str(home / script)
+    return shlex.join([python, place, *words])
 
 
 class Parser(argparse.ArgumentParser):

@@ -101,7 +101,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def require_regular(path: str | os.PathLike[str]) -> None:
     """Raises InputError at a pipe, a device or a socket, which would wait or never end; a missing file passes."""
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except OSError:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATASETS = ("digits", "cifar10", "imagenet", "imagefolder")
+ALL = "all"
+"""The split of images that are in no set of their own."""
 CACHE_BYTES = 512 * 2**20
 """A data set whose decoded images should fit in this many bytes keeps them in memory, per process."""
 
@@ -85,6 +87,7 @@ class ImageDataset:
         labels: int64, (images,): indices into class_names.
         class_names: in label order (sorted folder names).
         left_out: what lies beside them and is not used.
+        split: which of the sets there they are: train, val or test; all, where they are the only one; else not known.
     """
 
     source: Source
@@ -92,6 +95,7 @@ class ImageDataset:
     labels: np.ndarray
     class_names: tuple[str, ...]
     left_out: LeftOut = LeftOut()
+    split: str = ""
     _cache: _DecodedCache = field(default_factory=_DecodedCache, repr=False)
 
     def __len__(self) -> int:
@@ -185,7 +189,8 @@ def open_folder(path: str | os.PathLike[str], split: str | None = None, edition:
             look alike, an archive whose names lead outside of it, or a split that is not there.
     """
     found = _find(path, edition)
-    return found.read(found.layout.choose(split, str(path)))
+    part = found.layout.choose(split, str(path))
+    return replace(found.read(part), split=part or ALL)
 
 
 def any_images(path: str | os.PathLike[str]) -> ImageDataset:

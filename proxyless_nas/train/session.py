@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -45,6 +44,7 @@ from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
@@ -775,8 +775,8 @@ def summary(config: TrainConfig, record: Mapping[str, Any], run_dir: Path) -> st
             else []
         ),
         ("time", runs.format_seconds(record["wall_seconds"])),
-        ("next", shlex.join(["python", "eval.py", "--arch", str(run_dir), "--data_path", images])),
+        ("next", command_line("eval.py", "--arch", str(run_dir), "--data_path", images)),
     ]
     if images != DIGITS:
-        lines.append(("", shlex.join(["python", "predict.py", images, "--arch", str(run_dir)])))
+        lines.append(("", command_line("predict.py", images, "--arch", str(run_dir))))
     return "\n".join(["", *(labeled(*line) for line in lines)])

@@ -31,7 +31,16 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 SPEC = replace(three_blocks(), class_names=CLASSES)
 SCRIPTS = ("eval", "eval_tf")
-EQUAL_PARTS = ("top1_hits", "top5_hits", "top1_percent", "top5_percent", "n_images", "unreadable", "preprocessing", "weights")
+EQUAL_PARTS = (
+    "top1_hits",
+    "top5_hits",
+    "top1_percent",
+    "top5_percent",
+    "n_images",
+    "unreadable",
+    "preprocessing",
+    "weights",
+)
 
 
 def tame_tensors(spec):

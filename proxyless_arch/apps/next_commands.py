@@ -1,0 +1,78 @@
+"""The command that comes next, as a person would paste it: from the training to the exported file at work.
+
+Each command ends by naming one, with its own paths and the flags that say which network it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxyless_arch.apps.evaluation import DIGITS, EXPORTED_SUFFIXES, EvalConfig, NetworkConfig, RunConfig
+from proxyless_arch.apps.predict_command import PredictConfig
+from proxyless_arch.base.cli import command_line
+from proxyless_arch.base.text import labeled
+from proxyless_arch.data.unlabelled import ARCHIVE
+
+EXPORTS = {"": "onnx", "_tf": "litert"}
+"""The format that each twin is shown with."""
+
+
+def say_next(command: str | None) -> None:
+    """Print the line of a command; nothing for None."""
+    if command is not None:
+        print(labeled("next", command), flush=True)
+
+
+def after_eval(arguments: EvalConfig, script: str) -> str | None:
+    """What the network sees in the images, one by one; of digits, which lie in no folder, the export."""
+    if arguments.data_path in (None, DIGITS):
+        return _export(arguments, script, None)
+    return command_line(_twin("predict", script), str(arguments.data_path), *network_words(arguments))
+
+
+def after_predict(arguments: PredictConfig, script: str) -> str | None:
+    """The export of a network, checked on the first folder or zip of these images; None behind an exported file."""
+    folders = [path for path in arguments.images if Path(path).is_dir() or Path(path).suffix.lower() == ARCHIVE]
+    return _export(arguments, script, next(iter(folders), None))
+
+
+def after_export(files: Sequence[Path], images: str | None, script: str) -> str | None:
+    """The first of ``files`` that our commands run, at work on ``images`` (a folder, a zip or digits)."""
+    shown = [".tflite"] if script.endswith("_tf.py") else EXPORTED_SUFFIXES
+    file = next((file for file in files if file.suffix in shown), None)
+    if file is None:
+        return None
+    if images is not None and images != DIGITS:
+        return command_line(_twin("predict", script), images, "--arch", str(file))
+    kind = f"--{file.suffix.removeprefix('.')}"
+    data = () if images is None else ("--data_path", images)
+    return command_line("eval_tf.py" if file.suffix == ".tflite" else "eval.py", kind, str(file), *data)
+
+
+def network_words(arguments: NetworkConfig) -> list[str]:
+    """The flags of a command that say which network it runs, and on images prepared how."""
+    if isinstance(arguments, RunConfig) and arguments.exported is not None:
+        return ["--arch", str(arguments.exported)]
+    words = []
+    for field in dataclasses.fields(NetworkConfig):
+        value = getattr(arguments, field.name)
+        if value not in (None, field.default):
+            words += [f"--{field.name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def _export(arguments: RunConfig, script: str, images: str | None) -> str | None:
+    if arguments.exported is not None:
+        return None
+    run = Path(str(arguments.arch))
+    folder = run / "exported" if run.is_dir() else Path("exported")
+    check = () if images is None else ("--check", images)
+    words = ("--format", EXPORTS["_tf" if script.endswith("_tf.py") else ""], "--output", str(folder), *check)
+    return command_line(_twin("export", script), *network_words(arguments), *words)
+
+
+def _twin(name: str, script: str) -> str:
+    """The script ``name`` for the framework of ``script``."""
+    return f"{name}_tf.py" if script.endswith("_tf.py") else f"{name}.py"
