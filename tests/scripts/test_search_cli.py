@@ -38,7 +38,7 @@ TINY = shlex.split(
     "--grad_data_batch 32 --device cpu --grad_update_arch_param_every 1 --warmup_epochs 1 --recalibration_images 64 "
     "--recalibration plain"
 )
-LONG = [*TINY, "--n_epochs", "12", "--dropout", "0.1", "--manual_seed", "3"]
+LONG = [*TINY, "--n_epochs", "5", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
 FILES = {
     "config.json", "space.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json",
@@ -122,14 +122,14 @@ def test_a_run_writes_everything(finished):
         with Image.open(run_dir / name) as picture:
             picture.verify()
     settings = json.loads((run_dir / "config.json").read_text())
-    assert (settings["n_epochs"], settings["width_mult"], settings["manual_seed"]) == (12, 0.05, 3)
+    assert (settings["n_epochs"], settings["width_mult"], settings["manual_seed"]) == (5, 0.05, 3)
     machine = json.loads((run_dir / "environment.json").read_text())
     assert machine["torch"] == torch.__version__
-    assert "--n_epochs 12" in machine["command"]
+    assert "--n_epochs 5" in machine["command"]
     records = read_metrics(run_dir / "metrics.jsonl")
-    assert [record["phase"] for record in records] == ["warmup"] + ["search"] * 12
-    assert records[-1]["step"] == 26
-    assert records[-1]["arch_step"] == 24
+    assert [record["phase"] for record in records] == ["warmup"] + ["search"] * 5
+    assert records[-1]["step"] == 12
+    assert records[-1]["arch_step"] == 10
 
 
 @pytest.mark.trains
@@ -163,7 +163,7 @@ def test_the_result_is_true(finished):
         "result.json",
     ):
         assert words in printed
-    assert printed.count("\nsearch ") == 12
+    assert printed.count("\nsearch ") == 5
 
 
 @pytest.mark.parametrize(
@@ -234,12 +234,12 @@ def test_interrupted_then_resumed_is_the_same_run(finished, here, tmp_path, monk
     again = "python search/imagenet_arch_search.py --run_dir again/run --resume"
     assert again in process.output
     saved = checkpoint.load(run_dir / "checkpoint.pt")
-    assert f"stopped and saved at step {saved.step} of 26" in process.output
-    assert 0 < saved.step < 26
+    assert f"stopped and saved at step {saved.step} of 12" in process.output
+    assert 0 < saved.step < 12
     assert not (run_dir / "result.json").exists()
 
     status, printed, _ = here(*again.split()[2:])
-    assert (status, f"resumed    at step {saved.step} of 26" in printed) == (0, True)
+    assert (status, f"resumed    at step {saved.step} of 12" in printed) == (0, True)
     assert lasting(result_of(run_dir)) == lasting(result_of(straight))
     one, other = (checkpoint.load(folder / "checkpoint.pt") for folder in (straight, run_dir))
     for left, right in zip(one.controller["alphas"], other.controller["alphas"], strict=True):
@@ -330,7 +330,7 @@ def test_a_finished_run_resumed_says_its_end_again_and_changes_nothing(finished,
     assert "few steps" not in printed  # it keeps its settings
     assert end.startswith("\nrun: 13 blocks") and "\nnext:\n" in end
     assert first.replace("straight/run", str(run_dir)).endswith(end)
-    status, _, errors = here("--path", run_dir, "--resume", "--n_epochs", "13")
+    status, _, errors = here("--path", run_dir, "--resume", "--n_epochs", "6")
     assert (status, "differs from config.json: n_epochs" in errors) == (2, True)
 
 
@@ -433,7 +433,7 @@ def test_an_occupied_folder_is_refused(finished, here):
 
 def test_a_resumed_run_keeps_its_settings(finished, here):
     run_dir, _ = finished
-    status, _, errors = here("--path", run_dir, "--resume", "--n_epochs", "13", "--width_mult", "0.05")
+    status, _, errors = here("--path", run_dir, "--resume", "--n_epochs", "6", "--width_mult", "0.05")
     assert status == 2
     assert errors == "error: --resume: a resumed run keeps its settings; differs from config.json: n_epochs\n"
 
