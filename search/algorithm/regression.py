@@ -171,9 +171,10 @@ def fit(
     for share in pair_shares:
         kernel = (1 - share) * single + share * pairs + MEAN_VARIANCE
         eigenvalues, vectors = np.linalg.eigh(kernel)
+        turned, squared = vectors.T @ standard, vectors * vectors
         for penalty in PENALTIES:
-            inverse = (vectors / (eigenvalues + penalty)) @ vectors.T
-            errors = inverse @ standard / np.diag(inverse)
+            shrunk = 1 / (eigenvalues + penalty)
+            errors = (vectors @ (shrunk * turned)) / (squared @ shrunk)
             squares = float(errors @ errors)
             if best is None or squares < best[0] * (1 - 1e-9):
                 best = squares, float(penalty), share, errors
