@@ -33,6 +33,7 @@ COMMANDS = {
     "benchmarks/eval_speed.py": "benchmarks/eval_speed.py",
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
     "benchmarks/reading_speed.py": "benchmarks/reading_speed.py",
+    "benchmarks/search_oracles.py": "benchmarks/search_oracles.py",
     "experiments/finetune.py": "experiments/finetune.py",
     "experiments/int8_study.py": "experiments/int8_study.py",
     "experiments/landing.py": "experiments/landing.py",
