@@ -33,7 +33,7 @@ from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
-from proxyless_arch.base.runs import new_run_dir  # noqa: E402
+from proxyless_arch.base.runs import locked, new_run_dir  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import counted, listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
@@ -280,17 +280,25 @@ def run(argv: Sequence[str]) -> None:
     if options.dry_run:
         say_what_would_be_done(goals, options.path, common)
         return
+    made = options.path is None or not options.path.exists()
     folder = options.path or new_run_dir(None, ROOT)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        line = sharing(goals, folder, common)
-        if line is not None:
-            print(line)
-        others = [folder / goal.name for goal in goals]
-        runs = [search_for(goal, folder / goal.name, common, others) for goal in goals]
+        with locked(folder):
+            _search_all(goals, folder, common)
     except InputError:
-        if options.path is None and not any(folder.iterdir()):
+        if made and not any(folder.iterdir()):
             folder.rmdir()
         raise
+
+
+def _search_all(goals: Sequence[Goal], folder: Path, common: Common) -> None:
+    """Search for every goal, and compare what was found."""
+    line = sharing(goals, folder, common)
+    if line is not None:
+        print(line)
+    others = [folder / goal.name for goal in goals]
+    runs = [search_for(goal, folder / goal.name, common, others) for goal in goals]
     record = cross(goals, runs, devices_of(goals, runs))
     write_json(folder / "specialization.json", record)
     rows = []

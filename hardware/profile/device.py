@@ -28,6 +28,7 @@ from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes, parse_json, write_json
 from proxyless_arch.base.progress import Progress
+from proxyless_arch.base.runs import locked
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.words import RESOLUTION, SEED, THREADS
 from proxyless_arch.space.mbconv import MACROS, macro_named, mbconv_space
@@ -371,33 +372,35 @@ def profile_device(
 
     Raises:
         InputError: settings outside what is allowed, a runtime that is not installed, a folder with the timings of
-        other conditions.
+        other conditions, or one that another process writes.
     """
     sitting = Sitting.of(settings, runtime)
     protocol, conditions, facts, folder = sitting.protocol, sitting.conditions, sitting.facts, sitting.folder
     plan, fixed = sitting.plan, {name: facts[name] for name in MATCHED} | conditions
     say(sitting.header())
-    if settings.fresh:
-        set_aside(folder / "raw.jsonl")
-    steady = {name: value for name, value in asdict(protocol).items() if name not in MAY_GROW}
-    now = {"date": facts.get("date"), "load_average": facts["load_average"], "tool": tool_name()}
-    opened, begun = open_log(folder / "raw.jsonl", fixed | steady, now)
-    with opened as log:
-        if len(log):
-            say(f"  resumed    {len(log)} timings are there already")
-        layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
-        total = profiling.total_effort(plan, protocol)
-        with Progress(total, doing="measuring", bar_format=layout) as bar:
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "--output"):
+        if settings.fresh:
+            set_aside(folder / "raw.jsonl")
+        steady = {name: value for name, value in asdict(protocol).items() if name not in MAY_GROW}
+        now = {"date": facts.get("date"), "load_average": facts["load_average"], "tool": tool_name()}
+        opened, begun = open_log(folder / "raw.jsonl", fixed | steady, now)
+        with opened as log:
+            if len(log):
+                say(f"  resumed    {len(log)} timings are there already")
+            layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
+            total = profiling.total_effort(plan, protocol)
+            with Progress(total, doing="measuring", bar_format=layout) as bar:
 
-            def tick(effort: float) -> None:
-                bar.total = max(total, bar.done + effort)  # repeated rounds come on top
-                bar.update(effort)
+                def tick(effort: float) -> None:
+                    bar.total = max(total, bar.done + effort)  # repeated rounds come on top
+                    bar.update(effort)
 
-            anchor = Anchor(
-                sitting.runtime, sitting.space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms
-            )
-            bench = Bench(anchor, log, protocol, tick)
-            provenance = facts | conditions | begun | {"source": "measured here"}
-            outcome = profiling.profile(bench, plan, provenance)
-    write(outcome, plan, folder, protocol.calibration_nets)
+                anchor = Anchor(
+                    sitting.runtime, sitting.space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms
+                )
+                bench = Bench(anchor, log, protocol, tick)
+                provenance = facts | conditions | begun | {"source": "measured here"}
+                outcome = profiling.profile(bench, plan, provenance)
+        write(outcome, plan, folder, protocol.calibration_nets)
     return Profiled(outcome, folder)

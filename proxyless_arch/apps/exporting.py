@@ -58,6 +58,7 @@ from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.base.machine import cpu_name
+from proxyless_arch.base.runs import locked
 from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.strict import listed
 from proxyless_arch.base.text import align, labeled
@@ -340,21 +341,30 @@ def writing(place: Path) -> Iterator[None]:
         raise InputError(f"cannot be written: {error.strerror or error}", "--output", str(place)) from None
 
 
+STAGING = ".export-"
+
+
 @contextlib.contextmanager
 def staging(output: Path) -> Iterator[Path]:
     """A temporary folder inside ``output``, removed in any case; an ``output`` made for it goes too if it stays empty.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: nothing can be written there, or another process does.
     """
     made = not output.exists()
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output))
     try:
-        yield folder
+        with locked(output, "--output"):
+            for litter in output.glob(f"{STAGING}*"):  # of an export that was killed
+                shutil.rmtree(litter, ignore_errors=True)
+            with writing(output):
+                folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=output))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if made:
             with contextlib.suppress(OSError):  # not empty: the files are there
                 output.rmdir()

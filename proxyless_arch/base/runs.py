@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
 import os
 import platform
 import shlex
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +24,11 @@ from typing import Any
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_json
 from proxyless_arch.base.machine import cpu_name
+from proxyless_arch.base.text import in_one_line
 
 METRICS_FILE, CHECKPOINT_FILE = "metrics.jsonl", "checkpoint.pt"
 CONFIG_FILE, RESULT_FILE, ENVIRONMENT_FILE = "config.json", "result.json", "environment.json"
+LOCK_FILE = ".lock"
 WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 """Fields of a metrics record that differ between two runs of the same command."""
 
@@ -90,6 +96,114 @@ def config_to_resume(run_dir: Path) -> Path:
         problem = "no run to resume there: there is no config.json in it" if run_dir.is_dir() else "no such folder"
         raise InputError(problem, "--run_dir", str(run_dir))
     return path
+
+
+@contextlib.contextmanager
+def locked(folder: Path, flag: str = "--run_dir") -> Iterator[None]:
+    """Keep every other process from writing a folder, which must exist, until the block or this process ends.
+
+    The system itself holds the lock (flock) and drops it with the process, however that dies; processes forked from
+    this one have no part in it. A folder in which nothing can be written needs none. The file is gone afterwards.
+
+    Args:
+        flag: that named the folder, for the error.
+
+    Raises:
+        InputError: another process has it; the message has its number and machine.
+    """
+    held = _lock(folder, flag)
+    try:
+        yield
+    finally:
+        if held is not None:
+            _locks.discard(held)
+            with contextlib.suppress(OSError):
+                (folder / LOCK_FILE).unlink()
+            os.close(held)
+
+
+_locks: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """In a forked process (a reader of images): the lock is its parent's alone, and dies with that."""
+    for held in _locks:
+        os.close(held)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _lock(folder: Path, flag: str) -> int | None:
+    """The open, locked file; None where the folder cannot be written to or the file system has no locks."""
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+                return None
+            raise
+        try:
+            is_had = _try_flock(file)
+            if is_had is None:
+                raise InputError(
+                    f"another process is writing there: {_owner(file)}; wait for its end, or stop it", flag, str(folder)
+                )
+            if is_had and not _is_at(file, path):  # that one was just given back
+                os.close(file)
+                continue
+            os.ftruncate(file, 0)
+            os.write(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        except BaseException:
+            os.close(file)
+            raise
+        _locks.add(file)
+        return file
+
+
+def _try_flock(file: int) -> bool | None:
+    """Whether there is a lock now; None where another process has it. A file system without locks is said."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except (ImportError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        warnings.warn(f"no lock on the run folder ({reason}): start no second process there", stacklevel=4)
+        return False
+    return True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one that has the name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _owner(file: int) -> str:
+    """Who wrote a lock file, in words."""
+    try:
+        found = parse_json(os.pread(file, 1000, 0), LOCK_FILE)
+        return f"process {int(found['pid'])} on {in_one_line(str(found['host']))}"
+    except (InputError, LookupError, TypeError, ValueError):
+        return "which one is not known"
+
+
+@contextlib.contextmanager
+def claimed(path: Path | None, home: Path) -> Iterator[Path]:
+    """The folder of a new run, created (new_run_dir) and locked: of two processes that want the same, one has it."""
+    folder = new_run_dir(path, home)
+    with locked(folder):
+        if path is not None:  # another one may have had it meanwhile
+            free_run_dir(path, home)
+        yield folder
 
 
 def has_begun(run_dir: Path) -> bool:

@@ -80,7 +80,9 @@ def run_training(
     request = _Request.of(config, path, resume, say, command, notes)
     with _threads_restored(), distributed.init_from_environment(request.config.device) as device:
         tell = request.say if request.say is not None and distributed.is_main() else _be_silent
-        with _naming_the_way_on(request, tell):
+        with _naming_the_way_on(request, tell), contextlib.ExitStack() as held:
+            if not dry_run:
+                request.hold(held)
             begun = request.resume and runs.has_begun(request.home)
             free = distributed.least_free(device)
             with distributed.fail_together():
@@ -90,7 +92,7 @@ def run_training(
                 request.notes = (*request.notes, "this run was killed before its first checkpoint: it starts over")
             if dry_run:
                 return _say_what_would_be_done(request, job, begun, tell)
-            request.claim_folder()
+            request.claim_folder(held)
             return _train_in(request, job, begun, tell)
 
 
@@ -135,12 +137,18 @@ class _Request:
         assert self.path is not None
         return self.path
 
-    def claim_folder(self) -> None:
-        """The folder of a new run, which one process makes for all."""
+    def hold(self, held: contextlib.ExitStack) -> None:
+        """Lock the folder of a resumed run, in the one process that writes to it; ``held`` gives it back."""
+        with distributed.fail_together():
+            if self.resume and distributed.is_main():
+                held.enter_context(runs.locked(self.home))
+
+    def claim_folder(self, held: contextlib.ExitStack) -> None:
+        """The folder of a new run, which one process makes and locks for all; ``held`` gives it back."""
         if self.resume:
             return
         with distributed.fail_together():
-            own = runs.new_run_dir(self.path, ROOT) if distributed.is_main() else None
+            own = held.enter_context(runs.claimed(self.path, ROOT)) if distributed.is_main() else None
         self.path, self.is_claimed = distributed.broadcast_value(own), True
 
     def words(self) -> list[str]:

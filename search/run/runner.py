@@ -35,7 +35,6 @@ from proxyless_arch.base.runs import (
     METRICS_FILE,
     StopRequest,
     after_interrupt,
-    new_run_dir,
     read_metrics,
     resume_command,
 )
@@ -108,7 +107,9 @@ def run_search(
     request = _Request.of(config, path, resume, warmup_from, say, command)
     if request.config.arch.arch_algo == "random":
         raise InputError("random draws networks and trains none: that is draw_random", "arch_algo")
-    with request.opened() as (device, tell):
+    with request.opened() as (device, tell), contextlib.ExitStack() as held:
+        if not dry_run:
+            request.hold(held)
         if request.resume:
             with distributed.fail_together():
                 warmup.check_kept(request.home, request.warmup_from)
@@ -121,7 +122,7 @@ def run_search(
             warm = _warm_up_to_start_from(request, job)
         if dry_run:
             return _say_what_would_be_done(request, job, warm, tell)
-        run_dir = request.claim_folder()
+        run_dir = request.claim_folder(held)
         busy = busy_note(torch.get_num_threads(), "add --threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
             tell(busy)
@@ -145,7 +146,9 @@ def draw_random(
     request = _Request.of(config, path, resume, None, say, command)
     if request.config.arch.arch_algo != "random":
         raise InputError(f"expected random, got {request.config.arch.arch_algo}: that is run_search", "arch_algo")
-    with request.opened() as (device, tell):
+    with request.opened() as (device, tell), contextlib.ExitStack() as held:
+        if not dry_run:
+            request.hold(held)
         if distributed.broadcast_value(request.is_finished):
             return _reopened(request.home, tell)
         _say_origin(request, tell)
@@ -154,7 +157,7 @@ def draw_random(
             return _say_what_would_be_done(request, job, None, tell)
         with distributed.fail_together():
             drawn = random_control.random_paths(job)
-        run_dir = request.claim_folder()
+        run_dir = request.claim_folder(held)
         if not distributed.is_main():
             return None
         for folder in (run_dir, run_dir / "specs"):
@@ -226,12 +229,18 @@ class _Request:
         finally:
             torch.set_num_threads(before)
 
-    def claim_folder(self) -> Path:
-        """The run folder, which one process makes for all."""
+    def hold(self, held: contextlib.ExitStack) -> None:
+        """Lock the folder of a resumed run, in the one process that writes to it; ``held`` gives it back."""
+        with distributed.fail_together():
+            if self.resume and distributed.is_main():
+                held.enter_context(runs.locked(self.home))
+
+    def claim_folder(self, held: contextlib.ExitStack) -> Path:
+        """The run folder, which one process makes and locks for all; ``held`` gives it back."""
         if self.resume:
             return self.home
         with distributed.fail_together():
-            own = new_run_dir(self.path, ROOT) if distributed.is_main() else None
+            own = held.enter_context(runs.claimed(self.path, ROOT)) if distributed.is_main() else None
         return distributed.broadcast_value(own)
 
     def folder_to_claim(self) -> Path:

@@ -1,12 +1,18 @@
 """The folder of a run: claimed by one run, and refused before anything else happens."""
 
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import socket
 import threading
 
 import pytest
 
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.runs import new_run_dir
+from proxyless_arch.base.runs import LOCK_FILE, claimed, locked, new_run_dir
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
@@ -56,3 +62,59 @@ def test_a_place_that_can_be_no_run_folder_is_refused(tmp_path, place):
         new_run_dir(tmp_path / place, tmp_path)
     assert str(tmp_path / place) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def hold_until_killed(folder, ready):
+    with locked(folder):
+        reader = os.fork()
+        if not reader:  # as a worker that reads images: it outlives the kill
+            ready.send("forked")
+            signal.pause()
+        ready.send((os.getpid(), reader))
+        signal.pause()
+
+
+def test_a_folder_has_one_process_and_a_dead_one_leaves_it(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    told, ready = fork.Pipe()
+    other = fork.Process(target=hold_until_killed, args=(tmp_path, ready))
+    other.start()
+    number, reader = next(word for word in sorted((told.recv(), told.recv()), key=str) if word != "forked")
+    for take in (lambda: locked(tmp_path), lambda: claimed(tmp_path, tmp_path)):
+        with pytest.raises(InputError) as caught, take():
+            pass
+        assert (caught.value.place, caught.value.source) == ("--run_dir", str(tmp_path))
+        assert f"process {number} on {socket.gethostname()}" in caught.value.problem
+    other.kill()
+    other.join()
+    assert (tmp_path / LOCK_FILE).exists()
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+    os.kill(reader, signal.SIGKILL)
+
+
+def test_a_run_that_another_process_made_meanwhile_is_refused(tmp_path, monkeypatch):
+    made = runs.new_run_dir
+
+    def made_by_two(path, home):
+        folder = made(path, home)
+        (folder / "config.json").touch()
+        return folder
+
+    monkeypatch.setattr(runs, "new_run_dir", made_by_two)
+    with pytest.raises(InputError, match="already contains a run"), claimed(tmp_path / "run", tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, number):
+    import fcntl
+
+    def refused(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.warns(UserWarning, match=os.strerror(number)), locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
