@@ -121,7 +121,7 @@ def predictor(scores: Scores, options: PredictorOptions | None = None) -> Path:
     """search/algorithm/predictor.py. Rounds that it does not need are forwards that it does not use."""
     options = options or PredictorOptions()
     limit = scores.oracle.limit
-    search = Predictor([limit], options, scores.seed, scores.oracle.attributes)
+    search = Predictor([limit], options, scores.seed)
     images = scores.images(options.n_random + options.max_rounds * options.n_rescored)
     while paths := search.ask():
         search.tell([-scores.on(path, images) for path in paths])

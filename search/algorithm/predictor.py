@@ -300,10 +300,9 @@ class Predictor:
 
 
 def chosen(fitted: Regression, scored: Mapping[Path, float]) -> Path:
-    """The lowest expected loss of the networks scored: the mean of what the fit says and what was measured."""
+    """The network of those scored whose loss is lowest by the fit: a low score by chance alone is not taken."""
     paths = list(scored)
-    expected = fitted.predict(paths)[0] + np.array([scored[path] for path in paths])
-    return paths[int(np.argmin(expected))]
+    return paths[int(np.argmin(fitted.predict(paths)[0]))]
 
 
 def drawn_best(fitted: Regression, pool: Sequence[Path], rng: np.random.Generator, count: int) -> list[Path]:

@@ -149,13 +149,13 @@ def test_cut_files_are_named(tmp_path):
 def test_scores_are_as_wrong_and_as_noisy_as_they_say(tmp_path):
     made_macro(tmp_path)
     oracle = trained_tables.read_macro(tmp_path / MACRO_FILE)
-    paths = [tuple(path) for path in np.concatenate(list(oracle.within())).tolist()][::4]
+    paths = [tuple(path) for path in np.concatenate(list(oracle.within())).tolist()][::12]
     truth = [oracle.of(path) for path in paths]
     correlations = [np.corrcoef(truth, [Scores(oracle, seed).fixed(path) for path in paths])[0, 1] for seed in range(6)]
-    assert np.mean(correlations) == pytest.approx(0.8, abs=0.06)
+    assert np.mean(correlations) == pytest.approx(0.8, abs=0.08)
     scores = Scores(oracle, 0, correlation=1.0)
     assert scores.fixed(paths[0]) == pytest.approx(truth[0])
-    noise = np.array([[scores.on(path, 4 * BATCH, batch) - oracle.of(path) for path in paths] for batch in range(40)])
+    noise = np.array([[scores.on(path, 4 * BATCH, batch) - oracle.of(path) for path in paths] for batch in range(20)])
     assert noise.mean(axis=1).std() == pytest.approx(COMMON_NOISE / 2, rel=0.35)
     assert (noise - noise.mean(axis=1, keepdims=True)).std() == pytest.approx(OWN_NOISE / 2, rel=0.05)
     assert scores.on(paths[0], 100, 3) == scores.on(paths[0], 100, 3)
