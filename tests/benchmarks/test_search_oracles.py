@@ -151,7 +151,8 @@ def test_scores_are_as_wrong_and_as_noisy_as_they_say(tmp_path):
     oracle = trained_tables.read_macro(tmp_path / MACRO_FILE)
     paths = [tuple(path) for path in np.concatenate(list(oracle.within())).tolist()][::12]
     truth = [oracle.of(path) for path in paths]
-    correlations = [np.corrcoef(truth, [Scores(oracle, seed).fixed(path) for path in paths])[0, 1] for seed in range(6)]
+    supernets = [Scores(oracle, seed) for seed in range(6)]
+    correlations = [np.corrcoef(truth, list(map(each.fixed, paths)))[0, 1] for each in supernets]
     assert np.mean(correlations) == pytest.approx(0.8, abs=0.08)
     scores = Scores(oracle, 0, correlation=1.0)
     assert scores.fixed(paths[0]) == pytest.approx(truth[0])
