@@ -6,7 +6,9 @@ were trained long (Kumar et al. 2022, "Fine-tuning can distort pretrained featur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +20,19 @@ from proxyless_nas.network import ProxylessNet
 MOST_ITERATIONS = 200
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Of the images against the penalty, from which cross-validation chooses."""
+SCALES = tuple(2 ** (quarter / 4) for quarter in range(-8, 17))
+"""What logits may be multiplied by."""
 FOLDS, MOST_VALIDATED = 5, 2000
+
+
+class Penalty(NamedTuple):
+    """How a classifier is fitted: see fit_linear."""
+
+    strength: float = 1.0
+    scale: float = 1.0
+
+
+PLAIN = Penalty()
 
 
 @torch.no_grad()
@@ -43,14 +57,16 @@ def fit_linear(
     class_weights: Tensor | None = None,
     *,
     trained: Tensor | None = None,
-    strength: float = 1.0,
-) -> float:
-    """Set ``layer`` to multinomial logistic regression on ``features``; returns the cross-entropy that it comes to.
+    penalty: Penalty = PLAIN,
+) -> None:
+    """Set ``layer`` to multinomial logistic regression on ``features``.
 
     The least sum over the images of w cross-entropy, plus |W|^2 / (2 strength), W the weight matrix: that of
-    scikit-learn's LogisticRegression, C = ``strength``. With ``trained``, the network's former classifier T (its
-    rows centred, as the logits' common shift says nothing), |W|^2 is the least |A|^2 + |B|^2 with W = A + B T. It is
-    tr(W (I + T'T)^-1 W'): directions that told former classes apart cost less.
+    scikit-learn's LogisticRegression, C = ``strength``. Its logits are then multiplied by ``scale``.
+
+    With ``trained``, the network's former classifier T (its rows centred, as the logits' common shift says nothing),
+    |W|^2 is the least |A|^2 + |B|^2 with W = A + B T. It is tr(W (I + T'T)^-1 W'): directions that told former classes
+    apart cost less.
 
     It is convex: L-BFGS from 0, in float64, finds it whatever the scale of the features.
 
@@ -59,42 +75,57 @@ def fit_linear(
         labels: int64, (images,).
         class_weights: w, (classes,); 1 without.
         trained: (former classes, layer.in_features).
-        strength: of the images against the penalty.
+        penalty: strength, of the images against the penalty, and scale.
     """
     root = _penalty_root(trained, features.shape[1])
-    matrix, bias, loss = _fitted(features.double() @ root, labels, layer.out_features, class_weights, strength)
+    matrix, bias = _fitted(features.double() @ root, labels, layer.out_features, class_weights, penalty.strength)
     with torch.no_grad():
-        layer.weight.copy_(matrix @ root.T)
-        layer.bias.copy_(bias)
-    return loss
+        layer.weight.copy_(penalty.scale * matrix @ root.T)
+        layer.bias.copy_(penalty.scale * bias)
 
 
-def best_strength(
+def best_penalty(
     features: Tensor,
     labels: Tensor,
     n_classes: int,
     class_weights: Tensor | None,
     trained: Tensor | None,
     rng: np.random.Generator,
-) -> float:
-    """The one of STRENGTHS with the least cross-entropy on left-out images: FOLDS-fold cross-validation.
+) -> Penalty:
+    """By FOLDS-fold cross-validation: the least of STRENGTHS within a standard error of the best, and its scale.
 
-    Folds have each class in proportion. Of more than MOST_VALIDATED images so many are drawn.
+    Each strength is judged by the cross-entropy of left-out images at the scale that suits its logits best: a strong
+    penalty is unsure, which one number mends. Of those that few images do not tell apart the strongest penalty is
+    taken (Breiman et al. 1984, "Classification and regression trees", the one-standard-error rule). Folds have each
+    class in proportion. Of more than MOST_VALIDATED images so many are drawn.
     """
     chosen = torch.from_numpy(rng.permutation(len(labels))[:MOST_VALIDATED])
     chosen = chosen[labels[chosen].argsort(stable=True)]
     inputs, answers = _spanned(features[chosen].double() @ _penalty_root(trained, features.shape[1])), labels[chosen]
-    fold = torch.arange(len(answers)) % FOLDS
+    weights = class_weights.double().cpu() if class_weights is not None else None
+    found = []
+    for strength in STRENGTHS:
+        logits = _left_out_logits(inputs, answers, n_classes, class_weights, strength)
+        losses = torch.stack([F.cross_entropy(scale * logits, answers, weights, reduction="none") for scale in SCALES])
+        best = int(losses.mean(1).argmin())
+        found.append((losses[best].mean().item(), losses[best].std().item(), Penalty(strength, SCALES[best])))
+    least, spread, _ = min(found)
+    limit = least + spread / math.sqrt(len(answers))
+    return next(penalty for loss, _, penalty in found if loss <= limit)
 
-    def left_out_loss(strength: float) -> float:
-        total = 0.0
-        for number in range(min(FOLDS, len(answers) - 1)):
-            kept, left = fold != number, fold == number
-            matrix, bias, _ = _fitted(inputs[kept], answers[kept], n_classes, class_weights, strength)
-            total += F.cross_entropy(F.linear(inputs[left], matrix, bias), answers[left], reduction="sum").item()
-        return total
 
-    return min(STRENGTHS, key=left_out_loss)
+def _left_out_logits(
+    inputs: Tensor, labels: Tensor, n_classes: int, class_weights: Tensor | None, strength: float
+) -> Tensor:
+    """What classifiers fitted to the other folds say of each image, (images, classes)."""
+    fold = torch.arange(len(labels)) % FOLDS
+    logits = torch.zeros(len(labels), n_classes, dtype=torch.float64)
+    for number in range(min(FOLDS, len(labels))):
+        kept, left = fold != number, fold == number
+        if kept.any():
+            matrix, bias = _fitted(inputs[kept], labels[kept], n_classes, class_weights, strength)
+            logits[left] = F.linear(inputs[left], matrix, bias)
+    return logits
 
 
 def _penalty_root(trained: Tensor | None, n_features: int) -> Tensor:
@@ -114,8 +145,8 @@ def _spanned(inputs: Tensor) -> Tensor:
 
 def _fitted(
     inputs: Tensor, labels: Tensor, n_classes: int, class_weights: Tensor | None, strength: float
-) -> tuple[Tensor, Tensor, float]:
-    """(weight matrix, bias, mean cross-entropy) of penalized logistic regression on float64 ``inputs``."""
+) -> tuple[Tensor, Tensor]:
+    """(weight matrix, bias) of penalized logistic regression on float64 ``inputs``."""
     count = len(labels)
     weights = class_weights.double().cpu() if class_weights is not None else None
     matrix = torch.zeros(n_classes, inputs.shape[1], dtype=torch.float64, requires_grad=True)
@@ -134,5 +165,4 @@ def _fitted(
         return loss
 
     optimizer.step(objective)
-    with torch.no_grad():
-        return matrix.detach(), bias.detach(), data_loss().item()
+    return matrix.detach(), bias.detach()

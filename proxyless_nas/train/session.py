@@ -70,7 +70,7 @@ from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import evaluate
 from proxyless_nas.train import checkpointing, memory
-from proxyless_nas.train.probe import best_strength, features_of, fit_linear
+from proxyless_nas.train.probe import best_penalty, features_of, fit_linear
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from proxyless_nas.weights import assign, load_named, to_named
 
@@ -545,8 +545,8 @@ def fit_classifier(run: Run) -> None:
     features, labels = features_of(net, job.batches_as_they_are(job.data.train.subset(chosen)))
     layer, weights, former = net.classifier.linear, class_weights(job), job.start.former_classifier
     trained = torch.from_numpy(former) if former is not None else None
-    strength = best_strength(features, labels, layer.out_features, weights, trained, rng)
-    fit = partial(fit_linear, class_weights=weights, trained=trained, strength=strength)
+    penalty = best_penalty(features, labels, layer.out_features, weights, trained, rng)
+    fit = partial(fit_linear, class_weights=weights, trained=trained, penalty=penalty)
     fit(layer, features, labels)
     distributed.broadcast(list(net.state_dict().values()))
     run.training.restart_average()

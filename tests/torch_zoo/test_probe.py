@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from proxyless_nas.network import build
-from proxyless_nas.train.probe import best_strength, features_of, fit_linear
+from proxyless_nas.train.probe import Penalty, best_penalty, features_of, fit_linear
 from tests.proxyless_arch.nets import three_blocks
 
 
@@ -42,18 +42,20 @@ def test_a_former_classifier_makes_its_directions_cheap(strength):
     expected = LogisticRegression(C=strength, max_iter=5000, tol=1e-9).fit(wide, labels)
     layer = nn.Linear(6, 3)
     tensors = torch.from_numpy(features), torch.from_numpy(labels)
-    fit_linear(layer, *tensors, trained=torch.from_numpy(former), strength=strength)
-    matrix = expected.coef_[:, :6] + expected.coef_[:, 6:] @ centred
+    fit_linear(layer, *tensors, trained=torch.from_numpy(former), penalty=Penalty(strength, 2.0))
+    matrix = 2 * expected.coef_[:, :6] + 2 * expected.coef_[:, 6:] @ centred
     np.testing.assert_allclose(layer.weight.detach().numpy(), matrix, atol=2e-3)
 
 
-@pytest.mark.parametrize(("noise", "width", "expected"), [(0.2, 6, 1.0), (6.0, 200, 0.0003)])
-def test_the_strength_is_that_which_predicts_best(noise, width, expected):
-    """Classes far apart take all that the images say; noise in more dimensions than images takes next to nothing."""
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.02, 0.0003, 0.03), (40.0, 0.0003, 0.0003)])
+def test_the_strongest_penalty_that_does_not_cost_is_taken(spread, low, high):
+    """Where the classes are far apart its logits are scaled up; where all is noise nothing is made of them."""
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
-    features = torch.from_numpy(noise * rng.normal(size=(90, width)) + np.eye(3, width)[labels])
-    assert best_strength(features, torch.from_numpy(labels), 3, None, None, rng) == expected
+    features = torch.from_numpy(spread * rng.normal(size=(90, 20)) + 5 * np.eye(3, 20)[labels])
+    penalty = best_penalty(features, torch.from_numpy(labels), 3, None, None, rng)
+    assert low <= penalty.strength <= high
+    assert (penalty.scale > 1) == (spread < 1)
 
 
 def test_features_are_what_the_classifier_sees():
