@@ -516,6 +516,40 @@ def test_a_finetune_of_no_steps_is_a_linear_probe_and_one_of_an_epoch_ends(strai
     assert (code, "1 epoch of 5 steps" in out, "after 1 step of warm-up" in out) == (0, True, True)
 
 
+def test_a_start_that_is_kept_is_fitted_to_the_images_that_judged_it_too(straight, tmp_path, capsys, monkeypatch):
+    """27 images: 2 to test, 2 to judge. Its accuracy on these two is from before."""
+    fits, fit = [], train_session.fit_linear
+
+    def watched(layer, features, labels, **how):
+        fit(layer, features, labels, **how)
+        fits.append((len(labels), layer.weight.detach().clone().numpy(), how["trained"].shape))
+
+    monkeypatch.setattr(train_session, "fit_linear", watched)
+    folder = photos(tmp_path / "photos", ["red", "green", "blue"], per_class=9)
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--valid_size", "2", "-j", "0", "--epochs", "0"]
+    assert run(capsys, *words, "--path", tmp_path / "run")[0] == 0
+    (first, judged, former), (second, kept, _) = fits
+    assert (first, second, former[0]) == (23, 25, 10)
+    tensors = load_safetensors(tmp_path / "run" / "weights.safetensors").tensors
+    np.testing.assert_array_equal(tensors["classifier.linear.weight"], kept)
+    assert not np.array_equal(judged, kept)
+    # scored again from the files alone, it is the same
+    before = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert run(capsys, "--path", tmp_path / "run", "--resume")[0] == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["top1_percent"] == before["top1_percent"]
+
+
+def test_what_chooses_the_epoch():
+    def best(epoch, hits, loss):
+        return train_session.Best(epoch, "raw", hits, loss)
+
+    assert best(0, 5, 9.0).beats(best(-1, 4, 1.0))
+    assert not best(0, 5, 9.0).beats(best(-1, 4, 1.0), "loss")
+    assert not best(0, 5, 0.99).beats(best(-1, 4, 1.0), "loss")  # hardly below the start
+    assert best(0, 3, 0.9).beats(best(-1, 4, 1.0), "loss")
+    assert best(1, 3, 0.99).beats(best(0, 4, 1.0), "loss")
+
+
 def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, capsys):
     words = ["--arch", spec_file, "--valid_size", "0", "--epochs", "2", "-b", "256", "--path", tmp_path]
     code, out, _ = run(capsys, *words, "--ema_decay", "0")

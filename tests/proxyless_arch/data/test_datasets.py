@@ -518,6 +518,16 @@ def test_imagenet_sample(shared_data):
     assert -2.2 < batch.images.min() < -1 and 1 < batch.images.max() < 2.7
 
 
+@pytest.mark.parametrize(
+    ("folders", "split"), [(("",), "all"), (("train/", "Val/"), "val"), (("train/", "test/"), "test")]
+)
+def test_images_know_which_set_they_are(folders, split, tmp_path):
+    for folder in folders:
+        write_folder(tmp_path, photos(folder))
+    images = datasets.open_folder(tmp_path, "eval" if len(folders) > 1 else None)
+    assert images.split == split
+
+
 def test_has_own_test(tmp_path):
     for name in ("flat/a", "flat/b", "split/train/a", "split/train/b", "split/val/a", "split/val/b"):
         folder = tmp_path / name
