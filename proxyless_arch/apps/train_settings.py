@@ -41,6 +41,7 @@ from proxyless_arch.data.datasets import (
     SearchData,
     check_classes,
     digits,
+    has_own_test,
     load_for_search,
     open_folder,
 )
@@ -449,7 +450,9 @@ def _opened(dataset: str, data_path: str | None, valid_size: float, split_seed: 
     elif data_path is None:
         raise InputError(f"{dataset} needs a folder or a .zip with one folder per class", "data_path")
     else:
-        train, test = (open_folder(data_path, split, data_edition) for split in ("train", "eval"))
+        own = has_own_test(data_path, data_edition)
+        train = open_folder(data_path, "train" if own else None, data_edition)
+        test = open_folder(data_path, "eval", data_edition) if own else train.subset([])
         check_classes(train, data_path)
     return SearchData(train=train, valid=train.subset([]), test=test)
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "benchmarks/reading_speed.py": "benchmarks/reading_speed.py",
     "benchmarks/search_oracles.py": "benchmarks/search_oracles.py",
     "experiments/finetune.py": "experiments/finetune.py",
+    "experiments/fitted_classifier.py": "experiments/fitted_classifier.py",
     "experiments/int8_study.py": "experiments/int8_study.py",
     "experiments/landing.py": "experiments/landing.py",
     "experiments/landing_digits.py": "experiments/landing_digits.py",

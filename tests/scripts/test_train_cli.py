@@ -562,6 +562,16 @@ def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, c
     assert load_safetensors(tmp_path / "weights.safetensors").provenance["valid_top1_percent"] is None
 
 
+def test_all_of_a_folder_without_splits_can_be_trained_on(straight, tmp_path, capsys):
+    """Nothing is left to score then, and it is not scored."""
+    folder = photos(tmp_path / "photos", ["red", "green", "blue"])
+    words = ["-d", folder, "--arch", straight, "-b", "4", "--epochs", "0", "--valid_size", "0", "-j", "0"]
+    assert run(capsys, *words, "--path", tmp_path / "run")[0] == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [result[f"n_{part}_images"] for part in ("train", "valid", "test")] == [18, 0, 0]
+    assert result["test_top1_percent"] is None
+
+
 def test_a_classifier_that_was_fitted_alone_is_said_to_be(straight, tmp_path, capsys):
     """Also where no images choose, and no epoch is trained; the time is said before."""
     folder = tmp_path / "photos"
