@@ -137,8 +137,8 @@ class Optimization:
     )
     epoch_by: str = setting(
         "accuracy",
-        "what chooses the best epoch, on the images held out: accuracy (then loss), or loss, in which an epoch must "
-        "be clearly below a classifier that was fitted first",
+        "in what an epoch must beat a classifier that was fitted first, on the images held out: accuracy, or loss "
+        "(clearly)",
         ("accuracy", "loss"),
         older="accuracy",
     )

@@ -401,9 +401,8 @@ class Best:
         """``by``: the setting ``epoch_by``."""
         if other is None:
             return True
-        if by == "loss":
-            is_start = other.epoch < 0 <= self.epoch
-            return self.loss < other.loss * (CLEARLY_BELOW if is_start else 1)
+        if by == "loss" and other.epoch < 0 <= self.epoch:
+            return self.loss < CLEARLY_BELOW * other.loss
         return (self.top1_hits, -self.loss) > (other.top1_hits, -other.loss)
 
 
@@ -476,12 +475,12 @@ class Run:
         """Write weights.safetensors where the epoch just finished is the best so far.
 
         Behind the epoch's checkpoint, from which a run that was killed between the two writes it when it is resumed:
-        before it, the epoch would be trained again and, on other threads, need not be the best again. A fitted start
-        that held-out images judged is there already: see fit_classifier.
+        before it, the epoch would be trained again and, on other threads, need not be the best again. A fitted start is
+        there already: see fit_classifier.
         """
         training = self.training
         epoch = training.step // training.schedule.steps_per_epoch - 1
-        chosen = epoch >= 0 if len(self.job.data.valid) else epoch + 1 == training.schedule.n_epochs
+        chosen = epoch >= 0 and (len(self.job.data.valid) > 0 or epoch + 1 == training.schedule.n_epochs)
         if training.epoch_is_over and self.best is not None and self.best.epoch == epoch and chosen:
             self.write_weights(BEST_FILE, self.best)
 
@@ -535,29 +534,32 @@ class Run:
 def fit_classifier(run: Run) -> None:
     """Fit the classifier to the training images as they are, FIT_IMAGES of them at most. All ranks do the same.
 
-    The network is then scored like an epoch: epochs that lose to it are not kept. As no epoch is chosen then, what is
-    kept of it is fitted to the images that choose as well.
+    The best fit is scored like an epoch: epochs that lose to it are not kept. As no epoch is chosen then, what is kept
+    of it is fitted to the images that choose as well. Training begins with the plain fit: the weights of the best one
+    are large where the former classifier's were, and led the old layers astray in the first epochs.
     """
     job, net = run.job, run.module("raw")
     assert job.start is not None
     rng = numpy_rng(job.config.manual_seed, Stream.CLASSIFIER_FIT)
     chosen = rng.permutation(len(job.data.train))[:FIT_IMAGES]
     features, labels = features_of(net, job.batches_as_they_are(job.data.train.subset(chosen)))
-    layer, weights, former = net.classifier.linear, class_weights(job), job.start.former_classifier
+    weights, former = class_weights(job), job.start.former_classifier
     trained = torch.from_numpy(former) if former is not None else None
-    penalty = best_penalty(features, labels, layer.out_features, weights, trained, rng)
-    fit = partial(fit_linear, class_weights=weights, trained=trained, penalty=penalty)
-    fit(layer, features, labels)
+    penalty = best_penalty(features, labels, job.spec.num_classes, weights, trained, rng)
+    kept = copy.deepcopy(net)
+    fit = partial(fit_linear, kept.classifier.linear, class_weights=weights, trained=trained, penalty=penalty)
+    fit(features, labels)
+    distributed.broadcast(list(kept.state_dict().values()))
+    score = job.score(kept, job.data.valid)  # of none: the last epoch is kept, or this where there is no epoch
+    run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
+    if len(job.data.valid):
+        more = features_of(net, job.batches_as_they_are(job.data.valid))
+        fit(torch.cat([features, more[0]]), torch.cat([labels, more[1]]))
+    if len(job.data.valid) or not job.schedule.n_epochs:
+        run.write_weights(BEST_FILE, run.best, kept)
+    fit_linear(net.classifier.linear, features, labels, weights)
     distributed.broadcast(list(net.state_dict().values()))
     run.training.restart_average()
-    score = job.score(net, job.data.valid)  # of none: the last epoch is kept, or this where there is no epoch
-    run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
-    if not len(job.data.valid):
-        return
-    more = features_of(net, job.batches_as_they_are(job.data.valid))
-    kept = copy.deepcopy(net)
-    fit(kept.classifier.linear, torch.cat([features, more[0]]), torch.cat([labels, more[1]]))
-    run.write_weights(BEST_FILE, run.best, kept)
 
 
 def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any], Best | None]:
