@@ -19,7 +19,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -46,7 +46,7 @@ class Limit:
     table: CostTable
     upper: float
     lower: float = -math.inf
-    flag: str = "target"
+    flag: str = field(default="target", compare=False)
 
     def holds(self, path: Path) -> bool:
         return self.lower <= self.table.of_path(path) <= self.upper
@@ -116,7 +116,7 @@ def k_best(log_probs: Sequence[np.ndarray], limits: Sequence[Limit], k: int) -> 
             found.append(path)
         if not found and k:
             raise _none_within(program)
-    return [_projection(rows, limits, path) for path in found]
+    return [projection_of(rows, limits, path) for path in found]
 
 
 def check_limits(limits: Sequence[Limit]) -> None:
@@ -147,7 +147,8 @@ def _checked(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[n
     return rows
 
 
-def _projection(rows: Sequence[np.ndarray], limits: Sequence[Limit], path: Path) -> Projection:
+def projection_of(rows: Sequence[np.ndarray], limits: Sequence[Limit], path: Path) -> Projection:
+    """``path`` as what is chosen within ``limits``, by log-probabilities ``rows``."""
     return Projection(
         path=path,
         costs=tuple(limit.table.of_path(path) for limit in limits),

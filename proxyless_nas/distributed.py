@@ -77,8 +77,8 @@ def is_main() -> bool:
 def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
     """Join the process group that torchrun describes, and yield this process's device; leave it at the end.
 
-    Without torchrun's variables (or with one process) there is no group. The backend follows the device: nccl for
-    cuda, where each process takes the GPU of its local rank, gloo for the CPU.
+    Within another such block its group is used. Without torchrun's variables (or with one process) there is none. The
+    backend follows the device: nccl for cuda, where each process takes the GPU of its local rank, gloo for the CPU.
 
     Args:
         device: as for devices.pick_device.
@@ -89,6 +89,9 @@ def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
     """
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     picked = pick_device(device)
+    if dist.is_available() and dist.is_initialized():  # within another such block
+        yield torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if picked.type == "cuda" else picked
+        return
     if n_processes == 1 or "RANK" not in os.environ:
         yield picked
         return

@@ -149,10 +149,34 @@ class ArchOpt:
 
     arch_algo: str = _flag(
         "grad",
-        "grad (binarized-path gradient), rl (REINFORCE) or random (networks of the target's cost, for comparison)",
-        ("grad", "rl", "random"),
+        "grad (binarized-path gradient), rl (REINFORCE), predictor (behind the warm-up, networks of the target are "
+        "scored and a regression on their choices says which to score next) or random (networks of the target's cost, "
+        "for comparison)",
+        ("grad", "rl", "predictor", "random"),
     )
     n_archs: int = _flag(20, "networks that --arch_algo random draws", minimum=1, maximum=100_000)
+    score_networks: int = _flag(
+        256,
+        "random networks that --arch_algo predictor scores to learn from",
+        older=256,
+        minimum=16,
+        maximum=100_000,
+    )
+    rescore: int | None = _flag(
+        None,
+        "networks that are scored at the end, to take the best: grad and rl so many around the final probabilities "
+        "(default: none), predictor so many in each of its rounds (default: 32)",
+        older=0,
+        minimum=0,
+        maximum=10_000,
+    )
+    score_images: int = _flag(
+        2000,
+        "architecture-validation images that each of those networks is scored on, at most",
+        older=2000,
+        minimum=2,
+        maximum=10_000_000,
+    )
     arch_lr: float | None = _flag(
         None, "Adam learning rate of alpha (default: 60 / architecture steps, within 0.001..0.1)", minimum=0
     )

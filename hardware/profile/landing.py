@@ -20,7 +20,7 @@ from typing import Any
 
 from hardware.cost import CostTable, Path
 from hardware.profile.profiling import Measured
-from hardware.projection import LOWER, Limit, Projection, project, window
+from hardware.projection import LOWER, Limit, Projection, window
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
 
@@ -122,7 +122,7 @@ def _best(attempts: Sequence[Attempt], target: float) -> Attempt:
 
 
 def land(
-    log_probs: Sequence,
+    choose: Callable[[Sequence[Limit]], Projection],
     table: CostTable,
     target: float,
     time: Callable[[Path], Measured],
@@ -134,6 +134,7 @@ def land(
 ) -> Landing:
     """Project, measure, and while the measurement is off by more than ``tolerance`` project on the rescaled table.
 
+    ``choose``: the best network within limits, as ``projection.project`` is of log-probabilities.
     ``time`` measures one network. At most ``max_projections`` further projections are tried.
     ``lower``: of the target, where its window begins. ``limits``: what the network must keep to beside the target.
 
@@ -143,7 +144,7 @@ def land(
     def is_enough(timing: Measured) -> bool:
         return lands(timing.ms, target, lower, tolerance)
 
-    projection = project(log_probs, [window(table, target, lower), *limits])
+    projection = choose([window(table, target, lower), *limits])
     attempts: list[Attempt] = []
     scale, stopped = 1.0, ""
     while True:
@@ -161,7 +162,7 @@ def land(
             break
         scale = found
         try:
-            projection = project(log_probs, [window(table.scaled(scale), target, lower), *limits])
+            projection = choose([window(table.scaled(scale), target, lower), *limits])
         except InputError as error:
             stopped = f"no network on the rescaled table: {shown(str(error))}"
             break

@@ -61,6 +61,14 @@ def score_interval(percent: float, n_images: int) -> tuple[float, float]:
     return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
 
 
+def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The (N,) cross-entropies in nats of (N, classes) ``logits`` and their (N,) labels, in float64."""
+    wide = logits.astype(np.float64)
+    peak = wide.max(1)
+    log_sum = peak + np.log(np.exp(wide - peak[:, None]).sum(1))
+    return log_sum - wide[np.arange(len(labels)), labels]
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """Sums over images; percentages are derived from them."""
@@ -72,14 +80,11 @@ class EvalResult:
 
     def plus(self, logits: np.ndarray, labels: np.ndarray) -> EvalResult:
         """With one more batch of (N, classes) logits and (N,) labels. The loss is cross-entropy in float64."""
-        wide = logits.astype(np.float64)
-        peak = wide.max(1)
-        log_sum = peak + np.log(np.exp(wide - peak[:, None]).sum(1))
         return EvalResult(
             self.top1_hits + top_k_hits(logits, labels, 1),
             self.top5_hits + top_k_hits(logits, labels, 5),
             self.n_images + len(labels),
-            self.loss_sum + float((log_sum - wide[np.arange(len(labels)), labels]).sum()),
+            self.loss_sum + float(cross_entropies(logits, labels).sum()),
         )
 
     def joined(self, other: EvalResult) -> EvalResult:

@@ -304,14 +304,17 @@ class MetricsFile:
     Args:
         run_dir: the run folder; created when missing.
         resume_at: None for a new run; else the ``offset`` stored in the checkpoint, in bytes.
+        name: of the file, where it is another one of such lines.
 
     Raises:
         InputError: a new run in a folder that already holds metrics, or an offset that is not the end of a line.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], resume_at: int | None = None) -> None:
+    def __init__(
+        self, run_dir: str | os.PathLike[str], resume_at: int | None = None, *, name: str = METRICS_FILE
+    ) -> None:
         folder = Path(run_dir)
-        path = folder / METRICS_FILE
+        path = folder / name
         written = path.stat().st_size if path.exists() else 0
         if resume_at is None and written:
             raise InputError("already contains the metrics of a run: resume it or choose another folder", str(folder))
@@ -371,6 +374,16 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         InputError: no such file, or a broken line elsewhere; the message gives its line number.
     """
     return _parse_lines(read_bytes(path), Path(path))
+
+
+def read_whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of the lines that have an end, and how many bytes they are; none where there is no file.
+
+    Raises InputError for a broken line.
+    """
+    content = read_bytes(path) if path.is_file() else b""
+    end = content.rfind(b"\n") + 1
+    return _parse_lines(content[:end], path), end
 
 
 def _parse_lines(content: bytes, path: Path) -> list[dict[str, Any]]:

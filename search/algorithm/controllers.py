@@ -371,4 +371,8 @@ class ReinforceController(Controller):
         )
 
 
-CONTROLLERS: dict[str, type[Controller]] = {"grad": GradientController, "rl": ReinforceController}
+CONTROLLERS: dict[str, type[Controller]] = {
+    "grad": GradientController,
+    "rl": ReinforceController,
+    "predictor": Controller,  # whose alpha rests: it is of no matter to a warm-up
+}

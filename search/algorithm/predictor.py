@@ -21,6 +21,7 @@ nothing had happened: whatever is random in a round is a function of (seed, roun
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -203,7 +204,7 @@ class Predictor:
         parts = node.fields(["paths", "losses"])
         paths = [tuple(choice.integer(0) for choice in path.elements()) for path in parts["paths"].elements(1)]
         for index, path in enumerate(paths):
-            if not all(limit.holds(path) for limit in self.limits):
+            if not self._holds(path):
                 raise InputError(
                     f"expected a network within the limits, got {list(path)}", f"{node.path}.paths[{index}]"
                 )
@@ -226,6 +227,11 @@ class Predictor:
         fitted = self._fit(self.rounds[:1])
         args = fitted.held_out, fitted.losses
         return Ranking(kendall(*args), spearman(*args), len(fitted.losses))
+
+    def foretold(self) -> list[tuple[float, float]]:
+        """(foretold by the fit to the others, measured) loss of each random network."""
+        fitted = self._fit(self.rounds[:1])
+        return list(zip(fitted.held_out.tolist(), fitted.losses.tolist(), strict=True))
 
     # The next round --------------------------------------------------------------------------------------------------
 
@@ -276,7 +282,8 @@ class Predictor:
         fitted, ranking = self._fit(self.rounds), self.ranking()
         scored = self._scored(self.rounds)
         random = np.array(list(self._scored(self.rounds[:1]).values()))
-        path = chosen(fitted, scored) if ranking.ranks else self._fallback()
+        inside = {path: loss for path, loss in scored.items() if self._holds(path)}
+        path = chosen(fitted, inside) if ranking.ranks and inside else self._fallback()
         expected, deviation = (float(values[0]) for values in fitted.predict([path]))
         believed = (expected + scored.get(path, expected)) / 2
         gain, half = float(random.mean()) - believed, 1.96 * math.hypot(deviation, fitted.rest / 2)
@@ -297,6 +304,26 @@ class Predictor:
             n_broken=len(losses) - len(scored),
             is_fallback=not ranking.ranks,
         )
+
+    def coefficients(self) -> Sequence[np.ndarray]:
+        """What each choice adds to the loss, by the fit that the network is taken by."""
+        return self._fit(self.rounds if self.ranking().ranks else self.rounds[:1]).coefficients
+
+    def within(self, limits: Sequence[Limit], losses_of: Callable[[list[Path]], Sequence[float]]) -> Found:
+        """The network taken within other limits, as when a device's table was off: by one more round, from all scores.
+
+        This search stays as it is.
+        """
+        other = copy.copy(self)
+        other.limits, other.rounds = tuple(limits), list(self.rounds)
+        if self.ranking().ranks:
+            known = {path for each in self.rounds for path in each.paths}
+            paths = other._proposals(self._fit(self.rounds), known, self._rng(len(self.rounds)))
+            other.rounds.append(Round(paths, [float(loss) for loss in losses_of(paths)]))
+        return other.result()
+
+    def _holds(self, path: Path) -> bool:
+        return all(limit.holds(path) for limit in self.limits)
 
 
 def chosen(fitted: Regression, scored: Mapping[Path, float]) -> Path:

@@ -56,6 +56,24 @@ class ChoiceBlock(nn.Module):
         return x + out if self.skip else out
 
 
+class PathNet(nn.Module):
+    """One path of a supernet as a network by itself, of the supernet's own layers: nothing is copied."""
+
+    def __init__(self, supernet: Supernet, path: Path) -> None:
+        super().__init__()
+        chosen = dict(zip(supernet.space.places, path, strict=True))
+        blocks = [
+            block.choices[chosen[place]] if isinstance(block, ChoiceBlock) else block
+            for place, block in enumerate(supernet.blocks)
+        ]
+        self.layers = nn.ModuleList([supernet.first_conv, *blocks, supernet.feature_mix_layer, supernet.classifier])
+        self.run = partial(supernet.forward, path=path)  # no layer of this network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, classes) logits."""
+        return self.run(x)
+
+
 class Supernet(nn.Module):
     """All networks of ``space`` in one. (N, 3, H, W) -> (N, classes) logits of the chosen path.
 

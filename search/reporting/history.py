@@ -16,6 +16,8 @@ from proxyless_arch.base.units import Unit
 from search.reporting.heat_map import HeatRow, heat_map
 
 Records = Sequence[Mapping[str, Any]]
+SEARCHES = ("search", "predictor")
+"""The phases in which an architecture is chosen."""
 PHASE_NAMES = {"warmup": "warm-up", "finetune": "fine-tune"}
 SAME_PROBABILITY = 1e-3  # a block whose choices differ by less is undecided
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -31,7 +33,7 @@ def phases_of(records: Records) -> list[Phase]:
     found, first = [], 1
     for phase, group in groupby(records, key=lambda record: record["phase"]):
         last = first + len(list(group)) - 1
-        found.append(Phase(name=phase_name(phase), first=first, last=last, aside=phase != "search"))
+        found.append(Phase(name=phase_name(phase), first=first, last=last, aside=phase not in SEARCHES))
         first = last + 1
     return found
 

@@ -88,6 +88,21 @@ _CHANGE: Schema = {
     "block": count, "argmax": Node.text, "argmax_percent": amount, "chosen": Node.text, "chosen_percent": amount
 }  # fmt: skip
 _DEVICE: Schema = {"device": Node.text, "runtime": Node.text, "runtime_version": Node.text, "threads": count}
+_RESCORED: Schema = {"networks": count, "loss": amount, "loss_of_most_probable": amount}
+_PREDICTOR: Schema = {
+    **dict.fromkeys(("loss", "reliability", "random_sd"), amount),
+    **dict.fromkeys(
+        ("predicted", "random_mean", "gain", "gain_low", "gain_high", "gain_in_sd", "kendall", "spearman"), Node.number
+    ),
+    **dict.fromkeys(("n_scored", "n_broken", "n_random", "n_images"), count),
+    "is_fallback": Node.boolean,
+    "foretold": lambda node: [[loss.number() for loss in pair.elements(2, 2)] for pair in node.elements()],
+    "coefficients": lambda node: [[each.number() for each in block.elements(1)] for block in node.elements()],
+}
+_NEEDED_OF_PREDICTOR = (
+    "random_mean", "random_sd", "gain", "gain_low", "gain_high", "gain_in_sd", "kendall", "n_scored", "n_random",
+    "is_fallback",
+)  # fmt: skip
 NEEDED_OF_SEARCH = ("macs", "params", "top1_percent", "test_top1_percent", "path")
 SEARCH: Schema = {
     **dict.fromkeys(
@@ -117,6 +132,8 @@ SEARCH: Schema = {
     "landing": list_of(_ATTEMPT),
     "landed": Node.boolean,
     "images": lambda node: dict(node.items()),
+    "rescored": lambda node: judge(node, _RESCORED, ("networks", "loss")),
+    "predictor": lambda node: judge(node, _PREDICTOR, _NEEDED_OF_PREDICTOR),
     **dict.fromkeys(("landing_error_percent", "projection_log_odds"), Node.number),
 }  # fmt: skip
 """result.json of a search."""

@@ -23,6 +23,7 @@ from search.reporting.commands import next_commands
 from search.reporting.run_folder import ARGMAX_KEY, Run, is_overruled, read_run, times_as_rare
 from search.reporting.titles import title_of
 
+FAIR = 0.7  # share of the differences between losses that is not chance, for losses to choose by
 NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 
@@ -93,6 +94,53 @@ def _projection_lines(run: Run, record: Mapping[str, Any]) -> Iterator[tuple[str
         yield "", f"to the search, argmax is {rarer} times as probable as this network; --window 0.9 lets one end lower"
 
 
+def scored_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What networks were scored to choose this one, and how far the scores can be trusted, as (label, text)."""
+    if rescored := record.get("rescored"):
+        before = rescored.get("loss_of_most_probable")
+        beside = f", the most probable one's {before:.3f}" if before is not None else ""
+        yield (
+            "rescored",
+            f"{counted(rescored['networks'], 'network')}; its cross-entropy is {rescored['loss']:.3f} nats{beside}",
+        )
+    found = record.get("predictor")
+    if not found:
+        return
+    images = counted(found["n_images"], "architecture-validation image") if found.get("n_images") else "images"
+    broken = f", {found['n_broken']} of them broken" if found.get("n_broken") else ""
+    yield "scored", f"{counted(found['n_scored'], 'network')}{broken} by their cross-entropy on {images}"
+    taken = f"{found['loss']:.3f} nats" if found.get("loss") is not None else "not scored"
+    mean, sd = found["random_mean"], found["random_sd"]
+    yield "", f"the one taken {taken}; {found['n_random']} random ones of this target {mean:.3f}, sd {sd:.3f}"
+    if not found["is_fallback"]:
+        ends = (f"{found[end] / sd:.1f}" if sd else "-" for end in ("gain_low", "gain_high"))
+        yield "gain", f"{found['gain_in_sd']:.1f} sd of the random ones (95 %: {' to '.join(ends)}), on those images"
+    yield "ranking", f"networks left out are ranked with a tau of {found['kendall']:.2f} (1 is right, 0 is chance)"
+    yield from (("note", line) for line in notes_on_scores(record))
+
+
+def notes_on_scores(record: Mapping[str, Any]) -> Iterator[str]:
+    """What stands against the choice of a predictor."""
+    found = record["predictor"]
+    if found["is_fallback"]:
+        yield (
+            "the supernet does not rank networks: nothing is known to be better than a random network of this target; "
+            "the one taken is what the scores suggest. Give it more --warmup_epochs or images"
+        )
+    guessing = math.log(max(record.get("num_classes") or 1, 1))
+    if found["random_mean"] >= guessing:
+        yield f"its networks do no better than guessing ({guessing:.3f} nats): give it more --warmup_epochs"
+    reliability, n_images = found.get("reliability"), found.get("n_images")
+    if reliability is None or not n_images or reliability >= FAIR:
+        return
+    images = counted(n_images, "image")
+    if reliability <= 0:
+        yield f"{images} cannot tell these networks apart: give it more --valid_size"
+    else:
+        wanted = math.ceil(n_images * FAIR * (1 - reliability) / (reliability * (1 - FAIR)))
+        yield f"{images} hardly tell these networks apart; {wanted:,} would (--valid_size, --score_images)"
+
+
 def summary(run_dir: Path) -> str:
     """The end of a run, for a person: the architecture, what it costs against what was asked, where the files are."""
     run = read_run(run_dir)
@@ -120,11 +168,15 @@ def summary(run_dir: Path) -> str:
                 say(label, text)
         for label, text in _landed_lines(run):
             say(label, text)
-        if run.settings.get("derive") != "argmax":
+        if record.get("predictor"):
+            pass  # which has no most probable network
+        elif run.settings.get("derive") != "argmax":
             for label, text in _projection_lines(run, record):
                 say(label, text)
         else:
             say("note", "derived by argmax: nothing makes this network hit the target")
+    for label, text in scored_lines(record):
+        say(label, text)
     for unit, key in LIMIT_KEY.items():
         if run.settings.get(key) is not None:
             size = record["macs"] if unit is Unit.MACS else record["params"]

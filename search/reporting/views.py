@@ -13,7 +13,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.axes import Axis
-from proxyless_arch.base.charts import Chart, Series, line_chart, series_color
+from proxyless_arch.base.charts import Chart, Guide, Point, Series, line_chart, plane, series_color
 from proxyless_arch.base.scene import Scene
 from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit, format_count
@@ -21,6 +21,7 @@ from search.config import RECIPE_DIR, from_recipe, to_dict
 from search.reporting.commands import next_commands
 from search.reporting.film import film
 from search.reporting.history import (
+    SEARCHES,
     choice_map,
     choice_name,
     column,
@@ -33,6 +34,7 @@ from search.reporting.history import (
 )
 from search.reporting.networks import Plane, plane_of
 from search.reporting.run_folder import Run
+from search.reporting.summary import scored_lines
 from search.reporting.titles import is_named, title_of, told_apart
 
 MAX_DRAWN_CONTROLS = 8
@@ -68,7 +70,8 @@ class Network:
 class RunPage:
     """The page of one run. ``controls``: networks drawn at random.
 
-    ``changed``: settings that are not the recipe's; None where the recipe is not known.
+    ``changed``: settings that are not the recipe's; None where the recipe is not known. ``scored``: what networks were
+    scored to choose, as (label, text), and ``foretold``: how well a predictor knew them before.
     """
 
     title: str
@@ -78,6 +81,8 @@ class RunPage:
     choices: Sequence[Chart]
     charts: Sequence[Chart]
     inner_charts: Sequence[Chart]
+    scored: Sequence[tuple[str, str]]
+    foretold: Chart | None
     plane: Plane | None
     by_class: Sequence[tuple[str, PerClassView]]
     commands: Sequence[tuple[str, str]]
@@ -114,6 +119,8 @@ def run_page(run: Run) -> RunPage:
         choices=_choice_maps(run) if searched else (),
         charts=_charts(run) if searched else (),
         inner_charts=inner_charts(run.records) if searched and run.records else (),
+        scored=list(scored_lines(run.result or {})),
+        foretold=foretold_chart(run),
         plane=plane_of([run]),
         by_class=_by_class(run),
         commands=next_commands(run),
@@ -210,6 +217,22 @@ def _charts(run: Run) -> list[Chart]:
     return [*costs, *learning_charts(run.records)]
 
 
+def foretold_chart(run: Run) -> Chart | None:
+    """Each random network's loss beside what the predictor, fitted to the others, said of it."""
+    pairs = ((run.result or {}).get("predictor") or {}).get("foretold")
+    if not pairs:
+        return None
+    ends = [bound(loss for pair in pairs for loss in pair) for bound in (min, max)]
+    points = [
+        Point(x=said, y=measured, group="random network", label="", mark="circle", color="s1",
+              tip=f"{measured:.3f} nats; foretold {said:.3f}")
+        for said, measured in pairs
+    ]  # fmt: skip
+    guide = Guide(points=[(end, end) for end in ends], label="as foretold")
+    x, y = Axis(label="foretold (nats)"), Axis(label="cross-entropy (nats)")
+    return plane("Loss of random networks, foretold and measured", points, x=x, y=y, guides=[guide])
+
+
 def _changed(run: Run) -> list[str] | None:
     """The settings that are not those of the run's recipe; None when it is not among those that are shipped."""
     recipe = run.settings.get("recipe")
@@ -283,7 +306,7 @@ def _lines(runs: Sequence[Run | None], field: str, factor: float = 1.0) -> list[
     """A field over the search epochs of each run that has some, in the run's color."""
     lines = []
     for index, run in enumerate(runs):
-        searched = [record for record in run.records if record["phase"] == "search"] if run is not None else []
+        searched = [record for record in run.records if record["phase"] in SEARCHES] if run is not None else []
         if run is not None and searched:
             values = column(searched, field, factor)
             lines.append(Series(label=title_of(run), values=values, color=series_color(index)))

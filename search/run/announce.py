@@ -22,6 +22,21 @@ from search.run.loop import Schedule, Search
 from search.run.warmup import WarmUp
 
 
+def _schedule(job: Job) -> str:
+    """What is done, how often."""
+    config, schedule = job.config, job.schedule
+    warm, steps = f"{schedule.warmup_epochs} warm-up", f"epochs of {counted(schedule.steps_per_epoch, 'step')}"
+    if config.arch.arch_algo == "predictor":
+        return f"{warm} {steps}, then networks of the target are scored to learn which to take"
+    rescored = f"; at the end {counted(config.arch.rescore, 'network')} are scored" if config.arch.rescore else ""
+    return (
+        f"{warm} + {counted(schedule.search_epochs, 'search epoch')} of "
+        f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
+        f"{counted(job.arch_batch_size, 'image')} "
+        f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)}){rescored}"
+    )
+
+
 def _rule(job: Job) -> str:
     """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
     arch, goal = job.config.arch, job.goal
@@ -36,7 +51,7 @@ def _rule(job: Job) -> str:
 
 def header(job: Job) -> str:
     """What is about to happen, for a person: all that is known without a step."""
-    config, space, schedule, table = job.config, job.space, job.schedule, job.table
+    config, space, table = job.config, job.space, job.table
     processes = f"{distributed.world_size()} processes, each on " if distributed.world_size() > 1 else ""
     data = job.data
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
@@ -89,35 +104,34 @@ def header(job: Job) -> str:
         lines.append(("target", "none: accuracy alone"))
     if job.limits:
         lines.append(("limits", " and ".join(map(str, job.limits))))
-    lines.append(
-        (
-            "schedule",
-            f"{schedule.warmup_epochs} warm-up + {counted(schedule.search_epochs, 'search epoch')} of "
-            f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
-            f"{counted(job.arch_batch_size, 'image')} "
-            f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)})",
-        )
-    )
+    lines.append(("schedule", _schedule(job)))
     lines += [("note", text) for text in job.notes]
     lines += job.memory.lines() if job.memory is not None else []
     return "\n".join(labeled(*line) for line in lines)
 
 
 def expected_time(
-    schedule: Schedule, seconds: tuple[float, float], first_step: int, reading: tuple[float, float] = (0.0, 0.0)
+    schedule: Schedule,
+    seconds: tuple[float, float],
+    first_step: int,
+    reading: tuple[float, float] = (0.0, 0.0),
+    scored: tuple[int, float] = (0, 0.0),
 ) -> str:
     """How long the search takes from weight step ``first_step`` on, for a person.
 
     ``seconds``: measured per weight step and per architecture step. ``reading``: of their images, beside that.
+    ``scored``: how many networks are scored at the end, at most, and the seconds that each takes.
     """
     weight, arch = map(max, seconds, reading)
     arch_steps = schedule.arch_steps - schedule.arch_steps_before(first_step)
-    total = (schedule.total_steps - first_step) * weight + arch_steps * arch
+    total = (schedule.total_steps - first_step) * weight + arch_steps * arch + scored[0] * scored[1]
     slow = "; reading images takes longest" if reading[0] > seconds[0] else ""
-    return (
-        f"about {format_seconds(total)} ({1000 * weight:.0f} ms per weight step, "
-        f"{1000 * arch:.0f} ms per architecture step{slow})"
-    )
+    parts = [f"{1000 * weight:.0f} ms per weight step"]
+    if schedule.arch_steps:
+        parts.append(f"{1000 * arch:.0f} ms per architecture step")
+    if scored[0]:
+        parts.append(f"{1000 * scored[1]:.0f} ms for each of at most {scored[0]} networks that are scored")
+    return f"about {format_seconds(total)} ({', '.join(parts)}{slow})"
 
 
 def beginning(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hardware.cost import CostTable
 from hardware.latency import LatencySource, check_matches, load_latency_source
@@ -22,13 +21,12 @@ from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import MAX_MAPE, MIN_KENDALL, MIN_SCORED, Anchor, measure_network
-from hardware.projection import LOWER, Limit
+from hardware.projection import LOWER, Limit, Projection
 from hardware.table import LookupTable
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import judged_at
 from proxyless_arch.space.search_space import SearchSpace
-from search.algorithm.derive import log_probabilities
 from search.config import Target
 
 MEASURABLE = ("cpu", "gpu8")
@@ -49,14 +47,14 @@ class Device:
     def land(
         self,
         space: SearchSpace,
-        alphas: Sequence[Tensor],
+        choose: Callable[[Sequence[Limit]], Projection],
         table: CostTable,
         goal: float,
         source: LatencySource,
         limits: Sequence[Limit] = (),
         lower: float = LOWER,
     ) -> Landing:
-        """Project, measure here, and project again while the measurement is off (hardware/profile/landing.py).
+        """Choose, measure here, and choose again while the measurement is off (hardware/profile/landing.py).
 
         ``source``: what ``table`` was priced by; a table measured here knows its anchor's time, and networks are
         measured at that speed of the machine.
@@ -64,7 +62,7 @@ class Device:
         anchor, reference_ms = anchor_of(self.runtime, space, self.batch_size, source)
         of_this_sitting = anchor.now() if reference_ms is None else reference_ms
         landing = land(
-            log_probabilities(alphas),
+            choose,
             table,
             goal,
             lambda path: measure_network(anchor, walk(space.spec_for(path)), of_this_sitting),

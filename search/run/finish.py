@@ -36,7 +36,7 @@ from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, evaluate, recalibrate_bn
 from proxyless_nas.train.training import EpochSums, Schedule, Training
 from proxyless_nas.weights import to_named
-from search.algorithm.derive import choose_path, inherit, log_odds
+from search.algorithm.derive import inherit, log_odds, log_probabilities
 from search.algorithm.gates import argmax_path, probabilities
 from search.config import to_dict
 from search.reporting.pictures import draw_pictures
@@ -44,6 +44,7 @@ from search.reporting.report_page import REPORT_FILE, write_report
 from search.reporting.run_folder import LATENCY_FILE, read_run
 from search.reporting.titles import network_name
 from search.result import PICTURES
+from search.run.choosing import Chooser, MostProbable
 from search.run.job import Job
 from search.run.log import RunLog
 from search.run.loop import Search
@@ -253,33 +254,45 @@ class Scored:
 
 
 def finish(
-    job: Job, search: Search, run_dir: Path, log: RunLog, wall_seconds: float, warmup_from: Path | None = None
+    job: Job,
+    search: Search,
+    run_dir: Path,
+    log: RunLog,
+    wall_seconds: float,
+    warmup_from: Path | None = None,
+    chooser: Chooser | None = None,
 ) -> None:
     """Derive, score, write and draw: from a trained supernet to a whole run folder.
 
     ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
-    the warm-up, where it was another.
+    the warm-up, where it was another. ``chooser``: by default the most probable network is taken.
     """
     start = time.perf_counter()
-    derived = derive(job, search)
+    with distributed.by_itself():
+        derived = derive(job, search, chooser)
     name = network_name(run_dir, to_dict(job.config), job.goal, job.table.unit if job.table is not None else None)
     scored = score(job, search, derived, name, log)
     seconds = round(wall_seconds + time.perf_counter() - start, 2)
     names = class_names(scored.net.spec)
     write_json(run_dir / PER_CLASS_FILE, per_class_record(scored.by_class, job.data.test, names))
-    write(job, run_dir, scored.net, record_of(job, search, derived, scored, seconds, warmup_from))
+    record = record_of(job, search, derived, scored, seconds, warmup_from)
+    write(job, run_dir, scored.net, record | (chooser.record() if chooser is not None else {}))
     complete(run_dir)
 
 
-def derive(job: Job, search: Search) -> Derived:
-    """The network that alpha stands for, at the target's cost; on a device that is here, at the measured cost."""
-    target = job.config.target
-    path, projection = choose_path(search.alphas, job.table, job.goal, target.derive, job.limits, target.window)
-    if job.target_device is None or job.table is None or job.goal is None or projection is None:
-        return Derived(path, projection, None)
+def derive(job: Job, search: Search, chooser: Chooser | None = None) -> Derived:
+    """The network that the search comes to, at the target's cost; on a device that is here, at the measured cost."""
+    chooser = chooser or MostProbable(log_probabilities(search.alphas))
+    if not job.asked and isinstance(chooser, MostProbable):
+        return Derived(argmax_path(search.alphas), None, None)
+    if not job.asked:
+        return Derived(chooser.choose(job.candidates).path, None, None)
+    if job.target_device is None or job.table is None or job.goal is None:
+        projection = chooser.choose(job.asked)
+        return Derived(projection.path, projection, None)
     assert job.source is not None
     landing = job.target_device.land(
-        job.space, search.alphas, job.table, job.goal, job.source, job.limits, target.window
+        job.space, chooser.choose, job.table, job.goal, job.source, job.limits, job.config.target.window
     )
     projection = landing.best.projection
     return Derived(projection.path, projection, landing)
@@ -303,7 +316,8 @@ def score(job: Job, search: Search, derived: Derived, name: str, log: RunLog) ->
             "finetuned_top1_percent": _scores(job, net, job.data.valid, left_out).top1_percent,
             "finetuned_test_top1_percent": by_class.total.top1_percent,
         }
-    unprojected = _scores_of_argmax(job, search, left_out) if derived.path != argmax_path(search.alphas) else {}
+    has_argmax = job.config.arch.arch_algo != "predictor" and derived.path != argmax_path(search.alphas)
+    unprojected = _scores_of_argmax(job, search, left_out) if has_argmax else {}
     return Scored(net, valid, test, by_class, losses, tuned, unprojected, frozenset(left_out))
 
 
@@ -320,7 +334,6 @@ def record_of(
 ) -> dict[str, Any]:
     """result.json of a search that took ``seconds``."""
     spec, best = scored.net.spec, argmax_path(search.alphas)
-    odds = probabilities([alpha.detach() for alpha in search.alphas], search.temperature)
     return {
         **_costs(job, search, derived, spec, best),
         "top1_percent": scored.valid.top1_percent,
@@ -334,8 +347,7 @@ def record_of(
         "bn_recalibration_losses": scored.recalibration,
         "path": list(derived.path),
         "argmax_path": list(best),
-        "projection_changes": _changes(job.space, odds, best, derived.path),
-        "projection_log_odds": log_odds(search.alphas, derived.path, best, search.temperature),
+        **_overruled(job, search, derived.path, best),
         "resolution": spec.resolution,
         "num_classes": spec.num_classes,
         "manual_seed": job.config.manual_seed,
@@ -344,6 +356,17 @@ def record_of(
         "unreadable_images": len(scored.left_out),
         "left_out": job.data.left_out.to_json(),
         "wall_seconds": seconds,
+    }
+
+
+def _overruled(job: Job, search: Search, path: Choices, best: Choices) -> dict[str, Any]:
+    """Where the network is not the most probable one, as members of result.json; a predictor has no probabilities."""
+    if job.config.arch.arch_algo == "predictor":
+        return {"projection_changes": [], "projection_log_odds": None}
+    odds = probabilities([alpha.detach() for alpha in search.alphas], search.temperature)
+    return {
+        "projection_changes": _changes(job.space, odds, best, path),
+        "projection_log_odds": log_odds(search.alphas, path, best, search.temperature),
     }
 
 

@@ -50,7 +50,7 @@ from search.config import (
     default_resolution,
     default_space,
 )
-from search.run import memory
+from search.run import choosing, memory
 from search.run.device import MEASURABLE, Device, load_table, make_table, missing_table
 from search.run.loop import Schedule, Search, schedule_of
 
@@ -191,9 +191,13 @@ class Job:
         In batches as large as those that were normalized in training, whole or in parts: what is derived must not
         depend on how many are scored at a time.
         """
-        size = -(-self.config.data.train_batch_size // (self.config.data.accumulation or 1))
         images = mixed(self.data.train, self.config.finish.recalibration_images, self.config.manual_seed)
-        return self.eval_batches(images, augment=augment, batch_size=size)
+        return self.eval_batches(images, augment=augment, batch_size=self.normalized_together)
+
+    @property
+    def normalized_together(self) -> int:
+        """Images of a batch, or of its part, that batch normalization sees in training."""
+        return -(-self.config.data.train_batch_size // (self.config.data.accumulation or 1))
 
     def recalibrations(self) -> dict[str, Augment | None]:
         """The ways of recalibrating BN that are to be tried, by name."""
@@ -206,6 +210,23 @@ class Job:
     @property
     def n_workers(self) -> int:
         return readers_of(self.config)
+
+    @property
+    def asked(self) -> list[Limit]:
+        """What the derived network is to keep to; nothing where the most probable one is taken as it is."""
+        if self.config.target.derive == "argmax":
+            return []
+        at_target = self.table is not None and self.goal is not None
+        return [*([self._window()] if at_target else []), *self.limits]
+
+    @property
+    def candidates(self) -> list[Limit]:
+        """What the networks that are scored keep to: as ``asked`` or, where nothing is asked, any cost."""
+        return self.asked or [choosing.any_cost(self.space)]
+
+    def _window(self) -> Limit:
+        assert self.table is not None and self.goal is not None
+        return window(self.table, self.goal, self.config.target.window, f"--{TARGET_KEY[self.table.unit]}")
 
     def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
         """The price of each layer and any constant behind them, in the table's unit."""
@@ -291,6 +312,10 @@ def check_batches(config: SearchConfig, processes: int) -> None:
         )
     if arch.rl_update_per_epoch and arch.rl_update_steps_per_epoch is None:
         raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
+    if arch.arch_algo == "predictor" and arch.rescore is not None and arch.rescore < choosing.SMALLEST_ROUND:
+        raise InputError(
+            f"expected {choosing.SMALLEST_ROUND} or more with --arch_algo predictor, got {arch.rescore}", "--rescore"
+        )
     if arch.arch_algo == "rl" and arch.rl_baseline_rule == "others" and arch.rl_batch_size == 1:
         raise InputError(
             "expected 2 paths or more for --rl_baseline_rule others, got 1 (past and release allow it)",
@@ -409,7 +434,10 @@ def prepare(
         job = _priced(unpriced, data, space, device)
         return replace(job, config=config, memory=plan, notes=notes, unmeasured=missing)
     with distributed.fail_together():
-        return replace(_priced(config, data, space, device), memory=plan, notes=notes)
+        found = replace(_priced(config, data, space, device), memory=plan, notes=notes)
+        if config.arch.arch_algo == "predictor":  # before the warm-up: are there enough networks to learn from?
+            choosing.predictor_of(config, found.candidates)
+        return found
 
 
 def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:

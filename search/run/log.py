@@ -17,7 +17,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 EpochRecord = TypedDict(
     "EpochRecord",
     {
-        "phase": str,  # "warmup", "search" or "finetune"
+        "phase": str,  # "warmup", "search", "predictor" (rounds in place of epochs, see rounds.py) or "finetune"
         "epoch": int,  # within the phase, from 0
         "n_epochs": int,  # of the phase
         "step": int,  # weight steps since the start of the run
@@ -148,6 +148,8 @@ def format_epoch(record: Mapping[str, Any]) -> str:
     ``acc`` is top-1 in percent on training/validation images, ``E`` the expected cost on its way to the target and
     ``H`` the entropy of the architecture in nats. A value that is not known is a dash; costs nobody knows are left out.
     """
+    if record["phase"] == "predictor":
+        return _format_round(record)
     epochs = f"{record['epoch'] + 1:>{len(str(record['n_epochs']))}}/{record['n_epochs']}"
     parts = [
         f"{record['phase']:<8} {epochs:>5}",
@@ -166,6 +168,20 @@ def format_epoch(record: Mapping[str, Any]) -> str:
         ]
     parts.append(f"{_number(record['images_per_second'], 4, 0)} img/s")
     return "  ".join(parts)
+
+
+def _format_round(record: Mapping[str, Any]) -> str:
+    """The console line of a predictor's round: ``tau`` is the rank correlation of what it foretold of others."""
+    return "  ".join(
+        [
+            f"predictor {record['epoch']}/{record['n_epochs'] - 1}",
+            f"{record['n_networks']:>4} networks",
+            f"loss {_number(record['mean_valid_loss'], 5, 3)} on average",
+            f"best {_number(record['valid_loss'], 5, 3)}",
+            f"tau {_number(record['kendall'], 5, 2)}",
+            f"{record['seconds']:.0f} s",
+        ]
+    )
 
 
 def _number(value: float | None, width: int, digits: int) -> str:

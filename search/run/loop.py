@@ -92,11 +92,12 @@ class Schedule:
 
 
 def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
+    """A predictor has no search epochs: behind the warm-up it scores networks."""
     rl = config.arch.arch_algo == "rl"
     return Schedule(
         steps_per_epoch=max(1, n_train // config.data.train_batch_size),
         warmup_epochs=config.warmup.warmup_epochs,
-        search_epochs=config.weights.n_epochs,
+        search_epochs=0 if config.arch.arch_algo == "predictor" else config.weights.n_epochs,
         arch_every=config.arch.grad_update_arch_param_every,
         arch_repeats=config.arch.grad_update_steps,
         arch_rest_epochs=config.arch.arch_rest_epochs,
@@ -423,7 +424,8 @@ def seconds_per_step(
             logits = search.supernet(images, path, fixed_gates(path, search.device))
             torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
             middle = now()
-            controller.update(search.supernet, images, labels)
+            if search.schedule.arch_steps:
+                controller.update(search.supernet, images, labels)
             if repeat:
                 weight.append(middle - start)
                 arch.append(now() - middle)
@@ -432,3 +434,15 @@ def seconds_per_step(
         return sorted(seconds)[len(seconds) // 2] * wanted / len(images)
 
     return of(weight, step_images or len(images)), of(arch, arch_images)
+
+
+@torch.no_grad()
+def seconds_per_forward(search: Search, images: Tensor, repeats: int = 3) -> float:
+    """Measured seconds in which a sampled network computes ``images``, without changing any state."""
+    images, taken = images.to(search.device), []
+    for repeat in range(repeats):
+        path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
+        start = time.perf_counter()
+        search.supernet(images, path, fixed_gates(path, search.device))[0, 0].item()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2]

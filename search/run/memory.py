@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, places, plan
+from proxyless_arch.apps.memory import USABLE, Free, Plan, Reading, cached_bytes, image_bytes, places, plan
 from proxyless_arch.arch.memory import BYTES, LayerMemory, peak_bytes, scored, scoring_bytes, trained, values_in
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.data.datasets import SearchData
@@ -95,6 +95,14 @@ def plan_of(
     )
     share = config.data.train_batch_size // distributed.world_size()
     return plan(here, share, config.data.accumulation, distributed.world_size(), keeps=resumed)
+
+
+def room(here: Plan) -> int:
+    """Bytes of the machine's memory that are left beside the steps; where that is not known, as many as anyone asks."""
+    machine = here.places[-1]
+    if machine.free is None:
+        return 2**62
+    return max(0, int(USABLE * machine.free) - machine.needed(here.images, here.parts))
 
 
 def most_scored(here: Plan, space: SearchSpace, wanted: int) -> int:

@@ -58,8 +58,9 @@ from search.config import (
     with_settings,
 )
 from search.result import RandomResult, SearchResult, read_result
-from search.run import announce, checkpoint, finish, loop, random_control, warmup
+from search.run import announce, checkpoint, finish, loop, random_control, rounds, scoring, warmup
 from search.run import job as jobs
+from search.run.choosing import Chooser
 from search.run.job import Job
 from search.run.log import RunLog
 from search.run.loop import Search
@@ -361,6 +362,8 @@ class Running:
     data: dict[str, Any]
     seconds_before: float
     log: RunLog | None = None
+    offset: int | None = None
+    """Of the metrics behind the last step; what comes after it is written again when the run is resumed."""
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -383,7 +386,8 @@ class Running:
         self.saved = time.perf_counter()
         if self.log is None:
             return
-        state = self.search.checkpoint(self.config, self.data, self.log.offset, self.wall_seconds)
+        offset = self.log.offset if self.offset is None else self.offset
+        state = self.search.checkpoint(self.config, self.data, offset, self.wall_seconds)
         if 0 < self.search.step == self.job.schedule.warmup_steps:
             warmup.keep(self.folder, state)
         checkpoint.save(self.folder / checkpoint.NAME, state)
@@ -437,10 +441,12 @@ def _search_in(
             message = f"stopped and saved at step {search.step} of {job.schedule.total_steps}; continue with\n  {again}"
             tell(f"\n{message}")
             raise SearchStopped(message, run_dir)
+        chooser = _choose(running, request.say is not None, tell)
         if running.log is None:  # one process derives and scores: every image is counted once
             return None
         try:
-            finish.finish(job, search, run_dir, running.log, running.wall_seconds, warmup.recorded(run_dir))
+            source = warmup.recorded(run_dir)
+            finish.finish(job, search, run_dir, running.log, running.wall_seconds, source, chooser)
         except NonFiniteLossError as error:  # of the fine-tune
             raise _stopped(str(error)) from None
         return read_result(run_dir)
@@ -519,9 +525,20 @@ def _announce(
         timing = loop.seconds_per_step(search, job.first_batch(), arch_images, step_images)
         each = job.seconds_to_read()
         reading = step_images * each, arch_images * each
-        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step, reading)))
+        n_networks = rounds.most_scored(job)
+        each_scored = _seconds_per_network(job, search) if n_networks else 0.0
+        scored = n_networks, each_scored
+        tell(labeled("expected", announce.expected_time(job.schedule, timing, search.step, reading, scored)))
     for label, text in announce.beginning(job, search, run_dir, resume, warm, note):
         tell(labeled(label, text))
+
+
+def _seconds_per_network(job: Job, search: Search) -> float:
+    """How long a network takes to be scored; of several processes each scores its share."""
+    n_images = scoring.recalibration_images(job) + scoring.scored_images(job)
+    images, _ = job.first_batch()
+    each = max(loop.seconds_per_forward(search, images) / len(images), 0.0)
+    return n_images * each / distributed.world_size()
 
 
 def _take_steps(running: Running, kept: int | None, files: contextlib.ExitStack, has_bar: bool, tell: Say) -> bool:
@@ -543,6 +560,29 @@ def _take_steps(running: Running, kept: int | None, files: contextlib.ExitStack,
             return loop.run(search, running.train, running.valid, on_epoch=running.write_epoch, on_step=on_step)
         except NonFiniteLossError as error:
             running.stop_with_images(error)
+
+
+def _choose(running: Running, has_bar: bool, tell: Say) -> Chooser:
+    """Score networks, where the settings ask for it, until one is found. Raises SearchStopped."""
+    job, search = running.job, running.search
+    most = rounds.most_scored(job)
+    running.offset = running.log.offset if running.log is not None else None
+    hidden = not (has_bar and most) or not distributed.is_main()
+    with StopRequest() as stop, Progress(most, "network", hidden=hidden) as bar:
+
+        def between(count: int) -> None:
+            bar.update(count)
+            (n_stopping,) = distributed.summed(stop.wanted)
+            if n_stopping:
+                running.save()
+                again = resume_command(COMMAND, running.folder)
+                message = f"stopped, and what was scored is saved; continue with\n  {again}"
+                tell(f"\n{message}")
+                raise SearchStopped(message, running.folder)
+
+        chooser = rounds.chooser_of(job, search, running.folder, between, running.write_epoch)
+        rounds.choose(job, search, chooser)
+    return chooser
 
 
 def _progress(search: Search, wanted: bool) -> Progress:

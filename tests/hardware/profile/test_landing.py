@@ -1,6 +1,7 @@
 """Landing on a device that the table misjudges, simulated: the measured network must reach what was asked."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from hardware.latency import shipped
 from hardware.profile.device import MATCHED
 from hardware.profile.landing import land, lands
 from hardware.profile.profiling import Anchor, Measured
+from hardware.projection import project
 from hardware.table import LookupTable
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
+from search.algorithm.derive import log_probabilities
 from search.run.device import Device, anchor_of
 from tests.hardware.fake_device import FakeDevice
 
@@ -31,6 +34,10 @@ def log_probs(seed=0):
     return [np.log(rng.dirichlet(np.ones(len(edges)))) for edges in TABLE.groups]
 
 
+def most_probable(seed=0):
+    return partial(project, log_probs(seed))
+
+
 @pytest.mark.parametrize("target", [60.0, 80.0, 110.0])
 @pytest.mark.parametrize(("scale", "offset"), [(1.12, 0.0), (0.85, 3.0), (1.0, -4.0)])
 def test_lands_on_a_device_that_is_slower_faster_or_offset(target, scale, offset):
@@ -40,7 +47,7 @@ def test_lands_on_a_device_that_is_slower_faster_or_offset(target, scale, offset
         timed.append(path)
         return took(scale * TABLE.of_path(path) + offset)
 
-    landing = land(log_probs(), TABLE, target, device)
+    landing = land(most_probable(), TABLE, target, device)
     assert landing.best.ms == pytest.approx(target, rel=0.02)
     assert landing.final.ms == pytest.approx(scale * TABLE.of_path(landing.best.projection.path) + offset)
     assert landing.landed and timed[-1] == landing.best.projection.path
@@ -51,14 +58,14 @@ def test_lands_on_a_device_that_is_slower_faster_or_offset(target, scale, offset
 
 
 def test_an_exact_table_needs_one_measurement():
-    landing = land(log_probs(), TABLE, 80.0, lambda path: took(TABLE.of_path(path)))
+    landing = land(most_probable(), TABLE, 80.0, lambda path: took(TABLE.of_path(path)))
     assert len(landing.attempts) == len(landing.attempts[0].timings) == 1
     assert landing.attempts[0].scale == 1.0 and landing.landed
 
 
 def test_the_best_attempt_is_kept_when_none_lands():
     noise = iter([1.3, 1.3, 0.7, 0.7, 1.4, 1.4, 0.8, 0.8, 0.9, 0.9])
-    landing = land(log_probs(), TABLE, 80.0, lambda path: took(80.0 * next(noise)))
+    landing = land(most_probable(), TABLE, 80.0, lambda path: took(80.0 * next(noise)))
     assert len(landing.attempts) == 4 and not landing.landed
     assert "still off after 3" in landing.stopped
     # what is reported was measured after the choice
@@ -71,7 +78,7 @@ def test_one_outlier_never_rescales_the_table(factor, when):
     """One measurement is far off, of the network chosen first or of the last look at it; the device is the table's."""
     number = itertools.count()
     landing = land(
-        log_probs(), TABLE, 80.0, lambda path: took((factor if next(number) == when else 1.0) * TABLE.of_path(path))
+        most_probable(), TABLE, 80.0, lambda path: took((factor if next(number) == when else 1.0) * TABLE.of_path(path))
     )
     assert [attempt.scale for attempt in landing.attempts] == [1.0]
     assert landing.landed and landing.stopped == ""
@@ -83,7 +90,7 @@ def test_an_outlier_beside_a_real_miss_does_not_rescale_it():
     for when in range(4):
         number = itertools.count()
         landing = land(
-            log_probs(), TABLE, 80.0,
+            most_probable(), TABLE, 80.0,
             lambda path, number=number, when=when: took((1.65 if next(number) == when else 1.1) * TABLE.of_path(path)),
         )  # fmt: skip
         assert landing.landed
@@ -92,7 +99,7 @@ def test_an_outlier_beside_a_real_miss_does_not_rescale_it():
 
 def test_times_that_do_not_agree_rescale_nothing_and_do_not_count_as_landed():
     wild = itertools.cycle([1.0, 1.3, 0.8, 1.6])
-    landing = land(log_probs(), TABLE, 80.0, lambda path: took(next(wild) * 80.0, spread=0.1))
+    landing = land(most_probable(), TABLE, 80.0, lambda path: took(next(wild) * 80.0, spread=0.1))
     assert [len(attempt.timings) for attempt in landing.attempts] == [3]
     assert "do not agree" in landing.stopped and not landing.landed
 
@@ -104,7 +111,7 @@ def test_a_measurement_that_spreads_is_taken_again():
         timed.append(path)
         return took(TABLE.of_path(path), spread=0.05 if len(timed) == 1 else 0.0)
 
-    landing = land(log_probs(), TABLE, 80.0, device)
+    landing = land(most_probable(), TABLE, 80.0, device)
     assert landing.landed and [len(attempt.timings) for attempt in landing.attempts] == [2]
 
 
@@ -120,7 +127,8 @@ def test_what_counts_as_landed(share, lower, landed):
 def test_a_wider_window_lets_the_network_end_lower_and_nearer_to_the_search():
     odds = log_probs(3)
     narrow, wide = (
-        land(odds, TABLE, 80.0, lambda path: took(TABLE.of_path(path)), lower=lower) for lower in (0.99, 0.8)
+        land(partial(project, odds), TABLE, 80.0, lambda path: took(TABLE.of_path(path)), lower=lower)
+        for lower in (0.99, 0.8)
     )
     assert narrow.landed and wide.landed
     assert wide.best.projection.log_prob > narrow.best.projection.log_prob
@@ -128,7 +136,7 @@ def test_a_wider_window_lets_the_network_end_lower_and_nearer_to_the_search():
 
 
 def test_a_target_that_the_device_cannot_reach_ends_with_a_reason():
-    landing = land(log_probs(), TABLE, 180.0, lambda path: took(0.5 * TABLE.of_path(path)))
+    landing = land(most_probable(), TABLE, 180.0, lambda path: took(0.5 * TABLE.of_path(path)))
     assert len(landing.attempts) == 1 and not landing.landed
     assert "rescaled table" in landing.stopped
 
@@ -136,7 +144,7 @@ def test_a_target_that_the_device_cannot_reach_ends_with_a_reason():
 def test_an_impossible_first_projection_is_an_error():
     table = CostTable(1.0, ((0.0, 5.0),), Unit.MS, "made up")
     with pytest.raises(InputError):
-        land([np.log(np.array([0.5, 0.5]))], table, 3.0, lambda path: took(3.0))
+        land(partial(project, [np.log(np.array([0.5, 0.5]))]), table, 3.0, lambda path: took(3.0))
 
 
 SPACE = mbconv_space(num_classes=1000)
@@ -170,7 +178,7 @@ def test_a_slow_moment_does_not_move_the_landing():
     prices = latency_cost_table(SPACE, Exact(now))
     source = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS})
     alphas = [torch.zeros(len(edges)) for edges in prices.groups]
-    landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, source)
+    landing = Device("cpu", now, 1).land(SPACE, partial(project, log_probabilities(alphas)), prices, 80.0, source)
     assert len(landing.attempts) == 1
     assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
     assert landing.final.raw_ms == pytest.approx(1.2 * landing.final.ms, rel=1e-6)
@@ -182,7 +190,9 @@ def test_without_an_anchor_of_the_table_one_speed_holds_for_the_whole_landing():
     now = FakeDevice(drift=1e-4, isolated_error=0.0)
     prices = latency_cost_table(SPACE, Exact(now))
     alphas = [torch.zeros(len(edges)) for edges in prices.groups]
-    landing = Device("cpu", now, 1).land(SPACE, alphas, prices, 80.0, shipped("pixel1"))
+    landing = Device("cpu", now, 1).land(
+        SPACE, partial(project, log_probabilities(alphas)), prices, 80.0, shipped("pixel1")
+    )
     assert landing.reference_ms is None
     assert [attempt.scale for attempt in landing.attempts] == [1.0]
     assert landing.final.ms == pytest.approx(landing.attempts[0].ms, rel=1e-3)

@@ -1,0 +1,154 @@
+"""Which network a search comes to: the most probable one, the best of some that are scored, or what a predictor finds.
+
+All three answer the same question: the network within these limits. It is asked once for the target and, where a device
+is measured, again whenever its table was off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from hardware.cost import macs_cost_table
+from hardware.projection import Limit, Projection, project, projection_of
+from proxyless_arch.space.search_space import Path, SearchSpace
+from search.algorithm.predictor import Found, Predictor, PredictorOptions, rescored
+from search.config import SearchConfig
+
+Losses = Callable[[Sequence[Path]], Sequence[float]]
+SMALLEST_ROUND = 2  # networks of a predictor's rounds: a projection and a local move
+
+
+class Chooser(Protocol):
+    """What finds a network."""
+
+    def choose(self, limits: Sequence[Limit]) -> Projection:
+        """The network within ``limits``. Raises InputError where there is none."""
+
+    def record(self) -> dict[str, Any]:
+        """How the last one was chosen, as members of result.json."""
+
+
+@dataclass(frozen=True)
+class MostProbable:
+    """The most probable network by ``log_probs``, those of each block's choices."""
+
+    log_probs: Sequence[np.ndarray]
+
+    def choose(self, limits: Sequence[Limit]) -> Projection:
+        return project(self.log_probs, limits)
+
+    def record(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass
+class BestScored:
+    """The best by its loss of the ``count`` most probable networks. ``scored``: of the last choice, all of them."""
+
+    log_probs: Sequence[np.ndarray]
+    count: int
+    losses: Losses
+    scored: list[tuple[Path, float]] = field(default_factory=list)
+
+    def choose(self, limits: Sequence[Limit]) -> Projection:
+        path, self.scored = rescored(self.log_probs, limits, self.count, self.losses)
+        return projection_of(self.log_probs, limits, path)
+
+    def record(self) -> dict[str, Any]:
+        losses = [loss for _, loss in self.scored if math.isfinite(loss)]
+        most_probable = self.scored[0][1]
+        return {
+            "rescored": {
+                "networks": len(self.scored),
+                "loss": min(losses),
+                "loss_of_most_probable": most_probable if math.isfinite(most_probable) else None,
+            }
+        }
+
+
+@dataclass
+class Predicted:
+    """What a predictor finds (search/algorithm/predictor.py): for the limits that it was made for by as many rounds as
+    pay, for others by one more round, from all that was scored. ``on_round``: told of each round that is scored.
+
+    ``found``: by the last choice. ``reliability``: of the networks' losses, see split_half_reliability. ``n_images``:
+    that they are of.
+    """
+
+    predictor: Predictor
+    losses: Losses
+    on_round: Callable[[Predictor], Any] = lambda predictor: None
+    reliability: Callable[[Sequence[Path]], float | None] = lambda paths: None
+    n_images: int | None = None
+    found: Found | None = None
+
+    def choose(self, limits: Sequence[Limit]) -> Projection:
+        if tuple(limits) == self.predictor.limits:
+            while paths := self.predictor.ask():
+                self.predictor.tell(self.losses(paths))
+                self.on_round(self.predictor)
+            self.found = self.predictor.result()
+        else:
+            self.found = self.predictor.within(limits, self.losses)
+        return projection_of(self.log_probs, limits, self.found.path)
+
+    @property
+    def log_probs(self) -> list[np.ndarray]:
+        """Minus what each choice adds to the loss: what is projected."""
+        return [-values for values in self.predictor.coefficients()]
+
+    def record(self) -> dict[str, Any]:
+        assert self.found is not None
+        flat = dataclasses.asdict(self.found)
+        ranking = flat.pop("ranking")
+        paths = self.predictor.rounds[0].paths
+        return {
+            "predictor": {
+                **{name: value for name, value in flat.items() if name != "path"},
+                "gain_in_sd": self.found.in_sd,
+                "kendall": ranking["kendall"],
+                "spearman": ranking["spearman"],
+                "n_random": ranking["n"],
+                "n_images": self.n_images,
+                "reliability": self.reliability(paths),
+                "foretold": [list(pair) for pair in self.predictor.foretold()],
+                "coefficients": [values.tolist() for values in self.predictor.coefficients()],
+            }
+        }
+
+
+def preferences(predictor: Predictor) -> list[np.ndarray]:
+    """What each choice adds to the loss as log-probabilities that can be seen: minus it, in standard deviations of a
+    block's part in the loss of random networks, if all blocks had an equal part."""
+    coefficients = predictor.coefficients()
+    unit = predictor.result().random_sd / math.sqrt(len(coefficients)) or 1.0
+    return [-values / unit for values in coefficients]
+
+
+def split_half_reliability(halves: Sequence[tuple[float, float]]) -> float | None:
+    """How much of the differences between losses is not chance in the choice of images, from 0 to 1: the correlation of
+    the losses on two halves of the images, by Spearman and Brown for all of them. None where it is not known."""
+    found = np.array([pair for pair in halves if all(map(math.isfinite, pair))])
+    if len(found) < 3 or not found.std(0).all():
+        return None
+    correlation = float(np.corrcoef(found.T)[0, 1])
+    return max(0.0, 2 * correlation / (1 + correlation)) if correlation > -1 else 0.0
+
+
+def predictor_of(config: SearchConfig, limits: Sequence[Limit]) -> Predictor:
+    """A predictor that has asked for nothing yet. Raises InputError where too few networks are within the limits."""
+    n_rescored = PredictorOptions.n_rescored if config.arch.rescore is None else config.arch.rescore
+    options = PredictorOptions(n_random=config.arch.score_networks, n_rescored=n_rescored)
+    return Predictor(limits, options, config.manual_seed)
+
+
+def any_cost(space: SearchSpace) -> Limit:
+    """What every network of the space keeps to."""
+    table = macs_cost_table(space)
+    return Limit(table, table.maximum, table.minimum)
