@@ -537,3 +537,18 @@ def test_has_own_test(tmp_path):
     assert datasets.has_own_test(tmp_path / "split")
     with pytest.raises(InputError):
         datasets.has_own_test(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_archive_and_no_image(tmp_path):
+    """Nobody writes into them: reading would wait forever."""
+    write_folder(tmp_path, photos("train/"))
+    for name in ("photos.zip", "train/cat/pipe.png"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="pipe"):
+        datasets.open_folder(tmp_path / "photos.zip")
+    images = datasets.open_folder(tmp_path, "train")
+    for index, name in enumerate(images.names):
+        if name.endswith("pipe.png"):
+            with pytest.raises(InputError, match="pipe"):
+                images.read(index)
