@@ -12,11 +12,13 @@ import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.weights as keras_weights
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.shrink import Shrunk, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.data.batches import eval_steps, read_batch
 from proxyless_arch.data.datasets import open_folder
 from proxyless_arch.weights.files import load_pth
+from proxyless_arch.weights.slicing import sliced
 from proxyless_nas_tensorflow.steps import compiled
 
 ATOL_RANDOM = 1e-5  # at logits of standard deviation 0.1 to 1
@@ -35,6 +37,31 @@ def keras_logits(spec: ArchSpec, tensors: dict[str, np.ndarray]):
 @torch.no_grad()
 def torch_logits(net: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     return net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+
+def test_a_pruned_network_is_the_same_in_both():
+    """Channels zeroed in the large Keras network give the logits of the small one, and so does torch."""
+    spec = replace(catalog.load("proxyless_cpu"), preprocessing=Preprocessing(resolution=32, resize=32))
+    rng = np.random.default_rng(0)
+    net = proxyless_nas.network.build(spec, torch.Generator().manual_seed(0))
+    tensors = torch_weights.to_named(net)
+    widths = {"first_conv": 24, "blocks.3": 40, "feature_mix_layer": 640}
+    channels = {name: np.sort(rng.permutation(widths_of(spec)[name])[:width]) for name, width in widths.items()}
+    change = Shrunk(widths)
+    small = shrink(spec, change)
+    cut = sliced(tensors, spec, change, channels)
+    whole = dict(tensors)
+    makers = {"blocks.3": "blocks.3.mobile_inverted_conv.inverted_bottleneck"}
+    for name, kept in channels.items():
+        scale = np.zeros_like(tensors[f"{makers.get(name, name)}.bn.weight"])
+        scale[kept] = tensors[f"{makers.get(name, name)}.bn.weight"][kept]
+        whole[f"{makers.get(name, name)}.bn.weight"] = scale  # shifts are 0 in random weights
+    images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
+    expected = keras_logits(spec, whole)(images)
+    np.testing.assert_allclose(keras_logits(small, cut)(images), expected, atol=ATOL_RANDOM)
+    torch_small = proxyless_nas.network.build(small)
+    torch_weights.load_named(torch_small, small, cut)
+    np.testing.assert_allclose(torch_logits(torch_small.eval(), images), expected, atol=ATOL_RANDOM)
 
 
 @pytest.mark.parametrize("name", catalog.names())
