@@ -153,6 +153,11 @@ def smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Ten
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
+def distillation_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Cross-entropy against the probabilities of a teacher (Hinton et al. 2015, at temperature 1)."""
+    return F.cross_entropy(logits, teacher_logits.softmax(1))
+
+
 def weighted_loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor) -> Tensor:
     """smoothed_loss where an image counts as often as ``weights``, (classes,), says of its class.
 

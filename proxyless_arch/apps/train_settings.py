@@ -57,9 +57,10 @@ RECIPE_DIR = Path(__file__).parent / "train_recipes"
 FORMAT, VERSION = "proxyless-arch/training-config", 1
 IMAGES = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """What a run records of its images and their split."""
-PATHS = ("data_path", "arch", "weights")
+PATHS = ("data_path", "arch", "weights", "teacher")
 FREE = ("data_path", "device", "n_worker", "test_batch_size", "save_every_seconds")
 """Settings that may be others when a run is resumed: its images are compared by what is in them."""
+NO_TEACHER = "none"
 INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
 CLASSIFIER = "classifier."
 """What the names of the classifier's tensors begin with."""
@@ -174,6 +175,13 @@ class Optimization:
     label_smoothing: float = setting(
         0.1, "label smoothing of the training loss", aliases=("--smoothing",), minimum=0, maximum=0.99
     )
+    distillation: float = setting(
+        0.7,
+        "share of the loss that is the teacher, where there is one; the rest is the labels",
+        older=0.7,
+        minimum=0,
+        maximum=1,
+    )
     grad_clip: float | None = setting(None, "clip the norm of the gradient", aliases=("--clip_grad",), minimum=1e-9)
     accumulation: int | None = ACCUMULATION.setting(
         None,
@@ -211,6 +219,12 @@ class TrainConfig:
             "--from_scratch": (SCRATCH, "start from random weights"),
             "--pretrained": (PRETRAINED, "start from the published weights of a released network"),
         },
+    )
+    teacher: str = setting(
+        NO_TEACHER,
+        "a trained network whose outputs are learnt beside the labels: a run folder, a known name or a weight file",
+        older=NO_TEACHER,
+        common=True,
     )
     manual_seed: int = SEED.setting(0, common=True)
     device: str = DEVICE.setting("auto", common=True)
@@ -261,7 +275,7 @@ def changes_of_resume(saved: TrainConfig, wanted: TrainConfig) -> tuple[str, ...
 
 def anchored(config: TrainConfig) -> TrainConfig:
     """As a run folder has it: readable from any working directory."""
-    words = (*catalog.known_names(), INHERIT, SCRATCH, PRETRAINED)
+    words = (*catalog.known_names(), INHERIT, SCRATCH, PRETRAINED, NO_TEACHER)
     return settings.anchored(config, [name for name in PATHS if to_dict(config)[name] not in words])
 
 

@@ -28,6 +28,7 @@ from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import AnyScore, EvalResult, shown_score
 from proxyless_arch.apps.train_settings import (
+    NO_TEACHER,
     SCRATCH,
     Start,
     TrainConfig,
@@ -63,7 +64,7 @@ from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import read_tensors, save_safetensors
-from proxyless_arch.weights.lookup import WEIGHT_FILES, own_weights
+from proxyless_arch.weights.lookup import WEIGHT_FILES, find_trained, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.devices import device_name
@@ -100,6 +101,7 @@ class Job:
     memory: Plan | None = None
     """How batches are computed in the memory there is."""
     notes: tuple[str, ...] = ()
+    teacher: ProxylessNet | None = None
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -228,10 +230,31 @@ def prepare(
         ),
         augment=augment_for(config, spec.resolution),
         device=device,
+        teacher=teacher_of(config, spec),
     )
     plan = memory.plan_of(config, data, spec, job.n_workers, free, resumed=resumed)
     in_parts = replace(config, optimization=replace(config.optimization, accumulation=plan.parts))
     return replace(job, config=in_parts, memory=plan, notes=notes)
+
+
+def teacher_of(config: TrainConfig, spec: ArchSpec) -> ProxylessNet | None:
+    """The network that ``spec``'s learns from, in eval mode; it sees the same images, prepared in the same way.
+
+    Raises InputError for one without weights, or for other classes.
+    """
+    if config.teacher == NO_TEACHER:
+        return None
+    trained = find_trained(config.teacher, place="--teacher", flag="--teacher")
+    theirs = trained.spec
+    if theirs.num_classes != spec.num_classes or (theirs.class_names or spec.class_names) != spec.class_names:
+        raise InputError(
+            f"expected the {spec.num_classes} classes of the images, got {theirs.num_classes} (or others)",
+            "--teacher",
+            config.teacher,
+        )
+    net = build(theirs)
+    load_named(net, theirs, trained.weights.tensors, trained.origin)
+    return net.eval().requires_grad_(False)
 
 
 def new_training(job: Job) -> Training:
@@ -250,6 +273,7 @@ def new_training(job: Job) -> Training:
         seed=config.manual_seed,
         precision=config.precision,
         class_weights=class_weights(job),
+        teacher=job.teacher.to(job.device) if job.teacher is not None else None,
     )
 
 
@@ -294,6 +318,11 @@ def header(job: Job) -> str:
         ("images", describe_preprocessing(spec.preprocessing)),
         *[("note", note) for note in assumption(spec.preprocessing)],
         ("recipe", config.recipe),
+        *(
+            [("teacher", f"{config.teacher}: {100 * o.distillation:g} % of the loss")]
+            if job.teacher is not None
+            else []
+        ),
         ("changes", job.augment.in_words() if job.augment is not None else "none"),
         ("schedule", _schedule_text(job)),
         *[("note", note) for note in (*job.notes, *few_steps)],

@@ -27,6 +27,7 @@ from proxyless_nas import distributed
 from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
+    distillation_loss,
     in_parts,
     limit_gradients,
     seed_dropout,
@@ -148,6 +149,7 @@ class Training:
         seed: of the dropout masks.
         precision: fp32, bf16 or fp16 (autocast; parameters, BN statistics, logits and loss stay in float32).
         class_weights: of the loss, (classes,); None counts images alike.
+        teacher: a network in eval mode whose outputs are ``settings.distillation`` of the loss; None: labels alone.
     """
 
     def __init__(
@@ -160,9 +162,11 @@ class Training:
         seed: int,
         precision: str = "fp32",
         class_weights: Tensor | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.net, self.settings, self.schedule = net, settings, schedule
         self.batch_size, self.seed = batch_size, seed
+        self.teacher = teacher
         self.device = next(net.parameters()).device
         self.dtype = DTYPES[precision]
         self.step = 0
@@ -265,7 +269,7 @@ class Training:
         for number, (part, answers) in enumerate(parts, start=1):
             with self._apart() if number < len(parts) else contextlib.nullcontext():
                 logits = self.forward(part)
-                loss = self._loss(logits, answers)
+                loss = self._loss(logits, answers, part)
                 share = len(answers) * distributed.world_size() / self.batch_size  # of the mean over the ranks
                 self.scaler.scale(loss * share).backward()
             loss_sum += loss.detach() * len(answers)
@@ -289,7 +293,16 @@ class Training:
         self.left_out += self.batch_size - n_images
         return n_stops > 0
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        of_labels = self._loss_of_labels(logits, labels)
+        share = self.settings.distillation
+        if self.teacher is None or not share:
+            return of_labels
+        with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            taught = self.teacher(images).float()
+        return (1 - share) * of_labels + share * distillation_loss(logits, taught)
+
+    def _loss_of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.settings.label_smoothing
         if self._class_weights is None:
             return smoothed_loss(logits, labels, smoothing)

@@ -178,6 +178,29 @@ def test_accumulation_is_the_bigger_batch(parts):
     assert (split.sums.hits, split.sums.images) == (whole.sums.hits, whole.sums.images) == (whole.sums.hits, 24)
 
 
+def test_a_teacher_is_a_share_of_the_loss():
+    """With the whole loss: the gradient of the cross-entropy against its probabilities. With none: as without one."""
+    teacher, (images, labels) = net(seed=5).eval(), batch()
+    kinds = {share: frozen_bn(net()) for share in (0.0, 1.0)}
+    for share, module in kinds.items():
+        trained = Training(
+            module, Optimization(distillation=share, init_lr=0.1, ema_decay=0), SCHEDULE, batch_size=8, seed=3,
+            teacher=teacher,
+        )  # fmt: skip
+        trained.update(images, labels)
+    alone = training(frozen_bn(net()), init_lr=0.1, ema_decay=0)
+    alone.update(images, labels)
+    assert_same_bits(values(kinds[0.0]), values(alone.net))
+
+    by_hand = frozen_bn(net())
+    with torch.no_grad():
+        taught = teacher(images).softmax(1)
+    (-(taught * by_hand(images).log_softmax(1)).sum(1).mean()).backward()
+    moved = {name: parameter.grad.clone() for name, parameter in by_hand.named_parameters()}
+    for name, parameter in kinds[1.0].named_parameters():
+        torch.testing.assert_close(parameter.grad, moved[name], rtol=1e-4, atol=1e-6)
+
+
 def test_images_left_out_do_not_shrink_the_gradient():
     images, labels = batch(6)
     short, exact = training(frozen_bn(net()), batch_size=8), training(frozen_bn(net()), batch_size=6)
