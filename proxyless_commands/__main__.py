@@ -34,6 +34,7 @@ ARCHITECTURES = "proxyless_arch.__main__"
 COMMANDS = {
     "search": Command("search.imagenet_arch_search", (), "search a network for a latency target"),
     "train": Command("proxyless_commands.train", (), "train a network"),
+    "prune": Command("proxyless_commands.prune", (), "make a trained network smaller"),
     "eval": Command("proxyless_commands.eval", (), "score a network on labelled images"),
     "eval_tf": Command("proxyless_commands.eval_tf", (), "the same with TensorFlow"),
     "predict": Command("proxyless_commands.predict", (), "what a network sees in images"),

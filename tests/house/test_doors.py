@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search", "tests")
+OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search", "compress", "tests")
 FRAMEWORKS = ("torch", "tensorflow", "keras")
 
 # What a room may import when it is itself imported. The standard library is free to all.
@@ -19,6 +19,7 @@ ROOMS = {
     "proxyless_nas_tensorflow": {"proxyless_nas_tensorflow", "proxyless_arch", "numpy", "tensorflow", "keras"},
     "hardware": {"hardware", "proxyless_arch", "numpy"},
     "search": {"search", "hardware", "proxyless_arch", "proxyless_nas", "numpy", "torch"},
+    "compress": {"compress", "hardware", "proxyless_arch", "proxyless_nas", "numpy", "torch"},
 }
 # What a room may import beyond that inside a function only: it is loaded where it is used, or not at all.
 LAZY = {
@@ -31,6 +32,7 @@ LAZY = {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
     },
     "search": {"tensorboardX", "matplotlib", "scipy", "jinja2", "markupsafe"},
+    "compress": set(),
 }  # fmt: skip
 # Each of these has its owners: the files that may load it.
 OWNERS = {
@@ -93,6 +95,7 @@ SCRIPTS = {
     "__init__.py": set(),
     "__main__.py": {"proxyless_arch"},
     "eval.py": WITH_TORCH,
+    "prune.py": {"proxyless_arch", "compress"},
     "train.py": WITH_TORCH,
     "eval_tf.py": WITH_KERAS,
     "predict.py": WITH_TORCH,
@@ -253,7 +256,12 @@ def without_framework(room):
 
 def test_mypy_checks_every_file_that_needs_no_framework():
     configured = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
-    assert configured == ["proxyless_arch", *without_framework("hardware"), *without_framework("search")]
+    assert configured == [
+        "proxyless_arch",
+        *without_framework("hardware"),
+        *without_framework("search"),
+        *without_framework("compress"),
+    ]
     assert set(FRAMEWORK_FREE) <= set(configured)
 
 
@@ -292,7 +300,7 @@ def test_only_the_parity_tests_see_both_zoos():
 
 def test_no_import_cycle_between_the_rooms():
     """Seen from the rooms: what is imported never imports back."""
-    order = ["proxyless_arch", "proxyless_nas", "hardware", "search"]
+    order = ["proxyless_arch", "proxyless_nas", "hardware", "search", "compress"]
     for index, room in enumerate(order):
         later = set(order[index + 1 :]) | {"proxyless_nas_tensorflow", "tests"}
         for path in files_of(room):

@@ -13,7 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = Path(__file__).with_name("sentences.txt")
 ERRORS = {"InputError", "StoppedError", "LostProcessError"}
-ROOMS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search", "proxyless_commands")
+ROOMS = (
+    "proxyless_arch",
+    "proxyless_nas",
+    "proxyless_nas_tensorflow",
+    "hardware",
+    "search",
+    "compress",
+    "proxyless_commands",
+)
 
 
 def text_of(node: ast.AST) -> str | None:

@@ -1,0 +1,18 @@
+"""Making a trained network smaller: ``from compress import PruneConfig, run_pruning``.
+
+Nothing is imported before it is asked for: the settings, and a finished run, are read without a framework.
+"""
+
+from __future__ import annotations
+
+from proxyless_arch.base.lazy import on_demand
+
+_HOMES = {
+    "PruneConfig": "compress.config",
+    "PruneResult": "compress.result",
+    "read_result": "compress.result",
+    "PruningStopped": "compress.runner",
+    "run_pruning": "compress.runner",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -1,0 +1,203 @@
+"""What prune.py is asked to do: its settings, checked. No framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.choices import Freedom
+from proxyless_arch.base import settings
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.runs import config_to_resume
+from proxyless_arch.base.settings import setting
+from proxyless_arch.base.words import ARCH, BATCH_SIZE, DATA_EDITION, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
+from proxyless_arch.data.datasets import DATASETS
+from proxyless_arch.data.sources import EDITION
+
+FORMAT, VERSION = "proxyless-compress/prune-config", 1
+METHODS = ("exact", "amc", "random", "uniform")
+HARDWARE = ("cpu", "mobile", "flops")
+REWARDS = ("accuracy", "macs", "params")
+FREE = ("data_path", "device", "n_worker", "test_batch_size")
+"""Settings that may be others when a run is resumed."""
+PATHS = ("arch", "weights", "data_path", "latency_table")
+
+
+def numbers(text: str) -> str:
+    """A setting's check: numbers above 0, with commas between them."""
+    for word in text.split(","):
+        try:
+            good = math.isfinite(float(word)) and float(word) > 0 and "_" not in word
+        except ValueError:
+            good = False
+        if not good:
+            raise InputError(f"expected a number above 0, or several with commas between them, got {text!r}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """Everything that determines a pruning."""
+
+    recipe: str = "finetune"
+    arch: str | None = ARCH.setting(None, ", with its weights", group="network", common=True)
+    weights: str | None = setting(
+        None, "a weight file (default: the network's own, or its published ones)", group="network", common=True
+    )
+    dataset: str | None = setting(
+        None, "digits (embedded), or class folders: imagefolder, cifar10, imagenet", DATASETS, group="images"
+    )
+    data_path: str | None = DATA_PATH.setting(None, " (default: those of the run folder)", group="images", common=True)
+    valid_size: float | None = setting(
+        None,
+        "training images that choose: a count, or a fraction below 1 (default: the run folder's split, else 0.15)",
+        group="images",
+        minimum=0,
+    )
+    split_seed: int | None = setting(None, "seed of the split", group="images", minimum=0, maximum=2**31 - 1)
+    image_size: int | None = RESOLUTION.setting(
+        None, " (default: the network's)", group="images", minimum=8, maximum=4096, common=True
+    )
+    calibration_images: int = setting(
+        512, "training images that weights and BN statistics are made up from", group="images", minimum=8
+    )
+    choosing_images: int = setting(
+        512, "images that choices are judged by: held-out ones, then training images", group="images", minimum=8
+    )
+    test_batch_size: int = setting(64, "images per batch of calibrating and scoring", group="images", minimum=2)
+    n_worker: int | None = WORKERS.setting(None, group="images", minimum=0, maximum=256)
+    data_edition: int = DATA_EDITION.setting(EDITION, group="images", minimum=1, maximum=EDITION, older=1)
+    target_hardware: str = setting(
+        "mobile",
+        "cpu (this machine: its latency model, then measured), mobile (a Pixel 1, predicted) or flops (MACs)",
+        HARDWARE,
+        group="target",
+        common=True,
+    )
+    target_latency_ms: str | None = setting(
+        None, "one target, or several: 2,4,6", group="target", common=True, check=numbers
+    )
+    target_macs: str | None = setting(None, "with flops: 2e8, or several", group="target", common=True, check=numbers)
+    keep: str | None = setting(
+        None,
+        "target as a share of what the network costs, 0.5, or several (default: 0.5, where nothing else is asked)",
+        group="target",
+        common=True,
+        check=numbers,
+    )
+    max_params: float | None = setting(
+        None, "most parameters, beside the target", group="target", common=True, minimum=1
+    )
+    max_drop: float | None = setting(
+        None,
+        "in place of a target: the fastest network found within so many points of top-1, before fine-tuning",
+        group="target",
+        common=True,
+        minimum=0,
+        maximum=100,
+    )
+    latency_table: str | None = setting(
+        None, "a latency table or predictor in place of the usual one", group="target", metavar="FILE"
+    )
+    runtime: str | None = setting(None, "onnxruntime, litert or torch: what runs networks with cpu", group="target")
+    latency_threads: int = setting(1, "threads with cpu", group="target", minimum=1, maximum=1024)
+    method: str = setting(
+        "exact", "exact, amc (the paper's agent), random or uniform (controls)", METHODS, group="choosing", common=True
+    )
+    evaluations: int = setting(
+        32, "whole plans that are scored (of amc: episodes)", group="choosing", minimum=1, maximum=100_000, common=True
+    )
+    width_multiple: int = setting(8, "widths are multiples of it", group="choosing", minimum=1, maximum=1024)
+    smallest_width: float = setting(0.2, "smallest share of a width", group="choosing", minimum=0.01, maximum=1)
+    prune_kernels: bool = setting(True, "kernels may become smaller", group="choosing")
+    prune_depth: bool = setting(True, "blocks with a skip may be left out", group="choosing")
+    reconstruct: bool = setting(
+        True, "weights behind channels left out are fitted anew, by least squares", group="choosing"
+    )
+    reward: str = setting("accuracy", "of amc: accuracy, or -error x log of macs or params", REWARDS, group="choosing")
+    as_released: bool = setting(False, "amc with the released code's known defects", group="choosing")
+    finetune_epochs: int = setting(
+        10,
+        "epochs of training behind the pruning; 0: none",
+        group="fine-tuning",
+        minimum=0,
+        maximum=100_000,
+        common=True,
+    )
+    init_lr: float = setting(
+        0.02, "learning rate of the fine-tuning", aliases=("--lr",), group="fine-tuning", minimum=0
+    )
+    train_batch_size: int = BATCH_SIZE.setting(
+        64, " of the fine-tuning", group="fine-tuning", minimum=2, maximum=1_000_000
+    )
+    distillation: float = setting(
+        0.7,
+        "share of the loss that is the network before pruning; 0: labels alone",
+        group="fine-tuning",
+        minimum=0,
+        maximum=1,
+    )
+    manual_seed: int = SEED.setting(0, group="the run", common=True)
+    device: str = DEVICE.setting("auto", group="the run", common=True)
+
+    def __post_init__(self) -> None:
+        named = [
+            name for name in ("target_latency_ms", "target_macs", "keep", "max_drop") if getattr(self, name) is not None
+        ]
+        if len(named) > 1:
+            raise InputError(f"one target at a time, got --{' and --'.join(named)}", f"--{named[0]}")
+        wrong = {"target_latency_ms": ("cpu", "mobile"), "target_macs": ("flops",)}
+        for name, takers in wrong.items():
+            if getattr(self, name) is not None and self.target_hardware not in takers:
+                problem = f"has no meaning with --target_hardware {self.target_hardware}"
+                raise InputError(f"{problem}: --target_hardware {' or '.join(takers)} takes it", f"--{name}")
+        if self.latency_table is not None and self.target_hardware == "flops":
+            raise InputError("a latency table has no use with --target_hardware flops", "--latency_table")
+        if (self.as_released or self.reward != "accuracy") and self.method != "amc":
+            flag = "--as_released" if self.as_released else "--reward"
+            raise InputError(f"has no meaning with --method {self.method}: --method amc takes it", flag)
+
+    @staticmethod
+    def of(**given: Any) -> PruneConfig:
+        """The settings that the command has with these flags: ``PruneConfig.of(arch="runs/mine", keep=0.5)``.
+
+        Raises InputError for an unknown setting (with the nearest) or a value outside what is allowed.
+        """
+        texts = ("target_latency_ms", "target_macs", "keep")
+        plain = {
+            name: str(value) if isinstance(value, Path) or (name in texts and value is not None) else value
+            for name, value in given.items()
+        }
+        return settings.with_settings(PruneConfig(), plain)
+
+    @property
+    def freedom(self) -> Freedom:
+        depth = self.prune_depth and self.method in ("exact", "random")
+        kernels = self.prune_kernels and self.method in ("exact", "random")
+        return Freedom(multiple=self.width_multiple, smallest=self.smallest_width, kernels=kernels, depth=depth)
+
+
+def to_dict(config: PruneConfig) -> dict[str, Any]:
+    return settings.to_dict(config, FORMAT, VERSION)
+
+
+def read_config(path: Path) -> PruneConfig:
+    """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
+    return settings.from_dict(PruneConfig, read_json(path), FORMAT, VERSION, str(path), fill_missing=True)
+
+
+def resumed_config(run_dir: Path, given: Mapping[str, Any]) -> PruneConfig:
+    """The settings that a run was started with. ``given`` may change those of FREE; the others it may only repeat."""
+    saved = read_config(config_to_resume(run_dir))
+    wanted = settings.with_settings(saved, given)
+    settings.resumed(saved, wanted, FREE, PATHS)
+    return wanted
+
+
+def anchored(config: PruneConfig, names: tuple[str, ...]) -> PruneConfig:
+    """As a run folder has it: readable from any working directory. ``names``: those of known networks."""
+    return settings.anchored(config, [name for name in PATHS if to_dict(config)[name] not in names])

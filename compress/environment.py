@@ -1,0 +1,239 @@
+"""What every method of pruning looks at: what a choice does to the loss, and what a whole plan scores.
+
+Nothing is trained. A plan is a network cut out of the trained one, its weights made up for what is missing, its BN
+statistics those of calibration images, and its score that on images which neither calibrated nor test it. Whatever was
+scored is on disk: a run that is resumed asks for the same plans and is answered from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.choices import Axis, Group, change_of
+from compress.pruner import Pruner
+from hardware.cost import Path
+from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk
+from proxyless_arch.base.runs import MetricsFile
+from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.steps import recalibrate_bn
+from proxyless_nas.weights import load_named
+
+MEASURED_WIDTHS = 5
+"""Of each width's choices; the damage of the others follows their layer errors."""
+Images = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """On the images that choose: mean cross-entropy, and hits of top-1."""
+
+    loss: float
+    hits: int
+    n_images: int
+
+    @property
+    def top1_percent(self) -> float:
+        return 100 * self.hits / self.n_images
+
+
+@dataclass
+class Record:
+    """What was measured, kept in metrics.jsonl."""
+
+    metrics: MetricsFile
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @staticmethod
+    def opened(metrics: MetricsFile, lines: Sequence[dict[str, Any]]) -> Record:
+        return Record(metrics, {line["key"]: line for line in lines if "key" in line})
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        return self.known.get(key)
+
+    def put(self, key: str, **values: Any) -> dict[str, Any]:
+        line = {"key": key, **values}
+        self.metrics.append(line)
+        self.known[key] = line
+        return line
+
+
+@dataclass
+class Environment:
+    """A trained network, its groups of choices, and the images that judge them.
+
+    ``calibration``, ``choosing``: batches of (images, labels), disjoint.
+    """
+
+    pruner: Pruner
+    groups: tuple[Group, ...]
+    calibration: Images
+    choosing: Images
+    device: torch.device
+    record: Record
+
+    def network(self, change: Shrunk) -> ProxylessNet:
+        """The pruned network with BN statistics of the calibration images, in eval mode."""
+        spec, tensors = self.pruner.pruned(change)
+        net = build(spec)
+        load_named(net, spec, tensors)
+        net.to(self.device)
+        recalibrate_bn(net, self.calibration, self.device)
+        return net.eval()
+
+    def score(self, path: Path) -> Score:
+        """Of the network that the choices make."""
+        change = change_of(self.groups, path)
+        key = f"plan {self.pruner.reconstructs:d}{self.pruner.by_size:d} {change.key}"
+        line = self.record.get(key)
+        if line is None:
+            found = score_of(self.network(change), self.choosing, self.device)
+            line = self.record.put(key, loss=found.loss, hits=found.hits, n_images=found.n_images)
+        return Score(line["loss"], line["hits"], line["n_images"])
+
+    def damages(self) -> list[np.ndarray]:
+        """By group and choice: how much the loss grows when it alone is taken, never below 0."""
+        base, losses = self._single_losses()
+        return [self._damages_of(group, losses, base) for group in self.groups]
+
+    def _singles(self) -> dict[str, Shrunk]:
+        """The changes whose loss is measured, by their names: some widths, all kernels, all blocks."""
+        found: list[Shrunk] = []
+        for group in self.groups:
+            for axis in group.axes:
+                found += [axis.shrunk(axis.options[place]) for place in measured_places(axis)]
+            if group.block is not None:
+                found.append(Shrunk(left_out=frozenset({group.block})))
+        return {change.key: change for change in found}
+
+    def _single_losses(self) -> tuple[float, dict[str, float]]:
+        """(loss of the whole network, loss with each single change)."""
+        singles = self._singles()
+        whole = self._layers(Shrunk())
+        parts = {key: self._with(change, whole) for key, change in singles.items()}
+        sums: dict[str, list[float]] = {key: [] for key in ("", *singles)}
+        count = 0
+        for number, (images, labels) in enumerate(self.choosing):
+            line = self.record.get(f"damage {number}") or self.record.put(
+                f"damage {number}", **self._batch_losses(whole, parts, singles, images, labels)
+            )
+            count += line["n_images"]
+            for key, loss in line["losses"].items():
+                sums[key].append(loss)
+        return math.fsum(sums[""]) / count, {key: math.fsum(sums[key]) / count for key in singles}
+
+    @torch.no_grad()
+    def _batch_losses(
+        self,
+        whole: list[nn.Module],
+        parts: dict[str, list[nn.Module]],
+        singles: dict[str, Shrunk],
+        images: Tensor,
+        labels: Tensor,
+    ) -> dict[str, Any]:
+        """The sum of losses of a batch, with each change: layers in front of it run once for all."""
+        inputs = [images.to(self.device)]
+        for layer in whole:
+            inputs.append(layer(inputs[-1]))
+        labels = labels.to(self.device)
+
+        def loss(logits: Tensor) -> float:
+            return F.cross_entropy(logits.float(), labels, reduction="sum").item()
+
+        losses = {"": loss(inputs[-1])}
+        for key, layers in parts.items():
+            first, _ = span(singles[key], len(whole) - 2)
+            x = inputs[first]
+            for layer in layers[first:]:
+                x = layer(x)
+            losses[key] = loss(x)
+        return {"losses": losses, "n_images": len(labels)}
+
+    def _layers(self, change: Shrunk) -> list[nn.Module]:
+        """Of the pruned network, BN statistics as they were."""
+        spec, tensors = self.pruner.pruned(change)
+        net = build(spec)
+        load_named(net, spec, tensors)
+        return layers_of(net.to(self.device).eval())
+
+    def _with(self, change: Shrunk, whole: list[nn.Module]) -> list[nn.Module]:
+        """The layers of the pruned network; those that the change leaves as they are, are shared."""
+        own = self._layers(change)
+        first, last = span(change, len(whole) - 2)
+        return [*whole[:first], *own[first : last + 1], *whole[last + 1 :]]
+
+    def _damages_of(self, group: Group, losses: dict[str, float], base: float) -> np.ndarray:
+        """The sum over the axes of a choice; of the block left out, as measured."""
+        rows = [self._damages_along(axis, losses, base) for axis in group.axes]
+        joint = np.zeros(1)
+        for row in rows:
+            joint = (joint[:, None] + row[None, :]).ravel()
+        if group.block is None:
+            return joint
+        gone = max(0.0, losses[Shrunk(left_out=frozenset({group.block})).key] - base)
+        return np.append(joint, gone)
+
+    def _damages_along(self, axis: Axis, losses: dict[str, float], base: float) -> np.ndarray:
+        """Of each option: measured, or between those measured by the layer error. Less kept, more lost."""
+        places = measured_places(axis)
+        grown = {place: losses[axis.shrunk(axis.options[place]).key] - base for place in places}
+        grown[len(axis.options) - 1] = 0.0
+        if axis.kind == "width":
+            errors = np.array([self.pruner.layer_error(axis.name, width) for width in axis.options])
+            errors = np.maximum.accumulate(errors[::-1])[::-1]
+        else:
+            errors = -np.array(axis.options, dtype=float)
+        known = sorted(grown)
+        rising = np.maximum.accumulate(np.maximum(0.0, [grown[place] for place in known[::-1]]))
+        found = np.interp(errors, errors[known[::-1]], rising)
+        found[-1] = 0.0
+        return found
+
+
+def measured_places(axis: Axis) -> list[int]:
+    """Which options of an axis are measured: evenly spread from the smallest on, all but the last at most."""
+    count = len(axis.options) - 1
+    most = count if axis.kind == "kernel" else min(MEASURED_WIDTHS, count)
+    return sorted({round(place * count / most) for place in range(most)})
+
+
+def layers_of(net: ProxylessNet) -> list[nn.Module]:
+    """first_conv, blocks, and the rest from the feature mix to the logits."""
+    return [net.first_conv, *net.blocks, _Head(net)]
+
+
+class _Head(nn.Module):
+    """Feature mix, pool and classifier."""
+
+    def __init__(self, net: ProxylessNet) -> None:
+        super().__init__()
+        self.feature_mix_layer, self.classifier = net.feature_mix_layer, net.classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.feature_mix_layer(x).mean((2, 3)))
+
+
+def span(change: Shrunk, n_blocks: int) -> tuple[int, int]:
+    """Which of layers_of a network hold other weights behind a change: the first and the last."""
+    ends = {STEM: (0, 1), LAST_STAGE: (n_blocks, n_blocks + 1), FEATURE_MIX: (n_blocks + 1, n_blocks + 1)}
+    found = [ends.get(name) or (int(name.removeprefix("blocks.")) + 1,) * 2 for name in change.widths]
+    found += [(index + 1, index + 1) for index in (*change.kernels, *change.left_out)]
+    return min(first for first, _ in found), max(last for _, last in found)
+
+
+@torch.no_grad()
+def score_of(net: ProxylessNet, batches: Images, device: torch.device) -> Score:
+    losses, hits, count = [], 0, 0
+    for images, labels in batches:
+        logits, labels = net(images.to(device)).float(), labels.to(device)
+        losses.append(F.cross_entropy(logits, labels, reduction="sum").item())
+        hits += int((logits.argmax(1) == labels).sum())
+        count += len(labels)
+    return Score(math.fsum(losses) / count, hits, count)

@@ -1,0 +1,155 @@
+"""Which plan is taken: exactly, at random, or uniformly. All of them look at the same environment, equally often.
+
+``exact`` minimizes the sum of the damages within all limits (hardware/projection.py). Damages are measured one change
+at a time, and do not quite add up; so the plans that the sums like best are scored as whole networks, and then those
+that they like best with each group's damage multiplied by a random factor, around the best factors so far: the repair
+of SPDY (Frantar and Alistarh, ICML 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.choices import Group
+from compress.environment import Environment, Score
+from hardware.cost import CostTable, Path
+from hardware.projection import Limit, k_best, project
+from proxyless_arch.base.errors import InputError
+
+BY_SUM = 4
+"""Plans that the sums of damages like best, which are scored first."""
+SPREAD = 0.5
+"""Of the logarithm of a factor."""
+TRIES = 8
+"""Factors drawn for a plan that is to be scored: many lead to one that is known."""
+DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan and what it scored."""
+
+    path: Path
+    score: Score
+
+
+Tell = Callable[[Found], None]
+
+
+def best(found: Sequence[Found]) -> Found:
+    """The one of least loss, the first of equal ones."""
+    return min(found, key=lambda each: each.score.loss)
+
+
+def exact(
+    environment: Environment, limits: Sequence[Limit], count: int, rng: np.random.Generator, tell: Tell
+) -> list[Found]:
+    """``count`` plans at most, within all limits. Raises InputError when nothing is."""
+    damages = environment.damages()
+    found: dict[Path, Found] = {}
+
+    def add(path: Path) -> Found:
+        found[path] = Found(path, environment.score(path))
+        tell(found[path])
+        return found[path]
+
+    for projection in k_best([-row for row in damages], limits, min(BY_SUM, count)):
+        add(projection.path)
+    factors, leader = np.ones(len(damages)), best(list(found.values()))
+    for _ in range(TRIES * max(0, count - len(found))):
+        if len(found) >= count:
+            break
+        tried = factors * np.exp(SPREAD * rng.standard_normal(len(damages)))
+        path = project([-factor * row for factor, row in zip(tried, damages, strict=True)], limits).path
+        if path not in found and add(path).score.loss < leader.score.loss:
+            factors, leader = tried, found[path]
+    return list(found.values())
+
+
+def sample_within(limits: Sequence[Limit], lower: float, rng: np.random.Generator) -> Iterator[Path]:
+    """Random plans that keep to all limits and cost at least ``lower`` of the first, all nearly equally probable.
+
+    Each choice is drawn by exp(-b cost), with the b at which the expected cost lies within the first limit: of all
+    distributions with that mean the one of greatest entropy. What is drawn outside the limits is drawn again.
+    """
+    table, upper = limits[0].table, limits[0].upper
+    tilt = _tilt(table, (1 + lower) / 2 * upper)
+    odds = [_odds(group, tilt) for group in table.groups]
+    for _ in range(DRAWS):
+        path = tuple(int(rng.choice(len(row), p=row)) for row in odds)
+        if table.of_path(path) >= lower * upper and all(limit.holds(path) for limit in limits):
+            yield path
+
+
+def _odds(costs: Sequence[float], tilt: float) -> np.ndarray:
+    values = np.asarray(costs)
+    weights = np.exp(-tilt * (values - values.min()))
+    return weights / weights.sum()
+
+
+def _tilt(table: CostTable, mean: float) -> float:
+    """The b at which the expected cost is ``mean``, by halving."""
+    scale = 1 / max(table.maximum - table.minimum, 1e-12)
+    low, high = -300 * scale * table.n_groups, 300 * scale * table.n_groups
+    for _ in range(100):
+        middle = (low + high) / 2
+        if table.expected([_odds(group, middle) for group in table.groups]) > mean:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def random(
+    environment: Environment, limits: Sequence[Limit], count: int, rng: np.random.Generator, tell: Tell
+) -> list[Found]:
+    """``count`` random plans of the cost. Raises InputError where none is met with."""
+    found: dict[Path, Found] = {}
+    for path in sample_within(limits, RANDOM_LOWER, rng):
+        if path not in found:
+            found[path] = Found(path, environment.score(path))
+            tell(found[path])
+        if len(found) == count:
+            break
+    if not found:
+        raise InputError(f"no random plan of {DRAWS} keeps to {' and '.join(map(str, limits))}", limits[0].flag)
+    return list(found.values())
+
+
+RANDOM_LOWER = 0.97
+"""Of the first limit, what a random plan costs at least."""
+
+
+def uniform_path(groups: Sequence[Group], limits: Sequence[Limit]) -> Path:
+    """Every width at the same share of what it was, the largest that keeps to all limits; kernels and blocks stay.
+
+    Raises InputError when not even the smallest widths do.
+    """
+    shares = sorted({option / axis.options[-1] for group in groups for axis in group.axes for option in axis.options})
+    for share in reversed(shares):
+        path = tuple(group.index(_at_share(group, share)) for group in groups)
+        if all(limit.holds(path) for limit in limits):
+            return path
+    raise InputError(f"no uniform width keeps to {' and '.join(map(str, limits))}", limits[0].flag)
+
+
+def _at_share(group: Group, share: float) -> list[int]:
+    """The widths nearest to the share, kernels as they are."""
+    found = []
+    for axis in group.axes:
+        last = len(axis.options) - 1
+        near = min(
+            range(last + 1), key=lambda place, axis=axis: (abs(axis.options[place] - share * axis.options[-1]), place)
+        )  # type: ignore[misc]
+        found.append(near if axis.kind == "width" else last)
+    return found
+
+
+def uniform(environment: Environment, limits: Sequence[Limit], tell: Tell) -> list[Found]:
+    path = uniform_path(environment.groups, limits)
+    found = Found(path, environment.score(path))
+    tell(found)
+    return [found]

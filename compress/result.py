@@ -1,0 +1,100 @@
+"""What a finished pruning came to, read from its run folder: no framework is imported."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.config import PruneConfig, read_config
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
+from proxyless_arch.base.text import labeled
+from proxyless_arch.base.units import format_count
+from proxyless_arch.weights.lookup import find_network
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult:
+    """A finished pruning: the network, its weights, its record, and with several targets all of them in ``family``."""
+
+    folder: Path
+    config: PruneConfig
+    spec: ArchSpec
+    weights: Path
+    record: Mapping[str, Any]
+    family: tuple[PruneResult, ...] = ()
+
+    @property
+    def top1_percent(self) -> float | None:
+        return self.record["top1_percent"]
+
+    @property
+    def test_top1_percent(self) -> float | None:
+        return self.record["test_top1_percent"]
+
+    @property
+    def landed(self) -> bool | None:
+        """Whether the measured network is at its target; None where nothing was measured."""
+        return self.record["landed"]
+
+    def __str__(self) -> str:
+        members = self.family or (self,)
+        lines = [line for member in members for line in _lines(member)]
+        return "\n".join(["", *(labeled(*line) for line in lines)])
+
+
+def read_result(folder: Path | str) -> PruneResult:
+    """The product of a finished pruning. Raises InputError when there is none, or when a file of it is damaged."""
+    home = Path(folder)
+    if not (home / RESULT_FILE).is_file():
+        raise InputError("this pruning did not come to its end: there is no result.json in it", source=str(folder))
+    record = read_json(home / RESULT_FILE)
+    if "family" in record:
+        family = tuple(read_result(home / name) for name in record["family"])
+        return PruneResult(**{**vars(family[0]), "family": family})
+    spec, weights = find_network(str(home))
+    if weights is None:
+        raise InputError("the weights of this run are gone", source=str(folder))
+    config = read_config(home / CONFIG_FILE)
+    return PruneResult(folder=home, config=config, spec=spec, weights=weights, record=record)
+
+
+def _lines(result: PruneResult) -> list[tuple[str, str]]:
+    """The end of a pruning, for a person."""
+    record = result.record
+    lines = [("network", f"{format_count(record['macs'])} MACs ({_share(record, 'macs')}), "
+              f"{format_count(record['params'])} parameters ({_share(record, 'params')})")]  # fmt: skip
+    if record["predicted_latency_ms"] is not None:
+        measured = record["measured_latency_ms"]
+        told = f"; measured {measured:.4g} ms" if measured is not None else "; not measured"
+        asked = f", asked {record['target_latency_ms']:.4g} ms" if record["target_latency_ms"] is not None else ""
+        lines.append(("latency", f"{record['predicted_latency_ms']:.4g} ms predicted{told}{asked}"))
+    lines.append(
+        (
+            "accuracy",
+            f"{_top1(record['test_top1_percent'])} of {record['n_test_images']} test images; "
+            f"{_top1(record['inherited_test_top1_percent'])} before fine-tuning, "
+            f"{_top1(record['parent_test_top1_percent'])} before pruning",
+        )
+    )
+    images = result.config.data_path
+    arch = ["--arch", str(result.folder)]
+    data = ["--data_path", images] if images else []
+    lines.append(("time", format_seconds(record["wall_seconds"])))
+    lines.append(("next", shlex.join(["python", "eval.py", *arch, *data])))
+    lines.append(("", shlex.join(["python", "export.py", *arch, "--format", "onnx", "--output", "exported"])))
+    lines.append(("", shlex.join(["python", "train.py", *arch])))
+    return lines
+
+
+def _share(record: Mapping[str, Any], name: str) -> str:
+    return f"{100 * record[name] / record[f'parent_{name}']:.0f} % of before"
+
+
+def _top1(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"

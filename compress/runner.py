@@ -1,0 +1,522 @@
+"""A pruning from its settings to its product: measure once, choose for each target, fine-tune, and write.
+
+``run_pruning`` is what prune.py does, for a program or a notebook:
+
+    from compress import PruneConfig, run_pruning
+    run_pruning(PruneConfig.of(arch="runs/photos", target_hardware="flops", keep=0.5), "runs/small")
+
+A run folder is the product, or with several targets one folder of each is, called as its target. Everything scored is
+in metrics.jsonl, and everything chosen follows from it and the seed: a run that is resumed takes the same way again,
+and asks for nothing twice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress import pictures
+from compress.amc import amc
+from compress.choices import change_of, whole_path
+from compress.config import PruneConfig, anchored, resumed_config, to_dict
+from compress.device import TOLERANCE
+from compress.environment import Environment, Record, measured_places
+from compress.methods import Found, best, exact, random, uniform
+from compress.pruner import Pruner
+from compress.result import PruneResult, read_result
+from compress.session import Goal, Job, prepare
+from compress.statistics import collect
+from hardware.latency import network_ms
+from hardware.profile.profiling import Measured
+from hardware.projection import Limit
+from proxyless_arch.apps.scores import EvalResult
+from proxyless_arch.apps.train_settings import TrainConfig
+from proxyless_arch.arch import catalog, codec
+from proxyless_arch.arch.shrink import Shrunk
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.walk import total_macs, total_params, walk
+from proxyless_arch.base import runs
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_bytes, read_json, write_json
+from proxyless_arch.base.progress import speak
+from proxyless_arch.base.strict import counted
+from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.base.words import DRY
+from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
+from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
+from proxyless_nas import distributed
+from proxyless_nas.data import eval_batches
+from proxyless_nas.devices import device_name, pick_device
+from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.steps import evaluate
+from proxyless_nas.train import TrainingStopped, run_training
+from proxyless_nas.weights import load_named, to_named
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "prune.py"
+PRUNED, FINETUNED = "pruned", "finetune"
+"""Folders of a product: the network before fine-tuning, and the fine-tuning."""
+MAX_ROUNDS = 4
+HALVINGS = 6
+"""Of the range of costs, to find the fastest network within --max_drop."""
+Say = Callable[[str], Any]
+
+
+class PruningStopped(runs.RunStopped):
+    """A pruning ended by Ctrl-C or SIGTERM."""
+
+
+def run_pruning(
+    config: PruneConfig | None = None,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    say: Say | None = speak,
+    command: Sequence[str] | None = None,
+    dry_run: bool = False,
+) -> PruneResult | None:
+    """Make a trained network smaller.
+
+    Args:
+        config: the settings. A resumed pruning keeps its own; these may only repeat them.
+        path: the run folder (default: a dated one under runs/).
+        resume: go on with the pruning in ``path``.
+        say: gets each line that is for a person; None for silence.
+        command: the words of the command line, for environment.json.
+        dry_run: say what would be done, with memory and time, and stop; nothing is written.
+
+    Returns:
+        The product (of several targets the first, whose ``family`` has them all); None of a dry run.
+
+    Raises:
+        InputError: settings, images, weights or prices that do not fit; nothing is written then.
+        PruningStopped: a Ctrl-C; the run can be resumed.
+    """
+    tell = say or (lambda line: None)
+    folder = Path(path) if path is not None else None
+    if resume:
+        if folder is None:
+            raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
+        given = {} if config is None else {k: v for k, v in to_dict(config).items() if k in ("data_path",) and v}
+        config = resumed_config(folder, given)
+    config = config or PruneConfig()
+    device = pick_device(config.device)
+    job = prepare(config, device, distributed.least_free(device), measure=not dry_run)
+    tell(header(job))
+    if dry_run:
+        runs.free_run_dir(folder, ROOT) if not resume else None
+        tell(labeled("expected", expected(job)))
+        tell(DRY)
+        return None
+    home = folder if resume and folder is not None else runs.new_run_dir(folder, ROOT)
+    tell(labeled("run folder", str(home)))
+    with runs.locked(home):
+        return _prune_in(job, home, tell, command, resume)
+
+
+def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
+    """To the product, from the start or from what the folder has."""
+    words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
+    runs.write_environment(
+        home,
+        runs.environment(words, torch=torch.__version__, numpy=np.__version__, device=device_name(job.device)),
+        resume,
+    )
+    write_config(job, home)
+    tell(labeled("expected", expected(job)))
+    try:
+        return _Run(job, home, tell).finish()
+    except KeyboardInterrupt:
+        again = runs.resume_command(COMMAND, home)
+        message = f"stopped; what was measured is kept: continue with\n  {again}"
+        tell(f"\n{message}")
+        raise PruningStopped(message, home) from None
+
+
+def write_config(job: Job, home: Path) -> None:
+    """config.json, with which train.py finds the images and their split by the folder alone."""
+    data = job.training.data
+    seed = job.training.manual_seed if data.split_seed is None else data.split_seed
+    told = {"dataset": data.dataset, "data_path": data.data_path, "valid_size": data.valid_size, "split_seed": seed}
+    config = replace(job.config, **told, data_edition=data.data_edition)
+    write_json(home / runs.CONFIG_FILE, to_dict(anchored(config, tuple(catalog.known_names()))))
+
+
+# --------------------------------------------------------------------------------------------------- what is said
+
+
+def header(job: Job) -> str:
+    """What is about to happen, for a person."""
+    config, spec, table = job.config, job.spec, job.table
+    widths = sum(axis.kind == "width" for group in job.groups for axis in group.axes)
+    kernels = sum(axis.kind == "kernel" for group in job.groups for axis in group.axes)
+    blocks = sum(group.block is not None for group in job.groups)
+    lines = [
+        (
+            "network",
+            f"{spec.name}: {format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters",
+        ),
+        ("weights", job.origin),
+        (
+            "data",
+            f"{config.data_path or job.training.data.data_path or 'digits (scikit-learn, embedded)'}: "
+            f"{sum(len(labels) for _, labels in job.calibration)} training images to calibrate, "
+            f"{sum(len(labels) for _, labels in job.choosing)} to choose by, {len(job.data.test)} to test, "
+            f"{spec.num_classes} classes, {spec.resolution} px",
+        ),
+        *[("note", note) for note in job.notes],
+        (
+            "choices",
+            f"{counted(widths, 'width')} (multiples of {config.width_multiple} from {100 * config.smallest_width:g} % "
+            f"on), {counted(kernels, 'smaller kernel')}, {counted(blocks, 'block')} to leave out",
+        ),
+        ("target", _target_text(job)),
+        ("reachable", f"{table.reachable}; the network costs {table.shown(job.whole_cost)} ({table.source})"),
+        ("method", f"{config.method}, {counted(config.evaluations, 'plan')} scored for each target"),
+        ("fine-tuning", _finetuning_text(config)),
+        ("runs on", f"{device_name(job.device)}, torch {torch.__version__}"),
+        *job.memory.lines(),
+    ]
+    if table.extrapolated:
+        count = len(table.extrapolated)
+        lines.insert(
+            -2, ("note", f"{counted(count, 'layer price')} outside the latency model's fitted range: estimates")
+        )
+    return "\n".join(labeled(*line) for line in lines)
+
+
+def _target_text(job: Job) -> str:
+    hardware = job.config.target_hardware
+    if job.config.max_drop is not None:
+        what = f"the cheapest network within {job.config.max_drop:g} points of top-1, before fine-tuning"
+    else:
+        what = ", ".join(job.table.shown(goal.value) for goal in job.goals)
+    most = f"; at most {job.config.max_params:,.0f} parameters" if job.config.max_params is not None else ""
+    return f"{hardware}: {what}{most}"
+
+
+def _finetuning_text(config: PruneConfig) -> str:
+    if not config.finetune_epochs:
+        return "none"
+    share = (
+        f", {100 * config.distillation:g} % of the loss from the network before pruning" if config.distillation else ""
+    )
+    return f"{counted(config.finetune_epochs, 'epoch')}, lr {config.init_lr:g}{share}"
+
+
+def expected(job: Job) -> str:
+    """How long measuring and choosing take, by the time of a batch; fine-tuning says its own."""
+    images = job.calibration[0][0].to(job.device)
+    net = build(job.spec)
+    load_named(net, job.spec, job.tensors)
+    net.to(job.device).eval()
+    with torch.no_grad():
+        net(images[:2])
+        start = time.perf_counter()
+        net(images)
+    each = (time.perf_counter() - start) / len(images)
+    singles = sum(
+        sum(len(measured_places(axis)) for axis in group.axes) + (group.block is not None) for group in job.groups
+    )
+    n_choosing, n_calibrating = (sum(len(labels) for _, labels in part) for part in (job.choosing, job.calibration))
+    targets = HALVINGS if job.config.max_drop is not None else len(job.goals)
+    plans = targets * (1 if job.config.method == "uniform" else job.config.evaluations)
+    measuring = 0.6 * singles * n_choosing if job.config.method == "exact" else 0
+    total = each * (measuring + 3 * n_calibrating + 0.8 * plans * (n_choosing + 1.5 * n_calibrating))
+    return f"about {runs.format_seconds(total)} to measure and choose ({1000 * each:.1f} ms per image)"
+
+
+# ------------------------------------------------------------------------------------------------------- the run
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A plan that was taken, all that were scored for it, and its time where it was measured."""
+
+    goal: Goal
+    found: Found
+    scored: tuple[Found, ...]
+    scale: float
+    timing: Measured | None
+    landed: bool | None
+
+
+class _Run:
+    """A pruning on its way."""
+
+    def __init__(self, job: Job, home: Path, tell: Say) -> None:
+        self.job, self.home, self.tell = job, home, tell
+        self.started = time.perf_counter()
+        file = home / runs.METRICS_FILE
+        whole = read_bytes(file).rfind(b"\n") + 1 if file.is_file() else 0
+        lines = runs.read_metrics(file) if whole else []
+        self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
+        self.record = Record.opened(self.metrics, lines)
+        self.parent = build(job.spec)
+        load_named(self.parent, job.spec, job.tensors)
+        self.parent.to(job.device).eval()
+        self.tell("measuring the layers")
+        statistics = collect(self.parent, job.calibration, job.groups, job.device, job.config.manual_seed)
+        self.pruner = Pruner(
+            job.spec,
+            job.tensors,
+            statistics,
+            reconstructs=job.config.reconstruct,
+            by_size=job.config.as_released,
+        )
+        self.environment = Environment(self.pruner, job.groups, job.calibration, job.choosing, job.device, self.record)
+
+    def finish(self) -> PruneResult:
+        job = self.job
+        parent = self._parent_scores()
+        chosen = [self._within_drop()] if job.config.max_drop is not None else [self._land(goal) for goal in job.goals]
+        folders = [self.home] if len(chosen) == 1 else [self.home / each.goal.name for each in chosen]
+        records = [self._product(each, folder, parent) for each, folder in zip(chosen, folders, strict=True)]
+        self.metrics.close()
+        unit = job.table.unit
+        pictures.draw_curve(records, parent, unit, self.home / pictures.CURVE)
+        if len(chosen) > 1:
+            write_json(self.home / runs.RESULT_FILE, {"family": [folder.name for folder in folders], **parent})
+        return read_result(self.home)
+
+    # choosing
+
+    def _choose(self, limits: Sequence[Limit]) -> list[Found]:
+        config, rng = self.job.config, np.random.default_rng(self.job.config.manual_seed)
+        n, tell = config.evaluations, self._tell_plan
+        self.n_told = 0
+        match config.method:
+            case "exact":
+                return exact(self.environment, limits, n, rng, tell)
+            case "random":
+                return random(self.environment, limits, n, rng, tell)
+            case "uniform":
+                return uniform(self.environment, limits, tell)
+            case _:
+                tables = {"macs": self.job.macs, "params": self.job.params}
+                return amc(
+                    self.environment, self.job.spec, limits, n, config.manual_seed, tell,
+                    reward=config.reward, tables=tables, as_released=config.as_released, lower=config.smallest_width,
+                )  # fmt: skip
+
+    def _tell_plan(self, found: Found) -> None:
+        self.n_told += 1
+        cost = self.job.table.of_path(found.path)
+        self.tell(
+            f"  plan {self.n_told:>3}/{self.job.config.evaluations}  {self.job.table.unit.short(cost)}  "
+            f"loss {found.score.loss:.3f}  top-1 {found.score.top1_percent:.1f} %"
+        )
+
+    def _land(self, goal: Goal) -> Chosen:
+        """Choose, measure where the device is here, and choose again on rescaled prices while that is off."""
+        job, scale = self.job, 1.0
+        attempts: list[tuple[Chosen, float]] = []
+        for _ in range(MAX_ROUNDS):
+            try:
+                scored = self._choose(job.limits(goal.value, scale, goal.flag))
+            except InputError:
+                if not attempts:
+                    raise
+                break
+            found = best(scored)
+            if job.measured_on is None:
+                return Chosen(goal, found, tuple(scored), scale, None, None)
+            timing = self._timed(change_of(job.groups, found.path), goal.value)
+            off = abs(timing.ms / goal.value - 1)
+            attempts.append((Chosen(goal, found, tuple(scored), scale, timing, off <= TOLERANCE), off))
+            self.tell(f"  measured {timing.ms:.3f} ms of {goal.value:.3f} ms")
+            if off <= TOLERANCE:
+                break
+            scale = timing.ms / job.table.of_path(found.path)
+        return min(attempts, key=lambda each: each[1])[0]
+
+    def _timed(self, change: Shrunk, target: float | None) -> Measured:
+        assert self.job.measured_on is not None
+        key = f"time {change.key}"
+        line = self.record.get(key)
+        if line is None:
+            spec, _ = self.pruner.pruned(change)
+            line = self.record.put(key, **self.job.measured_on.time(walk(spec), target)._asdict())
+        return Measured(**{name: line[name] for name in Measured._fields})
+
+    def _within_drop(self) -> Chosen:
+        """The cheapest plan found whose top-1 is within --max_drop of the parent's, halving the range of costs."""
+        job = self.job
+        assert job.config.max_drop is not None
+        whole = self.environment.score(whole_path(job.groups))
+        least = whole.top1_percent - job.config.max_drop
+        low, high = job.table.minimum, job.whole_cost
+        taken = Chosen(Goal(high, "whole", "--max_drop"), Found(whole_path(job.groups), whole), (), 1.0, None, None)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            scored = self._choose(job.limits(middle, flag="--max_drop"))
+            good = [found for found in scored if found.score.top1_percent >= least]
+            if good:
+                found = min(good, key=lambda each: job.table.of_path(each.path))
+                high = job.table.of_path(found.path)
+                taken = Chosen(Goal(high, "within", "--max_drop"), found, tuple(scored), 1.0, None, None)
+            else:
+                low = middle
+        if job.measured_on is not None:
+            taken = replace(taken, timing=self._timed(change_of(job.groups, taken.found.path), None))
+        return taken
+
+    # the product
+
+    def _parent_scores(self) -> dict[str, Any]:
+        """Of the network as it was, as members of result.json."""
+        job = self.job
+        found = self.record.get("parent")
+        if found is None:
+            valid, test = self._score(self.parent, job.data.valid), self._score(self.parent, job.data.test)
+            ms = self._timed(Shrunk(), None).ms if job.measured_on is not None else None
+            found = self.record.put("parent", valid=valid, test=test, ms=ms)
+        return {
+            "parent": readable(job.spec.name),
+            "parent_top1_percent": found["valid"],
+            "parent_test_top1_percent": found["test"],
+            "parent_macs": total_macs(job.spec),
+            "parent_params": total_params(job.spec),
+            "parent_predicted_latency_ms": job.whole_cost if job.table.unit is Unit.MS else None,
+            "parent_measured_latency_ms": found["ms"],
+        }
+
+    def _score(self, net: ProxylessNet, images: ImageDataset) -> float | None:
+        if not len(images):
+            return None
+        job = self.job
+        size = min(job.config.test_batch_size, job.memory.images)
+        batches = eval_batches(images, job.spec.preprocessing, batch_size=size, n_workers=job.config.n_worker or 0)
+        return evaluate(net.eval(), batches, job.device, EvalResult()).top1_percent
+
+    def _product(self, chosen: Chosen, folder: Path, parent: dict[str, Any]) -> dict[str, Any]:
+        """Write the network of a target, fine-tuned where that is asked for; result.json."""
+        if (folder / runs.RESULT_FILE).is_file():
+            return read_json(folder / runs.RESULT_FILE)
+        folder.mkdir(exist_ok=True)
+        if folder != self.home:
+            write_config(self.job, folder)
+        job, change = self.job, change_of(self.job.groups, chosen.found.path)
+        net = self.environment.network(change)
+        inherited = self._score(net, job.data.valid), self._score(net, job.data.test)
+        pictures.draw_plan(job, self.environment, chosen.found.path, net.spec, folder)
+        tensors, after = to_named(net), inherited
+        provenance = {"command": "prune", "run": readable(folder.name), "of": readable(job.spec.name)}
+        self._save(folder / PRUNED, net.spec, tensors, provenance)
+        self.tell(labeled("pruned", f"{_cost_text(job, net.spec)}; top-1 {_percent(inherited[0])} of held-out images"))
+        if job.config.finetune_epochs:
+            tensors, after = self._finetune(folder, net.spec)
+        self._save(folder, net.spec, tensors, provenance)
+        record = self._record(chosen, net.spec, change, inherited, after) | parent
+        write_json(folder / runs.RESULT_FILE, record)
+        return record
+
+    def _save(self, folder: Path, spec: ArchSpec, tensors: NamedTensors, provenance: dict[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        codec.write_spec(folder / SPEC_FILE, spec)
+        save_safetensors(folder / WEIGHT_FILES[0], spec, tensors, provenance)
+
+    def _finetune(self, folder: Path, spec: ArchSpec) -> tuple[NamedTensors, tuple[float | None, float | None]]:
+        """Train the pruned network with the train library, on the images of the pruning; (weights, top-1)."""
+        job, place = self.job, folder / FINETUNED
+        teacher = self.home / "parent"
+        if job.config.distillation and not (teacher / SPEC_FILE).is_file():
+            self._save(teacher, job.spec, job.tensors, {"command": "prune", "of": readable(job.spec.name)})
+        begun = (place / runs.CONFIG_FILE).is_file()
+        config = None if begun else finetune_config(job, folder / PRUNED, teacher)
+        try:
+            result = run_training(config, place, resume=begun, say=self.tell, command=[COMMAND])
+        except TrainingStopped:
+            raise KeyboardInterrupt from None
+        assert result is not None
+        return dict(read_tensors(result.weights).tensors), (result.top1_percent, result.test_top1_percent)
+
+    def _record(
+        self,
+        chosen: Chosen,
+        spec: ArchSpec,
+        change: Shrunk,
+        inherited: tuple[float | None, float | None],
+        after: tuple[float | None, float | None],
+    ) -> dict[str, Any]:
+        """result.json."""
+        job, unit, timing = self.job, self.job.table.unit, chosen.timing
+        is_ms = unit is Unit.MS
+        asked = chosen.goal.value if job.config.max_drop is None and chosen.goal.flag != "--max_params" else None
+        return {
+            "target_hardware": job.config.target_hardware,
+            "target_latency_ms": asked if is_ms else None,
+            "target_macs": asked if not is_ms else None,
+            "max_params": job.config.max_params,
+            "max_drop": job.config.max_drop,
+            "method": job.config.method,
+            "evaluations": len(chosen.scored),
+            "macs": total_macs(spec),
+            "params": total_params(spec),
+            "predicted_latency_ms": network_ms(job.source, walk(spec)) if job.source is not None else None,
+            "table_scale": chosen.scale,
+            "measured_latency_ms": timing.ms if timing is not None else None,
+            "landed": chosen.landed,
+            "latency_source": job.table.source if is_ms else None,
+            "inherited_top1_percent": inherited[0],
+            "inherited_test_top1_percent": inherited[1],
+            "top1_percent": after[0],
+            "test_top1_percent": after[1],
+            "finetune_epochs": job.config.finetune_epochs,
+            "n_valid_images": len(job.data.valid),
+            "n_test_images": len(job.data.test),
+            "choosing_loss": chosen.found.score.loss,
+            "choosing_top1_percent": chosen.found.score.top1_percent,
+            "change": change.to_json(),
+            "resolution": spec.resolution,
+            "num_classes": spec.num_classes,
+            "manual_seed": job.config.manual_seed,
+            "images": job.data.fingerprint(),
+            "scored": [{"cost": job.table.of_path(each.path), **asdict(each.score)} for each in chosen.scored],
+            "wall_seconds": time.perf_counter() - self.started,
+        }
+
+
+def finetune_config(job: Job, pruned: Path, teacher: Path) -> TrainConfig:
+    """How a pruned network is trained on: all layers alike, BN as it comes, on the images of the pruning."""
+    config, data = job.config, job.training.data
+    given: dict[str, Any] = {
+        "arch": str(pruned),
+        "dataset": data.dataset,
+        "valid_size": data.valid_size,
+        "split_seed": job.training.manual_seed if data.split_seed is None else data.split_seed,
+        "data_edition": data.data_edition,
+        "n_epochs": config.finetune_epochs,
+        "init_lr": config.init_lr,
+        "train_batch_size": min(config.train_batch_size, len(job.data.train)),
+        "backbone_lr_mult": 1.0,
+        "fit_classifier": False,
+        "freeze_bn": False,
+        "manual_seed": config.manual_seed,
+        "device": config.device,
+    }
+    if data.data_path is not None:
+        given["data_path"] = data.data_path
+    if config.n_worker is not None:
+        given["n_worker"] = config.n_worker
+    if config.distillation:
+        given |= {"teacher": str(teacher), "distillation": config.distillation}
+    return TrainConfig.of(recipe="finetune", **given)
+
+
+def _cost_text(job: Job, spec: ArchSpec) -> str:
+    macs = f"{format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters"
+    return f"{network_ms(job.source, walk(spec)):.3f} ms predicted, {macs}" if job.source is not None else macs
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"

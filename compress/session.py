@@ -1,0 +1,248 @@
+"""What a pruning starts from: settings become a trained network, its images, what may change, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.choices import Group, cost_table, groups_of, macs_table, params_table, whole_path
+from compress.config import PruneConfig
+from compress.device import Device, latency_source
+from hardware.cost import CostTable
+from hardware.latency import LatencySource
+from hardware.projection import Limit, check_limits
+from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
+from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig, effective_config, open_data, start_of
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.units import Unit
+from proxyless_arch.data.datasets import ImageDataset, SearchData
+from proxyless_arch.data.streams import Stream, numpy_rng
+from proxyless_arch.weights.files import NamedTensors
+from proxyless_nas.data import eval_batches
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A target: its ``value`` in the unit of the table, and what it is called as a folder and for a person."""
+
+    value: float
+    name: str
+    flag: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings with everything they refer to found, opened and checked."""
+
+    config: PruneConfig
+    training: TrainConfig
+    data: SearchData
+    spec: ArchSpec
+    tensors: NamedTensors
+    origin: str
+    groups: tuple[Group, ...]
+    table: CostTable
+    goals: tuple[Goal, ...]
+    device: torch.device
+    source: LatencySource | None
+    measured_on: Device | None
+    memory: Plan
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def macs(self) -> CostTable:
+        return macs_table(self.spec, self.groups)
+
+    @cached_property
+    def params(self) -> CostTable:
+        return params_table(self.spec, self.groups)
+
+    @cached_property
+    def whole_cost(self) -> float:
+        return self.table.of_path(whole_path(self.groups))
+
+    def limits(self, target: float, scale: float = 1.0, flag: str = "--keep") -> list[Limit]:
+        """What a plan must keep to. ``scale``: of the table, measured over predicted."""
+        table = self.table if scale == 1.0 else self.table.scaled(scale)
+        found = [Limit(table, target, flag=flag)]
+        if self.config.max_params is not None:
+            found.append(Limit(self.params, self.config.max_params, flag="--max_params"))
+        return found
+
+    @cached_property
+    def _parts(self) -> tuple[ImageDataset, ...]:
+        return split_images(self.data, self.config)
+
+    @cached_property
+    def calibration(self) -> Batches:
+        """Training images, which BN statistics and weights are made up from."""
+        return self.batches(self._parts[0], drop_last=True)
+
+    @cached_property
+    def choosing(self) -> Batches:
+        return [batch for part in self._parts[1:] if len(part) for batch in self.batches(part)]
+
+    def batches(self, images: ImageDataset, *, drop_last: bool = False) -> Batches:
+        size = min(self.config.test_batch_size, self.memory.images)
+        found = list(
+            eval_batches(images, self.spec.preprocessing, batch_size=size, n_workers=self.config.n_worker or 0)
+        )
+        whole = [each for each in found if 2 * len(each[0]) >= size]
+        return whole if drop_last and whole else found
+
+
+def split_images(data: SearchData, config: PruneConfig) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+    """(images to calibrate with, images to choose by in two parts), disjoint; the test images are neither.
+
+    Those that choose are the held-out ones and, where they are too few, training images that do not calibrate.
+    """
+    order = numpy_rng(config.manual_seed, Stream.RECALIBRATION).permutation(len(data.train))
+    n_calibrating = min(config.calibration_images, max(1, len(order) * 3 // 4))
+    calibrating, left = data.train.subset(order[:n_calibrating]), order[n_calibrating:]
+    held = numpy_rng(config.manual_seed, Stream.RECALIBRATION, 1).permutation(len(data.valid))
+    held = held[: config.choosing_images]
+    return calibrating, data.valid.subset(held), data.train.subset(left[: config.choosing_images - len(held)])
+
+
+def training_config(config: PruneConfig) -> tuple[TrainConfig, tuple[str, ...]]:
+    """The settings with which train.py would take up the network: its images, its split, its weights."""
+    if not config.arch:
+        raise InputError("name the network to prune: a known name, a run folder, or a weight file", "--arch")
+    given: dict[str, Any] = {
+        "arch": config.arch,
+        "manual_seed": config.manual_seed,
+        "data_edition": config.data_edition,
+    }
+    for name in ("dataset", "data_path", "valid_size", "split_seed", "image_size", "n_worker"):
+        value = getattr(config, name)
+        if value is not None:
+            given[name] = value
+    known = config.arch in catalog.known_names()
+    if config.weights is not None or known:
+        given["weights"] = config.weights or PRETRAINED
+    found, notes = effective_config(given, "finetune")
+    if found.weights not in (INHERIT, PRETRAINED) and config.weights is None:
+        raise InputError("this network has no weights: pruning starts from a trained one", "--arch", config.arch)
+    return found, notes
+
+
+def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool = True) -> Job:
+    """Open everything. Raises InputError before anything is written."""
+    training, notes = training_config(config)
+    data = open_data(training)
+    start = start_of(training, data.train)
+    _check_images(start.has_fresh_classifier, start.spec, data, config)
+    spec = start.spec
+    groups = groups_of(spec, config.freedom)
+    if not groups:
+        raise InputError("nothing of this network can become smaller", "--arch", config.arch)
+    source, measured_on = latency_source(config, spec, measure)
+    table = price(spec, groups, source)
+    parts = split_images(data, config)
+    reading = Reading(
+        image_bytes=image_bytes(spec.resolution),
+        readers=config.n_worker or 0,
+        n_images=len(data.train),
+        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.resolution),
+    )
+    memory = scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)
+    job = Job(
+        config=config,
+        training=training,
+        data=data,
+        spec=spec,
+        tensors=start.tensors,
+        origin=start.origin,
+        groups=groups,
+        table=table,
+        goals=(),
+        device=device,
+        source=source,
+        measured_on=measured_on,
+        memory=memory,
+        notes=notes,
+    )
+    return replace(job, goals=_goals(job))
+
+
+def _check_images(is_fresh: bool, spec: ArchSpec, data: SearchData, config: PruneConfig) -> None:
+    if is_fresh:
+        raise InputError(
+            f"these images have other classes than the network was trained for: expected those of {config.arch}; "
+            "train it on them first (python train.py)",
+            "--data_path",
+            config.data_path,
+        )
+    if len(data.train) < spec.num_classes or len(data.train) < 2:
+        raise InputError(
+            f"expected at least {max(2, spec.num_classes)} training images (one of each class), got {len(data.train)}",
+            "--data_path",
+            config.data_path,
+        )
+
+
+def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None) -> CostTable:
+    """MACs without a source of ms. Raises InputError where a width has no price, naming what measures it."""
+    if source is None:
+        return macs_table(spec, groups)
+    try:
+        return cost_table(spec, groups, source.price_ms, Unit.MS, source.source, source.offset_ms, source.extrapolated)
+    except InputError as error:
+        hint = (
+            f"{error.problem}; a table holds the widths of one search space alone, and pruning needs others: give the "
+            "predictor.json beside it, which prices any width (python hardware/profile_latency.py makes both)"
+        )
+        raise InputError(hint, error.place, error.source) from None
+
+
+def _goals(job: Job) -> tuple[Goal, ...]:
+    """The targets asked for, each within what can be reached; none with --max_drop."""
+    config = job.config
+    if config.max_params is not None and config.max_params < job.params.minimum:
+        least = f"{int(job.params.minimum):,}"
+        raise InputError(
+            f"this network cannot have fewer than {least} parameters, got {config.max_params:g}", "--max_params"
+        )
+    if config.max_drop is not None:
+        return ()
+    given = next(
+        ((name, text) for name in ("target_latency_ms", "target_macs", "keep") if (text := getattr(config, name))), None
+    )
+    if given is None:
+        if config.max_params is not None:
+            goal = Goal(job.whole_cost, "", "--max_params")
+            check_limits(job.limits(goal.value, flag=goal.flag))
+            return (goal,)
+        given = ("keep", "0.5")
+    flag, values = f"--{given[0]}", [float(word) for word in given[1].split(",")]
+    goals = []
+    for value in dict.fromkeys(values):
+        target = value * job.whole_cost if given[0] == "keep" else value
+        _check_reachable(job, target, value, flag)
+        goals.append(Goal(target, f"{value:g}{'ms' if given[0] == 'target_latency_ms' else ''}", flag))
+        check_limits(job.limits(target, flag=flag))
+    return tuple(goals)
+
+
+def _check_reachable(job: Job, target: float, asked: float, flag: str) -> None:
+    table = job.table
+    if table.minimum <= target <= job.whole_cost:
+        return
+    shares = (table.minimum / job.whole_cost, 1.0)
+    reach = f"{table.reachable}" if flag != "--keep" else f"{np.ceil(1000 * shares[0]) / 1000:g} to 1"
+    got = table.shown(target) if flag != "--keep" else f"{asked:g}"
+    raise InputError(
+        f"pruning this network reaches {reach} (widths from {100 * job.config.smallest_width:g} % on, "
+        f"{table.source}), got {got}",
+        flag,
+    )

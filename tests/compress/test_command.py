@@ -1,0 +1,213 @@
+"""prune.py on the digits: its product, resuming, several targets, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compress import PruneConfig, read_result, run_pruning
+from compress.environment import Environment
+from compress.session import split_images, training_config
+from proxyless_arch.apps.train_settings import open_data
+from proxyless_arch.arch.codec import read_spec, write_spec
+from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.walk import total_macs
+from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.files import read_tensors, save_safetensors
+from proxyless_commands.prune import main
+from tests.compress.nets import tensors, trained
+from tests.compress.specs import SPEC
+
+DIGITS = replace(SPEC, name="digits", classifier=replace(SPEC.classifier, out_features=10))
+FEW = ["--dataset", "digits", "--target_hardware", "flops", "--width_multiple", "4", "--device", "cpu"]
+FEW += ["--calibration_images", "64", "--choosing_images", "64", "--evaluations", "2"]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("net") / "net.safetensors"
+    save_safetensors(path, DIGITS, tensors(trained(DIGITS)), {})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def product(network, tmp_path_factory):
+    """A run with an epoch of fine-tuning."""
+    folder = tmp_path_factory.mktemp("run") / "small"
+    words = ["--arch", network, *FEW, "--keep", "0.6", "--finetune_epochs", "1", "--run_dir", str(folder)]
+    assert main(words) == 0
+    return folder
+
+
+def record_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_the_product_is_a_network_with_its_weights(product):
+    record, spec = record_of(product), read_spec(product / "spec.json")
+    assert {name: tensor.shape for name, tensor in read_tensors(product / "weights.safetensors").tensors.items()} == (
+        expected_tensors(spec)
+    )
+    assert record["macs"] == total_macs(spec) <= 0.6 * record["parent_macs"]
+    assert record["target_macs"] == pytest.approx(0.6 * record["parent_macs"])
+    assert record["target_latency_ms"] is record["measured_latency_ms"] is None
+    assert record["evaluations"] == 2
+    names = ("inherited_top1_percent", "top1_percent", "parent_top1_percent", "test_top1_percent")
+    assert all(0 <= record[name] <= 100 for name in names)
+    for name in ("architecture.png", "damage.png", "curve.png", "pruned/spec.json", "finetune/result.json"):
+        assert (product / name).is_file(), name
+    assert read_result(product).spec == spec
+
+
+def test_fine_tuning_learns_from_the_network_before(product):
+    config = json.loads((product / "finetune" / "config.json").read_text())
+    assert config["teacher"].endswith("parent") and config["distillation"] == 0.7
+    assert read_spec(product / "parent" / "spec.json").stem == DIGITS.stem
+
+
+def test_a_finished_run_is_read_again(product, monkeypatch):
+    monkeypatch.setattr(Environment, "network", None)  # nothing is computed
+    before = record_of(product)
+    assert main(["--run_dir", str(product), "--resume"]) == 0
+    assert record_of(product) == before
+
+
+def test_an_interrupted_run_goes_on_to_the_same_product(network, tmp_path, monkeypatch, capsys):
+    config = PruneConfig.of(
+        arch=network, dataset="digits", target_hardware="flops", keep=0.5, width_multiple=4, device="cpu",
+        calibration_images=64, choosing_images=64, evaluations=3, finetune_epochs=0,
+    )  # fmt: skip
+    whole = run_pruning(config, tmp_path / "whole", say=None)
+    score, count = Environment.score, []
+
+    def interrupted(self, path):
+        count.append(path)
+        if len(count) == 2:
+            raise KeyboardInterrupt
+        return score(self, path)
+
+    monkeypatch.setattr(Environment, "score", interrupted)
+    words = ["--arch", network, *FEW, "--keep", "0.5", "--evaluations", "3", "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "cut")]) == INTERRUPTED
+    assert "--resume" in capsys.readouterr().out
+    monkeypatch.setattr(Environment, "score", score)
+    assert main(["--run_dir", str(tmp_path / "cut"), "--resume"]) == 0
+    one, other = (read_tensors(tmp_path / name / "weights.safetensors").tensors for name in ("whole", "cut"))
+    assert whole is not None and all(np.array_equal(one[name], other[name]) for name in one)
+    assert whole.record["scored"] == record_of(tmp_path / "cut")["scored"]
+
+
+@pytest.mark.parametrize("method", ["amc", "random", "uniform"])
+def test_every_method_keeps_to_the_target(method, network, tmp_path):
+    words = ["--arch", network, *FEW, "--keep", "0.7", "--method", method, "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
+    record = record_of(tmp_path / "run")
+    assert record["macs"] <= 0.7 * record["parent_macs"]
+    assert record["top1_percent"] == record["inherited_top1_percent"]
+
+
+def test_several_targets_share_their_measurements(network, tmp_path):
+    words = ["--arch", network, *FEW, "--keep", "0.5,0.8", "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
+    family = read_result(tmp_path / "run").family
+    assert [each.folder.name for each in family] == ["0.5", "0.8"]
+    assert family[0].record["macs"] <= 0.5 * family[0].record["parent_macs"]
+    assert family[0].record["macs"] <= family[1].record["macs"] <= 0.8 * family[0].record["parent_macs"]
+    assert (tmp_path / "run" / "curve.png").is_file()
+
+
+def test_the_cheapest_network_within_a_drop(network, tmp_path):
+    words = ["--arch", network, *FEW, "--max_drop", "100", "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
+    record = record_of(tmp_path / "run")
+    assert record["macs"] < 0.5 * record["parent_macs"]
+    assert record["max_drop"] == 100
+
+
+def test_a_dry_run_writes_nothing(network, tmp_path, capsys):
+    words = ["--arch", network, *FEW, "--keep", "0.6", "--dry_run", "--run_dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert not (tmp_path / "run").exists()
+    assert "expected" in capsys.readouterr().out
+
+
+def refused(words, capsys):
+    assert main(words) == BAD_INPUT
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        (["--keep", "0.01"], "--keep"),
+        (["--keep", "1.5"], "--keep"),
+        (["--keep", "0.5,x"], "--keep"),
+        (["--target_macs", "100"], "--target_macs"),
+        (["--target_latency_ms", "3"], "--target_latency_ms"),
+        (["--keep", "0.5", "--max_drop", "1"], "--keep"),
+        (["--keep", "0.5", "--max_params", "10"], "--max_params"),
+        (["--as_released"], "--as_released"),
+    ],
+)
+def test_impossible_targets_are_refused_before_anything_is_written(more, place, network, tmp_path, capsys):
+    assert place in refused(["--arch", network, *FEW, *more, "--run_dir", str(tmp_path / "run")], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_reachable_range_is_named(network):
+    config = PruneConfig.of(arch=network, dataset="digits", target_hardware="flops", target_macs=100, device="cpu")
+    with pytest.raises(InputError) as error:
+        run_pruning(config, say=None)
+    assert "MACs to" in error.value.problem and error.value.place == "--target_macs"
+
+
+def test_a_network_without_weights_is_refused(tmp_path, capsys):
+    write_spec(tmp_path / "net.json", DIGITS)
+    assert "--arch" in refused(["--arch", str(tmp_path / "net.json"), *FEW], capsys)
+
+
+def test_weights_of_another_network_are_refused(network, tmp_path, capsys):
+    other = replace(DIGITS, feature_mix=replace(DIGITS.feature_mix, kernel_size=3))
+    save_safetensors(tmp_path / "other.safetensors", other, tensors(trained(other)), {})
+    words = ["--arch", network, "--weights", str(tmp_path / "other.safetensors"), *FEW]
+    assert "other.safetensors" in refused(words, capsys)
+
+
+def test_images_of_other_classes_are_refused(tmp_path, capsys):
+    save_safetensors(tmp_path / "net.safetensors", SPEC, tensors(trained(SPEC)), {})
+    assert "--data_path" in refused(["--arch", str(tmp_path / "net.safetensors"), *FEW], capsys)
+
+
+def test_fewer_images_than_classes_are_refused(tmp_path, capsys, monkeypatch):
+    from compress import session
+
+    wide = replace(DIGITS, name="wide")
+    save_safetensors(tmp_path / "net.safetensors", wide, tensors(trained(wide)), {})
+    opened = session.open_data
+    few = lambda config: replace(opened(config), train=opened(config).train.subset([0, 1, 2]))  # noqa: E731
+    monkeypatch.setattr(session, "open_data", few)
+    assert "--data_path" in refused(["--arch", str(tmp_path / "net.safetensors"), *FEW], capsys)
+
+
+def test_a_table_that_cannot_price_a_width_names_what_can(network, tmp_path, capsys):
+    table = {
+        "format": "proxyless-latency/table",
+        "version": 2,
+        "unit": "ms",
+        "entries": [{"op": "linear", "in": [6, 6, 16], "out": [1, 1, 10], "ms": 0.1}],
+    }
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    words = ["--arch", network, "--dataset", "digits", "--latency_table", str(tmp_path / "table.json")]
+    error = refused([*words, "--run_dir", str(tmp_path / "run")], capsys)
+    assert "predictor.json" in error and "profile_latency.py" in error
+
+
+def test_what_calibrates_does_not_choose_and_what_tests_does_neither(network):
+    config = PruneConfig.of(arch=network, dataset="digits", calibration_images=100, choosing_images=400)
+    data = open_data(training_config(config)[0])
+    calibrating, held, more = (set(part.names) for part in split_images(data, config))
+    assert len(calibrating) == 100 and len(held) + len(more) == 400
+    assert held == set(data.valid.names) and more <= set(data.train.names)
+    assert not calibrating & (held | more) and not set(data.test.names) & (calibrating | held | more)
