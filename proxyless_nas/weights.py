@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.base.files import atomic_path
+from proxyless_arch.base.files import write_bytes
 from proxyless_arch.weights.files import NamedTensors, check_tensors, read_tensors, save_tensors
 from proxyless_arch.weights.pretrained import Pretrained, described, read_pretrained
 from proxyless_nas.network import ProxylessNet, build
@@ -104,5 +105,6 @@ def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Ma
         save_tensors(path, net.spec, tensors, provenance, also=TORCH_SUFFIXES)
         return
     check_tensors(tensors, net.spec)
-    with atomic_path(path) as temporary:
-        torch.save({"state_dict": {name: torch.from_numpy(array) for name, array in tensors.items()}}, temporary)
+    buffer = io.BytesIO()  # torch, writing to a file itself, would not say that the disk is full
+    torch.save({"state_dict": {name: torch.from_numpy(array) for name, array in tensors.items()}}, buffer)
+    write_bytes(path, buffer.getvalue())

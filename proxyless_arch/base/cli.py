@@ -20,15 +20,17 @@ from typing import Any, NoReturn
 from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
 from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import counted, listed, nearest
+from proxyless_arch.base.text import in_one_line
 
 FAILED, BAD_INPUT, NO_RESOURCE = 1, 2, 3
 NOT_LANDED = 4  # a search's network is not at its target, where that is to count as a failure
 INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13  # as a shell tells of SIGINT and SIGPIPE
 _SYSTEM = {
     errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk full",
+    errno.EDQUOT: "disk full (quota exceeded)",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
+    errno.EFBIG: "no more may be written (file too large)",
     errno.EROFS: "no permission (read-only file system)",
     errno.ENOENT: "no such file",
 }
@@ -290,7 +292,8 @@ def _lacking(error: Exception) -> str | None:
             return f"not installed: {text}{install}"
         case OSError():
             kind = _SYSTEM.get(error.errno or 0, error.strerror or text or type(error).__name__)
-            return f"{kind}: {error.filename}" if error.filename is not None else kind
+            where = f": {in_one_line(os.fsdecode(error.filename))}" if _is_name(error.filename) else ""
+            return "; ".join([f"{kind}{where}", *getattr(error, "__notes__", ())])
         case LostProcessError():
             return f"lost process: {text}"
     told = f"{type(error).__name__} {error}".lower()
@@ -299,6 +302,10 @@ def _lacking(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and any(sign in told for sign in _LOST_PROCESS):
         return f"lost process: {text}"
     return None
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str | bytes | os.PathLike)
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

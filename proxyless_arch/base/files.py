@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -28,10 +29,26 @@ def expanded(word: str) -> str:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.
 
-    On any failure (a full disk, Ctrl-C) the temporary file is removed and an earlier ``path`` is untouched. A process
-    that is killed leaves it behind: remove_abandoned.
+    On any failure (a full disk, Ctrl-C) the temporary file is removed and an earlier ``path`` is untouched; what the
+    system refused names ``path``. A process that is killed leaves the temporary file behind: remove_abandoned. A link
+    is followed. A device or pipe gets the bytes when they are whole, and stays what it is.
     """
     target = Path(path)
+    try:
+        if _is_stream(target):
+            with _collected(target) as temporary:
+                yield temporary
+        else:
+            with _replacing(Path(os.path.realpath(target))) as temporary:
+                yield temporary
+    except OSError as error:
+        if error.filename is None or TEMPORARY.fullmatch(Path(os.fsdecode(error.filename)).name):
+            error.filename, error.filename2 = str(target), None
+        raise
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = f".{target.name}.{os.getpid()}-", f".tmp{target.suffix}"
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=target.parent)
@@ -45,6 +62,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _collected(target: Path) -> Iterator[Path]:
+    """A file elsewhere, whose bytes go to a device or pipe at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder, f"whole{target.suffix}")
+        yield temporary
+        with open(temporary, "rb") as whole, open(target, "wb") as stream:
+            shutil.copyfileobj(whole, stream)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path, its links followed, is a device, pipe or descriptor: nothing that can be replaced."""
+    if str(path.absolute()).startswith(("/dev/fd/", "/dev/std", "/proc/")):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -87,10 +125,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InputError(f"cannot be written: {error.strerror or error}", source=str(path)) from None
 
 
+def write_bytes(path: str | os.PathLike[str], *parts: bytes) -> None:
+    """Write ``parts``, one behind the other, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(parts)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, atomically. Bytes of a name that are no text become escapes, which JSON reads back."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -26,7 +26,7 @@ from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_j
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.text import in_one_line
 
-METRICS_FILE, CHECKPOINT_FILE = "metrics.jsonl", "checkpoint.pt"
+METRICS_FILE, CHECKPOINT_FILE, PREVIOUS_FILE = "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 CONFIG_FILE, RESULT_FILE, ENVIRONMENT_FILE = "config.json", "result.json", "environment.json"
 LOCK_FILE = ".lock"
 WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
@@ -84,9 +84,25 @@ def after_interrupt(script: str, run_dir: Path | None) -> str:
     if run_dir is None or not (run_dir / CONFIG_FILE).is_file():
         return "\ninterrupted before the first step: there is nothing to resume"
     again = resume_command(script, run_dir)
-    if not (run_dir / CHECKPOINT_FILE).is_file():
+    if not has_checkpoint(run_dir):
         return f"\ninterrupted before the first step; start over with\n  {again}"
     return f"\ninterrupted; continue from the last checkpoint with\n  {again}"
+
+
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
+"""What a disk says that takes no more."""
+
+
+@contextlib.contextmanager
+def naming_the_way_on(script: str, run_dir: Path) -> Iterator[None]:
+    """A disk that takes no more: the error tells what is safe, and the command that goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in UNWRITTEN:
+            kept = "the last checkpoint is whole" if has_checkpoint(run_dir) else "there is no checkpoint yet"
+            error.add_note(f"{kept}; make room or give permission, then go on with {resume_command(script, run_dir)}")
+        raise
 
 
 def config_to_resume(run_dir: Path) -> Path:
@@ -206,10 +222,15 @@ def claimed(path: Path | None, home: Path) -> Iterator[Path]:
         yield folder
 
 
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether a folder has a checkpoint, be it only the last but one."""
+    return any((run_dir / name).exists() for name in (CHECKPOINT_FILE, PREVIOUS_FILE))
+
+
 def has_begun(run_dir: Path) -> bool:
     """Whether the run in a folder got to its first checkpoint. One that was killed before has nothing to lose."""
     metrics = run_dir / METRICS_FILE
-    return (run_dir / CHECKPOINT_FILE).exists() or (metrics.is_file() and metrics.stat().st_size > 0)
+    return has_checkpoint(run_dir) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def new_run_dir(path: Path | None, home: Path) -> Path:
@@ -321,7 +342,8 @@ class MetricsFile:
         self.last_kept = None if resume_at is None else _last_kept(path, resume_at)
         """The last record that a resumed run keeps."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
+        self._path = path
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close())
         if resume_at is not None:
             self._file.truncate(resume_at)
             os.fsync(self._file.fileno())
@@ -333,11 +355,25 @@ class MetricsFile:
         return self._offset
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record. Raises ValueError on NaN or infinity; nothing is then written."""
+        """Write one record, or nothing.
+
+        Raises:
+            ValueError: NaN or infinity.
+            OSError: the disk takes no more, or the file is not there any more.
+        """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            if not self._path.exists():
+                raise FileNotFoundError(errno.ENOENT, "was deleted while the run wrote to it")
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self._path)
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._offset)
+            raise
         self._offset += len(line)
 
     def close(self) -> None:

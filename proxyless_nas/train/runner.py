@@ -93,7 +93,8 @@ def run_training(
             if dry_run:
                 return _say_what_would_be_done(request, job, begun, tell)
             request.claim_folder(held)
-            return _train_in(request, job, begun, tell)
+            with runs.naming_the_way_on(COMMAND, request.home):
+                return _train_in(request, job, begun, tell)
 
 
 # ------------------------------------------------------------------------------------------------- what is asked for

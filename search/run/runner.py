@@ -127,7 +127,7 @@ def run_search(
         busy = busy_note(torch.get_num_threads(), "add --threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
             tell(busy)
-        with _naming_the_way_on(run_dir, tell):
+        with _naming_the_way_on(run_dir, tell), runs.naming_the_way_on(COMMAND, run_dir):
             return _search_in(run_dir, job, request, warm, tell)
 
 
@@ -329,7 +329,7 @@ def _warm_up_to_start_from(request: _Request, job: Job) -> warmup.WarmUp | None:
     """
     source = request.warmup_from
     if request.resume:
-        source = None if (request.home / checkpoint.NAME).exists() else warmup.recorded(request.home)
+        source = None if runs.has_checkpoint(request.home) else warmup.recorded(request.home)
     if source is None:
         return None
     return warmup.read(source, job.schedule, to_dict(job.config), jobs.fingerprint(job), job.device)
@@ -469,7 +469,7 @@ def _bring_to_its_start(
 ) -> Start:
     """Put a checkpoint, or another run's warm-up, into a new search."""
     path = run_dir / checkpoint.NAME
-    if resume and path.exists():
+    if resume and runs.has_checkpoint(run_dir):
         kept = f"; {warmup.FLAG} {run_dir} takes its warm-up" if (run_dir / warmup.NAME).is_file() else ""
         saved = checkpoint.load(path, checkpoint.ANEW + kept)
         checkpoint.check_same(saved, config, data, str(run_dir))

@@ -42,7 +42,7 @@ LONG = [*TINY, "--n_epochs", "5", "--dropout", "0.1", "--manual_seed", "3"]
 QUICK = [*TINY, "--n_epochs", "2"]
 FILES = {
     "config.json", "space.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "spec.json",
-    "weights.safetensors", "architecture.png", "search.png", "result.json", "per_class.json",
+    "checkpoint.previous.pt", "weights.safetensors", "architecture.png", "search.png", "result.json", "per_class.json",
 }  # fmt: skip
 RESULT_KEYS = {
     "target_latency_ms", "predicted_latency_ms", "argmax_latency_ms", "macs", "params", "top1_percent", "manual_seed",
@@ -441,10 +441,11 @@ def test_a_resumed_run_keeps_its_settings(finished, here):
 def test_a_damaged_checkpoint_is_refused_and_says_what_is_left(finished, here, tmp_path):
     run_dir, path = tmp_path / "run", tmp_path / "run" / "checkpoint.pt"
     shutil.copytree(finished[0], run_dir)
-    (run_dir / "result.json").unlink()
+    for name in ("result.json", "checkpoint.previous.pt"):
+        (run_dir / name).unlink()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: "
+    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one can be read: "
     problem += "start over in a new --run_dir"
     status, _, errors = here("--run_dir", run_dir, "--resume")
     assert (status, errors) == (

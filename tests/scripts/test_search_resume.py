@@ -161,7 +161,8 @@ def test_a_class_that_came_is_noticed(run, capsys):
 
 def test_a_run_whose_checkpoint_is_gone_is_not_begun_again(run, capsys):
     _, folder = run
-    (folder / "checkpoint.pt").unlink()
+    for path in folder.glob("checkpoint*.pt"):
+        path.unlink()
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     status, errors = resumed(folder, capsys)
     assert status == 2
@@ -172,7 +173,8 @@ def test_a_run_whose_checkpoint_is_gone_is_not_begun_again(run, capsys):
 def test_one_epoch_alone_says_that_there_was_a_checkpoint(run, capsys):
     """Every run has one before its first step."""
     _, folder = run
-    (folder / "checkpoint.pt").unlink()
+    for path in folder.glob("checkpoint*.pt"):
+        path.unlink()
     epoch = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0]
     (folder / "metrics.jsonl").write_bytes(epoch)
     status, errors = resumed(folder, capsys)

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -21,7 +22,7 @@ from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.runs import read_metrics
+from proxyless_arch.base.runs import PREVIOUS_FILE, locked, read_metrics
 from proxyless_arch.data.datasets import load_for_search
 from proxyless_arch.weights.files import load_safetensors, save_h5
 from proxyless_nas.train import checkpointing
@@ -35,6 +36,7 @@ FILES = {
     "spec.json",
     "metrics.jsonl",
     "checkpoint.pt",
+    "checkpoint.previous.pt",
     "weights.safetensors",
     "last.safetensors",
     "result.json",
@@ -210,7 +212,8 @@ def test_a_run_of_the_first_edition_ends_with_its_own_weights(straight, tmp_path
 
 def test_a_lost_checkpoint_does_not_start_over(straight, tmp_path, capsys):
     shutil.copytree(straight, tmp_path / "run")
-    (tmp_path / "run" / checkpointing.NAME).unlink()
+    for name in (checkpointing.NAME, PREVIOUS_FILE):
+        (tmp_path / "run" / name).unlink()
     code, _, err = run(capsys, "--path", tmp_path / "run", "--resume")
     assert (code, "no checkpoint here to resume from" in err) == (2, True)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
@@ -273,8 +276,58 @@ def test_a_checkpoint_cut_in_half_is_refused(straight, tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
     code, _, err = run(capsys, "--path", tmp_path, "--resume")
     assert code == 2
-    problem = "not a readable checkpoint: truncated, altered or damaged; no earlier one is kept: start over in a new"
+    problem = (
+        "not a readable checkpoint: truncated, altered or damaged; no earlier one can be read: start over in a new"
+    )
     assert err == f"error: {problem} --run_dir (in {tmp_path / 'checkpoint.pt'})\n"
+
+
+@pytest.mark.parametrize("fault", ["a flipped bit", "cut", "gone"])
+def test_from_the_checkpoint_before_a_training_ends_as_it_would_have(fault, straight, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight, run_dir)
+    path = run_dir / checkpointing.NAME
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    {
+        "a flipped bit": lambda: path.write_bytes(content),
+        "cut": lambda: path.write_bytes(content[:1000]),
+        "gone": path.unlink,
+    }[fault]()
+    code, _, err = run(capsys, "--path", run_dir, "--resume")
+    assert code == 0
+    assert f"it goes on from the checkpoint before, {PREVIOUS_FILE}" in err
+    same_run(straight, run_dir)
+
+
+def test_a_run_folder_in_use_is_refused(straight, tmp_path, capsys):
+    shutil.copytree(straight, tmp_path / "run")
+    with locked(tmp_path / "run"):
+        code, _, err = run(capsys, "--path", tmp_path / "run", "--resume")
+    assert (code, f"process {os.getpid()} on " in err) == (2, True)
+
+
+def test_a_full_disk_is_said_with_the_command_that_goes_on(straight, spec_file, tmp_path, capsys, monkeypatch):
+    path, save = tmp_path / "run", checkpointing.save_fields
+
+    def full(file, *rest):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if read_metrics(path / "metrics.jsonl"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            save(file, *rest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(checkpointing, "save_fields", full)
+    code, _, err = run(capsys, *TRAIN, "--arch", spec_file, "--path", path)
+    assert code == 3
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert str(path / checkpointing.NAME) in line
+    assert line.endswith(f"go on with python train.py --run_dir {path} --resume")
+    monkeypatch.setattr(checkpointing, "save_fields", save)
+    assert run(capsys, "--path", path, "--resume")[0] == 0
+    same_run(straight, path)
 
 
 def test_a_run_folder_is_trained_from_its_weights(straight, tmp_path, capsys):

@@ -1,10 +1,16 @@
 """What a killed process leaves behind, and what must not be taken for it."""
 
+import errno
 import os
+import resource
 import subprocess
 import sys
+import threading
 
-from proxyless_arch.base.files import atomic_path, read_json, remove_abandoned, write_json
+import pytest
+
+from proxyless_arch.base import cli
+from proxyless_arch.base.files import atomic_path, read_json, remove_abandoned, write_bytes, write_json
 
 
 def test_only_the_temporary_files_of_processes_that_ended_are_removed(tmp_path):
@@ -31,3 +37,44 @@ def test_json_holds_names_that_are_no_text(tmp_path):
     write_json(tmp_path / "a.json", {"data_path": name, name: 1})
     assert read_json(tmp_path / "a.json") == {"data_path": name, name: 1}
     (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_a_disk_that_takes_no_more_names_the_file_and_leaves_what_was_there(tmp_path, capsys):
+    path, before = tmp_path / "a.json", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_json(path, [1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        assert cli.exit_code(lambda words: write_json(path, [1] * 1000), []) == cli.NO_RESOURCE
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err == f"error: no more may be written (file too large): {path}\n"
+    assert read_json(path) == [1]
+    assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
+
+
+def test_a_full_device_is_named(tmp_path):
+    link = tmp_path / "a.json"
+    link.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_json(link, [1])
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(link))
+
+
+def test_devices_pipes_and_links_stay_what_they_are(tmp_path):
+    number = os.stat("/dev/null").st_ino  # noqa: PTH116
+    write_json("/dev/null", {})
+    assert os.stat("/dev/null").st_ino == number  # noqa: PTH116
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_bytes(pipe, b"one", b"two")
+    reader.join(10)
+    assert (read, pipe.is_fifo()) == ([b"onetwo"], True)
+    for target in ("there.json", "new/none.json"):
+        (tmp_path / target).parent.mkdir(exist_ok=True)
+        link = tmp_path / f"{target[:3]}.link"
+        link.symlink_to(target)
+        write_json(link, [2])
+        assert link.is_symlink()
+        assert read_json(tmp_path / target) == [2]

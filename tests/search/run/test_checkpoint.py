@@ -1,12 +1,16 @@
 """A checkpoint is whole or it is the one before; a file that is none is refused without being run."""
 
 import errno
+import os
 import pickle
 
 import pytest
 import torch
 
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import atomic_path
+from proxyless_arch.base.runs import PREVIOUS_FILE
+from proxyless_nas.train import checkpointing
 from search.run.checkpoint import FORMAT, VERSION, Checkpoint, load, save
 
 
@@ -49,7 +53,36 @@ def test_round_trip(tmp_path):
     assert_equal(vars(state()), vars(load(path)))
     save(path, state(8))
     assert load(path).step == 8
-    assert [each.name for each in path.parent.iterdir()] == ["checkpoint.pt"]
+    assert {each.name for each in path.parent.iterdir()} == {"checkpoint.pt", PREVIOUS_FILE}
+
+
+@pytest.mark.parametrize("place", range(0, 200, 7))
+def test_any_flipped_bit_is_noticed_and_the_one_before_is_read(tmp_path, place):
+    path = tmp_path / "checkpoint.pt"
+    save(path, state())
+    save(path, state(8))
+    content = bytearray(path.read_bytes())
+    content[-1 - place if place % 2 else place * len(content) // 200] ^= 1 << place % 8
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=PREVIOUS_FILE):
+        assert load(path).step == 7
+    save(path, state(9))  # the damaged one is the one before now
+    assert load(path).step == 9
+
+
+def test_one_without_its_hash_is_read(tmp_path):
+    """As checkpoints were until the last two were kept."""
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": FORMAT, "version": VERSION, **vars(state())}, path)
+    assert_equal(vars(load(path)), vars(state()))
+
+
+def test_a_file_system_without_hard_links_keeps_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    for step in (7, 8):
+        save(tmp_path / "checkpoint.pt", state(step))
+    assert load(tmp_path / "checkpoint.pt").step == 8
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_one_that_has_torchs_generator_is_read_without_it(tmp_path):
@@ -176,12 +209,13 @@ def test_a_failed_save_leaves_the_one_before(tmp_path, monkeypatch, error):
     before, when = path.read_bytes(), path.stat().st_mtime_ns
     written = []
 
-    def fails_half_way(value, file):
-        file.write_bytes(b"half a checkpoint")
-        written.append(file)
-        raise error
+    def fails_half_way(file, *parts):
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(b"half a checkpoint")
+            written.append(temporary)
+            raise error
 
-    monkeypatch.setattr(torch, "save", fails_half_way)
+    monkeypatch.setattr(checkpointing, "write_bytes", fails_half_way)
     with pytest.raises(type(error)):
         save(path, state(8))
     assert written

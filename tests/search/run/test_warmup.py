@@ -18,7 +18,7 @@ import torch
 from hardware.cost import macs_cost_table
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
+from proxyless_arch.base.runs import PREVIOUS_FILE, WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.weights.files import load_safetensors
 from search import specialize
 from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
@@ -154,7 +154,7 @@ def test_a_resume_needs_the_other_run_no_more(first, own, tmp_path, monkeypatch,
 def test_a_run_killed_before_its_first_checkpoint_takes_the_warm_up_again(behind, own, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(behind[0], folder)
-    for name in (checkpoint.NAME, warmup.NAME, "result.json"):
+    for name in (checkpoint.NAME, PREVIOUS_FILE, warmup.NAME, "result.json"):
         (folder / name).unlink()
     lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_bytes(lines[0] + lines[1][:100])
