@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
+from proxyless_arch.base.errors import InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import counted, listed, nearest
 from proxyless_arch.base.text import in_one_line
@@ -74,6 +74,7 @@ HELP_ALL = "--help_all"
 CONSOLE = "proxylessnas"
 """The command that `pip install` makes."""
 MOST_HINTS = 4
+MOST_WARNINGS = 10  # of images left out
 _LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
 
 
@@ -248,16 +249,16 @@ def exit_code(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _escape_what_cannot_be_shown()
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+    with warnings.catch_warnings(), _Warned() as warned:
+        warnings.showwarning = warned.show
         try:
             code = run(words) or 0
             sys.stdout.flush()  # here, where a closed pipe is still an exception
             return code
         except InputError as error:
-            return _say(BAD_INPUT, f"error: {error}")
+            return _say(BAD_INPUT, f"error: {in_one_line(str(error))}")
         except StoppedError as error:
-            return _say(FAILED, f"error: {error}")
+            return _say(FAILED, f"error: {in_one_line(str(error))}")
         except KeyboardInterrupt:
             return _say(INTERRUPTED, f"\n{interrupted(words)}")
         except BrokenPipeError:
@@ -268,7 +269,7 @@ def exit_code(
             lacking = _lacking(error)
             if lacking is None:
                 raise
-            return _say(NO_RESOURCE, f"error: {lacking}")
+            return _say(NO_RESOURCE, f"error: {in_one_line(lacking)}")
 
 
 def _escape_what_cannot_be_shown() -> None:
@@ -308,5 +309,22 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str | bytes | os.PathLike)
 
 
-def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+class _Warned:
+    """Shows warnings as lines, of images left out only the first ones; a context, at whose end it counts the others."""
+
+    def __init__(self) -> None:
+        self._left_out = 0
+
+    def __enter__(self) -> _Warned:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if (more := self._left_out - MOST_WARNINGS) > 0:
+            print(f"warning: and {more:,} more left out", file=sys.stderr)
+
+    def show(self, message: Warning | str, *place: Any, **more: Any) -> None:
+        if isinstance(message, LeftOutWarning):
+            self._left_out += 1
+            if self._left_out > MOST_WARNINGS:
+                return
+        print(f"warning: {in_one_line(str(message))}", file=sys.stderr)

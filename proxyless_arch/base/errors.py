@@ -40,5 +40,9 @@ class StoppedError(Exception):
     """A run that cannot go on, though its input was good; the message says why and what to change."""
 
 
+class LeftOutWarning(UserWarning):
+    """An image is left out; of many, a command names the first few and counts the others."""
+
+
 class LostProcessError(RuntimeError):
     """A process that this one started is gone before it had done its work (killed, out of memory)."""

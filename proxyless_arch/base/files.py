@@ -167,9 +167,12 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from None
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; InputError when it is missing, a folder or unreadable."""
+def read_bytes(path: str | os.PathLike[str], at_most: int | None = None) -> bytes:
+    """The bytes of a file; InputError when it is missing, a folder, unreadable or longer than ``at_most`` bytes."""
     with open_bytes(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if at_most is not None and size > at_most:
+            raise InputError(f"expected at most {at_most} bytes, got {size}", source=str(path))
         return file.read()
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from proxyless_arch.base.runs import format_seconds
-from proxyless_arch.base.text import labeled
+from proxyless_arch.base.text import labeled, printable
 from proxyless_arch.base.units import format_count
 
 EVERY_SECONDS = 60.0
@@ -41,7 +41,7 @@ def above_bars() -> Iterator[None]:
 def speak(line: str) -> None:
     """Print at once, also where the output goes to a file or a pipe, and above a bar."""
     with above_bars():
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 class Progress:

@@ -23,18 +23,30 @@ def in_one_line(name: str) -> str:
     return "".join(map(_shown, text))
 
 
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They show what follows from right to left."""
+
+
+def printable(text: str) -> str:
+    """Lines for a terminal: no character of a name in them moves the cursor or clears the screen."""
+    return "\n".join(map(in_one_line, text.split("\n")))
+
+
 def _shown(char: str) -> str:
-    escape = unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+    escape = unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _TURNS
     return char.encode("unicode_escape").decode("ascii") if escape else char
 
 
 def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
     """Rows of as many cells each as lines of aligned columns, two spaces between them and none at the end.
 
+    A cell is one line (in_one_line).
+
     Args:
         rows: header first, where there is one.
         left: columns of words, which start together; all others hold numbers, which end together.
     """
+    rows = [tuple(map(in_one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -53,8 +65,8 @@ def ruled(lines: Sequence[str], *, totals: bool = False) -> list[str]:
 
 
 def labeled(label: str, text: object) -> str:
-    """``  label      text``: a line of a command's header or summary; without a label it continues the one above."""
-    return f"  {label:<{LABEL_WIDTH}} {text}"
+    """``  label      text``: one line of a command's header or summary; without a label it continues the one above."""
+    return f"  {label:<{LABEL_WIDTH}} {in_one_line(str(text))}"
 
 
 def shortened(text: str, length: Callable[[str], float], room: float) -> str:

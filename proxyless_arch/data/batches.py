@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from proxyless_arch.arch.spec import Preprocessing
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import InputError, LeftOutWarning
 from proxyless_arch.base.strict import counted
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.images import Augment, eval_transform, train_transform
@@ -248,4 +248,4 @@ class Unreadable:
             if self.strict:
                 raise error
             self.places.append(error.source or "")
-            warnings.warn(f"image left out: {error}", stacklevel=3)
+            warnings.warn(f"image left out: {error}", LeftOutWarning, stacklevel=3)

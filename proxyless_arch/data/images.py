@@ -11,6 +11,7 @@ import functools
 import io
 import math
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -65,7 +66,13 @@ SHRINKS = (8, 4, 2)
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
+MAX_SCANS = 64
+"""Of a JPEG. A progressive one has some ten; each pass over a large image takes time, whatever little it is said in."""
+_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+
 _CORRUPT = (
+    MemoryError,
     OSError,
     SyntaxError,
     ValueError,
@@ -170,8 +177,9 @@ def open_photo(data: bytes, place: str, *, upright: bool = False) -> Photo:
         upright: turn the photo as its EXIF orientation says (the released pipeline does not; Pillow turns every TIFF).
 
     Raises:
-        InputError: not an image of a format in ``decoders()``, truncated or corrupt, more than ``MAX_PIXELS`` pixels,
-            or more than 16 bits per channel; that and truncation are found when it is decoded.
+        InputError: not an image of a format in ``decoders()``, truncated or corrupt, more than ``MAX_PIXELS`` pixels
+            (or than there is memory for), a JPEG of more than ``MAX_SCANS`` scans, or more than 16 bits per channel;
+            that and truncation are found when it is decoded.
     """
     from PIL import Image
 
@@ -181,6 +189,8 @@ def open_photo(data: bytes, place: str, *, upright: bool = False) -> Photo:
             raise InputError(
                 f"expected an image of 1 to {MAX_PIXELS} pixels, got {image.width} x {image.height}", source=place
             )
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(data, place)
         orientation = _orientation(image) if upright else 1
         width, height = image.size
 
@@ -218,6 +228,22 @@ def _judged(data: bytes, place: str) -> Iterator[None]:
         raise InputError(f"too many pixels: {error}", source=place) from None
     except _CORRUPT as error:
         raise InputError(f"the image is truncated or corrupt: {error}", source=place) from None
+
+
+def _check_scans(data: bytes, place: str) -> None:
+    """Raises InputError for a JPEG whose first image has more than MAX_SCANS scans."""
+    if data.count(_SCAN) <= MAX_SCANS:  # what lies between and behind the scans may look like one
+        return
+    position, n_scans = 2, 0
+    while (found := _MARKER.search(data, position)) is not None:
+        kind, position = found[1], found.end()
+        if kind == b"\xd9":
+            return
+        n_scans += kind == b"\xda"
+        if n_scans > MAX_SCANS:
+            raise InputError(f"expected a JPEG of at most {MAX_SCANS} scans, got more", source=place)
+        if kind not in b"\x01\xd8":
+            position += int.from_bytes(data[position : position + 2], "big")
 
 
 def _orientation(image: Image) -> int:

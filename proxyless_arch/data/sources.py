@@ -98,7 +98,7 @@ class FolderSource:
         return str(Path(self.root, name))
 
     def read(self, name: str) -> bytes:
-        return read_bytes(self.place(name))
+        return read_bytes(self.place(name), MAX_FILE_BYTES)
 
 
 @dataclass(frozen=True)

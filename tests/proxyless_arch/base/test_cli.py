@@ -23,7 +23,7 @@ from proxyless_arch.base.cli import (
     exit_code,
     own_python,
 )
-from proxyless_arch.base.errors import InputError, LostProcessError, StoppedError
+from proxyless_arch.base.errors import InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.strict import nearest
 
 
@@ -260,3 +260,30 @@ def test_a_terminal_of_ascii_shows_other_names_with_escapes(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     assert exit_code(lambda words: print("café \udcff"), []) == 0
     assert written.getvalue() == rb"caf\xe9 \udcff" + b"\n"
+
+
+@pytest.mark.parametrize("kind", [InputError, StoppedError, OSError, LostProcessError, UserWarning])
+def test_no_message_clears_the_screen_or_begins_a_line(capsys, kind):
+    def body(words):
+        error = kind("\x1b[2Jone\nerror: two\u2028\x9b1m")
+        if kind is UserWarning:
+            warnings.warn(error, stacklevel=1)
+        else:
+            raise error
+
+    exit_code(body, [])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert not set("\x1b\u2028\x9b") & set(err)
+
+
+def test_of_many_images_left_out_the_first_are_named(capsys):
+    def body(words):
+        for number in range(200_000 if words else 10):
+            warnings.showwarning(LeftOutWarning(f"{number}.jpg"), LeftOutWarning, "", 1)
+
+    exit_code(body, [])
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == [f"{n}.jpg" for n in range(10)]
+    exit_code(body, ["many"])
+    *named, last = capsys.readouterr().err.splitlines()
+    assert (len(named), "199,990" in last) == (10, True)

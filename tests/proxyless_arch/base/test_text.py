@@ -1,10 +1,12 @@
 """Aligned rows and labeled lines: where columns start and end, counted in characters."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyless_arch.base.text import align, labeled, readable, ruled, shortened
+from proxyless_arch.base.text import align, labeled, printable, readable, ruled, shortened
 
 CELLS = st.text("abc1.%", min_size=1, max_size=8)
 
@@ -71,3 +73,15 @@ def test_the_name_of_a_file_as_text(name, text):
 
 def test_a_surrogate_that_no_file_can_have_is_escaped():
     assert readable("a\ud800") == r"a\ud800"
+
+
+@given(st.text())
+def test_no_name_moves_the_cursor_or_begins_a_line(name):
+    shown = [labeled("files", name), *align([("a", "b"), (name, name)]), *printable(name).split("\n")]
+    for line in shown:
+        assert not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in line)
+    assert len(shown) == 4 + name.count("\n")
+
+
+def test_names_do_not_turn_a_line():
+    assert labeled("", "\u202egpj") == labeled("", "\\u202egpj")

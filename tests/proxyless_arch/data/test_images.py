@@ -332,3 +332,38 @@ def test_random_changes_in_words():
     assert Augment.digits(16).in_words() == "shifted by up to 1 px"
     photos = "random crops of 8 % of the image or more, half of them mirrored, brightness by up to 13 %"
     assert Augment.imagenet().in_words() == f"{photos}, saturation by up to 50 %"
+
+
+def progressive():
+    """A progressive JPEG: all before its last scan, the last scan, its end."""
+    file = io.BytesIO()
+    noise(40, 30).save(file, "JPEG", progressive=True)
+    last = file.getvalue().rindex(b"\xff\xda")
+    return file.getvalue()[:last], file.getvalue()[last:-2], b"\xff\xd9"
+
+
+def test_a_jpeg_of_very_many_scans_is_refused():
+    head, scan, end = progressive()
+    assert decode(head + scan + end, "a.jpg").size == (40, 30)
+    with pytest.raises(InputError, match="scans") as caught:
+        decode(head + 1000 * scan + end, "a.jpg")
+    assert caught.value.source == "a.jpg"
+
+
+def test_what_lies_beside_the_scans_of_a_jpeg_is_none():
+    head, scan, end = progressive()
+    inside = b"\xff\xe5" + struct.pack(">H", 2002) + 1000 * b"\xff\xda"
+    for data in (head + scan + end + 1000 * b"\xff\xda", head[:2] + inside + head[2:] + scan + end):
+        assert decode(data, "a.jpg").size == (40, 30)
+
+
+def test_an_image_that_memory_does_not_hold_is_unreadable(monkeypatch):
+    def load(image):
+        raise MemoryError
+
+    file = io.BytesIO()
+    noise(8, 8).save(file, "PNG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(InputError) as caught:
+        decode(file.getvalue(), "wide.png")
+    assert caught.value.source == "wide.png"
