@@ -282,6 +282,7 @@ def _reopened(run_dir: Path, tell: Say) -> Any:
     """A finished run once more. Nothing is written but what it was killed before."""
     with distributed.fail_together():
         if distributed.is_main():
+            remove_abandoned(run_dir)
             finish.complete(run_dir)
     tell("this run is finished: nothing is done again")
     return read_result(run_dir) if distributed.is_main() else None

@@ -546,6 +546,13 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_export_left_goes_with_the_next(tmp_path):
+    (tmp_path / ".export-abcd1234" / "twins").mkdir(parents=True)
+    with exporting.staging(tmp_path) as folder:
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_replaces_an_older_one(tmp_path):
     for content in ("old", "new"):
         with exporting.staging(tmp_path) as folder:
