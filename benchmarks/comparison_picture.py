@@ -1,4 +1,4 @@
-"""Published accuracy over measured latency, a scene of proxyless_arch/base/scene.py.
+"""Published accuracy over measured latency, a scene of proxyless_arch/drawing/scene.py.
 
 python benchmarks/comparison_picture.py benchmarks/known_networks.json docs/comparison.svg
 """
@@ -15,10 +15,10 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
     sys.path[0] = str(ROOT)
 
 from proxyless_arch.arch import catalog  # noqa: E402
-from proxyless_arch.base.axes import PERCENT, Axis, Frame  # noqa: E402
-from proxyless_arch.base.charts import Point, compose, plane  # noqa: E402
 from proxyless_arch.base.files import read_json  # noqa: E402
-from proxyless_arch.base.scene import write_picture  # noqa: E402
+from proxyless_arch.drawing.axes import PERCENT, Axis, Frame  # noqa: E402
+from proxyless_arch.drawing.charts import Point, compose, plane  # noqa: E402
+from proxyless_arch.drawing.scene import write_picture  # noqa: E402
 
 CLOCKS: Mapping[str, str] = {
     "thread_cpu": "CPU time of the thread",

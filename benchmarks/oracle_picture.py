@@ -1,4 +1,4 @@
-"""What each algorithm gains of what the optimum gains, one panel per cost: a scene of proxyless_arch/base/scene.py."""
+"""What each algorithm gains of what the optimum gains, a panel per cost: a scene of proxyless_arch/drawing/scene.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch.base.axes import PERCENT, Axis, Frame
-from proxyless_arch.base.charts import Chart, Point, compose, plane, series_color
-from proxyless_arch.base.scene import write_picture
+from proxyless_arch.drawing.axes import PERCENT, Axis, Frame
+from proxyless_arch.drawing.charts import Chart, Point, compose, plane, series_color
+from proxyless_arch.drawing.scene import write_picture
 
 FRAME = Frame(width=360, height=230)
 MARKS = ("circle", "square", "triangle", "diamond")

@@ -10,10 +10,10 @@ from compress.environment import Environment
 from hardware.cost import Path as Choices
 from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.base.axes import Axis
-from proxyless_arch.base.charts import Point, compose, plane
-from proxyless_arch.base.scene import write_picture
 from proxyless_arch.base.units import Unit
+from proxyless_arch.drawing.axes import Axis
+from proxyless_arch.drawing.charts import Point, compose, plane
+from proxyless_arch.drawing.scene import write_picture
 
 if TYPE_CHECKING:
     from compress.session import Job

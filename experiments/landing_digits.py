@@ -28,15 +28,15 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from hardware.cost import CostTable  # noqa: E402
-from proxyless_arch.base.axes import Axis, Frame  # noqa: E402
-from proxyless_arch.base.charts import Guide, Point, compose, plane, series_color  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.progress import Progress  # noqa: E402
-from proxyless_arch.base.scene import write_picture  # noqa: E402
 from proxyless_arch.base.settings import parse, setting  # noqa: E402
+from proxyless_arch.drawing.axes import Axis, Frame  # noqa: E402
+from proxyless_arch.drawing.charts import Guide, Point, compose, plane, series_color  # noqa: E402
+from proxyless_arch.drawing.scene import write_picture  # noqa: E402
 from search.algorithm.derive import choose_path  # noqa: E402
 from search.algorithm.gates import argmax_path, entropy  # noqa: E402
 from search.config import SearchConfig, from_recipe, with_settings  # noqa: E402

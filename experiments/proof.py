@@ -47,17 +47,17 @@ from hardware.cost import CostTable, macs_cost_table  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
-from proxyless_arch.base.axes import PERCENT, Axis, Frame  # noqa: E402
-from proxyless_arch.base.charts import Chart, Guide, Point, compose, plane  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import atomic_path, read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
-from proxyless_arch.base.scene import Group, Scene, write_picture  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH  # noqa: E402
 from proxyless_arch.data.datasets import load_for_search  # noqa: E402
 from proxyless_arch.data.streams import ProofStream, numpy_rng  # noqa: E402
+from proxyless_arch.drawing.axes import PERCENT, Axis, Frame  # noqa: E402
+from proxyless_arch.drawing.charts import Chart, Guide, Point, compose, plane  # noqa: E402
+from proxyless_arch.drawing.scene import Group, Scene, write_picture  # noqa: E402
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
 from proxyless_arch.space.search_space import Path as Choices  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402

@@ -1,14 +1,14 @@
-"""Predicted against measured latency, a scene of proxyless_arch/base/scene.py."""
+"""Predicted against measured latency, a scene of proxyless_arch/drawing/scene.py."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-from proxyless_arch.base.axes import Axis, Frame
-from proxyless_arch.base.charts import Guide, Point, compose, plane
-from proxyless_arch.base.scene import check_suffix, write_picture
 from proxyless_arch.base.strict import counted
+from proxyless_arch.drawing.axes import Axis, Frame
+from proxyless_arch.drawing.charts import Guide, Point, compose, plane
+from proxyless_arch.drawing.scene import check_suffix, write_picture
 
 FRAME = Frame(width=560, height=540)
 BAND = 0.05

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path
-from proxyless_arch.base.scene import GREY, INK
 from proxyless_arch.base.text import shortened
 from proxyless_arch.base.words import new_file
+from proxyless_arch.drawing.scene import GREY, INK
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,10 +9,10 @@ from typing import Any
 
 from proxyless_arch.apps.per_class import UNCLEAR
 from proxyless_arch.apps.scores import score_interval, shown_percent
-from proxyless_arch.base.charts import FRAME, Chart, compose
-from proxyless_arch.base.scene import Rect, Scene, Shape, Text, line, text_width, write_picture
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import shortened
+from proxyless_arch.drawing.charts import FRAME, Chart, compose
+from proxyless_arch.drawing.scene import Rect, Scene, Shape, Text, line, text_width, write_picture
 
 MOST_IN_MATRIX, MOST_ROWS = 25, 25
 """Classes that a whole matrix is drawn of; bars of a chart."""

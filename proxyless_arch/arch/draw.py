@@ -17,7 +17,8 @@ from types import MappingProxyType
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import check_costs
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
-from proxyless_arch.base.scene import (
+from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.drawing.scene import (
     STYLES,
     Entry,
     Group,
@@ -31,7 +32,6 @@ from proxyless_arch.base.scene import (
     write_film,
     write_picture,
 )
-from proxyless_arch.base.units import Unit, format_count
 
 PAD, GAP = 5.0, 4.0
 HEAD, BODY, BARS = 36.0, 122.0, 58.0

@@ -23,8 +23,8 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import writing
-from proxyless_arch.base.scene import Scene
 from proxyless_arch.base.units import Unit
+from proxyless_arch.drawing.scene import Scene
 from proxyless_arch.space.search_space import Path as Choices
 from proxyless_arch.space.search_space import SearchSpace
 from search.reporting.history import phase_name

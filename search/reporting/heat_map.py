@@ -1,13 +1,13 @@
-"""Probabilities over epochs as a heat map, a scene of proxyless_arch/base/scene.py."""
+"""Probabilities over epochs as a heat map, a scene of proxyless_arch/drawing/scene.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxyless_arch.base.axes import Epochs, Phase
-from proxyless_arch.base.charts import Chart, Value
-from proxyless_arch.base.scene import Entry, Path, Rect, Scene, Shape, Text, line
+from proxyless_arch.drawing.axes import Epochs, Phase
+from proxyless_arch.drawing.charts import Chart, Value
+from proxyless_arch.drawing.scene import Entry, Path, Rect, Scene, Shape, Text, line
 
 HEAT_LEVELS, HEAT_ROW = 12, 15.0
 

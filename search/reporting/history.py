@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from proxyless_arch.base.axes import PERCENT, Axis, Phase
-from proxyless_arch.base.charts import FRAME, Chart, Series, Target, compose, line_chart
-from proxyless_arch.base.scene import Entry, Text, write_picture
 from proxyless_arch.base.units import Unit
+from proxyless_arch.drawing.axes import PERCENT, Axis, Phase
+from proxyless_arch.drawing.charts import FRAME, Chart, Series, Target, compose, line_chart
+from proxyless_arch.drawing.scene import Entry, Text, write_picture
 from search.reporting.heat_map import HeatRow, heat_map
 
 Records = Sequence[Mapping[str, Any]]

@@ -11,9 +11,9 @@ from hardware.latency import network_ms
 from proxyless_arch.apps.scores import score_interval, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.walk import walk
-from proxyless_arch.base.axes import PERCENT, Axis
-from proxyless_arch.base.charts import Chart, Guide, Point, plane, series_color
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.drawing.axes import PERCENT, Axis
+from proxyless_arch.drawing.charts import Chart, Guide, Point, plane, series_color
 from proxyless_arch.weights.lookup import SPEC_FILE
 from search.reporting.history import cost_axis, target_of
 from search.reporting.run_folder import Run

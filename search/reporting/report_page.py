@@ -12,12 +12,12 @@ from typing import Any
 
 from proxyless_arch.apps.scores import shown_counts, shown_percent, shown_score
 from proxyless_arch.arch.draw import legend, legend_note
-from proxyless_arch.base.charts import series_color
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.runs import format_seconds
-from proxyless_arch.base.scene import Scene, css, to_svg
 from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import format_count
+from proxyless_arch.drawing.charts import series_color
+from proxyless_arch.drawing.scene import Scene, css, to_svg
 from search.reporting.history import choice_name, cost_text, phase_name
 from search.reporting.networks import accuracy_of
 from search.reporting.run_folder import Run, is_overruled, read_run, read_trained, times_as_rare

@@ -12,11 +12,11 @@ from proxyless_arch.arch.draw import draw_stages
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
-from proxyless_arch.base.axes import Axis
-from proxyless_arch.base.charts import Chart, Guide, Point, Series, line_chart, plane, series_color
-from proxyless_arch.base.scene import Scene
 from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.drawing.axes import Axis
+from proxyless_arch.drawing.charts import Chart, Guide, Point, Series, line_chart, plane, series_color
+from proxyless_arch.drawing.scene import Scene
 from search.config import RECIPE_DIR, from_recipe, to_dict
 from search.reporting.commands import next_commands
 from search.reporting.film import film

@@ -15,10 +15,10 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import speak
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, new_run_dir
-from proxyless_arch.base.scene import write_picture
 from proxyless_arch.base.strict import plain_number
 from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.drawing.scene import write_picture
 from proxyless_nas import distributed
 from search.config import TARGET_KEY, SearchConfig, with_settings
 from search.reporting.networks import plane_of

@@ -39,7 +39,7 @@ OWNERS = {
     "proxyless_arch": {
         "h5py": {"weights/files.py", "weights/hdf5.py"},
         "safetensors": {"weights/files.py", "weights/hdf5.py"},
-        "matplotlib": {"base/scene.py"},
+        "matplotlib": {"drawing/scene.py"},
         "pillow_heif": {"data/images.py"},
         "PIL": {"apps/contact_sheet.py", "data/datasets.py", "data/images.py", "data/sources.py"},
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
@@ -58,11 +58,12 @@ OWNERS = {
 INNER = {
     "proxyless_arch": {
         "base": set(),
-        "arch": {"base"},
+        "drawing": {"base"},
+        "arch": {"base", "drawing"},
         "space": {"base", "arch"},
         "data": {"base", "arch", "weights"},
         "weights": {"base", "arch"},
-        "apps": {"base", "arch", "data", "weights"},
+        "apps": {"base", "drawing", "arch", "data", "weights"},
         "": {"base", "arch", "weights"},
     },
     "hardware": {"profile": {""}, "": {"profile"}},

@@ -14,8 +14,8 @@ from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
 from proxyless_arch.apps.per_class_pictures import MOST_ROWS, per_class_view, write_per_class_picture
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.scene import to_svg
 from proxyless_arch.data.datasets import ArraySource, ImageDataset
+from proxyless_arch.drawing.scene import to_svg
 
 
 def data(labels, n_classes) -> ImageDataset:

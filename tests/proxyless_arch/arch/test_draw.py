@@ -12,8 +12,8 @@ from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.scene import STYLES, Group
 from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.drawing.scene import STYLES, Group
 from proxyless_arch.space.mbconv import mbconv_space
 
 SPACE = mbconv_space()

@@ -1,7 +1,7 @@
 """Heat maps: cells lie where their epochs are, and what is alike is one shape."""
 
-from proxyless_arch.base.axes import Phase
-from proxyless_arch.base.scene import to_svg
+from proxyless_arch.drawing.axes import Phase
+from proxyless_arch.drawing.scene import to_svg
 from search.reporting.heat_map import HeatRow, heat_map
 from tests.proxyless_arch.base.test_charts import styled, words
 

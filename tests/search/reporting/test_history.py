@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from proxyless_arch.base.axes import Phase
 from proxyless_arch.base.units import Unit
+from proxyless_arch.drawing.axes import Phase
 from search.reporting.history import draw_search, phases_of
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -23,9 +23,9 @@ from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.scene import to_svg
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import digits
+from proxyless_arch.drawing.scene import to_svg
 from search.reporting import views
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from proxyless_arch.base.axes import (
+from proxyless_arch.base.text import shortened
+from proxyless_arch.drawing.axes import (
     Axis,
     Epochs,
     Frame,
@@ -20,8 +21,8 @@ from proxyless_arch.base.axes import (
     x_axis,
     y_axis,
 )
-from proxyless_arch.base.labels import Box, Name, is_far, place
-from proxyless_arch.base.scene import (
+from proxyless_arch.drawing.labels import Box, Name, is_far, place
+from proxyless_arch.drawing.scene import (
     N_SERIES_COLORS,
     Circle,
     Entry,
@@ -35,7 +36,6 @@ from proxyless_arch.base.scene import (
     line,
     text_width,
 )
-from proxyless_arch.base.text import shortened
 
 FRAME = Frame()
 MAX_DOTS = 200

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
-from proxyless_arch.base.scene import Rect, Shape, Text, line, text_width
+from proxyless_arch.drawing.scene import Rect, Shape, Text, line, text_width
 
 STRIP = 0.15  # the most that a phase aside takes of a chart's width
 TICK, PHASE = 11.5, 10.5  # sizes of type

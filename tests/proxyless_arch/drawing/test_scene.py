@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.scene import (
+from proxyless_arch.drawing.scene import (
     COLORS,
     STYLES,
     Circle,

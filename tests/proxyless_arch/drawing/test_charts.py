@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from proxyless_arch.base.axes import PERCENT, Axis, Epochs, Frame, Phase, label_of, ticks
-from proxyless_arch.base.charts import Guide, Point, Series, Target, compose, line_chart, plane, series_color
-from proxyless_arch.base.labels import Box
-from proxyless_arch.base.scene import Group, Scene, Text, text_width, to_svg
+from proxyless_arch.drawing.axes import PERCENT, Axis, Epochs, Frame, Phase, label_of, ticks
+from proxyless_arch.drawing.charts import Guide, Point, Series, Target, compose, line_chart, plane, series_color
+from proxyless_arch.drawing.labels import Box
+from proxyless_arch.drawing.scene import Group, Scene, Text, text_width, to_svg
 
 X, Y = Axis(label="x"), Axis(label="y")
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from proxyless_arch.base.labels import Box, Name, is_far, place
+from proxyless_arch.drawing.labels import Box, Name, is_far, place
 
 INSIDE = Box(0, 0, 400, 240)
 
