@@ -44,7 +44,7 @@ ACCUMULATION = Word(
     ("--grad_accum_steps",),
     "parts each process computes its share of a batch in, one after the other",
 )
-WORKERS = Word("--workers", ("-j", "--n_worker"), "processes that read images")
+WORKERS = Word("--workers", ("-j", "--n_worker"), "how many read images at a time")
 SEED = Word("--seed", ("--manual_seed",), "seed of everything random")
 THREADS = Word("--threads", (), "threads on the CPU")
 DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")

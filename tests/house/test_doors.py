@@ -74,6 +74,11 @@ INNER = {
         "": {"algorithm", "run", "reporting"},
     },
 }
+# Of a room's own files, those that may import its folders: commands, and what a program imports.
+ABOVE = {
+    "hardware": {"__init__.py", "profile_latency.py"},
+    "search": {"__init__.py", "imagenet_arch_search.py", "report.py", "result.py", "show.py", "specialize.py"},
+}
 OPTIONAL = sorted(set().union(*LAZY.values()) - {"torch", "proxyless_nas"})
 # The files of search that stay free of the framework: the cost of a network is known without running one.
 FRAMEWORK_FREE = {
@@ -235,6 +240,16 @@ def test_the_doors_inside_a_room(room):
         and there not in INNER[room][home]
     ]
     assert breaches == []
+
+
+@pytest.mark.parametrize("room", ABOVE)
+def test_what_the_folders_of_a_room_stand_on_knows_none_of_them(room):
+    above = {
+        path.name
+        for path in (ROOT / room).glob("*.py")
+        if any(package == room and folder_in(room, name) for package, name, _, _ in imports(path))
+    }
+    assert above <= ABOVE[room]
 
 
 def without_framework(room):
