@@ -210,12 +210,14 @@ def _usual(action: argparse.Action) -> str:
 
 
 def _meant(flag: str, known: Mapping[str, str]) -> str:
-    """``; did you mean '--x'?``: what other tools call so, else the flags with all its words, else the nearest one.
+    """``; did you mean '--x'?``: what other tools call so, else the flag that differs in singular and plural alone,
+    else the flags with all its words, else the nearest one.
 
     ``known``: the usual spelling by every spelling.
     """
     words = _words(flag)
     found = [name for name in OTHERS.get("_".join(words), ()) if name in known]
+    found = found or [name for name in known if words and _singular(name) == _singular(flag)]
     found = found or [usual for name, usual in known.items() if words and set(words) <= set(_words(name))]
     found = list(dict.fromkeys(found))
     if 0 < len(found) <= MOST_HINTS:
@@ -225,6 +227,10 @@ def _meant(flag: str, known: Mapping[str, str]) -> str:
 
 def _words(flag: str) -> list[str]:
     return [word for word in flag.lower().replace("-", "_").split("_") if word]
+
+
+def _singular(flag: str) -> list[str]:
+    return [word.rstrip("s") for word in _words(flag)]
 
 
 def exit_code(
