@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng, torch_seed
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
@@ -63,7 +65,7 @@ class Agent:
     def __init__(self, states: int, decisions: int, settings: AgentSettings, seed: int) -> None:
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(torch_seed(seed, TorchStream.AGENT_WEIGHTS))
             self.actor, self.critic = Actor(states, settings.hidden), Critic(states, settings.hidden)
         self.late_actor, self.late_critic = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
         self.actor_steps = torch.optim.Adam(self.actor.parameters(), lr=settings.actor_lr)
@@ -71,7 +73,7 @@ class Agent:
         self.memory: deque[tuple[np.ndarray, float, float, np.ndarray | None]] = deque(
             maxlen=settings.replay * decisions
         )
-        self.rng = np.random.default_rng(seed)
+        self.rng = numpy_rng(seed, Stream.AGENT)
         self.episodes = 0
         self.mean_reward: float | None = None
 

@@ -51,6 +51,7 @@ from proxyless_arch.base.text import labeled, readable
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
@@ -291,7 +292,8 @@ class _Run:
     # choosing
 
     def _choose(self, limits: Sequence[Limit]) -> list[Found]:
-        config, rng = self.job.config, np.random.default_rng(self.job.config.manual_seed)
+        config = self.job.config
+        rng = numpy_rng(config.manual_seed, Stream.PRUNING_CHOICE)
         n, tell = config.evaluations, self._tell_plan
         self.n_told = 0
         match config.method:

@@ -13,6 +13,7 @@ from compress.choices import Group
 from compress.pruner import Statistics, sites_of
 from compress.reconstruct import Moments
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE
+from proxyless_arch.data.streams import TorchStream, torch_seed
 from proxyless_nas.network import ProxylessNet
 
 ROWS_OF_IMAGE = 128
@@ -46,7 +47,7 @@ class _Collector:
     """Hooks on a network that add up moments while it runs."""
 
     def __init__(self, net: ProxylessNet, kernels: dict[int, tuple[int, ...]], seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(torch_seed(seed, TorchStream.FEATURE_PLACES))
         self.halves: dict[str, tuple[Moments, Moments]] = {}
         self.cropped: dict[tuple[str, int], Moments] = {}
         self.kernel_bn: dict[tuple[str, int], list[np.ndarray]] = {}

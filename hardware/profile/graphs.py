@@ -21,6 +21,7 @@ from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, Operation, stride
 from proxyless_arch.arch.spec import Padding
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.data.streams import Stream, numpy_rng
 
 Weights = Callable[[str, tuple[int, ...]], np.ndarray]  # (name as in the zoos' folded networks, shape) -> float32
 ONNX_OPSET = 18
@@ -280,7 +281,7 @@ class RandomWeights:
     """He-scaled random weights, cut from one pool of normal numbers so that a network costs no time to fill."""
 
     def __init__(self, seed: int = 0, pool: int = 1 << 21) -> None:
-        self._rng = np.random.default_rng(seed)
+        self._rng = numpy_rng(seed, Stream.TIMED_WEIGHTS)
         self._pool = self._rng.standard_normal(pool, dtype=np.float32)
 
     def normal(self, shape: tuple[int, ...]) -> np.ndarray:

