@@ -24,7 +24,6 @@ from compress.environment import Environment, Score
 from compress.methods import Found, Tell
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit
-from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
 
@@ -58,7 +57,7 @@ def decisions_of(spec: ArchSpec, groups: Sequence[Group]) -> tuple[Decision, ...
 def _facts(name: str, calls: dict[str, LayerCall], group: Group) -> tuple[float, ...]:
     taker = {"first_conv": "blocks.0", "last_stage": "feature_mix_layer", "feature_mix_layer": "classifier"}
     call = calls[taker.get(name, name)]
-    kernel = call.op.kernel_size if isinstance(call.op, MBConv) else 1
+    kernel = call.op.shrinkable.kernel_size if call.op.shrinkable is not None else 1
     return (call.op.out_channels, *call.in_hwc[:2], call.op.stride, kernel)
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from hardware.cost import CostTable, Path
 from hardware.latency import LatencySource
-from proxyless_arch.arch.ops import KERNEL_SIZES, MBConv
+from proxyless_arch.arch.ops import KERNEL_SIZES
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
@@ -142,10 +142,10 @@ def _is_left_out(spec: ArchSpec, index: int) -> bool:
 
 
 def _kernel_axes(spec: ArchSpec, index: int, freedom: Freedom) -> list[Axis]:
-    op = spec.blocks[index].op
-    if not freedom.kernels or not isinstance(op, MBConv):
+    parts = spec.blocks[index].op.shrinkable
+    if not freedom.kernels or parts is None:
         return []
-    return [Axis("kernel", block_name(index), tuple(size for size in KERNEL_SIZES if size <= op.kernel_size))]
+    return [Axis("kernel", block_name(index), tuple(size for size in KERNEL_SIZES if size <= parts.kernel_size))]
 
 
 def whole_path(groups: Sequence[Group]) -> Path:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from compress.reconstruct import Covariance, best_ridge, by_size, error, fit, importance, ridge_of
+from proxyless_arch.arch.ops import Shrinkable
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import walk
@@ -23,29 +24,32 @@ from proxyless_arch.weights.slicing import sliced
 @dataclass(frozen=True)
 class Site:
     """Features and the layer behind them. ``weight``: its tensor, (outputs, features, ...); ``mean``: the running mean
-    or the bias that takes up a shift of its output, and the sign with which it does."""
+    or the bias that takes up a shift of its output, and the sign with which it does. ``maker``: the layer of the block
+    that makes the features, None where there is no block."""
 
     name: str
     weight: str
     mean: str
     sign: float
     block: int | None
+    maker: str | None = None
 
 
 def sites_of(spec: ArchSpec) -> dict[str, Site]:
     """The layers behind the widths, by the widths' names, and behind each block whose kernel alone may change."""
     prefixes = {call.name: call.tensor_prefix for call in walk(spec)}
 
-    def behind_block(name: str, index: int) -> Site:
-        layer = f"{prefixes[block_name(index)]}.point_linear"
-        return Site(name, f"{layer}.conv.weight", f"{layer}.bn.running_mean", -1.0, index)
+    def behind_block(name: str, index: int, parts: Shrinkable) -> Site:
+        prefix = prefixes[block_name(index)]
+        layer, maker = f"{prefix}.{parts.layer_behind}", f"{prefix}.{parts.hidden_layer}"
+        return Site(name, f"{layer}.conv.weight", f"{layer}.bn.running_mean", -1.0, index, maker)
 
     found: dict[str, Site] = {}
     full = widths_of(spec)
     for index, block in enumerate(spec.blocks):
-        if block.op.bottleneck is not None:
+        if block.op.shrinkable is not None:
             name = STEM if index == 0 and STEM in full else block_name(index)
-            found[name] = behind_block(name, index)
+            found[name] = behind_block(name, index, block.op.shrinkable)
     if LAST_STAGE in full:
         found[LAST_STAGE] = Site(LAST_STAGE, f"{FEATURE_MIX}.conv.weight", f"{FEATURE_MIX}.bn.running_mean", -1.0, None)
     if FEATURE_MIX in full:
@@ -146,7 +150,7 @@ class Pruner:
         kernels = {
             index: size
             for index, size in change.kernels.items()
-            if index not in change.left_out and size != self.spec.blocks[index].op.bottleneck.kernel_size  # type: ignore[union-attr]
+            if index not in change.left_out and size != self.spec.blocks[index].op.shrinkable.kernel_size  # type: ignore[union-attr]
         }
         return Shrunk(widths, kernels, change.left_out)
 
@@ -157,9 +161,9 @@ class Pruner:
         name = self._site_of_block(index)
         mean, variance = self.statistics.kernel_bn[name, size]
         kept = self.kept(name, change.widths[name]) if name in change.widths else np.arange(len(mean))
-        prefix = self.sites[name].weight.removesuffix("point_linear.conv.weight")
-        tensors[f"{prefix}depth_conv.bn.running_mean"] = mean[kept].astype(np.float32)
-        tensors[f"{prefix}depth_conv.bn.running_var"] = variance[kept].astype(np.float32)
+        maker = self.sites[name].maker
+        tensors[f"{maker}.bn.running_mean"] = mean[kept].astype(np.float32)
+        tensors[f"{maker}.bn.running_var"] = variance[kept].astype(np.float32)
 
     def _reconstruct(self, tensors: NamedTensors, change: Shrunk, name: str, site: Site) -> None:
         """Fit the layer behind ``site`` anew where its features are fewer or others."""

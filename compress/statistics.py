@@ -54,10 +54,9 @@ class _Collector:
         self.batch = 0
         self.handles = []
         for name, site in sites_of(net.spec).items():
-            index = site.block
-            if index is not None:
-                layer = net.blocks[index].mobile_inverted_conv.depth_conv
-                self.handles.append(layer.register_forward_hook(self._hook(name, kernels.get(index, ()))))
+            if site.block is not None and site.maker is not None:
+                layer = net.get_submodule(site.maker)
+                self.handles.append(layer.register_forward_hook(self._hook(name, kernels.get(site.block, ()))))
             elif name == LAST_STAGE:
                 self.handles.append(net.blocks[-1].register_forward_hook(self._hook(name, ())))
             elif name == FEATURE_MIX:

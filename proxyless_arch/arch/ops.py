@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from proxyless_arch.base.checks import check, check_one_of, is_int, is_number
 from proxyless_arch.base.errors import InputError
@@ -74,6 +74,26 @@ class Bottleneck:
         return self.expand_ratio > 1
 
 
+@dataclass(frozen=True)
+class Shrinkable:
+    """What may become smaller in an operation that was trained: hidden layer, kernel, and its input and output.
+
+    ``hidden_channels``: what its hidden layer puts out; ``follows_input``: as many as it takes in, and no other number.
+    ``kernel_size``: of the hidden layer. ``hidden_layer``, ``layer_behind``: their names; the latter is a 1x1
+    convolution, which takes the hidden features in.
+    """
+
+    hidden_channels: int
+    follows_input: bool
+    kernel_size: int
+    hidden_layer: str
+    layer_behind: str
+
+
+Channels = Literal["in", "hidden", "out"]
+"""Of an operation."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operation(ABC):
     """What every operation says of itself. Sizes are (height, width, channels); images come one at a time.
@@ -114,6 +134,23 @@ class Operation(ABC):
     def bottleneck(self) -> Bottleneck | None:
         """Its parts where it is an inverted bottleneck, which latency predictors are fitted on; None of another."""
         return None
+
+    @property
+    def shrinkable(self) -> Shrinkable | None:
+        """What pruning may make smaller; None where it stays as it is. With it come ``shrunk`` and ``channel_axes``."""
+        return None
+
+    def shrunk(
+        self, *, into: int | None = None, hidden: int | None = None, out: int | None = None, kernel: int | None = None
+    ) -> Operation:
+        """With other input, hidden and output channels and another kernel size; None: as they are."""
+        raise NotImplementedError(f"{self.kind} is not shrinkable")
+
+    @property
+    def channel_axes(self) -> dict[str, tuple[Channels, Channels | None]]:
+        """By the beginning of its tensors' names: the channels of their first axis, and of the second where they have
+        one (None: no channels). What is not named is whole."""
+        return {}
 
     @property
     def keeps_shape(self) -> bool:
@@ -221,6 +258,10 @@ class Conv(Operation):
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield from conv_bn_tensors(prefix, (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size))
 
+    @property
+    def channel_axes(self) -> dict[str, tuple[Channels, Channels | None]]:
+        return {"": ("out", "in")}
+
 
 @block_operation
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +315,37 @@ class MBConv(Operation):
     @property
     def bottleneck(self) -> Bottleneck:
         return Bottleneck(self.kernel_size, self.hidden_channels, self.expand_ratio)
+
+    @property
+    def shrinkable(self) -> Shrinkable:
+        return Shrinkable(
+            self.hidden_channels,
+            not self.expands,
+            self.kernel_size,
+            hidden_layer="depth_conv",
+            layer_behind="point_linear",
+        )
+
+    def shrunk(
+        self, *, into: int | None = None, hidden: int | None = None, out: int | None = None, kernel: int | None = None
+    ) -> MBConv:
+        mid = self.mid_channels if hidden in (None, self.hidden_channels) else hidden
+        return dataclasses.replace(
+            self,
+            in_channels=into or self.in_channels,
+            out_channels=out or self.out_channels,
+            kernel_size=kernel or self.kernel_size,
+            mid_channels=mid if self.expands else None if into else self.mid_channels,
+        )
+
+    @property
+    def channel_axes(self) -> dict[str, tuple[Channels, Channels | None]]:
+        hidden: Channels = "hidden" if self.expands else "in"
+        return {
+            "inverted_bottleneck": ("hidden", "in"),
+            "depth_conv": (hidden, None),
+            "point_linear": ("out", hidden),
+        }
 
     def macs(self, in_hwc: Hwc) -> int:
         in_pixels, out_pixels = math.prod(in_hwc[:2]), math.prod(self.out_hwc(in_hwc)[:2])
@@ -387,6 +459,10 @@ class Linear(Operation):
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield f"{prefix}.linear.weight", (self.out_features, self.in_features)
         yield f"{prefix}.linear.bias", (self.out_features,)
+
+    @property
+    def channel_axes(self) -> dict[str, tuple[Channels, Channels | None]]:
+        return {"linear": ("out", "in")}
 
     def latency_facts(self) -> dict[str, int]:
         return {}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proxyless_arch.arch.ops import MBConv, Operation, Zero
+from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import ArchSpec, Block
 from proxyless_arch.base.errors import InputError
 
@@ -59,15 +59,17 @@ class Shrunk:
 def widths_of(spec: ArchSpec) -> dict[str, int]:
     """The widths that may become smaller, as they are, in network order."""
     found: dict[str, int] = {}
-    first = spec.blocks[0] if spec.blocks else None
-    if first is not None and isinstance(first.op, MBConv) and not first.op.expands and not first.skip:
-        found[STEM] = spec.stem.out_channels
-    for index, block in enumerate(spec.blocks):
-        if isinstance(block.op, MBConv) and block.op.expands:
-            found[block_name(index)] = block.op.hidden_channels
+    parts = [block.op.shrinkable for block in spec.blocks]
+    for index, part in enumerate(parts):
+        if part is None:
+            continue
+        if not part.follows_input:
+            found[block_name(index)] = part.hidden_channels
+        elif index == 0 and not spec.blocks[0].skip:
+            found[STEM] = spec.stem.out_channels
     if spec.feature_mix is not None:
         last = spec.blocks[-1] if spec.blocks else None
-        is_free = last is not None and isinstance(last.op, MBConv) and not last.skip and len(spec.blocks) > 1
+        is_free = last is not None and parts[-1] is not None and not last.skip and len(spec.blocks) > 1
         if last is not None and is_free and spec.feature_mix.kernel_size == 1:  # another is no matrix product
             found[LAST_STAGE] = last.op.out_channels
         found[FEATURE_MIX] = spec.feature_mix.out_channels
@@ -91,11 +93,9 @@ def shrink(spec: ArchSpec, change: Shrunk) -> ArchSpec:
     blocks = [_shrunk_block(index, block, change) for index, block in enumerate(spec.blocks)]
     if STEM in change.widths:
         stem = replace(stem, out_channels=change.widths[STEM])
-        narrow = replace(blocks[0].op, in_channels=stem.out_channels, mid_channels=None)  # type: ignore[type-var, call-arg]
-        blocks[0] = replace(blocks[0], op=narrow)
+        blocks[0] = replace(blocks[0], op=blocks[0].op.shrunk(into=stem.out_channels))
     if LAST_STAGE in change.widths:
-        narrow = replace(blocks[-1].op, out_channels=change.widths[LAST_STAGE])  # type: ignore[type-var, call-arg]
-        blocks[-1] = replace(blocks[-1], op=narrow)
+        blocks[-1] = replace(blocks[-1], op=blocks[-1].op.shrunk(out=change.widths[LAST_STAGE]))
     classifier = spec.classifier
     if mix is not None:
         into, out = get(LAST_STAGE, mix.in_channels), get(FEATURE_MIX, mix.out_channels)
@@ -110,16 +110,12 @@ def _shrunk_block(index: int, block: Block, change: Shrunk) -> Block:
         if not block.skip:
             raise InputError("expected a block with a skip: without it the network would be cut", f"left_out {place}")
         return Block(op=Zero(channels=block.op.in_channels), skip=True)
-    op: Operation = block.op
     kernel, hidden = change.kernels.get(index), change.widths.get(block_name(index))
     if kernel is None and hidden is None:
         return block
-    if not isinstance(op, MBConv):
-        raise InputError(f"expected an MBConv, got {op.label}", place)
-    if kernel is not None:
-        if kernel > op.kernel_size:
-            raise InputError(f"expected at most {op.kernel_size}, got {kernel}", f"{place}.kernel_size")
-        op = replace(op, kernel_size=kernel)
-    if hidden not in (None, op.hidden_channels):
-        op = replace(op, mid_channels=hidden)
-    return replace(block, op=op)
+    parts = block.op.shrinkable
+    if parts is None:
+        raise InputError(f"expected an operation that may become smaller, got {block.op.label}", place)
+    if kernel is not None and kernel > parts.kernel_size:
+        raise InputError(f"expected at most {parts.kernel_size}, got {kernel}", f"{place}.kernel_size")
+    return replace(block, op=block.op.shrunk(hidden=hidden, kernel=kernel))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
@@ -18,7 +17,6 @@ from proxyless_arch.weights.files import NamedTensors
 
 Channels = Mapping[str, np.ndarray]
 """By the names of widths (shrink.py): the channels that stay, in their order in the large network."""
-VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def cropped(kernel: np.ndarray, size: int) -> np.ndarray:
@@ -49,32 +47,26 @@ def sliced(tensors: NamedTensors, spec: ArchSpec, change: Shrunk, channels: Chan
 
 def _layer(tensors: NamedTensors, call: LayerCall, kept: Channels, n_blocks: int) -> NamedTensors:
     """Of one layer."""
-    prefix, op = call.tensor_prefix, call.op
-    if call.name == STEM:
-        return _conv(tensors, prefix, kept.get(STEM), None)
-    if call.name == FEATURE_MIX:
-        return _conv(tensors, prefix, kept.get(FEATURE_MIX), kept.get(LAST_STAGE))
-    if call.name == "classifier":
-        into = kept.get(FEATURE_MIX)
-        weight = tensors[f"{prefix}.linear.weight"]
-        bias = tensors[f"{prefix}.linear.bias"]
-        return {f"{prefix}.linear.weight": _taken(weight, 1, into), f"{prefix}.linear.bias": bias}
-    if not isinstance(op, MBConv):
-        return {name: tensors[name] for name, _ in op.tensors(prefix)}
-    hidden = kept.get(call.name) if op.expands else kept.get(STEM) if call.name == block_name(0) else None
-    out = kept.get(LAST_STAGE) if call.name == block_name(n_blocks - 1) else None
-    depthwise = _conv(tensors, f"{prefix}.depth_conv", hidden, None)
-    name = f"{prefix}.depth_conv.conv.weight"
-    depthwise[name] = cropped(depthwise[name], op.kernel_size)
-    expand = _conv(tensors, f"{prefix}.inverted_bottleneck", hidden, None) if op.expands else {}
-    return expand | depthwise | _conv(tensors, f"{prefix}.point_linear", out, hidden)
+    chosen = _chosen(call, kept, n_blocks)
+    found: NamedTensors = {}
+    for name, shape in call.op.tensors(call.tensor_prefix):
+        tensor, inside = tensors[name], name.removeprefix(f"{call.tensor_prefix}.")
+        named = (axes for layer, axes in call.op.channel_axes.items() if inside.startswith(layer))
+        for axis, channels in zip(range(tensor.ndim), next(named, ()), strict=False):
+            tensor = _taken(tensor, axis, chosen[channels] if channels is not None else None)
+        found[name] = cropped(tensor, shape[-1]) if tensor.ndim == 4 else tensor
+    return found
 
 
-def _conv(tensors: NamedTensors, prefix: str, out: np.ndarray | None, into: np.ndarray | None) -> NamedTensors:
-    """A convolution with its BN, its output and input channels chosen (None: all)."""
-    weight = _taken(_taken(tensors[f"{prefix}.conv.weight"], 0, out), 1, into)
-    vectors = {f"{prefix}.bn.{name}": _taken(tensors[f"{prefix}.bn.{name}"], 0, out) for name in VECTORS}
-    return {f"{prefix}.conv.weight": weight} | vectors
+def _chosen(call: LayerCall, kept: Channels, n_blocks: int) -> dict[str, np.ndarray | None]:
+    """The channels that stay of a layer's input, hidden layer and output; None: all."""
+    into = {block_name(0): STEM, FEATURE_MIX: LAST_STAGE, "classifier": FEATURE_MIX}
+    out = {block_name(n_blocks - 1): LAST_STAGE, STEM: STEM, FEATURE_MIX: FEATURE_MIX}
+    return {
+        "in": kept.get(into.get(call.name, "")),
+        "hidden": kept.get(call.name),
+        "out": kept.get(out.get(call.name, "")),
+    }
 
 
 def _taken(array: np.ndarray, axis: int, indices: np.ndarray | None) -> np.ndarray:

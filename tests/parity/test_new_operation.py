@@ -1,7 +1,7 @@
 """What a new operation takes: one class, one torch layer, one Keras layer, one graph lowering.
 
 All four are in this file, and everything works with the operation: the supernet, costs and projection, JSON, both zoos
-and their weight files, exports, drawings and the report.
+and their weight files, exports, pruning, drawings and the report.
 """
 
 import torch  # isort: split
@@ -17,6 +17,9 @@ from torch.nn import functional as F
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.export as keras_export
 import proxyless_nas_tensorflow.weights as keras_weights
+from compress.choices import Freedom, groups_of, macs_table
+from compress.pruner import Pruner
+from compress.statistics import collect
 from hardware.cost import latency_cost_table, macs_cost_table
 from hardware.latency import load_latency_source
 from hardware.profile.graphs import INPUT, LOWERINGS, Node, to_litert, to_onnx, trace
@@ -26,7 +29,17 @@ from hardware.projection import project, window
 from hardware.table import LookupTable, Timing
 from proxyless_arch.arch.codec import parse_spec, spec_to_json
 from proxyless_arch.arch.draw import draw_architectures
-from proxyless_arch.arch.ops import BLOCK_OPERATIONS, ConvCall, Drawing, Operation, check_width, conv_bn_tensors
+from proxyless_arch.arch.ops import (
+    BLOCK_OPERATIONS,
+    ConvCall,
+    Drawing,
+    Operation,
+    Shrinkable,
+    check_width,
+    conv_bn_tensors,
+)
+from proxyless_arch.arch.shrink import Shrunk
+from proxyless_arch.arch.spec import Block
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, walk
@@ -35,13 +48,16 @@ from proxyless_arch.space.search_space import Edge, SearchSpace
 from proxyless_nas import layers as torch_layers
 from proxyless_nas.export import load_onnx, write_onnx
 from proxyless_nas.inference import fold_bn
-from proxyless_nas.weights import load_weights, save_weights, to_named
+from proxyless_nas.network import build
+from proxyless_nas.weights import load_named, load_weights, save_weights, to_named
 from proxyless_nas_tensorflow import layers as keras_builders
 from search.algorithm.controllers import step_rng
 from search.algorithm.derive import inherit
 from search.algorithm.gates import sample
 from search.reporting.report_page import report
 from search.reporting.run_folder import read_run
+from tests.compress.nets import batches, images, trained
+from tests.compress.specs import SPEC
 from tests.search.algorithm.test_gates import dense_gradients
 from tests.search.made_run import write_run
 from tests.search.tiny import all_paths, random_alphas, sizes_of, tiny_batch, tiny_space, tiny_supernet
@@ -262,6 +278,88 @@ def run_litert(model):
     loaded.set_tensor(loaded.get_input_details()[0]["index"], IMAGES)
     loaded.invoke()
     return loaded.get_tensor(loaded.get_output_details()[0]["index"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squeezed(Pooled):
+    """A hidden layer in place of the pool, a 1x1 convolution with ReLU6, which may become narrower."""
+
+    kind: ClassVar[str] = "squeezed"
+
+    hidden: int
+
+    @property
+    def shrinkable(self):
+        return Shrinkable(self.hidden, False, 1, hidden_layer="squeeze", layer_behind="mix")
+
+    def shrunk(self, *, into=None, hidden=None, out=None, kernel=None):
+        return replace(self, hidden=hidden or self.hidden)
+
+    @property
+    def channel_axes(self):
+        return {"squeeze": ("hidden", "in"), "mix": ("out", "hidden")}
+
+    def macs(self, in_hwc):
+        return 2 * in_hwc[0] * in_hwc[1] * self.channels * self.hidden
+
+    def tensors(self, prefix):
+        yield from conv_bn_tensors(f"{prefix}.squeeze", (self.hidden, self.channels, 1, 1))
+        yield from conv_bn_tensors(f"{prefix}.mix", (self.channels, self.hidden, 1, 1))
+
+
+class SqueezedLayer(torch.nn.Module):
+    def __init__(self, op, bn, padding):
+        super().__init__()
+        self.squeeze = torch_layers.ConvBN(op.channels, op.hidden, 1, 1, bn, padding)
+        self.mix = torch_layers.ConvBN(op.hidden, op.channels, 1, 1, bn, padding, act=False)
+
+    def forward(self, x):
+        return self.mix(self.squeeze(x))
+
+
+@pytest.fixture
+def pruned_ones(monkeypatch):
+    """A trained network whose third block has the new operation and whose fourth is Squeezed, and how it is pruned."""
+    monkeypatch.setitem(BLOCK_OPERATIONS, Squeezed.kind, Squeezed)
+    monkeypatch.setitem(torch_layers.BUILDERS, Squeezed, SqueezedLayer)
+    blocks = list(SPEC.blocks)
+    blocks[2] = Block(op=Pooled(channels=6), skip=True)
+    blocks[3] = Block(op=Squeezed(channels=6, hidden=8), skip=True)
+    net = trained(replace(SPEC, blocks=tuple(blocks)))
+    groups = groups_of(net.spec, Freedom(multiple=2, most=5))
+    statistics = collect(net, batches(), groups, torch.device("cpu"), 0)
+    return net, groups, Pruner(net.spec, to_named(net), statistics, reconstructs=False)
+
+
+def test_pruning_leaves_it_out_or_makes_it_narrower(pruned_ones):
+    net, groups, pruner = pruned_ones
+    assert {group.layers: group.block for group in groups if not group.axes} == {("blocks.2",): 2}
+    (group,) = (each for each in groups if each.layers == ("blocks.3",))
+    assert [(axis.name, axis.options) for axis in group.axes] == [("blocks.3", (2, 4, 6, 8))]
+    change = Shrunk(widths={"blocks.3": 4}, left_out=frozenset({2}))
+    spec, tensors = pruner.pruned(change)
+    assert (spec.blocks[2].op.vanishes, spec.blocks[3].op.hidden) == (True, 4)
+    taken = (Shrunk(widths={"blocks.3": 4}), Shrunk(left_out=frozenset({2})))
+    path = [next((n for n, each in enumerate(group.choices) if each in taken), group.whole) for group in groups]
+    assert macs_table(net.spec, groups).of_path(tuple(path)) == total_macs(spec)
+    small = build(spec)
+    load_named(small, spec, tensors)
+    with torch.no_grad():
+        gone = np.setdiff1d(np.arange(8), pruner.kept("blocks.3", 4))
+        bn = net.get_submodule("blocks.3.mobile_inverted_conv.squeeze.bn")
+        bn.weight[gone] = bn.bias[gone] = 0.0
+        net.get_submodule("blocks.2.mobile_inverted_conv.mix.bn").weight[:] = 0.0
+        net.get_submodule("blocks.2.mobile_inverted_conv.mix.bn").bias[:] = 0.0
+        torch.testing.assert_close(small.eval()(images(4)), net(images(4)), rtol=1e-5, atol=1e-5)
+
+
+def test_pruning_fits_the_layer_behind_it_anew(pruned_ones):
+    *_, pruner = pruned_ones
+    name, change = "blocks.3.mobile_inverted_conv.mix.conv.weight", Shrunk(widths={"blocks.3": 4})
+    spec, tensors = replace(pruner, reconstructs=True).pruned(change)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == expected_tensors(spec)
+    assert not np.allclose(tensors[name], pruner.pruned(change)[1][name])
+    assert pruner.layer_error("blocks.3", 4) <= pruner.layer_error("blocks.3", 4, sliced=True)
 
 
 def test_tables_pictures_and_the_report(tmp_path):
