@@ -175,6 +175,11 @@ class PruneConfig:
         return settings.with_settings(PruneConfig(), plain)
 
     @property
+    def n_plans(self) -> int:
+        """Scored for each target, at most."""
+        return 1 if self.method == "uniform" else self.evaluations
+
+    @property
     def freedom(self) -> Freedom:
         depth = self.prune_depth and self.method in ("exact", "random")
         kernels = self.prune_kernels and self.method in ("exact", "random")

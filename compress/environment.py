@@ -8,8 +8,9 @@ scored is on disk: a run that is resumed asks for the same plans and is answered
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ class Environment:
     choosing: Images
     device: torch.device
     record: Record
+    tell: Callable[[str], None] = lambda line: None  # gets a line for a person
 
     def network(self, change: Shrunk) -> ProxylessNet:
         """The pruned network with BN statistics of the calibration images, in eval mode."""
@@ -100,7 +102,7 @@ class Environment:
 
     def damages(self) -> list[np.ndarray]:
         """By group and choice: how much the loss grows when it alone is taken, never below 0."""
-        base, losses = self._single_losses()
+        base, losses = self._single_losses
         return [self._damages_of(group, losses, base) for group in self.groups]
 
     def _singles(self) -> dict[str, Shrunk]:
@@ -113,21 +115,34 @@ class Environment:
                 found.append(Shrunk(left_out=frozenset({group.block})))
         return {change.key: change for change in found}
 
+    @cached_property
     def _single_losses(self) -> tuple[float, dict[str, float]]:
         """(loss of the whole network, loss with each single change)."""
         singles = self._singles()
+        lines = [self.record.get(f"damage {number}") for number in range(len(self.choosing))]
+        if None in lines:
+            lines = self._measured_singles(singles)
+        count = sum(line["n_images"] for line in lines if line)
+
+        def mean(key: str) -> float:
+            return math.fsum(line["losses"][key] for line in lines if line) / count
+
+        return mean(""), {key: mean(key) for key in singles}
+
+    def _measured_singles(self, singles: dict[str, Shrunk]) -> list[dict[str, Any] | None]:
+        """The records of all batches of the images that choose; those that are there are not measured again."""
         whole = self._layers(Shrunk())
         parts = {key: self._with(change, whole) for key, change in singles.items()}
-        sums: dict[str, list[float]] = {key: [] for key in ("", *singles)}
-        count = 0
+        total, count, lines = sum(len(labels) for _, labels in self.choosing), 0, []
         for number, (images, labels) in enumerate(self.choosing):
-            line = self.record.get(f"damage {number}") or self.record.put(
-                f"damage {number}", **self._batch_losses(whole, parts, singles, images, labels)
+            key = f"damage {number}"
+            lines.append(
+                self.record.get(key)
+                or self.record.put(key, **self._batch_losses(whole, parts, singles, images, labels))
             )
-            count += line["n_images"]
-            for key, loss in line["losses"].items():
-                sums[key].append(loss)
-        return math.fsum(sums[""]) / count, {key: math.fsum(sums[key]) / count for key in singles}
+            count += len(labels)
+            self.tell(f"  {len(singles)} changes, one at a time, on {count} of {total} images")
+        return lines
 
     @torch.no_grad()
     def _batch_losses(

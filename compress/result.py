@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compress.config import PruneConfig, read_config
+from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
@@ -77,19 +78,25 @@ def _lines(result: PruneResult) -> list[tuple[str, str]]:
     lines.append(
         (
             "accuracy",
-            f"{_top1(record['test_top1_percent'])} of {record['n_test_images']} test images; "
-            f"{_top1(record['inherited_test_top1_percent'])} before fine-tuning, "
+            f"{_top1(record['test_top1_percent'])} of {record['n_test_images']} test images, {_tuning(record)}; "
             f"{_top1(record['parent_test_top1_percent'])} before pruning",
         )
     )
-    images = result.config.data_path
-    arch = ["--arch", str(result.folder)]
-    data = ["--data_path", images] if images else []
     lines.append(("time", format_seconds(record["wall_seconds"])))
-    lines.append(("next", shlex.join(["python", "eval.py", *arch, *data])))
-    lines.append(("", shlex.join(["python", "export.py", *arch, "--format", "onnx", "--output", "exported"])))
-    lines.append(("", shlex.join(["python", "train.py", *arch])))
-    return lines
+    arch, exported = ("--arch", str(result.folder)), ("--output", str(result.folder / "exported"))
+    return [
+        *lines,
+        ("next", command_line("eval.py", *arch, "--data_path", result.config.data_path or DIGITS)),
+        ("", command_line("export.py", *arch, "--format", "onnx", *exported)),
+        ("", command_line("export_tf.py", *arch, "--format", "litert", *exported)),
+        ("", command_line("train.py", *arch)),
+    ]
+
+
+def _tuning(record: Mapping[str, Any]) -> str:
+    if not record["finetune_epochs"]:
+        return "not fine-tuned"
+    return f"{_top1(record['inherited_test_top1_percent'])} before fine-tuning"
 
 
 def _share(record: Mapping[str, Any], name: str) -> str:

@@ -32,14 +32,14 @@ from compress.methods import Found, best, exact, random, uniform
 from compress.pruner import Pruner
 from compress.result import PruneResult, read_result
 from compress.session import Goal, Job, prepare
-from compress.statistics import collect
+from compress.statistics import collect, make_bn_true
 from hardware.latency import network_ms
 from hardware.profile.profiling import Measured
 from hardware.projection import Limit
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.arch import catalog, codec
-from proxyless_arch.arch.shrink import Shrunk
+from proxyless_arch.arch.shrink import Shrunk, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base import runs
@@ -67,6 +67,8 @@ COMMAND = "prune.py"
 PRUNED, FINETUNED = "pruned", "finetune"
 """Folders of a product: the network before fine-tuning, and the fine-tuning."""
 MAX_ROUNDS = 4
+ORDERING_SECONDS = 1.5e-9
+"""Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
 HALVINGS = 6
 """Of the range of costs, to find the fastest network within --max_drop."""
 Say = Callable[[str], Any]
@@ -182,7 +184,7 @@ def header(job: Job) -> str:
         ),
         ("target", _target_text(job)),
         ("reachable", f"{table.reachable}; the network costs {table.shown(job.whole_cost)} ({table.source})"),
-        ("method", f"{config.method}, {counted(config.evaluations, 'plan')} scored for each target"),
+        ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored for each target"),
         ("fine-tuning", _finetuning_text(config)),
         ("runs on", f"{device_name(job.device)}, torch {torch.__version__}"),
         *job.memory.lines(),
@@ -230,9 +232,10 @@ def expected(job: Job) -> str:
     )
     n_choosing, n_calibrating = (sum(len(labels) for _, labels in part) for part in (job.choosing, job.calibration))
     targets = HALVINGS if job.config.max_drop is not None else len(job.goals)
-    plans = targets * (1 if job.config.method == "uniform" else job.config.evaluations)
+    plans = targets * job.config.n_plans
     measuring = 0.6 * singles * n_choosing if job.config.method == "exact" else 0
     total = each * (measuring + 3 * n_calibrating + 0.8 * plans * (n_choosing + 1.5 * n_calibrating))
+    total += sum(ORDERING_SECONDS * width**3 for width in widths_of(job.spec).values())
     return f"about {runs.format_seconds(total)} to measure and choose ({1000 * each:.1f} ms per image)"
 
 
@@ -265,16 +268,19 @@ class _Run:
         self.parent = build(job.spec)
         load_named(self.parent, job.spec, job.tensors)
         self.parent.to(job.device).eval()
-        self.tell("measuring the layers")
+        self.tell(f"measuring the layers on {counted(sum(len(labels) for _, labels in job.calibration), 'image')}")
+        make_bn_true(self.parent, job.calibration, job.device)
         statistics = collect(self.parent, job.calibration, job.groups, job.device, job.config.manual_seed)
         self.pruner = Pruner(
             job.spec,
-            job.tensors,
+            to_named(self.parent),
             statistics,
             reconstructs=job.config.reconstruct,
             by_size=job.config.as_released,
         )
-        self.environment = Environment(self.pruner, job.groups, job.calibration, job.choosing, job.device, self.record)
+        self.environment = Environment(
+            self.pruner, job.groups, job.calibration, job.choosing, job.device, self.record, self.tell
+        )
 
     def finish(self) -> PruneResult:
         job = self.job
@@ -314,7 +320,7 @@ class _Run:
         self.n_told += 1
         cost = self.job.table.of_path(found.path)
         self.tell(
-            f"  plan {self.n_told:>3}/{self.job.config.evaluations}  {self.job.table.unit.short(cost)}  "
+            f"  plan {self.n_told:>3}/{self.job.config.n_plans}  {self.job.table.unit.short(cost)}  "
             f"loss {found.score.loss:.3f}  top-1 {found.score.top1_percent:.1f} %"
         )
 

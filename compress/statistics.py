@@ -43,6 +43,37 @@ def taken(features: Tensor, places: Tensor) -> np.ndarray:
     return rows.reshape(-1, features.shape[1]).float().cpu().numpy()
 
 
+@torch.no_grad()
+def make_bn_true(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> None:
+    """Give every BN the statistics of its own inputs, and its weight and bias what keeps its output as it was.
+
+    A network fine-tuned on few images may hold the BN statistics of the images it was trained on first. It computes
+    the same behind this, but recalibrating it, whole or pruned, and training it on no longer changes what it means.
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    sums = {layer: torch.zeros(3, layer.num_features, dtype=torch.float64, device=device) for layer in layers}
+
+    def hook(layer: nn.Module, given: tuple[Tensor]) -> None:
+        x = given[0].double().transpose(0, 1).flatten(1)
+        sums[layer] += torch.stack([torch.full_like(x[:, 0], x.shape[1]), x.sum(1), (x * x).sum(1)])  # type: ignore[index]
+
+    handles = [layer.register_forward_pre_hook(hook) for layer in layers]
+    try:
+        for images, _ in batches:
+            net.eval()(images.to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, (count, first, second) in sums.items():
+        mean = first / count
+        variance = (second / count - mean**2).clamp(min=0)
+        scale = layer.weight / torch.sqrt(layer.running_var.double() + layer.eps)
+        layer.bias += scale * (mean - layer.running_mean)
+        layer.weight.copy_(scale * torch.sqrt(variance + layer.eps))
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+
+
 class _Collector:
     """Hooks on a network that add up moments while it runs."""
 

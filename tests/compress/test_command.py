@@ -1,6 +1,7 @@
 """prune.py on the digits: its product, resuming, several targets, and what it refuses."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from proxyless_arch.arch.walk import total_macs
 from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import read_tensors, save_safetensors
+from proxyless_commands import eval as evaluating
 from proxyless_commands.prune import main
 from tests.compress.nets import tensors, trained
 from tests.compress.specs import SPEC
@@ -106,6 +108,7 @@ def test_every_method_keeps_to_the_target(method, network, tmp_path):
     record = record_of(tmp_path / "run")
     assert record["macs"] <= 0.7 * record["parent_macs"]
     assert record["top1_percent"] == record["inherited_top1_percent"]
+    assert record["evaluations"] == (1 if method == "uniform" else 2) == read_result(tmp_path / "run").config.n_plans
 
 
 def test_several_targets_share_their_measurements(network, tmp_path):
@@ -131,6 +134,23 @@ def test_a_dry_run_writes_nothing(network, tmp_path, capsys):
     assert main(words) == 0
     assert not (tmp_path / "run").exists()
     assert "expected" in capsys.readouterr().out
+
+
+def test_no_flag_of_training_is_offered(product, capsys):
+    assert main(["--arch", str(product), *FEW, "--keep", "0.9", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "inherited from" in out and "--from_scratch" not in out
+
+
+def test_the_next_commands_are_complete(product, capsys):
+    assert main(["--run_dir", str(product), "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "before fine-tuning" in out
+    lines = out[out.index("\n  next ") :].replace("next", "", 1).splitlines()
+    commands = {words[1].split("/")[-1]: words[2:] for words in map(shlex.split, lines) if words}
+    assert [*commands] == ["eval.py", "export.py", "export_tf.py", "train.py"]
+    assert all(words[:2] == ["--arch", str(product)] for words in commands.values())
+    assert evaluating.main([*commands["eval.py"], "--workers", "0", "--device", "cpu"]) == 0
 
 
 def refused(words, capsys):

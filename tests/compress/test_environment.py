@@ -1,5 +1,7 @@
 """Statistics of a real network, what choices do to its loss, and plans that come out of that."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from compress.choices import Freedom, change_of, groups_of, macs_table, whole_pa
 from compress.environment import Environment, Record, span
 from compress.methods import best, exact, random, uniform, uniform_path
 from compress.pruner import Pruner
-from compress.statistics import collect
+from compress.statistics import collect, make_bn_true
 from hardware.projection import Limit
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
 from proxyless_arch.base.runs import MetricsFile, read_metrics
 from proxyless_nas.network import build
+from proxyless_nas.steps import recalibrate_bn
 from proxyless_nas.weights import load_named
 from tests.compress.nets import batches, tensors, trained
 from tests.compress.specs import SPEC
@@ -108,6 +111,13 @@ def test_damages_are_what_the_changes_do_alone(environment, pruner):
         assert damages[number][choice] == pytest.approx(max(0.0, loss(small) - loss(net)), abs=1e-5)
 
 
+def test_damages_are_measured_once(environment, pruner, tmp_path, monkeypatch):
+    first = environment.damages()
+    monkeypatch.setattr(Environment, "_layers", None)  # no network is built
+    for again in (environment, environment_at(pruner, tmp_path)):
+        assert all(np.array_equal(one, other) for one, other in zip(first, again.damages(), strict=True))
+
+
 def test_where_a_change_begins_and_ends():
     assert span(Shrunk({STEM: 4}), 5) == (0, 1)
     assert span(Shrunk({"blocks.2": 4}), 5) == (3, 3)
@@ -148,3 +158,25 @@ def test_uniform_takes_the_largest_common_share(environment):
 def test_the_plan_taken_has_the_least_loss(environment):
     found = exact(environment, limits_of(environment), 5, np.random.default_rng(0), lambda each: None)
     assert best(found).score.loss == min(each.score.loss for each in found)
+
+
+def test_true_statistics_change_nothing_and_bear_recalibration():
+    """BN statistics far from those of the images, as frozen ones are."""
+    net, images = trained(), batches()
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean += 0.3
+            layer.running_var *= 1.7
+    net.eval()
+
+    def output(net):
+        with torch.no_grad():
+            return torch.cat([net(part) for part, _ in images])
+
+    before = output(net)
+    recalibrate_bn(other := copy.deepcopy(net), images, CPU)
+    make_bn_true(net, images, CPU)
+    torch.testing.assert_close(output(net), before, atol=1e-4, rtol=1e-4)
+    recalibrate_bn(net, images, CPU)
+    moved, moved_before = ((output(each) - before).pow(2).mean().item() for each in (net, other))
+    assert moved < 0.02 * moved_before

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from compress import reconstruct
 from compress.reconstruct import Moments, best_ridge, by_size, error, fit, importance, ridge_of
 
 CHANNELS, OUTPUTS = 9, 4
@@ -102,6 +103,13 @@ def test_the_least_important_channel_is_the_one_whose_loss_costs_least():
         before = list(order[::-1][:count])
         rest = [channel for channel in range(CHANNELS) if channel not in before]
         assert min(rest, key=lambda channel: lost([channel], before)) == order[::-1][count]
+
+
+def test_rows_that_are_taken_out_change_no_order(monkeypatch):
+    cov, old = covariance(features()), weights()
+    found = importance(cov.spread, old, 1e-3)
+    monkeypatch.setattr(reconstruct, "COMPACT", 0.0)  # all stay
+    assert np.array_equal(importance(cov.spread, old, 1e-3), found)
 
 
 def test_size_is_the_sum_of_absolute_weights():
