@@ -367,7 +367,7 @@ def _data_of(
             if is_other and given.get("valid_size") != 0:  # 0: nothing is held out but a test set that lies apart
                 raise InputError(
                     f"the weights were trained on images that this split would hold out: expected the run's, "
-                    f"{recorded[name]:g}, got {given[name]:g}; --from_scratch starts over",
+                    f"{recorded[name]:g}, got {given[name]:g}; train.py --from_scratch takes any split",
                     f"--{name}",
                 )
         path = given.get("data_path", recorded.get("data_path"))
@@ -571,7 +571,7 @@ def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[Wei
                     "--arch",
                     config.arch,
                 )
-            return _read(own, spec), f"inherited from {own}; --from_scratch starts over"
+            return _read(own, spec), f"inherited from {own}"
         case "pretrained":
             if is_demo(config.arch):
                 return demo_weights(config.arch), catalog.demo(config.arch).requirement

@@ -28,6 +28,7 @@ from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import AnyScore, EvalResult, shown_score
 from proxyless_arch.apps.train_settings import (
+    INHERIT,
     NO_TEACHER,
     SCRATCH,
     Start,
@@ -307,7 +308,7 @@ def header(job: Job) -> str:
             "network",
             f"{spec.name}: {format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters",
         ),
-        *([("weights", job.start.origin)] if job.start is not None else []),
+        *([("weights", _start_text(job.start, config))] if job.start is not None else []),
         *([("note", note) for note in job.start.notes] if job.start is not None else []),
         (
             "data",
@@ -341,6 +342,10 @@ def header(job: Job) -> str:
         *(job.memory.lines() if job.memory is not None else []),
     ]
     return "\n".join(labeled(*line) for line in lines)
+
+
+def _start_text(start: Start, config: TrainConfig) -> str:
+    return f"{start.origin}; --from_scratch starts over" if config.weights == INHERIT else start.origin
 
 
 def _schedule_text(job: Job) -> str:

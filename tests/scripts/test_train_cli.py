@@ -426,7 +426,7 @@ def test_another_split_needs_other_weights(searched_photos, straight, tmp_path, 
             code, _, err = run(capsys, *words, *data, flag, value)
             assert code == 2
             assert err.startswith(f"error: {flag}: the weights were trained on images that this split would hold out: ")
-            assert f"expected the run's, {own}, got {value}; --from_scratch starts over" in err
+            assert f"expected the run's, {own}, got {value}; train.py --from_scratch takes any split" in err
     assert not (tmp_path / "run").exists()
     assert run(capsys, *words, "--valid_size", "0.2", "--split_seed", "3")[0] == 0
     anew = ["--arch", run_dir, "--epochs", "0", "-b", "4", "-j", "0", "--from_scratch", "--split_seed", "4"]
