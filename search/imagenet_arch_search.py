@@ -1,10 +1,10 @@
 """Search a network for a latency target.
 
     python search/imagenet_arch_search.py --target_hardware mobile
-    python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --path runs/mine
-    python search/imagenet_arch_search.py --path runs/mine --resume
-    python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 60,80,100 --path runs/family
-    python search/imagenet_arch_search.py --target_hardware flops --path runs/other --warmup_from runs/mine
+    python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --run_dir runs/mine
+    python search/imagenet_arch_search.py --run_dir runs/mine --resume
+    python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 60,80,100 --run_dir runs/family
+    python search/imagenet_arch_search.py --target_hardware flops --run_dir runs/other --warmup_from runs/mine
     torchrun --nproc_per_node=4 search/imagenet_arch_search.py --data_path photos/
 
 Without --data_path the embedded digits are searched on, in minutes. Every setting is a flag; --recipe names a set of

@@ -1,7 +1,7 @@
 """Search one network for each of several targets, and cross them: every network on every device.
 
     python search/specialize.py --targets mobile,cpu,flops
-    python search/specialize.py --targets mobile,cpu:onnxruntime,cpu:litert --path runs/special --data_path photos/
+    python search/specialize.py --targets mobile,cpu:onnxruntime,cpu:litert --run_dir runs/special --data_path photos/
 
 A target is a --target_hardware of the search, for the CPU with a runtime behind a colon. All other flags go to each
 search. The warm-up depends on no target: the first search does it, the others start behind it. A search that is there

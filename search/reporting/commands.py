@@ -51,12 +51,12 @@ def _training_of_random(run: Run) -> list[tuple[str, str]]:
     return [
         (
             "train each of them",
-            f'for spec in {folder}/specs/*.json; do {each} --path {trained}/"$(basename "$spec" .json)"; done',
+            f'for spec in {folder}/specs/*.json; do {each} --run_dir {trained}/"$(basename "$spec" .json)"; done',
         ),
         ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
         (
             "train a search's network (of RUN) alike",
-            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --path RUN/trained",
+            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --run_dir RUN/trained",
         ),
         ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
     ]
