@@ -165,13 +165,16 @@ class PruneConfig:
     def of(**given: Any) -> PruneConfig:
         """The settings that the command has with these flags: ``PruneConfig.of(arch="runs/mine", keep=0.5)``.
 
+        Args:
+            given: settings by a spelling of their flags (``workers=2``) or as config.json names them
+                (``n_worker=2``); a path may be a Path.
+
         Raises InputError for an unknown setting (with the nearest) or a value outside what is allowed.
         """
-        texts = ("target_latency_ms", "target_macs", "keep")
-        plain = {
-            name: str(value) if isinstance(value, Path) or (name in texts and value is not None) else value
-            for name, value in given.items()
-        }
+        plain = settings.keywords(PruneConfig, given)
+        for name in ("target_latency_ms", "target_macs", "keep"):  # which may be several numbers
+            if plain.get(name) is not None:
+                plain[name] = str(plain[name])
         return settings.with_settings(PruneConfig(), plain)
 
     @property

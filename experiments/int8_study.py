@@ -1,6 +1,6 @@
 """What int8 costs a network in accuracy on LiteRT, and what brings it back.
 
-    python experiments/int8_study.py --arch net.json --weights net.pth --mean .5 .5 .5 --std .5 .5 .5 --data_path photos.zip
+    python experiments/int8_study.py --arch net.json --weights net.pth --mean .5 .5 .5 --std .5 .5 .5 -d photos.zip
 
 Every variant is calibrated on one half of the images and scored on the other, then the other way round: all images
 are scored, none by a network that was calibrated on it; --repeats does it with other halves. The figures go to

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,12 +327,12 @@ class SearchConfig:
 
         Args:
             recipe: a name or a JSON file (default: by the data, see effective_config).
-            given: settings by their flags' names; a path may be a Path.
+            given: settings by a spelling of their flags (``workers=2``) or as config.json names them (``n_worker=2``);
+                a path may be a Path.
 
         Raises InputError for an unknown setting (with the nearest) or a value outside what is allowed.
         """
-        plain = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
-        return effective_config(plain, recipe)
+        return effective_config(settings.keywords(SearchConfig, given), recipe)
 
 
 def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:

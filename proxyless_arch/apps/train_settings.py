@@ -5,7 +5,6 @@ Flag names are those of the search (and of the official implementation) where th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -244,12 +243,12 @@ class TrainConfig:
 
         Args:
             recipe: a name or a JSON file (default: see effective_config).
-            given: settings by their flags' names; a path may be a Path.
+            given: settings by a spelling of their flags (``workers=2``) or as config.json names them (``n_worker=2``);
+                a path may be a Path.
 
         Raises InputError for an unknown setting (with the nearest) or a value outside what is allowed.
         """
-        plain = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
-        return effective_config(plain, recipe)[0]
+        return effective_config(settings.keywords(TrainConfig, given), recipe)[0]
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -195,22 +196,37 @@ def with_settings(config: Config, settings: Mapping[str, Any], source: str | Non
 
 def _grouped(cls: type, settings: Mapping[str, Any], source: str | None) -> dict[str | None, dict[str, Any]]:
     """``{group or None: {name: checked value}}``."""
-    known, names = flags(cls), spellings(cls)
+    known = flags(cls)
     changes: dict[str | None, dict[str, Any]] = {}
-    for spelling, value in settings.items():
-        if spelling not in names:
-            raise InputError(f"unknown setting{nearest(spelling, names)}", spelling, source)
-        name = names[spelling]
+    for name, spelling in _spelled(cls, settings, source).items():
         group, field, kind = known[name]
-        given = changes.setdefault(group, {})
-        if name in given:
-            raise InputError(f"given twice, as {name} as well", spelling, source)
         place = spelling if source else flag_of(field)
         try:
-            given[name] = _value(Node(value, place), field, kind)
+            changes.setdefault(group, {})[name] = _value(Node(settings[spelling], place), field, kind)
         except InputError as error:
             raise error.from_source(source) if source else error from None
     return changes
+
+
+def _spelled(cls: type, given: Iterable[str], source: str | None = None) -> dict[str, str]:
+    """``{setting: how it is spelled}``. Raises InputError at an unknown spelling, and at a second one of a setting."""
+    names, found = spellings(cls), dict[str, str]()
+    for spelling in given:
+        if spelling not in names:
+            raise InputError(f"unknown setting{nearest(spelling, names)}", spelling, source)
+        if names[spelling] in found:
+            raise InputError(f"given twice, as {found[names[spelling]]} as well", spelling, source)
+        found[names[spelling]] = spelling
+    return found
+
+
+def keywords(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A program's settings under their names, by whichever spelling it gave each; a Path as its text.
+
+    Raises InputError at an unknown spelling (with the nearest), and at a second one of a setting.
+    """
+    plain = {name: given[spelling] for name, spelling in _spelled(cls, given).items()}
+    return {name: str(value) if isinstance(value, os.PathLike) else value for name, value in plain.items()}
 
 
 def recipe_names(folder: Path) -> list[str]:

@@ -3,11 +3,13 @@
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compress import PruneConfig, read_result, run_pruning
+from compress.config import to_dict
 from compress.environment import Environment
 from compress.session import split_images, training_config
 from proxyless_arch.apps.train_settings import open_data
@@ -67,6 +69,13 @@ def test_fine_tuning_learns_from_the_network_before(product):
     config = json.loads((product / "finetune" / "config.json").read_text())
     assert config["teacher"].endswith("parent") and config["distillation"] == 0.7
     assert read_spec(product / "parent" / "spec.json").stem == DIGITS.stem
+
+
+def test_a_setting_may_be_named_as_its_flag_or_as_in_config_json():
+    keys = {"n_worker": 3, "manual_seed": 4, "train_batch_size": 9, "image_size": 24}
+    config = PruneConfig.of(workers=3, seed=4, batch_size=9, resolution=24, keep=0.5, arch=Path("a"))
+    assert {name: to_dict(config)[name] for name in keys} == keys
+    assert config == PruneConfig.of(**keys, keep="0.5", arch="a")
 
 
 def test_a_finished_run_is_read_again(product, monkeypatch):

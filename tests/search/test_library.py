@@ -19,7 +19,7 @@ from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
 from search import SearchConfig, SearchStopped, draw_random, imagenet_arch_search, read_result, run_search
-from search.config import as_flags, recipe_names
+from search.config import as_flags, recipe_names, to_dict
 from search.run import checkpoint, runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +151,20 @@ def test_flat_settings_have_the_command_s_defaults(recipe, given):
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
     words += ["--recipe", recipe] if recipe else []
     assert SearchConfig.of(recipe=recipe, **given) == parsed(words)
+
+
+def test_a_setting_may_be_named_as_its_flag_or_as_in_config_json():
+    config = SearchConfig.of(workers=3, threads=2, seed=4, batch_size=9, resolution=24)
+    keys = {"n_worker": 3, "torch_threads": 2, "manual_seed": 4, "train_batch_size": 9, "resolution": 24}
+    assert {name: to_dict(config)[name] for name in keys} == keys
+    assert config == SearchConfig.of(**keys)
+    assert config.data.accumulation == 1  # a named batch is computed whole, however it is named
+
+
+def test_a_setting_is_not_named_twice():
+    with pytest.raises(InputError) as caught:
+        SearchConfig.of(workers=1, n_worker=1)
+    assert caught.value.place == "n_worker" and "workers" in caught.value.problem.split()
 
 
 @pytest.mark.parametrize("recipe", recipe_names())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from proxyless_arch.apps.train_settings import to_dict
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.base.errors import InputError
 from proxyless_nas.train import TrainConfig, TrainingStopped, read_result, run_training
@@ -53,6 +54,14 @@ def test_a_training_returns_what_it_came_to(result, config, capsys):
     assert f"{record['test_top1_percent']:.1f} %" in str(result)
     assert read_result(folder) == result
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_setting_may_be_named_as_its_flag_or_as_in_config_json(config):
+    keys = {"n_worker": 3, "manual_seed": 4, "train_batch_size": 9, "image_size": 24}
+    found = TrainConfig.of(arch=config.arch, workers=3, seed=4, batch_size=9, resolution=24)
+    assert {name: to_dict(found)[name] for name in keys} == keys
+    assert found == TrainConfig.of(arch=config.arch, **keys)
+    assert found.optimization.accumulation == 1  # a named batch is computed whole, however it is named
 
 
 def test_it_is_the_training_of_the_command(result, tmp_path):
