@@ -26,8 +26,7 @@ from torch import Tensor
 
 from proxyless_arch.apps.memory import Free
 from proxyless_arch.base import memory
-from proxyless_arch.base.cli import BAD_INPUT
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import ElsewhereError, InputError
 from proxyless_nas.devices import pick_device
 
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -202,7 +201,7 @@ def fail_together() -> Iterator[None]:
 
     Raises:
         InputError, OSError: on the first rank whose block raised it, which is the one to report it.
-        SystemExit: with the code of bad input on all other ranks, which have nothing to say.
+        ElsewhereError: on all other ranks, which have nothing to say.
     """
     error: InputError | OSError | None = None
     try:
@@ -213,7 +212,7 @@ def fail_together() -> Iterator[None]:
     if error is not None and failed.index(True) == rank():
         raise error
     if True in failed:
-        raise SystemExit(BAD_INPUT)
+        raise ElsewhereError(is_input=True)
 
 
 def barrier() -> None:

@@ -31,7 +31,7 @@ from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError, StoppedError  # noqa: E402
+from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.runs import locked, new_run_dir  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
@@ -171,6 +171,8 @@ def search_for(goal: Goal, folder: Path, common: Common, others: Sequence[Path] 
     print(f"\n== {title} ==", flush=True)
     try:
         print(run_search(config, folder, resume=resume, warmup_from=source), flush=True)
+    except ElsewhereError:
+        raise
     except (InputError, StoppedError) as error:
         problem = f"the search for this target did not finish: {error}"
         raise InputError(problem, goal.name, str(folder)) from None

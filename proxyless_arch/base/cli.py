@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from proxyless_arch.base.errors import InputError, LeftOutWarning, LostProcessError, StoppedError
+from proxyless_arch.base.errors import ElsewhereError, InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import counted, listed, nearest
 from proxyless_arch.base.text import in_one_line
@@ -251,7 +251,8 @@ def exit_code(
     Returns:
         0, or ``run``'s own code; FAILED for a StoppedError; BAD_INPUT; NO_RESOURCE for what the machine does not
         give (disk, permission, file, memory, a package, a process of ours that was killed); INTERRUPTED; CLOSED_PIPE,
-        without a line, when the reader of the output (head, less) has seen enough.
+        without a line, when the reader of the output (head, less) has seen enough. For an ElsewhereError FAILED or
+        BAD_INPUT, without a line too: another process has said it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _escape_what_cannot_be_shown()
@@ -263,6 +264,8 @@ def exit_code(
             return code
         except InputError as error:
             return _say(BAD_INPUT, f"error: {in_one_line(str(error))}")
+        except ElsewhereError as error:
+            return BAD_INPUT if error.is_input else FAILED
         except StoppedError as error:
             return _say(FAILED, f"error: {in_one_line(str(error))}")
         except KeyboardInterrupt:

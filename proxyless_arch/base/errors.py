@@ -40,6 +40,18 @@ class StoppedError(Exception):
     """A run that cannot go on, though its input was good; the message says why and what to change."""
 
 
+class ElsewhereError(StoppedError):
+    """What this process ends with where another one of the same run reports why; it has no words of its own.
+
+    Args:
+        is_input: whether the other one met what it could not begin with, and not what stopped it; for the status.
+    """
+
+    def __init__(self, *, is_input: bool = False) -> None:
+        super().__init__()
+        self.is_input = is_input
+
+
 class LeftOutWarning(UserWarning):
     """An image is left out; of many, a command names the first few and counts the others."""
 

@@ -25,8 +25,7 @@ from proxyless_arch.apps.memory import as_begun
 from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, changes_of_resume, read_config
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.base import runs
-from proxyless_arch.base.cli import FAILED
-from proxyless_arch.base.errors import InputError, StoppedError
+from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.machine import busy_note, usable_cores
 from proxyless_arch.base.progress import Progress, speak
@@ -76,6 +75,7 @@ def run_training(
         InputError: settings, images or files that do not fit; nothing is written then, and nothing lost.
         TrainingStopped: a Ctrl-C, behind the next step with a checkpoint written, or at once where there are no steps.
         StoppedError: a loss or gradient is no finite number; the last checkpoint stays.
+        ElsewhereError: in all processes but the one that raises an error of its own.
     """
     request = _Request.of(config, path, resume, say, command, notes)
     with _threads_restored(), distributed.init_from_environment(request.config.device) as device:
@@ -276,7 +276,7 @@ def _take_steps(state: session.Run, has_bar: bool, tell: Say) -> bool:
 def _stop_with_images(state: session.Run, error: NonFiniteLossError) -> NoReturn:
     """End every process; the first one names the first images of the batch."""
     if not distributed.is_main():
-        raise SystemExit(FAILED)
+        raise ElsewhereError
     images = ", ".join(state.job.images_of(state.training.step))
     raise StoppedError(
         f"stopped before the update: {error}; its first images: {images}; a new run may need a lower --init_lr, or "

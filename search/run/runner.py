@@ -26,8 +26,7 @@ import torch
 
 from proxyless_arch.apps.memory import as_begun
 from proxyless_arch.base import runs
-from proxyless_arch.base.cli import FAILED
-from proxyless_arch.base.errors import InputError, StoppedError
+from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError
 from proxyless_arch.base.files import expanded, read_json, remove_abandoned, write_json
 from proxyless_arch.base.machine import busy_note
 from proxyless_arch.base.progress import Progress, above_bars, speak
@@ -104,6 +103,7 @@ def run_search(
         InputError: settings, images or files that do not fit; nothing is written then, and nothing lost.
         SearchStopped: a Ctrl-C, behind the next step with a checkpoint written, or at once where there are no steps.
         StoppedError: a loss or gradient is no finite number; the last checkpoint stays.
+        ElsewhereError: in all processes but the one that raises an error of its own.
     """
     request = _Request.of(config, path, resume, warmup_from, say, command)
     if request.config.arch.arch_algo == "random":
@@ -410,7 +410,7 @@ class Running:
         shares = distributed.gathered(batches.first_images if error.here else [])
         images = [image for row in itertools.zip_longest(*shares) for image in row if image is not None]
         if not distributed.is_main():
-            raise SystemExit(FAILED)
+            raise ElsewhereError
         raise _stopped(f"{error}; its first images: {', '.join(images[:NAMED])}")
 
 

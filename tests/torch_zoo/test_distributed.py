@@ -12,7 +12,7 @@ import torch
 
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch.codec import write_spec
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import ElsewhereError, InputError
 from proxyless_commands import train
 from proxyless_nas import distributed
 from search import imagenet_arch_search
@@ -93,8 +93,22 @@ def test_one_process_needs_no_group(monkeypatch):
         assert tensor.tolist() == [1, 1]
         assert distributed.broadcast_value(3) == 3
         assert distributed.same_on_all_ranks([tensor])
-        with pytest.raises(InputError, match="own"), distributed.fail_together():
-            raise InputError("own")
+        own = InputError("own")
+        with pytest.raises(InputError) as caught, distributed.fail_together():
+            raise own
+        assert caught.value is own
+
+
+@pytest.mark.parametrize(("failed", "silent"), [([True, False], True), ([True, True], True), ([False, True], False)])
+def test_a_library_ends_its_caller_in_no_rank(monkeypatch, failed, silent):
+    """Seen from rank 1: an error of its own, or one that says that another rank has it."""
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "gathered", lambda value: [failed[0], value])
+    own = InputError("own")
+    with pytest.raises(ElsewhereError if silent else InputError) as caught, distributed.fail_together():
+        if failed[1]:
+            raise own
+    assert caught.value.is_input if silent else caught.value is own
 
 
 def test_devices_that_ranks_cannot_share(monkeypatch):

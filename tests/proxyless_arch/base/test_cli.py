@@ -23,7 +23,7 @@ from proxyless_arch.base.cli import (
     exit_code,
     own_python,
 )
-from proxyless_arch.base.errors import InputError, LeftOutWarning, LostProcessError, StoppedError
+from proxyless_arch.base.errors import ElsewhereError, InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.strict import nearest
 
 
@@ -86,6 +86,12 @@ def test_an_expected_failure_is_one_line_and_a_code(capsys, error, code, line):
     assert exit_code(raising(error), []) == code
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(line) and err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(("is_input", "code"), [(True, BAD_INPUT), (False, FAILED)])
+def test_what_another_process_reports_is_a_code_without_a_line(capsys, is_input, code):
+    assert exit_code(raising(ElsewhereError(is_input=is_input)), []) == code
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
