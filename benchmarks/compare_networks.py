@@ -36,7 +36,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 
 from benchmarks import published_networks as published  # noqa: E402
-from benchmarks.comparison_picture import draw  # noqa: E402
+from benchmarks.comparison_scene import draw  # noqa: E402
 from benchmarks.published_networks import FOREIGN, REFERENCE, Foreign  # noqa: E402
 from hardware.profile.graphs import RandomWeights, to_onnx, trace  # noqa: E402
 from hardware.profile.measure import (  # noqa: E402

@@ -1,4 +1,4 @@
-"""Published accuracy over measured latency, a scene of proxyless_arch/drawing/scene.py.
+"""Draw a comparison again: published accuracy over measured latency.
 
 python benchmarks/comparison_picture.py benchmarks/known_networks.json docs/comparison.svg
 """
@@ -6,7 +6,8 @@ python benchmarks/comparison_picture.py benchmarks/known_networks.json docs/comp
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +15,57 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from proxyless_arch.arch import catalog  # noqa: E402
+from benchmarks.comparison_scene import draw  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json  # noqa: E402
-from proxyless_arch.drawing.axes import PERCENT, Axis, Frame  # noqa: E402
-from proxyless_arch.drawing.charts import Point, compose, plane  # noqa: E402
-from proxyless_arch.drawing.scene import write_picture  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
+from proxyless_arch.base.strict import Node  # noqa: E402
+from proxyless_arch.base.words import new_file  # noqa: E402
+from proxyless_arch.drawing.scene import check_suffix  # noqa: E402
 
-CLOCKS: Mapping[str, str] = {
-    "thread_cpu": "CPU time of the thread",
-    "wall": "wall clock",
-    "cuda_graph": "replayed CUDA graph",
-}
-FRAME = Frame(width=720, height=420)
+PARTS = ("environment", "settings", "drift", "networks")
+"""What of a record is drawn."""
 
 
-def draw(record: Mapping[str, Any], path: Path) -> bool:
-    """Draw a comparison's record (see compare_networks.py) as ``.png`` or ``.svg``; bars join the quartiles.
-
-    Returns:
-        Whether there was something to draw: networks without a published accuracy are not in the picture.
-    """
-    points = [_point(one) for one in record["networks"] if one["published_top1_percent"] is not None]
-    if not points:
-        return False
-    facts, settings = record["environment"], record["settings"]
-    what = f"ms per batch of {settings['batch_size']}, {CLOCKS[facts['clock']]}"
-    chart = plane(
-        "",
-        points,
-        x=Axis(label=f"measured latency ({what}; logarithmic)", log=True),
-        y=Axis(label="published ImageNet top-1 (%)", bounds=PERCENT),
-        frame=FRAME,
-    )
-    write_picture(compose("Accuracy and latency", [chart], 1, _facts(record)), path)
-    return True
+def _picture_file(path: Path) -> Path:
+    """A setting's check: a picture that can be written."""
+    check_suffix(path)
+    return new_file(path)
 
 
-def _point(one: Mapping[str, Any]) -> Point:
-    ms, is_ours = one["latency_ms"], one["name"] in catalog.RELEASES
-    return Point(
-        x=ms["median"],
-        y=one["published_top1_percent"],
-        group="networks of ProxylessNAS" if is_ours else "networks of others",
-        label=one["label"],
-        mark="circle" if is_ours else "square",
-        color="s2" if is_ours else "s1",
-        x_range=(ms["low"], ms["high"]) if "low" in ms else None,
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is drawn."""
+
+    record: Path = setting(REQUIRED, "of compare_networks.py", is_positional=True, metavar="RECORD")
+    picture: Path = setting(
+        REQUIRED, ".png or .svg to write", is_positional=True, metavar="PICTURE", check=_picture_file
     )
 
 
-def _facts(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Where, how and when it was measured, and what the bars are."""
-    facts, settings, rounds = record["environment"], record["settings"], record["drift"]["rounds_kept"]
-    threads = "" if facts["threads"] is None else f", {facts['threads']} thread{'s' * (facts['threads'] > 1)}"
-    load = f", load average {facts['load_average'][0]:.1f}" if facts["load_average"] else ""
-    where = f"{facts['device']}, {facts['runtime']} {facts['runtime_version']}, {facts['dtype']}{threads}"
-    when = f"{settings['resolution']} px, {facts['date'][:10]}{load}"
-    known = all("low" in one["latency_ms"] for one in record["networks"])
-    bars = "; bars: interquartile range" if known else ""
-    return f"{where}, {when}", f"median of {rounds} rounds{bars}"
+def read_record(path: Path) -> dict[str, Any]:
+    """A record of compare_networks.py. Raises InputError for a file without a part that is drawn."""
+    try:
+        found = dict(Node(read_json(path)).items())
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    if missing := [part for part in PARTS if part not in found]:
+        raise InputError(f"not a record of compare_networks.py: missing {', '.join(missing)}", source=str(path))
+    return {part: node.value for part, node in found.items()}
 
 
-def main(argv: Sequence[str]) -> int:
-    record, picture = argv
-    draw(read_json(record), Path(picture))
-    return 0
+def run(argv: Sequence[str]) -> int:
+    config = settings.parse(Config, argv, "comparison_picture.py", __doc__)
+    if draw(read_record(config.record), config.picture):
+        return 0
+    raise InputError("none has a published accuracy, so there is nothing to draw", "networks", str(config.record))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -9,15 +9,24 @@ folders hold (a film, thumbnails, a damaged file). One image of each class goes 
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
 import sys
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 
 GROUPS = {
     "songbirds": (10, 24), "lizards": (38, 48), "snakes": (52, 68), "spiders": (69, 78), "game birds": (80, 100),
@@ -30,6 +39,46 @@ HELD = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8:
 """``{EXIF orientation: what the sensor saw of an upright scene}``."""
 ORIENTATION = 0x0112
 PIXELS = 12_000_000
+
+
+def _new_folder(path: Path) -> Path:
+    """A setting's check: neither it nor its neighbour for the unlabelled photos is there."""
+    for folder in (path, unlabelled(path)):
+        if folder.exists():
+            raise InputError(f"expected a folder to be made, got {str(folder)!r}, which is there")
+    return path
+
+
+def _archive(path: Path) -> Path:
+    """A setting's check: a .zip that is there."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"expected a .zip of class folders, got {str(path)!r}")
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is made of what."""
+
+    source: Path = setting(
+        REQUIRED,
+        ".zip of one labelled photo or more in each of ImageNet's class folders",
+        is_positional=True,
+        metavar="SOURCE",
+        check=_archive,
+    )
+    folder: Path = setting(
+        REQUIRED,
+        "to be made; FOLDER-new holds the unlabelled ones",
+        is_positional=True,
+        metavar="FOLDER",
+        check=_new_folder,
+    )
+
+
+def unlabelled(folder: Path) -> Path:
+    """The folder for the photos without a class."""
+    return folder.with_name(f"{folder.name}-new")
 
 
 def write(image: Image.Image, path: Path, rng: random.Random, heic: bool) -> None:
@@ -51,40 +100,53 @@ def write(image: Image.Image, path: Path, rng: random.Random, heic: bool) -> Non
         assert ImageOps.exif_transpose(written).size == image.size
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "source", type=Path, help=".zip of one labelled photo or more in each of ImageNet's class folders"
-    )
-    parser.add_argument("folder", type=Path, help="to be made; FOLDER-new holds the unlabelled ones")
-    arguments = parser.parse_args(argv)
+def _reads_heic() -> bool:
     try:
         import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        heic = True
     except ImportError:
-        heic = False
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def make(photos: zipfile.ZipFile, folder: Path, heic: bool) -> None:
+    """Write ``folder`` with a folder of each group, and the one beside it for the first photo of each."""
+    rng, new = random.Random(0), unlabelled(folder)
+    names = sorted(name for name in photos.namelist() if not name.endswith("/"))
+    wnids = sorted({Path(name).parent.name for name in names})
+    new.mkdir(parents=True)
+    for group, (first, last) in GROUPS.items():
+        members = [name for name in names if Path(name).parent.name in wnids[first : last + 1]]
+        (folder / group).mkdir(parents=True)
+        for number, name in enumerate(members):
+            with Image.open(io.BytesIO(photos.read(name))) as photo:
+                image = photo.convert("RGB")
+            place = new if number == 0 else folder / group
+            write(image, place / f"IMG_{rng.randrange(10_000):04d}_{number}", rng, heic)
+
+
+def litter(folder: Path) -> None:
+    """What else lies in such folders."""
+    (folder / "snakes" / "IMG_0001.MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+    (folder / "food" / "@eaDir").mkdir()
+    (folder / "food" / "@eaDir" / "SYNOFILE_THUMB.jpg").write_bytes(b"thumbnail")
+    (folder / "food" / "Thumbs.db").write_bytes(b"thumbnails")
+    (folder / "hounds" / "IMG_9999.JPG").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+
+
+def run(argv: Sequence[str]) -> int:
+    config = settings.parse(Config, argv, "phone_photos.py", __doc__)
+    heic = _reads_heic()
+    if not heic:
         print("no HEIC among them: pip install pillow-heif", file=sys.stderr)
-    rng, unlabelled = random.Random(0), arguments.folder.with_name(f"{arguments.folder.name}-new")
-    unlabelled.mkdir(parents=True)
-    with zipfile.ZipFile(arguments.source) as photos:
-        names = sorted(name for name in photos.namelist() if not name.endswith("/"))
-        wnids = sorted({Path(name).parent.name for name in names})
-        for group, (first, last) in GROUPS.items():
-            members = [name for name in names if Path(name).parent.name in wnids[first : last + 1]]
-            (arguments.folder / group).mkdir(parents=True)
-            for number, name in enumerate(members):
-                with Image.open(io.BytesIO(photos.read(name))) as photo:
-                    image = photo.convert("RGB")
-                place = unlabelled if number == 0 else arguments.folder / group
-                write(image, place / f"IMG_{rng.randrange(10_000):04d}_{number}", rng, heic)
-    (arguments.folder / "snakes" / "IMG_0001.MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
-    (arguments.folder / "food" / "@eaDir").mkdir()
-    (arguments.folder / "food" / "@eaDir" / "SYNOFILE_THUMB.jpg").write_bytes(b"thumbnail")
-    (arguments.folder / "food" / "Thumbs.db").write_bytes(b"thumbnails")
-    (arguments.folder / "hounds" / "IMG_9999.JPG").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    with zipfile.ZipFile(config.source) as photos:
+        make(photos, config.folder, heic)
+    litter(config.folder)
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ COMMANDS = {
     "python -m proxyless_arch": "proxyless_arch/__main__.py",
     "run.py of an export": "hardware/profile/standalone_runner.py",
     "benchmarks/compare_networks.py": "benchmarks/compare_networks.py",
+    "benchmarks/comparison_picture.py": "benchmarks/comparison_picture.py",
     "benchmarks/eval_speed.py": "benchmarks/eval_speed.py",
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
     "benchmarks/reading_speed.py": "benchmarks/reading_speed.py",
@@ -40,6 +41,7 @@ COMMANDS = {
     "experiments/int8_study.py": "experiments/int8_study.py",
     "experiments/landing.py": "experiments/landing.py",
     "experiments/landing_digits.py": "experiments/landing_digits.py",
+    "experiments/phone_photos.py": "experiments/phone_photos.py",
     "experiments/proof.py": "experiments/proof.py",
 }
 

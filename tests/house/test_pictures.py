@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import comparison_picture
+from benchmarks import comparison_scene
 from experiments import landing_digits, proof
 from proxyless_arch.__main__ import main as proxyless_arch_main
 
@@ -31,7 +31,7 @@ def draw_specialization(path: Path) -> None:
 PICTURES: Mapping[str, Callable[[Path], object]] = {
     "proof.svg": lambda path: proof.draw(record("experiments/proof.json"), path),
     "landing.svg": lambda path: landing_digits.draw(record("experiments/landing_digits.json")["searches"], path),
-    "comparison.svg": lambda path: comparison_picture.draw(record("benchmarks/known_networks.json"), path),
+    "comparison.svg": lambda path: comparison_scene.draw(record("benchmarks/known_networks.json"), path),
     "specialization.svg": draw_specialization,
 }
 

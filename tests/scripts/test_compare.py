@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from benchmarks import compare_networks as comparing
+from benchmarks import comparison_picture
 from benchmarks import published_networks as published
-from benchmarks.comparison_picture import draw
+from benchmarks.comparison_scene import draw
 from hardware.profile.measure import Times, parse_hardware
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.walk import total_macs, total_params
+from proxyless_arch.base.cli import BAD_INPUT
 from proxyless_nas.network import build
 from tests.search.tiny import tiny_space
 
@@ -327,6 +329,19 @@ def test_the_picture_has_every_network_with_a_published_accuracy(tmp_path):
     assert {one["label"] for one in record["networks"]} <= words and "unknown" not in words
     bars = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if "bar" in path.get("class").split()]
     assert len(bars) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [(["net.json", "x.svg"], "net.json"), (["known.json", "x.gif"], "PICTURE"), (["known.json"], "")],
+)
+def test_the_picture_s_command_refuses(tmp_path, monkeypatch, capsys, words, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.json").write_text('{"networks": []}')
+    (tmp_path / "known.json").write_text("{}")
+    assert comparison_picture.main(words) == BAD_INPUT
+    assert place in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["known.json", "net.json"]
 
 
 def test_a_picture_of_nothing_is_not_drawn(tmp_path):
