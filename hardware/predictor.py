@@ -94,6 +94,25 @@ class FixedOp(NamedTuple):
     ms: float
 
 
+def fixed_name(call: LayerCall) -> str | None:
+    """As the files call a layer that networks have once: stem, 1x1 convolution, classifier; None of another."""
+    match call.op:
+        case Conv(kernel_size=1):
+            return "Conv_1"
+        case Conv():
+            return "Conv"
+        case Linear():
+            return "Logits"
+    return None
+
+
+def fixed_shapes(call: LayerCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Input and output of such a layer as the files have them: behind a pool, the features alone."""
+    if call.op.pools_first:
+        return (call.op.in_channels,), (call.op.out_channels,)
+    return call.in_hwc, call.out_hwc
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A fitted price of layers, in ms.
@@ -165,21 +184,19 @@ class Predictor:
         if op.bottleneck is not None:
             features = mbconv_features(call, self.channel_tile)
             return math.fsum((self.const_ms, *(self.coefficients[name] * features[name] for name in self.coefficients)))
-        match op:
-            case Conv(kernel_size=1):
-                reference = self.fixed_ops["Conv_1"]
-                ratio = self._pointwise_terms(call.in_hwc, call.out_hwc) / self._pointwise_terms(*reference[:2])
-                return reference.ms * ratio
-            case Conv():
-                reference = self.fixed_ops["Conv"]
-                reference_macs = STEM_KERNEL**2 * reference.in_shape[2] * math.prod(reference.out_shape)
-                return reference.ms * op.kernel_size**2 * op.in_channels * math.prod(call.out_hwc) / reference_macs
-            case Linear():
-                reference = self.fixed_ops["Logits"]
-                weights = reference.in_shape[-1] * reference.out_shape[-1]
-                return reference.ms * op.in_features * op.out_features / weights
-            case _:
-                raise InputError(f"the predictor has no price for {op.label}", call.name, self.source)
+        name = fixed_name(call)
+        if name is None:
+            raise InputError(f"the predictor has no price for {op.label}", call.name, self.source)
+        reference = self.fixed_ops[name]
+        if name == "Conv_1":
+            ratio = self._pointwise_terms(call.in_hwc, call.out_hwc) / self._pointwise_terms(*reference[:2])
+            return reference.ms * ratio
+        if name == "Conv":
+            reference_macs = STEM_KERNEL**2 * reference.in_shape[2] * math.prod(reference.out_shape)
+            kernel = op.latency_facts()["kernel_size"]
+            return reference.ms * kernel**2 * op.in_channels * math.prod(call.out_hwc) / reference_macs
+        weights = reference.in_shape[-1] * reference.out_shape[-1]
+        return reference.ms * op.in_channels * op.out_channels / weights
 
     def _pointwise_terms(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> float:
         """ms that the MBConv coefficients give a lone 1x1 convolution, before scaling to the measured one."""
@@ -193,15 +210,8 @@ class Predictor:
         op = call.op
         if op.bottleneck is not None:
             return self._beyond_validity(call, op.bottleneck)
-        match op:
-            case Conv(kernel_size=1):
-                return self._scaled("Conv_1", call.in_hwc, call.out_hwc)
-            case Conv():
-                return self._scaled("Conv", call.in_hwc, call.out_hwc)
-            case Linear():
-                return self._scaled("Logits", (op.in_features,), (op.out_features,))
-            case _:
-                return ()
+        name = fixed_name(call)
+        return () if name is None else self._scaled(name, *fixed_shapes(call))
 
     def _beyond_validity(self, call: LayerCall, parts: Bottleneck) -> tuple[str, ...]:
         received = (
@@ -230,7 +240,7 @@ class Predictor:
         )
 
 
-_FIXED_RULES = {
+FIXED_RULES = {
     "Conv": "linear in out_channels",
     "Conv_1": "pw_mac+exp_out scaled to ref",
     "Logits": "linear in in_features",
@@ -239,9 +249,9 @@ _FIXED_RULES = {
 
 def _fixed_ops(node: Node) -> dict[str, FixedOp]:
     parsed = {}
-    for name, entry in node.fields(tuple(_FIXED_RULES)).items():
+    for name, entry in node.fields(tuple(FIXED_RULES)).items():
         keys = entry.fields(("rule", "ref", "ms"))
-        keys["rule"].exactly(_FIXED_RULES[name])
+        keys["rule"].exactly(FIXED_RULES[name])
         ref = keys["ref"].fields(("in", "out"))
         in_shape, out_shape = (
             (ref[key].integer(maximum=65_536),) if name == "Logits" else parse_hwc(ref[key]) for key in ("in", "out")

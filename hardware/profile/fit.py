@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hardware.predictor import FEATURES, PREDICTOR_FORMAT, FeatureSet, mbconv_features
-from proxyless_arch.arch.ops import Bottleneck, Conv, Linear
+from hardware.predictor import FEATURES, FIXED_RULES, PREDICTOR_FORMAT, FeatureSet, fixed_name, mbconv_features
+from proxyless_arch.arch.ops import Bottleneck
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 
@@ -258,16 +258,11 @@ def calibrate(predicted_ms: Numbers, measured_ms: Numbers) -> Calibration:
 
 
 def _fixed_op(name: str, call: LayerCall, ms: float) -> dict[str, Any]:
-    rules = {
-        "Conv": "linear in out_channels",
-        "Conv_1": "pw_mac+exp_out scaled to ref",
-        "Logits": "linear in in_features",
-    }
     if call.op.pools_first:
         ref: dict[str, Any] = {"in": call.op.in_channels, "out": call.op.out_channels}
     else:
         ref = {"in": list(call.in_hwc), "out": list(call.out_hwc)}
-    return {"rule": rules[name], "ref": ref, "ms": ms}
+    return {"rule": FIXED_RULES[name], "ref": ref, "ms": ms}
 
 
 def predictor_json(
@@ -288,14 +283,10 @@ def predictor_json(
     """
     fixed: dict[str, Any] = {}
     for call, ms in measured:
-        match call.op:
-            case Conv(kernel_size=1):
-                fixed["Conv_1"] = _fixed_op("Conv_1", call, ms)
-            case Conv():
-                fixed["Conv"] = _fixed_op("Conv", call, ms)
-            case Linear():
-                fixed["Logits"] = _fixed_op("Logits", call, ms)
-    missing = [name for name in ("Conv", "Conv_1", "Logits") if name not in fixed]
+        name = fixed_name(call)
+        if name is not None:
+            fixed[name] = _fixed_op(name, call, ms)
+    missing = [name for name in FIXED_RULES if name not in fixed]
     if missing:
         raise InputError(f"not measured: {', '.join(missing)} (stem, feature mix, classifier)", "entries")
     calls = [call for call, _ in measured if call.op.bottleneck is not None]
