@@ -13,6 +13,7 @@ import pytest
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import LOCK_FILE, claimed, locked, new_run_dir
+from tests.errors import refused
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
@@ -51,7 +52,7 @@ def test_a_given_folder_is_made(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoint.pt", "checkpoint_best.pt"])
 def test_a_folder_with_a_run_is_refused(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"^--run_dir: already contains a run: continue it with --resume"):
+    with refused("--run_dir", "--resume", source=tmp_path):
         new_run_dir(tmp_path, tmp_path)
 
 

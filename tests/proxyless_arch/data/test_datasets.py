@@ -21,6 +21,7 @@ from proxyless_arch.data.datasets import (
     stratified_split,
 )
 from proxyless_arch.data.images import Augment
+from tests.errors import refused
 
 
 def png(shade: int, size: tuple[int, int] = (6, 5)) -> bytes:
@@ -138,7 +139,7 @@ def test_extensions_in_either_case(write, extension):
 
 
 def test_a_missing_path(tmp_path):
-    with pytest.raises(InputError, match=r"no such folder or \.zip; expected one folder per class.*nowhere"):
+    with refused("", "no such folder", ".zip", source=tmp_path / "nowhere"):
         open_folder(tmp_path / "nowhere")
 
 
@@ -210,7 +211,7 @@ def test_a_damaged_archive_member_is_named(tmp_path):
     path = write_zip(tmp_path / "set.zip", photos())
     found = open_folder(path)
     path.write_bytes(path.read_bytes().replace(png(0), b"\x00" * len(png(0))))
-    with pytest.raises(InputError, match=r"cannot be read from the archive: Bad CRC.*set\.zip:cat/0\.png"):
+    with refused("", "CRC-32", source=f"{path}:cat/0.png"):
         found.read(0)
 
 
@@ -417,7 +418,7 @@ def test_search_sets_refused(write):
         load_for_search("imagnet", path, 4, seed=0)
     with pytest.raises(InputError, match="data_path: imagenet needs a folder"):
         load_for_search("imagenet", None, 4, seed=0)
-    with pytest.raises(InputError, match=r"valid_size: 0\.01 of 20 images rounds to none"):
+    with refused("valid_size", 0.01, 20):
         load_for_search("imagefolder", write(photos("train/", each=10)), 0.01, seed=0)
 
 
