@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hardware.formats import MAX_MS, check_format, parse_calibration, parse_hwc, parse_ms, parse_remarks, shape_text
-from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Hwc, Linear, MBConv, Operation, strided
+from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, EntryForm, Hwc, Linear, Operation, strided
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
@@ -37,15 +37,21 @@ class LayerKey(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.op} {shape_text(self.in_hwc)} to {shape_text(self.out_hwc)}"
-        if self.op == "linear":
-            return text
-        text += f" kernel {self.kernel} stride {self.stride}"
-        if self.op == "conv":
+        form = self.form
+        if form.kernels is not None:
+            text += f" kernel {self.kernel} stride {self.stride}"
+        if not form.has_skip:
             return text
         ratio = self.expand_ratio
         width = f"mid {self.mid}" if ratio is None else f"expand {ratio}"
         others = "".join(f" {name} {value}" for name, value in self.facts)
         return f"{text} {width}{others} {'with' if self.skip else 'without'} skip"
+
+    @property
+    def form(self) -> EntryForm:
+        """Of its operation; what any may have where none of that name is known."""
+        op = _kinds().get(self.op)
+        return op.entry_form if op is not None else EntryForm()
 
     @property
     def expand_ratio(self) -> int | None:
@@ -145,7 +151,9 @@ class LookupTable:
 
     def _other_classifier(self, key: LayerKey) -> LayerKey | None:
         """The measured classifier on the same features whose number of classes is nearest."""
-        found = [other for other in self.entries if key.op == other.op == "linear" and other.in_hwc == key.in_hwc]
+        if not key.form.scales:
+            return None
+        found = [other for other in self.entries if other.op == key.op and other.in_hwc == key.in_hwc]
         return min(found, key=lambda other: abs(other.out_hwc[2] - key.out_hwc[2]), default=None)
 
     def has(self, call: LayerCall) -> bool:
@@ -186,28 +194,21 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
     if not isinstance(node.value, dict) or "op" not in node.value:
         raise node.fail("an object with op, in, out and ms")
     op = Node(node.value["op"], f"{node.path}.op").text(tuple(_kinds()))
-    common = ("op", "in", "out", "ms")
-    block = (*common, "kernel", "stride", "skip")
-    required = {Linear.kind: common, Conv.kind: (*common, "kernel", "stride")}.get(op, block)
-    known = op in (Conv.kind, MBConv.kind, Linear.kind)
-    optional = ("mid", "facts") if not known else ("expand", "mid") if op == MBConv.kind else ()
+    form = _kinds()[op].entry_form
+    sizes = ("kernel", "stride") if form.kernels is not None else ()
+    widths = {"mid": ("mid",), "expand": ("expand", "mid"), None: ()}[form.width]
+    optional = (*widths, *(("facts",) if form.has_facts else ()))
+    required = ("op", "in", "out", "ms", *sizes, *(("skip",) if form.has_skip else ()))
     keys = node.fields(required, ("sd", "n", *optional))
     in_hwc, out_hwc = parse_hwc(keys["in"]), parse_hwc(keys["out"])
-    mid = keys["mid"].integer() if not known and "mid" in keys else 0
-    if op == MBConv.kind:
-        if ("expand" in keys) == ("mid" in keys):
-            raise InputError("expected either expand or mid", node.path)
-        mid = keys["mid"].integer(1, 65_536) if "mid" in keys else keys["expand"].integer(1, 64) * in_hwc[2]
-        if mid == in_hwc[2] and ("expand" in keys or version == 1):
-            mid = 0
     key = checked_key(
         LayerKey(
             op=op,
             in_hwc=in_hwc,
             out_hwc=out_hwc,
-            kernel=_size(keys.get("kernel"), (1, 3, 5, 7) if known else ()),
-            mid=mid,
-            stride=_size(keys.get("stride"), (1, 2) if known else ()),
+            mid=_mid(node, keys, form, in_hwc[2], version),
+            kernel=_size(keys.get("kernel"), form.kernels or ()),
+            stride=_size(keys.get("stride"), form.strides or ()),
             skip="skip" in keys and keys["skip"].boolean(),
             facts=_facts(keys["facts"]) if "facts" in keys else (),
         ),
@@ -216,6 +217,16 @@ def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:
     sd = keys["sd"].number(0, MAX_MS) if "sd" in keys and keys["sd"].value is not None else None
     n = keys["n"].integer(maximum=10**12) if "n" in keys and keys["n"].value is not None else None
     return key, Timing(parse_ms(keys["ms"]), sd, n)
+
+
+def _mid(node: Node, keys: dict[str, Node], form: EntryForm, c_in: int, version: int) -> int:
+    """The hidden width as LayerKey has it."""
+    if form.width != "expand":
+        return keys["mid"].integer() if "mid" in keys else 0
+    if ("expand" in keys) == ("mid" in keys):
+        raise InputError("expected either expand or mid", node.path)
+    mid = keys["mid"].integer(1, 65_536) if "mid" in keys else keys["expand"].integer(1, 64) * c_in
+    return 0 if mid == c_in and ("expand" in keys or version == 1) else mid
 
 
 def _size(node: Node | None, allowed: tuple[int, ...]) -> int:
@@ -231,14 +242,15 @@ def _facts(node: Node) -> tuple[tuple[str, int], ...]:
 
 def _entry_json(key: LayerKey, timing: Timing) -> dict[str, Any]:
     value: dict[str, Any] = {"op": key.op, "in": list(key.in_hwc), "out": list(key.out_hwc)}
-    if key.op != Linear.kind:
+    form = key.form
+    if form.kernels is not None:
         value |= {"kernel": key.kernel, "stride": key.stride}
-    if key.op == MBConv.kind:
+    if form.width == "expand":
         ratio = key.expand_ratio
         value |= {"mid": key.mid} if ratio is None or ratio > 64 else {"expand": ratio}
     elif key.mid:
         value["mid"] = key.mid
-    if key.op not in (Conv.kind, Linear.kind):
+    if form.has_skip:
         value["skip"] = key.skip
     if key.facts:
         value["facts"] = dict(key.facts)
@@ -247,7 +259,7 @@ def _entry_json(key: LayerKey, timing: Timing) -> dict[str, Any]:
 
 def checked_key(key: LayerKey, place: str) -> LayerKey:
     """``key`` itself; InputError when no layer can have these shapes."""
-    if key.op == Linear.kind:
+    if _kinds()[key.op].pools_first:
         expected = (1, 1, key.out_hwc[2])
     elif _kinds()[key.op].out_hwc is not Operation.out_hwc:
         expected = key.out_hwc  # by a rule of its own
@@ -255,7 +267,7 @@ def checked_key(key: LayerKey, place: str) -> LayerKey:
         expected = (strided(key.in_hwc[0], key.stride), strided(key.in_hwc[1], key.stride), key.out_hwc[2])
     if key.out_hwc != expected:
         raise InputError(f"expected output {shape_text(expected)}, got {shape_text(key.out_hwc)}: {key}", place)
-    if key.op == "mbconv" and key.kernel == 1:
+    if key.form.width == "expand" and key.kernel == 1:
         raise InputError(f"expected kernel 3, 5 or 7, got 1: {key}", place)
     if key.skip and key.in_hwc != key.out_hwc:
         raise InputError(f"expected no skip where input and output differ: {key}", place)

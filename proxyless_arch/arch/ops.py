@@ -90,6 +90,24 @@ class Shrinkable:
     layer_behind: str
 
 
+@dataclass(frozen=True)
+class EntryForm:
+    """How latency tables write a measured layer of an operation, besides its kind, the sizes in and out, and the time.
+
+    ``kernels``, ``strides``: what they may be; empty: any above 0, None: there are none to write. ``has_skip``: whether
+    one may be around it. ``width``: how its hidden width is written: as a number of channels that may be missing, as
+    ``expand`` or ``mid``, or not at all. ``has_facts``: facts besides these. ``scales``: whether its time is in
+    proportion to what it puts out, where all else is equal.
+    """
+
+    kernels: tuple[int, ...] | None = ()
+    strides: tuple[int, ...] | None = ()
+    has_skip: bool = True
+    width: Literal["mid", "expand", None] = "mid"
+    has_facts: bool = True
+    scales: bool = False
+
+
 Channels = Literal["in", "hidden", "out"]
 """Of an operation."""
 
@@ -105,6 +123,8 @@ class Operation(ABC):
     """Its name in JSON and in latency tables."""
     vanishes: ClassVar[bool] = False
     """Its output is 0: with its skip, which it needs, the block passes its input on."""
+    entry_form: ClassVar[EntryForm] = EntryForm()
+    """Of its layers in latency tables."""
     pools_first: ClassVar[bool] = False
     """It works on the mean over all pixels."""
 
@@ -233,6 +253,9 @@ class Conv(Operation):
     """Convolution without bias, batch normalization, ReLU6."""
 
     kind: ClassVar[str] = "conv"
+    entry_form: ClassVar[EntryForm] = EntryForm(
+        kernels=(1, *KERNEL_SIZES), strides=(1, 2), has_skip=False, width=None, has_facts=False
+    )
 
     in_channels: int
     out_channels: int
@@ -273,6 +296,9 @@ class MBConv(Operation):
     """
 
     kind: ClassVar[str] = "mbconv"
+    entry_form: ClassVar[EntryForm] = EntryForm(
+        kernels=(1, *KERNEL_SIZES), strides=(1, 2), width="expand", has_facts=False
+    )
 
     in_channels: int
     out_channels: int
@@ -419,6 +445,9 @@ class Linear(Operation):
     """The classifier: dropout (while training), then a linear layer with bias."""
 
     kind: ClassVar[str] = "linear"
+    entry_form: ClassVar[EntryForm] = EntryForm(
+        kernels=None, strides=None, has_skip=False, width=None, has_facts=False, scales=True
+    )
     pools_first: ClassVar[bool] = True
 
     in_features: int
