@@ -3,7 +3,7 @@
 from proxyless_arch.drawing.axes import Phase
 from proxyless_arch.drawing.scene import to_svg
 from search.reporting.heat_map import HeatRow, heat_map
-from tests.proxyless_arch.base.test_charts import styled, words
+from tests.proxyless_arch.drawing.test_charts import styled, words
 
 
 def test_a_heat_map_merges_what_is_alike():
