@@ -23,10 +23,20 @@ from proxyless_arch.data.sources import ARCHIVES, EDITION, LAYOUT, Lister, Listi
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The parts of a data set, and the folder names that edition 1 knows for each."""
 WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "trainval", "trains", "trainings"), "train"),
+    **dict.fromkeys(
+        ("entrenamiento", "entrainement", "entraînement", "apprentissage", "treino", "treinamento"), "train"
+    ),
+    **dict.fromkeys(("addestramento", "trainieren", "обучение", "训练", "训练集", "訓練", "학습"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("holdout",), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
+    **dict.fromkeys(("vals", "validations", "validating", "validacion", "validación", "validação"), "val"),
+    **dict.fromkeys(("validierung", "validazione", "валидация", "验证", "验证集", "検証", "검증"), "val"),
+    **dict.fromkeys(("holdout", "heldout"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "tests", "testings"), "test"),
+    **dict.fromkeys(
+        ("prueba", "pruebas", "essai", "essais", "teste", "testes", "testen", "тест", "测试", "测试集", "テスト"),
+        "test",
+    ),
 }
 """Words that make a folder a split, in small letters."""
 _FILLERS = """
@@ -124,7 +134,8 @@ class Role(NamedTuple):
 
 def role_of(name: str) -> Role | None:
     """The split that a folder's name says, None for any other name."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
+    spaced = re.sub(r"(?i)\b(hold|held)[\W_]+out", r"\1out", spaced)
     found = [word.lower() for word in re.split(r"[\W_\d]+", spaced) if word]
     words = [part for word in found for part in GLUED.get(word, (word,))]
     splits = [WORDS[word] for word in words if word in WORDS]

@@ -71,6 +71,10 @@ def folder_of(split, folder, classes=("cat", "dog")):
         ("flowers_train", "flowers_validation", "val"),
         ("train", "Evaluation", "val"),
         ("trn", "tst", "test"),
+        ("trains", "tests", "test"),
+        ("Entrenamiento", "Prueba", "test"),
+        ("训练", "测试", "test"),
+        ("ｔｒａｉｎ", "ｈｏｌｄ-ｏｕｔ", "val"),
     ],
 )
 @pytest.mark.parametrize("wrapper", ["", "archive/", "my/deep/folder/"])
@@ -197,7 +201,7 @@ def test_names_of_class_and_split():
 
 
 def test_groups_that_lack_a_class_are_refused_and_hierarchies_are_not():
-    for files in (split_by("apprentissage", classes=("a", "b", "c")) + split_by("essai", classes=("a", "b")),):
+    for files in (split_by("laering", classes=("a", "b", "c")) + split_by("proeve", classes=("a", "b")),):
         with pytest.raises(InputError, match=r"only the same folders \(a, b\)"):
             layout_of(files)
     files = split_by("animals", classes=("cat", "dog", "other")) + split_by("vehicles", classes=("bus", "car", "other"))
