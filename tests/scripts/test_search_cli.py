@@ -353,7 +353,7 @@ def test_what_a_finished_run_was_killed_before_is_made(finished, here, tmp_path,
 def test_a_result_without_its_weights_and_checkpoint_is_not_begun_again(finished, here, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(finished[0], run_dir)
-    for name in ("weights.safetensors", "checkpoint.pt", "metrics.jsonl"):
+    for name in ("weights.safetensors", "checkpoint.pt", "checkpoint.previous.pt", "metrics.jsonl"):
         (run_dir / name).unlink()
     before = held_by(run_dir)
     status, _, errors = here("--path", run_dir, "--resume")
