@@ -84,6 +84,7 @@ class OracleConfig:
     costs: tuple[str, ...] = setting(COSTS, f"costs of {ACCEL}", check=_known(COSTS))
     algorithms: tuple[str, ...] = setting(tuple(SEARCHES), "algorithms", check=_known(tuple(SEARCHES)))
     seeds: int = setting(10, "supernets that are imitated, for each case", minimum=2, maximum=10_000)
+    first_seed: int = setting(0, "number of the first of them", minimum=0, maximum=1_000_000)
     correlation: float = setting(0.8, "of a supernet's scores with the accuracy", minimum=0.05, maximum=1)
     additive: float = setting(0.5, "share of a supernet's error that is a sum over choices", minimum=0, maximum=1)
     forwards: int = setting(FORWARDS, "images times networks, of every algorithm", minimum=10_000)
@@ -114,7 +115,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def shares(oracle: Oracle, algorithm: str, config: OracleConfig) -> Iterator[float]:
     """Of every seed in turn."""
-    for seed in range(config.seeds):
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
         scores = Scores(oracle, seed, config.correlation, config.additive, config.forwards)
         yield oracle.share(oracle.of(SEARCHES[algorithm](scores)))
 
@@ -199,7 +200,7 @@ def run(argv: Sequence[str]) -> None:
     if config.picture is not None:
         draw(rows, config.picture)
     if config.save_json is not None:
-        asked = {key: getattr(config, key) for key in ("seeds", "correlation", "additive", "forwards")}
+        asked = {key: getattr(config, key) for key in ("seeds", "first_seed", "correlation", "additive", "forwards")}
         record = {"cpu": cpu_name(), "settings": asked, "rows": rows, "headline": list(map(asdict, lines))}
         write_json(config.save_json, record)
 
