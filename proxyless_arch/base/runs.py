@@ -162,20 +162,18 @@ def _lock(folder: Path, flag: str) -> int | None:
             if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
                 return None
             raise
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(os.close, file)
             is_had = _try_flock(file)
             if is_had is None:
                 raise InputError(
                     f"another process is writing there: {_owner(file)}; wait for its end, or stop it", flag, str(folder)
                 )
             if is_had and not _is_at(file, path):  # that one was just given back
-                os.close(file)
                 continue
             os.ftruncate(file, 0)
             os.write(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-        except BaseException:
-            os.close(file)
-            raise
+            closing.pop_all()
         _locks.add(file)
         return file
 
