@@ -19,7 +19,6 @@ Exit status 1: measured, but the table did not pass its validation.
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ from hardware.profile.device import (  # noqa: E402
 from hardware.profile.measure import parse_hardware  # noqa: E402
 from hardware.profile.profiling import Outcome, Plan, Protocol  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
-from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.cli import command_line, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import Node, listed  # noqa: E402
@@ -105,7 +104,7 @@ def search_words(known: Mapping[str, Any], target_hardware: str, table: Path) ->
     if target_hardware == "cpu":
         flags |= {"runtime": known["runtime"], "latency_threads": known["threads"]}
     words = (str(word) for name, value in flags.items() for word in (f"--{name}", value))
-    return ["python", "search/imagenet_arch_search.py", *words]
+    return ["search/imagenet_arch_search.py", *words]
 
 
 def next_step(outcome: Outcome, folder: Path, target_hardware: str) -> str:
@@ -116,10 +115,10 @@ def next_step(outcome: Outcome, folder: Path, target_hardware: str) -> str:
     try:
         words = search_words(known, target_hardware, table)
     except InputError as error:
-        show = shlex.join(["python", "search/show.py", "proxyless_mobile", "--latency", str(table)])
+        show = command_line("search/show.py", "proxyless_mobile", "--latency", str(table))
         return f"no search can use this table ({error}); it prices networks:\n   {show}"
     return (
-        f"now search for it:\n   {shlex.join(words)}\n"
+        f"now search for it:\n   {command_line(*words)}\n"
         f"   (made for images of {known['num_classes']} classes; for any other number the classifier's time is scaled "
         "in proportion, and the run says so)"
     )
@@ -142,8 +141,8 @@ def export_ops(arguments: ProfileConfig, protocol: Protocol, conditions: dict[st
         f"{len(plan.ops)} operations and {len(plan.validation)} networks as {' and '.join(suffixes)}: "
         f"{size / 1e6:.0f} MB, written in {time.monotonic() - start:.0f} s to {folder}\n"
         f"copy it to the machine, run there:   python run.py --runtime {' (or) --runtime '.join(runtimes)}\n"
-        f"bring results-*.csv back, and:       python hardware/profile_latency.py --import_results "
-        f"{folder}/results-{runtimes[0]}.csv"
+        f"bring results-*.csv back, and:       "
+        + command_line("hardware/profile_latency.py", "--import_results", f"{folder}/results-{runtimes[0]}.csv")
     )
 
 
@@ -211,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _after_interrupt(words: Sequence[str]) -> str:
-    again = shlex.join(["python", "hardware/profile_latency.py", *(word for word in words if word != "--fresh")])
+    again = command_line("hardware/profile_latency.py", *(word for word in words if word != "--fresh"))
     return f"interrupted; every timing is kept. Continue with\n  {again}"
 
 

@@ -73,6 +73,8 @@ OWNERS: Mapping[str, str] = MappingProxyType(
 HELP_ALL = "--help_all"
 CONSOLE = "proxylessnas"
 """The command that `pip install` makes."""
+CONSOLE_WORDS: Mapping[str, str] = MappingProxyType({"imagenet_arch_search": "search", "profile_latency": "profile"})
+"""Its words for scripts that are called otherwise."""
 MOST_HINTS = 4
 MOST_WARNINGS = 10  # of images left out
 _LOST_PROCESS = ("dataloader worker", "connection closed by peer", "connection reset by peer")
@@ -93,11 +95,12 @@ def command_line(script: str, *words: str) -> str:
         script: its path from the project's folder. Of one started as ``proxylessnas WORD`` it becomes the word; where
             there are no scripts, being installed without them, the word as well.
     """
+    word = CONSOLE_WORDS.get(Path(script).stem, Path(script).stem)
     if Path(sys.argv[0]).stem == CONSOLE:
-        return shlex.join([CONSOLE, Path(script).stem, *words])
+        return shlex.join([CONSOLE, word, *words])
     python, home = own_python() or "python", Path(__file__).resolve().parents[2]
     if not (home / script).is_file():
-        return shlex.join([python, "-m", "proxyless_commands", Path(script).stem, *words])
+        return shlex.join([python, "-m", "proxyless_commands", word, *words])
     place = script if Path.cwd() == home else str(home / script)
     return shlex.join([python, place, *words])
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_json
 from proxyless_arch.base.machine import cpu_name
@@ -72,8 +73,8 @@ class StopRequest:
 
 
 def resume_command(script: str, run_dir: Path) -> str:
-    """What a person types to continue a run."""
-    return shlex.join(["python", script, "--run_dir", str(run_dir), "--resume"])
+    """What a person pastes, in the current folder, to continue a run."""
+    return command_line(script, "--run_dir", str(run_dir), "--resume")
 
 
 def after_interrupt(script: str, run_dir: Path | None) -> str:

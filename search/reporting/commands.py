@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, recipe_names
@@ -62,18 +63,22 @@ def _training_of_random(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def next_commands(run: Run) -> list[tuple[str, str]]:
-    """(what it does, the command) to go on with; only scripts that are there are named."""
+def from_the_project(script: str, *words: str) -> str:
+    """A command for a page, which is read anywhere: as typed in the project's folder."""
+    return shlex.join(["python", script, *words])
+
+
+def next_commands(run: Run, line: Callable[..., str] = from_the_project) -> list[tuple[str, str]]:
+    """(what it does, the command) to go on with; only scripts that are there are named.
+
+    ``line``: writes a script and its words as a command; base.cli.command_line for one to paste right away.
+    """
     folder = str(run.folder)
-
-    def line(*words: str) -> str:
-        return shlex.join(["python", *words])
-
     if run.result is None:
         return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
     if run.is_random:
         words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
-        return [*_training_of_random(run), ("draw the first one", line(*words))]
+        return [*_training_of_random(run), ("draw the first one", shlex.join(["python", *words]))]
     data = str(run.settings.get("data_path") or "digits")
     seen = "" if _own_test(run) else " (all images, those of the search included)"
     candidates = [
@@ -100,7 +105,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
         *known,
         (
             "draw it beside proxyless_mobile",
-            line("-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture),
+            shlex.join(["python", "-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture]),
         ),
         ("animate the search", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
     ]

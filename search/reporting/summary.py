@@ -11,7 +11,7 @@ from typing import Any
 
 from proxyless_arch.apps.scores import shown_score
 from proxyless_arch.arch.tables import describe
-from proxyless_arch.base.cli import own_python
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
@@ -220,9 +220,8 @@ def summary(run_dir: Path) -> str:
 
 def _commands(run: Run) -> str:
     """How to continue with a finished run, for a person."""
-    found, python = next_commands(run), own_python()
-    heading = "next:" if python is None else f"next (python is {python}):"
-    return "\n".join([f"\n{heading}", *(f"  {line}" for line in align(found, left=(0, 1)))])
+    found = next_commands(run, command_line)
+    return "\n".join(["\nnext:", *(f"  {line}" for line in align(found, left=(0, 1)))])
 
 
 def _random_summary(run: Run) -> str:

@@ -18,6 +18,7 @@ from proxyless_arch.apps.evaluation import EvalConfig
 from proxyless_arch.apps.next_commands import after_eval, network_words
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.base import cli
+from proxyless_arch.base.runs import resume_command
 from tests.scripts.mini import mini_net
 
 pytest.importorskip("onnxruntime")
@@ -99,6 +100,8 @@ def test_a_command_is_named_as_it_was_started(monkeypatch, tmp_path):
     assert cli.command_line("eval.py", "--arch", "a b") == "python eval.py --arch 'a b'"
     monkeypatch.chdir(tmp_path)
     assert shlex.split(cli.command_line("eval.py")) == ["python", str(ROOT / "eval.py")]
+    assert resume_command("train.py", tmp_path) == f"python {ROOT / 'train.py'} --run_dir {tmp_path} --resume"
     assert cli.command_line("gone.py") == "python -m proxyless_commands gone"
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/proxylessnas", "train"])
     assert cli.command_line("eval_tf.py", "--arch", "x") == "proxylessnas eval_tf --arch x"
+    assert resume_command("search/imagenet_arch_search.py", "run") == "proxylessnas search --run_dir run --resume"

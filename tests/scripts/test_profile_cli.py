@@ -17,6 +17,7 @@ from hardware.latency import check_matches, load_latency_source
 from hardware.profile import device as profiler
 from hardware.profile import exported_ops
 from hardware.table import LookupTable
+from proxyless_arch.base.cli import command_line
 from search import imagenet_arch_search
 from search.run import job as jobs
 from tests.hardware.fake_device import FakeDevice
@@ -59,7 +60,7 @@ def test_a_killed_profile_goes_on_and_makes_a_table(tmp_path, capsys):
     assert status == (0 if table.validation["passed"] else 1)
     assert ("NOT GOOD ENOUGH" in out) == (not table.validation["passed"])
     if status == 0:
-        assert f"python search/imagenet_arch_search.py --target_hardware cpu --latency_table {folder}/table.json" in out
+        assert f"search/imagenet_arch_search.py --target_hardware cpu --latency_table {folder}/table.json" in out
     facts = table.provenance
     assert (facts["runtime"], facts["threads"], facts["batch_size"], facts["resolution"]) == ("onnxruntime", 1, 1, 16)
     assert facts["method"] in ("in_network", "isolated")
@@ -311,7 +312,8 @@ def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_
     line = printed.split("now search for it:\n")[1].splitlines()[0]
     words = shlex.split(line)
     start = ["--target_hardware", "cpu", "--latency_table", str(tmp_path / "lat" / "table.json"), "--space", "tiny"]
-    assert words == ["python", "search/imagenet_arch_search.py", *start, "--width_mult", "0.5", "--resolution", "16",
+    script = shlex.split(command_line("search/imagenet_arch_search.py"))
+    assert words == [*script, *start, "--width_mult", "0.5", "--resolution", "16",
                      "--runtime", "onnxruntime", "--latency_threads", "1"]  # fmt: skip
     assert "made for images of 10 classes" in printed
     monkeypatch.setattr("search.run.device.runtime_named", lambda *wanted: device)

@@ -19,7 +19,7 @@ from PIL import Image
 from hardware.latency import SHIPPED_FOLDER
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.walk import total_macs, total_params
-from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics
+from proxyless_arch.base.runs import WALL_CLOCK_FIELDS, read_metrics, resume_command
 from proxyless_arch.data.batches import BatchPlan
 from proxyless_arch.data.datasets import digits, load_for_search
 from proxyless_arch.weights.files import load_safetensors
@@ -231,7 +231,7 @@ def test_interrupted_then_resumed_is_the_same_run(finished, here, tmp_path, monk
     process.send_signal(signal.SIGINT)
     assert process.wait() == INTERRUPTED, process.errors
     assert "Traceback" not in process.errors
-    again = "python search/imagenet_arch_search.py --run_dir again/run --resume"
+    again = "search/imagenet_arch_search.py --run_dir again/run --resume"
     assert again in process.output
     saved = checkpoint.load(run_dir / "checkpoint.pt")
     assert f"stopped and saved at step {saved.step} of 12" in process.output
@@ -280,7 +280,7 @@ def test_ctrl_c_before_the_first_step_names_the_command_that_starts_over(place, 
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
         status, printed, _ = here(*TINY, "--n_epochs", "0", "--path", tmp_path / "run")
-    command = f"python search/imagenet_arch_search.py --run_dir {tmp_path / 'run'} --resume"
+    command = resume_command("search/imagenet_arch_search.py", tmp_path / "run")
     said = ["interrupted before the first step; start over with", f"  {command}"]
     assert (status, printed.splitlines()[-2:]) == (INTERRUPTED, said)
     (tmp_path / "run" / f".checkpoint.pt.{os.getpid()}-abcd0123.tmp.pt").touch()  # as a kill would leave it
@@ -309,7 +309,7 @@ def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, finished
     with monkeypatch.context() as patch:
         patch.setattr(f"search.{place}", no_more)
         status, printed, _ = here("--path", run_dir, "--resume")
-    command = f"python search/imagenet_arch_search.py --run_dir {run_dir} --resume"
+    command = resume_command("search/imagenet_arch_search.py", run_dir)
     assert (status, printed.splitlines()[-1].strip()) == (INTERRUPTED, command)
     assert here(*command.split()[2:])[0] == 0
 

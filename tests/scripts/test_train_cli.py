@@ -22,7 +22,7 @@ from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.runs import PREVIOUS_FILE, locked, read_metrics
+from proxyless_arch.base.runs import PREVIOUS_FILE, locked, read_metrics, resume_command
 from proxyless_arch.data.datasets import load_for_search
 from proxyless_arch.weights.files import load_safetensors, save_h5
 from proxyless_nas.train import checkpointing
@@ -235,7 +235,7 @@ def test_ctrl_c_saves_and_resume_continues(straight, spec_file, tmp_path, capsys
     code, out, _ = run(capsys, *words)
     assert code == 130
     assert signal.getsignal(signal.SIGINT) is before
-    again = next(line for line in out.splitlines() if line.strip().startswith("python train.py"))
+    again = next(line for line in out.splitlines() if line.strip().endswith(f"--run_dir {path} --resume"))
     monkeypatch.setattr(Training, "update", update)
     assert not (path / "result.json").exists()
     code, out, _ = run(capsys, *again.split()[2:])
@@ -260,7 +260,7 @@ def test_ctrl_c_outside_the_steps_names_the_command_that_goes_on(place, spec_fil
     with monkeypatch.context() as patch:
         patch.setattr(train_session, place, interrupted)
         code, out, _ = run(capsys, "--epochs", "0", "--arch", spec_file, "--path", path)
-    command = f"python train.py --run_dir {path} --resume"
+    command = resume_command("train.py", path)
     assert (code, out.splitlines()[-1].strip()) == (130, command)
     assert run(capsys, *command.split()[2:])[0] == 0
 

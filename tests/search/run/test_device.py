@@ -187,13 +187,13 @@ def test_the_search_takes_the_table_by_the_printed_words(
     path, known = tmp_path / "my table.json", conditions(own, **more)
     table_of(own, known).save(path)
     words = profile_latency.search_words(known, hardware, path)
-    assert words[:2] == ["python", "search/imagenet_arch_search.py"]
+    assert words[:1] == ["search/imagenet_arch_search.py"]
     assert ("--data_path" in words) == on_images
     if not on_images:  # on the digits, as it stands
-        words, n_images = words[2:], 10
+        words, n_images = words[1:], 10
     else:
         few = ["--train_batch_size", "4", "--valid_size", "3"]  # of the images, not of the table
-        words, n_images = [str(photos) if word == profile_latency.IMAGES else word for word in words[2:]] + few, 3
+        words, n_images = [str(photos) if word == profile_latency.IMAGES else word for word in words[1:]] + few, 3
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words))
     job = jobs.prepare(settings, torch.device("cpu"))
     assert job.table_file == path and job.space.num_classes == n_images
