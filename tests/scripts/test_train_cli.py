@@ -324,7 +324,7 @@ def test_a_full_disk_is_said_with_the_command_that_goes_on(straight, spec_file, 
     assert code == 3
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert str(path / checkpointing.NAME) in line
-    assert line.endswith(f"go on with python train.py --run_dir {path} --resume")
+    assert line.endswith(f"go on with {resume_command('train.py', path)}")
     monkeypatch.setattr(checkpointing, "save_fields", save)
     assert run(capsys, "--path", path, "--resume")[0] == 0
     same_run(straight, path)
