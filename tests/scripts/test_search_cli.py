@@ -238,7 +238,7 @@ def test_interrupted_then_resumed_is_the_same_run(finished, here, tmp_path, monk
     assert 0 < saved.step < 12
     assert not (run_dir / "result.json").exists()
 
-    status, printed, _ = here(*again.split()[2:])
+    status, printed, _ = here(*again.split()[1:])
     assert (status, f"resumed    at step {saved.step} of 12" in printed) == (0, True)
     assert lasting(result_of(run_dir)) == lasting(result_of(straight))
     one, other = (checkpoint.load(folder / "checkpoint.pt") for folder in (straight, run_dir))
@@ -321,6 +321,7 @@ def held_by(run_dir):
 def test_a_finished_run_resumed_says_its_end_again_and_changes_nothing(finished, here, monkeypatch):
     run_dir, first = finished
     before = held_by(run_dir)
+    monkeypatch.chdir(run_dir.parents[1])  # the commands that are printed depend on where they are typed
     monkeypatch.setattr("search.run.job.prepare", no_more)  # neither images nor a device are needed
     status, printed, errors = here("--path", run_dir, "--resume")
     assert (status, errors) == (0, "")
