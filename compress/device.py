@@ -15,7 +15,6 @@ from compress.config import PruneConfig
 from hardware.latency import LatencySource, load_latency_source, shipped
 from hardware.profile import device as profiler
 from hardware.profile.device import ProfileSettings
-from hardware.profile.landing import measured, middle
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import Anchor, Measured, measure_network
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
@@ -25,9 +24,6 @@ from proxyless_arch.base.progress import speak
 from proxyless_arch.base.strict import judged_at
 from proxyless_arch.space.mbconv import macro_named, mbconv_space
 
-TOLERANCE = 0.02
-"""By which a measured network may miss its target."""
-
 
 @dataclass
 class Device:
@@ -36,13 +32,9 @@ class Device:
     runtime: Runtime
     anchor: Anchor
 
-    def time(self, calls: Sequence[LayerCall], target: float | None = None) -> Measured:
-        """A network's ms; taken again where it spreads or is not at the target."""
-
-        def is_enough(timing: Measured) -> bool:
-            return target is None or abs(timing.ms / target - 1) <= TOLERANCE
-
-        return middle(measured(lambda: measure_network(self.anchor, calls), is_enough))
+    def time(self, calls: Sequence[LayerCall]) -> Measured:
+        """A network's ms, measured once."""
+        return measure_network(self.anchor, calls)
 
 
 def profile_settings(config: PruneConfig, resolution: int) -> ProfileSettings:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,16 +27,17 @@ from compress import pictures
 from compress.amc import amc
 from compress.choices import change_of, whole_path
 from compress.config import PruneConfig, anchored, resumed_config, to_dict
-from compress.device import TOLERANCE
 from compress.environment import Environment, Record, measured_places
 from compress.methods import Found, best, exact, random, uniform
 from compress.pruner import Pruner
 from compress.result import PruneResult, read_result
 from compress.session import Goal, Job, prepare
 from compress.statistics import collect, make_bn_true
+from hardware.cost import Path as Choices
 from hardware.latency import network_ms
+from hardware.profile.landing import land, measured, middle
 from hardware.profile.profiling import Measured
-from hardware.projection import Limit
+from hardware.projection import Limit, Projection
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.arch import catalog, codec
@@ -66,7 +68,6 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "prune.py"
 PRUNED, FINETUNED = "pruned", "finetune"
 """Folders of a product: the network before fine-tuning, and the fine-tuning."""
-MAX_ROUNDS = 4
 ORDERING_SECONDS = 1.5e-9
 """Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
 HALVINGS = 6
@@ -265,6 +266,7 @@ class _Run:
         lines = runs.read_metrics(file) if whole else []
         self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
         self.record = Record.opened(self.metrics, lines)
+        self.n_timed: Counter[str] = Counter()
         self.parent = build(job.spec)
         load_named(self.parent, job.spec, job.tensors)
         self.parent.to(job.device).eval()
@@ -325,36 +327,46 @@ class _Run:
         )
 
     def _land(self, goal: Goal) -> Chosen:
-        """Choose, measure where the device is here, and choose again on rescaled prices while that is off."""
-        job, scale = self.job, 1.0
-        attempts: list[tuple[Chosen, float]] = []
-        for _ in range(MAX_ROUNDS):
-            try:
-                scored = self._choose(job.limits(goal.value, scale, goal.flag))
-            except InputError:
-                if not attempts:
-                    raise
-                break
-            found = best(scored)
-            if job.measured_on is None:
-                return Chosen(goal, found, tuple(scored), scale, None, None)
-            timing = self._timed(change_of(job.groups, found.path), goal.value)
-            off = abs(timing.ms / goal.value - 1)
-            attempts.append((Chosen(goal, found, tuple(scored), scale, timing, off <= TOLERANCE), off))
-            self.tell(f"  measured {timing.ms:.3f} ms of {goal.value:.3f} ms")
-            if off <= TOLERANCE:
-                break
-            scale = timing.ms / job.table.of_path(found.path)
-        return min(attempts, key=lambda each: each[1])[0]
+        """Choose; where the device is here, measure, and choose again on rescaled prices while that is off."""
+        job, scored = self.job, dict[Choices, tuple[Found, tuple[Found, ...]]]()
+        target, *others = job.limits(goal.value, goal.flag)
 
-    def _timed(self, change: Shrunk, target: float | None) -> Measured:
+        def choose(limits: Sequence[Limit]) -> Projection:
+            try:
+                plans = self._choose(limits)
+            except InputError:  # no plan of this method in the window: one that costs less
+                plans = self._choose([Limit(limits[0].table, limits[0].upper, flag=goal.flag), *limits[1:]])
+            found = best(plans)
+            scored[found.path] = found, tuple(plans)
+            return Projection(found.path, tuple(limit.table.of_path(found.path) for limit in limits), 0.0, 0)
+
+        if job.measured_on is None:
+            return Chosen(goal, *scored[choose([target, *others]).path], 1.0, None, None)
+
+        def time_of(path: Choices) -> Measured:
+            timing = self._timed(change_of(job.groups, path))
+            self.tell(f"  measured {timing.ms:.3f} ms of {goal.value:.3f} ms")
+            return timing
+
+        landing = land(choose, job.table, goal.value, time_of, limits=others)
+        if landing.stopped:
+            self.tell(f"  {landing.stopped}")
+        return Chosen(goal, *scored[landing.best.projection.path], landing.best.scale, landing.final, landing.landed)
+
+    def _timed(self, change: Shrunk) -> Measured:
+        """One measurement, another one each time; of a run that goes on, those that it has, in order."""
         assert self.job.measured_on is not None
-        key = f"time {change.key}"
+        self.n_timed[change.key] += 1
+        key = f"time {change.key} {self.n_timed[change.key]}"
         line = self.record.get(key)
         if line is None:
             spec, _ = self.pruner.pruned(change)
-            line = self.record.put(key, **self.job.measured_on.time(walk(spec), target)._asdict())
+            line = self.record.put(key, **self.job.measured_on.time(walk(spec))._asdict())
         return Measured(**{name: line[name] for name in Measured._fields})
+
+    def _settled(self, change: Shrunk) -> Measured:
+        """Measured until it can be believed."""
+        return middle(measured(lambda: self._timed(change), lambda timing: True))
 
     def _within_drop(self) -> Chosen:
         """The cheapest plan found whose top-1 is within --max_drop of the parent's, halving the range of costs."""
@@ -365,17 +377,17 @@ class _Run:
         low, high = job.table.minimum, job.whole_cost
         taken = Chosen(Goal(high, "whole", "--max_drop"), Found(whole_path(job.groups), whole), (), 1.0, None, None)
         for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            scored = self._choose(job.limits(middle, flag="--max_drop"))
+            half = (low + high) / 2
+            scored = self._choose(job.limits(half, flag="--max_drop"))
             good = [found for found in scored if found.score.top1_percent >= least]
             if good:
                 found = min(good, key=lambda each: job.table.of_path(each.path))
                 high = job.table.of_path(found.path)
                 taken = Chosen(Goal(high, "within", "--max_drop"), found, tuple(scored), 1.0, None, None)
             else:
-                low = middle
+                low = half
         if job.measured_on is not None:
-            taken = replace(taken, timing=self._timed(change_of(job.groups, taken.found.path), None))
+            taken = replace(taken, timing=self._settled(change_of(job.groups, taken.found.path)))
         return taken
 
     # the product
@@ -386,7 +398,7 @@ class _Run:
         found = self.record.get("parent")
         if found is None:
             valid, test = self._score(self.parent, job.data.valid), self._score(self.parent, job.data.test)
-            ms = self._timed(Shrunk(), None).ms if job.measured_on is not None else None
+            ms = self._settled(Shrunk()).ms if job.measured_on is not None else None
             found = self.record.put("parent", valid=valid, test=test, ms=ms)
         return {
             "parent": readable(job.spec.name),

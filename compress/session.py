@@ -71,10 +71,9 @@ class Job:
     def whole_cost(self) -> float:
         return self.table.of_path(whole_path(self.groups))
 
-    def limits(self, target: float, scale: float = 1.0, flag: str = "--keep") -> list[Limit]:
-        """What a plan must keep to. ``scale``: of the table, measured over predicted."""
-        table = self.table if scale == 1.0 else self.table.scaled(scale)
-        found = [Limit(table, target, flag=flag)]
+    def limits(self, target: float, flag: str = "--keep") -> list[Limit]:
+        """What a plan must keep to, the target first."""
+        found = [Limit(self.table, target, flag=flag)]
         if self.config.max_params is not None:
             found.append(Limit(self.params, self.config.max_params, flag="--max_params"))
         return found

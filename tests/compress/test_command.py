@@ -12,6 +12,8 @@ from compress import PruneConfig, read_result, run_pruning
 from compress.config import to_dict
 from compress.environment import Environment
 from compress.session import split_images, training_config
+from hardware.latency import load_latency_source, network_ms
+from hardware.profile.profiling import Measured
 from proxyless_arch.apps.train_settings import open_data
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.tensors import expected_tensors
@@ -24,6 +26,7 @@ from proxyless_commands.prune import main
 from tests.compress.nets import tensors, trained
 from tests.compress.specs import SPEC
 
+ROOT = Path(__file__).resolve().parents[2]
 DIGITS = replace(SPEC, name="digits", classifier=replace(SPEC.classifier, out_features=10))
 FEW = ["--dataset", "digits", "--target_hardware", "flops", "--width_multiple", "4", "--device", "cpu"]
 FEW += ["--calibration_images", "64", "--choosing_images", "64", "--evaluations", "2"]
@@ -63,6 +66,33 @@ def test_the_product_is_a_network_with_its_weights(product):
     for name in ("architecture.png", "damage.png", "curve.png", "pruned/spec.json", "finetune/result.json"):
         assert (product / name).is_file(), name
     assert read_result(product).spec == spec
+
+
+class Slower:
+    """A machine on which everything takes 1.3 times what its prices say; the first timing of each network is noise."""
+
+    def __init__(self, source):
+        self.source, self.timed = source, []
+
+    def time(self, calls):
+        is_first = calls not in self.timed
+        self.timed.append(calls)
+        ms = 1.3 * network_ms(self.source, calls)
+        return Measured(ms=ms, sd=0.2 * ms if is_first else 0.0, rounds=9, n=9, other_ms=ms, raw_ms=ms, anchor_ms=1.0)
+
+
+def test_a_device_is_measured_until_the_network_lands_on_it(network, tmp_path, monkeypatch):
+    source = load_latency_source(ROOT / "hardware" / "tables" / "amd_epyc_onnxruntime_predictor.json")
+    machine = Slower(source)
+    monkeypatch.setattr("compress.session.latency_source", lambda *_: (source, machine))
+    words = ["--arch", network, *FEW, "--target_hardware", "cpu", "--keep", "0.8", "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
+    record = record_of(tmp_path / "run")
+    assert record["landed"] is True
+    assert record["measured_latency_ms"] == pytest.approx(record["target_latency_ms"], rel=0.02)
+    assert record["measured_latency_ms"] == pytest.approx(1.3 * record["predicted_latency_ms"])
+    assert record["table_scale"] == pytest.approx(1.3)
+    assert machine.timed.count(machine.timed[-1]) > 2  # once more behind the choice, which flatters
 
 
 def test_fine_tuning_learns_from_the_network_before(product):
