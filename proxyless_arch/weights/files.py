@@ -398,7 +398,33 @@ def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> 
     return found if spec is None else matched(found, spec, source)
 
 
+NOT_THE_FILE: Mapping[bytes, str] = MappingProxyType(
+    {
+        b"version https://git-lfs": "a Git LFS pointer, not the weights: fetch them with git lfs pull",
+        b"<!doctype html": "a web page, not the weights: download them again, by the link to the file itself",
+        b"<html": "a web page, not the weights: download them again, by the link to the file itself",
+        b"\x1f\x8b": "compressed with gzip: unpack it first",
+        b"BZh": "compressed with bzip2: unpack it first",
+        b"\xfd7zXZ": "compressed with xz: unpack it first",
+        b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    }
+)
+"""How a file begins that stands where weights should be, and what to do about it."""
+
+
+def _check_is_the_file(path: str | os.PathLike[str]) -> None:
+    """Raises InputError where it is empty, or something that people have in place of weights."""
+    with open_bytes(path) as file:
+        start = file.read(512).lstrip().lower()[:64] or file.read(1)
+    if not start:
+        raise InputError("an empty file: the download or the copy did not end")
+    for beginning, what in NOT_THE_FILE.items():
+        if start.startswith(beginning.lower()):
+            raise InputError(what)
+
+
 def _read_any(path: str | os.PathLike[str], spec: ArchSpec | None) -> WeightFile:
+    _check_is_the_file(path)
     kind, extension = weight_kind(path), Path(path).suffix.lower()
     if kind == "ours" or (kind == "" and extension in (".h5", ".hdf5")):
         return load_h5(path)

@@ -2,8 +2,10 @@
 
 import codecs
 import copyreg
+import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import random
@@ -740,3 +742,22 @@ def test_a_pipe_is_no_weight_file(ending, tmp_path):
         with pytest.raises(InputError) as caught:
             read_tensors(path, spec)
         assert (caught.value.source, "pipe" in str(caught.value)) == (str(path), True)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page"),
+        (gzip.compress(b"weights"), "gzip"),
+        (lzma.compress(b"weights"), "xz"),
+    ],
+)
+@pytest.mark.parametrize("name", ["net.pth", "net.h5", "net.safetensors", "net"])
+def test_what_stands_in_place_of_weights_is_named(content, what, name, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_tensors(tmp_path / name)
+    assert what in caught.value.problem
+    assert caught.value.source == str(tmp_path / name)
