@@ -92,11 +92,11 @@ def next_commands(run: Run, line: Callable[..., str] = from_the_project) -> list
         ),
         (
             "export it for ONNX Runtime",
-            ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/export"),
+            ("export.py", "--arch", folder, "--format", "onnx", "--output", f"{folder}/exported"),
         ),
         (
             "export it for phones",
-            ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/export"),
+            ("export_tf.py", "--arch", folder, "--format", "litert", "--output", f"{folder}/exported"),
         ),
     ]
     known = [(what + _lacks(words[0]), line(*words)) for what, words in candidates if (ROOT / words[0]).is_file()]
