@@ -75,6 +75,12 @@ def _lines(result: PruneResult) -> list[tuple[str, str]]:
         told = f"; measured {measured:.4g} ms" if measured is not None else "; not measured"
         asked = f", asked {record['target_latency_ms']:.4g} ms" if record["target_latency_ms"] is not None else ""
         lines.append(("latency", f"{record['predicted_latency_ms']:.4g} ms predicted{told}{asked}"))
+    if record["landed"] is not None and record["target_latency_ms"] is not None:
+        off = 100 * (record["measured_latency_ms"] / record["target_latency_ms"] - 1)
+        if record["landed"]:
+            lines.append(("landed", f"measured {off:+.2f} % from the target"))
+        else:
+            lines.append(("NOT LANDED", f"measured {off:+.1f} % from the target; prune again on a quiet machine"))
     lines.append(
         (
             "accuracy",
@@ -96,6 +102,11 @@ def _lines(result: PruneResult) -> list[tuple[str, str]]:
 def _tuning(record: Mapping[str, Any]) -> str:
     if not record["finetune_epochs"]:
         return "not fine-tuned"
+    if not record.get("finetuning_is_kept", True):
+        return (
+            f"fine-tuning is not kept: it took the held-out images from {_top1(record['inherited_top1_percent'])} to "
+            f"{_top1(record['finetuned_top1_percent'])}"
+        )
     return f"{_top1(record['inherited_test_top1_percent'])} before fine-tuning"
 
 

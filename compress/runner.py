@@ -429,14 +429,17 @@ class _Run:
         net = self.environment.network(change)
         inherited = self._score(net, job.data.valid), self._score(net, job.data.test)
         pictures.draw_plan(job, self.environment, chosen.found.path, net.spec, folder)
-        tensors, after = to_named(net), inherited
+        tensors, after, tuned = to_named(net), inherited, None
         provenance = {"command": "prune", "run": readable(folder.name), "of": readable(job.spec.name)}
         self._save(folder / PRUNED, net.spec, tensors, provenance)
         self.tell(labeled("pruned", f"{_cost_text(job, net.spec)}; top-1 {_percent(inherited[0])} of held-out images"))
         if job.config.finetune_epochs:
-            tensors, after = self._finetune(folder, net.spec)
+            learnt, tuned = self._finetune(folder, net.spec)
+            if tuned[0] is None or inherited[0] is None or tuned[0] >= inherited[0]:
+                tensors, after = learnt, tuned
         self._save(folder, net.spec, tensors, provenance)
-        record = self._record(chosen, net.spec, change, inherited, after) | parent
+        kept = {"finetuned_top1_percent": tuned[0] if tuned else None, "finetuning_is_kept": after is tuned}
+        record = self._record(chosen, net.spec, change, inherited, after) | kept | parent
         write_json(folder / runs.RESULT_FILE, record)
         return record
 

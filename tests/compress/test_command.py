@@ -95,6 +95,28 @@ def test_a_device_is_measured_until_the_network_lands_on_it(network, tmp_path, m
     assert machine.timed.count(machine.timed[-1]) > 2  # once more behind the choice, which flatters
 
 
+@pytest.mark.parametrize("is_better", [True, False])
+def test_fine_tuning_that_makes_it_worse_is_not_kept(is_better, network, tmp_path, monkeypatch, capsys):
+    """By the held-out images: a product is never worse on them than before its fine-tuning."""
+    other = {}
+
+    def tuned(run, folder, spec):
+        other.update(
+            {name: tensor + 1 for name, tensor in read_tensors(folder / "pruned/weights.safetensors").tensors.items()}
+        )
+        return other, (100.0 if is_better else -1.0, 50.0)
+
+    monkeypatch.setattr("compress.runner._Run._finetune", tuned)
+    words = ["--arch", network, *FEW, "--keep", "0.6", "--finetune_epochs", "1", "--run_dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    record, kept = record_of(tmp_path / "run"), read_tensors(tmp_path / "run/weights.safetensors").tensors
+    before = read_tensors(tmp_path / "run/pruned/weights.safetensors").tensors
+    assert record["finetuning_is_kept"] is is_better
+    assert record["top1_percent"] == (100.0 if is_better else record["inherited_top1_percent"])
+    assert all(np.array_equal(kept[name], (other if is_better else before)[name]) for name in before)
+    assert ("fine-tuning is not kept" in capsys.readouterr().out) is not is_better
+
+
 def test_fine_tuning_learns_from_the_network_before(product):
     config = json.loads((product / "finetune" / "config.json").read_text())
     assert config["teacher"].endswith("parent") and config["distillation"] == 0.7
