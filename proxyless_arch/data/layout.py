@@ -54,6 +54,28 @@ GLUED = {
 """Both as one word: ``traindata``, ``imgtrain``."""
 CLEARLY_HELD_OUT = frozenset(["test", "testing", "val", "valid", "validation", "eval", "evaluation", "holdout"])
 """Words that are hardly a class among others; ``valid`` is one beside ``invalid``."""
+PICTURED = frozenset(["image", "img", "photo", "picture", "jpegimage", "jpg", "rgb"])
+MARKED = frozenset(
+    [
+        "mask",
+        "label",
+        "annotation",
+        "segmentation",
+        "segmentationclass",
+        "segmentationobject",
+        "groundtruth",
+        "gt",
+        "xml",
+        "json",
+        "bbox",
+        "bboxe",
+        "box",
+        "boxe",
+        "trimap",
+        "mat",
+    ]
+)
+"""Names, without a plural's s, of a folder of images and of one of what was marked in them, which are no classes."""
 ANNOTATIONS = "val_annotations.txt"
 MAX_FOLDER_DEPTH = 8
 
@@ -221,6 +243,7 @@ def _by_split(lister: Lister, read: Reader, top: str, path: str) -> Layout | Non
             found = listed(f"{join(top, name)}/" for name in names).replace(" or ", " and ")
             raise InputError(f"expected one folder of {split} images, found {found}", source=path)
         if names:
+            _refuse_annotations(lister(inner[names[0]]).folders, inner[names[0]], path)
             _refuse_groups(lister, inner[names[0]], path)
             parts[split] = Part(join(top, names[0]), classes[names[0]])
     rest = [name for name in listing.folders if name not in labeled]
@@ -320,6 +343,7 @@ def _by_class(lister: Lister, top: str, path: str) -> Layout:
         n = len(listing.images)
         found = f"{counted(n, 'image')} and no folder" if n else f"no folder and no image{_instead(listing)}"
         raise InputError(f"{LAYOUT}, found {found}", top, path)
+    _refuse_annotations(listing.folders, top, path)
     parts = _split_classes(lister, top, listing, path) or _named_for_splits(lister, top, listing)
     if parts is not None:
         return Layout(parts, (), len(listing.images))
@@ -384,6 +408,21 @@ def _named_for_splits(lister: Lister, top: str, listing: Listing) -> dict[str, P
         for split in SPLITS
         if split in splits
     }
+
+
+def _refuse_annotations(folders: Sequence[str], place: str, path: str) -> None:
+    """Raises InputError where the folders are images and what was marked in them: masks, boxes, labels in files."""
+    known = PICTURED | MARKED
+    plain = [re.sub(r"[\W_\d]+", "", name.lower()) for name in folders]
+    names = {name if name in known else name.removesuffix("s") for name in plain}
+    if names & PICTURED and names & MARKED and names <= known:
+        found = " and ".join(f"{name}/" for name in folders[:3])
+        raise InputError(
+            f"{found} are images beside their annotations, as for segmentation or detection, and no classes: what is "
+            "trained here needs one folder of images per class",
+            place,
+            path,
+        )
 
 
 def _refuse_groups(lister: Lister, folder: str, path: str) -> None:

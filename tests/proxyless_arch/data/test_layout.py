@@ -273,3 +273,30 @@ def test_the_first_edition_reads_as_it_did():
     assert found_in(split_by("a", "b"), edition=1) == {"": {"a": "a", "b": "b"}}
     files = ["cat/train/1.png", "cat/test/1.png", "dog/train/1.png"]
     assert found_in(files, edition=1) == {"": {"cat": "cat", "dog": "dog"}}
+
+
+# Images beside what was marked in them
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("images", "masks"),
+        ("images", "labels"),
+        ("JPEGImages", "Annotations", "SegmentationClass"),
+        ("imgs", "gt"),
+        ("train/images", "train/masks", "val/images", "val/masks"),
+        ("images/train", "images/val", "labels/train", "labels/val"),
+    ],
+)
+def test_annotations_are_no_classes(folders):
+    with pytest.raises(InputError) as caught:
+        layout_of([f"{folder}/{k}.png" for folder in folders for k in range(2)])
+    assert "annotations" in caught.value.problem
+    assert caught.value.source == "photos"
+
+
+def test_a_class_may_be_called_as_annotations_are():
+    assert found_in(split_by("train", classes=("images", "masks", "hats"))) == folder_of(
+        "train", "train", ("hats", "images", "masks")
+    )
