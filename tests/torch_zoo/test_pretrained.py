@@ -133,7 +133,7 @@ def test_pretrained_is_true_false_or_a_path(wrong):
 
 def test_a_missing_file_and_one_that_is_none(tmp_path):
     assert refusal(proxyless_cpu, pretrained="no.pth") == "no such file (in no.pth)"
-    (tmp_path / "a.bin").touch()
+    (tmp_path / "a.bin").write_bytes(b"no weights")
     assert "not a weight file that is read here" in refusal(proxyless_cpu, pretrained=tmp_path / "a.bin")
 
 
