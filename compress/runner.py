@@ -13,7 +13,6 @@ and asks for nothing twice.
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -50,6 +49,7 @@ from proxyless_arch.base.files import read_bytes, read_json, write_json
 from proxyless_arch.base.progress import speak
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.data.datasets import ImageDataset
@@ -225,9 +225,7 @@ def expected(job: Job) -> str:
     net.to(job.device).eval()
     with torch.no_grad():
         net(images[:2])
-        start = time.perf_counter()
-        net(images)
-    each = (time.perf_counter() - start) / len(images)
+        each = wall_ms(lambda: net(images)) / 1000 / len(images)
     singles = sum(
         sum(len(measured_places(axis)) for axis in group.axes) + (group.block is not None) for group in job.groups
     )
@@ -260,7 +258,7 @@ class _Run:
 
     def __init__(self, job: Job, home: Path, tell: Say) -> None:
         self.job, self.home, self.tell = job, home, tell
-        self.started = time.perf_counter()
+        self.watch = Stopwatch()
         file = home / runs.METRICS_FILE
         whole = read_bytes(file).rfind(b"\n") + 1 if file.is_file() else 0
         lines = runs.read_metrics(file) if whole else []
@@ -505,7 +503,7 @@ class _Run:
             "manual_seed": job.config.manual_seed,
             "images": job.data.fingerprint(),
             "scored": [{"cost": job.table.of_path(each.path), **asdict(each.score)} for each in chosen.scored],
-            "wall_seconds": time.perf_counter() - self.started,
+            "wall_seconds": self.watch.seconds,
         }
 
 

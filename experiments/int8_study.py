@@ -42,6 +42,7 @@ from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.timing import wall_ms  # noqa: E402
 from proxyless_arch.base.words import ARCH, DATA_PATH, SAVE_JSON, SEED  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
@@ -141,9 +142,7 @@ def score(content: bytes, path: Path, pixels: np.ndarray) -> tuple[np.ndarray, f
     rows, times = [], []
     for index in range(len(pixels)):
         image = pixels[index : index + 1]
-        start = time.perf_counter()
-        rows.append(forward(image)[0])
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(wall_ms(lambda image=image: rows.append(forward(image)[0])))
     path.unlink()
     return np.stack(rows), statistics.median(times)
 

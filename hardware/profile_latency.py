@@ -20,7 +20,6 @@ Exit status 1: measured, but the table did not pass its validation.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +50,7 @@ from proxyless_arch.base.cli import command_line, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import Node, listed  # noqa: E402
+from proxyless_arch.base.timing import Stopwatch  # noqa: E402
 from proxyless_arch.base.words import DRY, DRY_RUN  # noqa: E402
 
 FAILED_GATE = 1
@@ -134,12 +134,12 @@ def export_ops(arguments: ProfileConfig, protocol: Protocol, conditions: dict[st
         raise InputError(f"expected {listed(exported_ops.SUFFIX_OF)} to export for, got {runtimes[0]!r}", "--runtime")
     suffixes = [exported_ops.SUFFIX_OF[name] for name in runtimes]
     conditions = conditions | {"seed": protocol.seed, "validation_nets": protocol.validation_nets}
-    folder, start = arguments.export_ops, time.monotonic()
+    folder, watch = arguments.export_ops, Stopwatch()
     assert folder is not None
     size = exported_ops.export(folder, plan.op_cases(), plan.network_cases(), conditions, suffixes)
     print(
         f"{len(plan.ops)} operations and {len(plan.validation)} networks as {' and '.join(suffixes)}: "
-        f"{size / 1e6:.0f} MB, written in {time.monotonic() - start:.0f} s to {folder}\n"
+        f"{size / 1e6:.0f} MB, written in {watch.seconds:.0f} s to {folder}\n"
         f"copy it to the machine, run there:   python run.py --runtime {' (or) --runtime '.join(runtimes)}\n"
         f"bring results-*.csv back, and:       "
         + command_line("hardware/profile_latency.py", "--import_results", f"{folder}/results-{runtimes[0]}.csv")

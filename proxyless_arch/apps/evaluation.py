@@ -35,6 +35,7 @@ from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.words import (
     ARCH,
     BATCH_SIZE,
@@ -528,9 +529,7 @@ def seconds_per_image(forward: Callable[[int], Any], setup: Setup) -> float:
     """Of a forward pass on a few images; ``forward`` takes how many. What happens only once is not timed."""
     count = min(TIMED, setup.batch_size)
     forward(count)
-    start = time.perf_counter()
-    forward(count)
-    return (time.perf_counter() - start) / count
+    return wall_ms(lambda: forward(count)) / 1000 / count
 
 
 def n_workers(arguments: EvalConfig, images: ImageDataset, on_cpu: bool) -> int:
@@ -569,13 +568,12 @@ class Progress(Iterable[AnyBatch]):
         self._batches, self._n_images = batches, n_images
 
     def __iter__(self) -> Iterator[AnyBatch]:
-        start = asked = time.perf_counter()
+        watch = Stopwatch()
         with progress.Progress(self._n_images, "img") as bar:
             for batch in self._batches:
-                self.waited_s += time.perf_counter() - asked
+                self.waited_s += watch.lap()
                 yield batch
-                asked = time.perf_counter()
-                self.seconds = asked - start
+                self.seconds += watch.lap()
                 bar.update(len(batch[1]))
 
 

@@ -47,6 +47,28 @@ def wall_ms(run: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+class Stopwatch:
+    """Wall seconds: ``seconds`` since its start, ``before`` of them from an earlier process; and laps."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._start = self._last = time.perf_counter()
+        self._before = before
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._start
+
+    @property
+    def since_lap(self) -> float:
+        """Seconds since the last lap, or the start."""
+        return time.perf_counter() - self._last
+
+    def lap(self) -> float:
+        """Seconds since the last lap, and the next begins."""
+        last, self._last = self._last, time.perf_counter()
+        return self._last - last
+
+
 def in_turn(takers: Mapping[Name, Callable[[], float]], rounds: int, warmup: int) -> dict[Name, list[float]]:
     """The ms that each of ``takers`` returns, once per round, in turn; ``warmup`` rounds before are not counted."""
     found: dict[Name, list[float]] = {name: [] for name in takers}

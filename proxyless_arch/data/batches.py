@@ -7,7 +7,6 @@ readers cannot change it.
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError, LeftOutWarning
 from proxyless_arch.base.strict import counted
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.images import Augment, eval_transform, train_transform
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -67,10 +67,10 @@ def seconds_to_read(
     dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment | None = None, count: int = 8
 ) -> float:
     """Of each of a few images, evenly spaced, in this process; 0 where none of them can be read."""
-    start = time.perf_counter()
+    watch = Stopwatch()
     (samples,) = eval_steps(len(dataset), count, limit=count)
     batch = read_batch(dataset, preprocessing, augment, 0, samples)
-    return (time.perf_counter() - start) / len(batch.labels) if len(batch.labels) else 0.0
+    return watch.seconds / len(batch.labels) if len(batch.labels) else 0.0
 
 
 class Sample(NamedTuple):

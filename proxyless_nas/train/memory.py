@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +11,7 @@ from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.arch.memory import BYTES, scoring_bytes, training_bytes
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_params, walk
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.data.datasets import SearchData
 from proxyless_nas import distributed
 
@@ -72,11 +71,11 @@ def seconds_per_image(net: nn.Module, images: Tensor, labels: Tensor) -> float:
     found = []
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
         for _ in range(TIMED_ROUNDS):
-            start = time.perf_counter()
+            watch = Stopwatch()
             logits = torch.func.functional_call(net.train(), parameters | buffers, (images,))
             torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
             if images.device.type == "cuda":
                 torch.cuda.synchronize(images.device)
-            found.append(time.perf_counter() - start)
+            found.append(watch.seconds)
     net.train(mode)
     return found[-1] / len(images)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -52,6 +51,7 @@ from proxyless_arch.base.files import remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import (
     BatchPlan,
@@ -384,11 +384,11 @@ def expected(job: Job, training: Training) -> str | None:
     """
     size = memory.timed_images(job.memory, job.spec, job.device) if job.memory is not None else memory.FEWEST_TIMED
     samples = eval_steps(len(job.data.train), size, limit=size)[0]
-    start = time.perf_counter()
+    watch = Stopwatch()
     batch = read_batch(job.data.train, job.spec.preprocessing, job.augment, job.config.manual_seed, samples)
     if len(batch.labels) < memory.FEWEST_TIMED:
         return None
-    reading = (time.perf_counter() - start) / len(batch.labels)
+    reading = watch.seconds / len(batch.labels)
     images = torch.from_numpy(batch.images).permute(0, 3, 1, 2).to(job.device)
     computing = memory.seconds_per_image(training.net, images, torch.from_numpy(batch.labels).to(job.device))
     schedule, size = job.schedule, job.config.data.train_batch_size
@@ -452,11 +452,11 @@ class Run:
     seconds_before: float = 0.0
 
     def __post_init__(self) -> None:
-        self.started = self.saved = time.perf_counter()
+        self.watch = Stopwatch(self.seconds_before)
 
     @property
     def wall_seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
+        return self.watch.seconds
 
     def save(self) -> None:
         """Write the checkpoint (rank 0)."""
@@ -472,10 +472,10 @@ class Run:
             }
             path = self.run_dir / checkpointing.NAME
             checkpointing.save_fields(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, fields)
-        self.saved = time.perf_counter()
+        self.watch.lap()
 
     def save_is_due(self) -> bool:
-        return time.perf_counter() - self.saved >= self.job.config.save_every_seconds
+        return self.watch.since_lap >= self.job.config.save_every_seconds
 
     def module(self, weights: str) -> ProxylessNet:
         """The network ('raw') or its average ('ema')."""
@@ -664,7 +664,7 @@ def loop(
     """
     training, job = run.training, run.job
     batches = job.train_batches(training.step)
-    began, first = time.perf_counter(), training.step
+    watch, first = Stopwatch(), training.step
     while training.step < job.schedule.total_steps:
         images, labels = next(batches)
         stop = training.update(
@@ -673,8 +673,8 @@ def loop(
         on_step(job.config.data.train_batch_size)
         if training.epoch_is_over:
             n_images = (training.step - first) * job.config.data.train_batch_size
-            on_epoch(run.end_epoch(n_images, time.perf_counter() - began))
-            began, first = time.perf_counter(), training.step
+            on_epoch(run.end_epoch(n_images, watch.lap()))
+            first = training.step
         if stop or training.epoch_is_over or run.save_is_due():
             run.save()
             run.write_best()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.files import atomic_path, read_bytes, write_json
 from proxyless_arch.base.text import readable
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.space.search_space import Path as Choices
@@ -103,7 +103,7 @@ def recalibrated(
 def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tuple[str, ...]:
     """Train the derived network alone for ``finetune_epochs``; one record per epoch. Returns the unreadable images."""
     config, weights = job.config, job.config.weights
-    epochs, start = config.finish.finetune_epochs, time.perf_counter()
+    epochs, watch = config.finish.finetune_epochs, Stopwatch()
     settings = Optimization(
         n_epochs=epochs,
         warmup_epochs=0,
@@ -138,9 +138,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
         training = Training(net, settings, schedule, batch_size=config.data.train_batch_size, seed=config.manual_seed)
         try:
             for sums in training.epochs(batches):
-                now = time.perf_counter()
-                log.epoch(_finetune_record(job, training, sums, now - start, steps_before))
-                start = now
+                log.epoch(_finetune_record(job, training, sums, watch.lap(), steps_before))
         except NonFiniteLossError as error:
             first = ", ".join(batches.first_images)
             raise NonFiniteLossError(f"{error} of the fine-tune; its first images: {first}") from None
@@ -267,12 +265,12 @@ def finish(
     ``wall_seconds``: time spent in the search so far; the time taken here is added. ``warmup_from``: the run that did
     the warm-up, where it was another. ``chooser``: by default the most probable network is taken.
     """
-    start = time.perf_counter()
+    watch = Stopwatch(wall_seconds)
     with distributed.by_itself():
         derived = derive(job, search, chooser)
     name = network_name(run_dir, to_dict(job.config), job.goal, job.table.unit if job.table is not None else None)
     scored = score(job, search, derived, name, log)
-    seconds = round(wall_seconds + time.perf_counter() - start, 2)
+    seconds = round(watch.seconds, 2)
     names = class_names(scored.net.spec)
     write_json(run_dir / PER_CLASS_FILE, per_class_record(scored.by_class, job.data.test, names))
     record = record_of(job, search, derived, scored, seconds, warmup_from)

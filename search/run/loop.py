@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hardware.cost import CostTable
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.streams import TorchStream
 from proxyless_arch.space.search_space import Path, SearchSpace
@@ -371,7 +371,7 @@ def run(
     called between two steps and stops the run by returning false; ``on_epoch`` gets each finished epoch's record.
     """
     device = search.device
-    epoch_start, images_before = time.perf_counter(), search.sums.train_images
+    watch, images_before = Stopwatch(), search.sums.train_images
     while search.step < search.schedule.total_steps:
         images, labels = next(train_batches)
         search.weight_step(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
@@ -381,9 +381,8 @@ def run(
         if search.epoch_is_over:
             if not distributed.same_on_all_ranks(search.alphas):
                 raise RuntimeError(f"the processes' alphas differ at step {search.step}")
-            now = time.perf_counter()
-            on_epoch(search.record(now - epoch_start, images_before))
-            epoch_start, images_before = now, 0.0
+            on_epoch(search.record(watch.lap(), images_before))
+            images_before = 0.0
         if not on_step(search):
             return False
     return True
@@ -409,10 +408,12 @@ def seconds_per_step(
     parameters = list(search.supernet.parameters())
     controller = copy.deepcopy(search.controller)
 
-    def now() -> float:
+    watch = Stopwatch()
+
+    def lap() -> float:
         if search.device.type == "cuda":
             torch.cuda.synchronize(search.device)
-        return time.perf_counter()
+        return watch.lap()
 
     # dropout draws from torch's own generator
     with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
@@ -420,15 +421,15 @@ def seconds_per_step(
             if weight and sum(weight) + sum(arch) > ENOUGH_SECONDS:
                 break
             path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
-            start = now()
+            lap()
             logits = search.supernet(images, path, fixed_gates(path, search.device))
             torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
-            middle = now()
+            seconds = lap()
             if search.schedule.arch_steps:
                 controller.update(search.supernet, images, labels)
             if repeat:
-                weight.append(middle - start)
-                arch.append(now() - middle)
+                weight.append(seconds)
+                arch.append(lap())
 
     def of(seconds: list[float], wanted: int) -> float:
         return sorted(seconds)[len(seconds) // 2] * wanted / len(images)
@@ -442,7 +443,7 @@ def seconds_per_forward(search: Search, images: Tensor, repeats: int = 3) -> flo
     images, taken = images.to(search.device), []
     for repeat in range(repeats):
         path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
-        start = time.perf_counter()
+        watch = Stopwatch()
         search.supernet(images, path, fixed_gates(path, search.device))[0, 0].item()
-        taken.append(time.perf_counter() - start)
+        taken.append(watch.seconds)
     return sorted(taken)[len(taken) // 2]

@@ -7,7 +7,6 @@ the network that it was at.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
 from search.algorithm.derive import log_probabilities
 from search.algorithm.predictor import Predictor
@@ -72,24 +72,14 @@ def chooser_of(
     scorer = Scorer(job, search.supernet, folder, between)
     if job.config.arch.arch_algo != "predictor":
         return BestScored(rows, most_scored(job), scorer.losses)
-    clock = _Clock()
+    watch = Stopwatch()
     return Predicted(
         predictor_of(job.config, job.candidates),
         scorer.losses,
-        lambda predictor: write(round_record(job, search, predictor, clock.lap())),
+        lambda predictor: write(round_record(job, search, predictor, watch.lap())),
         lambda paths: split_half_reliability([scorer.known[path].halves for path in paths]),
         scored_images(job),
     )
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
 
 
 def round_record(job: Job, search: Search, predictor: Predictor, seconds: float) -> dict[str, Any]:

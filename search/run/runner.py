@@ -15,9 +15,8 @@ import contextlib
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +39,7 @@ from proxyless_arch.base.runs import (
 from proxyless_arch.base.settings import note_on_absent
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
+from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.words import DRY
 from proxyless_arch.space.search_space import FILE as SPACE_FILE
 from proxyless_arch.space.search_space import write_space
@@ -365,16 +365,15 @@ class Running:
     log: RunLog | None = None
     offset: int | None = None
     """Of the metrics behind the last step; what comes after it is written again when the run is resumed."""
-    started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.saved = self.started
+        self.watch = Stopwatch(self.seconds_before)
         self.train = self.job.train_batches(self.search.step)
         self.valid = self.job.valid_batches(self.search.controller.step)
 
     @property
     def wall_seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
+        return self.watch.seconds
 
     def write_epoch(self, record: dict[str, Any]) -> None:
         if self.log is not None:
@@ -384,7 +383,7 @@ class Running:
         """Write the checkpoint, and warmup.pt at the end of the warm-up. Every process calls it at the same step."""
         own = {*self.search.unreadable, *self.train.unreadable.places, *self.valid.unreadable.places}
         self.search.unreadable = set().union(*distributed.gathered(own))
-        self.saved = time.perf_counter()
+        self.watch.lap()
         if self.log is None:
             return
         offset = self.log.offset if self.offset is None else self.offset
@@ -395,7 +394,7 @@ class Running:
 
     def goes_on(self, wants_to_stop: bool) -> bool:
         """Between two steps: save where it is due, and say whether no process wants to stop."""
-        is_due = time.perf_counter() - self.saved > SAVE_EVERY_SECONDS
+        is_due = self.watch.since_lap > SAVE_EVERY_SECONDS
         n_stopping, n_due = distributed.summed(wants_to_stop, is_due)
         if n_stopping or n_due or self.search.epoch_is_over:
             self.save()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from proxyless_arch.base.timing import (
+    Stopwatch,
     Times,
     anchor_drift,
     beside_anchor,
@@ -93,3 +94,10 @@ def test_quartiles():
 
 def test_the_wall_clock_is_in_ms():
     assert 0 <= wall_ms(lambda: None) < 1000
+
+
+def test_a_stopwatch_counts_laps_and_what_an_earlier_process_took(monkeypatch):
+    clock = iter([10.0, 12.0, 12.5, 17.0, 18.0])
+    monkeypatch.setattr("proxyless_arch.base.timing.time.perf_counter", lambda: next(clock))
+    watch = Stopwatch(before=100.0)
+    assert (watch.lap(), watch.since_lap, watch.lap(), watch.seconds) == (2.0, 0.5, 5.0, 108.0)
