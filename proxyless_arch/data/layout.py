@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import counted, listed
@@ -31,8 +31,8 @@ WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
     **dict.fromkeys(("vals", "validations", "validating", "validacion", "validación", "validação"), "val"),
     **dict.fromkeys(("validierung", "validazione", "валидация", "验证", "验证集", "検証", "검증"), "val"),
-    **dict.fromkeys(("holdout", "heldout"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "tests", "testings"), "test"),
+    **dict.fromkeys(("holdout", "holdouts", "heldout"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "tests", "testings", "unseen"), "test"),
     **dict.fromkeys(
         ("prueba", "pruebas", "essai", "essais", "teste", "testes", "testen", "тест", "测试", "测试集", "テスト"),
         "test",
@@ -42,6 +42,7 @@ WORDS = {
 _FILLERS = """
     set sets data dataset datasets image images img imgs photo photos picture pictures pic pics jpg jpeg png folder
     folders dir seg split splits the my raw all full final original resized cropped new subset sample samples part files
+    and public private hidden blind labeled labelled unlabeled unlabelled external internal
 """
 FILLERS = frozenset(_FILLERS.split())
 """Words beside them that say nothing."""
@@ -52,8 +53,18 @@ GLUED = {
     for word, pair in ((split + filler, (split, filler)), (filler + split, (filler, split)))
 }
 """Both as one word: ``traindata``, ``imgtrain``."""
-CLEARLY_HELD_OUT = frozenset(["test", "testing", "val", "valid", "validation", "eval", "evaluation", "holdout"])
-"""Words that are hardly a class among others; ``valid`` is one beside ``invalid``."""
+AMONG_CLASSES = {
+    "train": frozenset(("train", "trains")),
+    "trains": frozenset(("train", "trains")),
+    "valid": frozenset(("invalid",)),
+    "dev": frozenset(("ops", "prod", "production", "staging", "design", "devops")),
+}
+"""Names of splits that are classes too: alone (a train is a vehicle), or beside one of these."""
+_UNSORTED = """
+    unlabeled unlabelled unannotated unsorted predict prediction predictions inference submission submissions
+"""
+UNSORTED = frozenset(_UNSORTED.split())
+"""Words for images that nobody has sorted into classes."""
 PICTURED = frozenset(["image", "img", "photo", "picture", "jpegimage", "jpg", "rgb"])
 MARKED = frozenset(
     [
@@ -132,7 +143,8 @@ class Layout:
         if split in ("eval", "test") and self.unlabeled_test is not None:
             raise self.unlabeled_test
         wanted = "test/ or val/" if split == "eval" else f"{split}/"
-        raise InputError(f"expected {wanted}, found {there}", "split", path)
+        others = f"; if one of these is it, call it {wanted}: {', '.join(self.unused)}" if self.unused else ""
+        raise InputError(f"expected {wanted}, found {there}{others}", "split", path)
 
 
 def find_layout(lister: Lister, read: Reader, path: str, edition: int = EDITION) -> Layout:
@@ -160,10 +172,17 @@ def role_of(name: str) -> Role | None:
     spaced = re.sub(r"(?i)\b(hold|held)[\W_]+out", r"\1out", spaced)
     found = [word.lower() for word in re.split(r"[\W_\d]+", spaced) if word]
     words = [part for word in found for part in GLUED.get(word, (word,))]
-    splits = [WORDS[word] for word in words if word in WORDS]
-    if len(set(splits)) != 1:
+    splits = {WORDS[word] for word in words if word in WORDS}
+    split = "train" if splits == {"train", "val"} else "".join(splits)  # train_val
+    if split not in SPLITS:
         return None
-    return Role(splits[0], " ".join(word for word in words if word not in WORDS and word not in FILLERS))
+    return Role(split, " ".join(word for word in words if word not in WORDS and word not in FILLERS))
+
+
+def _is_unsorted(name: str) -> bool:
+    """Whether a folder's name says that its images have no class: ``unlabeled``, ``images_to_predict``."""
+    words = {word for word in re.split(r"[\W_\d]+", name.lower()) if word}
+    return bool(words & UNSORTED) and words <= UNSORTED | FILLERS | {"to", "for", "on", "of"}
 
 
 def look(name: str) -> str:
@@ -228,7 +247,7 @@ def _unused(lister: Lister, folder: str, is_split: bool) -> str:
 def _by_split(lister: Lister, read: Reader, top: str, path: str) -> Layout | None:
     """The layout where folders of ``top`` are splits that hold the classes; None where there is none."""
     listing = lister(top)
-    roles = _roles(listing.folders)
+    roles = _opened(lister, top, _roles(listing.folders))
     inner = {name: below_wrappers(lister, join(top, name), in_split=True) for name in roles}
     classes = {name: _classes_of(lister, read, inner[name]) for name in roles}
     labeled = {name: role for name, role in roles.items() if classes[name]}
@@ -246,14 +265,17 @@ def _by_split(lister: Lister, read: Reader, top: str, path: str) -> Layout | Non
             _refuse_annotations(lister(inner[names[0]]).folders, inner[names[0]], path)
             _refuse_groups(lister, inner[names[0]], path)
             parts[split] = Part(join(top, names[0]), classes[names[0]])
-    rest = [name for name in listing.folders if name not in labeled]
+    split_folders = {name.partition("/")[0] for name in labeled}
+    rest = [name for name in listing.folders if name not in split_folders]
     beside = {name: join(top, name) for name in rest if name not in flat}
     if "train" not in parts and _are_the_classes(beside, parts.values()):
         parts = {"train": Part(top, dict(beside)), **parts}
         rest = flat
     unused = tuple(words for name in rest if (words := _unused(lister, join(top, name), name in flat)))
     loose = len(listing.images) + sum(len(lister(inner[name]).images) for name in labeled)
-    return Layout(parts, unused, loose, _unlabeled_test(flat, roles, top, parts, path))
+    tests = {name: name in flat for name in rest if (role := role_of(name)) is not None and role.split == "test"}
+    unlabeled = None if {"test", "val"} & set(parts) else _unlabeled_test(lister, top, tests, path)
+    return Layout(parts, unused, loose, unlabeled)
 
 
 def _roles(names: Iterable[str]) -> dict[str, Role]:
@@ -264,6 +286,17 @@ def _roles(names: Iterable[str]) -> dict[str, Role]:
         return plain
     rests, splits = {role.rest for role in found.values()}, {role.split for role in found.values()}
     return found if len(rests) == 1 and len(splits) > 1 else {}
+
+
+def _opened(lister: Lister, top: str, roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The splits, with those that lie in another one in its place: ``train_val/train train_val/val``."""
+    opened: dict[str, Role] = {}
+    for name, role in roles.items():
+        folders = lister(join(top, name)).folders
+        within = _roles(folders)
+        holds_splits = len(within) == len(folders) and len({inner.split for inner in within.values()}) > 1
+        opened |= {join(name, sub): inner for sub, inner in within.items()} if holds_splits else {name: role}
+    return opened
 
 
 def _are_the_classes(beside: Mapping[str, str], parts: Iterable[Part]) -> bool:
@@ -301,36 +334,46 @@ def _refuse_flat_splits(
     lister: Lister, top: str, flat: Sequence[str], labeled: Mapping, roles: Mapping[str, Role], path: str
 ) -> None:
     """Raises InputError where splits without class folders would be classes, or a class a split."""
-    if labeled or not flat:
+    if labeled:
         return
+    folders = lister(top).folders
     splits = {roles[name].split for name in flat}
-    beside = [name for name in lister(top).folders if name not in flat]
     if "train" in splits and len(splits) > 1:
         found = listed(f"{join(top, name)}/" for name in flat).replace(" or ", " and ")
         raise InputError(f"{LAYOUT}, found {found} without class folders", source=path)
-    held_out = [name for name in flat if CLEARLY_HELD_OUT & set(re.split(r"[\W_]+", name.lower()))]
-    if held_out and len(beside) > 1 and not any(f"in{held_out[0].lower()}" == name.lower() for name in beside):
-        name = join(top, held_out[0])
-        raise InputError(
-            f"{name}/ lies among class folders and holds no class folders itself: sort its images into them "
-            f"({name}/{beside[0]}/ ...), move it elsewhere, or call it otherwise if it is a class",
-            source=path,
-        )
+    names = {look(name).lower() for name in folders}
+    no_class = [name for name in flat if not names & AMONG_CLASSES.get(look(name).lower(), frozenset())]
+    no_class += [name for name in folders if _is_unsorted(name) and not lister(join(top, name)).folders]
+    beside = [name for name in folders if name not in no_class]
+    if no_class and len(beside) > 1:
+        _refuse_no_class(join(top, no_class[0]), beside[0], path)
 
 
-def _unlabeled_test(
-    flat: Sequence[str], roles: Mapping[str, Role], top: str, parts: Mapping[str, Part], path: str
-) -> InputError | None:
-    """Why there is nothing to test on, where a folder says that it is the test set but has no labels."""
-    names = [name for name in flat if roles[name].split == "test"]
-    if not names or "test" in parts or "val" in parts:
-        return None
-    name = join(top, names[0])
-    return InputError(
-        f"{name}/ holds no class folders, so nothing can be scored on it: sort its images into {name}/CLASS/, or move "
-        "it elsewhere to have test images split off the training images",
+def _refuse_no_class(name: str, beside: str, path: str) -> NoReturn:
+    raise InputError(
+        f"{name}/ lies among class folders and holds no class folders itself: sort its images into them "
+        f"({name}/{beside}/ ...), move it elsewhere, or call it otherwise if it is a class",
         source=path,
     )
+
+
+def _unlabeled_test(lister: Lister, top: str, tests: Mapping[str, bool], path: str) -> InputError | None:
+    """Why there is nothing to test on, where a folder says that it is the test set but cannot be used as one.
+
+    ``tests``: such folders, and whether nothing but a split is in their names (not ``kaggle_test``).
+    """
+    name = next(iter(tests), None)
+    if name is None:
+        return None
+    place = join(top, name)
+    if _class_folders(lister, below_wrappers(lister, place, in_split=True)) and not tests[name]:
+        problem = f"{place}/ may be the test images: call it {join(top, 'test')}/"
+    else:
+        problem = (
+            f"{place}/ holds no class folders, so nothing can be scored on it: sort its images into {place}/CLASS/"
+        )
+    split_off = "or move it elsewhere to have test images split off the training images"
+    return InputError(f"{problem}, {split_off}", source=path)
 
 
 # ------------------------------------------------------------------------------------------------- cat/train, cat/test

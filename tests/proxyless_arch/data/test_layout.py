@@ -75,6 +75,7 @@ def folder_of(split, folder, classes=("cat", "dog")):
         ("Entrenamiento", "Prueba", "test"),
         ("训练", "测试", "test"),
         ("ｔｒａｉｎ", "ｈｏｌｄ-ｏｕｔ", "val"),
+        ("train+val", "unseen", "test"),
     ],
 )
 @pytest.mark.parametrize("wrapper", ["", "archive/", "my/deep/folder/"])
@@ -95,6 +96,10 @@ def test_folders_named_as_splits(wrapper, train, held_out, split):
         ("latest", None),
         ("invalid", None),
         ("train_test", None),
+        ("train_val", Role("train", "")),
+        ("Train and Valid", Role("train", "")),
+        ("Hold Out 2", Role("val", "")),
+        ("PublicTest", Role("test", "")),
         ("n01440764", None),
         ("data", None),
     ],
@@ -109,6 +114,15 @@ def test_a_split_within_a_split_of_its_name():
     assert layout.parts["train"].classes == folder_of("train", "seg_train/seg_train")["train"]
     assert layout.parts["test"].classes == folder_of("test", "seg_test/seg_test")["test"]
     assert layout.unused == ("seg_pred/ (1 image)",)
+
+
+def test_splits_within_a_split():
+    within = split_by("train_val/train", "train_val/val")
+    parts = folder_of("train", "train_val/train") | folder_of("val", "train_val/val")
+    assert found_in(within) == parts
+    assert found_in([*within, *split_by("test")]) == parts | folder_of("test", "test")
+    with refused("", "val/", "train_val/val/", source="photos"):
+        layout_of([*within, *split_by("val")])
 
 
 def test_two_folders_of_one_split_are_refused():
@@ -159,6 +173,35 @@ def test_a_test_folder_among_classes_is_refused():
         with pytest.raises(InputError, match=f"all/{name}/ lies among class folders and holds no class folders itself"):
             layout_of(["all/cat/1.png", "all/dog/1.png", f"all/{name}/1.png"])
     assert len(found_in(["a/1.png", "invalid/1.png", "valid/1.png"])[""]) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        *("hold-out", "held_out_images", "dev", "dev_set", "val2", "test1", "PublicTest", "trainval", "training"),
+        *("unlabeled", "images to predict", "submission"),
+    ),
+)
+def test_a_folder_that_is_no_class_by_its_name(name):
+    with refused("", f"{name}/", "lies among class folders", source="photos"):
+        layout_of(["cat/1.png", "dog/1.png", f"{name}/1.png"])
+    assert found_in(["cat/1.png", f"{name}/1.png"]) == {"": {"cat": "cat", name: name}}
+
+
+def test_a_name_beside_its_counterpart_says_nothing_of_others():
+    with refused("", "test/", "lies among class folders", source="photos"):
+        layout_of(["invalid/1.png", "valid/1.png", "test/1.png"])
+
+
+def test_class_folders_that_may_be_the_test_images_are_refused():
+    layout = layout_of(split_by("train", "kaggle_test"))
+    assert layout.unlabeled_test.problem.startswith("kaggle_test/ may be the test images: call it test/")
+    assert layout_of(split_by("train", "val", "kaggle_test")).unused == ("kaggle_test/ (4 images)",)
+
+
+def test_training_images_by_another_name_are_pointed_to():
+    with refused("split", "expected train/, found test/", "base/ (4 images)", source="photos"):
+        layout_of([*split_by("base", classes=("cat", "cow")), *split_by("test")]).choose("train", "photos")
 
 
 def test_other_folders_and_loose_images_are_named():
