@@ -12,6 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PROXYLESS_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
+# the processes that share the tests share the cores too: threads that wait for one another's core spin (docs/decisions.md)
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, str(max(1, machine.usable_cores() // WORKERS)))
 # what else runs on this machine is no matter of a test
 machine.LOAD_AT_START = None
 # what the scripts print says ``python``, which is this one in every test
