@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PROXYLESS_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
-# the processes that share the tests share the cores too: threads that wait for one another's core spin (docs/decisions.md)
+# processes that share the tests share the cores: threads that wait for a core spin (docs/decisions.md)
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):

@@ -24,7 +24,7 @@ from proxyless_nas_tensorflow.steps import compiled
 ATOL_RANDOM = 1e-5  # at logits of standard deviation 0.1 to 1
 ATOL_REAL = 1e-4  # at logits of standard deviation 2
 SIZES = (224, 192, 160, 225)
-# one network at an odd size too, the others at an even one, where paddings differ; each further size is a graph of seconds
+# one network at an odd size too, others at an even one, where paddings differ; each size is a graph of seconds
 CASES = [
     pytest.param(name, sizes, marks=[pytest.mark.slow] if slow else [])
     for index, name in enumerate(catalog.names())
