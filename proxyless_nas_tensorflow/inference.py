@@ -63,7 +63,7 @@ def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callabl
     if precision not in PRECISIONS:
         raise InputError(f"expected {listed(PRECISIONS)}, got {precision!r}", "precision")
     height, width = net.input_shape[1:3]
-    with tf.device(device), _policy("mixed_bfloat16" if precision == "bf16" else "float32"):
+    with tf.device(device), dtype_policy("mixed_bfloat16" if precision == "bf16" else "float32"):
         fast = build(net.spec, (height, width))
         for name in FLOAT32_LAYERS:
             fast.get_layer(name).dtype_policy = "float32"
@@ -86,7 +86,7 @@ def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callabl
 
 
 @contextlib.contextmanager
-def _policy(name: str) -> Iterator[None]:
+def dtype_policy(name: str) -> Iterator[None]:
     """Layers built in here compute with this dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from proxyless_arch.arch.bits import BitPlan, check_plan, parse_plan, plan_to_json
 from proxyless_arch.arch.codec import parse_spec, spec_to_json
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tensors import expected_tensors
@@ -45,13 +46,15 @@ SHOWN_TENSORS = 8
 class WeightFile:
     """The contents of a weight file. ``spec`` is None when neither the file nor the caller knew the network.
 
-    ``note`` says, for a person, which of several networks in the file was taken and what was left out of it.
+    ``note`` says, for a person, which of several networks in the file was taken and what was left out of it. ``bits``:
+    the plan that the weights are for, where the file has one; they themselves are not rounded.
     """
 
     spec: ArchSpec | None
     tensors: NamedTensors
     provenance: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    bits: BitPlan | None = None
 
 
 # --------------------------------------------------------------------------------------------------- the contract
@@ -149,19 +152,40 @@ def _provenance(text: str, source: str) -> dict[str, Any]:
     return value
 
 
+def _bits_metadata(bits: BitPlan | None, spec: ArchSpec) -> dict[str, str]:
+    """What a file says of its plan; nothing without one. Raises InputError for one of another network."""
+    if bits is None:
+        return {}
+    check_plan(bits, spec)
+    return {"bits": plan_to_json(bits)}
+
+
+def _bits_of(text: object, spec: ArchSpec, source: str) -> BitPlan | None:
+    """The inverse of _bits_metadata."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InputError("expected a text", "bits", source)
+    plan = parse_plan(text, source)
+    check_plan(plan, spec, source)
+    return plan
+
+
 def save_h5(
     path: str | os.PathLike[str],
     spec: ArchSpec,
     tensors: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
+    bits: BitPlan | None = None,
 ) -> None:
     """Write a network, its preprocessing and its weights (float32) as one HDF5 file, atomically.
 
     Args:
         provenance: where the weights come from, as JSON values (command, data, versions, scores).
+        bits: the plan that they are for.
 
     Raises:
-        InputError: the tensors are not those of ``spec``, or ``provenance`` is not JSON.
+        InputError: the tensors are not those of ``spec``, or ``provenance`` is not JSON, or a plan of another network.
     """
     import h5py
 
@@ -170,6 +194,7 @@ def save_h5(
         with h5py.File(temporary, "w", userblock_size=_USER_BLOCK) as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
             file.attrs["spec"], file.attrs["provenance"] = spec_text, provenance_text
+            file.attrs.update(_bits_metadata(bits, spec))
             group = file.create_group("tensors", track_order=True)
             for name, tensor in ready.items():
                 group.create_dataset(name, data=tensor)
@@ -200,7 +225,10 @@ def _read_h5(data: bytes, source: str) -> WeightFile:
         if tensor.dtype != np.dtype("<f4"):
             raise InputError(f"expected float32, got {tensor.dtype}", name)
     return WeightFile(
-        spec=spec, tensors={name: tensors[name] for name in expected_tensors(spec)}, provenance=provenance
+        spec=spec,
+        tensors={name: tensors[name] for name in expected_tensors(spec)},
+        provenance=provenance,
+        bits=_bits_of(found.attributes.get("@bits"), spec, source),
     )
 
 
@@ -247,6 +275,7 @@ def save_safetensors(
     spec: ArchSpec,
     tensors: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
+    bits: BitPlan | None = None,
 ) -> None:
     """Write a network, its preprocessing and its weights (float32) as ``.safetensors``, atomically.
 
@@ -255,9 +284,10 @@ def save_safetensors(
 
     Args:
         provenance: where the weights come from, as JSON values (command, data, versions, scores).
+        bits: the plan that they are for.
 
     Raises:
-        InputError: the tensors are not those of ``spec``, or ``provenance`` is not JSON.
+        InputError: the tensors are not those of ``spec``, or ``provenance`` is not JSON, or a plan of another network.
     """
     ready = _ready(spec, tensors)
     header: dict[str, Any] = {
@@ -266,6 +296,7 @@ def save_safetensors(
             "version": str(VERSION),
             "spec": spec_to_json(spec),
             "provenance": _provenance_text(provenance),
+            **_bits_metadata(bits, spec),
             "sha256": tensors_sha256(ready),
         }
     }
@@ -344,7 +375,10 @@ def load_safetensors(path: str | os.PathLike[str], spec: ArchSpec | None = None)
     if metadata.get("sha256", tensors_sha256(tensors)) != tensors_sha256(tensors):
         raise InputError("its tensors do not match its sha256: the file was altered or damaged", source=source)
     return WeightFile(
-        spec=spec, tensors={name: tensors[name] for name in expected_tensors(spec)}, provenance=provenance
+        spec=spec,
+        tensors={name: tensors[name] for name in expected_tensors(spec)},
+        provenance=provenance,
+        bits=_bits_of(metadata.get("bits"), spec, source),
     )
 
 
@@ -466,12 +500,14 @@ def save_tensors(
     spec: ArchSpec,
     tensors: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
+    bits: BitPlan | None = None,
     *,
     also: Iterable[str] = (),
 ) -> None:
     """Write a network and its weights in the format that the extension names, ``.h5`` or ``.safetensors``.
 
     Args:
+        bits: the plan that the weights are for.
         also: extensions that the caller writes itself, for the message about one that nobody does.
 
     Raises:
@@ -485,7 +521,7 @@ def save_tensors(
         raise InputError(
             f"{KERAS_SUFFIX} is the name of Keras files, which proxyless_nas_tensorflow writes", source=str(path)
         )
-    _WRITERS[extension](path, spec, tensors, provenance)
+    _WRITERS[extension](path, spec, tensors, provenance, bits)
 
 
 def tensors_sha256(tensors: Mapping[str, np.ndarray]) -> str:
