@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from proxyless_arch.weights.keras_files import is_keras_archive, read_keras_arch
 from proxyless_arch.weights.layout import from_tf_layout as from_tf_layout
 from proxyless_arch.weights.layout import to_tf_layout as to_tf_layout
 from proxyless_arch.weights.pickles import read_checkpoint, widened
+from proxyless_arch.weights.shards import file_in, is_index, parts_of, refuse_one_part
 from proxyless_arch.weights.wrapping import choose
 
 NamedTensors = dict[str, np.ndarray]
@@ -415,7 +416,8 @@ def weight_kind(path: str | os.PathLike[str]) -> str:
 
 
 def read_tensors(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> WeightFile:
-    """The weights in a file of any format read here, which its contents show.
+    """The weights in a file of any format read here, which its contents show; in a folder that holds one; or in
+    several files, by their index.
 
     Args:
         spec: the network they are for. The tensors are checked against it; where the file holds its own spec, both
@@ -458,8 +460,35 @@ def _check_is_the_file(path: str | os.PathLike[str]) -> None:
 
 
 def _read_any(path: str | os.PathLike[str], spec: ArchSpec | None) -> WeightFile:
+    """What read_tensors reads, from a file, from several with their index, or from the one in a folder."""
+    where = Path(path)
+    if where.is_dir():
+        where = file_in(where)
+    try:
+        if is_index(where):
+            return _joined([_read_file(part, None) for part in parts_of(where)])
+        refuse_one_part(where)
+        return _read_file(where, spec)
+    except InputError as error:
+        raise error.from_source(str(where)) from None
+
+
+def _joined(parts: Sequence[WeightFile]) -> WeightFile:
+    """The weights that several files hold together. InputError where one is whole, or two hold the same tensor."""
+    tensors: NamedTensors = {}
+    for part in parts:
+        twice = sorted(tensors.keys() & part.tensors.keys())
+        if twice or part.spec is not None:
+            raise InputError(f"expected parts of one network, got {twice[0] + ' twice' if twice else 'a whole one'}")
+        tensors |= part.tensors
+    return WeightFile(
+        spec=None, tensors=tensors, note="; ".join(dict.fromkeys(part.note for part in parts if part.note))
+    )
+
+
+def _read_file(path: Path, spec: ArchSpec | None) -> WeightFile:
     _check_is_the_file(path)
-    kind, extension = weight_kind(path), Path(path).suffix.lower()
+    kind, extension = weight_kind(path), path.suffix.lower()
     if kind == "ours" or (kind == "" and extension in (".h5", ".hdf5")):
         return load_h5(path)
     if kind == "safetensors" or (kind == "" and extension == ".safetensors"):

@@ -16,6 +16,7 @@ from proxyless_arch.weights.demo import demo_weights, is_demo
 from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import READ, WeightFile, read_tensors, weight_kind
 from proxyless_arch.weights.pretrained import described
+from proxyless_arch.weights.shards import file_in, is_index
 
 SPEC_FILE = "spec.json"
 WEIGHT_FILES = ("weights.safetensors", "weights.h5")
@@ -77,13 +78,19 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
             place,
         )
     kind = weight_kind(path)
-    if kind == "text" or (kind == "" and path.suffix.lower() not in SELF_DESCRIBING):
+    if (kind == "text" and not is_index(path)) or (kind == "" and path.suffix.lower() not in SELF_DESCRIBING):
         return read_spec(path), released_sibling(path, RELEASED_WEIGHTS)
     spec = read_tensors(path).spec
     if spec is None:
-        advice = ": give it with --weights" if place else ""
-        raise InputError(f"this weight file does not say of which network{advice}", place, word)
+        raise InputError(f"this weight file does not say of which network: {_advice(place)}", place, word)
     return spec, path
+
+
+def _advice(place: str) -> str:
+    """What to do with weights alone; ``place``: the flag that they were given with, or empty in Python."""
+    if place.startswith("-"):
+        return f"give the network with {place} and the weights with --weights"
+    return "give the network by name, and the weights with weights="
 
 
 def _in_folder(folder: Path, place: str, word: str) -> tuple[ArchSpec, Path | None]:
@@ -93,7 +100,11 @@ def _in_folder(folder: Path, place: str, word: str) -> tuple[ArchSpec, Path | No
     released = folder / NET_CONFIG
     if released.is_file():
         return read_spec(released), released_sibling(released, RELEASED_WEIGHTS)
-    raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it", place, word)
+    try:
+        inside = f"; for the weights in it ({file_in(folder).name}) {_advice(place)}"
+    except InputError:
+        inside = ""
+    raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it{inside}", place, word)
 
 
 def find_trained(word: str, weights: Path | None = None, place: str = "", flag: str = "weights") -> Trained:

@@ -557,7 +557,7 @@ def _from_zip(data: bytes, wanted: Mapping[str, Any]) -> Chosen[np.ndarray]:
     except InputError:
         raise
     except BROKEN_ZIP as error:
-        raise InputError(f"a damaged zip archive: {error}") from None
+        raise InputError(f"a zip archive that is cut off or damaged: {error}") from None
 
 
 def _folder_of(entries: Mapping[str, zipfile.ZipInfo]) -> str:
@@ -572,7 +572,8 @@ def _folder_of(entries: Mapping[str, zipfile.ZipInfo]) -> str:
         if entry.compress_type != zipfile.ZIP_STORED:
             raise InputError("expected stored entries, got compressed ones: not a file of torch.save", "zip")
     if len(folders) != 1:
-        raise InputError("expected one folder with data.pkl, as torch.save writes it", "zip")
+        found = f", found {', '.join([*entries][:3])}{', ...' if len(entries) > 3 else ''}" if entries else ""
+        raise InputError(f"expected one folder with data.pkl, as torch.save writes it{found}", "zip")
     return folders[0]
 
 

@@ -10,6 +10,7 @@ the most usual key; where that does not decide, the file is refused rather than 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
@@ -100,13 +101,38 @@ def choose(tree: Any, kind: Kind[AnyTensor], wanted: Mapping[str, Any]) -> Chose
         found += several
         outside += rest if several else []
     if not found:
-        raise InputError("expected a state dict ({name: tensor}), alone or in the dicts of a checkpoint")
+        raise InputError(
+            f"expected a state dict ({{name: tensor}}), alone or in the dicts of a checkpoint{_held(tree)}"
+        )
     best, others = _best(found, wanted)
     average = " (averaged weights)" if best.is_average else ""
     notes = [f"taken from {best}{average}, also there: {'; '.join(map(str, others))}"] if others else []
     if outside:
         notes.append(f"{counted(len(outside), 'tensor')} left out ({', '.join(outside[:SHOWN])})")
     return Chosen(best.tensors, "; ".join(notes), best.is_ours)
+
+
+def _held(tree: Any) -> str:
+    """What a checkpoint without weights holds, in words."""
+    if not isinstance(tree, dict):
+        return ""
+    if _is_optimizer(tree):
+        return "; found the state of an optimizer alone"
+    members = list(itertools.islice(dict.items(tree), SHOWN + 1))
+    names = [f"{key!s:.40}{_kind_of(value)}" for key, value in members[:SHOWN]]
+    more = ", ..." if len(members) > SHOWN else ""
+    return f"; found {', '.join(names)}{more}" if names else "; found nothing"
+
+
+def _kind_of(value: Any) -> str:
+    if _is_optimizer(value):
+        return " (the state of an optimizer)"
+    return " (empty)" if isinstance(value, dict) and not dict.__len__(value) else ""
+
+
+def _is_optimizer(value: Any) -> bool:
+    """Whether a dict is the state of a torch optimizer, whose tensors are no weights."""
+    return isinstance(value, dict) and {"state", "param_groups"} <= dict.keys(value)
 
 
 def _best(
@@ -135,6 +161,8 @@ def _named_tensors(tree: Any, kind: Kind[AnyTensor]) -> Iterator[tuple[tuple[str
     while waiting and len(seen) < MAX_CONTAINERS:
         keys, value = waiting.popleft()
         if not isinstance(value, dict | list | tuple) or isinstance(value, kind) or id(value) in seen:
+            continue
+        if _is_optimizer(value):
             continue
         seen.add(id(value))
         # the dict's own method: a pickle may have set another as an attribute

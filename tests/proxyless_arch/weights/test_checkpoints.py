@@ -5,6 +5,7 @@ import collections
 import datetime
 import enum
 import functools
+import json
 import pathlib
 import pickle
 import random
@@ -16,6 +17,8 @@ import pytest
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import read_tensors, save_safetensors
+from proxyless_arch.weights.lookup import find_trained
+from tests.errors import refused
 from tests.proxyless_arch.nets import assert_equal, random_tensors, rich, three_blocks
 
 torch = pytest.importorskip("torch")
@@ -343,3 +346,86 @@ def test_many_prefixes_take_no_time(tmp_path):
     odd = {f"a{k}.blocks.x": torch.zeros(1) for k in range(3000)}
     torch.save({"model": state_of(PLAIN), "odd": odd}, tmp_path / "net.pth")
     assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
+
+
+# Several files, and folders
+
+
+def in_parts(folder, kind, prefix="", n=3):
+    """PLAIN as several files with an index of them, in the manner of Hugging Face; the index."""
+    from safetensors.torch import save_file
+
+    stem, ending = ("model", ".safetensors") if kind == "safetensors" else ("pytorch_model", ".bin")
+    state = state_of(PLAIN, prefix)
+    names, places = list(state), {}
+    for k in range(n):
+        file = f"{stem}-{k + 1:05}-of-{n:05}{ending}"
+        part = {name: state[name] for name in names[k::n]}
+        (save_file if kind == "safetensors" else torch.save)(part, folder / file)
+        places |= dict.fromkeys(part, file)
+    index = folder / f"{stem}{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_weights_in_parts(kind, prefix, tmp_path):
+    index = in_parts(tmp_path, kind, prefix)
+    for path in (index, tmp_path):
+        assert_equal(read_tensors(path, SPEC).tensors, PLAIN)
+    with pytest.raises(InputError) as caught:
+        find_trained(str(index), place="--arch")
+    assert caught.value.place == "--arch" and "--weights" in caught.value.problem
+    part = min(tmp_path.glob("*-of-*"))
+    with refused("", "part 1 of 3", index.name, source=str(part)):
+        read_tensors(part, SPEC)
+    part.unlink()
+    with refused("", "1 part of 3 not there", part.name, source=str(index)):
+        read_tensors(index, SPEC)
+
+
+@pytest.mark.parametrize("name", ["../a.bin", "/etc/passwd", "..", "", 3, None])
+def test_an_index_leads_nowhere_else(name, tmp_path):
+    index = tmp_path / "model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with refused("weight_map.a", "beside the index", source=str(index)):
+        read_tensors(index)
+    index.write_text("[]")
+    with refused("", "expected an object", source=str(index)):
+        read_tensors(index)
+
+
+def test_a_tensor_in_two_parts_is_refused(tmp_path):
+    index = in_parts(tmp_path, "bin")
+    torch.save(state_of(PLAIN), min(tmp_path.glob("*-of-*")))
+    with refused("", "parts of one network", "twice", source=str(index)):
+        read_tensors(index)
+
+
+def test_the_weights_in_a_folder(tmp_path):
+    with refused("", "none in it", source=str(tmp_path)):
+        read_tensors(tmp_path)
+    torch.save(state_of(PLAIN), tmp_path / "epoch_9.pth")
+    assert_equal(read_tensors(tmp_path, SPEC).tensors, PLAIN)
+    torch.save(state_of(AVERAGE), tmp_path / "epoch_8.pth")
+    with refused("", "one of epoch_8.pth, epoch_9.pth", source=str(tmp_path)):
+        read_tensors(tmp_path)
+    save_safetensors(tmp_path / "weights.safetensors", SPEC, AVERAGE, {})
+    assert_equal(read_tensors(tmp_path, SPEC).tensors, AVERAGE)
+
+
+@pytest.mark.parametrize(
+    ("held", "found"),
+    [
+        (optimizer_state(), "found the state of an optimizer alone"),
+        ({"optimizer": optimizer_state(), "epoch": 3}, "found optimizer (the state of an optimizer), epoch"),
+        ({"state_dict": {}, "args": {"lr": 0.1}}, "found state_dict (empty), args"),
+        ({}, "found nothing"),
+    ],
+)
+@pytest.mark.parametrize("modern", [True, False], ids=["zip", "legacy"])
+def test_what_is_there_in_place_of_weights_is_said(modern, held, found, tmp_path):
+    torch.save(held, tmp_path / "net.pth", _use_new_zipfile_serialization=modern)
+    with refused("", found, source=str(tmp_path / "net.pth")):
+        read_tensors(tmp_path / "net.pth", SPEC)
