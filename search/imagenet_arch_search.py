@@ -26,9 +26,9 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.runs import RunStopped  # noqa: E402
 from proxyless_arch.base.words import add_run_flags  # noqa: E402
-from search import SearchResult, config, draw_random, run_search  # noqa: E402
-from search.run.runner import COMMAND, SearchStopped  # noqa: E402
+from search import SearchResult, config  # noqa: E402
 
 OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing", "dry_run")  # flags that are no settings
 
@@ -103,11 +103,14 @@ def run(words: Sequence[str]) -> int:
     arguments = parse(words)
     try:
         status = _family(arguments)
-    except SearchStopped:
+    except RunStopped:
         return INTERRUPTED
     if status is not None:
         return status
     settings = effective_config(arguments)
+    # imported here, so that a mistake in the command line is answered at once
+    from search.run.runner import COMMAND, draw_random, run_search
+
     common = {"resume": arguments.resume, "command": [COMMAND, *words], "dry_run": arguments.dry_run}
     try:
         if settings.arch.arch_algo == "random":
@@ -116,7 +119,7 @@ def run(words: Sequence[str]) -> int:
             result = draw_random(settings, arguments.path, **common)
         else:
             result = run_search(settings, arguments.path, warmup_from=arguments.warmup_from, **common)
-    except SearchStopped:  # which has said how to go on
+    except RunStopped:  # which has said how to go on
         return INTERRUPTED
     if result is None:
         return 0

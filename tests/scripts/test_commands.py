@@ -1,6 +1,9 @@
 """proxylessnas WORD: the same mains as the scripts'."""
 
 import importlib
+import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -52,3 +55,23 @@ def test_an_unknown_word(word, hint, capsys):
     assert commands.main([word, "--help"]) == 2
     error = capsys.readouterr().err
     assert f"did you mean '{hint}'?" in error and all(known in error for known in commands.COMMANDS)
+
+
+HEAVY = ("torch", "tensorflow", "keras", "onnxruntime", "scipy", "sklearn", "matplotlib", "jinja2", "h5py")
+HELPED = """
+import contextlib, io, json, sys
+from proxyless_commands import __main__ as commands
+found = {}
+for word in commands.COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        commands.main([word, "--help"])
+    found[word] = [len(printed.getvalue()), sorted(set(HEAVY) & set(sys.modules))]
+print(json.dumps(found))
+"""
+
+
+def test_help_is_there_before_anything_heavy_is_imported():
+    script = f"HEAVY = {HEAVY}\n{HELPED}"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    for word, (length, heavy) in json.loads(ran.stdout).items():
+        assert length > 100 and heavy == [], word
