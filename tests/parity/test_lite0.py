@@ -1,4 +1,4 @@
-"""The demo network: a full-size net with real weights and "same" padding gives the same logits in both frameworks."""
+"""The demo networks: a full-size net with real weights and "same" padding gives the same logits in both frameworks."""
 
 import torch  # isort: split
 
@@ -15,16 +15,21 @@ from proxyless_arch.data.batches import eval_steps, read_batch
 from proxyless_arch.data.datasets import open_folder
 from proxyless_arch.weights.demo import demo_weights
 from proxyless_nas_tensorflow.steps import compiled
-from tests.demo_net import NAME, needs_demo
+from tests.demo_net import LARGER, NAME, needs
 
 ATOL = 1e-4  # at logits of standard deviation 1.2
 
 
-@needs_demo
+CASES = [(NAME, 193), (NAME, 224), *((name, None) for name in LARGER)]  # None: as published
+
+
 @pytest.mark.shared_data
-@pytest.mark.parametrize("resolution", [pytest.param(224, marks=pytest.mark.slow), 193])
-def test_real_weights_on_real_photos(shared_data, resolution):
-    weights = demo_weights(NAME)
+@pytest.mark.parametrize(
+    ("name", "resolution"),
+    [pytest.param(*case, marks=[needs(case[0])] + [pytest.mark.slow] * (case != CASES[0])) for case in CASES],
+)
+def test_real_weights_on_real_photos(shared_data, name, resolution):
+    weights = demo_weights(name)
     net = proxyless_nas.build(weights.spec).eval()
     torch_weights.load_named(net, weights.spec, weights.tensors)
 
@@ -35,7 +40,8 @@ def test_real_weights_on_real_photos(shared_data, resolution):
 
     photos = open_folder(shared_data / "imagenet_sample.zip", "val")
     (samples,) = eval_steps(len(photos), 16, limit=16)
-    recipe = replace(weights.spec.preprocessing, resolution=resolution)
+    recipe = weights.spec.preprocessing
+    recipe = replace(recipe, resolution=resolution or recipe.resolution)
     images, labels, errors = read_batch(photos, recipe, None, 0, samples)
     assert not errors
     with torch.no_grad():

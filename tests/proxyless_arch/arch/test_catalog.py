@@ -44,6 +44,7 @@ def test_unknown_name():
     with pytest.raises(InputError) as caught:
         catalog.load("proxyless_moble")
     assert str(caught.value) == (
-        "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile', 'proxyless_mobile_14' or "
-        "'efficientnet_lite0', got 'proxyless_moble'; did you mean 'proxyless_mobile'?"
+        "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile', 'proxyless_mobile_14', "
+        "'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2', got 'proxyless_moble'; "
+        "did you mean 'proxyless_mobile'?"
     )

@@ -1,8 +1,9 @@
-"""The demo network: its spec against the published table, its costs by hand, and its weights out of a package."""
+"""The demo networks: their specs against the published tables, costs by hand, and weights out of a package."""
 
 import hashlib
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,8 +18,8 @@ from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights import demo
-from proxyless_arch.weights.files import load_h5, save_h5
-from tests.demo_net import NAME, needs_demo
+from proxyless_arch.weights.files import load_h5, save_h5, tensors_sha256
+from tests.demo_net import LARGER, NAME, needs, needs_demo
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,6 +33,11 @@ STAGES = (
     (4, 5, 2, 6, 112, 192),
     (1, 3, 1, 6, 192, 320),
 )
+# depth and width multiplied, px, dropout of the classifier, there too; repeats and widths rounded as it rounds them
+SCALED = {
+    "efficientnet_lite1": ((1, 3, 3, 4, 4, 5, 1), (16, 24, 40, 80, 112, 192, 320), 240, 0.2),
+    "efficientnet_lite2": ((1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352), 260, 0.3),
+}
 
 
 # ----------------------------------------------------------------------------------------------------- the spec
@@ -61,6 +67,30 @@ def test_spec_is_the_published_network():
     assert spec.preprocessing == Preprocessing(
         resolution=224, resize=256, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
     )
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_the_larger_specs_are_the_published_networks(name):
+    """Blocks from the table; the stem and the feature mix do not grow."""
+    repeats, widths, resolution, dropout_rate = SCALED[name]
+    spec, first = catalog.load(name), catalog.load(NAME)
+    width, expected = 32, []
+    for count, out, (_, kernel, stride, expand, *_) in zip(repeats, widths, STAGES, strict=True):
+        for repeat in range(count):
+            expected.append((width, out, kernel, expand, 1 if repeat else stride, repeat > 0))
+            width = out
+    ops = [(block.op, block.skip) for block in spec.blocks]
+    got = [(op.in_channels, op.out_channels, op.kernel_size, op.expand_ratio, op.stride, skip) for op, skip in ops]
+    assert got == expected
+    assert (spec.name, spec.stem, spec.bn, spec.padding) == (name, first.stem, first.bn, first.padding)
+    assert spec.feature_mix == replace(first.feature_mix, in_channels=width)
+    assert spec.classifier == replace(first.classifier, dropout_rate=dropout_rate)
+    assert spec.preprocessing == replace(first.preprocessing, resolution=resolution, resize=resolution + 32)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("efficientnet_lite1", 5.4), ("efficientnet_lite2", 6.1)])
+def test_the_larger_networks_have_the_published_parameters(name, millions):
+    assert round(total_params(catalog.load(name)) / 1e6, 1) == millions
 
 
 def test_costs_by_hand():
@@ -96,7 +126,7 @@ def test_costs_by_hand():
 def test_the_catalog_keeps_demos_apart():
     assert demo.is_demo(NAME)
     assert NAME not in catalog.names()
-    assert catalog.known_names() == (*catalog.names(), NAME)
+    assert catalog.known_names() == (*catalog.names(), NAME, *LARGER)
     assert not any(map(demo.is_demo, catalog.names()))
     assert not demo.is_demo("proxyless_moble")
     entry = catalog.demo(NAME)
@@ -115,13 +145,16 @@ def test_names_of_the_other_kind():
     for call in (catalog.demo, demo.demo_weights):
         with pytest.raises(InputError) as caught:
             call("proxyless_cpu")
-        assert str(caught.value) == f"name: expected {NAME!r}, got 'proxyless_cpu'"
+        assert str(caught.value).startswith(f"name: expected {NAME!r}, ")
+        assert str(caught.value).endswith("got 'proxyless_cpu'")
 
 
-def test_the_requirement_is_pinned_alike_everywhere():
-    requirement = catalog.demo(NAME).requirement
-    assert requirement in (ROOT / "requirements.txt").read_text().splitlines()
-    assert f'demo = ["{requirement}"]' in (ROOT / "pyproject.toml").read_text().splitlines()
+@pytest.mark.parametrize("name", [NAME, *LARGER])
+def test_the_requirement_is_pinned_alike_everywhere(name):
+    entry = catalog.demo(name)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert entry.requirement in (ROOT / "requirements.txt").read_text().splitlines()
+    assert entry.requirement in extras[entry.extra]
 
 
 # ---------------------------------------------------------------------------------------------------- the names
@@ -207,15 +240,16 @@ def test_the_weights_of_another_network(monkeypatch, tmp_path):
         demo.demo_weights(NAME)
 
 
-@needs_demo
-def test_weights():
-    found = demo.demo_weights(NAME)
-    assert found.spec == catalog.load(NAME)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in (NAME, *LARGER)])
+def test_weights(name):
+    found = demo.demo_weights(name)
+    assert found.spec == catalog.load(name)
     assert {name: tensor.shape for name, tensor in found.tensors.items()} == expected_tensors(found.spec)
     assert list(found.tensors) == list(expected_tensors(found.spec))
     assert {tensor.dtype for tensor in found.tensors.values()} == {np.dtype(np.float32)}
     assert all(np.isfinite(tensor).all() for tensor in found.tensors.values())
-    assert found.provenance["package"] == catalog.demo(NAME).requirement
+    assert found.provenance["package"] == catalog.demo(name).requirement
+    assert tensors_sha256(found.tensors) == catalog.demo(name).tensors_sha256
 
 
 @needs_demo
