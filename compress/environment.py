@@ -8,7 +8,7 @@ scored is on disk: a run that is resumed asks for the same plans and is answered
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,16 +20,27 @@ from torch.nn import functional as F
 
 from compress.choices import Axis, Group, change_of
 from compress.pruner import Pruner
+from compress.statistics import collect, make_bn_true
 from hardware.cost import Path
-from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk
+from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.progress import Progress, watched
 from proxyless_arch.base.runs import MetricsFile
+from proxyless_arch.base.strict import counted
+from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import recalibrate_bn
-from proxyless_nas.weights import load_named
+from proxyless_nas.weights import load_named, to_named
 
 MEASURED_WIDTHS = 5
 """Of each width's choices; the damage of the others follows their layer errors."""
 Images = Sequence[tuple[Tensor, Tensor]]
+Watch = Callable[[str, float, str], Progress]
+"""Shows what is being done, and how far so many of a unit have come."""
+
+
+def unseen(doing: str, total: float, unit: str) -> Progress:
+    return Progress(total, unit, hidden=True)
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Environment:
     choosing: Images
     device: torch.device
     record: Record
-    tell: Callable[[str], None] = lambda line: None  # gets a line for a person
+    watch: Watch = unseen
 
     def network(self, change: Shrunk) -> ProxylessNet:
         """The pruned network with BN statistics of the calibration images, in eval mode."""
@@ -131,18 +142,16 @@ class Environment:
 
     def _measured_singles(self, singles: dict[str, Shrunk]) -> list[dict[str, Any] | None]:
         """The records of all batches of the images that choose; those that are there are not measured again."""
-        whole = self._layers(Shrunk())
-        parts = {key: self._with(change, whole) for key, change in singles.items()}
-        total, count, lines = sum(len(labels) for _, labels in self.choosing), 0, []
-        for number, (images, labels) in enumerate(self.choosing):
-            key = f"damage {number}"
-            lines.append(
-                self.record.get(key)
-                or self.record.put(key, **self._batch_losses(whole, parts, singles, images, labels))
-            )
-            count += len(labels)
-            self.tell(f"  {len(singles)} changes, one at a time, on {count} of {total} images")
-        return lines
+        n_images = sum(len(labels) for _, labels in self.choosing)
+        doing = f"trying {counted(len(singles), 'change')}, one at a time, on {counted(n_images, 'image')}"
+        with self.watch(doing, len(singles) * (1 + len(self.choosing)), "change") as bar:
+            whole = self._layers(Shrunk())
+            parts = {change.key: self._with(change, whole) for change in watched(singles.values(), bar)}
+            return [
+                self.record.get(f"damage {number}")
+                or self.record.put(f"damage {number}", **self._batch_losses(whole, parts, singles, bar, images, labels))
+                for number, (images, labels) in enumerate(self.choosing)
+            ]
 
     @torch.no_grad()
     def _batch_losses(
@@ -150,6 +159,7 @@ class Environment:
         whole: list[nn.Module],
         parts: dict[str, list[nn.Module]],
         singles: dict[str, Shrunk],
+        bar: Progress,
         images: Tensor,
         labels: Tensor,
     ) -> dict[str, Any]:
@@ -163,7 +173,7 @@ class Environment:
             return F.cross_entropy(logits.float(), labels, reduction="sum").item()
 
         losses = {"": loss(inputs[-1])}
-        for key, layers in parts.items():
+        for key, layers in watched(parts.items(), bar):
             first, _ = span(singles[key], len(whole) - 2)
             x = inputs[first]
             for layer in layers[first:]:
@@ -210,6 +220,42 @@ class Environment:
         found = np.interp(errors, errors[known[::-1]], rising)
         found[-1] = 0.0
         return found
+
+
+def measured_environment(
+    spec: ArchSpec,
+    tensors: NamedTensors,
+    groups: tuple[Group, ...],
+    calibration: Images,
+    choosing: Images,
+    device: torch.device,
+    record: Record,
+    *,
+    seed: int = 0,
+    reconstructs: bool = True,
+    by_size: bool = False,
+    watch: Watch = unseen,
+) -> tuple[ProxylessNet, Environment]:
+    """(a trained network with BN statistics of the calibration images, its environment with all layers measured)."""
+    net = build(spec)
+    load_named(net, spec, tensors)
+    net.to(device).eval()
+    n_images = sum(len(labels) for _, labels in calibration)
+    with watch(f"measuring the layers on {counted(n_images, 'image')}", 2 * n_images, "img") as bar:
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            return watched(calibration, bar, lambda batch: len(batch[1]))
+
+        make_bn_true(net, batches(), device)
+        statistics = collect(net, batches(), groups, device, seed)
+    pruner = Pruner(spec, to_named(net), statistics, reconstructs=reconstructs, by_size=by_size)
+    widths = widths_of(spec)
+    doing = f"ordering the channels of {counted(len(widths), 'layer')}"
+    with watch(doing, sum(width**3 for width in widths.values()), "") as bar:
+        for name, width in widths.items():
+            pruner.order(name)
+            bar.update(width**3)
+    return net, Environment(pruner, groups, calibration, choosing, device, record, watch)
 
 
 def measured_places(axis: Axis) -> list[int]:

@@ -13,12 +13,14 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.units import Unit
 from proxyless_arch.drawing.axes import Axis
 from proxyless_arch.drawing.charts import Point, compose, plane
-from proxyless_arch.drawing.scene import write_picture
+from proxyless_arch.drawing.scene import Scene, write_picture
 
 if TYPE_CHECKING:
     from compress.session import Job
 
 ARCHITECTURE, DAMAGE, CURVE = "architecture.png", "damage.png", "curve.png"
+STAGES = (("inherited_test_top1_percent", "pruned", "s2"), ("test_top1_percent", "fine-tuned", "s1"))
+"""Members of result.json, what they are, and their colors."""
 
 
 def draw_plan(job: Job, environment: Environment, path: Choices, spec: ArchSpec, folder: Path) -> None:
@@ -55,22 +57,21 @@ def draw_damage(job: Job, environment: Environment, path: Choices, file: Path) -
     write_picture(compose("", [chart], 1), file)
 
 
-def draw_curve(records: Sequence[Mapping[str, Any]], parent: Mapping[str, Any], unit: Unit, file: Path) -> None:
-    """Top-1 of the test images over cost: before pruning, pruned, fine-tuned."""
+def curve(records: Sequence[Mapping[str, Any]], names: Sequence[str], parent: Mapping[str, Any], unit: Unit) -> Scene:
+    """Top-1 of the test images over cost: before pruning, pruned, fine-tuned; ``names`` of the networks beside them."""
     is_ms = unit is Unit.MS
     cost = "predicted_latency_ms" if is_ms else "macs"
     points = []
     whole = parent[f"parent_{cost}"]
     if parent["parent_test_top1_percent"] is not None:
         points.append(Point(x=whole, y=parent["parent_test_top1_percent"], group="before", mark="square", color="s3"))
-    for record in records:
-        for name, group, color in (
-            ("inherited_test_top1_percent", "pruned", "s2"),
-            ("test_top1_percent", "fine-tuned", "s1"),
-        ):
+    for record, label in zip(records, names, strict=True):
+        stages = STAGES if record["finetune_epochs"] else STAGES[:1]
+        for name, group, color in stages:
+            beside = label if len(records) > 1 and name == stages[-1][0] else ""
             if record[name] is not None:
-                points.append(Point(x=record[cost], y=record[name], group=group, color=color))
+                points.append(Point(x=record[cost], y=record[name], group=group, label=beside, color=color))
     chart = plane(
         "Accuracy over cost", points, x=Axis(label="ms, predicted" if is_ms else "MACs"), y=Axis(label="top-1, %")
     )
-    write_picture(compose("", [chart], 1), file)
+    return compose("", [chart], 1)

@@ -85,6 +85,7 @@ class Pruner:
     statistics: Statistics
     reconstructs: bool = True
     by_size: bool = False
+    _orders: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def sites(self) -> dict[str, Site]:
@@ -100,12 +101,13 @@ class Pruner:
         """By site, as shares."""
         return {name: best_ridge(*self.statistics.halves[name], self.old(name)) for name in self.sites}
 
-    @cached_property
-    def order(self) -> dict[str, np.ndarray]:
-        """The channels of each width, the most important first."""
-        return {name: self._order(name) for name in widths_of(self.spec)}
+    def order(self, name: str) -> np.ndarray:
+        """The channels of a width, the most important first. Of 1,280 channels it takes seconds, once."""
+        if name not in self._orders:
+            self._orders[name] = self._ordered(name)
+        return self._orders[name]
 
-    def _order(self, name: str) -> np.ndarray:
+    def _ordered(self, name: str) -> np.ndarray:
         if self.by_size:
             return by_size(self.old(name))
         spread = self.statistics.covariances[name].spread
@@ -113,7 +115,7 @@ class Pruner:
 
     def kept(self, name: str, width: int) -> np.ndarray:
         """The channels that a width keeps, in their own order."""
-        return np.sort(self.order[name][:width])
+        return np.sort(self.order(name)[:width])
 
     def _covariance(self, name: str, kernel: int | None) -> Covariance:
         return self.statistics.covariances[name] if kernel is None else self.statistics.cropped[name, kernel]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress import page
 from compress.config import PruneConfig, read_config
 from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.arch.spec import ArchSpec
@@ -14,7 +15,7 @@ from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
-from proxyless_arch.base.text import labeled
+from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.units import format_count
 from proxyless_arch.weights.lookup import find_network
 
@@ -44,8 +45,7 @@ class PruneResult:
         return self.record["landed"]
 
     def __str__(self) -> str:
-        members = self.family or (self,)
-        lines = [line for member in members for line in _lines(member)]
+        lines = _family_lines(self.family) if self.family else _lines(self)
         return "\n".join(["", *(labeled(*line) for line in lines)])
 
 
@@ -89,13 +89,30 @@ def _lines(result: PruneResult) -> list[tuple[str, str]]:
         )
     )
     lines.append(("time", format_seconds(record["wall_seconds"])))
+    first, *others = commands(result)
+    return [*lines, ("next", first), *(("", line) for line in others)]
+
+
+def _family_lines(family: Sequence[PruneResult]) -> list[tuple[str, str]]:
+    """The end of a pruning to several targets: a table to pick from, and where to go on with each."""
+    head, *rows = align([page.HEADER, *page.rows(family)])
+    home = family[0].folder.parent
+    return [
+        ("networks", head),
+        *(("", row) for row in rows),
+        ("page", str(home / page.FILE)),
+        *(("next" if member is family[0] else "", commands(member)[0]) for member in family),
+    ]
+
+
+def commands(result: PruneResult) -> list[str]:
+    """What goes on with a pruned network, as a person would paste it."""
     arch, exported = ("--arch", str(result.folder)), ("--output", str(result.folder / "exported"))
     return [
-        *lines,
-        ("next", command_line("eval.py", *arch, "--data_path", result.config.data_path or DIGITS)),
-        ("", command_line("export.py", *arch, "--format", "onnx", *exported)),
-        ("", command_line("export_tf.py", *arch, "--format", "litert", *exported)),
-        ("", command_line("train.py", *arch)),
+        command_line("eval.py", *arch, "--data_path", result.config.data_path or DIGITS),
+        command_line("export.py", *arch, "--format", "onnx", *exported),
+        command_line("export_tf.py", *arch, "--format", "litert", *exported),
+        command_line("train.py", *arch),
     ]
 
 

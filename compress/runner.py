@@ -22,16 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress import pictures
+from compress import page, pictures
 from compress.amc import amc
 from compress.choices import change_of, whole_path
 from compress.config import PruneConfig, anchored, resumed_config, to_dict
-from compress.environment import Environment, Record, measured_places
+from compress.environment import Record, measured_environment, measured_places
 from compress.methods import Found, best, exact, random, uniform
-from compress.pruner import Pruner
-from compress.result import PruneResult, read_result
+from compress.result import PruneResult, commands, read_result
 from compress.session import Goal, Job, prepare
-from compress.statistics import collect, make_bn_true
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
 from hardware.profile.landing import land, measured, middle
@@ -46,7 +44,7 @@ from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes, read_json, write_json
-from proxyless_arch.base.progress import speak
+from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, readable
 from proxyless_arch.base.timing import Stopwatch, wall_ms
@@ -54,6 +52,7 @@ from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.streams import Stream, numpy_rng
+from proxyless_arch.drawing.scene import write_picture
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
@@ -105,7 +104,7 @@ def run_pruning(
         InputError: settings, images, weights or prices that do not fit; nothing is written then.
         PruningStopped: a Ctrl-C; the run can be resumed.
     """
-    tell = say or (lambda line: None)
+    tell = say or be_silent
     folder = Path(path) if path is not None else None
     if resume:
         if folder is None:
@@ -125,6 +124,10 @@ def run_pruning(
     tell(labeled("run folder", str(home)))
     with runs.locked(home):
         return _prune_in(job, home, tell, command, resume)
+
+
+def be_silent(line: str) -> None:
+    pass
 
 
 def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
@@ -186,7 +189,7 @@ def header(job: Job) -> str:
         ("target", _target_text(job)),
         ("reachable", f"{table.reachable}; the network costs {table.shown(job.whole_cost)} ({table.source})"),
         ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored for each target"),
-        ("fine-tuning", _finetuning_text(config)),
+        ("training", _finetuning_text(config)),
         ("runs on", f"{device_name(job.device)}, torch {torch.__version__}"),
         *job.memory.lines(),
     ]
@@ -265,22 +268,16 @@ class _Run:
         self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
         self.record = Record.opened(self.metrics, lines)
         self.n_timed: Counter[str] = Counter()
-        self.parent = build(job.spec)
-        load_named(self.parent, job.spec, job.tensors)
-        self.parent.to(job.device).eval()
-        self.tell(f"measuring the layers on {counted(sum(len(labels) for _, labels in job.calibration), 'image')}")
-        make_bn_true(self.parent, job.calibration, job.device)
-        statistics = collect(self.parent, job.calibration, job.groups, job.device, job.config.manual_seed)
-        self.pruner = Pruner(
-            job.spec,
-            to_named(self.parent),
-            statistics,
-            reconstructs=job.config.reconstruct,
-            by_size=job.config.as_released,
-        )
-        self.environment = Environment(
-            self.pruner, job.groups, job.calibration, job.choosing, job.device, self.record, self.tell
-        )
+        self.parent, self.environment = measured_environment(
+            job.spec, job.tensors, job.groups, job.calibration, job.choosing, job.device, self.record,
+            seed=job.config.manual_seed, reconstructs=job.config.reconstruct, by_size=job.config.as_released,
+            watch=self._watch,
+        )  # fmt: skip
+        self.pruner = self.environment.pruner
+
+    def _watch(self, doing: str, total: float, unit: str) -> Progress:
+        self.tell(doing)
+        return Progress(total, unit, hidden=self.tell is be_silent)
 
     def finish(self) -> PruneResult:
         job = self.job
@@ -289,10 +286,12 @@ class _Run:
         folders = [self.home] if len(chosen) == 1 else [self.home / each.goal.name for each in chosen]
         records = [self._product(each, folder, parent) for each, folder in zip(chosen, folders, strict=True)]
         self.metrics.close()
-        unit = job.table.unit
-        pictures.draw_curve(records, parent, unit, self.home / pictures.CURVE)
+        curve = pictures.curve(records, [folder.name for folder in folders], parent, job.table.unit)
+        write_picture(curve, self.home / pictures.CURVE)
         if len(chosen) > 1:
             write_json(self.home / runs.RESULT_FILE, {"family": [folder.name for folder in folders], **parent})
+            family = read_result(self.home).family
+            page.write_page(family, curve, [commands(result) for result in family], self.home / page.FILE)
         return read_result(self.home)
 
     # choosing

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.text import labeled, printable
 from proxyless_arch.base.units import format_count
 
+T = TypeVar("T")
 EVERY_SECONDS = 60.0
 """Between two lines."""
 LABEL = "progress"
@@ -114,3 +115,10 @@ class Progress:
         if self.total is not None and count > 0:
             parts.append(f"{format_seconds(max(0.0, self.total - self.done) * seconds / count)} left")
         return ", ".join(parts)
+
+
+def watched(items: Iterable[T], bar: Progress, count: Callable[[T], float] = lambda item: 1) -> Iterator[T]:
+    """The items; each counts as done when the next one is asked for."""
+    for item in items:
+        yield item
+        bar.update(count(item))

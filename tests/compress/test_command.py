@@ -20,6 +20,8 @@ from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs
 from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.progress import Progress
+from proxyless_arch.base.units import format_count
 from proxyless_arch.weights.files import read_tensors, save_safetensors
 from proxyless_commands import eval as evaluating
 from proxyless_commands.prune import main
@@ -172,14 +174,58 @@ def test_every_method_keeps_to_the_target(method, network, tmp_path):
     assert record["evaluations"] == (1 if method == "uniform" else 2) == read_result(tmp_path / "run").config.n_plans
 
 
-def test_several_targets_share_their_measurements(network, tmp_path):
+def test_several_targets_share_their_measurements(network, tmp_path, capsys):
     words = ["--arch", network, *FEW, "--keep", "0.5,0.8", "--finetune_epochs", "0"]
     assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
     family = read_result(tmp_path / "run").family
+    assert_picked_from(tmp_path / "run", family, capsys.readouterr().out)
     assert [each.folder.name for each in family] == ["0.5", "0.8"]
     assert family[0].record["macs"] <= 0.5 * family[0].record["parent_macs"]
     assert family[0].record["macs"] <= family[1].record["macs"] <= 0.8 * family[0].record["parent_macs"]
     assert (tmp_path / "run" / "curve.png").is_file()
+
+
+def assert_picked_from(folder, family, out):
+    """What was printed and family.html hold every network with its figures, and how to go on with it."""
+    html = (folder / "family.html").read_text()
+    assert "<svg" in html and "http" not in html.replace("http-equiv", "")
+    table = out[out.index("  networks ") :]
+    for member in family:
+        row = next(line for line in table.splitlines() if line.split()[:1] == [member.folder.name])
+        for cell in (format_count(member.record["macs"]), f"{member.record['inherited_test_top1_percent']:.1f}"):
+            assert cell in row and f"<td>{cell}</td>" in html
+        assert f"eval.py --arch {member.folder}" in table and f"export.py --arch {member.folder}" in html
+    assert table.count("before fine-tuning") == 0
+
+
+def test_no_label_of_the_header_is_cut(network, capsys):
+    """Every text of a header starts in the same column."""
+    assert main(["--arch", network, *FEW, "--keep", "0.6", "--dry_run"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert len(lines) > 8
+    assert {line[12] for line in lines} == {" "} and all(line[13] != " " for line in lines)
+
+
+def test_progress_is_shown_before_the_first_plan(network, tmp_path, monkeypatch):
+    """By what is done: no stage of measuring is silent, and each counts to its end."""
+    bars = []
+
+    class Bar(Progress):
+        def __init__(self, total, unit, **given):
+            super().__init__(total, unit, **given)
+            bars.append(self)
+
+    monkeypatch.setattr("compress.runner.Progress", Bar)
+    lines = []
+    config = PruneConfig.of(
+        arch=network, dataset="digits", target_hardware="flops", keep=0.6, width_multiple=4, device="cpu",
+        calibration_images=64, choosing_images=64, evaluations=1, finetune_epochs=0,
+    )  # fmt: skip
+    run_pruning(config, tmp_path / "run", say=lines.append)
+    assert [bar.unit for bar in bars] == ["img", "", "change"]
+    assert all(bar.done == bar.total > 0 for bar in bars)
+    first_plan = next(number for number, line in enumerate(lines) if line.startswith("  plan"))
+    assert sum(line.startswith(("measuring", "ordering", "trying")) for line in lines[:first_plan]) == 3
 
 
 def test_the_cheapest_network_within_a_drop(network, tmp_path):
