@@ -54,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
     if images is None:
         photos = torch.from_numpy(evaluation.photos(spec.preprocessing)).permute(0, 3, 1, 2)
         evaluation.demonstrate(arguments, command, network, setup, forward(photos).cpu().numpy())
-        say_next(after_eval(arguments, "eval.py"))
+        say_next(*after_eval(arguments, "eval.py"))
         return
     side, n_images = spec.resolution, evaluation.n_images(arguments, images)
     computing = evaluation.seconds_per_image(lambda count: forward(torch.zeros(count, 3, side, side)), setup)
@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
     score = evaluate(forward, progress, device, ClassScore(images.labels))
     evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
     evaluation.report_classes(arguments, network, images, score)
-    say_next(after_eval(arguments, "eval.py"))
+    say_next(*after_eval(arguments, "eval.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
     if images is None:
         photos = evaluation.photos(spec.preprocessing)
         evaluation.demonstrate(arguments, command, network, setup, np.asarray(forward(photos)))
-        say_next(after_eval(arguments, "eval_tf.py"))
+        say_next(*after_eval(arguments, "eval_tf.py"))
         return
     side, n_images = spec.resolution, evaluation.n_images(arguments, images)
     computing = evaluation.seconds_per_image(lambda count: forward(np.zeros((count, side, side, 3), np.float32)), setup)
@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> None:
     score = evaluate(forward, progress, ClassScore(images.labels))
     evaluation.report(arguments, command, network, setup, images, score.total, progress, batches.unreadable, labels)
     evaluation.report_classes(arguments, network, images, score)
-    say_next(after_eval(arguments, "eval_tf.py"))
+    say_next(*after_eval(arguments, "eval_tf.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,17 +19,19 @@ EXPORTS = {"": "onnx", "_tf": "litert"}
 """The format that each twin is shown with."""
 
 
-def say_next(command: str | None) -> None:
-    """Print the line of a command; nothing for None."""
-    if command is not None:
-        print(labeled("next", command), flush=True)
+def say_next(*commands: str | None) -> None:
+    """Print a line for each command that is one."""
+    for number, command in enumerate(command for command in commands if command is not None):
+        print(labeled("" if number else "next", command), flush=True)
 
 
-def after_eval(arguments: EvalConfig, script: str) -> str | None:
-    """What the network sees in the images, one by one; of digits, which lie in no folder, the export."""
+def after_eval(arguments: EvalConfig, script: str) -> tuple[str | None, ...]:
+    """What the network sees in the images, one by one, and the export; of digits, in no folder, the export alone."""
     if arguments.data_path in (None, DIGITS):
-        return _export(arguments, script, None)
-    return command_line(_twin("predict", script), str(arguments.data_path), *network_words(arguments))
+        return (_export(arguments, script, None),)
+    images = str(arguments.data_path)
+    predict = command_line(_twin("predict", script), images, *network_words(arguments))
+    return predict, _export(arguments, script, images)
 
 
 def after_predict(arguments: PredictConfig, script: str) -> str | None:

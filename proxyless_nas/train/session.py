@@ -815,4 +815,5 @@ def summary(config: TrainConfig, record: Mapping[str, Any], run_dir: Path) -> st
     ]
     if images != DIGITS:
         lines.append(("", command_line("predict.py", images, "--arch", str(run_dir))))
+    lines.append(("", command_line("prune.py", "--arch", str(run_dir), "--target_hardware", "cpu", "--keep", "0.5")))
     return "\n".join(["", *(labeled(*line) for line in lines)])

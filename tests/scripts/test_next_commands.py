@@ -90,8 +90,9 @@ def test_the_flags_that_say_which_network_go_along(tmp_path):
     given = EvalConfig(arch="net.json", weights=tmp_path / "a b.pth", mean=(0.5, 0.5, 0.5), data_path="photos")
     words = ["--arch", "net.json", "--weights", str(tmp_path / "a b.pth"), "--mean", "0.5", "0.5", "0.5"]
     assert network_words(given) == words
-    line = after_eval(given, "eval_tf.py")
-    assert shlex.split(line)[1:] == ["predict_tf.py", "photos", *words]
+    predict, export = map(shlex.split, after_eval(given, "eval_tf.py"))
+    assert predict[1:] == ["predict_tf.py", "photos", *words]
+    assert export[1] == "export_tf.py" and export[2 : 2 + len(words)] == words and export[-2:] == ["--check", "photos"]
 
 
 def test_a_command_is_named_as_it_was_started(monkeypatch, tmp_path):
