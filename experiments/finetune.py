@@ -26,6 +26,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 import torch  # noqa: E402
 
+from experiments.class_folders import subset, write_images  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
@@ -33,7 +34,7 @@ from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.words import ARCH, DATA_PATH, RESOLUTION, THREADS  # noqa: E402
-from proxyless_arch.data.datasets import ImageDataset, open_folder, stratified_split  # noqa: E402
+from proxyless_arch.data.datasets import open_folder  # noqa: E402
 from proxyless_nas.data import eval_batches  # noqa: E402
 from proxyless_nas.train import TrainConfig, run_training  # noqa: E402
 from proxyless_nas.train.probe import features_of  # noqa: E402
@@ -64,19 +65,6 @@ class Study:
     seeds: int = setting(3, "how many seeds, from 0", minimum=2)
     threads: int = THREADS.setting(1, minimum=1)
     output: str = setting(str(OUTPUT), "the figures")
-
-
-def subset(images: ImageDataset, count: int, seed: int) -> ImageDataset:
-    """``count`` images, of each class in proportion."""
-    return images.subset(stratified_split(images.labels, count, seed)[1])
-
-
-def write_images(images: ImageDataset, folder: Path) -> None:
-    """Class folders of lossless files, as a person would have them."""
-    for index in range(len(images)):
-        home = folder / images.class_names[images.labels[index]]
-        home.mkdir(parents=True, exist_ok=True)
-        images.read(index).save(home / f"{index:05d}.png")
 
 
 def config_of(study: Study, photos: Path, seed: int, way: Mapping[str, Any]) -> TrainConfig:
