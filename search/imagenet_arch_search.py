@@ -28,7 +28,7 @@ from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.runs import RunStopped  # noqa: E402
 from proxyless_arch.base.words import add_run_flags  # noqa: E402
-from search import SearchResult, config  # noqa: E402
+from search import RandomResult, SearchResult, config  # noqa: E402
 
 OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing", "dry_run")  # flags that are no settings
 
@@ -112,6 +112,7 @@ def run(words: Sequence[str]) -> int:
     from search.run.runner import COMMAND, draw_random, run_search
 
     common = {"resume": arguments.resume, "command": [COMMAND, *words], "dry_run": arguments.dry_run}
+    result: SearchResult | RandomResult | None
     try:
         if settings.arch.arch_algo == "random":
             if arguments.warmup_from is not None:

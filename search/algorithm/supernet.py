@@ -98,7 +98,7 @@ class Supernet(nn.Module):
                 if isinstance(block, ChoiceBlock) and block.skip:
                     for op in block.choices:
                         zero_last_gamma(op)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's signatures
 
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
         """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""

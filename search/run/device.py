@@ -204,15 +204,14 @@ def check_passed(source: LookupTable | Predictor, path: str, made_by: ProfileSet
     Args:
         made_by: the settings that it was made with, where they are known.
     """
-    is_table = isinstance(source, LookupTable)
-    record = source.validation if is_table else source.error.get("net")
+    record = source.validation if isinstance(source, LookupTable) else source.error.get("net")
     reasons = _failures(record) if isinstance(record, Mapping) else []
     if reasons:
         again = replace(made_by, fresh=True).command() if made_by else "the command that made it, with --fresh"
         raise InputError(
             f"did not pass its validation on whole networks ({'; '.join(reasons)}); measure it again on a quiet "
             f"machine ({again}), or use it all the same with --force_latency_table",
-            "validation" if is_table else "error.net",
+            "validation" if isinstance(source, LookupTable) else "error.net",
             path,
         )
 

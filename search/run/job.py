@@ -428,7 +428,8 @@ def prepare(
         if config.target.target_hardware in MEASURABLE and distributed.is_main():
             missing = missing_table(config.target, space)
             if missing is not None and measures:
-                missing = make_table(missing, config.target, space, say)
+                make_table(missing, config.target, space, say)
+                missing = None
     if missing is not None:
         unpriced = replace(config, target=replace(config.target, target_hardware="none"))
         job = _priced(unpriced, data, space, device)

@@ -345,8 +345,8 @@ class Search:
         Alpha stays as this search drew it: no warm-up moves it. ``warm`` may be used again: torch's optimizer would
         keep the momentum it is given, and move it.
         """
-        own = {"optimizer": copy.deepcopy(warm.optimizer), "controller": self.controller.state_dict()}
-        self.restore(replace(warm, **own))
+        own = self.controller.state_dict()
+        self.restore(replace(warm, optimizer=copy.deepcopy(warm.optimizer), controller=own))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.supernet.load_state_dict(checkpoint.supernet)

@@ -122,7 +122,8 @@ def run_search(
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)
         if dry_run:
-            return _say_what_would_be_done(request, job, warm, tell)
+            _say_what_would_be_done(request, job, warm, tell)
+            return None
         run_dir = request.claim_folder(held)
         busy = busy_note(torch.get_num_threads(), "add --threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
@@ -155,7 +156,8 @@ def draw_random(
         _say_origin(request, tell)
         job = jobs.prepare(request.config, device, tell, measures=not dry_run)
         if dry_run:
-            return _say_what_would_be_done(request, job, None, tell)
+            _say_what_would_be_done(request, job, None, tell)
+            return None
         with distributed.fail_together():
             drawn = random_control.random_paths(job)
         run_dir = request.claim_folder(held)
@@ -167,7 +169,9 @@ def draw_random(
         write_json(run_dir / "config.json", to_dict(anchored(job.config)))
         write_space(run_dir / SPACE_FILE, job.space)
         random_control.write_random_networks(job, run_dir, drawn)
-        return read_result(run_dir)
+        drawn_result = read_result(run_dir)
+        assert isinstance(drawn_result, RandomResult)
+        return drawn_result
 
 
 # ------------------------------------------------------------------------------------------------- what is asked for
@@ -449,7 +453,9 @@ def _search_in(
             finish.finish(job, search, run_dir, running.log, running.wall_seconds, source, chooser)
         except NonFiniteLossError as error:  # of the fine-tune
             raise _stopped(str(error)) from None
-        return read_result(run_dir)
+        result = read_result(run_dir)
+        assert isinstance(result, SearchResult)
+        return result
 
 
 def _stopped(problem: str) -> StoppedError:
