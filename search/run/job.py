@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from proxyless_arch.apps.orientation import AUTO, turns_upright
 from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.machine import usable_cores
 from proxyless_arch.base.strict import listed
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.batches import batch_for, seconds_to_read
@@ -57,6 +57,8 @@ from search.run.loop import Schedule, Search, schedule_of
 TIMED_PIXELS = 8 * 224**2
 """Of the images that steps are timed with on a CPU, where time grows with them from the first on."""
 FEWEST_TIMED = 2
+MOST_READERS = 4
+"""Of one process, which shares the cores with the other ranks on its machine."""
 
 
 def mixed(images: ImageDataset, count: int, seed: int) -> ImageDataset:
@@ -68,7 +70,9 @@ def readers_of(config: SearchConfig) -> int:
     """Processes that read images, for each of the batches' two streams."""
     if config.data.n_worker is not None:
         return config.data.n_worker
-    return 0 if config.data.dataset == "digits" else min(4, os.cpu_count() or 1)
+    if config.data.dataset == "digits":
+        return 0
+    return max(1, min(MOST_READERS, usable_cores() // distributed.local_size()))
 
 
 @dataclass(frozen=True)
