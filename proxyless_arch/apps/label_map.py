@@ -23,7 +23,9 @@ from proxyless_arch.base.strict import Node, nearest
 AUTO, STRICT = "auto", "none"
 FLAG = "--label_map"
 MOST_SHOWN = 3
-_WNID = re.compile(r"(n\d{8})(?!\d)")
+_WNID = re.compile(r"([nN]\d{8})(?!\d)")
+_NUMBERED = re.compile(r"\d+[\W_]+(?=\D)")
+"""The number in front of a name: ``003.goldfish``."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class Classes:
     def named(self, text: str) -> tuple[frozenset[int], str]:
         """(the classes that a text may mean, ``wnid`` or ``class name``); of synonyms behind commas one is enough."""
         wnid = _WNID.match(text)
-        if wnid is not None and wnid[1] in self.wnids:
-            return frozenset([self.wnids.index(wnid[1])]), "wnid"
+        if wnid is not None and wnid[1].lower() in self.wnids:
+            return frozenset([self.wnids.index(wnid[1].lower())]), "wnid"
         meant = self.by_name.get(text) or self.by_key.get(class_key(text))
         if meant is None:
             parts = (self.by_key.get(class_key(part), frozenset()) for part in text.split(","))
             meant = frozenset().union(*parts)
+        if not meant and (number := _NUMBERED.match(text)) is not None:
+            return self.named(text[number.end() :])
         return meant, "class name"
 
     def problem(self, text: str, meant: frozenset[int]) -> str:
@@ -120,6 +124,11 @@ def auto_map(folders: Sequence[str], spec: ArchSpec) -> LabelMap:
 
 def _by_number(folders: Sequence[str], spec: ArchSpec) -> LabelMap:
     numbers = {folder: int(folder) for folder in folders}
+    if len(numbers) > 1 and sorted(numbers.values()) == list(range(1, len(numbers) + 1)):
+        raise InputError(
+            f"folders numbered 1 to {len(numbers)}: the classes are numbered from 0, and these may be counted from 1. "
+            f"{FLAG} FILE.json gives the class of each folder"
+        )
     if max(numbers.values()) >= spec.num_classes:
         raise InputError(
             f"expected folders numbered 0 to {spec.num_classes - 1}, got {min(numbers.values())} to "

@@ -26,6 +26,7 @@ from proxyless_arch.base.strict import Node, judged_at, plain_number
 
 FORMAT = "proxyless-arch/spec"
 VERSION = 1
+SHOWN_KEYS = 5
 NET_CONFIG = "net.config"
 """How the authors' training and once-for-all networks call a network's file; it may have a prefix."""
 
@@ -122,8 +123,11 @@ def block_from_node(node: Node) -> Block:
 def spec_from_node(node: Node) -> ArchSpec:
     """A spec in our dialect, which may be embedded in a larger document. Errors carry the path within it."""
     if isinstance(node.value, dict) and "format" not in node.value:
-        start = json.dumps({"format": FORMAT, "version": VERSION})[:-1]
-        raise InputError(f"missing; a spec starts with {start}", "format").under(node.path)
+        start, keys = json.dumps({"format": FORMAT, "version": VERSION})[:-1], list(node.value)
+        found = (
+            f"; keys here: {', '.join(keys[:SHOWN_KEYS])}{', ...' if len(keys) > SHOWN_KEYS else ''}" if keys else ""
+        )
+        raise InputError(f"missing; a spec starts with {start}, ...}}{found}", "format").under(node.path)
     parts = node.fields(
         (
             "format",

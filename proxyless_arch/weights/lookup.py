@@ -16,7 +16,7 @@ from proxyless_arch.weights.demo import demo_weights, is_demo
 from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import READ, WeightFile, read_tensors, weight_kind
 from proxyless_arch.weights.pretrained import described
-from proxyless_arch.weights.shards import file_in, is_index
+from proxyless_arch.weights.shards import ENDINGS, file_in, is_index
 
 SPEC_FILE = "spec.json"
 WEIGHT_FILES = ("weights.safetensors", "weights.h5")
@@ -82,8 +82,17 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
         return read_spec(path), released_sibling(path, RELEASED_WEIGHTS)
     spec = read_tensors(path).spec
     if spec is None:
-        raise InputError(f"this weight file does not say of which network: {_advice(place)}", place, word)
+        beside = _beside(path, (".json", ".config"))
+        raise InputError(f"this weight file does not say of which network: {_advice(place)}{beside}", place, word)
     return spec, path
+
+
+def _beside(path: Path, endings: tuple[str, ...]) -> str:
+    """Names the file beside ``path`` that is called as it is, but for the ending; empty where there is none."""
+    for ending in endings:
+        if (found := path.with_suffix(ending)) != path and found.is_file():
+            return f"; {found.name} lies beside it"
+    return ""
 
 
 def _advice(place: str) -> str:
@@ -128,7 +137,7 @@ def find_trained(word: str, weights: Path | None = None, place: str = "", flag: 
     if weights is None and word in catalog.names():
         weights = find_weights(word)
     if weights is None:
-        kinds = listed(READ)
-        raise InputError(f"the spec {word} holds no weights: add {flag} FILE ({kinds}) of {spec.name!r}", flag)
+        kinds, beside = listed(READ), _beside(Path(expanded(word)), ENDINGS)
+        raise InputError(f"the spec {word} holds no weights: add {flag} FILE ({kinds}) of {spec.name!r}{beside}", flag)
     found = read_tensors(weights, spec)
     return Trained(spec=described(spec, found), weights=found, file=weights, origin=str(weights))

@@ -31,6 +31,8 @@ WNIDS = tuple(imagenet_classes())
         (["n01440764", "goldfish"], [0, 1], "wnid and class name"),
         (["0", "10", "2", "999"], [0, 10, 2, 999], "number"),
         (["000", "007"], [0, 7], "number"),
+        (["N01443537", "N01440764_Tench"], [1, 0], "wnid"),
+        (["001.goldfish", "12_great_white_shark", "7-tench"], [1, 2, 0], "class name"),
     ],
 )
 def test_folders_of_imagenets_classes(folders, classes, by):
@@ -54,6 +56,8 @@ def test_folders_of_a_network_of_its_own_classes(folder, label):
         (["n014407641"], IMAGENET, ("'n014407641'",)),
         (["1", "1000"], IMAGENET, ("numbered 0 to 999, got 1 to 1000",)),
         (["0", "tench"], IMAGENET, ("1 of 2", "'0'")),
+        (["1", "3", "2"], IMAGENET, ("1 to 3", "counted from 1")),
+        (["1.crane", "2.tench"], IMAGENET, ("1 of 2", "n02012849 or n03126707")),
         (["0", "1"], PETS, ("2 of 2", "'0'", "'1'")),
         (["C"], PETS, ("'C' may be class 0 or class 1",)),
         (["!!!", "?"], PETS, ("2 of 2",)),

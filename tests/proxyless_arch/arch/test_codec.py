@@ -204,7 +204,12 @@ OUR_RULES = [
     ("name", "", "name: expected a non-empty string, got ''"),
     ("name", "\ud800", "name: expected text that UTF-8 can hold, got '\\ud800'"),
     ("format", "proxyless-arch/specs", "format: expected 'proxyless-arch/spec', got 'proxyless-arch/specs'"),
-    ("format", ..., 'format: missing; a spec starts with {"format": "proxyless-arch/spec", "version": 1'),
+    (
+        "format",
+        ...,
+        'format: missing; a spec starts with {"format": "proxyless-arch/spec", "version": 1, ...}; '
+        "keys here: version, name, num_classes, dropout_rate, bn, ...",
+    ),
     ("version", 2, "version: expected 1, got 2"),
 ]
 
