@@ -111,6 +111,13 @@ class Images:
     data_edition: int = DATA_EDITION.setting(EDITION, minimum=1, maximum=EDITION, older=1)
 
 
+def _some_bits(bits: int) -> int:
+    """A setting's check: a sign and a step take two."""
+    if bits == 1:
+        raise InputError("expected 0 or 2..8 bits, got 1: inputs with a sign need 2")
+    return bits
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
     """SGD and its schedule."""
@@ -182,6 +189,21 @@ class Optimization:
         maximum=1,
     )
     grad_clip: float | None = setting(None, "clip the norm of the gradient", aliases=("--clip_grad",), minimum=1e-9)
+    lipschitz: float = setting(
+        0.0,
+        "strength of a penalty on layers that expand, 3e-4 in Defensive Quantization; 0: none",
+        older=0.0,
+        minimum=0,
+        maximum=1,
+    )
+    activation_bits: int = setting(
+        0,
+        "train with what layers take in (but the image) rounded to so many bits, 2 to 8; 0: not rounded",
+        older=0,
+        minimum=0,
+        maximum=8,
+        check=_some_bits,
+    )
     accumulation: int | None = ACCUMULATION.setting(
         None,
         " (default: as few as fit the memory; a --batch_size that is given is computed whole)",

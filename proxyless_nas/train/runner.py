@@ -207,6 +207,7 @@ def _train_in(request: _Request, job: session.Job, begun: bool, tell: Say) -> Tr
     with metrics or contextlib.nullcontext():
         state = session.Run(job, training, run_dir, metrics, best, fields.get("wall_seconds", 0.0))
         if not begun:
+            session.calibrate_clips(state)
             if session.has_classifier_to_fit(job):
                 session.fit_classifier(state)
             state.save()

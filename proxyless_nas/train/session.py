@@ -41,6 +41,7 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
+from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
@@ -68,8 +69,10 @@ from proxyless_arch.weights.files import read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import WEIGHT_FILES, find_trained, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
+from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate
 from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.quantized import attach
 from proxyless_nas.steps import evaluate
 from proxyless_nas.train import checkpointing, memory
 from proxyless_nas.train.probe import best_penalty, features_of, fit_linear
@@ -151,6 +154,11 @@ class Job:
             n_images=len(self.data.train), batch_size=self.config.data.train_batch_size, seed=self.config.manual_seed
         )
         return [self.data.train.place(sample.image) for sample in next(plan.steps(step, 1))[:limit]]
+
+    def plan_of(self, net: ProxylessNet) -> BitPlan | None:
+        """What ``net`` is trained to be rounded to; None where it is not."""
+        bits = self.config.optimization.activation_bits
+        return activation_plan(self.spec, net, bits) if bits else None
 
     def score(self, net: nn.Module, images: ImageDataset) -> EvalResult:
         """The network in eval mode and float32 on all of ``images``, which the ranks share; each counts once."""
@@ -332,7 +340,7 @@ def header(job: Job) -> str:
             "update",
             f"SGD {o.momentum:g}{' nesterov' if o.nesterov else ''}, decay {o.weight_decay:g}"
             f"{' (not on BN and bias)' if o.no_decay_bn else ''}, smoothing {o.label_smoothing:g}, "
-            f"{_ema_text(job)}",
+            f"{_ema_text(job)}{_defensive_text(job)}",
         ),
         (
             "runs on",
@@ -375,6 +383,12 @@ def _ema_text(job: Job) -> str:
     return (
         f"EMA decay {reached:g}" if reached == asked else f"EMA decay up to {reached:.3g}, by {counted(steps, 'step')}"
     )
+
+
+def _defensive_text(job: Job) -> str:
+    o = job.config.optimization
+    penalty = f", penalty on expanding layers {o.lipschitz:g}" if o.lipschitz else ""
+    return penalty + (f", layers take in {o.activation_bits} bits" if o.activation_bits else "")
 
 
 def expected(job: Job, training: Training) -> str | None:
@@ -502,7 +516,8 @@ class Run:
         if not len(self.job.data.valid):
             provenance["valid_top1_percent"] = None
         path = self.run_dir / name
-        save_safetensors(path, self.job.spec, to_named(net or self.module(best.weights)), provenance)
+        chosen = net or self.module(best.weights)
+        save_safetensors(path, self.job.spec, to_named(chosen), provenance, self.job.plan_of(chosen))
         path.with_suffix(".h5").unlink(missing_ok=True)
 
     def write_best(self) -> None:
@@ -563,6 +578,16 @@ class Run:
         if self.metrics is not None:
             self.metrics.append(record)
         return record
+
+
+def calibrate_clips(run: Run) -> None:
+    """Begin the clips of rounded inputs with what the layers of trained weights take in. All ranks do the same."""
+    job = run.job
+    if not job.config.optimization.activation_bits or job.start is None or not job.start.tensors:
+        return
+    chosen = numpy_rng(job.config.manual_seed, Stream.RECALIBRATION).permutation(len(job.data.train))
+    images = job.data.train.subset(chosen[:CALIBRATED])
+    calibrate(run.module("raw"), job.batches_as_they_are(images), job.device)
 
 
 def fit_classifier(run: Run) -> None:
@@ -694,11 +719,14 @@ def finish(run: Run) -> dict[str, Any]:
     best = run.best
     net: nn.Module = training.net
     if best is not None:
+        found = read_tensors(own_weights(run.run_dir) or run.run_dir / BEST_FILE)
         stored = build(job.spec)
-        load_named(stored, job.spec, read_tensors(own_weights(run.run_dir) or run.run_dir / BEST_FILE).tensors)
-        net = stored.to(job.device)
+        load_named(stored, job.spec, found.tensors)
+        net = (attach(stored, found.bits) if found.bits is not None else stored).to(job.device)
     elif run.metrics is not None:  # no epoch was trained
-        save_safetensors(run.run_dir / BEST_FILE, job.spec, to_named(training.net), {"command": "train", "n_epochs": 0})
+        told = {"command": "train", "n_epochs": 0}
+        plan = job.plan_of(run.module("raw"))
+        save_safetensors(run.run_dir / BEST_FILE, job.spec, to_named(training.net), told, plan)
     valid, by_class = job.score(net, job.data.valid), job.score_by_class(net, job.data.test)
     valid_top1 = _top1(valid)
     if best is not None and best.epoch < 0 and valid.n_images:  # what is kept was fitted to these images as well

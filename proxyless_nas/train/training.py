@@ -24,6 +24,9 @@ from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
+from proxyless_nas.defensive import orthogonality, quantize_activations, share_clips
+from proxyless_nas.network import ProxylessNet
+from proxyless_nas.quantized import quantizers
 from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
@@ -180,7 +183,10 @@ class Training:
             if layer.momentum is not None:
                 layer.momentum = schedule.bn_momentum(layer.momentum)
         self._freeze(self.is_frozen)
-        self.ema = Ema(net, settings.ema_decay) if settings.ema_decay else None
+        if settings.activation_bits:
+            assert isinstance(net, ProxylessNet)
+            quantize_activations(net, settings.activation_bits)
+        self.ema = self._new_average()
         self.optimizer = sgd(
             net,
             lr=settings.init_lr,
@@ -224,8 +230,14 @@ class Training:
 
     def restart_average(self) -> None:
         """Begin the average anew with the network as it is."""
-        if self.ema is not None:
-            self.ema = Ema(self.net, self.settings.ema_decay)
+        self.ema = self._new_average()
+
+    def _new_average(self) -> Ema | None:
+        if not self.settings.ema_decay:
+            return None
+        average = Ema(self.net, self.settings.ema_decay)
+        share_clips(self.net, average.net)
+        return average
 
     def _joined(self) -> nn.Module:
         """The network itself or, of several processes, a wrapper that averages its gradients over them."""
@@ -271,7 +283,7 @@ class Training:
                 logits = self.forward(part)
                 loss = self._loss(logits, answers, part)
                 share = len(answers) * distributed.world_size() / self.batch_size  # of the mean over the ranks
-                self.scaler.scale(loss * share).backward()
+                self.scaler.scale(self._penalized(loss) * share).backward()
             loss_sum += loss.detach() * len(answers)
             hits += (logits.detach().argmax(1) == answers).sum()
         loss_total, n_hits, n_images, n_stops = self._over_ranks(loss_sum, hits, len(labels), wants_to_stop)
@@ -279,7 +291,7 @@ class Training:
             raise NonFiniteLossError(f"training loss {loss_total / n_images} at {self._where()}")
         if self._frozen:  # what DistributedDataParallel does otherwise
             distributed.all_reduce_mean([p.grad for p in self._parameters if p.grad is not None])
-        elif not self.settings.freeze_bn:
+        elif not self.settings.freeze_bn or self.settings.activation_bits:
             distributed.all_reduce_mean(self._buffers)
         self._limit_gradients(n_images)
         self.scaler.step(self.optimizer)
@@ -292,6 +304,14 @@ class Training:
         self.sums.images += n_images
         self.left_out += self.batch_size - n_images
         return n_stops > 0
+
+    def _penalized(self, loss: Tensor) -> Tensor:
+        """With half of ``lipschitz`` times the distance to orthogonal layers: Defensive Quantization.
+
+        The loss that is reported is without it.
+        """
+        beta = self.settings.lipschitz
+        return loss + beta / 2 * orthogonality(self.net) if beta else loss
 
     def _loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         of_labels = self._loss_of_labels(logits, labels)
@@ -349,7 +369,12 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "sums": dict(vars(self.sums)),
+            **({"clips": self._clips()} if self.settings.activation_bits else {}),
         }
+
+    def _clips(self) -> dict[str, Tensor]:
+        """Of the quantized inputs, which are no weights of the network."""
+        return {name: quantizer.clip for name, quantizer in quantizers(self.net)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
@@ -360,6 +385,8 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.left_out = state["step"], state["left_out"]
         self.sums = EpochSums(**state["sums"])
+        for name, clip in self._clips().items():
+            clip.copy_(state["clips"][name])
 
 
 def over_ranks(result: EvalResult, device: torch.device) -> EvalResult:
