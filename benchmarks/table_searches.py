@@ -67,15 +67,29 @@ class Scores:
         sums = np.sum([values[some[:, block]] for block, values in enumerate(raw)], axis=0)
         return [values * (math.sqrt(self.additive) * self.error_sd / sums.std()) for values in raw]
 
+    def normal(self, what: int, *, path: Path = (), batch: int = 0) -> float:
+        """Standard normal, a function of its arguments and the seed: its place among those that a generator counts."""
+        place = 0
+        for size, choice in zip(self.oracle.sizes, path, strict=False):
+            place = place * size + choice
+        counted = np.random.Philox(key=self.seed, counter=[0, place, batch, what])
+        return float(np.random.Generator(counted).standard_normal())
+
+    @cached_property
+    def _fixed(self) -> dict[Path, float]:
+        return {}
+
     def fixed(self, path: Path) -> float:
         """On endlessly many images."""
-        error = sum(values[choice] for values, choice in zip(self.error_of_choices, path, strict=True))
-        own = math.sqrt(1 - self.additive) * self.error_sd * self.rng(3, *path).standard_normal()
-        return self.oracle.of(path) + float(error + own)
+        if path not in self._fixed:
+            error = sum(float(values[choice]) for values, choice in zip(self.error_of_choices, path, strict=True))
+            own = math.sqrt(1 - self.additive) * self.error_sd * self.normal(1, path=path)
+            self._fixed[path] = self.oracle.of(path) + error + own
+        return self._fixed[path]
 
     def on(self, path: Path, images: int, batch: int = 0) -> float:
         """On ``images`` of them, the set number ``batch``: the same for the same set."""
-        own, common = self.rng(4, batch, *path).standard_normal(), self.rng(5, batch).standard_normal()
+        own, common = self.normal(2, path=path, batch=batch), self.normal(3, batch=batch)
         return self.fixed(path) + math.sqrt(BATCH / images) * (OWN_NOISE * own + COMMON_NOISE * common)
 
 

@@ -16,11 +16,11 @@ import itertools
 import json
 import math
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -70,6 +70,18 @@ class PairwiseAccuracy:
     single: tuple[np.ndarray, ...]
     pairs: dict[tuple[int, int], np.ndarray]
 
+    @cached_property
+    def _lists(self) -> tuple[list[list[float]], list[tuple[int, int, list[list[float]]]]]:
+        """``single`` and ``pairs`` as plain numbers, which one network alone reads faster."""
+        pairs = [(one, other, both.tolist()) for (one, other), both in self.pairs.items()]
+        return [values.tolist() for values in self.single], pairs
+
+    def of(self, path: Path) -> float:
+        """Of one network: a tenth of the time of an array."""
+        single, pairs = self._lists
+        total = self.constant + sum(values[choice] for values, choice in zip(single, path, strict=True))
+        return total + sum(both[path[one]][path[other]] for one, other, both in pairs)
+
     def __call__(self, paths: np.ndarray) -> np.ndarray:
         """Of ``paths`` (n, blocks)."""
         total = np.full(len(paths), self.constant)
@@ -86,11 +98,21 @@ class ListedAccuracy:
 
     values: np.ndarray
 
+    def of(self, path: Path) -> float:
+        return float(self.values[path])
+
     def __call__(self, paths: np.ndarray) -> np.ndarray:
         return self.values[tuple(paths.T)]
 
 
-Accuracy = Callable[[np.ndarray], np.ndarray]
+class Accuracy(Protocol):
+    """What a network is worth, in points."""
+
+    def of(self, path: Path) -> float:
+        """Of one network."""
+
+    def __call__(self, paths: np.ndarray) -> np.ndarray:
+        """Of ``paths`` (n, blocks)."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,7 @@ class Oracle:
         return [len(group) for group in self.limit.table.groups]
 
     def of(self, path: Path) -> float:
-        return float(self.accuracy(np.array([path]))[0])
+        return self.accuracy.of(path)
 
     def within(self, chunk: int = 2**18) -> Iterator[np.ndarray]:
         """Every network within the limit, (n, blocks), in parts: the space is enumerated."""

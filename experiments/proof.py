@@ -62,6 +62,7 @@ from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
 from proxyless_arch.space.search_space import Path as Choices  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402
 from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
+from proxyless_nas.train.checkpointing import load_fields, save_fields  # noqa: E402
 from proxyless_nas.train.training import Schedule, Training  # noqa: E402
 from search.algorithm.derive import choose_path, inherit  # noqa: E402
 from search.algorithm.gates import argmax_path, probabilities  # noqa: E402
@@ -248,15 +249,24 @@ def new_search(seed: int, settings: dict[str, Any], goal: float, arch_steps: int
     return Search(config, SPACE, TABLE, goal, schedule, torch.device("cpu"))
 
 
+STATE_FORMAT, STATE_VERSION = "proxyless-nas/proof-supernet", 1
+
+
 def supernet_file(work: Path, seed: int) -> Path:
     return work / "supernet" / f"{seed}.pt"
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """What ``warm_up`` saved. Raises InputError where it is missing or damaged."""
+    names = ("supernet", "optimizer", "step", "seconds")
+    return load_fields(file, STATE_FORMAT, STATE_VERSION, names, "experiments/proof.py")
 
 
 def warm_up(images: Images, search: Search, file: Path) -> None:
     """The whole warm-up of ``search``. Saves its state in ``file``, and continues where that says it stopped."""
     seed, seconds = search.config.manual_seed, 0.0
     if file.exists():
-        state = torch.load(file, weights_only=True)
+        state = read_state(file)
         search.supernet.load_state_dict(state["supernet"])
         search.optimizer.load_state_dict(state["optimizer"])
         search.step, seconds = state["step"], state["seconds"]
@@ -272,15 +282,14 @@ def warm_up(images: Images, search: Search, file: Path) -> None:
                 f"{file.parent.name} {file.stem}: {search.step} steps, {100 * hits / seen:.1f} % since the start",
                 flush=True,
             )
-            with atomic_path(file) as part:
-                torch.save(state, part)
+            save_fields(file, STATE_FORMAT, STATE_VERSION, state)
 
 
 def trained_supernet(work: Path, seed: int, settings: dict[str, Any], goal: float, arch_steps: int) -> Search | None:
     """None while the supernet of ``seed`` is not finished."""
     if not supernet_file(work, seed).exists():
         return None
-    state = torch.load(supernet_file(work, seed), weights_only=True)
+    state = read_state(supernet_file(work, seed))
     if state["step"] < SUPERNET_STEPS:
         return None
     search = new_search(seed, settings, goal, arch_steps)
@@ -473,7 +482,7 @@ def alone_records(work: Path, path: Choices) -> dict[int, dict[str, Any]]:
 def summarize(work: Path) -> dict[str, Any]:
     """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
     done = [read_json(file) for file in compared_files(work) if file.exists()]
-    supernets = [torch.load(supernet_file(work, seed), weights_only=True)["seconds"] for seed in SEARCH_SEEDS]
+    supernets = [read_state(supernet_file(work, seed))["seconds"] for seed in SEARCH_SEEDS]
     searches = [read_json(f)["search_seconds"] for name in PLANNED for f in (work / "search").glob(f"{name}-*.json")]
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",

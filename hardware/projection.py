@@ -89,8 +89,10 @@ class Projection:
         return self.costs[0]
 
 
-def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> Projection:
+def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit], *, settles_ties: bool = True) -> Projection:
     """The most probable choices within all limits.
+
+    ``settles_ties``: of equals the first is taken; without it any of them, in half of the time.
 
     ``log_probs[g][j]`` may be unnormalized, and -inf for a choice of probability 0: it is then taken only where
     nothing else keeps to the limits, and as few of them as possible. Raises InputError when nothing is within them,
@@ -100,19 +102,21 @@ def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> Project
     by then and is within all limits is taken, though it need not be the most probable or the first of equals; where
     nothing was, the matter is not settled, which is an InputError, too.
     """
-    return k_best(log_probs, limits, 1)[0]
+    return k_best(log_probs, limits, 1, settles_ties=settles_ties)[0]
 
 
-def k_best(log_probs: Sequence[np.ndarray], limits: Sequence[Limit], k: int) -> list[Projection]:
+def k_best(
+    log_probs: Sequence[np.ndarray], limits: Sequence[Limit], k: int, *, settles_ties: bool = True
+) -> list[Projection]:
     """The ``k`` most probable choices within all limits, best first; fewer where there are not as many.
 
-    Raises InputError as ``project`` does, where there are none.
+    ``settles_ties``: as of ``project``. Raises InputError as ``project`` does, where there are none.
     """
     rows = _checked(log_probs, limits)
     program = _Program(rows, tuple(limits))
     found: list[Path] = []
     with _settling(limits):
-        while len(found) < k and (path := program.best(found)) is not None:
+        while len(found) < k and (path := program.best(found, settles_ties)) is not None:
             found.append(path)
         if not found and k:
             raise _none_within(program)
@@ -239,9 +243,9 @@ class _Program:
         below = np.nan_to_num(np.concatenate([row - top for row, top in zip(finite, tops, strict=True)]), nan=0.0)
         return below * (SPAN / max(-below.min(), np.finfo(float).tiny)) if below.any() else below
 
-    def best(self, apart_from: Sequence[Path] = ()) -> Path | None:
-        """The most probable choices within the limits, the first in index order of equals; None where there are
-        none but ``apart_from``."""
+    def best(self, apart_from: Sequence[Path] = (), settles_ties: bool = True) -> Path | None:
+        """The most probable choices within the limits, the first in index order of equals where ``settles_ties``;
+        None where there are none but ``apart_from``."""
         cuts = [self.no_good(path) for path in apart_from]
         rows: list[_Row] = []
         if self.banned.any():
@@ -250,8 +254,8 @@ class _Program:
                 return None
             rows = [_Row(self.banned, high=self.total(self.banned, fewest))]
         found = self.solve_or_held(-self.gains, rows, cuts)
-        if found is None:
-            return None
+        if found is None or not settles_ties:
+            return found
         try:
             return self.first_of_equals(found, rows, cuts)
         except _UnsettledError:

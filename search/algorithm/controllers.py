@@ -25,7 +25,7 @@ from search.algorithm.gates import (
     keep_other_probabilities,
     probabilities,
     sample,
-    sample_path,
+    sample_paths,
 )
 from search.algorithm.supernet import Supernet
 from search.config import ArchOpt, Target
@@ -274,9 +274,11 @@ class GradientController(Controller):
         )
 
 
-def log_probability(alphas: Sequence[Tensor], path: Sequence[int]) -> Tensor:
-    """log p(path) = sum_b log softmax(alpha_b)[path_b]."""
-    return torch.stack([F.log_softmax(alpha, 0)[choice] for alpha, choice in zip(alphas, path, strict=True)]).sum()
+def log_probability(alphas: Sequence[Tensor], paths: Sequence[Sequence[int]]) -> Tensor:
+    """(M,): log p(path_m) = sum_b log softmax(alpha_b)[path_mb]."""
+    choices = torch.tensor(paths, device=alphas[0].device).unbind(1)
+    terms = [F.log_softmax(alpha, 0)[chosen] for alpha, chosen in zip(alphas, choices, strict=True)]
+    return torch.stack(terms).sum(0)
 
 
 def rewards_of_others(rewards: Sequence[float]) -> list[float]:
@@ -296,11 +298,9 @@ def reinforce_gradient(
 
     Unbiased for independent paths drawn from softmax(alpha) and baselines that do not depend on their own path.
     """
-    terms = [
-        -(reward - baseline) * log_probability(alphas, path)
-        for path, reward, baseline in zip(paths, rewards, baselines, strict=True)
-    ]
-    return list(torch.autograd.grad(torch.stack(terms).mean(), list(alphas)))
+    gains = [reward - baseline for reward, baseline in zip(rewards, baselines, strict=True)]
+    log_probs = log_probability(alphas, paths)
+    return list(torch.autograd.grad(-(log_probs.new_tensor(gains) * log_probs).mean(), list(alphas)))
 
 
 class ReinforceController(Controller):
@@ -332,7 +332,7 @@ class ReinforceController(Controller):
     def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
         """One update from ``rl_batch_size`` sampled paths, all on the same validation images, in ``parts``."""
         rng = step_rng(self.seed, TorchStream.ARCH_STEP, self.step)
-        paths = [sample_path(self.alphas, rng) for _ in range(self.opt.rl_batch_size)]
+        paths = sample_paths(self.alphas, rng, self.opt.rl_batch_size)
         losses, hits, n_images = [], [], 0
         for path in paths:
             gates = fixed_gates(path, images.device)

@@ -54,13 +54,19 @@ def argmax_path(alphas: Sequence[Tensor]) -> Path:
 
 def sample_path(alphas: Sequence[Tensor], rng: torch.Generator, temperature: float = 1.0) -> Path:
     """One choice per block from softmax(alpha / temperature)."""
+    return sample_paths(alphas, rng, 1, temperature)[0]
+
+
+def sample_paths(alphas: Sequence[Tensor], rng: torch.Generator, count: int, temperature: float = 1.0) -> list[Path]:
+    """``count`` paths, as so many calls of sample_path would draw them."""
     probs = probabilities([alpha.detach().cpu().double() for alpha in alphas], temperature)
-    return tuple(int(torch.multinomial(p, 1, generator=rng)) for p in probs)
+    return [tuple(int(torch.multinomial(p, 1, generator=rng)) for p in probs) for _ in range(count)]
 
 
 def fixed_gates(path: Path, device: torch.device | str) -> list[Gate]:
     """Gates without gradient that hold ``path`` open: the supernet then runs it without moving BN statistics."""
-    return [Gate((choice,), torch.ones(1, device=device)) for choice in path]
+    value = torch.ones(1, device=device)
+    return [Gate((choice,), value) for choice in path]
 
 
 def sample(

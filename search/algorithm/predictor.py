@@ -139,6 +139,7 @@ class Predictor:
         self.limits, self.options, self.seed = tuple(limits), options or PredictorOptions(), seed
         self.agreement = Agreement.of([len(group) for group in limits[0].table.groups], attributes)
         self.rounds = [Round(self._random_networks())]
+        self._fits: dict[int, Regression] = {}  # by the number of scores that they are fitted to
 
     def _random_networks(self) -> list[Path]:
         paths = sample_up_to(self.limits, self.options.n_random, self._rng(0))
@@ -198,7 +199,7 @@ class Predictor:
             raise InputError("expected complete rounds but for the last", "predictor.rounds")
         if rounds[0].paths != self.rounds[0].paths:
             raise InputError("the random networks are of another seed, target or number", "predictor.rounds[0]")
-        self.rounds = rounds
+        self.rounds, self._fits = rounds, {}
 
     def _read_round(self, node: Node) -> Round:
         parts = node.fields(["paths", "losses"])
@@ -219,8 +220,11 @@ class Predictor:
         return {path: loss for path, loss in pairs if math.isfinite(loss)}
 
     def _fit(self, rounds: Sequence[Round]) -> Regression:
-        scored = self._scored(rounds)
-        return fit(self.agreement, list(scored), list(scored.values()))
+        n_scores = sum(len(each.losses) for each in rounds)
+        if n_scores not in self._fits:
+            scored = self._scored(rounds)
+            self._fits[n_scores] = fit(self.agreement, list(scored), list(scored.values()))
+        return self._fits[n_scores]
 
     def ranking(self) -> Ranking:
         """Of the random networks, each predicted by the fit to the others; they must have been scored."""
@@ -253,8 +257,8 @@ class Predictor:
         before = min(self._scored(self.rounds[: -self.options.patience]).values())
         return before - min(self._scored(self.rounds).values()) < self.options.least_gain * float(np.std(random))
 
-    def _projected(self, coefficients: Sequence[np.ndarray]) -> Path:
-        return project([-values for values in coefficients], self.limits).path
+    def _projected(self, coefficients: Sequence[np.ndarray], *, are_drawn: bool = False) -> Path:
+        return project([-values for values in coefficients], self.limits, settles_ties=not are_drawn).path
 
     def _fallback(self) -> Path:
         """What is taken where the losses order nothing: the projection of the first fit."""
@@ -266,7 +270,8 @@ class Predictor:
         n_projected = round(self.options.projected * count)
         found: dict[Path, None] = {}
         projected = [self._projected(fitted.coefficients)]
-        projected += [self._projected(draw) for draw in fitted.sampled_coefficients(rng, n_projected - 1)]
+        draws = fitted.sampled_coefficients(rng, n_projected - 1)
+        projected += [self._projected(draw, are_drawn=True) for draw in draws]
         found.update(dict.fromkeys(path for path in projected if path not in known))
         scored = self._scored(self.rounds)
         expected = dict(zip(scored, fitted.predict(list(scored))[0], strict=True))
@@ -315,7 +320,7 @@ class Predictor:
         This search stays as it is.
         """
         other = copy.copy(self)
-        other.limits, other.rounds = tuple(limits), list(self.rounds)
+        other.limits, other.rounds, other._fits = tuple(limits), list(self.rounds), {}
         if self.ranking().ranks:
             known = {path for each in self.rounds for path in each.paths}
             paths = other._proposals(self._fit(self.rounds), known, self._rng(len(self.rounds)))

@@ -94,8 +94,8 @@ def draws_at_cost(limits: Sequence[Limit], rng: np.random.Generator) -> Iterator
         spent, path = 0, []
         for block, options in enumerate(steps):
             logits = np.array([ways[block + 1, spent + step] if spent + step < size else -np.inf for step in options])
-            weights = np.exp(logits - logits.max())
-            choice = int(rng.choice(len(options), p=weights / weights.sum()))
+            shares = np.cumsum(np.exp(logits - logits.max()))
+            choice = int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))
             path.append(choice)
             spent += int(options[choice])
         drawn = tuple(path)
