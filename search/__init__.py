@@ -15,6 +15,8 @@ _HOMES = {
     "SearchStopped": "search.run.runner",
     "draw_random": "search.run.runner",
     "run_search": "search.run.runner",
+    "run_family": "search.run.family",
+    "family_table": "search.run.family",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -419,6 +419,7 @@ def read_config(path: Path, *, fill_missing: bool = False) -> SearchConfig:
     return from_dict(read_json(path), str(path), fill_missing=fill_missing)
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per setting; see settings.add_flags."""
-    settings.add_flags(parser, SearchConfig)
+def add_flags(parser: argparse.ArgumentParser, *, takes_families: bool = False) -> None:
+    """One flag per setting; see settings.add_flags. ``takes_families``: several targets between commas."""
+    text = "; several, 4,6,8, give a family of networks"
+    settings.add_flags(parser, SearchConfig, dict.fromkeys(TARGET_KEY.values(), text) if takes_families else {})

@@ -48,43 +48,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help=f"exit status {NOT_LANDED} where the network is not at its target, as measured (or else predicted)",
     )
-    config.add_flags(parser)
-    for action in parser._actions:
-        if action.dest in config.TARGET_KEY.values():
-            action.type, action.help = _one_or_several, f"{action.help}; several, 4,6,8, give a family of networks"
+    config.add_flags(parser, takes_families=True)
     return parser.parse_strictly(argv)
-
-
-def _one_or_several(text: str) -> float | tuple[float, ...]:
-    """A number, or numbers between commas."""
-    try:
-        found = tuple(map(float, text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, or several separated by commas, got {text!r}") from None
-    return found[0] if len(found) == 1 else found
 
 
 def _family(arguments: argparse.Namespace) -> int | None:
     """Run the searches for several targets; None where there is one."""
     given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
-    several = {unit: given[key] for unit, key in config.TARGET_KEY.items() if isinstance(given.get(key), tuple)}
+    several = {key: given[key] for key in config.TARGET_KEY.values() if isinstance(given.get(key), tuple)}
     if not several:
         return None
-    (unit, targets), *others = several.items()
-    if others:
-        raise InputError("several targets of one kind at a time", f"--{config.TARGET_KEY[others[0][0]]}")
-    from search.run import family
+    settings = config.effective_config({name: given[name] for name in given if name not in several}, arguments.recipe)
+    from search import family_table, run_family  # here, so that a mistake in the command line is answered at once
 
-    rest = {name: value for name, value in given.items() if name != config.TARGET_KEY[unit]}
-    settings = config.effective_config(rest, arguments.recipe)
-    if settings.arch.arch_algo == "random":
-        raise InputError("--arch_algo random takes one target", f"--{config.TARGET_KEY[unit]}")
-    runs = family.run_family(
-        settings, unit, targets, arguments.path, warmup_from=arguments.warmup_from, dry_run=arguments.dry_run
-    )
+    runs = run_family(settings, arguments.path, warmup_from=arguments.warmup_from, dry_run=arguments.dry_run, **several)
     if runs is None:
         return 0
-    print(f"\n{family.table(runs[0].folder.parent, unit, runs)}")
+    print(f"\n{family_table(runs)}")
     missed = any((run.result or {}).get("landed") is False for run in runs)
     return NOT_LANDED if missed and arguments.strict_landing else 0
 

@@ -31,19 +31,16 @@ from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError  # noqa: E402
-from proxyless_arch.base.files import read_json, write_json  # noqa: E402
-from proxyless_arch.base.runs import locked, new_run_dir  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
-from proxyless_arch.base.strict import counted, listed  # noqa: E402
+from proxyless_arch.base.strict import listed  # noqa: E402
 from proxyless_arch.base.text import align, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_arch.base.words import DRY_RUN, RUN_DIR  # noqa: E402
-from proxyless_nas.devices import pick_device  # noqa: E402
-from search import run_search  # noqa: E402
-from search.config import LEFT_OPEN, SearchConfig, effective_config, to_dict  # noqa: E402
+from search.config import SearchConfig, effective_config  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
-from search.run import warmup  # noqa: E402
+from search.run import family  # noqa: E402
 from search.run.device import anchor_of  # noqa: E402
 
 HARDWARE = ("mobile", "cpu", "gpu8", "flops")
@@ -75,13 +72,6 @@ class Common:
     def config(self, goal: Goal) -> SearchConfig:
         """The settings of the search for one goal."""
         return effective_config({**self.given, **goal.settings()}, self.recipe)
-
-    def shares(self, config: SearchConfig) -> bool:
-        """Whether such a search may start behind the warm-up of another of these searches.
-
-        It may not where there is none, or where the flags name one.
-        """
-        return config.warmup.warmup_epochs > 0 and self.warmup_from is None
 
 
 @dataclass(frozen=True)
@@ -121,80 +111,9 @@ def parse_goals(text: str) -> list[Goal]:
     return goals
 
 
-def sharing(goals: Sequence[Goal], folder: Path, common: Common) -> str | None:
-    """One line on the warm-up that the searches still to be begun share; None where they do not."""
-    found = [common.config(goal) for goal in goals if not (folder / goal.name / "config.json").is_file()]
-    if not found or not all(map(common.shares, found)):
-        return None
-    config = found[0]
-    is_there = warmed(config, [folder / goal.name for goal in goals]) is not None
-    saved = len(found) if is_there else len(found) - 1
-    warm, search = config.warmup.warmup_epochs, config.weights.n_epochs
-    if saved == 0:
-        return None
-    return (
-        f"the warm-up ({counted(warm, 'epoch')}) depends on no target and is done once: "
-        f"this saves {saved * warm} of {len(found) * (warm + search)} epochs"
-    )
-
-
-def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
-    """The first run folder among ``others`` whose warm-up is the one that ``config`` asks for; None where none is."""
-    for folder in others:
-        if (folder / warmup.NAME).is_file() and (folder / "config.json").is_file():
-            theirs = read_json(folder / "config.json")
-            if warmup.lacks_a_part(theirs):
-                continue  # an older run: what it was done with is not all known
-            ours = to_dict(config)
-            for name in LEFT_OPEN:  # it takes theirs over with the warm-up
-                if ours[name] is None:
-                    ours[name] = theirs.get(name, 1)
-            differs = warmup.differences(ours, theirs, str(folder / "config.json"))
-            if not differs and warmup.computed_alike(folder, pick_device(config.device), config.torch_threads):
-                return folder
-    return None
-
-
-def search_for(goal: Goal, folder: Path, common: Common, others: Sequence[Path] = ()) -> Run:
-    """The finished search for one goal: found in ``folder``, resumed, or run now. Raises InputError when it fails.
-
-    A new one starts behind the warm-up of one of the run folders ``others``, where that is the one it needs.
-    """
-    if (folder / "result.json").is_file():
-        return read_run(folder)
-    resume = (folder / "config.json").is_file()
-    config, source, title = None, None, goal.name
-    if not resume:
-        config, source = common.config(goal), common.warmup_from
-        if common.shares(config) and (source := warmed(config, others)) is not None:
-            title += f", behind the warm-up of {source.name}"
-    print(f"\n== {title} ==", flush=True)
-    try:
-        print(run_search(config, folder, resume=resume, warmup_from=source), flush=True)
-    except ElsewhereError:
-        raise
-    except (InputError, StoppedError) as error:
-        problem = f"the search for this target did not finish: {error}"
-        raise InputError(problem, goal.name, str(folder)) from None
-    return read_run(folder)
-
-
-def say_what_would_be_done(goals: Sequence[Goal], folder: Path | None, common: Common) -> None:
-    """The header of each search that is not finished; nothing is written."""
-    if (line := sharing(goals, folder or Path(), common)) is not None:
-        print(line)
-    for goal in goals:
-        own = folder / goal.name if folder is not None else None
-        print(f"\n== {goal.name} ==", flush=True)
-        if own is not None and (own / "result.json").is_file():
-            print("finished already", flush=True)
-            continue
-        resume = own is not None and (own / "config.json").is_file()
-        config, source = (None, None) if resume else (common.config(goal), common.warmup_from)
-        try:
-            run_search(config, own, resume=resume, warmup_from=source, dry_run=True)
-        except InputError as error:
-            raise InputError(error.problem, error.place or goal.name, error.source) from None
+def members(goals: Sequence[Goal], common: Common) -> dict[str, SearchConfig]:
+    """The settings of each search by the name of its run folder."""
+    return {goal.name: common.config(goal) for goal in goals}
 
 
 def devices_of(goals: Sequence[Goal], runs: Sequence[Run]) -> list[Device]:
@@ -280,27 +199,16 @@ def run(argv: Sequence[str]) -> None:
     options, common = parse(argv)
     goals = parse_goals(options.targets)
     if options.dry_run:
-        say_what_would_be_done(goals, options.path, common)
+        family.say_what_would_be_done(members(goals, common), options.path, common.warmup_from)
         return
-    made = options.path is None or not options.path.exists()
-    folder = options.path or new_run_dir(None, ROOT)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder):
-            _search_all(goals, folder, common)
-    except InputError:
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+    with family.claimed(options.path) as folder:
+        family.search_all(members(goals, common), folder, common.warmup_from)
+        _compare(goals, folder)
 
 
-def _search_all(goals: Sequence[Goal], folder: Path, common: Common) -> None:
-    """Search for every goal, and compare what was found."""
-    line = sharing(goals, folder, common)
-    if line is not None:
-        print(line)
-    others = [folder / goal.name for goal in goals]
-    runs = [search_for(goal, folder / goal.name, common, others) for goal in goals]
+def _compare(goals: Sequence[Goal], folder: Path) -> None:
+    """Every network on every device, as a record, a picture and a table."""
+    runs = [read_run(folder / goal.name) for goal in goals]
     record = cross(goals, runs, devices_of(goals, runs))
     write_json(folder / "specialization.json", record)
     rows = []

@@ -378,10 +378,14 @@ class _Switch(argparse.Action):
         setattr(namespace, self.dest, option != self._off)
 
 
-def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
+def add_flags(parser: argparse.ArgumentParser, cls: type, several: Mapping[str, str] | None = None) -> None:
     """One flag per setting, grouped as the dataclasses are. A flag that is not given is left out of the namespace.
 
     A switch can be turned off as well: ``--nesterov, --no_nesterov``, and ``--no_decay_bn, --decay_bn``.
+
+    Args:
+        several: ``{setting: what its help adds}`` of numbers of which this command takes several, between commas; they
+            are then a tuple.
     """
     groups: dict[str, Any] = {}
     known = flags(cls)
@@ -391,6 +395,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
         for action in _add_flag(groups[heading], name, field, base_type(kind)[0]):
+            if several is not None and name in several:
+                action.type, action.help = _one_or_several(action.type), f"{action.help}{several[name]}"  # type: ignore[arg-type]
             action.is_rare = not (shows_all or field.metadata["common"] or action.required)  # type: ignore[attr-defined]
     if isinstance(parser, Parser):
         parser.add_help_all()
@@ -433,6 +439,14 @@ def _help(field: dataclasses.Field) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("%", "%%")
+
+
+def _one_or_several(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read_all(text: str) -> Any:
+        found = tuple(map(read, text.split(",")))
+        return found[0] if len(found) == 1 else found
+
+    return read_all
 
 
 def _reader(base: type, allowed: Sequence[str] | None) -> Callable[[str], Any]:

@@ -14,6 +14,7 @@ from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.space.mbconv import TINY as TINY_MACRO
 from proxyless_arch.space.mbconv import mbconv_space
 from search import specialize
+from search.run import family
 from tests.hardware.fake_device import FakeDevice
 
 TINY = shlex.split(
@@ -131,5 +132,6 @@ def test_one_warm_up_serves_all_targets(tmp_path, capsys):
 )
 def test_what_sharing_saves(tmp_path, flags, expected):
     options, common = specialize.parse(["--targets", "mobile,cpu:litert,flops", *flags])
-    line = specialize.sharing(specialize.parse_goals(options.targets), tmp_path, common)
+    searches = specialize.members(specialize.parse_goals(options.targets), common)
+    line = family.sharing(searches, tmp_path, common.warmup_from)
     assert (line is None) if expected is None else line.endswith(expected)

@@ -5,7 +5,9 @@ import shlex
 
 import pytest
 
-from search import imagenet_arch_search
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.runs import locked
+from search import SearchConfig, imagenet_arch_search, run_family
 from search.run import warmup
 
 WORDS = shlex.split(
@@ -71,3 +73,25 @@ def test_what_is_no_family_is_refused_before_anything(tmp_path, capsys, targets,
 def test_a_family_is_not_written_into_a_run(family, capsys):
     assert searched(family / "300000macs", "3e5,4e5") == 2
     assert "--run_dir" in capsys.readouterr().err
+
+
+def test_a_family_is_held_against_other_processes(family, capsys):
+    with locked(family):
+        assert searched(family, "3e5,4.5e5") == 2
+    assert "--run_dir" in capsys.readouterr().err
+
+
+def test_a_program_asks_for_a_family_of_one_kind(tmp_path):
+    config = SearchConfig()
+
+    def place(**targets):
+        with pytest.raises(InputError) as caught:
+            run_family(config, tmp_path / "family", **targets)
+        return caught.value.place
+
+    assert place() == "targets"
+    assert place(target_ms=(1, 2)) == "targets"
+    assert place(target_macs=()) == "--target_macs"
+    assert place(target_macs=(3e5, 3e5)) == "--target_macs"
+    assert place(target_macs=(3e5, 4e5), target_latency_ms=(3, 4)) == "--target_latency_ms"
+    assert not list(tmp_path.iterdir())

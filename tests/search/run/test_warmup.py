@@ -20,10 +20,9 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import PREVIOUS_FILE, WALL_CLOCK_FIELDS, read_metrics
 from proxyless_arch.weights.files import load_safetensors
-from search import specialize
 from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
 from search.imagenet_arch_search import INTERRUPTED, main
-from search.run import checkpoint, runner, warmup
+from search.run import checkpoint, family, runner, warmup
 from search.run.loop import Schedule, Search, run
 from tests.search.tiny import tiny_batch, tiny_space
 
@@ -301,14 +300,14 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
     with pytest.raises(InputError, match="num_threads was 1, here it is 2"):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
-    assert specialize.warmed(config, [first]) == first  # it will set its threads to 1
+    assert family.warmed(config, [first]) == first  # it will set its threads to 1
     assert warmup.computed_alike(first, CPU, 1)
     assert not warmup.computed_alike(first, CPU, None)
     monkeypatch.undo()
     monkeypatch.setattr(checkpoint.torch, "__version__", "0.4")
     with pytest.raises(InputError, match=r"torch_version was '.*', here it is '0\.4'"):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
-    assert specialize.warmed(config, [first]) is None
+    assert family.warmed(config, [first]) is None
 
 
 def test_another_kind_of_device_is_refused(first, tmp_path):
@@ -368,7 +367,7 @@ def test_a_setting_that_the_other_run_is_too_old_to_have_is_not_taken_for_its_de
         warmup.differences(ours, old, "there")
     (tmp_path / warmup.NAME).touch()
     write_json(tmp_path / "config.json", old)
-    assert specialize.warmed(config, [tmp_path]) is None
+    assert family.warmed(config, [tmp_path]) is None
     with pytest.raises(InputError, match=r"format.*in there"):
         warmup.differences(ours, {"a": 1}, "there")
 
