@@ -25,6 +25,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 from hardware.latency import LatencySource, network_ms  # noqa: E402
 from hardware.profile.measure import parse_hardware, runtime_named  # noqa: E402
 from hardware.profile.profiling import Anchor, measure_network  # noqa: E402
+from hardware.profile.trust import anchor_of  # noqa: E402
 from proxyless_arch.apps.scores import shown_score  # noqa: E402
 from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
@@ -41,7 +42,6 @@ from proxyless_arch.base.words import DRY_RUN, RUN_DIR  # noqa: E402
 from search.config import SearchConfig, effective_config  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
 from search.run import family  # noqa: E402
-from search.run.device import anchor_of  # noqa: E402
 
 HARDWARE = ("mobile", "cpu", "gpu8", "flops")
 
@@ -77,7 +77,7 @@ class Common:
 @dataclass(frozen=True)
 class Device:
     """A column of the table: what prices a network and, for this machine, beside what and at what speed of the
-    machine it is measured (search/run/device.anchor_of)."""
+    machine it is measured (hardware/profile/trust.anchor_of)."""
 
     name: str
     source: LatencySource

@@ -12,6 +12,7 @@ from hardware.latency import shipped
 from hardware.profile.device import MATCHED
 from hardware.profile.landing import land, lands
 from hardware.profile.profiling import Anchor, Measured
+from hardware.profile.trust import anchor_of
 from hardware.projection import project
 from hardware.table import LookupTable
 from proxyless_arch.arch.ops import Zero
@@ -19,7 +20,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
 from search.algorithm.derive import log_probabilities
-from search.run.device import Device, anchor_of
+from search.run.device import Device
 from tests.hardware.fake_device import FakeDevice
 
 TABLE = latency_cost_table(mbconv_space(), shipped("pixel1"))
