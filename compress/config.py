@@ -103,6 +103,9 @@ class PruneConfig:
     latency_table: str | None = setting(
         None, "a latency table or predictor in place of the usual one", group="target", metavar="FILE"
     )
+    force_latency_table: bool = setting(
+        False, "use a latency table made for other conditions, or not validated", group="target"
+    )
     runtime: str | None = setting(None, "onnxruntime, litert or torch: what runs networks with cpu", group="target")
     latency_threads: int = setting(1, "threads with cpu", group="target", minimum=1, maximum=1024)
     method: str = setting(

@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compress.config import PruneConfig
 from hardware.latency import LatencySource, load_latency_source, shipped
+from hardware.predictor import Predictor
 from hardware.profile import device as profiler
 from hardware.profile.device import ProfileSettings
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import Anchor, Measured, measure_network
+from hardware.profile.trust import anchor_of, check_trusted
+from hardware.table import LookupTable
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
@@ -27,14 +31,16 @@ from proxyless_arch.space.mbconv import macro_named, mbconv_space
 
 @dataclass
 class Device:
-    """A runtime of this machine, and the network of the search space that others are timed beside."""
+    """A runtime of this machine, the network of the search space that others are timed beside, and its time when the
+    prices were measured (None: not known)."""
 
     runtime: Runtime
     anchor: Anchor
+    reference_ms: float | None = None
 
     def time(self, calls: Sequence[LayerCall]) -> Measured:
         """A network's ms, measured once."""
-        return measure_network(self.anchor, calls)
+        return measure_network(self.anchor, calls, self.reference_ms)
 
 
 def profile_settings(config: PruneConfig, resolution: int) -> ProfileSettings:
@@ -47,23 +53,52 @@ def profile_settings(config: PruneConfig, resolution: int) -> ProfileSettings:
 def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[LatencySource | None, Device | None]:
     """(what prices layers; the device to measure on, for cpu). Both None for flops.
 
+    The device is None when the file given is of another one: then a network is priced by it and not measured.
+
     Args:
         measure: profile this machine now where that was not done yet; else that is an InputError.
+
+    Raises:
+        InputError: a file made under other conditions (batch, resolution, threads, runtime, dtype), or one that did not
+            pass its validation, unless --force_latency_table.
     """
     given = config.latency_table
     if config.target_hardware == "flops":
         return None, None
-    source = load_latency_source(given) if given is not None else None
+    wanted: dict[str, Any] = {"batch_size": 1, "dtype": "float32", "resolution": spec.resolution}
     if config.target_hardware == "mobile":
-        return source or shipped("pixel1"), None
+        if given is None:
+            return shipped("pixel1"), None
+        source = load_latency_source(given)
+        _check(config, source, given, wanted)
+        return source, None
     with judged_at("", {"--threads": "--latency_threads"}):
         runtime = runtime_named(parse_hardware("cpu"), config.runtime, config.latency_threads)
-    settings = profile_settings(config, spec.resolution)
+    settings, facts = profile_settings(config, spec.resolution), runtime.facts()
+    path = Path(given) if given is not None else _predictor(settings, runtime, measure)
+    source = load_latency_source(path)
+    is_here = source.provenance.get("device") == facts["device"]
+    used = {name: facts[name] for name in ("runtime", "threads")} if is_here else {"runtime": config.runtime}
+    _check(config, source, str(path), wanted | used, settings if given is None else None)
+    if not is_here:
+        return source, None
     space = mbconv_space(macro=macro_named(settings.space), preprocessing=imagenet_preprocessing(spec.resolution))
-    return source or _predictor(settings, runtime, measure), Device(runtime, Anchor(runtime, space, 1))
+    return source, Device(runtime, *anchor_of(runtime, space, 1, source))
 
 
-def _predictor(settings: ProfileSettings, runtime: Runtime, measure: bool) -> LatencySource:
+def _check(
+    config: PruneConfig,
+    source: LookupTable | Predictor,
+    path: str,
+    wanted: dict[str, Any],
+    made_by: ProfileSettings | None = None,
+) -> None:
+    if not config.force_latency_table:
+        check_trusted(source, path, wanted, made_by)
+
+
+def _predictor(settings: ProfileSettings, runtime: Runtime, measure: bool) -> Path:
+    """The file of this machine's predictor, measured now where there is none and ``measure`` allows it."""
     folder = profiler.default_output(profiler.conditions_of(settings) | runtime.facts())
     path = Path(folder) / "predictor.json"
     if not path.is_file():
@@ -75,4 +110,4 @@ def _predictor(settings: ProfileSettings, runtime: Runtime, measure: bool) -> La
         raise InputError(
             "the profile of this machine gave no predictor: measure it again on a quiet machine", "", str(folder)
         )
-    return load_latency_source(path)
+    return path

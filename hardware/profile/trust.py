@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hardware.latency import LatencySource
+from hardware.latency import LatencySource, check_matches
 from hardware.predictor import Predictor
 from hardware.profile.device import MATCHED, ProfileSettings
 from hardware.profile.measure import Runtime
@@ -16,6 +16,26 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import SearchSpace
 
 MAX_MOVED = 0.25  # of the anchor since its table was made, relative; see docs/decisions.md
+
+
+def check_trusted(
+    source: LookupTable | Predictor, path: str, wanted: Mapping[str, Any], made_by: ProfileSettings | None = None
+) -> None:
+    """Raises InputError when a file was made under other conditions than ``wanted``, or did not pass its validation.
+
+    What a file does not record is not checked: the released YAML records nothing. Both errors name
+    --force_latency_table, with which the command does not ask here.
+
+    Args:
+        wanted: any of hardware.latency.CONDITIONS with the value of this run.
+        made_by: the settings that it was made with, where they are known.
+    """
+    try:
+        check_matches(source.provenance, wanted, path)
+    except InputError as error:
+        hint = f"{error.problem}, or use it all the same with --force_latency_table"
+        raise InputError(hint, error.place, error.source) from None
+    check_passed(source, path, made_by)
 
 
 def check_passed(source: LookupTable | Predictor, path: str, made_by: ProfileSettings | None = None) -> None:

@@ -153,9 +153,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if 0.0005 <= share < 0.9995 else "100 %" if share > 0.5 else "0 %"
 
 
-def leading_map(records: Records, labels: Sequence[Sequence[str]] | None, chosen: Sequence[int] | None) -> Chart:
+def leading_map(
+    records: Records,
+    labels: Sequence[Sequence[str]] | None,
+    chosen: Sequence[int] | None,
+    places: Sequence[int] | None = None,
+) -> Chart:
     """One row per block: how probable its leading choice was, and at the end of the row which choice was taken.
 
+    ``places``: which blocks of the network they are (SearchSpace.places); by default those from the second on.
     ``chosen``: the choices of the derived network; one that does not lead is named in the leader's stead, in another
     color and with its own probability.
     """
@@ -172,7 +178,7 @@ def leading_map(records: Records, labels: Sequence[Sequence[str]] | None, chosen
         undecided = min(probabilities) == max(probabilities)
         rows.append(
             HeatRow(
-                label=str(block + 1),
+                label=str(places[block] if places else block + 1),
                 values=[max(each[block]) if block < len(each) else None for each in columns],
                 last="undecided" if undecided else f"{name} {probabilities[choice]:.2f}",
                 style="choice" if undecided else "name" if probabilities[choice] == max(probabilities) else "other",
@@ -190,6 +196,7 @@ def draw_search(
     unit: Unit,
     labels: Sequence[Sequence[str]] | None = None,
     chosen: Sequence[int] | None = None,
+    places: Sequence[int] | None = None,
     title: str = "",
 ) -> None:
     """Draw how a search went: cost against target, learning, each block's leading operation.
@@ -199,11 +206,12 @@ def draw_search(
         path: the picture to write, ``.png`` or ``.svg``; an earlier file is replaced only by a whole new one.
         target: the cost asked for, in ``unit``, or None.
         unit: unit of the costs.
-        labels: per block, the name of each choice (``op_label``). ``chosen``: see leading_map.
+        labels: per block, the name of each choice (``op_label``). ``chosen``, ``places``: see leading_map.
         title: over the panels.
 
     Raises:
         InputError: another suffix. OSError: it cannot be written.
     """
-    charts = [cost_chart(records, target, unit), *learning_charts(records), leading_map(records, labels, chosen)]
+    leading = leading_map(records, labels, chosen, places)
+    charts = [cost_chart(records, target, unit), *learning_charts(records), leading]
     write_picture(compose(title, charts, columns=2), path)

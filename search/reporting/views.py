@@ -206,7 +206,8 @@ def _choice_maps(run: Run) -> list[Chart]:
         labels = [choice_name(choices[row].label if fits else f"choice {row}") for row in range(len(rows))]
         width = f", {choices[0].out_channels} channels" if fits else ""
         taken = f": {choice_name(taken_ops[block].label)}" if block < len(taken_ops) else ""
-        maps.append(choice_map(f"Block {block + 1}{width}{taken}", labels, rows, phases))
+        place = places[block] if block < len(places) else block + 1
+        maps.append(choice_map(f"Block {place}{width}{taken}", labels, rows, phases))
     return maps
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from hardware.cost import CostTable
-from hardware.latency import LatencySource, check_matches, load_latency_source
+from hardware.latency import LatencySource, load_latency_source
 from hardware.predictor import Predictor
 from hardware.profile import device as profiler
 from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import measure_network
-from hardware.profile.trust import anchor_of, check_passed
+from hardware.profile.trust import anchor_of, check_trusted
 from hardware.projection import LOWER, Limit, Projection
 from hardware.table import LookupTable
 from proxyless_arch.arch.walk import walk
@@ -163,10 +163,6 @@ def load_table(target: Target, space: SearchSpace) -> tuple[LookupTable | Predic
             wanted |= {name: facts[name] for name in ("runtime", "threads")}
         elif target.runtime is not None:
             wanted["runtime"] = target.runtime
-        try:
-            check_matches(source.provenance, wanted, str(path))
-        except InputError as error:
-            hint = f"{error.problem}, or use it all the same with --force_latency_table"
-            raise InputError(hint, error.place, error.source) from None
-        check_passed(source, str(path), profile_settings(target, space) if here and not target.latency_table else None)
+        ours = profile_settings(target, space) if here and not target.latency_table else None
+        check_trusted(source, str(path), wanted, ours)
     return source, device if here else None, path

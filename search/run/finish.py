@@ -206,13 +206,14 @@ def _landed(job: Job, derived: Derived) -> dict[str, Any]:
 def _changes(
     space: SearchSpace, odds: Sequence[torch.Tensor], best: Sequence[int], path: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Where the derived network is not the most probable one: the operations and their probabilities, in percent."""
+    """Where the derived network is not the most probable one: which block of it, the operations and their
+    probabilities, in percent."""
     found = []
-    for number, (block, ops, argmax, chosen) in enumerate(zip(odds, space.choices, best, path, strict=True), start=1):
+    for place, block, ops, argmax, chosen in zip(space.places, odds, space.choices, best, path, strict=True):
         if argmax != chosen:
             found.append(
                 {
-                    "block": number,
+                    "block": place,
                     "argmax": ops[argmax].label,
                     "argmax_percent": 100 * float(block[argmax]),
                     "chosen": ops[chosen].label,

@@ -62,6 +62,12 @@ def test_what_projection_chose_stands_for_the_leading_operation(tmp_path):
     assert not any("not leading" in word for word in texts(tmp_path / "s.svg"))
 
 
+def test_blocks_have_the_numbers_that_they_have_in_the_network(tmp_path):
+    records = [record("search", 0, 1, [[0.1, 0.9], [0.25, 0.75]])]
+    draw_search(records, tmp_path / "s.svg", target=80.0, unit=Unit.MS, places=(17, 23))
+    assert {"17", "23"} <= set(texts(tmp_path / "s.svg"))
+
+
 @pytest.mark.parametrize("n_warmup", [0, 1, 3])
 @pytest.mark.parametrize("probabilities", [None, [], [[0.5, 0.5], [0.5, 0.5]]])
 def test_search_history_without_search_epochs_and_with_nulls(tmp_path, n_warmup, probabilities):

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,9 @@ def test_what_projection_changed_is_told_with_its_odds():
     best[4], path[4] = 1, 5
     (found,) = _changes(space, odds, best, path)
     assert found["block"] == 5  # blocks.0 is not searched
+    first = space.blocks[1]
+    fixed = replace(space, blocks=(space.blocks[0], first.block(0), *space.blocks[2:]))
+    assert _changes(fixed, odds[1:], best[1:], path[1:])[0]["block"] == 5  # nor blocks.1
     assert (found["argmax"], found["chosen"]) == ("MB3 5x5 s2", "MB6 7x7 s2")
     assert (found["argmax_percent"], found["chosen_percent"]) == pytest.approx((90.0, 2.0))
     assert _changes(space, odds, best, best) == []

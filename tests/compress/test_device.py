@@ -1,0 +1,90 @@
+"""Which prices a pruning takes, and whether it measures here: as a search does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import compress.device as devices
+from compress.config import PruneConfig
+from hardware.profile.trust import MAX_MOVED
+from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import imagenet_preprocessing
+from tests.errors import refused
+from tests.hardware.fake_device import FakeDevice
+
+PREDICTOR = Path(__file__).resolve().parents[2] / "hardware" / "tables" / "amd_epyc_onnxruntime_predictor.json"
+SPEC = catalog.load("proxyless_mobile")
+
+
+def latency_source(file, spec=SPEC, hardware="cpu", **given):
+    config = PruneConfig(target_hardware=hardware, latency_table=str(file), **given)
+    return devices.latency_source(config, spec, measure=False)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Writes a predictor as if it were made by the device that is here, simulated."""
+    here = FakeDevice()
+    monkeypatch.setattr(devices, "runtime_named", lambda *wanted: here)
+    record = json.loads(PREDICTOR.read_text())
+    record["provenance"] |= {name: value for name, value in here.facts().items() if name in record["provenance"]}
+
+    def write(**changes):
+        path = tmp_path / "predictor.json"
+        path.write_text(json.dumps(record | {"provenance": record["provenance"] | changes}))
+        return path
+
+    return write
+
+
+def test_a_file_of_another_machine_prices_and_is_not_measured(made):
+    source, device = latency_source(PREDICTOR)
+    assert (source.provenance["device"], device) == ("AMD EPYC", None)
+
+
+@pytest.mark.parametrize(("moved", "known"), [(1.0, True), (1 + 2 * MAX_MOVED, False)])
+def test_a_file_of_this_machine_is_measured_beside_its_anchor(moved, known, made, monkeypatch):
+    monkeypatch.setattr("hardware.profile.trust.Anchor.now", lambda anchor: 4.0)
+    _, device = latency_source(made(anchor_ms=4.0 / moved))
+    assert device.runtime.name == "fake"
+    assert device.reference_ms == (4.0 if known else None)
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "mobile"])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"batch_size": 8}, "8"), ({"resolution": 160}, "160"), ({"dtype": "float16"}, "'float16'")],
+)
+def test_other_conditions_are_refused_unless_forced(hardware, changes, named, made):
+    path = made(device="elsewhere", **changes)
+    with refused("provenance", *changes, named, "--force_latency_table", source=path):
+        latency_source(path, hardware=hardware)
+    latency_source(path, hardware=hardware, force_latency_table=True)
+
+
+def test_another_runtime_than_was_asked_for_is_refused(made):
+    path = made(device="elsewhere", runtime="litert")
+    latency_source(path)
+    with refused("provenance", "runtime", "'litert'", "'onnxruntime'", source=path):
+        latency_source(path, runtime="onnxruntime")
+    here = made(runtime="litert")
+    with refused("provenance", "runtime", "'litert'", "'fake'", source=here):
+        latency_source(here)
+
+
+def test_other_pixels_than_the_networks_are_refused(made):
+    small = replace(SPEC, preprocessing=imagenet_preprocessing(96))
+    with refused("provenance", "224", "96", source=PREDICTOR):
+        latency_source(PREDICTOR, small)
+
+
+def test_a_file_that_failed_its_validation_is_refused(tmp_path, made):
+    record = json.loads(PREDICTOR.read_text())
+    record["error"]["net"]["mape"] = 31.0
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(record))
+    with refused("error.net", "31.0", "--force_latency_table", source=path):
+        latency_source(path)
+    latency_source(path, force_latency_table=True)
