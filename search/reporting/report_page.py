@@ -6,7 +6,7 @@ A run folder is read (run_folder.py), what the page says is decided (views.py) a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import format_count
 from proxyless_arch.drawing.charts import series_color
-from proxyless_arch.drawing.scene import Scene, css, to_svg
+from proxyless_arch.drawing.pages import rendered
 from search.reporting.history import choice_name, cost_text, phase_name
 from search.reporting.networks import accuracy_of
 from search.reporting.run_folder import Run, is_overruled, read_run, read_trained, times_as_rare
@@ -66,27 +66,7 @@ def _write(output: str | os.PathLike[str], page: str) -> Path:
 
 
 def _render(template: str, page: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    def svg(scene: Scene, attributes: Mapping[str, str]) -> Markup:
-        return Markup(to_svg(scene, attributes))
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.globals |= {
-        "css": lambda: Markup(css()),
-        "svg": svg,
-        "network_entries": legend,
-        "network_note": legend_note,
-    }
-    environment.filters |= {
+    filters = {
         "overruled": is_overruled,
         "rarer": times_as_rare,
         "accuracy": lambda result: accuracy_of(result or {}),
@@ -105,4 +85,5 @@ def _render(template: str, page: Any) -> str:
         "signed": signed_percent,
         "title": title_of,
     }
-    return environment.get_template(template).render(page=page)
+    functions = {"network_entries": legend, "network_note": legend_note}
+    return rendered(TEMPLATES, template, page, filters=filters, functions=functions)
