@@ -13,6 +13,9 @@ _HOMES = {
     "read_result": "compress.result",
     "PruningStopped": "compress.runner",
     "run_pruning": "compress.runner",
+    "BitsConfig": "compress.bits.config",
+    "QuantizationStopped": "compress.bits.runner",
+    "run_quantization": "compress.bits.runner",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -138,7 +138,7 @@ class States:
         columns = [
             (index, *decision.facts, cost) for index, (decision, cost) in enumerate(zip(decisions, costs, strict=True))
         ]
-        self.fixed = _scaled(np.array(columns, dtype=np.float64))
+        self.fixed = scaled(np.array(columns, dtype=np.float64))
 
     def at(self, walk: Walk) -> np.ndarray:
         reduced = 1 - self.table.of_path(walk.path) / self.whole
@@ -146,7 +146,7 @@ class States:
         return np.array([*self.fixed[walk.step], reduced, rest, walk.last_action])
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
+def scaled(values: np.ndarray) -> np.ndarray:
     """Each column to [0, 1]; a constant one is left 0."""
     low, high = values.min(0), values.max(0)
     return (values - low) / np.where(high > low, high - low, 1.0)

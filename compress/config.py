@@ -40,10 +40,9 @@ def numbers(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneConfig:
-    """Everything that determines a pruning."""
+class TrainedConfig:
+    """A trained network, the images that judge what is done to it, and the run: of every command of this room."""
 
-    recipe: str = "finetune"
     arch: str | None = ARCH.setting(None, ", with its weights", group="network", common=True)
     weights: str | None = setting(
         None, "a weight file (default: the network's own, or its published ones)", group="network", common=True
@@ -71,6 +70,15 @@ class PruneConfig:
     test_batch_size: int = setting(64, "images per batch of calibrating and scoring", group="images", minimum=2)
     n_worker: int | None = WORKERS.setting(None, group="images", minimum=0, maximum=256)
     data_edition: int = DATA_EDITION.setting(EDITION, group="images", minimum=1, maximum=EDITION, older=1)
+    manual_seed: int = SEED.setting(0, group="the run", common=True)
+    device: str = DEVICE.setting("auto", group="the run", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig(TrainedConfig):
+    """Everything that determines a pruning."""
+
+    recipe: str = "finetune"
     target_hardware: str = setting(
         "mobile",
         "cpu (this machine: its latency model, then measured), mobile (a Pixel 1, predicted) or flops (MACs)",
@@ -144,8 +152,6 @@ class PruneConfig:
         minimum=0,
         maximum=1,
     )
-    manual_seed: int = SEED.setting(0, group="the run", common=True)
-    device: str = DEVICE.setting("auto", group="the run", common=True)
 
     def __post_init__(self) -> None:
         named = [

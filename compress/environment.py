@@ -22,6 +22,7 @@ from compress.choices import Axis, Group, change_of
 from compress.pruner import Pruner
 from compress.statistics import collect, make_bn_true
 from hardware.cost import Path
+from hardware.projection import Match
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.progress import Progress, watched
@@ -91,6 +92,11 @@ class Environment:
     device: torch.device
     record: Record
     watch: Watch = unseen
+    matches: tuple[Match, ...] = ()
+
+    def settled(self, path: Path) -> Path:
+        """Groups are independent: ``path`` itself."""
+        return path
 
     def network(self, change: Shrunk) -> ProxylessNet:
         """The pruned network with BN statistics of the calibration images, in eval mode."""

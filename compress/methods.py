@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from compress.choices import Group
 from compress.environment import Environment, Score
 from hardware.cost import CostTable, Path
-from hardware.projection import Limit, k_best, project
+from hardware.projection import Limit, Match, k_best, project
 from proxyless_arch.base.errors import InputError
 
 BY_SUM = 4
@@ -39,14 +40,28 @@ class Found:
 Tell = Callable[[Found], None]
 
 
+class Judge(Protocol):
+    """What scores plans: of widths (compress/environment.py) or of bits."""
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """Which groups must be chosen alike."""
+
+    def damages(self) -> list[np.ndarray]:
+        """By group and choice."""
+
+    def score(self, path: Path) -> Score: ...
+
+    def settled(self, path: Path) -> Path:
+        """``path`` with tied groups alike."""
+
+
 def best(found: Sequence[Found]) -> Found:
     """The one of least loss, the first of equal ones."""
     return min(found, key=lambda each: each.score.loss)
 
 
-def exact(
-    environment: Environment, limits: Sequence[Limit], count: int, rng: np.random.Generator, tell: Tell
-) -> list[Found]:
+def exact(environment: Judge, limits: Sequence[Limit], count: int, rng: np.random.Generator, tell: Tell) -> list[Found]:
     """``count`` plans at most, within all limits. Raises InputError when nothing is."""
     damages = environment.damages()
     found: dict[Path, Found] = {}
@@ -56,20 +71,23 @@ def exact(
         tell(found[path])
         return found[path]
 
-    for projection in k_best([-row for row in damages], limits, min(BY_SUM, count)):
+    for projection in k_best([-row for row in damages], limits, min(BY_SUM, count), environment.matches):
         add(projection.path)
     factors, leader = np.ones(len(damages)), best(list(found.values()))
     for _ in range(TRIES * max(0, count - len(found))):
         if len(found) >= count:
             break
         tried = factors * np.exp(SPREAD * rng.standard_normal(len(damages)))
-        path = project([-factor * row for factor, row in zip(tried, damages, strict=True)], limits).path
+        rows = [-factor * row for factor, row in zip(tried, damages, strict=True)]
+        path = project(rows, limits, environment.matches).path
         if path not in found and add(path).score.loss < leader.score.loss:
             factors, leader = tried, found[path]
     return list(found.values())
 
 
-def sample_within(limits: Sequence[Limit], lower: float, rng: np.random.Generator) -> Iterator[Path]:
+def sample_within(
+    limits: Sequence[Limit], lower: float, rng: np.random.Generator, settled: Callable[[Path], Path] = lambda path: path
+) -> Iterator[Path]:
     """Random plans that keep to all limits and cost at least ``lower`` of the first, all nearly equally probable.
 
     Each choice is drawn by exp(-b cost), with the b at which the expected cost lies within the first limit: of all
@@ -79,7 +97,7 @@ def sample_within(limits: Sequence[Limit], lower: float, rng: np.random.Generato
     tilt = _tilt(table, (1 + lower) / 2 * upper)
     odds = [_odds(group, tilt) for group in table.groups]
     for _ in range(DRAWS):
-        path = tuple(int(rng.choice(len(row), p=row)) for row in odds)
+        path = settled(tuple(int(rng.choice(len(row), p=row)) for row in odds))
         if table.of_path(path) >= lower * upper and all(limit.holds(path) for limit in limits):
             yield path
 
@@ -104,11 +122,11 @@ def _tilt(table: CostTable, mean: float) -> float:
 
 
 def random(
-    environment: Environment, limits: Sequence[Limit], count: int, rng: np.random.Generator, tell: Tell
+    environment: Judge, limits: Sequence[Limit], count: int, rng: np.random.Generator, tell: Tell
 ) -> list[Found]:
     """``count`` random plans of the cost. Raises InputError where none is met with."""
     found: dict[Path, Found] = {}
-    for path in sample_within(limits, RANDOM_LOWER, rng):
+    for path in sample_within(limits, RANDOM_LOWER, rng, environment.settled):
         if path not in found:
             found[path] = Found(path, environment.score(path))
             tell(found[path])

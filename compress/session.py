@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compress.choices import Group, cost_table, groups_of, macs_table, params_table, whole_path
-from compress.config import PruneConfig
+from compress.config import PruneConfig, TrainedConfig
 from compress.device import Device, latency_source
 from hardware.cost import CostTable
 from hardware.latency import LatencySource
@@ -100,7 +100,7 @@ class Job:
         return whole if drop_last and whole else found
 
 
-def split_images(data: SearchData, config: PruneConfig) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+def split_images(data: SearchData, config: TrainedConfig) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
     """(images to calibrate with, images to choose by in two parts), disjoint; the test images are neither.
 
     Those that choose are the held-out ones and, where they are too few, training images that do not calibrate.
@@ -113,10 +113,10 @@ def split_images(data: SearchData, config: PruneConfig) -> tuple[ImageDataset, I
     return calibrating, data.valid.subset(held), data.train.subset(left[: config.choosing_images - len(held)])
 
 
-def training_config(config: PruneConfig) -> tuple[TrainConfig, tuple[str, ...]]:
+def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]]:
     """The settings with which train.py would take up the network: its images, its split, its weights."""
     if not config.arch:
-        raise InputError("name the network to prune: a known name, a run folder, or a weight file", "--arch")
+        raise InputError("name a trained network: a known name, a run folder, or a weight file", "--arch")
     given: dict[str, Any] = {
         "arch": config.arch,
         "manual_seed": config.manual_seed,
@@ -131,7 +131,7 @@ def training_config(config: PruneConfig) -> tuple[TrainConfig, tuple[str, ...]]:
         given["weights"] = config.weights or PRETRAINED
     found, notes = effective_config(given, "finetune")
     if found.weights not in (INHERIT, PRETRAINED) and config.weights is None:
-        raise InputError("this network has no weights: pruning starts from a trained one", "--arch", config.arch)
+        raise InputError("this network has no weights: it takes a trained one", "--arch", config.arch)
     return found, notes
 
 
@@ -140,7 +140,7 @@ def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool
     training, notes = training_config(config)
     data = open_data(training)
     start = start_of(training, data.train)
-    _check_images(start.has_fresh_classifier, start.spec, data, config)
+    check_images(start.has_fresh_classifier, start.spec, data, config)
     spec = start.spec
     groups = groups_of(spec, config.freedom)
     if not groups:
@@ -174,7 +174,7 @@ def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool
     return replace(job, goals=_goals(job))
 
 
-def _check_images(is_fresh: bool, spec: ArchSpec, data: SearchData, config: PruneConfig) -> None:
+def check_images(is_fresh: bool, spec: ArchSpec, data: SearchData, config: TrainedConfig) -> None:
     if is_fresh:
         raise InputError(
             f"these images have other classes than the network was trained for: expected those of {config.arch}; "

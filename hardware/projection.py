@@ -18,7 +18,7 @@ import bisect
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -89,8 +89,26 @@ class Projection:
         return self.costs[0]
 
 
-def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit], *, settles_ties: bool = True) -> Projection:
-    """The most probable choices within all limits.
+@dataclass(frozen=True)
+class Match:
+    """Two groups whose choices must have one label: ``labels[0][j]`` is that of choice ``j`` of group ``groups[0]``."""
+
+    groups: tuple[int, int]
+    labels: tuple[tuple[Hashable, ...], tuple[Hashable, ...]]
+
+    def holds(self, path: Path) -> bool:
+        one, other = (labels[path[group]] for group, labels in zip(self.groups, self.labels, strict=True))
+        return one == other
+
+
+def project(
+    log_probs: Sequence[np.ndarray],
+    limits: Sequence[Limit],
+    matches: Sequence[Match] = (),
+    *,
+    settles_ties: bool = True,
+) -> Projection:
+    """The most probable choices within all limits, and with one label where groups must match.
 
     ``settles_ties``: of equals the first is taken; without it any of them, in half of the time.
 
@@ -102,18 +120,23 @@ def project(log_probs: Sequence[np.ndarray], limits: Sequence[Limit], *, settles
     by then and is within all limits is taken, though it need not be the most probable or the first of equals; where
     nothing was, the matter is not settled, which is an InputError, too.
     """
-    return k_best(log_probs, limits, 1, settles_ties=settles_ties)[0]
+    return k_best(log_probs, limits, 1, matches, settles_ties=settles_ties)[0]
 
 
 def k_best(
-    log_probs: Sequence[np.ndarray], limits: Sequence[Limit], k: int, *, settles_ties: bool = True
+    log_probs: Sequence[np.ndarray],
+    limits: Sequence[Limit],
+    k: int,
+    matches: Sequence[Match] = (),
+    *,
+    settles_ties: bool = True,
 ) -> list[Projection]:
     """The ``k`` most probable choices within all limits, best first; fewer where there are not as many.
 
     ``settles_ties``: as of ``project``. Raises InputError as ``project`` does, where there are none.
     """
     rows = _checked(log_probs, limits)
-    program = _Program(rows, tuple(limits))
+    program = _Program(rows, tuple(limits), tuple(matches))
     found: list[Path] = []
     with _settling(limits):
         while len(found) < k and (path := program.best(found, settles_ties)) is not None:
@@ -123,10 +146,10 @@ def k_best(
     return [projection_of(rows, limits, path) for path in found]
 
 
-def check_limits(limits: Sequence[Limit]) -> None:
+def check_limits(limits: Sequence[Limit], matches: Sequence[Match] = ()) -> None:
     """Raises InputError, as ``project`` does, when nothing is within all limits."""
     rows = _checked([np.zeros(len(group)) for group in limits[0].table.groups], limits)
-    program = _Program(rows, tuple(limits))
+    program = _Program(rows, tuple(limits), tuple(matches))
     with _settling(limits):
         if program.solve_or_held(program.gains, [], []) is None:
             raise _none_within(program)
@@ -197,6 +220,7 @@ class _Program:
 
     log_probs: list[np.ndarray]
     limits: tuple[Limit, ...]
+    matches: tuple[Match, ...] = ()
 
     @cached_property
     def starts(self) -> list[int]:
@@ -210,6 +234,20 @@ class _Program:
             values = np.zeros(self.starts[-1])
             values[start:end] = 1
             rows.append(_Row(values, 1, 1))
+        return rows
+
+    @cached_property
+    def matched(self) -> list[_Row]:
+        """For each match and label as many choices with it in the one group as in the other."""
+        rows = []
+        for match in self.matches:
+            for label in dict.fromkeys((*match.labels[0], *match.labels[1])):
+                values = np.zeros(self.starts[-1])
+                for group, labels, sign in zip(match.groups, match.labels, (1, -1), strict=True):
+                    values[self.starts[group] : self.starts[group + 1]] += sign * np.array(
+                        [each == label for each in labels]
+                    )
+                rows.append(_Row(values, 0, 0))
         return rows
 
     @cached_property
@@ -318,7 +356,7 @@ class _Program:
         """By the solver's tolerance. None where there are none; raises _UnsettledError, holding what is exact."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        every = [*self.one_each, *rows]
+        every = [*self.one_each, *self.matched, *rows]
         done = milp(
             objective,
             integrality=np.ones(self.starts[-1]),
@@ -340,7 +378,7 @@ class _Program:
 
     def nearest(self, limit: Limit, others: Sequence[Limit]) -> list[float]:
         """Costs by ``limit.table`` just outside ``limit``, below and above it, of what keeps to the other limits."""
-        program = _Program(self.log_probs, tuple(others))
+        program = _Program(self.log_probs, tuple(others), self.matches)
         values, base, scale = _scaled_costs(limit.table)
         sides = [(-values, _Row(values, high=(limit.lower - base) * scale)),
                  (values, _Row(values, low=(limit.upper - base) * scale))]  # fmt: skip

@@ -28,16 +28,25 @@ class Unit(StrEnum):
     MS = "ms"
     MACS = "MACs"
     PARAMS = "params"
+    BYTES = "bytes"
+    SIMULATED_MS = "simulated ms"
+    """Of a chip that is not here, by a model of it: never to be taken for a device's ms."""
 
     @property
     def is_counted(self) -> bool:
         """Whether a cost follows from the shapes alone; a latency is a prediction or a measurement."""
-        return self is not Unit.MS
+        return self not in (Unit.MS, Unit.SIMULATED_MS)
 
     @property
     def quantity(self) -> str:
         """What is meant: ``latency``, ``MACs``, ``parameters``."""
-        return {Unit.MS: "latency", Unit.MACS: "MACs", Unit.PARAMS: "parameters"}[self]
+        return {
+            Unit.MS: "latency",
+            Unit.MACS: "MACs",
+            Unit.PARAMS: "parameters",
+            Unit.BYTES: "bytes",
+            Unit.SIMULATED_MS: "simulated latency",
+        }[self]
 
     @property
     def priced(self) -> str:

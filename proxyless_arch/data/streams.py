@@ -52,7 +52,9 @@ class Stream(IntEnum):
     PRUNING_CHOICE = 15
     """Plans that the pruning by damages or at random looks at."""
     AGENT = 16
-    """Actions of AMC's agent, and what it learns from."""
+    """Actions of AMC's and HAQ's agent, and what it learns from."""
+    BIT_IMAGES = 17
+    """Which images calibrate, choose and test bits, where no part of them is for training."""
 
 
 @unique

@@ -156,6 +156,46 @@ def _nearest(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
 
 
+class RoundedWeights:
+    """The weights of a network in as many bits as are asked for; each is computed once."""
+
+    def __init__(self, spec: ArchSpec, tensors: NamedTensors, quantizer: str = CHANNEL) -> None:
+        self.spec, self.tensors, self.quantizer = spec, tensors, quantizer
+        self.layers = {layer.name: layer for layer in bit_layers(spec)}
+        self._whole: dict[str, Folded] = {}
+        self._rounded: dict[tuple[str, int], np.ndarray] = {}
+
+    def whole(self, name: str) -> Folded:
+        """Of the layer ``name``, folded, before rounding."""
+        if name not in self._whole:
+            self._whole[name] = folded(self.layers[name], self.tensors, self.spec.bn.eps)
+        return self._whole[name]
+
+    def rounded(self, name: str, bits: int) -> np.ndarray:
+        """Of the layer ``name`` with ``bits``, float32."""
+        if (name, bits) not in self._rounded:
+            weight = quantized_weight(self.whole(name).weight, bits, self.quantizer)
+            self._rounded[name, bits] = weight.astype(np.float32)
+        return self._rounded[name, bits]
+
+    def layer(self, name: str, bits: int) -> NamedTensors:
+        """The tensors of a layer with ``bits``: its batch normalization is left as an identity with the bias."""
+        layer = self.layers[name]
+        made = {layer.weight: self.rounded(name, bits)}
+        bn = layer.weight.removesuffix("conv.weight") + "bn"
+        if f"{bn}.weight" in self.tensors:
+            made |= identity_bn(bn, self.whole(name).bias, self.spec.bn.eps)
+        return made
+
+    def under(self, plan: BitPlan) -> NamedTensors:
+        """All tensors of the network under a plan of it."""
+        found = dict(self.tensors)
+        for name, format in plan.formats.items():
+            if format.weight_bits is not None:
+                found.update(self.layer(name, format.weight_bits))
+        return found
+
+
 def quantized_tensors(spec: ArchSpec, tensors: NamedTensors, plan: BitPlan) -> NamedTensors:
     """The weights that a network computes with under ``plan``: by the same names, and as float32.
 
@@ -163,31 +203,11 @@ def quantized_tensors(spec: ArchSpec, tensors: NamedTensors, plan: BitPlan) -> N
     InputError for a plan of another network.
     """
     check_plan(plan, spec)
-    found = dict(tensors)
-    for layer in bit_layers(spec):
-        bits = plan.formats[layer.name].weight_bits
-        if bits is not None:
-            found.update(_quantized_layer(layer, tensors, spec.bn.eps, bits, plan.quantizer))
-    return found
+    return RoundedWeights(spec, tensors, plan.quantizer).under(plan)
 
 
-def _quantized_layer(
-    layer: BitLayer, tensors: NamedTensors, eps: float, bits: int, quantizer: str
-) -> dict[str, np.ndarray]:
-    whole = folded(layer, tensors, eps)
-    made = {layer.weight: quantized_weight(whole.weight, bits, quantizer)}
-    bn = layer.weight.removesuffix("conv.weight") + "bn"
-    if f"{bn}.weight" in tensors:
-        made |= identity_bn(bn, whole.bias, eps)
-    return {name: np.asarray(value, np.float32) for name, value in made.items()}
-
-
-def identity_bn(name: str, bias: np.ndarray, eps: float) -> dict[str, np.ndarray]:
-    """Batch normalization that adds ``bias`` and does nothing else."""
+def identity_bn(name: str, bias: np.ndarray, eps: float) -> NamedTensors:
+    """Batch normalization that adds ``bias`` and does nothing else, float32."""
     ones = np.ones_like(bias)
-    return {
-        f"{name}.weight": ones,
-        f"{name}.bias": bias,
-        f"{name}.running_mean": 0 * ones,
-        f"{name}.running_var": (1 - eps) * ones,
-    }
+    parts = {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": (1 - eps) * ones}
+    return {f"{name}.{part}": value.astype(np.float32) for part, value in parts.items()}

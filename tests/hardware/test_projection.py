@@ -11,7 +11,7 @@ import scipy.optimize
 from hardware import projection
 from hardware.cost import CostTable, latency_cost_table, macs_cost_table, params_cost_table
 from hardware.latency import shipped
-from hardware.projection import TIE, Limit, check_limits, k_best, project, window
+from hardware.projection import TIE, Limit, Match, check_limits, k_best, project, window
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
@@ -341,3 +341,20 @@ def test_wrong_arguments_are_refused():
     for bad in (math.nan, math.inf):
         with pytest.raises(InputError, match=r"log_probs\[0\]: expected numbers below infinity"):
             project([np.array([0.0, bad])], [window(table, 10.0)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tied_groups_have_one_label_as_brute_force_says(seed):
+    rng = np.random.default_rng(seed)
+    table = CostTable(0.0, tuple(tuple(rng.integers(1, 9, 4).tolist()) for _ in range(4)), Unit.BYTES, "test")
+    rows = [rng.normal(size=4) for _ in range(4)]
+    matches = [Match((0, 2), (("a", "a", "b", "c"), ("b", "a", "a", "d"))), Match((1, 3), ((1, 2, 3, 4), (4, 3, 2, 1)))]
+    limits = [Limit(table, 18.0)]
+    every = [path for path in itertools.product(range(4), repeat=4) if all(tie.holds(path) for tie in matches)]
+    good = [path for path in every if limits[0].holds(path)]
+    scores = {path: sum(row[choice] for row, choice in zip(rows, path, strict=True)) for path in good}
+    found = k_best(rows, limits, 3, matches)
+    assert [each.path for each in found] == sorted(scores, key=scores.get, reverse=True)[:3]
+    assert project(rows, limits, matches).path == found[0].path
+    with pytest.raises(InputError):
+        check_limits([Limit(table, min(table.of_path(path) for path in every) - 1)], matches)

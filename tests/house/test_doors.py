@@ -103,6 +103,7 @@ SCRIPTS = {
     "__main__.py": {"proxyless_arch"},
     "eval.py": WITH_TORCH,
     "prune.py": {"proxyless_arch", "compress"},
+    "quantize.py": {"proxyless_arch", "compress"},
     "train.py": WITH_TORCH,
     "eval_tf.py": WITH_KERAS,
     "predict.py": WITH_TORCH,

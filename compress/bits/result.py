@@ -1,0 +1,105 @@
+"""What a finished quantization came to, read from its run folder: no framework is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.bits.config import RUNTIMES, BitsConfig, read_config
+from proxyless_arch.apps.evaluation import DIGITS
+from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan
+from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.cli import command_line
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json
+from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
+from proxyless_arch.base.text import labeled
+from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.weights.lookup import find_network
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitsResult:
+    """A finished quantization: the network, its weights, its plan and its record."""
+
+    folder: Path
+    config: BitsConfig
+    spec: ArchSpec
+    weights: Path
+    plan: BitPlan
+    record: Mapping[str, Any]
+
+    @property
+    def top1_percent(self) -> float | None:
+        return self.record["top1_percent"]
+
+    @property
+    def test_top1_percent(self) -> float | None:
+        return self.record["test_top1_percent"]
+
+    def __str__(self) -> str:
+        return "\n".join(["", *(labeled(*line) for line in _lines(self))])
+
+
+def read_result(folder: Path | str) -> BitsResult:
+    """The product of a finished quantization. Raises InputError when there is none, or a file of it is damaged."""
+    home = Path(folder)
+    if not (home / RESULT_FILE).is_file():
+        raise InputError("this run did not come to its end: there is no result.json in it", source=str(folder))
+    spec, weights = find_network(str(home))
+    if weights is None:
+        raise InputError("the weights of this run are gone", source=str(folder))
+    return BitsResult(
+        folder=home,
+        config=read_config(home / CONFIG_FILE),
+        spec=spec,
+        weights=weights,
+        plan=read_plan(home / PLAN_FILE, spec),
+        record=read_json(home / RESULT_FILE),
+    )
+
+
+def _lines(result: BitsResult) -> list[tuple[str, str]]:
+    """The end of a quantization, for a person."""
+    record, config = result.record, result.config
+    unit = Unit(record["unit"])
+    lines = [
+        ("formats", str(result.plan)),
+        (
+            "size",
+            f"{format_count(record['size_bytes'])}B of weights, {record['average_bits']:.2f} bits each; float32 takes "
+            f"{record['parent_size_bytes'] / record['size_bytes']:.2f} times as much",
+        ),
+    ]
+    if unit is not Unit.BYTES:
+        lines.append(("cost", f"{unit.exact(record['cost'])} ({record['source']})"))
+    lines.append(
+        (
+            "accuracy",
+            f"{_top1(record['test_top1_percent'])} of {record['n_test_images']} test images; "
+            f"{_top1(record['parent_test_top1_percent'])} in float32",
+        )
+    )
+    if config.hardware not in RUNTIMES:
+        lines.append(
+            ("note", "computed as if: no runtime here has a convolution below 8 bits, such weights are storage")
+        )
+    lines.append(("time", format_seconds(record["wall_seconds"])))
+    return [*lines, *zip(("next", "", ""), _commands(result), strict=False)]
+
+
+def _commands(result: BitsResult) -> list[str]:
+    arch, data = ("--arch", str(result.folder)), result.config.data_path
+    exported = ("--output", str(result.folder / "exported"))
+    images = ("--calibration", data, "--check", data) if data else ()
+    found = [command_line("eval.py", *arch, "--data_path", data or DIGITS)]
+    if result.config.hardware in RUNTIMES:
+        found.append(command_line("export_tf.py", *arch, "--format", "litert,litert_int8", *exported, *images))
+    found.append(command_line("train.py", *arch, "--bits", str(result.folder / PLAN_FILE)))
+    return found
+
+
+def _top1(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"
