@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hardware.formats import MAX_MS, check_format, parse_calibration, parse_hwc, parse_ms, parse_remarks, shape_text
-from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, EntryForm, Hwc, Linear, Operation, strided
+from proxyless_arch.arch.codec import MIXES, STEMS
+from proxyless_arch.arch.ops import BLOCK_OPERATIONS, EntryForm, Hwc, Linear, Operation, strided
+from proxyless_arch.arch.preact import TREE_EDGES
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
@@ -63,8 +66,8 @@ class LayerKey(NamedTuple):
 
 
 def layer_key(call: LayerCall) -> LayerKey | None:
-    """The key of a layer; None for one that vanishes, which costs nothing by rule."""
-    if call.op.vanishes:
+    """The key of a layer; None for one that costs nothing by rule: it vanishes, or its time is part of others'."""
+    if call.op.vanishes or not call.op.is_timed:
         return None
     facts = {"kernel_size": 1, "mid": 0, "stride": 1} | call.op.latency_facts()
     sizes = call.in_hwc, call.out_hwc
@@ -123,10 +126,14 @@ class LookupTable:
         )
 
     def price_ms(self, call: LayerCall) -> float:
-        """The measured ms of a layer, times ``scale``; a classifier may be scaled from one of other classes.
+        """The measured ms of a layer or of its parts, times ``scale``; a classifier may be scaled from one of other
+        classes.
 
         Raises InputError naming the key when it was not measured.
         """
+        return math.fsum(map(self._part_ms, call.parts))
+
+    def _part_ms(self, call: LayerCall) -> float:
         key = layer_key(call)
         if key is None:
             return 0.0
@@ -143,7 +150,7 @@ class LookupTable:
 
     def extrapolated(self, call: LayerCall) -> tuple[str, ...]:
         """A classifier that was measured with another number of classes; everything else is a measurement."""
-        key = layer_key(call)
+        key = layer_key(call) if call.op.pools_first else None
         other = self._other_classifier(key) if key is not None and key not in self.entries else None
         if key is None or other is None:
             return ()
@@ -157,9 +164,9 @@ class LookupTable:
         return min(found, key=lambda other: abs(other.out_hwc[2] - key.out_hwc[2]), default=None)
 
     def has(self, call: LayerCall) -> bool:
-        """Whether ``call`` has an entry, or needs none (Zero)."""
-        key = layer_key(call)
-        return key is None or key in self.entries
+        """Whether ``call``, or each of its parts, has an entry or needs none (Zero)."""
+        keys = map(layer_key, call.parts)
+        return all(key is None or key in self.entries for key in keys)
 
     def to_json(self) -> dict[str, Any]:
         """The table in our JSON format, entries in a fixed order."""
@@ -180,9 +187,9 @@ class LookupTable:
 
 
 def _kinds() -> dict[str, type[Operation]]:
-    """What may be measured: all but what vanishes."""
-    blocks = {kind: op for kind, op in BLOCK_OPERATIONS.items() if not op.vanishes}
-    return {Conv.kind: Conv, **blocks, Linear.kind: Linear}
+    """What may be measured: all but what vanishes or has no time of its own."""
+    known: dict[str, type[Operation]] = {**BLOCK_OPERATIONS, **TREE_EDGES, **STEMS, **MIXES, Linear.kind: Linear}
+    return {kind: op for kind, op in known.items() if op.is_timed and not op.vanishes}
 
 
 def _entry(node: Node, version: int) -> tuple[LayerKey, Timing]:

@@ -66,7 +66,8 @@ def _published(name: str) -> tuple[str, str]:
     """(what was published of a known network, how to get its weights)."""
     if name in catalog.RELEASES:
         release = catalog.RELEASES[name]
-        return f"{release.top1_percent} % top-1, {release.latency}", "downloaded on first use"
+        where = f", {release.latency}" if release.latency is not None else " on CIFAR-10"
+        return f"{release.top1_percent} % top-1{where}", "downloaded on first use"
     demo = catalog.DEMOS[name]
     return f"{demo.top1_percent} % top-1", f"pip install {demo.requirement}"
 

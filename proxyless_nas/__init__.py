@@ -2,7 +2,7 @@
 
 from proxyless_nas.inference import predict
 from proxyless_nas.network import FeatureNet, ProxylessNet, build
-from proxyless_nas.zoo import load, proxyless_cpu, proxyless_gpu, proxyless_mobile, proxyless_mobile_14
+from proxyless_nas.zoo import load, proxyless_cifar, proxyless_cpu, proxyless_gpu, proxyless_mobile, proxyless_mobile_14
 
 __all__ = [
     "FeatureNet",
@@ -10,6 +10,7 @@ __all__ = [
     "build",
     "load",
     "predict",
+    "proxyless_cifar",
     "proxyless_cpu",
     "proxyless_gpu",
     "proxyless_mobile",

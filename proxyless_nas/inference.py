@@ -9,8 +9,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from proxyless_arch.apps.prediction import TOP, Prediction, most_likely
 from proxyless_arch.base.errors import InputError
@@ -20,6 +19,7 @@ from proxyless_arch.data.images import AnyImage
 from proxyless_nas.data import ImageTransform
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import ProxylessNet
+from proxyless_nas.trees import TreeBlockLayer
 
 
 @torch.inference_mode()
@@ -49,16 +49,15 @@ def predict(net: ProxylessNet, image: AnyImage, top: int = TOP) -> list[Predicti
 
 
 def fold_bn(net: ProxylessNet) -> ProxylessNet:
-    """A copy in eval mode whose convolutions contain their batch normalization; ``net`` is left as it was.
+    """A copy in eval mode whose convolutions contain the batch normalization behind them; ``net`` is left as it was.
 
     The logits are those of ``net.eval()`` up to float32 rounding. The copy is for inference only: its tensors are no
     longer those of the weight contract.
     """
     folded = copy.deepcopy(net).eval()
     for layer in folded.modules():
-        if isinstance(layer, ConvBN):
-            layer.conv = fuse_conv_bn_eval(layer.conv, layer.bn)
-            layer.bn = nn.Identity()
+        if isinstance(layer, ConvBN | TreeBlockLayer):
+            layer.fold_bn()
     return folded.to(memory_format=torch.channels_last)
 
 

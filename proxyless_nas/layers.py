@@ -1,4 +1,7 @@
-"""The only torch layers: each is built from its spec class, with the tensor names of the released files."""
+"""The torch layers: each is built from its spec class, with the tensor names of the released files.
+
+Those of tree-structured cells are in trees.py.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Operation, Zero
+from proxyless_arch.arch.preact import ConvNorm
 from proxyless_arch.arch.spec import BatchNorm, Block, Padding
-
-
-class SameConv2d(nn.Conv2d):
-    """Stride-2 convolution with TensorFlow's "same" padding: the odd pixel goes to the bottom and the right."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        pads: list[int] = []
-        for size, kernel, stride in zip(x.shape[-1:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, pads))
+from proxyless_nas import trees
+from proxyless_nas.convolution import convolution
+from proxyless_nas.trees import batch_norm
 
 
 class ConvBN(nn.Module):
@@ -40,26 +36,17 @@ class ConvBN(nn.Module):
         act: bool = True,
     ) -> None:
         super().__init__()
-        # at stride 1 an odd kernel pads k//2 on both sides under either rule
-        if padding == "same" and stride > 1:
-            self.conv: nn.Conv2d = SameConv2d(
-                in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False
-            )
-        else:
-            self.conv = nn.Conv2d(
-                in_channels,
-                out_channels,
-                kernel_size,
-                stride=stride,
-                padding=kernel_size // 2,
-                groups=groups,
-                bias=False,
-            )
-        self.bn = nn.BatchNorm2d(out_channels, eps=bn.eps, momentum=bn.momentum)
+        self.conv = convolution(in_channels, out_channels, kernel_size, padding, stride=stride, groups=groups)
+        self.bn: nn.Module = batch_norm(out_channels, bn)
         self.act = nn.ReLU6(inplace=True) if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
+
+    def fold_bn(self) -> None:
+        """Put the batch normalization into the convolution; in eval mode."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
 
 
 class MBConvLayer(nn.Module):
@@ -97,11 +84,17 @@ class Classifier(nn.Module):
         return self.linear(self.dropout(x))
 
 
+def _conv_layer(op: Conv, bn: BatchNorm, padding: Padding) -> nn.Module:
+    return ConvBN(op.in_channels, op.out_channels, op.kernel_size, op.stride, bn, padding, act=type(op) is Conv)
+
+
 BUILDERS: dict[type[Operation], Callable[[Any, BatchNorm, Padding], nn.Module]] = {
-    Conv: lambda op, bn, padding: ConvBN(op.in_channels, op.out_channels, op.kernel_size, op.stride, bn, padding),
+    Conv: _conv_layer,
+    ConvNorm: _conv_layer,
     MBConv: MBConvLayer,
     Zero: lambda op, bn, padding: ZeroLayer(),
     Linear: lambda op, bn, padding: Classifier(op),
+    **trees.BUILDERS,
 }
 """The layer of an operation, by its class; a new one is added here."""
 

@@ -1,8 +1,8 @@
 """Networks by name: ``load`` gives one with its weights, ready for inference; the released ones are functions too.
 
-``pretrained=True`` loads the published ImageNet weights: from ``$PROXYLESSNAS_HOME``, the cache, or their URL, and
+``pretrained=True`` loads the published weights: from ``$PROXYLESSNAS_HOME``, the cache, or their URL, and
 only when their git blob id is right (weights/fetch.py). A path loads that file instead (``.pth``, ``.tfinit``,
-``.h5`` or ``.safetensors``). With another ``num_classes`` than the 1000 of ImageNet, for transfer learning, the
+``.h5`` or ``.safetensors``). With another ``num_classes`` than they were trained for, for transfer learning, the
 classifier keeps its fresh random weights and everything else is loaded. ``include_top=False`` gives the feature map
 in front of the pool, ``num_classes=0`` its means. These and ``in_chans``, ``features_only`` are timm's habits.
 """
@@ -56,7 +56,7 @@ class ReleasedNetwork(Protocol):
     def __call__(
         self,
         pretrained: Pretrained = ...,
-        num_classes: int = ...,
+        num_classes: int | None = ...,
         dropout_rate: float = ...,
         include_top: bool = ...,
         *,
@@ -79,7 +79,7 @@ class ReleasedNetwork(Protocol):
 def _released(
     release: Release,
     pretrained: Pretrained = False,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     dropout_rate: float = 0.0,
     include_top: bool = True,
     *,
@@ -92,7 +92,8 @@ def _released(
 
     Args:
         pretrained: True for the published weights, or a weight file.
-        num_classes: of the classifier; 0 leaves it out: the output is then the mean of each feature.
+        num_classes: of the classifier; None: those it was trained for; 0 leaves it out: the output is then the mean of
+            each feature.
         dropout_rate: in front of the classifier, while training.
         include_top: without it the output is the feature map in front of the pool.
         in_chans: channels of the input. Of one that is not 3 the pretrained first layer gets the sum of the RGB weights
@@ -106,7 +107,7 @@ def _released(
     """
     spec = catalog.load(release.name)
     released_classes = spec.num_classes
-    if num_classes not in (0, released_classes):
+    if num_classes not in (None, 0, released_classes):
         spec = with_classes(spec, num_classes)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
     has_top = include_top and num_classes != 0 and not features_only
@@ -129,4 +130,7 @@ proxyless_mobile: ReleasedNetwork = released_function(
 )
 proxyless_mobile_14: ReleasedNetwork = released_function(
     _released, "proxyless_mobile_14", "ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."
+)
+proxyless_cifar: ReleasedNetwork = released_function(
+    _released, "proxyless_cifar", "Proxyless-G for CIFAR-10, tree-structured cells: 5.7 M parameters, 1.2 G MACs at 32."
 )

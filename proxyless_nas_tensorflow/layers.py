@@ -1,4 +1,4 @@
-"""The only keras layers: functional building blocks, one per spec class.
+"""The Keras layers: functional building blocks, one per spec class; those of tree-structured cells are in trees.py.
 
 A layer that holds weights is named like the torch module that holds them (``blocks.3.mobile_inverted_conv.
 depth_conv.conv``), so that a tensor's released name is its layer's name, a dot and the part. The output of block 3
@@ -8,7 +8,6 @@ is the output of the layer ``blocks.3``; those in front of and behind the blocks
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,20 +15,11 @@ import keras
 from keras import KerasTensor, layers
 
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Operation, Zero
+from proxyless_arch.arch.preact import ConvNorm
 from proxyless_arch.arch.spec import BatchNorm, Block, Padding
-from proxyless_arch.data.streams import named_seed
-
-
-def layer_seed(seed: int | None, name: str) -> int | None:
-    """The seed of one layer's initial weights: a function of the network's seed and the layer's name."""
-    if seed is None:
-        return None
-    return named_seed(seed, name)
-
-
-def he_normal(kernel_size: int, out_channels: int, seed: int | None) -> keras.initializers.Initializer:
-    """He initialization by fan-out (std = sqrt(2 / (k*k*out))), as in the release, of depthwise kernels too."""
-    return keras.initializers.RandomNormal(stddev=math.sqrt(2 / (kernel_size**2 * out_channels)), seed=seed)
+from proxyless_nas_tensorflow import trees
+from proxyless_nas_tensorflow.convolution import convolution, layer_seed
+from proxyless_nas_tensorflow.trees import batch_norm
 
 
 def conv_bn(
@@ -46,27 +36,16 @@ def conv_bn(
     act: bool = True,
 ) -> KerasTensor:
     """Convolution without bias, batch normalization and (unless ``act`` is false) ReLU6. NHWC in, NHWC out."""
-    # At stride 1 Keras' "same" pads an odd kernel k//2 on both sides; at stride 2 it puts the odd pixel to the bottom
-    # and the right.
-    keras_padding: str = "same"
-    if padding == "symmetric" and stride > 1:
-        keras_padding = "valid"
-        if kernel_size > 1:
-            x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x)
-    init = he_normal(kernel_size, out_channels, layer_seed(seed, f"{name}.conv"))
-    common = {"strides": stride, "padding": keras_padding, "use_bias": False, "name": f"{name}.conv"}
-    if depthwise:
-        x = layers.DepthwiseConv2D(kernel_size, depthwise_initializer=init, **common)(x)
-    else:
-        x = layers.Conv2D(out_channels, kernel_size, kernel_initializer=init, **common)(x)
-    # Keras' momentum is the weight of the old statistics, the spec's (and torch's) that of the new batch
-    x = layers.BatchNormalization(epsilon=bn.eps, momentum=1 - bn.momentum, name=f"{name}.bn")(x)
+    x = convolution(x, f"{name}.conv", out_channels, kernel_size, padding, seed, stride=stride, depthwise=depthwise)
+    x = batch_norm(x, f"{name}.bn", bn)
     return layers.Activation("relu6", name=f"{name}.act")(x) if act else x
 
 
 def conv_layer(x: KerasTensor, name: str, op: Conv, bn: BatchNorm, padding: Padding, seed: int | None) -> KerasTensor:
-    """A full convolution with batch normalization and ReLU6."""
-    return conv_bn(x, name, op.out_channels, op.kernel_size, op.stride, bn, padding, seed)
+    """A full convolution with batch normalization and, but for a ConvNorm, ReLU6."""
+    is_activated = type(op) is Conv
+    x = conv_bn(x, name, op.out_channels, op.kernel_size, op.stride, bn, padding, seed, act=is_activated)
+    return x if is_activated else layers.Identity(name=f"{name}.act")(x)
 
 
 def mbconv_layer(
@@ -95,9 +74,11 @@ def classifier(x: KerasTensor, name: str, op: Linear, bn: BatchNorm, padding: Pa
 
 BUILDERS: dict[type[Operation], Callable[[KerasTensor, str, Any, BatchNorm, Padding, int | None], KerasTensor]] = {
     Conv: conv_layer,
+    ConvNorm: conv_layer,
     MBConv: mbconv_layer,
     Zero: zero_layer,
     Linear: classifier,
+    **trees.BUILDERS,
 }
 """The layers of an operation, by its class; a new one is added here."""
 

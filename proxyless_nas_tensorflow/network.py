@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,8 +21,21 @@ from proxyless_nas_tensorflow.layers import build_op, residual_block
 
 Resolution = int | tuple[int | None, int | None] | None
 POOLS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+MOST_LAYERS = 20_000
+"""One behind the other."""
 LOGITS, ACTIVATION = "classifier.linear", "classifier.act"
 """The layers whose outputs are the logits, and what a ``classifier_activation`` makes of them."""
+
+
+@contextlib.contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Keras goes through the layers of a model by a function that calls itself; a network of trees has over 1000."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, MOST_LAYERS))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @keras.saving.register_keras_serializable(package="proxyless_nas_tensorflow")
@@ -45,7 +60,9 @@ class ProxylessNet(keras.Model):
         name: str | None = None,
     ) -> None:
         # whatever TensorFlow does not take in the name of a scope becomes a dot
-        super().__init__(inputs, outputs, name=name or re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", ".", spec.name))
+        name = name or re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", ".", spec.name)
+        with deep_recursion():
+            super().__init__(inputs, outputs, name=name)
         self.spec = spec
         self.include_top = include_top
         self.pooling, self.classifier_activation = pooling, classifier_activation
@@ -156,4 +173,5 @@ def feature_extractor(model: keras.Model, layer_names: Iterable[str]) -> keras.M
     for name in wanted:
         if name not in outputs:
             raise InputError(f"{model.name} has no layer {name!r}{nearest(name, outputs)}", "layer_names")
-    return keras.Model(model.input, {name: outputs[name] for name in wanted}, name=f"{model.name}_features")
+    with deep_recursion():
+        return keras.Model(model.input, {name: outputs[name] for name in wanted}, name=f"{model.name}_features")

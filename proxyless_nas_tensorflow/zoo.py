@@ -1,9 +1,9 @@
 """Networks by name: ``load`` gives one with its weights, ready for inference; the released ones are functions too.
 
-``pretrained=True`` loads the published ImageNet weights, the same file as in torch: from ``$PROXYLESSNAS_HOME``, the
+``pretrained=True`` loads the published weights, the same file as in torch: from ``$PROXYLESSNAS_HOME``, the
 cache, or their URL, and only when their git blob id is right (weights/fetch.py). A path loads that file instead
-(``.pth``, ``.tfinit``, ``.h5``, ``.safetensors`` or ``.weights.h5``). With another ``num_classes`` than the 1000 of
-ImageNet, for transfer learning, the classifier keeps its fresh random weights and everything else is loaded.
+(``.pth``, ``.tfinit``, ``.h5``, ``.safetensors`` or ``.weights.h5``). With another ``num_classes`` than
+they were trained for, for transfer learning, the classifier keeps its fresh random weights and the rest is loaded.
 ``include_top=False`` gives the feature map in front of the pool. The other arguments are those of Keras Applications.
 """
 
@@ -29,7 +29,6 @@ from proxyless_arch.weights.pretrained import Pretrained, released_function
 from proxyless_nas_tensorflow.network import ProxylessNet, build
 from proxyless_nas_tensorflow.weights import load_named, load_pretrained
 
-IMAGENET = "imagenet"
 InputShape = tuple[int | None, int | None, int] | None
 
 
@@ -60,7 +59,7 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
 def _released(
     release: Release,
     pretrained: Pretrained = False,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     dropout_rate: float = 0.0,
     input_shape: InputShape = None,
     include_top: bool = True,
@@ -76,11 +75,12 @@ def _released(
 
     Args:
         pretrained: True for the published weights, or a weight file.
-        num_classes: of the classifier.
+        num_classes: of the classifier; None: those it was trained for.
         dropout_rate: in front of the classifier, while training.
         input_shape: (height, width, 3); None, alone or for a side, for any size.
         include_top: without it the output is the feature map in front of the pool.
-        weights: "imagenet" for the published weights, or a weight file: the same as ``pretrained``.
+        weights: "imagenet" or, where they are for that, "cifar10" for the published weights, or a weight file: the
+            same as ``pretrained``.
         input_tensor: what the network is applied to, an Input or the output of other layers.
         pooling: without the top, "avg" or "max" over the feature map.
         classes: the same as ``num_classes``.
@@ -95,10 +95,11 @@ def _released(
     if input_shape is not None and (len(input_shape) != 3 or input_shape[2] != 3):
         raise InputError(f"expected (height, width, 3) or None for any size, got {input_shape!r}", "input_shape")
     if weights is not None:
-        pretrained = True if weights == IMAGENET else weights
+        pretrained = True if weights == release.dataset else weights
     spec = catalog.load(release.name)
     released_classes = spec.num_classes
-    if (wanted := num_classes if classes is None else classes) != released_classes:
+    wanted = num_classes if classes is None else classes
+    if wanted not in (None, released_classes):
         spec = with_classes(spec, wanted)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
     sources = [] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
@@ -132,6 +133,9 @@ proxyless_mobile = released_function(
 )
 proxyless_mobile_14 = released_function(
     _released, "proxyless_mobile_14", "ProxylessNAS mobile at width 1.4: 6.9 M parameters, 581 M MACs at 224."
+)
+proxyless_cifar = released_function(
+    _released, "proxyless_cifar", "Proxyless-G for CIFAR-10, tree-structured cells: 5.7 M parameters, 1.2 G MACs at 32."
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, Operation, strided
+from proxyless_arch.arch.preact import ConvNorm
 from proxyless_arch.arch.spec import Padding
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
@@ -60,13 +61,14 @@ class Node(ABC):
 class Convolution(Node):
     """Convolution with bias and, perhaps, ReLU6. ``pads``: pixels added at the top and left, at the bottom and right.
 
-    Weights (out, in / groups, k, k); ``groups`` above 1 are the channels: a depthwise convolution.
+    Weights (out, in / groups, k, k). With as many groups as channels it is a depthwise convolution.
     """
 
     in_hwc: Hwc
     kernel: int = 1
     stride: int = 1
     groups: int = 1
+    dilation: int = 1
     pads: tuple[int, int] = (0, 0)
     relu6: bool = False
 
@@ -80,14 +82,15 @@ class Convolution(Node):
         file.operator(
             "Conv", [*inputs, *file.weights(self.name, self.weight_shape)], raw, self.name, group=self.groups,
             kernel_shape=[self.kernel] * 2, strides=[self.stride] * 2, pads=[before, before, after, after],
+            dilations=[self.dilation] * 2,
         )  # fmt: skip
         if self.relu6:
             limits = [file.constant(name, np.float32(value)) for name, value in (("zero", 0), ("six", 6))]
             file.operator("Clip", [raw, *limits], output, f"{self.name}.relu6")
 
     def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
-        depthwise, padding = self.groups > 1, file.schema.Padding.SAME
-        if self.pads != pads(self.in_hwc[0], self.kernel, self.stride, "same"):
+        depthwise, padding = 1 < self.groups == self.in_hwc[2], file.schema.Padding.SAME
+        if self.pads != pads(self.in_hwc[0], self.kernel, self.stride, "same", self.dilation):
             padding = file.schema.Padding.VALID
             inputs = [self._padded(file, inputs[0])]
         axes = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
@@ -95,7 +98,8 @@ class Convolution(Node):
         file.operator(
             "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", inputs, output,
             "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions",
-            padding=padding, strideH=self.stride, strideW=self.stride, dilationHFactor=1, dilationWFactor=1,
+            padding=padding, strideH=self.stride, strideW=self.stride,
+            dilationHFactor=self.dilation, dilationWFactor=self.dilation,
             fusedActivationFunction=file.activation(self.relu6), **({"depthMultiplier": 1} if depthwise else {}),
         )  # fmt: skip
 
@@ -176,10 +180,10 @@ class Graph:
 # Lowering -----------------------------------------------------------------------------------------------------------
 
 
-def pads(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
+def pads(size: int, kernel: int, stride: int, padding: Padding, dilation: int = 1) -> tuple[int, int]:
     """Pixels in front and behind."""
     if padding == "symmetric" or stride == 1:
-        return kernel // 2, kernel // 2
+        return dilation * (kernel // 2), dilation * (kernel // 2)
     total = max((strided(size, stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -201,20 +205,41 @@ class Trace:
         """The last value, as the inputs of the next node."""
         return (len(self.nodes),)
 
+    def size(self, value: int) -> Hwc:
+        """The size of a value; 0 is the input."""
+        return self.nodes[value - 1].out_hwc if value else self.in_hwc
+
+    def add(self, node: Node) -> int:
+        """The value that ``node`` makes."""
+        self.nodes.append(node)
+        return len(self.nodes)
+
     def conv(
-        self, name: str, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu6: bool = True
-    ) -> None:
-        height, length, _ = self.hwc
-        self.nodes.append(
+        self,
+        name: str,
+        width: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        relu6: bool = True,
+        *,
+        dilation: int = 1,
+        of: int | None = None,
+    ) -> int:
+        """A convolution of the last value, or ``of`` another."""
+        value = self.last[0] if of is None else of
+        height, length, _ = self.size(value)
+        return self.add(
             Convolution(
                 name=name,
-                inputs=self.last,
-                in_hwc=self.hwc,
+                inputs=(value,),
+                in_hwc=self.size(value),
                 out_hwc=(strided(height, stride), strided(length, stride), width),
                 kernel=kernel,
                 stride=stride,
                 groups=groups,
-                pads=pads(height, kernel, stride, self.padding),
+                dilation=dilation,
+                pads=pads(height, kernel, stride, self.padding, dilation),
                 relu6=relu6,
             )
         )
@@ -238,6 +263,11 @@ def lowering(kind: type[Op]) -> Callable[[Callable[[Trace, str, Op], None]], Cal
 @lowering(Conv)
 def _lower_conv(trace: Trace, name: str, op: Conv) -> None:
     trace.conv(f"{name}.conv", op.out_channels, op.kernel_size, op.stride)
+
+
+@lowering(ConvNorm)
+def _lower_conv_norm(trace: Trace, name: str, op: ConvNorm) -> None:
+    trace.conv(f"{name}.conv", op.out_channels, op.kernel_size, op.stride, relu6=False)
 
 
 @lowering(MBConv)

@@ -99,10 +99,10 @@ def unique_ops(space: SearchSpace) -> dict[LayerKey, LayerCall]:
     """Every operation of the space with a price, once, in network order."""
     found: dict[LayerKey, LayerCall] = {}
     for calls in space.walks:
-        for call in calls:
-            key = layer_key(call)
+        for part in (part for call in calls for part in call.parts):
+            key = layer_key(part)
             if key is not None:
-                found.setdefault(key, call)
+                found.setdefault(key, part)
     return found
 
 

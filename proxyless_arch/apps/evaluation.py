@@ -26,6 +26,7 @@ from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Demo, Release
 from proxyless_arch.arch.preprocessing import assumption, preprocessing_to_dict
+from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base import progress, settings
 from proxyless_arch.base.errors import InputError
@@ -62,7 +63,6 @@ from proxyless_arch.weights.lookup import find_trained
 FORMAT, VERSION = "proxyless-arch/evaluation", 1
 PER_CLASS_PICTURE, WORST_PICTURE = "per_class.svg", "worst.png"
 IMAGENET_DIR = "IMAGENET_DIR"
-IMAGENET_VALIDATION_IMAGES = 50_000
 DIGITS = "digits"
 PHOTOS = ("china.jpg", "flower.jpg")
 """The photos in the scikit-learn wheel."""
@@ -394,9 +394,21 @@ def resize_for(resolution: int, preprocessing: Preprocessing) -> int:
 # ----------------------------------------------------------------------------------------------------- the images
 
 
-def is_imagenet(images: ImageDataset) -> bool:
-    """Whether the class folders are ImageNet's wnids, all of them."""
-    return images.class_names == tuple(imagenet_classes())
+@dataclass(frozen=True)
+class Benchmark:
+    """Images that accuracies are published on. ``name``: as in the catalog; ``classes``: in sorted order."""
+
+    name: str
+    title: str
+    part: str
+    n_images: int
+    classes: Callable[[], tuple[str, ...]]
+
+
+BENCHMARKS = (
+    Benchmark(catalog.IMAGENET, "ImageNet", "validation", 50_000, lambda: tuple(imagenet_classes())),
+    Benchmark(catalog.CIFAR10, "CIFAR-10", "test", 10_000, lambda: CIFAR10_CLASSES),
+)
 
 
 def open_images(path: str, spec: ArchSpec) -> ImageDataset:
@@ -726,17 +738,18 @@ def _mistake_lines(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _published_record(network: Network, images: ImageDataset, n_images: int) -> dict[str, Any] | None:
-    """Published ImageNet accuracies of the network, when images of ImageNet's classes were measured.
+    """Published accuracies of the network, when images of the same classes, ImageNet's or CIFAR-10's, were measured.
 
     ``not_comparable`` lists why the measured accuracy may differ from them; it is empty for the same weights on the
     same images prepared in the same way.
     """
     published = network.published
-    if published is None or not is_imagenet(images):
+    measured = next((one for one in BENCHMARKS if images.class_names == one.classes()), None)
+    if published is None or measured is None or measured.name != published.dataset:
         return None
     caveats = []
-    if n_images != IMAGENET_VALIDATION_IMAGES:
-        caveats.append(f"these {n_images} images are not the validation set of {IMAGENET_VALIDATION_IMAGES}")
+    if n_images != measured.n_images:
+        caveats.append(f"these {n_images} images are not the {measured.part} set of {measured.n_images}")
     if not network.published_weights:
         caveats.append("the weights are not the published file")
     if network.spec.preprocessing != catalog.load(published.name).preprocessing:
@@ -746,6 +759,7 @@ def _published_record(network: Network, images: ImageDataset, n_images: int) -> 
     return {
         "top1_percent": published.top1_percent,
         "top5_percent": published.top5_percent if isinstance(published, Release) else None,
+        "images": f"the {measured.title} {measured.part} set",
         "source": published.source,
         "not_comparable": caveats,
     }
@@ -755,7 +769,7 @@ def _published_line(published: Mapping[str, Any]) -> str:
     top5 = "" if published["top5_percent"] is None else f" / {published['top5_percent']}"
     caveats = published["not_comparable"]
     note = f"; not comparable: {', and '.join(caveats)}" if caveats else ""
-    return f"{published['top1_percent']}{top5} % on the ImageNet validation set ({published['source']}){note}"
+    return f"{published['top1_percent']}{top5} % on {published['images']} ({published['source']}){note}"
 
 
 def save_record(path: Path | None, record: Mapping[str, Any]) -> None:

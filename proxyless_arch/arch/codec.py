@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
+from proxyless_arch.arch import ops
+from proxyless_arch.arch import tree as tree  # registers its block
 from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, Operation
+from proxyless_arch.arch.preact import ConvNorm, NormAct
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.released import RELEASED_NAME, from_released, image_size_of, is_released
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block
@@ -84,10 +89,32 @@ def _name_of(source: str) -> str:
     return (stem or path.parent.name or path.stem).encode("utf-8", "replace").decode() or RELEASED_NAME
 
 
-def conv_from_node(node: Node) -> Conv:
-    """The convolution that a JSON object describes."""
-    with judged_at(node.path):
-        return Conv.from_parts(node.fields(*Conv.keys()))
+STEMS: Mapping[str, type[Conv]] = MappingProxyType({op.kind: op for op in (Conv, ConvNorm)})
+MIXES: Mapping[str, type[Conv | NormAct]] = MappingProxyType({op.kind: op for op in (Conv, NormAct)})
+"""What a network may begin with, and what it may have in front of the pool. ``"op"`` is left out of a Conv."""
+
+
+def stem_from_node(node: Node) -> Conv:
+    """The first layer that a JSON object describes."""
+    return _end_from_node(node, STEMS)
+
+
+def mix_from_node(node: Node) -> Conv | NormAct | None:
+    """What a JSON object describes in front of the pool."""
+    return None if node.value is None else _end_from_node(node, MIXES)
+
+
+def _end_from_node(node: Node, known: Mapping[str, type[ops.AnyOp]]) -> ops.AnyOp:
+    if isinstance(node.value, dict) and "op" not in node.value:
+        node = Node({"op": Conv.kind, **node.value}, node.path)
+    return ops.operation_from_node(node, known)
+
+
+def end_to_dict(op: Operation | None) -> dict[str, Any] | None:
+    """The first layer, or that in front of the pool, as JSON."""
+    if op is None:
+        return None
+    return op.to_json() if op.kind == Conv.kind else ops.operation_to_dict(op)
 
 
 def batch_norm_from_node(node: Node) -> BatchNorm:
@@ -97,23 +124,14 @@ def batch_norm_from_node(node: Node) -> BatchNorm:
         return BatchNorm(**{key: part.value for key, part in parts.items()})
 
 
-def operation_class(node: Node) -> type[Operation]:
-    """The class of the block operation that a JSON object names under "op"."""
-    members = dict(node.items())
-    return BLOCK_OPERATIONS[node.fields(("op",), tuple(members))["op"].text(tuple(BLOCK_OPERATIONS))]
-
-
 def operation_from_node(node: Node) -> Operation:
     """The block operation that a JSON object describes."""
-    kind = operation_class(node)
-    required, optional = kind.keys()
-    with judged_at(node.path):
-        return kind.from_parts(node.fields(("op", *required), optional))
+    return ops.operation_from_node(node, BLOCK_OPERATIONS)
 
 
 def block_from_node(node: Node) -> Block:
     """An operation and, unless it has one by nature, whether it has a skip."""
-    kind = operation_class(node)
+    kind = ops.operation_class(node, BLOCK_OPERATIONS)
     required, optional = kind.keys()
     parts = node.fields(("op", *required, *(() if kind.vanishes else ("skip",))), optional)
     with judged_at(node.path):
@@ -147,9 +165,9 @@ def spec_from_node(node: Node) -> ArchSpec:
     parts["format"].exactly(FORMAT)
     parts["version"].exactly(VERSION)
     bn, preprocessing = batch_norm_from_node(parts["bn"]), preprocessing_from_node(parts["recipe"])
-    stem = conv_from_node(parts["stem"])
+    stem = stem_from_node(parts["stem"])
     blocks = tuple(map(block_from_node, parts["blocks"].elements()))
-    feature_mix = None if parts["feature_mix"].value is None else conv_from_node(parts["feature_mix"])
+    feature_mix = mix_from_node(parts["feature_mix"])
     last = feature_mix or (blocks[-1].op if blocks else stem)
     with judged_at(node.path, {"out_features": "num_classes"}):
         classifier = Linear(
@@ -160,6 +178,8 @@ def spec_from_node(node: Node) -> ArchSpec:
     width_keys = {
         f"blocks[{index}].in_channels": f"blocks[{index}].{block.op.keys()[0][0]}" for index, block in enumerate(blocks)
     }
+    if feature_mix is not None:
+        width_keys["feature_mix.in_channels"] = f"feature_mix.{feature_mix.keys()[0][0]}"
     with judged_at(node.path, width_keys):
         return ArchSpec(
             name=parts["name"].value,
@@ -179,10 +199,6 @@ def spec_from_node(node: Node) -> ArchSpec:
 
 def bn_to_dict(bn: BatchNorm) -> dict[str, Any]:
     return {"eps": plain_number(bn.eps), "momentum": plain_number(bn.momentum)}
-
-
-def operation_to_dict(op: Operation) -> dict[str, Any]:
-    return {"op": op.kind, **op.to_json()}
 
 
 def block_to_dict(block: Block) -> dict[str, Any]:
@@ -208,9 +224,9 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
         "bn": bn_to_dict(spec.bn),
         "padding": spec.padding,
         "recipe": preprocessing_to_dict(spec.preprocessing),
-        "stem": spec.stem.to_json(),
+        "stem": end_to_dict(spec.stem),
         "blocks": [block_to_dict(block) for block in spec.blocks],
-        "feature_mix": spec.feature_mix.to_json() if spec.feature_mix is not None else None,
+        "feature_mix": end_to_dict(spec.feature_mix),
         **({"class_names": list(spec.class_names)} if spec.class_names else {}),
     }
 

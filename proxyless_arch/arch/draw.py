@@ -1,8 +1,8 @@
 """The renderer of architectures: as a row of stages for a page, as a picture file, as an animation.
 
 A block's color is its kernel, its height the expansion ratio, its width the square root of the output channels; a
-dashed outline is a block that is skipped. Above stand output size and channels; below, where costs are given, each
-layer's share of their sum. Sizes are in pixels.
+dashed outline is a block that is skipped. A tree-structured cell is drawn edge by edge, from left to right. Above stand
+output size and channels; below, where costs are given, each layer's share of their sum. Sizes are in pixels.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from types import MappingProxyType
 
+from proxyless_arch.arch.ops import Tile
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import check_costs
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
@@ -40,11 +42,21 @@ LOWEST, HIGHEST, FIXED_HEIGHT = 60.0, 114.0, 66.0
 USUAL_EXPANSION = 6.0  # stands for HIGHEST unless a drawing holds a larger one
 NARROWEST_STAGE = 58.0
 BAR, LONGEST_BAR = 14.0, 34.0
+TREE_WIDTH = 92.0  # of a block that is drawn in parts
 PALEST = 0.12  # opacity of a block whose choice is quite undecided
 TIMES = "\N{MULTIPLICATION SIGN}"
+SYMBOLS = (
+    ("3", f"depthwise-separable 3{TIMES}3"),
+    ("3d", "dilated"),
+    ("c3", "grouped convolution"),
+    ("M", "max pool"),
+    ("A", "mean pool"),
+    ("-", "identity"),
+)
+"""Of the edges in a cell."""
 
-MARGIN, TITLE, ROW_GAP, NOTE = 24.0, 34.0, 22.0, 18.0  # of a picture file
-MIN_WIDTH = 860.0
+MARGIN, TITLE, ROW_GAP, LINE_GAP, NOTE = 24.0, 34.0, 22.0, 12.0, 18.0  # of a picture file
+MIN_WIDTH, MOST_WIDTH = 860.0, 1560.0  # of the networks; a longer one goes on below
 FILM_FRAMES, LAST_FRAME_SECONDS = 80, 3
 
 
@@ -53,13 +65,22 @@ FILM_FRAMES, LAST_FRAME_SECONDS = 80, 3
 
 @dataclass(frozen=True)
 class Look:
-    """How a layer is drawn: classes and height of its box, label, tooltip; ``cost`` is None when not priced."""
+    """How a layer is drawn: classes and height of its box, label, tooltip; ``cost`` is None when not priced.
+
+    ``tiles``: what it is drawn as in place of its label.
+    """
 
     style: str
     height: float
     label: str
     tip: str
     cost: float | None
+    tiles: tuple[Tile, ...] = ()
+
+
+def _color(kernel: int | None) -> str:
+    style = f"k{kernel}"
+    return style if style in STYLES else "fixed"
 
 
 def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL_EXPANSION) -> Look:
@@ -67,13 +88,14 @@ def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL
     op, drawing = call.op, call.op.drawing
     if op.vanishes:
         return Look("box gone", FIXED_HEIGHT, "", f"{call.name}: skipped", cost)
-    expansion, kernel = drawing.expansion, f"k{drawing.kernel}"
-    style = kernel if kernel in STYLES else "fixed"
+    expansion, style = drawing.expansion, _color(drawing.kernel)
     height = FIXED_HEIGHT if expansion is None else LOWEST + (HIGHEST - LOWEST) * (expansion - 1) / (highest - 1)
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
     price = f", {unit.short(cost)}" if cost is not None and unit is not Unit.MACS else ""
     facts = f"{op.label}, {sizes}, {call.params:,} parameters, {call.macs:,} MACs{price}"
     label, tip = (text.replace("x", TIMES) for text in (drawing.label, facts))
+    if drawing.tiles:
+        return Look("gone", HIGHEST, "", f"{call.name}: {tip}", cost, drawing.tiles)
     return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost)
 
 
@@ -96,6 +118,8 @@ def shares_of(costs: Sequence[float] | None) -> list[float]:
 
 
 def _width(call: LayerCall) -> float:
+    if call.op.drawing.tiles:
+        return TREE_WIDTH
     return 32.0 if call.op.pools_first else min(52.0, 22 + 0.85 * math.sqrt(call.out_hwc[2]))
 
 
@@ -111,15 +135,30 @@ def _draw_block(block: _Block, left: float, top_share: float, prefix: str) -> Gr
     drawn, width = block.look, _width(block.call)
     centre = left + width / 2
     opacity = block.opacity if block.opacity < 1 else None
-    shapes: list[Shape] = [
-        Rect(left, MIDDLE - drawn.height / 2, width, drawn.height, 4, style=drawn.style, opacity=opacity),
-        Text(centre + 4, MIDDLE, drawn.label, "middle", True, style="op"),
-    ]
+    top = MIDDLE - drawn.height / 2
+    shapes: list[Shape] = [Rect(left, top, width, drawn.height, 4, style=drawn.style, opacity=opacity)]
+    if drawn.tiles:
+        for tile in drawn.tiles:
+            shapes += _draw_tile(tile, Rect(left, top, width, drawn.height), opacity)
+    else:
+        shapes.append(Text(centre + 4, MIDDLE, drawn.label, "middle", True, style="op"))
     if block.share is not None:
         length = LONGEST_BAR * max(0.0, block.share) / top_share
         shapes.append(Rect(centre - BAR / 2, BARS_TOP, BAR, length, style="share"))
         shapes.append(Text(centre, BARS_TOP + length + 12, percent_text(block.share), "middle", style="percent"))
     return Group(shapes, id=f"{prefix}{block.call.name}", style="block", tip=drawn.tip)
+
+
+def _draw_tile(tile: Tile, box: Rect, opacity: float | None) -> list[Shape]:
+    """A part of a block within its box."""
+    left, top = box.x + tile.left * box.width, box.y + tile.top * box.height
+    width, height = tile.width * box.width, tile.height * box.height
+    style = "box ground" if tile.drawing.is_empty else f"box {_color(tile.drawing.kernel)}"
+    name = "name" if tile.drawing.is_empty else "op symbol"
+    return [
+        Rect(left, top, width, height, style=style, opacity=opacity),
+        Text(left + width / 2, top + height / 2 + 3.5, tile.drawing.label, "middle", style=name),
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------- a network
@@ -189,17 +228,20 @@ def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scen
     return Scene(shapes, width, height, f"{size}, {channels}: {', '.join(block.call.op.label for block in blocks)}")
 
 
-def legend() -> list[Entry]:
-    """What the colors mean."""
+def legend(has_trees: bool = False) -> list[Entry]:
+    """What the colors mean, and the symbols in tree-structured cells."""
     kinds = [(f"k{size}", f"kernel {size}{TIMES}{size}") for size in (3, 5, 7)]
     kinds += [("fixed", "stem and head"), ("gone", "skipped block")]
-    return [Entry(text, Rect(1, 1, 20, 12, 3, style=f"box {style}")) for style, text in kinds]
+    entries = [Entry(text, Rect(1, 1, 20, 12, 3, style=f"box {style}")) for style, text in kinds]
+    symbols = [Entry(text, Text(11, 11, symbol, "middle")) for symbol, text in SYMBOLS]
+    return [*entries[:-1], *symbols] if has_trees else entries
 
 
-def legend_note(priced: str = "") -> str:
+def legend_note(priced: str = "", has_trees: bool = False) -> str:
     """What the sizes mean. ``priced``: what the shares below are of."""
     below = f"; below: share of {priced}, in %" if priced else ""
-    return f"height: expansion ratio; width: output channels; above: output size and channels{below}"
+    shapes = "a cell: edges from left to right" if has_trees else "height: expansion ratio; width: output channels"
+    return f"{shapes}; above: output size and channels{below}"
 
 
 # ------------------------------------------------------------------------------------------------------- files
@@ -213,13 +255,23 @@ class _Row:
     facts: str
     stages: Sequence[Scene]
 
+    @cached_property
+    def lines(self) -> list[list[Scene]]:
+        """Its stages, as many side by side as there is room for."""
+        lines: list[list[Scene]] = [[]]
+        for stage in self.stages:
+            if lines[-1] and sum(each.width for each in lines[-1]) + stage.width > MOST_WIDTH:
+                lines.append([])
+            lines[-1].append(stage)
+        return lines
+
     @property
     def width(self) -> float:
-        return sum(stage.width for stage in self.stages)
+        return max(sum(stage.width for stage in line) for line in self.lines)
 
     @property
     def height(self) -> float:
-        return TITLE + self.stages[0].height
+        return TITLE + sum(line[0].height + LINE_GAP for line in self.lines) - LINE_GAP
 
 
 def draw_architectures(
@@ -250,7 +302,8 @@ def draw_architectures(
         )
         for index, (title, spec, costs) in enumerate(rows)
     ]
-    write_picture(_compose(drawn, unit.priced if top_share else ""), path)
+    has_trees = any(map(_has_trees, (spec for _, spec, _ in rows)))
+    write_picture(_compose(drawn, unit.priced if top_share else "", has_trees), path)
 
 
 def draw_film(
@@ -280,8 +333,13 @@ def draw_film(
     scenes = []
     for title, spec, costs, certainty in kept:
         stages = draw_stages(spec, costs, unit, top_share=top_share, highest=highest, certainty=certainty)
-        scenes.append(_compose([_Row(title, _facts(spec, costs, unit), stages)], unit.priced if top_share else ""))
+        row = _Row(title, _facts(spec, costs, unit), stages)
+        scenes.append(_compose([row], unit.priced if top_share else "", _has_trees(spec)))
     write_film(scenes, path, frames_per_second=max(2, min(10, len(kept) // 8)), hold_seconds=LAST_FRAME_SECONDS)
+
+
+def _has_trees(spec: ArchSpec) -> bool:
+    return any(block.op.drawing.tiles for block in spec.blocks)
 
 
 def _top_share(costs: Sequence[Sequence[float] | None]) -> float | None:
@@ -303,9 +361,9 @@ def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: Unit) -> str:
     return ", ".join(facts)
 
 
-def _compose(rows: Sequence[_Row], priced: str) -> Scene:
+def _compose(rows: Sequence[_Row], priced: str, has_trees: bool) -> Scene:
     """Titles, networks and a legend on one ground."""
-    note = legend_note(priced)
+    note = legend_note(priced, has_trees)
     heads = (text_width(row.title, 15) + 24 + text_width(row.facts, 12) for row in rows)
     width = 2 * MARGIN + max(MIN_WIDTH, *heads, *(row.width for row in rows))
     shapes: list[Shape] = []
@@ -313,12 +371,13 @@ def _compose(rows: Sequence[_Row], priced: str) -> Scene:
     for row in rows:
         shapes.append(Text(MARGIN, top + 18, row.title, style="title"))
         shapes.append(Text(width - MARGIN, top + 18, row.facts, "end", style="label"))
-        left = MARGIN
-        for stage in row.stages:
-            shapes.append(Group(stage.shapes, left, top + TITLE))
-            left += stage.width
+        for number, stages in enumerate(row.lines):
+            left = MARGIN
+            for stage in stages:
+                shapes.append(Group(stage.shapes, left, top + TITLE + number * (stage.height + LINE_GAP)))
+                left += stage.width
         top += row.height + ROW_GAP
-    entries, height = legend_rows(legend(), MARGIN, top - ROW_GAP / 2, width - 2 * MARGIN)
+    entries, height = legend_rows(legend(has_trees), MARGIN, top - ROW_GAP / 2, width - 2 * MARGIN)
     top += height - ROW_GAP / 2
     shapes += [entries, Text(MARGIN, top + NOTE - 4, note, style="label")]
     return Scene(shapes, width, top + NOTE + ROW_GAP / 2, "; ".join(row.title for row in rows))

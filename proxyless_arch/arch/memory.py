@@ -48,16 +48,23 @@ def trained(call: LayerCall, padding: Padding) -> LayerMemory:
     """A layer in a step of training.
 
     Kept: of each convolution its input, its output (for batch normalization) and, where an activation follows, a copy
-    of what that is given. Passing: the gradients of two neighboring tensors and of the skip.
+    of what that is given. Where batch normalization comes first, what that is given and the convolution's input.
+    Passing: the gradients of two neighboring tensors and of the skip.
     """
     if call.op.pools_first:
         return LayerMemory(call.op.in_channels, 0)
     kept = passing = 0
     for conv in call.op.convolutions(call.in_hwc):
         before, after = input_values(conv, padding), values_in(conv.out_hwc)
-        kept += before + (2 if conv.activated else 1) * after
+        kept += _kept(conv, before, after)
         passing = max(passing, 2 * after, before + after)
     return LayerMemory(kept, passing + _of_skip(call))
+
+
+def _kept(conv: ConvCall, before: int, after: int) -> int:
+    """Values kept of a convolution or pool with ``before`` values in and ``after`` out; an index takes two."""
+    norm = {"behind": (2 if conv.activated else 1) * after, "before": values_in(conv.in_hwc), "none": 0}[conv.norm]
+    return before + norm + (2 * after if conv.indexed else 0)
 
 
 def scored(call: LayerCall, padding: Padding) -> LayerMemory:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from proxyless_arch.base.checks import check, check_one_of, is_int, is_number
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.strict import Node
+from proxyless_arch.base.strict import Node, judged_at
 
 KERNEL_SIZES = (3, 5, 7)
 MAX_WIDTH = 65_536
@@ -36,12 +36,29 @@ def check_width(place: str, value: int) -> None:
 
 @dataclass(frozen=True)
 class ConvCall:
-    """A convolution inside an operation, with the batch normalization and perhaps the activation behind it."""
+    """A convolution or pool inside an operation, with its batch normalization and perhaps an activation.
+
+    ``norm``: where the batch normalization is, with the activation behind it where it is ``activated``. ``indexed``:
+    where each value came from is kept, as of a maximum.
+    """
 
     in_hwc: Hwc
     out_hwc: Hwc
     kernel_size: int
     activated: bool
+    norm: Literal["behind", "before", "none"] = "behind"
+    indexed: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an operation in its drawing: a rectangle within the box, whose sides are 1, and what is drawn in it."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    drawing: Drawing
 
 
 @dataclass(frozen=True)
@@ -49,12 +66,15 @@ class Drawing:
     """What a picture shows of an operation.
 
     ``label``: without the stride, which is seen in the output sizes; empty: none. ``kernel``: chooses the colour, None:
-    grey. ``expansion``: chooses the height, None: an ordinary one.
+    grey. ``expansion``: chooses the height, None: an ordinary one. ``tiles``: in place of the label, its parts.
+    ``is_empty``: it does nothing, and has no colour.
     """
 
     label: str
     kernel: int | None = None
     expansion: float | None = None
+    tiles: tuple[Tile, ...] = ()
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,8 @@ class Operation(ABC):
     """Of its layers in latency tables."""
     pools_first: ClassVar[bool] = False
     """It works on the mean over all pixels."""
+    is_timed: ClassVar[bool] = True
+    """Whether latency tables hold its time; else it counts as part of what is around it, and costs nothing by rule."""
 
     if TYPE_CHECKING:  # a subclass has them as fields, for which a property here would be a default
 
@@ -198,6 +220,13 @@ class Operation(ABC):
         """Trainable parameters: all weights but the running statistics."""
         return sum(math.prod(shape) for name, shape in self.tensors("") if ".running_" not in name)
 
+    def parts(self, in_hwc: Hwc) -> Iterator[tuple[str, Operation, Hwc]]:
+        """(name, operation, input size) of all that it is made of, where latency tables hold that and not itself.
+
+        Their MACs and parameters add up to its own. Nothing of an operation that is one layer.
+        """
+        yield from ()
+
     def latency_facts(self) -> dict[str, int]:
         """What its latency depends on besides its kind, the sizes in and out, and a skip."""
         widths = ("channels", "in_channels", "out_channels")
@@ -224,9 +253,29 @@ class Operation(ABC):
         return cls(**{name: parts[name].value for name in (*required, *optional) if name in parts})
 
 
+AnyOp = TypeVar("AnyOp", bound=Operation)
 AnyOperation = TypeVar("AnyOperation", bound=type[Operation])
 BLOCK_OPERATIONS: dict[str, type[Operation]] = {}
 """The operations that a block may hold, by their ``kind``."""
+
+
+def operation_from_node(node: Node, known: Mapping[str, type[AnyOp]]) -> AnyOp:
+    """The operation that a JSON object describes, one of ``known``, which it names under "op"."""
+    kind = operation_class(node, known)
+    required, optional = kind.keys()
+    parts = node.fields(("op", *required), optional)
+    with judged_at(node.path):
+        return kind.from_parts(parts)
+
+
+def operation_class(node: Node, known: Mapping[str, type[AnyOp]]) -> type[AnyOp]:
+    """The class, one of ``known``, that a JSON object names under "op"."""
+    members = dict(node.items())
+    return known[node.fields(("op",), tuple(members))["op"].text(tuple(known))]
+
+
+def operation_to_dict(op: Operation) -> dict[str, Any]:
+    return {"op": op.kind, **op.to_json()}
 
 
 def block_operation(cls: AnyOperation) -> AnyOperation:
@@ -239,11 +288,16 @@ def block_operation(cls: AnyOperation) -> AnyOperation:
 def conv_bn_tensors(prefix: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
     """Tensors of a convolution of ``shape`` (out, in / groups, k, k) with its batch normalization."""
     yield f"{prefix}.conv.weight", shape
+    yield from bn_tensors(f"{prefix}.bn", shape[0])
+
+
+def bn_tensors(prefix: str, channels: int) -> Iterator[tuple[str, Shape]]:
+    """Tensors of a batch normalization."""
     for part in ("weight", "bias", "running_mean", "running_var"):
-        yield f"{prefix}.bn.{part}", (shape[0],)
+        yield f"{prefix}.{part}", (channels,)
 
 
-def _strided_label(name: str, kernel_size: int, stride: int) -> str:
+def strided_label(name: str, kernel_size: int, stride: int) -> str:
     label = f"{name} {kernel_size}x{kernel_size}"
     return label if stride == 1 else f"{label} s{stride}"
 
@@ -270,7 +324,7 @@ class Conv(Operation):
 
     @property
     def label(self) -> str:
-        return _strided_label("conv", self.kernel_size, self.stride)
+        return strided_label("conv", self.kernel_size, self.stride)
 
     def macs(self, in_hwc: Hwc) -> int:
         return math.prod(self.out_hwc(in_hwc)) * self.kernel_size**2 * self.in_channels
@@ -331,7 +385,7 @@ class MBConv(Operation):
 
     @property
     def label(self) -> str:
-        return _strided_label(f"MB{self.expand_ratio}", self.kernel_size, self.stride)
+        return strided_label(f"MB{self.expand_ratio}", self.kernel_size, self.stride)
 
     @property
     def drawing(self) -> Drawing:

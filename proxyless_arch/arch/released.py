@@ -7,6 +7,8 @@ be a list of one. Their later releases differ a little:
 - https://github.com/mit-han-lab/once-for-all: blocks called ``ResidualBlock`` with a ``conv``; the image size is in a
   ``run.config`` beside the ``net.config``;
 - https://github.com/mit-han-lab/mcunet: ``resolution``, and no feature mix.
+
+The CIFAR-10 network is of another family, and its dialect is in released_tree.py.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from proxyless_arch.arch import released_tree
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
+from proxyless_arch.arch.preact import NormAct
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Preprocessing, imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
@@ -69,14 +73,10 @@ def is_released(node: Node) -> bool:
     if not isinstance(value, dict) or "format" in value:
         return False
     name = value.get("name")
-    if name == RELEASED_NAME or ("name" not in value and {"first_conv", "feature_mix_layer"} <= value.keys()):
+    if name in (RELEASED_NAME, released_tree.NAME) or (
+        "name" not in value and {"first_conv", "feature_mix_layer"} <= value.keys()
+    ):
         return True
-    if name == "PyramidTreeNet":
-        raise InputError(
-            f"expected {RELEASED_NAME!r}, got 'PyramidTreeNet': the CIFAR-10 network of the official implementation, a "
-            "pyramid of tree-structured cells, is another family than the mobile networks read here",
-            "name",
-        )
     if "first_conv" in value or "feature_mix_layer" in value:
         raise InputError(f"expected {RELEASED_NAME!r}, got {shown(name)}", "name")
     return False
@@ -242,6 +242,8 @@ def from_released(node: Node, name: str, image_size: int | None = None) -> ArchS
         name: of the network; the dialect holds none.
         image_size: of the ``run.config`` beside it.
     """
+    if isinstance(node.value, dict) and node.value.get("name") == released_tree.NAME:
+        return released_tree.from_released_tree(node, name)
     required = ("first_conv", "blocks", "feature_mix_layer", "classifier")
     parts = node.fields(required, ("name", "bn", "resolution", "recipe"))
     preprocessing = _preprocessing(parts, image_size)
@@ -302,12 +304,18 @@ def to_released(spec: ArchSpec) -> dict[str, Any]:
     """
     if spec.padding != "symmetric":
         raise InputError(f"the released dialect holds 'symmetric' only, got {spec.padding!r}", "padding")
+    if released_tree.is_released_tree(spec):
+        return released_tree.to_released_tree(spec)
     if spec.class_names:
         raise InputError("the released dialect holds no class names", "class_names")
+    for place, end in (("stem", spec.stem), ("feature_mix", spec.feature_mix)):
+        if end is not None and type(end) is not Conv:
+            raise InputError(f"the released dialect holds none but a convolution with ReLU6, got {end.kind}", place)
     later = spec.resolution != RELEASED_RESOLUTION or any(
         isinstance(block.op, MBConv) and block.op.mid_channels is not None for block in spec.blocks
     )
     head, mix = spec.classifier, spec.feature_mix
+    assert not isinstance(mix, NormAct)
     small = spec.preprocessing == small_net_preprocessing(spec.resolution)
     resolution = {"resolution": spec.resolution} if small or spec.resolution != RELEASED_RESOLUTION else {}
     value = {

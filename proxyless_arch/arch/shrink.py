@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.ops import Conv, Zero
 from proxyless_arch.arch.spec import ArchSpec, Block
 from proxyless_arch.base.errors import InputError
 
@@ -67,7 +67,7 @@ def widths_of(spec: ArchSpec) -> dict[str, int]:
             found[block_name(index)] = part.hidden_channels
         elif index == 0 and not spec.blocks[0].skip:
             found[STEM] = spec.stem.out_channels
-    if spec.feature_mix is not None:
+    if isinstance(spec.feature_mix, Conv):
         last = spec.blocks[-1] if spec.blocks else None
         is_free = last is not None and parts[-1] is not None and not last.skip and len(spec.blocks) > 1
         if last is not None and is_free and spec.feature_mix.kernel_size == 1:  # another is no matrix product
@@ -97,7 +97,7 @@ def shrink(spec: ArchSpec, change: Shrunk) -> ArchSpec:
     if LAST_STAGE in change.widths:
         blocks[-1] = replace(blocks[-1], op=blocks[-1].op.shrunk(out=change.widths[LAST_STAGE]))
     classifier = spec.classifier
-    if mix is not None:
+    if isinstance(mix, Conv):
         into, out = get(LAST_STAGE, mix.in_channels), get(FEATURE_MIX, mix.out_channels)
         mix, classifier = replace(mix, in_channels=into, out_channels=out), replace(classifier, in_features=out)
     return replace(spec, stem=stem, blocks=tuple(blocks), feature_mix=mix, classifier=classifier)

@@ -3,7 +3,8 @@
 A network of the ProxylessNAS family is a stem convolution, a chain of blocks, a 1x1 "feature mix" convolution
 (which some leave out), global average pooling and a linear classifier (Cai, Zhu, Han, ICLR 2019, section 4). A block
 is an inverted residual (MBConv) with or without an identity skip, or Zero: the block vanished and only its skip is
-left; other operations may be registered (ops.py).
+left; other operations may be registered (ops.py). A PyramidNet of tree-structured cells (tree.py) has a stem without an
+activation (ConvNorm) and, in place of the feature mix, batch normalization and ReLU (NormAct).
 
 Specs are parsed once (codec.py) or built by a search space (space/) and changed by ``dataclasses.replace``.
 Whatever breaks a rule raises InputError naming the field.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, Operation
+from proxyless_arch.arch.preact import NormAct
 from proxyless_arch.base.checks import check, check_one_of, check_text, is_int, is_number
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
@@ -116,7 +118,7 @@ class ArchSpec:
     name: str
     stem: Conv
     blocks: tuple[Block, ...]
-    feature_mix: Conv | None
+    feature_mix: Conv | NormAct | None
     classifier: Linear
     bn: BatchNorm = field(default_factory=BatchNorm)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -129,15 +131,15 @@ class ArchSpec:
         check_one_of("padding", self.padding, ("symmetric", "same"))
         check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks", self.blocks)
         check(len(self.blocks) <= 1000, "blocks", "at most 1000 blocks", len(self.blocks))
-        for place, part, kind in (
-            ("stem", self.stem, Conv),
-            *((f"blocks[{index}]", block, Block) for index, block in enumerate(self.blocks)),
-            *([("feature_mix", self.feature_mix, Conv)] if self.feature_mix is not None else []),
-            ("classifier", self.classifier, Linear),
-            ("bn", self.bn, BatchNorm),
-            ("preprocessing", self.preprocessing, Preprocessing),
+        for place, part, kinds in (
+            ("stem", self.stem, (Conv,)),
+            *((f"blocks[{index}]", block, (Block,)) for index, block in enumerate(self.blocks)),
+            *([("feature_mix", self.feature_mix, (Conv, NormAct))] if self.feature_mix is not None else []),
+            ("classifier", self.classifier, (Linear,)),
+            ("bn", self.bn, (BatchNorm,)),
+            ("preprocessing", self.preprocessing, (Preprocessing,)),
         ):
-            check(isinstance(part, kind), place, f"a {kind.__name__}", part)
+            check(isinstance(part, kinds), place, f"a {listed(kind.__name__ for kind in kinds)}", part)
         check(self.stem.in_channels == 3, "stem.in_channels", "3 (an RGB image)", self.stem.in_channels)
         width = self.stem.out_channels
         for index, block in enumerate(self.blocks):

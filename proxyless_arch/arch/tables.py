@@ -28,6 +28,8 @@ def describe(
 ) -> str:
     """The architecture as a plain-text table, one line per layer and a line of totals, within 100 columns.
 
+    Where names of operations are long, inputs, which are the outputs of the line above, are left out for that.
+
     Args:
         spec: the network.
         resolution: input pixels; by default the spec's own.
@@ -48,7 +50,10 @@ def describe(
     caption = f"{name}: {counted(len(spec.blocks), 'block')}{skipped}, {calls[0].in_hwc[0]} px, {n_classes}"
     lines = align(_cells(calls, costs, unit, exact=True), WORDS)
     if len(lines[0]) > MAX_COLUMNS:
-        lines = align(_cells(calls, costs, unit, exact=False), WORDS)
+        cells = _cells(calls, costs, unit, exact=False)
+        lines = align(cells, WORDS)
+    if len(lines[0]) > MAX_COLUMNS:
+        lines = align([(*row[:2], *row[3:]) for row in cells], WORDS[:-1])
     body = ruled(lines, totals=True)
     return "\n".join([caption, body[1], *body])
 

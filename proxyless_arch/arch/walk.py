@@ -30,6 +30,15 @@ class LayerCall:
         return f"{self.name}.mobile_inverted_conv" if self.name.startswith("blocks.") else self.name
 
     @property
+    def parts(self) -> tuple[LayerCall, ...]:
+        """The layers that latency tables hold of it: itself, unless it is made of others."""
+        parts = [
+            LayerCall(f"{self.name}.{name}", op, in_hwc, op.out_hwc(in_hwc))
+            for name, op, in_hwc in self.op.parts(self.in_hwc)
+        ]
+        return tuple(parts) or (self,)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates per image."""
         return self.op.macs(self.in_hwc)

@@ -84,6 +84,7 @@ STYLES: Mapping[str, Style] = {
     "size": Style(font_weight=600),
     "channels": Style(fill="grey", font_size=10.5),
     "op": Style(fill="on-block", font_weight=550),
+    "symbol": Style(font_size=10),
     "percent": Style(font_size=10.5),
     "choice": Style(fill="grey", font_size=10.5),
     "lead": Style(fill="ink", font_weight=700),

@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Any
 
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.ops import Conv, Linear, Operation
+from proxyless_arch.arch.ops import Conv, Linear, Operation, operation_to_dict
+from proxyless_arch.arch.preact import NormAct
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
@@ -80,7 +81,7 @@ class SearchSpace:
     name: str
     stem: Conv
     blocks: tuple[Block | Edge, ...]
-    feature_mix: Conv
+    feature_mix: Conv | NormAct
     num_classes: int = 1000
     width_mult: float = 1.0
     dropout_rate: float = 0.0
@@ -97,7 +98,7 @@ class SearchSpace:
         for index, block in enumerate(self.blocks):
             check(isinstance(block, Block | Edge), f"blocks[{index}]", "a Block or an Edge", block)
         check(bool(self.edges), "blocks", "one or more edges", "none")
-        check(isinstance(self.feature_mix, Conv), "feature_mix", "a Conv", self.feature_mix)
+        check(isinstance(self.feature_mix, Conv | NormAct), "feature_mix", "a Conv or NormAct", self.feature_mix)
         with judged_at("", {"out_features": "num_classes"}):
             self.spec_for(self.same_choice(0))
 
@@ -237,9 +238,9 @@ class SearchSpace:
             "bn": codec.bn_to_dict(self.bn),
             "padding": self.padding,
             "preprocessing": preprocessing_to_dict(self.preprocessing),
-            "stem": self.stem.to_json(),
+            "stem": codec.end_to_dict(self.stem),
             "blocks": [_block_to_dict(block) for block in self.blocks],
-            "feature_mix": self.feature_mix.to_json(),
+            "feature_mix": codec.end_to_dict(self.feature_mix),
             "class_names": list(self.class_names),
         }
 
@@ -255,7 +256,7 @@ class SearchSpace:
 def _block_to_dict(block: Block | Edge) -> dict[str, Any]:
     if isinstance(block, Block):
         return codec.block_to_dict(block)
-    return {"choices": [codec.operation_to_dict(op) for op in block.ops], "skip": block.skip}
+    return {"choices": [operation_to_dict(op) for op in block.ops], "skip": block.skip}
 
 
 def _block_from_node(node: Node) -> Block | Edge:
@@ -276,9 +277,9 @@ def _from_node(node: Node) -> SearchSpace:
         "bn": codec.batch_norm_from_node,
         "padding": lambda part: part.value,
         "preprocessing": preprocessing_from_node,
-        "stem": codec.conv_from_node,
+        "stem": codec.stem_from_node,
         "blocks": lambda part: tuple(map(_block_from_node, part.elements())),
-        "feature_mix": codec.conv_from_node,
+        "feature_mix": codec.mix_from_node,
         "class_names": lambda part: part.as_tuple(),
     }
     parts = node.fields(("format", "version", *readers))

@@ -19,7 +19,9 @@ _TO_TF: Mapping[str, tuple[int, ...]] = MappingProxyType(
 def _tf_axes(name: str, rank: int) -> tuple[int, ...]:
     """Axes that carry the tensor ``name`` from torch's layout to TensorFlow's; vectors stay as they are."""
     if rank == 4:
-        return _TO_TF["depthwise" if name.endswith(".depth_conv.conv.weight") else "convolution"]
+        return _TO_TF[
+            "depthwise" if name.endswith((".depth_conv.conv.weight", ".depth_conv.weight")) else "convolution"
+        ]
     return _TO_TF["linear"] if rank == 2 else tuple(range(rank))
 
 

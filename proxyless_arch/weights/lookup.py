@@ -134,7 +134,7 @@ def find_trained(word: str, weights: Path | None = None, place: str = "", flag: 
     if weights is None and is_demo(word):
         found = demo_weights(word)
         return Trained(spec=described(spec, found), weights=found, file=None, origin=catalog.demo(word).requirement)
-    if weights is None and word in catalog.names():
+    if weights is None and word in catalog.RELEASES:
         weights = find_weights(word)
     if weights is None:
         kinds, beside = listed(READ), _beside(Path(expanded(word)), ENDINGS)

@@ -21,6 +21,8 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import counted
 
 MAX_DEPTH, MAX_CONTAINERS = 12, 100_000
+MAX_PARTS = 40
+"""Of a name, at its dots: a tensor deep in a tree has 15 in front of its own, and wrappers stand in front of those."""
 SHOWN = 4
 
 # the layers at the top of our networks: what stands in front of one in a tensor's name is a wrapper's
@@ -33,6 +35,18 @@ _COUNTERS = frozenset(("num_batches_tracked", "n_averaged", "total_ops", "total_
 _AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|$)")
 # blocks of once-for-all's later code; ours have the name that all released files have
 _LATER_BLOCK = re.compile(r"^(blocks\.[0-9]+\.)conv\.(?=(?:inverted_bottleneck|depth_conv|point_linear)\.)")
+
+# the released CIFAR-10 network counts what we call stem and feature mix among its blocks (arch/released_tree.py)
+_TREE_STEM = re.compile(r"^blocks\.0\.layers\.(?:0(?=\.conv\.)|1(?=\.bn\.))")
+_TREE_MIX = re.compile(r"^blocks\.[0-9]+\.layers\.0(?=\.bn\.)")
+_TREE_BLOCK = re.compile(r"^blocks\.([1-9][0-9]*)\.(?=(?:in_bottle|cell|out_bottle|final_bn)\.)")
+
+
+def our_name(name: str) -> str:
+    """What a tensor is called here that a released network, without any wrapper, calls ``name``."""
+    name = _LATER_BLOCK.sub(r"\1mobile_inverted_conv.", name)
+    name = _TREE_MIX.sub("feature_mix_layer", _TREE_STEM.sub("first_conv", name))
+    return _TREE_BLOCK.sub(lambda found: f"blocks.{int(found[1]) - 1}.mobile_inverted_conv.", name)
 
 
 class Tensor(Protocol):
@@ -189,13 +203,13 @@ def _without_prefix(
         if prefix is None:
             outside.append(name)
         else:
-            grouped[prefix][_LATER_BLOCK.sub(r"\1mobile_inverted_conv.", name.removeprefix(prefix))] = tensor
+            grouped[prefix][our_name(name.removeprefix(prefix))] = tensor
     return [_StateDict(keys, prefix, members, is_ours=True) for prefix, members in grouped.items()], outside
 
 
 def _starts(name: str) -> Iterator[str]:
     """``a.b.``, ``a.`` and the empty string for the name ``a.b.c``; of a long name the last ones alone."""
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_PARTS):
         name = name.rpartition(".")[0]
         if not name:
             break

@@ -18,7 +18,8 @@ from proxyless_arch.arch.spec import BatchNorm, with_classes
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_params
 from proxyless_arch.space.mbconv import mbconv_space
-from proxyless_nas.layers import ConvBN, SameConv2d, ZeroLayer, init_weights
+from proxyless_nas.convolution import SameConv2d
+from proxyless_nas.layers import ConvBN, ZeroLayer, init_weights
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import cosine_lr, evaluate, recalibrate_bn, set_lr, sgd, smoothed_loss
 from proxyless_nas.weights import load_named, to_named
