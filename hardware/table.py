@@ -188,7 +188,7 @@ class LookupTable:
 
 def _kinds() -> dict[str, type[Operation]]:
     """What may be measured: all but what vanishes or has no time of its own."""
-    known: dict[str, type[Operation]] = {**BLOCK_OPERATIONS, **TREE_EDGES, **STEMS, **MIXES, Linear.kind: Linear}
+    known: dict[str, type[Operation]] = {**STEMS, **MIXES, **BLOCK_OPERATIONS, **TREE_EDGES, Linear.kind: Linear}
     return {kind: op for kind, op in known.items() if op.is_timed and not op.vanishes}
 
 

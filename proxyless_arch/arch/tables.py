@@ -50,10 +50,11 @@ def describe(
     caption = f"{name}: {counted(len(spec.blocks), 'block')}{skipped}, {calls[0].in_hwc[0]} px, {n_classes}"
     lines = align(_cells(calls, costs, unit, exact=True), WORDS)
     if len(lines[0]) > MAX_COLUMNS:
-        cells = _cells(calls, costs, unit, exact=False)
-        lines = align(cells, WORDS)
-    if len(lines[0]) > MAX_COLUMNS:
-        lines = align([(*row[:2], *row[3:]) for row in cells], WORDS[:-1])
+        lines = align(_cells(calls, costs, unit, exact=False), WORDS)
+    for exact in (True, False):
+        if len(lines[0]) > MAX_COLUMNS:
+            cells = _cells(calls, costs, unit, exact)
+            lines = align([(*row[:2], *row[3:]) for row in cells], WORDS[:-1])
     body = ruled(lines, totals=True)
     return "\n".join([caption, body[1], *body])
 

@@ -29,8 +29,17 @@ def test_releases(name):
 
 
 def test_digests_are_all_different():
-    digests = [digest for name in catalog.names() for digest in catalog.release(name).blob_sha1.values()]
-    assert len(set(digests)) == 8
+    digests = [digest for release in catalog.RELEASES.values() for digest in release.blob_sha1.values()]
+    assert len(set(digests)) == len(digests) == 9
+
+
+def test_the_network_for_cifar10():
+    assert catalog.names("cifar10") == ("proxyless_cifar",)
+    release = catalog.release("proxyless_cifar")
+    assert release.blob_sha1 == {"proxyless_cifar.pth": "cbf4665286e2b67d6e46528fbbf71d55e34c6563"}
+    assert round(100 - release.top1_percent, 2) == 2.08 and release.top5_percent is release.latency is None
+    spec = catalog.load("proxyless_cifar")
+    assert (spec.num_classes, spec.resolution, spec.preprocessing.resize) == (10, 32, 32)
 
 
 def test_a_release_is_a_value():
@@ -45,6 +54,6 @@ def test_unknown_name():
         catalog.load("proxyless_moble")
     assert str(caught.value) == (
         "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile', 'proxyless_mobile_14', "
-        "'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2', got 'proxyless_moble'; "
-        "did you mean 'proxyless_mobile'?"
+        "'proxyless_cifar', 'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2', "
+        "got 'proxyless_moble'; did you mean 'proxyless_mobile'?"
     )
