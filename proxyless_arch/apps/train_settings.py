@@ -32,6 +32,7 @@ from proxyless_arch.base.words import (
     DEVICE,
     RESOLUTION,
     SEED,
+    THREADS,
     WORKERS,
 )
 from proxyless_arch.data.datasets import (
@@ -57,7 +58,7 @@ FORMAT, VERSION = "proxyless-arch/training-config", 1
 IMAGES = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """What a run records of its images and their split."""
 PATHS = ("data_path", "arch", "weights", "teacher")
-FREE = ("data_path", "device", "n_worker", "test_batch_size", "save_every_seconds")
+FREE = ("data_path", "device", "torch_threads", "n_worker", "test_batch_size", "save_every_seconds")
 """Settings that may be others when a run is resumed: its images are compared by what is in them."""
 NO_TEACHER = "none"
 INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
@@ -249,6 +250,13 @@ class TrainConfig:
     )
     manual_seed: int = SEED.setting(0, common=True)
     device: str = DEVICE.setting("auto", common=True)
+    torch_threads: int | None = THREADS.setting(
+        None,
+        " (default: OMP_NUM_THREADS, or the cores that reading leaves)",
+        aliases=("--torch_threads",),
+        minimum=1,
+        maximum=1024,
+    )
     precision: str = setting(
         "fp32",
         "fp32, bf16 (autocast) or fp16 (autocast and loss scaling; cuda only)",

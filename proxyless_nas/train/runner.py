@@ -237,8 +237,10 @@ def _say_what_would_be_done(request: _Request, job: session.Job, begun: bool, te
 
 
 def _share_cores(job: session.Job) -> None:
-    """Leave the readers of images a core each, where the environment names no number of threads."""
-    if "OMP_NUM_THREADS" not in os.environ:
+    """Leave the readers of images a core each, where neither a setting nor the environment names the threads."""
+    if job.config.torch_threads is not None:
+        torch.set_num_threads(job.config.torch_threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() - (job.n_workers if job.device.type == "cpu" else 0)))
 
 
@@ -249,7 +251,7 @@ def _announce(
     for note in (*request.notes, *(session.note_on_machine(job, fields) if fields else ())):
         tell(note)
     if not fields and job.device.type == "cpu":
-        busy = busy_note(torch.get_num_threads(), "put OMP_NUM_THREADS=1 in front of the command")
+        busy = busy_note(torch.get_num_threads(), "add --threads 1")
         if busy:
             tell(busy)
     tell(session.header(job))

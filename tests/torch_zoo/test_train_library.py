@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,3 +119,18 @@ def test_a_network_must_be_named(tmp_path):
     with pytest.raises(InputError, match="needs the run folder"):
         run_training(resume=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("asked", "named", "used"), [(3, "1", 3), (None, "1", None), (None, None, 2)])
+def test_threads_are_as_asked_else_as_the_environment_says_else_what_reading_leaves(
+    asked, named, used, config, monkeypatch
+):
+    """``used``: None: what torch has by itself. They come back."""
+    seen = []
+    monkeypatch.setattr("proxyless_nas.train.runner.usable_cores", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    if named is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    run_training(replace(config, torch_threads=asked), say=None, dry_run=True)
+    assert seen[:-1] == ([] if used is None else [used])
+    assert seen[-1] == torch.get_num_threads()
