@@ -111,6 +111,7 @@ def run_pruning(
             raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
         given = {} if config is None else {k: v for k, v in to_dict(config).items() if k in ("data_path",) and v}
         config = resumed_config(folder, given)
+        runs.check_images_are_there(config.data_path, folder)
     config = config or PruneConfig()
     device = pick_device(config.device)
     job = prepare(config, device, distributed.least_free(device), measure=not dry_run)

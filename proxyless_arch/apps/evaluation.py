@@ -585,7 +585,8 @@ class Progress(Iterable[AnyBatch]):
             for batch in self._batches:
                 self.waited_s += watch.lap()
                 yield batch
-                self.seconds += watch.lap()
+                watch.lap()
+                self.seconds = watch.seconds
                 bar.update(len(batch[1]))
 
 

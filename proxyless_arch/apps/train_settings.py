@@ -20,7 +20,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, config_to_resume
+from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, check_images_are_there, config_to_resume
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import (
@@ -400,9 +400,7 @@ def _data_of(
                     f"--{name}",
                 )
         path = given.get("data_path", recorded.get("data_path"))
-        if path is not None and not Path(path).exists():
-            problem = f"the images of the run are not at {path} any more: say where they are"
-            raise InputError(problem, "--data_path", str(Path(given["arch"]) / "config.json"))
+        check_images_are_there(path, Path(given["arch"]))
         told = _told_of_images(Path(given["arch"])) if inherits and recorded["dataset"] != "digits" else None
         if told is not None and told != _opened(**{**recorded, "data_path": path}).fingerprint():
             problem = (

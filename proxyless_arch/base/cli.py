@@ -36,7 +36,10 @@ _SYSTEM = {
 }
 # how torch (CPU, CUDA, MPS), TensorFlow and onnxruntime say it; none of them raises MemoryError
 _OUT_OF_MEMORY = ("outofmemoryerror", "out of memory", "resourceexhausted", "can't allocate memory", "bad_alloc")
-_OURS = ("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search")
+_OURS = (
+    *("proxyless_arch", "proxyless_nas", "proxyless_nas_tensorflow", "hardware", "search", "compress"),
+    "proxyless_commands",
+)
 OTHERS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         **dict.fromkeys(("model", "net", "network", "name"), ("--arch", "--networks")),
@@ -50,6 +53,10 @@ OTHERS: Mapping[str, Sequence[str]] = MappingProxyType(
         "epochs": ("--n_epochs",),
         **dict.fromkeys(("target", "latency", "target_latency", "latency_ms"), ("--target_latency_ms",)),
         **dict.fromkeys(("hardware", "target_device"), ("--target_hardware",)),
+        **dict.fromkeys(("run", "run_folder"), ("--run_dir", "--arch")),
+        "run_dir": ("--arch",),
+        **dict.fromkeys(("ratio", "sparsity", "prune_ratio", "pruning_ratio", "amount"), ("--keep",)),
+        **dict.fromkeys(("int8", "fp16", "half", "quantize", "amp"), ("--format", "--precision")),
     }
 )
 """The flags that other tools' spellings may stand for; those that a command has are its hint."""
@@ -70,6 +77,8 @@ OWNERS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The command that a flag belongs to, for a person who gives it to another one."""
+ADVICE: Mapping[str, str] = MappingProxyType({"--threads": "put OMP_NUM_THREADS=1 in front of the command"})
+"""What does for a command what a flag does for others."""
 HELP_ALL = "--help_all"
 CONSOLE = "proxylessnas"
 """The command that `pip install` makes."""
@@ -92,9 +101,13 @@ def command_line(script: str, *words: str) -> str:
     """What to paste into a shell, in the current folder, to start a script of this project with ``words``.
 
     Args:
-        script: its path from the project's folder. Of one started as ``proxylessnas WORD`` it becomes the word; where
-            there are no scripts, being installed without them, the word as well.
+        script: its path from the project's folder, or a package that is one. Of one started as ``proxylessnas WORD`` it
+            becomes the word (a package's is the first of ``words``); where there are no scripts, being installed
+            without them, the word as well.
     """
+    if not script.endswith(".py"):
+        start = [CONSOLE] if Path(sys.argv[0]).stem == CONSOLE else [own_python() or "python", "-m", script]
+        return shlex.join([*start, *words])
     word = CONSOLE_WORDS.get(Path(script).stem, Path(script).stem)
     if Path(sys.argv[0]).stem == CONSOLE:
         return shlex.join([CONSOLE, word, *words])
@@ -142,19 +155,38 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
     def parse_strictly(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        parsed, unknown = self.parse_known_args(argv)
+        try:
+            parsed, unknown = self.parse_known_args(argv)
+        except InputError:
+            if (first := self._first_unknown(argv)) is not None:  # it may stand for what is missing
+                raise self._unknown(first) from None
+            raise
         if unknown:
-            actions = [action for parser in self._parsers() for action in parser._actions]
-            names = {option: _usual(action) for action in actions for option in action.option_strings}
-            first = unknown[0].split("=")[0]
-            owner = OWNERS.get(f"--{'_'.join(_words(first))}")
-            if owner is not None:
-                raise InputError(f"not a flag of {self.prog}: {owner} has it", first)
-            what = f"unknown argument{_meant(first, names)}"
-            if not first.startswith("-"):
-                what = "expected a flag in front of it"
-            raise InputError(f"{what} ({HELP_ALL if HELP_ALL in names else '--help'} lists them)", first)
+            raise self._unknown(unknown[0].split("=")[0])
         return parsed
+
+    def _first_unknown(self, argv: Sequence[str] | None) -> str | None:
+        """The first long flag of a command line that is none here."""
+        words = self._as_spelled_here([*(sys.argv[1:] if argv is None else argv)])
+        flags = [word.split("=")[0] for word in words[: words.index("--") if "--" in words else len(words)]]
+        names = self._usual_names()
+        return next((flag for flag in flags if re.fullmatch(r"--[a-zA-Z][\w-]*", flag) and flag not in names), None)
+
+    def _usual_names(self) -> dict[str, str]:
+        """The usual spelling of each flag by every spelling."""
+        actions = [action for parser in self._parsers() for action in parser._actions]
+        return {option: _usual(action) for action in actions for option in action.option_strings}
+
+    def _unknown(self, flag: str) -> InputError:
+        """What to say of a flag that is none here: whose it is, what does the same here, or which one was meant."""
+        names, word = self._usual_names(), "_".join(_words(flag))
+        owned = [OWNERS[name] for name in (f"--{word}", *OTHERS.get(word, ())) if name in OWNERS and name not in names]
+        if owned and not any(name in names for name in OTHERS.get(word, ())):
+            return InputError(f"not a flag of {self.prog}: {owned[0]} has it", flag)
+        if (advice := ADVICE.get(f"--{word}")) is not None:
+            return InputError(f"not a flag of {self.prog}: {advice}", flag)
+        what = f"unknown argument{_meant(flag, names)}" if flag.startswith("-") else "expected a flag in front of it"
+        return InputError(f"{what} ({HELP_ALL if HELP_ALL in names else '--help'} lists them)", flag)
 
     def add_help_all(self) -> None:
         """Add --help_all, where --help leaves something out."""

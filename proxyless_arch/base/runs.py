@@ -115,6 +115,13 @@ def config_to_resume(run_dir: Path) -> Path:
     return path
 
 
+def check_images_are_there(data_path: str | os.PathLike[str] | None, run_dir: Path) -> None:
+    """Raises InputError where the images of the run in a folder are not at ``data_path`` (None: embedded) any more."""
+    if data_path is not None and not Path(data_path).exists():
+        problem = f"the images of the run are not at {os.fspath(data_path)} any more: say where they are"
+        raise InputError(problem, "--data_path", str(run_dir / CONFIG_FILE))
+
+
 @contextlib.contextmanager
 def locked(folder: Path, flag: str = "--run_dir") -> Iterator[None]:
     """Keep every other process from writing a folder, which must exist, until the block or this process ends.

@@ -495,12 +495,12 @@ def _read_file(path: Path, spec: ArchSpec | None) -> WeightFile:
         return load_safetensors(path, spec)
     if kind == "hdf5":
         return _of_keras(*read_keras_hdf5(read_bytes(path), spec))
+    if extension in _EXPORTED and kind in ("", "zip"):
+        raise InputError(f"a {extension} file is an exported network, whose weights are not read back: give its source")
     if kind == "zip" and is_keras_archive(data := read_bytes(path)):
         return _of_keras(*read_keras_archive(data, spec))
     if kind in ("zip", "pickle") or (kind == "" and extension in (".pth", ".pt", ".tfinit")):
         return _load_pickle(path, spec)
-    if extension in _EXPORTED:
-        raise InputError(f"a {extension} file is an exported network, whose weights are not read back: give its source")
     raise InputError(f"not a weight file that is read here, which are {', '.join(READ[:-1])} and {READ[-1]}")
 
 

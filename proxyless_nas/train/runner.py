@@ -86,6 +86,8 @@ def run_training(
             begun = request.resume and runs.has_begun(request.home)
             free = distributed.least_free(device)
             with distributed.fail_together():
+                if request.resume:
+                    runs.check_images_are_there(request.config.data.data_path, request.home)
                 spec = read_spec(request.home / SPEC_FILE) if begun else None
                 job = session.prepare(request.config, device, spec, free, resumed=request.resume)
             if request.resume and not begun:

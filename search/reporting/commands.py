@@ -15,6 +15,8 @@ from proxyless_arch.data.datasets import has_own_test
 from search.reporting.run_folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
+ARCHITECTURES = "proxyless_arch"
+"""The package whose commands list, show and draw networks."""
 
 
 PACKAGES = {"eval_tf.py": ("keras",), "export.py": ("onnx", "onnxruntime"), "export_tf.py": ("keras", "ai_edge_litert")}
@@ -36,7 +38,7 @@ def _own_test(run: Run) -> bool:
         return False
 
 
-def _training_of_random(run: Run) -> list[tuple[str, str]]:
+def _training_of_random(run: Run, line: Callable[..., str]) -> list[tuple[str, str]]:
     """Train the random networks on the images of their draw, beside a search's network trained alike (from scratch)."""
     folder, settings = shlex.quote(str(run.folder)), run.settings
     words = ["--dataset", settings["dataset"]]
@@ -47,38 +49,40 @@ def _training_of_random(run: Run) -> list[tuple[str, str]]:
     if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
         words += ["--valid_size", f"{own:g}"]
     words += ["--split_seed", str(settings.get("manual_seed", 0)), "--recipe", recipe]
-    each = f'python train.py --arch "$spec" {shlex.join(words)}'
+    train, report = line("train.py"), line("search/report.py")
+    each = f'{train} --arch "$spec" {shlex.join(words)}'
     trained = f"{folder}/trained"
     return [
         (
             "train each of them",
             f'for spec in {folder}/specs/*.json; do {each} --run_dir {trained}/"$(basename "$spec" .json)"; done',
         ),
-        ("show what they come to", f"python search/report.py {folder} --trained {trained}/*"),
+        ("show what they come to", f"{report} {folder} --trained {trained}/*"),
         (
             "train a search's network (of RUN) alike",
-            f"python train.py --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --run_dir RUN/trained",
+            f"{train} --arch RUN --from_scratch --recipe {shlex.quote(recipe)} --run_dir RUN/trained",
         ),
-        ("compare it with them", f"python search/report.py RUN {folder} --trained RUN/trained {trained}/*"),
+        ("compare it with them", f"{report} RUN {folder} --trained RUN/trained {trained}/*"),
     ]
 
 
 def from_the_project(script: str, *words: str) -> str:
     """A command for a page, which is read anywhere: as typed in the project's folder."""
-    return shlex.join(["python", script, *words])
+    return shlex.join(["python", *([] if script.endswith(".py") else ["-m"]), script, *words])
 
 
 def next_commands(run: Run, line: Callable[..., str] = from_the_project) -> list[tuple[str, str]]:
     """(what it does, the command) to go on with; only scripts that are there are named.
 
-    ``line``: writes a script and its words as a command; base.cli.command_line for one to paste right away.
+    ``line``: writes a script, or a package that is one, and its words as a command; base.cli.command_line for one to
+    paste right away.
     """
     folder = str(run.folder)
     if run.result is None:
         return [("continue the search", resume_command("search/imagenet_arch_search.py", run.folder))]
     if run.is_random:
-        words = ("-m", "proxyless_arch", "draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
-        return [*_training_of_random(run), ("draw the first one", shlex.join(["python", *words]))]
+        words = ("draw", f"{folder}/specs/random_000.json", "-o", f"{folder}/random_000.png")
+        return [*_training_of_random(run, line), ("draw the first one", line(ARCHITECTURES, *words))]
     data = str(run.settings.get("data_path") or "digits")
     seen = "" if _own_test(run) else " (all images, those of the search included)"
     candidates = [
@@ -105,7 +109,7 @@ def next_commands(run: Run, line: Callable[..., str] = from_the_project) -> list
         *known,
         (
             "draw it beside proxyless_mobile",
-            shlex.join(["python", "-m", "proxyless_arch", "draw", folder, "proxyless_mobile", "-o", picture]),
+            line(ARCHITECTURES, "draw", folder, "proxyless_mobile", "-o", picture),
         ),
         ("animate the search", line("search/report.py", folder, "--gif", f"{folder}/film.gif")),
     ]

@@ -116,6 +116,8 @@ def run_search(
                 warmup.check_kept(request.home, request.warmup_from)
             if distributed.broadcast_value(request.is_finished):
                 return _reopened(request.home, tell)
+            with distributed.fail_together():
+                runs.check_images_are_there(request.config.data.data_path, request.home)
         _say_origin(request, tell)
         config = _as_in_warm_up(request)
         job = jobs.prepare(config, device, tell, resumed=request.resume, measures=not dry_run)

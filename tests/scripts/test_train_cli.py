@@ -210,6 +210,14 @@ def test_a_run_of_the_first_edition_ends_with_its_own_weights(straight, tmp_path
     assert sorted(weights) == ["last", "weights"]  # one of each kind is left
 
 
+def test_a_run_whose_images_moved_asks_where_they_are(straight, tmp_path, capsys):
+    shutil.copytree(straight, tmp_path / "run")
+    gone = {"dataset": "imagefolder", "data_path": str(tmp_path / "gone")}
+    write_json(tmp_path / "run" / "config.json", json.loads((straight / "config.json").read_text()) | gone)
+    code, _, err = run(capsys, "--path", tmp_path / "run", "--resume")
+    assert code == 2 and err.startswith("error: --data_path: ") and gone["data_path"] in err
+
+
 def test_a_lost_checkpoint_does_not_start_over(straight, tmp_path, capsys):
     shutil.copytree(straight, tmp_path / "run")
     for name in (checkpointing.NAME, PREVIOUS_FILE):

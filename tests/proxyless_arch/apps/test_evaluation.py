@@ -1,8 +1,10 @@
 """The part of the evaluation scripts that needs no framework: flags, which network on which images, the record."""
 
 import dataclasses
+import itertools
 import json
 import sys
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +274,14 @@ SETUP = evaluation.Setup(
 
 class Unreadable:
     places: tuple[str, ...] = ()
+
+
+def test_the_time_of_a_pass_holds_the_waits(monkeypatch):
+    """A clock that ticks a second each time it is asked: waits of the batches and the work on them are of one pass."""
+    monkeypatch.setattr(time, "perf_counter", itertools.count().__next__)
+    progress = evaluation.Progress([(None, [0]), (None, [0])], 2)
+    list(progress)
+    assert 0 < progress.waited_s < progress.seconds
 
 
 def report(arguments, network, images, result, unreadable=Unreadable):

@@ -25,6 +25,7 @@ from proxyless_arch.base.cli import (
 )
 from proxyless_arch.base.errors import ElsewhereError, InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.strict import nearest
+from tests.errors import refused
 
 
 def raising(error):
@@ -219,6 +220,26 @@ def test_a_hint_names_what_was_meant(flag, meant):
 def test_a_flag_of_another_command_is_sent_there(flag):
     with pytest.raises(InputError, match=OWNERS[flag.replace("-", "_").replace("__", "--")].split()[0]):
         parser().parse_strictly([flag, "1"])
+
+
+def test_what_stands_in_place_of_a_required_flag_is_named():
+    found = parser()
+    found.add_argument("--output", required=True)
+    with refused("--out", "did you mean '--output'?"):
+        found.parse_strictly(["--out", "folder"])
+    with refused("--run", "did you mean '--arch'?"):
+        found.parse_strictly(["--run", "x"])
+    with pytest.raises(InputError, match="--output"):
+        found.parse_strictly(["--arch", "x", "--", "--out"])
+
+
+def test_a_flag_that_another_command_has_by_another_name():
+    found = Parser(prog="tool.py")
+    found.add_argument("--data_path")
+    with refused("--model", "train.py"):  # its --arch
+        found.parse_strictly(["--model", "x"])
+    with refused("--threads", "OMP_NUM_THREADS"):
+        found.parse_strictly(["--threads", "1"])
 
 
 def test_the_tables_of_hints_name_flags_that_commands_have():

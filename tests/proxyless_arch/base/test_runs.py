@@ -12,7 +12,7 @@ import pytest
 
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.runs import LOCK_FILE, claimed, locked, new_run_dir
+from proxyless_arch.base.runs import LOCK_FILE, check_images_are_there, claimed, locked, new_run_dir
 from tests.errors import refused
 
 
@@ -119,3 +119,10 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, number):
     with pytest.warns(UserWarning, match=os.strerror(number)), locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_moved_are_asked_for(tmp_path):
+    check_images_are_there(None, tmp_path)  # embedded
+    check_images_are_there(tmp_path, tmp_path)
+    with refused("--data_path", str(tmp_path / "gone"), source=tmp_path / "config.json"):
+        check_images_are_there(str(tmp_path / "gone"), tmp_path)
