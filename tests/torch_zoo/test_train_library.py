@@ -122,9 +122,7 @@ def test_a_network_must_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "named", "used"), [(3, "1", 3), (None, "1", None), (None, None, 2)])
-def test_threads_are_as_asked_else_as_the_environment_says_else_what_reading_leaves(
-    asked, named, used, config, monkeypatch
-):
+def test_threads_are_those_asked_for_else_as_the_environment_says(asked, named, used, config, monkeypatch):
     """``used``: None: what torch has by itself. They come back."""
     seen = []
     monkeypatch.setattr("proxyless_nas.train.runner.usable_cores", lambda: 2)
