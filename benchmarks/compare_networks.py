@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
 FORMAT = "proxyless-comparison"
 RUNTIMES = ("onnxruntime", "torch")
-NAMES = (*catalog.names(), *FOREIGN)
+NAMES = (*catalog.names(), *catalog.LAYOUTS, *FOREIGN)
 VERSIONS_OF = ("numpy", "torch", "onnx", "onnxruntime", published.PACKAGE)
 
 
@@ -130,8 +130,8 @@ def contender(name: str, resolution: int) -> Contender:
             name, foreign.label, f"{published.PACKAGE} {published.VERSION}", published.count_params(module),
             published.count_macs(module, resolution), "forward pass", foreign.top1_percent, foreign.source, foreign,
         )  # fmt: skip
-    release = catalog.release(name)
-    return _ours(name, catalog.load(name), resolution, release.top1_percent, release.source)
+    known = catalog.published(name)
+    return _ours(name, catalog.load(name), resolution, known.top1_percent, known.source)
 
 
 def _ours(

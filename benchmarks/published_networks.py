@@ -20,8 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from proxyless_arch.arch.ops import make_divisible
 from proxyless_arch.base.files import atomic_path, read_bytes
-from proxyless_arch.space.mbconv import make_divisible
 
 if TYPE_CHECKING:
     from torch import nn

@@ -68,6 +68,8 @@ def _published(name: str) -> tuple[str, str]:
         release = catalog.RELEASES[name]
         where = f", {release.latency}" if release.latency is not None else " on CIFAR-10"
         return f"{release.top1_percent} % top-1{where}", "downloaded on first use"
+    if name in catalog.LAYOUTS:
+        return f"{catalog.LAYOUTS[name].top1_percent} % top-1", "none known: train it"
     demo = catalog.DEMOS[name]
     return f"{demo.top1_percent} % top-1", f"pip install {demo.requirement}"
 

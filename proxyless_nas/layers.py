@@ -15,13 +15,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Operation, Zero
 from proxyless_arch.arch.preact import ConvNorm
 from proxyless_arch.arch.spec import BatchNorm, Block, Padding
+from proxyless_arch.arch.uib import NONE, UIB, ConvReLU, PooledConv
 from proxyless_nas import trees
 from proxyless_nas.convolution import convolution
 from proxyless_nas.trees import batch_norm
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch normalization and (unless ``act`` is false) ReLU6. NCHW in, NCHW out."""
+    """Convolution without bias, batch normalization and, unless ``act`` is false, an activation. NCHW in, NCHW out."""
 
     def __init__(
         self,
@@ -34,11 +35,12 @@ class ConvBN(nn.Module):
         *,
         groups: int = 1,
         act: bool = True,
+        activation: type[nn.ReLU6] | type[nn.ReLU] = nn.ReLU6,
     ) -> None:
         super().__init__()
         self.conv = convolution(in_channels, out_channels, kernel_size, padding, stride=stride, groups=groups)
         self.bn: nn.Module = batch_norm(out_channels, bn)
-        self.act = nn.ReLU6(inplace=True) if act else nn.Identity()
+        self.act = activation(inplace=True) if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
@@ -65,6 +67,35 @@ class MBConvLayer(nn.Module):
         return self.point_linear(self.depth_conv(self.inverted_bottleneck(x)))
 
 
+class PooledConvLayer(ConvBN):
+    """A 1x1 convolution of the mean over all pixels: (N, in, h, w) -> (N, out, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mean((2, 3), keepdim=True))
+
+
+class UIBLayer(nn.Module):
+    """Universal inverted bottleneck: perhaps depthwise, 1x1 expand, perhaps depthwise, 1x1 project (no skip here)."""
+
+    def __init__(self, op: UIB, bn: BatchNorm, padding: Padding) -> None:
+        super().__init__()
+        width, hidden = op.in_channels, op.hidden_channels
+
+        def depthwise(channels: int, kernel_size: int, stride: int, *, act: bool) -> nn.Module:
+            if kernel_size == NONE:
+                return nn.Identity()
+            how = {"groups": channels, "act": act, "activation": nn.ReLU}
+            return ConvBN(channels, channels, kernel_size, stride, bn, padding, **how)
+
+        self.start_conv = depthwise(width, op.start_kernel_size, op.start_stride, act=False)
+        self.inverted_bottleneck = ConvBN(width, hidden, 1, 1, bn, padding, activation=nn.ReLU)
+        self.depth_conv = depthwise(hidden, op.kernel_size, op.stride, act=True)
+        self.point_linear = ConvBN(hidden, op.out_channels, 1, 1, bn, padding, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point_linear(self.depth_conv(self.inverted_bottleneck(self.start_conv(x))))
+
+
 class ZeroLayer(nn.Module):
     """The operation whose output is 0."""
 
@@ -88,9 +119,17 @@ def _conv_layer(op: Conv, bn: BatchNorm, padding: Padding) -> nn.Module:
     return ConvBN(op.in_channels, op.out_channels, op.kernel_size, op.stride, bn, padding, act=type(op) is Conv)
 
 
+def _conv_relu_layer(op: ConvReLU, bn: BatchNorm, padding: Padding) -> nn.Module:
+    layer = PooledConvLayer if isinstance(op, PooledConv) else ConvBN
+    return layer(op.in_channels, op.out_channels, op.kernel_size, op.stride, bn, padding, activation=nn.ReLU)
+
+
 BUILDERS: dict[type[Operation], Callable[[Any, BatchNorm, Padding], nn.Module]] = {
     Conv: _conv_layer,
     ConvNorm: _conv_layer,
+    ConvReLU: _conv_relu_layer,
+    PooledConv: _conv_relu_layer,
+    UIB: UIBLayer,
     MBConv: MBConvLayer,
     Zero: lambda op, bn, padding: ZeroLayer(),
     Linear: lambda op, bn, padding: Classifier(op),

@@ -17,6 +17,7 @@ from keras import KerasTensor, layers
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Operation, Zero
 from proxyless_arch.arch.preact import ConvNorm
 from proxyless_arch.arch.spec import BatchNorm, Block, Padding
+from proxyless_arch.arch.uib import UIB, ConvReLU, PooledConv
 from proxyless_nas_tensorflow import trees
 from proxyless_nas_tensorflow.convolution import convolution, layer_seed
 from proxyless_nas_tensorflow.trees import batch_norm
@@ -34,11 +35,12 @@ def conv_bn(
     *,
     depthwise: bool = False,
     act: bool = True,
+    activation: str = "relu6",
 ) -> KerasTensor:
-    """Convolution without bias, batch normalization and (unless ``act`` is false) ReLU6. NHWC in, NHWC out."""
+    """Convolution without bias, batch normalization and, unless ``act`` is false, an activation. NHWC in, NHWC out."""
     x = convolution(x, f"{name}.conv", out_channels, kernel_size, padding, seed, stride=stride, depthwise=depthwise)
     x = batch_norm(x, f"{name}.bn", bn)
-    return layers.Activation("relu6", name=f"{name}.act")(x) if act else x
+    return layers.Activation(activation, name=f"{name}.act")(x) if act else x
 
 
 def conv_layer(x: KerasTensor, name: str, op: Conv, bn: BatchNorm, padding: Padding, seed: int | None) -> KerasTensor:
@@ -46,6 +48,28 @@ def conv_layer(x: KerasTensor, name: str, op: Conv, bn: BatchNorm, padding: Padd
     is_activated = type(op) is Conv
     x = conv_bn(x, name, op.out_channels, op.kernel_size, op.stride, bn, padding, seed, act=is_activated)
     return x if is_activated else layers.Identity(name=f"{name}.act")(x)
+
+
+def conv_relu_layer(
+    x: KerasTensor, name: str, op: ConvReLU, bn: BatchNorm, padding: Padding, seed: int | None
+) -> KerasTensor:
+    """A convolution, of a PooledConv that of the mean over all pixels, with batch normalization and ReLU."""
+    if isinstance(op, PooledConv):
+        x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.pool")(x)
+    return conv_bn(x, name, op.out_channels, op.kernel_size, op.stride, bn, padding, seed, activation="relu")
+
+
+def uib_layer(x: KerasTensor, name: str, op: UIB, bn: BatchNorm, padding: Padding, seed: int | None) -> KerasTensor:
+    """Universal inverted bottleneck: perhaps depthwise, 1x1 expand, perhaps depthwise, 1x1 project (no skip here)."""
+    width, hidden = op.in_channels, op.hidden_channels
+    if op.start_kernel_size:
+        start = (width, op.start_kernel_size, op.start_stride)
+        x = conv_bn(x, f"{name}.start_conv", *start, bn, padding, seed, depthwise=True, act=False)
+    x = conv_bn(x, f"{name}.inverted_bottleneck", hidden, 1, 1, bn, padding, seed, activation="relu")
+    if op.kernel_size:
+        how = {"depthwise": True, "activation": "relu"}
+        x = conv_bn(x, f"{name}.depth_conv", hidden, op.kernel_size, op.stride, bn, padding, seed, **how)
+    return conv_bn(x, f"{name}.point_linear", op.out_channels, 1, 1, bn, padding, seed, act=False)
 
 
 def mbconv_layer(
@@ -75,6 +99,9 @@ def classifier(x: KerasTensor, name: str, op: Linear, bn: BatchNorm, padding: Pa
 BUILDERS: dict[type[Operation], Callable[[KerasTensor, str, Any, BatchNorm, Padding, int | None], KerasTensor]] = {
     Conv: conv_layer,
     ConvNorm: conv_layer,
+    ConvReLU: conv_relu_layer,
+    PooledConv: conv_relu_layer,
+    UIB: uib_layer,
     MBConv: mbconv_layer,
     Zero: zero_layer,
     Linear: classifier,

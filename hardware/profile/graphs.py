@@ -20,6 +20,7 @@ import numpy as np
 from proxyless_arch.arch.ops import Conv, Hwc, Linear, MBConv, Operation, strided
 from proxyless_arch.arch.preact import ConvNorm
 from proxyless_arch.arch.spec import Padding
+from proxyless_arch.arch.uib import UIB, ConvReLU, PooledConv
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -59,7 +60,8 @@ class Node(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution(Node):
-    """Convolution with bias and, perhaps, ReLU6. ``pads``: pixels added at the top and left, at the bottom and right.
+    """Convolution with bias and, perhaps, ReLU6 or ReLU. ``pads``: pixels added at the top and left, at the bottom and
+    right.
 
     Weights (out, in / groups, k, k). With as many groups as channels it is a depthwise convolution.
     """
@@ -71,13 +73,14 @@ class Convolution(Node):
     dilation: int = 1
     pads: tuple[int, int] = (0, 0)
     relu6: bool = False
+    relu: bool = False
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
         return self.out_hwc[2], self.in_hwc[2] // self.groups, self.kernel, self.kernel
 
     def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
-        raw = f"{output}.conv" if self.relu6 else output
+        raw = f"{output}.conv" if self.relu6 or self.relu else output
         before, after = self.pads
         file.operator(
             "Conv", [*inputs, *file.weights(self.name, self.weight_shape)], raw, self.name, group=self.groups,
@@ -87,6 +90,8 @@ class Convolution(Node):
         if self.relu6:
             limits = [file.constant(name, np.float32(value)) for name, value in (("zero", 0), ("six", 6))]
             file.operator("Clip", [raw, *limits], output, f"{self.name}.relu6")
+        if self.relu:
+            file.operator("Relu", [raw], output, f"{self.name}.relu")
 
     def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
         depthwise, padding = 1 < self.groups == self.in_hwc[2], file.schema.Padding.SAME
@@ -100,7 +105,8 @@ class Convolution(Node):
             "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions",
             padding=padding, strideH=self.stride, strideW=self.stride,
             dilationHFactor=self.dilation, dilationWFactor=self.dilation,
-            fusedActivationFunction=file.activation(self.relu6), **({"depthMultiplier": 1} if depthwise else {}),
+            fusedActivationFunction=file.activation(self.relu6, self.relu),
+            **({"depthMultiplier": 1} if depthwise else {}),
         )  # fmt: skip
 
     def _padded(self, file: LiteRtFile, value: int) -> int:
@@ -126,19 +132,21 @@ class Addition(Node):
 
 @dataclass(frozen=True, kw_only=True)
 class PixelMean(Node):
-    """The mean over all pixels."""
+    """The mean over all pixels. ``keeps_axes``: height and width stay, as 1."""
+
+    keeps_axes: bool = False
 
     @property
     def is_flat(self) -> bool:
-        return True
+        return not self.keeps_axes
 
     def to_onnx(self, file: OnnxFile, inputs: list[str], output: str) -> None:
         axes = file.constant("axes", np.array([2, 3], np.int64))
-        file.operator("ReduceMean", [*inputs, axes], output, self.name, keepdims=0)
+        file.operator("ReduceMean", [*inputs, axes], output, self.name, keepdims=int(self.keeps_axes))
 
     def to_litert(self, file: LiteRtFile, inputs: list[int], output: int) -> None:
         axes = file.constant(f"{self.name}.axes", np.array([1, 2], np.int32))
-        file.operator("MEAN", [*inputs, axes], output, "ReducerOptions", keepDims=False)
+        file.operator("MEAN", [*inputs, axes], output, "ReducerOptions", keepDims=self.keeps_axes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,10 +231,11 @@ class Trace:
         groups: int = 1,
         relu6: bool = True,
         *,
+        relu: bool = False,
         dilation: int = 1,
         of: int | None = None,
     ) -> int:
-        """A convolution of the last value, or ``of`` another."""
+        """A convolution of the last value, or ``of`` another, with ReLU6 behind it, ReLU, or neither."""
         value = self.last[0] if of is None else of
         height, length, _ = self.size(value)
         return self.add(
@@ -240,7 +249,8 @@ class Trace:
                 groups=groups,
                 dilation=dilation,
                 pads=pads(height, kernel, stride, self.padding, dilation),
-                relu6=relu6,
+                relu6=relu6 and not relu,
+                relu=relu,
             )
         )
 
@@ -268,6 +278,28 @@ def _lower_conv(trace: Trace, name: str, op: Conv) -> None:
 @lowering(ConvNorm)
 def _lower_conv_norm(trace: Trace, name: str, op: ConvNorm) -> None:
     trace.conv(f"{name}.conv", op.out_channels, op.kernel_size, op.stride, relu6=False)
+
+
+@lowering(ConvReLU)
+def _lower_conv_relu(trace: Trace, name: str, op: ConvReLU) -> None:
+    trace.conv(f"{name}.conv", op.out_channels, op.kernel_size, op.stride, relu=True)
+
+
+@lowering(PooledConv)
+def _lower_pooled_conv(trace: Trace, name: str, op: PooledConv) -> None:
+    trace.add(PixelMean(name=f"{name}.mean", inputs=trace.last, out_hwc=(1, 1, op.in_channels), keeps_axes=True))
+    trace.conv(f"{name}.conv", op.out_channels, relu=True)
+
+
+@lowering(UIB)
+def _lower_uib(trace: Trace, name: str, op: UIB) -> None:
+    width, hidden = op.in_channels, op.hidden_channels
+    if op.start_kernel_size:
+        trace.conv(f"{name}.start_conv.conv", width, op.start_kernel_size, op.start_stride, groups=width, relu6=False)
+    trace.conv(f"{name}.inverted_bottleneck.conv", hidden, relu=True)
+    if op.kernel_size:
+        trace.conv(f"{name}.depth_conv.conv", hidden, op.kernel_size, op.stride, groups=hidden, relu=True)
+    trace.conv(f"{name}.point_linear.conv", op.out_channels, relu6=False)
 
 
 @lowering(MBConv)
@@ -399,10 +431,10 @@ class LiteRtFile:
         self.graph.tensors, self.graph.operators = [], []
         self._codes: dict[int, int] = {}
 
-    def activation(self, relu6: bool) -> int:
+    def activation(self, relu6: bool, relu: bool = False) -> int:
         """The activation function that an operator ends with."""
         kinds = self.schema.ActivationFunctionType
-        return kinds.RELU6 if relu6 else kinds.NONE
+        return kinds.RELU6 if relu6 else kinds.RELU if relu else kinds.NONE
 
     def value(self, name: str, hwc: Hwc, flat: bool = False) -> int:
         """A float32 value that is computed."""

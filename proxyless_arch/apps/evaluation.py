@@ -24,7 +24,7 @@ from proxyless_arch.apps.per_class_pictures import write_per_class_picture
 from proxyless_arch.apps.prediction import as_record, class_names, imagenet_classes, most_likely
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.catalog import Demo, Release
+from proxyless_arch.arch.catalog import Demo, Layout, Release
 from proxyless_arch.arch.preprocessing import assumption, preprocessing_to_dict
 from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
@@ -256,7 +256,7 @@ class Network:
     tensors: NamedTensors
     weights: str
     weights_blob_sha1: str | None
-    published: Release | Demo | None
+    published: Release | Demo | Layout | None
     changed: bool
     published_weights: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -342,16 +342,16 @@ def _was_trained_here(provenance: Mapping[str, Any]) -> bool:
     return any(isinstance(said, Mapping) and "run" in said for said in (provenance, inner))
 
 
-def _published(spec: ArchSpec) -> Release | Demo | None:
+def _published(spec: ArchSpec) -> Release | Demo | Layout | None:
     """The catalog's entry for a network: its name and everything but the preprocessing agree."""
     if spec.name not in catalog.known_names():
         return None
     if replace(catalog.load(spec.name), preprocessing=spec.preprocessing) != spec:
         return None
-    return catalog.RELEASES.get(spec.name) or catalog.DEMOS[spec.name]
+    return catalog.published(spec.name)
 
 
-def _is_published(published: Release | Demo | None, blob_sha1: str, tensors: NamedTensors) -> bool:
+def _is_published(published: Release | Demo | Layout | None, blob_sha1: str, tensors: NamedTensors) -> bool:
     """Whether a weight file is the published one or, for a demo, a converted copy of it.
 
     The releases' tensors are not known here, only their files: a converted copy of those counts as another file.
@@ -361,7 +361,7 @@ def _is_published(published: Release | Demo | None, blob_sha1: str, tensors: Nam
             return blob_sha1 in published.blob_sha1.values()
         case Demo():
             return tensors_sha256(tensors) == published.tensors_sha256
-        case None:
+        case Layout() | None:
             return False
 
 

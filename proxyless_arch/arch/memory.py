@@ -54,16 +54,23 @@ def trained(call: LayerCall, padding: Padding) -> LayerMemory:
     if call.op.pools_first:
         return LayerMemory(call.op.in_channels, 0)
     kept = passing = 0
-    for conv in call.op.convolutions(call.in_hwc):
+    convs = list(call.op.convolutions(call.in_hwc))
+    for conv in convs:
         before, after = input_values(conv, padding), values_in(conv.out_hwc)
         kept += _kept(conv, before, after)
         passing = max(passing, 2 * after, before + after)
+    if call.skip and convs and convs[-1].activated and not convs[-1].copied:
+        kept += values_in(convs[-1].out_hwc)  # else the next convolution keeps it, as its input
     return LayerMemory(kept, passing + _of_skip(call))
 
 
 def _kept(conv: ConvCall, before: int, after: int) -> int:
     """Values kept of a convolution or pool with ``before`` values in and ``after`` out; an index takes two."""
-    norm = {"behind": (2 if conv.activated else 1) * after, "before": values_in(conv.in_hwc), "none": 0}[conv.norm]
+    norm = {
+        "behind": (2 if conv.activated and conv.copied else 1) * after,
+        "before": values_in(conv.in_hwc),
+        "none": 0,
+    }[conv.norm]
     return before + norm + (2 * after if conv.indexed else 0)
 
 

@@ -30,6 +30,12 @@ def strided(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of ``divisor`` nearest to ``value``, never more than 10 % below it (as in MobileNet)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
 def check_width(place: str, value: int) -> None:
     check(is_int(value) and 1 <= value <= MAX_WIDTH, place, f"an integer in 1..{MAX_WIDTH}", value)
 
@@ -39,7 +45,8 @@ class ConvCall:
     """A convolution or pool inside an operation, with its batch normalization and perhaps an activation.
 
     ``norm``: where the batch normalization is, with the activation behind it where it is ``activated``. ``indexed``:
-    where each value came from is kept, as of a maximum.
+    where each value came from is kept, as of a maximum. ``copied``: its activation keeps a copy of what it is given, as
+    ReLU6 does in training; ReLU goes by what it puts out.
     """
 
     in_hwc: Hwc
@@ -48,6 +55,7 @@ class ConvCall:
     activated: bool
     norm: Literal["behind", "before", "none"] = "behind"
     indexed: bool = False
+    copied: bool = True
 
 
 @dataclass(frozen=True)

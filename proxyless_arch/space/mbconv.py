@@ -10,18 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from proxyless_arch.arch.ops import KERNEL_SIZES, Conv, MBConv, Operation, Zero
+from proxyless_arch.arch.ops import KERNEL_SIZES, Conv, MBConv, Operation, Zero, make_divisible
 from proxyless_arch.arch.spec import BatchNorm, Block, Preprocessing
 from proxyless_arch.base.checks import check_number
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, nearest
 from proxyless_arch.space.search_space import Edge, SearchSpace
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``value``, never more than 10 % below it (as in MobileNet)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 @dataclass(frozen=True)

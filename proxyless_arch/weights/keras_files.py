@@ -23,7 +23,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json
 from proxyless_arch.base.strict import Node
 from proxyless_arch.weights import hdf5
-from proxyless_arch.weights.layout import from_tf_layout
+from proxyless_arch.weights.layout import from_tf_layout, is_depthwise
 from proxyless_arch.weights.pickles import BROKEN_ZIP
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -152,10 +152,12 @@ def _layers_in_order(spec: ArchSpec) -> dict[str, str]:
 
 
 def _layers(spec: ArchSpec) -> Iterator[tuple[str, str]]:
-    for layer in dict.fromkeys(name.rpartition(".")[0] for name in expected_tensors(spec)):
+    shapes = expected_tensors(spec)
+    for layer in dict.fromkeys(name.rpartition(".")[0] for name in shapes):
         if layer.endswith(".bn"):
             yield layer, "batch_normalization"
         elif layer.endswith(".linear"):
             yield layer, "dense"
         else:
-            yield layer, "depthwise_conv2d" if layer.endswith(".depth_conv.conv") else "conv2d"
+            name = f"{layer}.weight"
+            yield layer, "depthwise_conv2d" if is_depthwise(name, *shapes[name][:3]) else "conv2d"

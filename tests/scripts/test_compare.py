@@ -171,7 +171,7 @@ def test_a_foreign_network_is_exported_once(tmp_path, capsys, monkeypatch):
 
 def test_without_pytorchcv_its_networks_are_left_out(without_pytorchcv):
     found, left_out = comparing.contenders(None, [], 64)
-    assert tuple(one.name for one in found) == catalog.names()
+    assert tuple(one.name for one in found) == (*catalog.names(), *catalog.LAYOUTS)
     assert left_out == [foreign.label for foreign in published.FOREIGN.values()]
 
 

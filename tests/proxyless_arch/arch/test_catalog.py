@@ -6,6 +6,7 @@ import pytest
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.errors import InputError
 
 
@@ -26,6 +27,15 @@ def test_releases(name):
     assert release.weights_base_url.endswith("/")
     assert release.source
     assert " ms on a " in release.latency
+
+
+def test_mobilenetv4_has_its_published_size():
+    """Counted by hand from the paper's table: every convolution, batch normalization and the classifier."""
+    spec = catalog.load("mobilenetv4_conv_small")
+    assert (total_params(spec), total_macs(spec)) == (3_774_024, 186_005_568)
+    kinds = [block.op.label.split()[0][:3] for block in spec.blocks]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"con": 5, "Ext": 3, "IB2": 4, "CNX": 1, "IB4": 3, "IB3": 1}
+    assert "mobilenetv4_conv_small" not in catalog.trained_names()
 
 
 def test_digests_are_all_different():
@@ -52,8 +62,6 @@ def test_a_release_is_a_value():
 def test_unknown_name():
     with pytest.raises(InputError) as caught:
         catalog.load("proxyless_moble")
-    assert str(caught.value) == (
-        "name: expected 'proxyless_cpu', 'proxyless_gpu', 'proxyless_mobile', 'proxyless_mobile_14', "
-        "'proxyless_cifar', 'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2', "
-        "got 'proxyless_moble'; did you mean 'proxyless_mobile'?"
-    )
+    error = caught.value
+    assert error.place == "name" and error.problem.endswith("did you mean 'proxyless_mobile'?")
+    assert all(repr(name) in error.problem for name in catalog.known_names())

@@ -125,7 +125,7 @@ def place_of(path):
         (("blocks", 0, "out_channels"), 3, None, "4 (in_channels) or more"),
         (("blocks", 0, "cell"), None, None, "an object, got null"),
         (("blocks", 0, "skip"), True, None, "expected false"),
-        (("stem", "op"), "conv_nb", None, "'conv' or 'conv_bn'"),
+        (("stem", "op"), "conv_nb", None, "'conv_bn'"),
         (("feature_mix", "channels"), 9, None, "8 (the width of the last block)"),
     ],
 )

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.ops import MBConv, Zero
+from proxyless_arch.arch.ops import MBConv, Zero, make_divisible
 from proxyless_arch.arch.spec import BatchNorm, Block, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.mbconv import TINY, make_divisible, mbconv_space
+from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace, read_space, write_space
 from tests.errors import refused
 
