@@ -13,7 +13,7 @@ back: raw actions in the replay, a wall in front of the rounding, channels by th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,7 +152,7 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return (values - low) / np.where(high > low, high - low, 1.0)
 
 
-def reward_of(name: str, score: Score, tables: dict[str, CostTable], path: Path) -> float:
+def reward_of(name: str, score: Score, tables: Mapping[str, CostTable], path: Path) -> float:
     """accuracy: top-1 as a share; macs, params: -error x log(cost), where accuracy is to be kept and nothing asked."""
     top1 = score.hits / score.n_images
     if name == "accuracy":
@@ -169,7 +169,7 @@ def amc(
     tell: Tell,
     *,
     reward: str = "accuracy",
-    tables: dict[str, CostTable] | None = None,
+    tables: Mapping[str, CostTable] | None = None,
     as_released: bool = False,
     lower: float = 0.2,
     settings: AgentSettings | None = None,

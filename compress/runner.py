@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from compress import page, pictures
-from compress.amc import amc
 from compress.choices import change_of, whole_path
+from compress.choosing import plans
 from compress.config import PruneConfig, anchored, resumed_config, to_dict
 from compress.environment import Record, measured_environment, measured_places
-from compress.methods import Found, best, exact, random, uniform
+from compress.methods import Found, best
 from compress.result import PruneResult, commands, read_result
 from compress.session import Goal, Job, prepare
 from hardware.cost import Path as Choices
@@ -51,7 +51,6 @@ from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
@@ -298,23 +297,9 @@ class _Run:
     # choosing
 
     def _choose(self, limits: Sequence[Limit]) -> list[Found]:
-        config = self.job.config
-        rng = numpy_rng(config.manual_seed, Stream.PRUNING_CHOICE)
-        n, tell = config.evaluations, self._tell_plan
         self.n_told = 0
-        match config.method:
-            case "exact":
-                return exact(self.environment, limits, n, rng, tell)
-            case "random":
-                return random(self.environment, limits, n, rng, tell)
-            case "uniform":
-                return uniform(self.environment, limits, tell)
-            case _:
-                tables = {"macs": self.job.macs, "params": self.job.params}
-                return amc(
-                    self.environment, self.job.spec, limits, n, config.manual_seed, tell,
-                    reward=config.reward, tables=tables, as_released=config.as_released, lower=config.smallest_width,
-                )  # fmt: skip
+        tables = {"macs": self.job.macs, "params": self.job.params}
+        return plans(self.job.config, self.environment, limits, tables, self._tell_plan)
 
     def _tell_plan(self, found: Found) -> None:
         self.n_told += 1
@@ -331,11 +316,11 @@ class _Run:
 
         def choose(limits: Sequence[Limit]) -> Projection:
             try:
-                plans = self._choose(limits)
+                tried = self._choose(limits)
             except InputError:  # no plan of this method in the window: one that costs less
-                plans = self._choose([Limit(limits[0].table, limits[0].upper, flag=goal.flag), *limits[1:]])
-            found = best(plans)
-            scored[found.path] = found, tuple(plans)
+                tried = self._choose([Limit(limits[0].table, limits[0].upper, flag=goal.flag), *limits[1:]])
+            found = best(tried)
+            scored[found.path] = found, tuple(tried)
             return Projection(found.path, tuple(limit.table.of_path(found.path) for limit in limits), 0.0, 0)
 
         if job.measured_on is None:

@@ -1,0 +1,620 @@
+"""What is choosing worth where a trained network is pruned? Every way of prune.py, and simpler ones, trained on alike.
+
+    python experiments/prune_proof.py --cifar cifar10.zip --work DIR
+    python experiments/prune_proof.py --work DIR --summary
+
+EfficientNet-Lite0 is fine-tuned on photos of CIFAR-10 at 64 px: the parent. Then it is made smaller, to shares of its
+MACs: unlike milliseconds they are the same on every machine, however busy. The ways:
+
+* exact, amc, uniform, and ``best random`` (as many random plans as exact scores, the one of least loss): prune.py's;
+* random 0, 1, ...: plans drawn as the control draws them, none chosen;
+* depth: blocks left out alone, chosen as exact chooses; image size: the parent on smaller images;
+* magnitude: torch-pruning's global ranking of channels by the norm of their weights, residual streams included. It
+  runs where torch-pruning 1.6.1 can be imported (``pip install --no-deps --target X torch-pruning``, PYTHONPATH=X).
+
+And without fine-tuning: EfficientNet-Lite0 with its published weights on photos of ImageNet (``--imagenet``), which
+calibrate, choose and judge in three disjoint parts.
+
+Each product is scored with BN statistics of the calibration images, then trained for the same epochs on the same images
+with the parent as its teacher, and scored again with the weights of its best epoch on held-out images. Test images are
+looked at for these two scores alone. Each task writes one file into ``--work``; one whose file is there is not done
+again. ``--summary`` reads them and writes experiments/prune_proof.json and docs/prune_proof.svg.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+import torch  # noqa: E402
+
+from compress import PruneConfig, run_pruning  # noqa: E402
+from compress.choices import change_of, groups_of, macs_table, params_table  # noqa: E402
+from compress.choosing import plans  # noqa: E402
+from compress.environment import Environment, Record, measured_environment  # noqa: E402
+from compress.methods import best  # noqa: E402
+from compress.runner import PRUNED, finetune_config  # noqa: E402
+from compress.session import Job, prepare  # noqa: E402
+from experiments.class_folders import subset, write_images  # noqa: E402
+from hardware.projection import Limit  # noqa: E402
+from proxyless_arch.apps.scores import Z, hits_in_top  # noqa: E402
+from proxyless_arch.arch.codec import write_spec  # noqa: E402
+from proxyless_arch.arch.shrink import Shrunk  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing  # noqa: E402
+from proxyless_arch.arch.walk import total_macs, total_params  # noqa: E402
+from proxyless_arch.base import runs  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import read_json, write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
+from proxyless_arch.data.datasets import ImageDataset, open_folder, stratified_split  # noqa: E402
+from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
+from proxyless_arch.drawing.axes import PERCENT, Axis  # noqa: E402
+from proxyless_arch.drawing.charts import Chart, Guide, Point, compose, plane  # noqa: E402
+from proxyless_arch.drawing.scene import write_picture  # noqa: E402
+from proxyless_arch.weights.files import save_safetensors  # noqa: E402
+from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained  # noqa: E402
+from proxyless_nas import distributed, load  # noqa: E402
+from proxyless_nas.data import eval_batches  # noqa: E402
+from proxyless_nas.network import ProxylessNet, build  # noqa: E402
+from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
+from proxyless_nas.train import TrainConfig, run_training  # noqa: E402
+from proxyless_nas.weights import load_named, to_named  # noqa: E402
+
+FORMAT, VERSION = "proxyless-compress/proof", 1
+CPU = torch.device("cpu")
+SHARES = (0.5, 0.3)
+N_RANDOM = 6
+EXACT = "exact"
+OWN_TEST = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is compared, and on what."""
+
+    work: Path = setting(REQUIRED, "folder of the tasks' files", metavar="DIR")
+    cifar: Path | None = setting(None, "the zip of CIFAR-10", metavar="FILE")
+    n_photos: int = setting(2000, "photos of the person: 15 % to test, of the others 15 % held out", minimum=100)
+    n_judges: int = setting(1500, "further test images, by which all is compared", minimum=100)
+    resolution: int = setting(64, "px", minimum=16)
+    parent_epochs: int = setting(10, "epochs of the parent's fine-tuning", minimum=1)
+    finetune_epochs: int = setting(2, "epochs behind each pruning", minimum=1)
+    finetune_lr: float = setting(0.02, "learning rate of them", minimum=0)
+    evaluations: int = setting(16, "plans that each way scores", minimum=1)
+    images: int = setting(256, "images that calibrate, and as many that choose", minimum=16)
+    imagenet: Path | None = setting(None, "photos of ImageNet, one of each class", metavar="FILE")
+    imagenet_resolution: int = setting(128, "px of them", minimum=32)
+    summary: bool = setting(False, "only read what is there")
+    output: Path = setting(ROOT / "experiments" / "prune_proof.json", "record", shown="experiments/prune_proof.json")
+    picture: Path = setting(ROOT / "docs" / "prune_proof.svg", "picture", shown="docs/prune_proof.svg")
+
+    @property
+    def photos(self) -> Path:
+        return self.work / "photos"
+
+    @property
+    def judges(self) -> Path:
+        return self.work / "judges"
+
+    @property
+    def parent(self) -> Path:
+        return self.work / "parent"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to a smaller network. ``given``: settings of prune.py; None where it is none of its ways."""
+
+    name: str
+    given: Mapping[str, Any] | None = field(default_factory=dict)
+
+
+def random_way(number: int) -> Way:
+    return Way(f"random {number}", {"method": "random", "evaluations": 1, "manual_seed": 100 + number})
+
+
+PRUNINGS = (
+    Way(EXACT, {"method": "exact"}),
+    Way("uniform", {"method": "uniform"}),
+    Way("amc", {"method": "amc"}),
+    Way("best random", {"method": "random"}),
+    *map(random_way, range(N_RANDOM)),
+)
+DEPTH = Way("depth", {"method": "exact", "smallest_width": 1.0, "prune_kernels": False})
+MAGNITUDE = Way("magnitude", None)
+SIZES = {36: Way("36 px", None), 32: Way("32 px", None)}
+"""Between them there is nothing: feature maps have whole numbers of pixels. 36 px cost 65 % of 64 px, 32 px 28 %."""
+TWICE = (EXACT, "uniform", "amc", "best random")
+"""Run with a second seed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A way at a share of the parent's MACs, with a seed; what it leaves is one file."""
+
+    way: Way
+    share: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        share = f"{self.share:g}" if self.share is not None else "any"
+        return f"{share}-{self.way.name.replace(' ', '_')}-{self.seed}"
+
+
+def tasks() -> Iterator[Task]:
+    """All of it, in the order in which it is worth doing."""
+    high, low = SHARES
+    yield from (Task(way, high, 0) for way in (*PRUNINGS[:4], *PRUNINGS[4:7], DEPTH, MAGNITUDE))
+    yield from (Task(way, None, 0) for way in SIZES.values())
+    yield from (Task(way, high, 0) for way in PRUNINGS[7:])
+    yield from (Task(way, low, 0) for way in (*PRUNINGS[:4], MAGNITUDE, *PRUNINGS[4:7]))
+    second = [way for way in PRUNINGS if way.name in TWICE]
+    yield from (Task(way, share, 1) for share, way in itertools.product(SHARES, second))
+    yield from (Task(way, low, 0) for way in PRUNINGS[7:])
+
+
+# ------------------------------------------------------------------------------------------------------ one product
+
+
+@dataclass(frozen=True)
+class Hits:
+    """A score that keeps which images a network gets right, as a text of 0 and 1."""
+
+    text: str = ""
+
+    def plus(self, logits: np.ndarray, labels: np.ndarray) -> Hits:
+        return Hits(self.text + "".join("01"[int(hit)] for hit in hits_in_top(logits, labels, 1)))
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.text.count("1") / len(self.text)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The parent with its images, as a pruning with a seed has them."""
+
+    study: Study
+    seed: int
+
+    def config(self, **given: Any) -> PruneConfig:
+        study = self.study
+        common = {
+            "arch": study.parent, "data_path": study.photos, "target_hardware": "flops", "device": "cpu", "n_worker": 0,
+            "calibration_images": study.images, "choosing_images": study.images, "evaluations": study.evaluations,
+            "finetune_epochs": 0, "manual_seed": self.seed,
+        }  # fmt: skip
+        return PruneConfig.of(**common | given)
+
+    @cached_property
+    def job(self) -> Job:
+        return prepare(self.config(keep=SHARES[0]), CPU, distributed.least_free(CPU))
+
+    @cached_property
+    def judges(self) -> ImageDataset:
+        return open_folder(self.study.judges)
+
+    def hits(self, folder: Path) -> Hits:
+        net = load(folder)
+        return evaluate(net, eval_batches(self.judges, net.spec.preprocessing, batch_size=100), CPU, Hits())
+
+    def pruned(self, task: Task, folder: Path) -> Path:
+        """The folder of a task's network, before it is trained on."""
+        if task.way.given is not None:
+            result = run_pruning(
+                self.config(keep=task.share, **task.way.given), folder, resume=(folder / "config.json").is_file()
+            )
+            assert result is not None
+            return folder / PRUNED
+        net = self.by_magnitude(task.share) if task.share is not None else self.on_smaller_images(task.way)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_spec(folder / SPEC_FILE, net.spec)
+        save_safetensors(folder / WEIGHT_FILES[0], net.spec, to_named(net), {"of": str(self.study.parent)})
+        return folder
+
+    def on_smaller_images(self, way: Way) -> ProxylessNet:
+        size = next(size for size, each in SIZES.items() if each == way)
+        spec = self.job.spec
+        pixels = replace(spec.preprocessing, resolution=size, resize=size)
+        net = build(replace(spec, preprocessing=pixels))
+        load_named(net, net.spec, self.job.tensors)
+        self._recalibrate(net, pixels)
+        return net
+
+    def by_magnitude(self, share: float) -> ProxylessNet:
+        """Channels go by torch-pruning's global ranking until the network costs the share of the parent's MACs."""
+        spec = self.job.spec
+        net = build(spec)
+        load_named(net, spec, self.job.tensors)
+        for smaller in magnitude_steps(net.eval(), spec):
+            if total_macs(smaller) <= share * total_macs(spec):
+                pruned = build(smaller)
+                load_named(pruned, smaller, to_named(net))
+                self._recalibrate(pruned, spec.preprocessing)
+                return pruned
+        raise InputError(f"magnitudes do not reach {share:g} of the MACs", "magnitude")
+
+    def _recalibrate(self, net: ProxylessNet, pixels: Preprocessing) -> None:
+        images = self.job.data.train.subset(range(self.study.images))
+        recalibrate_bn(net, list(eval_batches(images, pixels, batch_size=64)), CPU)
+
+    def trained_on(self, folder: Path, place: Path) -> Path:
+        """The run folder of the fine-tuning of a pruned network: prune.py's own, of which the best epoch is kept."""
+        job = replace(self.job, config=self.config(
+            keep=SHARES[0], finetune_epochs=self.study.finetune_epochs, init_lr=self.study.finetune_lr
+        ))  # fmt: skip
+        begun = (place / "config.json").is_file()
+        config = finetune_config(job, folder, self.study.parent)
+        run_training(None if begun else config, place, resume=begun, say=None)
+        return place
+
+
+def magnitude_steps(net: ProxylessNet, spec: ArchSpec) -> Iterator[ArchSpec]:
+    """Specs of ``net`` while torch-pruning takes channels out of it, in place, a few at a time."""
+    import torch_pruning as tp
+
+    size = spec.preprocessing.resolution
+    pruner = tp.pruner.BasePruner(
+        net,
+        torch.zeros(1, 3, size, size),
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        global_pruning=True,
+        pruning_ratio=0.9,
+        iterative_steps=200,
+        ignored_layers=[net.classifier.linear],
+        round_to=8,
+    )
+    for _ in range(200):
+        pruner.step()
+        yield spec_of(net, spec)
+
+
+def spec_of(net: ProxylessNet, spec: ArchSpec) -> ArchSpec:
+    """``spec`` with the widths that ``net``'s convolutions have."""
+    blocks = []
+    for block, layer in zip(spec.blocks, net.blocks, strict=True):
+        op, parts = block.op, layer.mobile_inverted_conv
+        hidden = parts.depth_conv.conv.out_channels
+        given = {"mid_channels": hidden} if op.expands else {}
+        blocks.append(replace(block, op=replace(
+            op,
+            in_channels=parts.inverted_bottleneck.conv.in_channels if op.expands else hidden,
+            out_channels=parts.point_linear.conv.out_channels,
+            **given,
+        )))  # fmt: skip
+    mix = net.feature_mix_layer.conv
+    return replace(
+        spec,
+        stem=replace(spec.stem, out_channels=net.first_conv.conv.out_channels),
+        blocks=tuple(blocks),
+        feature_mix=replace(spec.feature_mix, in_channels=mix.in_channels, out_channels=mix.out_channels),
+        classifier=replace(spec.classifier, in_features=mix.out_channels),
+    )
+
+
+def done(study: Study, task: Task) -> dict[str, Any]:
+    """Prune, score, train on, score: the record of a task."""
+    start, bench = time.process_time(), Bench(study, task.seed)
+    folder = study.work / task.name
+    small = bench.pruned(task, folder)
+    before = bench.hits(small)
+    after = bench.hits(bench.trained_on(small, folder.with_name(f"{task.name}-finetune")))
+    spec, parent = load(small).spec, bench.job.spec
+    return {
+        "way": task.way.name,
+        "share": task.share,
+        "seed": task.seed,
+        "macs": total_macs(spec),
+        "macs_share": total_macs(spec) / total_macs(parent),
+        "params": total_params(spec),
+        "hits_before": before.text,
+        "hits_after": after.text,
+        "cpu_seconds": time.process_time() - start,
+    }
+
+
+# ----------------------------------------------------------------------------------------------- without fine-tuning
+
+SAMPLE = {"exact": {}, "uniform": {}, "amc": {}, "random": {}}
+"""Settings of prune.py, by method."""
+SAMPLE_SHARES = (0.75, 0.5)
+CALIBRATING, CHOOSING = 256, 192
+"""Photos of ImageNet; all others judge."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A trained network and photos of its classes, in three parts: they calibrate, choose, and judge."""
+
+    study: Study
+
+    @cached_property
+    def parts(self) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+        assert self.study.imagenet is not None
+        photos = open_folder(self.study.imagenet, "val")
+        order = numpy_rng(0, Stream.RECALIBRATION).permutation(len(photos))
+        ends = (0, CALIBRATING, CALIBRATING + CHOOSING, len(photos))
+        calibrating, choosing, judging = (photos.subset(order[a:b]) for a, b in itertools.pairwise(ends))
+        return calibrating, choosing, judging
+
+    @cached_property
+    def environment(self) -> Environment:
+        trained, size = find_trained("efficientnet_lite0"), self.study.imagenet_resolution
+        pixels = replace(trained.spec.preprocessing, resolution=size, resize=round(size * 256 / 224))
+        spec = replace(trained.spec, preprocessing=pixels)
+        calibrating, choosing = (list(eval_batches(part, pixels, batch_size=64)) for part in self.parts[:2])
+        home = self.study.work / "imagenet"
+        home.mkdir(exist_ok=True)
+        file = home / runs.METRICS_FILE
+        lines = runs.read_metrics(file) if file.is_file() else []
+        record = Record.opened(runs.MetricsFile(home, file.stat().st_size if lines else None), lines)
+        groups = groups_of(spec, PruneConfig().freedom)
+        return measured_environment(spec, trained.weights.tensors, groups, calibrating, choosing, CPU, record)[1]
+
+    def hits(self, net: ProxylessNet) -> Hits:
+        return evaluate(net, eval_batches(self.parts[2], net.spec.preprocessing, batch_size=64), CPU, Hits())
+
+    def done(self, method: str, share: float) -> dict[str, Any]:
+        """The record of a method at a share of the MACs."""
+        config = PruneConfig.of(method=method, evaluations=self.study.evaluations)
+        spec = self.environment.pruner.spec
+        environment = replace(self.environment, groups=groups_of(spec, config.freedom))
+        macs, params = (make(spec, environment.groups) for make in (macs_table, params_table))
+        limit = Limit(macs, share * total_macs(spec), flag="--keep")
+        scored = plans(config, environment, [limit], {"macs": macs, "params": params})
+        chosen = {"best": best(scored)} if method != "random" else {"best": best(scored), "first": scored[0]}
+        found = {}
+        for name, plan in chosen.items():
+            net = environment.network(change_of(environment.groups, plan.path))
+            found[name] = {"macs": total_macs(net.spec), "hits": self.hits(net).text}
+        return {"method": method, "share": share, "evaluations": len(scored), **found}
+
+
+def run_sample(study: Study) -> None:
+    if study.imagenet is None:
+        return
+    sample = Sample(study)
+    whole = study.work / "imagenet-parent.json"
+    if not whole.exists():
+        net = sample.environment.network(Shrunk())
+        write_json(whole, {"hits": sample.hits(net).text, "macs": total_macs(net.spec)})
+    for share, method in itertools.product(SAMPLE_SHARES, SAMPLE):
+        file = study.work / f"imagenet-{share:g}-{method}.json"
+        if not file.exists():
+            start = time.perf_counter()
+            write_json(file, sample.done(method, share))
+            print(f"{file.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------- the study
+
+
+def make_photos(study: Study) -> None:
+    """The photos of a person, train/ and test/, and further test images."""
+    if study.judges.exists():
+        return
+    if study.cifar is None:
+        raise InputError("expected the zip of CIFAR-10", "--cifar")
+    n_test = round(OWN_TEST * study.n_photos)
+    train = subset(open_folder(study.cifar, "train"), study.n_photos - n_test, 0)
+    test = subset(open_folder(study.cifar, "test"), n_test + study.n_judges, 0)
+    more, own = stratified_split(test.labels, n_test, 0)
+    write_images(train, study.photos / "train")
+    write_images(test.subset(own), study.photos / "test")
+    write_images(test.subset(more), study.judges)
+
+
+def make_parent(study: Study) -> None:
+    if (study.parent / "result.json").is_file():
+        return
+    begun = (study.parent / "config.json").is_file()
+    config = TrainConfig.of(
+        recipe="finetune", arch="efficientnet_lite0", weights="pretrained", data_path=study.photos,
+        image_size=study.resolution, n_epochs=study.parent_epochs, device="cpu",
+    )  # fmt: skip
+    run_training(None if begun else config, study.parent, resume=begun)
+
+
+def file_of(study: Study, task: Task) -> Path:
+    return study.work / f"{task.name}.json"
+
+
+def run_tasks(study: Study) -> None:
+    parent = study.work / "parent.json"
+    if not parent.exists():
+        hits = Bench(study, 0).hits(study.parent)
+        write_json(parent, {"hits": hits.text, "macs": total_macs(Bench(study, 0).job.spec)})
+    for task in tasks():
+        if file_of(study, task).exists():
+            continue
+        if task.way == MAGNITUDE and not has_torch_pruning():
+            print(f"{task.name}: not run, there is no torch-pruning", flush=True)
+            continue
+        start = time.perf_counter()
+        found = done(study, task)
+        write_json(file_of(study, task), found)
+        before, after = Hits(found["hits_before"]).percent, Hits(found["hits_after"]).percent
+        seconds = time.perf_counter() - start
+        print(f"{task.name}: {seconds:.0f} s, {before:.1f} % before, {after:.1f} % after", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------- the summary
+
+
+def bits(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8) - ord("0")
+
+
+def shown(hits: Sequence[str]) -> dict[str, Any]:
+    """Top-1 in percent of networks that saw the same images: of each, their mean, and its 95 % interval over images."""
+    per_image = np.mean([bits(text) for text in hits], axis=0)
+    return {"each": [Hits(text).percent for text in hits], **_mean(per_image)}
+
+
+def gap(one: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
+    """By how many points ``one`` is better, image by image: the mean, and its 95 % interval over images."""
+    return _mean(np.mean([bits(text) for text in one], axis=0) - np.mean([bits(text) for text in other], axis=0))
+
+
+def _mean(per_image: np.ndarray) -> dict[str, Any]:
+    mean, half = float(per_image.mean()), Z * float(per_image.std(ddof=1)) / math.sqrt(len(per_image))
+    return {"mean": 100 * mean, "interval_95": [100 * (mean - half), 100 * (mean + half)]}
+
+
+def way_of(record: Mapping[str, Any]) -> str:
+    """Random networks are one way."""
+    return "random" if record["way"].startswith("random ") else record["way"]
+
+
+def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By share of MACs asked for, or "any", and way: accuracies, and what exact is ahead by where it is there too."""
+    found: dict[str, Any] = {}
+    for record in records:
+        share = f"{record['share']:g}" if record["share"] is not None else "any"
+        ways = found.setdefault(share, {})
+        ways.setdefault(way_of(record), []).append(record)
+    return {share: {way: _entry(own, ways.get(EXACT)) for way, own in ways.items()} for share, ways in found.items()}
+
+
+def _entry(own: Sequence[Mapping[str, Any]], exact: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"networks": len(own), "macs_share": float(np.mean([each["macs_share"] for each in own]))}
+    for stage in ("before", "after"):
+        hits = [each[f"hits_{stage}"] for each in own]
+        entry[stage] = shown(hits)
+        if exact is not None and own is not exact:
+            entry[f"exact_ahead_{stage}"] = gap([each[f"hits_{stage}"] for each in exact], hits)
+    return entry
+
+
+def sample_summary(work: Path) -> dict[str, Any]:
+    """Of the photos of ImageNet, by share and way."""
+    found: dict[str, Any] = {}
+    for share in SAMPLE_SHARES:
+        files = {method: work / f"imagenet-{share:g}-{method}.json" for method in SAMPLE}
+        known = {method: read_json(file) for method, file in files.items() if file.exists()}
+        hits = {method: record["best"]["hits"] for method, record in known.items()}
+        if "random" in known:
+            hits["a random one"] = known["random"]["first"]["hits"]
+        if hits:
+            found[f"{share:g}"] = {
+                method: shown([text]) | ({"exact_ahead": gap([hits[EXACT]], [text])} if EXACT in hits else {})
+                for method, text in hits.items()
+            }
+    return found
+
+
+def summarize(study: Study) -> dict[str, Any]:
+    parent = read_json(study.work / "parent.json")
+    wanted = list(tasks())
+    done_tasks = [task for task in wanted if file_of(study, task).exists()]
+    records = [read_json(file_of(study, task)) for task in done_tasks]
+    whole = study.work / "imagenet-parent.json"
+    sample = {"before": shown([read_json(whole)["hits"]])} | sample_summary(study.work) if whole.exists() else None
+    facts = {name: value for name, value in asdict(study).items() if isinstance(value, int | float)}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "study": facts,
+        "machine": {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")},
+        "parent": {"macs": parent["macs"], **shown([parent["hits"]])},
+        "not_run": [task.name for task in wanted if task not in done_tasks],
+        "summary": summary(records),
+        "imagenet": sample,
+    }
+
+
+def table(record: Mapping[str, Any]) -> list[str]:
+    """The rows of docs/results.md."""
+
+    def words(value: Mapping[str, Any] | None) -> str:
+        if value is None:
+            return ""
+        low, high = value["interval_95"]
+        return f"{value['mean']:.1f} ({low:.1f} to {high:.1f})"
+
+    lines = ["| asked | way | networks | MACs, % | top-1 pruned | top-1 fine-tuned | exact ahead by |"]
+    lines.append("| --- " * 7 + "|")
+    for share, ways in record["summary"].items():
+        for way, entry in ways.items():
+            cells = (
+                share, way, str(entry["networks"]), f"{100 * entry['macs_share']:.0f}", words(entry["before"]),
+                words(entry["after"]), words(entry.get("exact_ahead_after")),
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def chart(share: str, ways: Mapping[str, Any], parent: float) -> Chart:
+    """Top-1 by way: pruned, and fine-tuned with its interval."""
+    points = []
+    for place, entry in enumerate(ways.values()):
+        for stage, group, color, mark in (
+            ("before", "pruned", "s2", "square"),
+            ("after", "fine-tuned", "s1", "circle"),
+        ):
+            found = entry[stage]
+            low, high = found["interval_95"]
+            points.append(Point(x=place, y=found["mean"], group=group, y_range=(low, high), color=color, mark=mark))
+    names = [f"{way.replace(' ', chr(10))}\n{100 * entry['macs_share']:.0f} %" for way, entry in ways.items()]
+    guide = Guide(points=[(-math.inf, parent), (math.inf, parent)], label="before pruning", style="axis")
+    title = f"{100 * float(share):g} % of the MACs"
+    return plane(title, points, x=Axis(label="", names=names), y=Axis(label="top-1, %", bounds=PERCENT), guides=[guide])
+
+
+def draw(record: Mapping[str, Any], out: Path) -> None:
+    other = record["summary"].get("any", {})
+    charts = [
+        chart(share, ways | other, record["parent"]["mean"])
+        for share, ways in record["summary"].items()
+        if share != "any"
+    ]
+    write_picture(compose("Ways to a smaller network", charts, 1), out)
+
+
+def has_torch_pruning() -> bool:
+    try:
+        import torch_pruning  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def run(argv: Sequence[str]) -> int:
+    study = parse(Study, argv, "prune_proof.py", __doc__)
+    torch.set_num_threads(1)
+    if study.summary:
+        record = summarize(study)
+        write_json(study.output, record)
+        draw(record, study.picture)
+        print("\n".join(table(record)))
+        return 0
+    study.work.mkdir(parents=True, exist_ok=True)
+    make_photos(study)
+    make_parent(study)
+    run_tasks(study)
+    run_sample(study)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
