@@ -21,6 +21,7 @@ from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_
 from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig, effective_config, open_data, start_of
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import ImageDataset, SearchData
@@ -178,7 +179,7 @@ def check_images(is_fresh: bool, spec: ArchSpec, data: SearchData, config: Train
     if is_fresh:
         raise InputError(
             f"these images have other classes than the network was trained for: expected those of {config.arch}; "
-            "train it on them first (python train.py)",
+            f"train it on them first: {_training(config)}",
             "--data_path",
             config.data_path,
         )
@@ -188,6 +189,14 @@ def check_images(is_fresh: bool, spec: ArchSpec, data: SearchData, config: Train
             "--data_path",
             config.data_path,
         )
+
+
+def _training(config: PruneConfig) -> str:
+    """The command that fits the network to the images."""
+    words = ["--pretrained"] if config.arch in catalog.known_names() and config.weights is None else []
+    words += ["--weights", config.weights] if config.weights is not None else []
+    words += ["--data_path", config.data_path] if config.data_path is not None else []
+    return command_line("train.py", "--arch", str(config.arch), *words)
 
 
 def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None) -> CostTable:

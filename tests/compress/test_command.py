@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from compress import PruneConfig, read_result, run_pruning
 from compress.config import to_dict
@@ -295,6 +296,16 @@ def test_a_network_without_weights_is_refused(tmp_path, capsys):
     assert "--arch" in refused(["--arch", str(tmp_path / "net.json"), *FEW], capsys)
 
 
+def test_a_checkpoint_as_peoples_scripts_write_them_is_a_start(tmp_path, capsys):
+    """A spec, and the state of a wrapped network beside what else a training saves."""
+    write_spec(tmp_path / "net.json", DIGITS)
+    state = {f"module.{name}": value for name, value in trained(DIGITS).state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}}, tmp_path / "ours.pth")
+    words = ["--arch", str(tmp_path / "net.json"), "--weights", str(tmp_path / "ours.pth"), *FEW, "--dry_run"]
+    assert main(words) == 0
+    assert "ours.pth" in capsys.readouterr().out
+
+
 def test_weights_of_another_network_are_refused(network, tmp_path, capsys):
     other = replace(DIGITS, feature_mix=replace(DIGITS.feature_mix, kernel_size=3))
     save_safetensors(tmp_path / "other.safetensors", other, tensors(trained(other)), {})
@@ -303,8 +314,17 @@ def test_weights_of_another_network_are_refused(network, tmp_path, capsys):
 
 
 def test_images_of_other_classes_are_refused(tmp_path, capsys):
-    save_safetensors(tmp_path / "net.safetensors", SPEC, tensors(trained(SPEC)), {})
-    assert "--data_path" in refused(["--arch", str(tmp_path / "net.safetensors"), *FEW], capsys)
+    net = tmp_path / "net.safetensors"
+    save_safetensors(net, SPEC, tensors(trained(SPEC)), {})
+    error = refused(["--arch", str(net), *FEW], capsys)
+    assert "--data_path" in error and f"train.py --arch {net}" in error
+
+
+def test_images_of_as_many_other_classes_are_refused(tmp_path, capsys):
+    """Neither another order: the network would be judged by the wrong names."""
+    for names in (tuple(map(str, range(9, -1, -1))), tuple("abcdefghij")):
+        save_safetensors(tmp_path / "net.safetensors", replace(DIGITS, class_names=names), tensors(trained(DIGITS)), {})
+        assert "--data_path" in refused(["--arch", str(tmp_path / "net.safetensors"), *FEW], capsys)
 
 
 def test_fewer_images_than_classes_are_refused(tmp_path, capsys, monkeypatch):
