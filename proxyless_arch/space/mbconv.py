@@ -7,8 +7,9 @@ section 4.1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from proxyless_arch.arch.ops import KERNEL_SIZES, Conv, MBConv, Operation, Zero, make_divisible
 from proxyless_arch.arch.spec import BatchNorm, Block, Preprocessing
@@ -84,55 +85,57 @@ def macro_named(name: str) -> Macro:
     return MACROS[name]
 
 
-def mbconv_space(
-    macro: Macro = IMAGENET,
-    width_mult: float = 1.0,
+Candidates = Callable[[int, int, int], list[Operation]]
+"""The operations among which a block chooses, by its width in, its width out and its stride."""
+
+
+def space_of(
+    macro: Macro,
+    width_mult: float,
+    candidates: Candidates,
     *,
+    name: str = "",
+    conv: type[Conv] = Conv,
+    first: Callable[[int, int], Operation] | None = None,
     num_classes: int = 1000,
     preprocessing: Preprocessing | None = None,
-    kernel_sizes: Sequence[int] = KERNEL_SIZES,
-    expand_ratios: Sequence[int] = (3, 6),
     bn: BatchNorm | None = None,
     dropout_rate: float = 0.0,
     class_names: tuple[str, ...] = (),
 ) -> SearchSpace:
-    """The networks of a macro-architecture, its widths times ``width_mult``.
+    """The networks of a macro-architecture, its widths times ``width_mult``, whose blocks choose among ``candidates``.
 
-    The block behind the stem is fixed (k3 e1, no skip). The others choose among MBConv of every expansion (outermost)
-    and kernel, and Zero where they have a skip: all but the first of a stage, which always stays, even where the shapes
-    would allow a skip. Raises InputError naming the setting.
+    The block behind the stem is fixed (no skip). The others choose among the candidates, and Zero where they have a
+    skip: all but the first of a stage, which always stays, even where the shapes would allow a skip.
+
+    Args:
+        name: of the space (default: the macro's).
+        conv: what the stem and the feature mix are.
+        first: the fixed block, by its width in and out (default: an MBConv k3 e1).
+
+    Raises:
+        InputError: naming the setting.
     """
     check_number("width_mult", width_mult, 0.05, 10)
 
     def scaled(width: int) -> int:
         return make_divisible(width * width_mult)
 
-    stem = Conv(in_channels=3, out_channels=scaled(macro.stem_width), kernel_size=3, stride=macro.stem_stride)
+    stem = conv(in_channels=3, out_channels=scaled(macro.stem_width), kernel_size=3, stride=macro.stem_stride)
     width = scaled(macro.first_width)
-    first = MBConv(in_channels=stem.out_channels, out_channels=width, kernel_size=3, expand_ratio=1)
-    blocks: list[Block | Edge] = [Block(op=first, skip=False)]
+    blocks: list[Block | Edge] = [Block(op=(first or _plain)(stem.out_channels, width), skip=False)]
     for stage in macro.stages:
         for index in range(stage.n_blocks):
-            ops: list[Operation] = [
-                MBConv(
-                    in_channels=width,
-                    out_channels=scaled(stage.width),
-                    kernel_size=kernel_size,
-                    expand_ratio=expand_ratio,
-                    stride=stage.stride if index == 0 else 1,
-                )
-                for expand_ratio in expand_ratios
-                for kernel_size in kernel_sizes
-            ]
+            ops = candidates(width, scaled(stage.width), stage.stride if index == 0 else 1)
             width = scaled(stage.width)
             if index > 0:
                 ops.append(Zero(channels=width))
             blocks.append(Edge(ops=tuple(ops), skip=index > 0))
     return SearchSpace(
-        name=macro.name,
+        name=name or macro.name,
         stem=stem,
         blocks=tuple(blocks),
-        feature_mix=Conv(in_channels=width, out_channels=scaled(macro.mix_width), kernel_size=1),
+        feature_mix=conv(in_channels=width, out_channels=scaled(macro.mix_width), kernel_size=1),
         num_classes=num_classes,
         width_mult=width_mult,
         dropout_rate=dropout_rate,
@@ -140,3 +143,27 @@ def mbconv_space(
         preprocessing=preprocessing or Preprocessing(),
         class_names=class_names,
     )
+
+
+def _plain(width: int, out: int) -> Operation:
+    return MBConv(in_channels=width, out_channels=out, kernel_size=3, expand_ratio=1)
+
+
+def mbconv_space(
+    macro: Macro = IMAGENET,
+    width_mult: float = 1.0,
+    *,
+    kernel_sizes: Sequence[int] = KERNEL_SIZES,
+    expand_ratios: Sequence[int] = (3, 6),
+    **common: Any,
+) -> SearchSpace:
+    """The space of the paper: MBConv of every expansion (outermost) and kernel. ``common``: see space_of."""
+
+    def candidates(width: int, out: int, stride: int) -> list[Operation]:
+        return [
+            MBConv(in_channels=width, out_channels=out, kernel_size=kernel, expand_ratio=ratio, stride=stride)
+            for ratio in expand_ratios
+            for kernel in kernel_sizes
+        ]
+
+    return space_of(macro, width_mult, candidates, **common)
