@@ -72,6 +72,7 @@ OWNERS: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(("--export_ops", "--import_results", "--device_name"), "hardware/profile_latency.py"),
         **dict.fromkeys(("--ema_decay", "--inherit", "--from_scratch"), "train.py"),
+        **dict.fromkeys(("--epsilon", "--transfer_from"), "attack.py"),
         "--targets": "search/specialize.py",
         "--gif": "search/report.py",
     }

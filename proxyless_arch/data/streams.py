@@ -93,6 +93,8 @@ class TorchStream(IntEnum):
     """Initial weights of AMC's agent."""
     FEATURE_PLACES = 9
     """Places of an image whose features pruning looks at."""
+    ATTACK = 10
+    """(batch, attack): random starts, and the squares, of an attack."""
 
 
 def numpy_rng(seed: int, stream: Stream | ProofStream, *place: int) -> np.random.Generator:

@@ -101,6 +101,7 @@ WITH_KERAS = {"proxyless_arch", "proxyless_nas_tensorflow", "tensorflow", "keras
 SCRIPTS = {
     "__init__.py": set(),
     "__main__.py": {"proxyless_arch"},
+    "attack.py": WITH_TORCH,
     "eval.py": WITH_TORCH,
     "prune.py": {"proxyless_arch", "compress"},
     "quantize.py": {"proxyless_arch", "compress"},
