@@ -15,14 +15,13 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyless_arch.arch.ops import Operation
-from proxyless_arch.arch.preact import AvgPool, Identity, MaxPool, NormAct, PreConv, Separable, TreeEdge
+from proxyless_arch.arch.preact import AvgPool, Identity, MaxPool, NormAct, PreConv, Separable
 from proxyless_arch.arch.spec import BatchNorm, Padding
 from proxyless_arch.arch.tree import TreeBlock, TreeNode
 from proxyless_nas.convolution import convolution
 
 Run = Callable[[nn.Module, Tensor], Tensor]
 """How a part of a block is applied; a supernet applies parts in ways of its own."""
-EdgeBuilder = Callable[[TreeEdge], nn.Module]
 
 
 def call(module: nn.Module, x: Tensor) -> Tensor:
@@ -97,15 +96,15 @@ class TreeNodeLayer(nn.Module):
     Args:
         node: the value.
         bn: constants of its batch normalizations.
-        build_edge: makes the layer of an edge.
+        padding: of its convolutions.
     """
 
-    def __init__(self, node: TreeNode, bn: BatchNorm, build_edge: EdgeBuilder) -> None:
+    def __init__(self, node: TreeNode, bn: BatchNorm, padding: Padding) -> None:
         super().__init__()
         self.splits, self.joins = node.allocation == "split", node.merge == "concat"
-        self.edges = nn.ModuleList(build_edge(branch.edge) for branch in node.branches)
+        self.edges = nn.ModuleList(BUILDERS[type(branch.edge)](branch.edge, bn, padding) for branch in node.branches)
         self.child_nodes = nn.ModuleList(
-            nn.Identity() if branch.child is None else TreeNodeLayer(branch.child, bn, build_edge)
+            nn.Identity() if branch.child is None else TreeNodeLayer(branch.child, bn, padding)
             for branch in node.branches
         )
         norms = [branch.edge.out_channels for branch in node.branches if node.branch_bn]
@@ -132,11 +131,11 @@ class TreeNodeLayer(nn.Module):
 class TreeBlockLayer(nn.Module):
     """1x1 convolution, cell, 1x1 convolution, batch normalization; the shortcut around them is inside."""
 
-    def __init__(self, op: TreeBlock, bn: BatchNorm, padding: Padding, build_edge: EdgeBuilder | None = None) -> None:
+    def __init__(self, op: TreeBlock, bn: BatchNorm, padding: Padding) -> None:
         super().__init__()
         self.halves, self.added = op.stride == 2, op.out_channels - op.in_channels
         self.in_bottle = PreConvLayer(op.in_bottle, bn, padding)
-        self.cell = TreeNodeLayer(op.cell, bn, build_edge or (lambda edge: BUILDERS[type(edge)](edge, bn, padding)))
+        self.cell = TreeNodeLayer(op.cell, bn, padding)
         self.out_bottle = PreConvLayer(op.out_bottle, bn, padding)
         self.final_bn: nn.Module = batch_norm(op.out_channels, bn)
 

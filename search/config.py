@@ -33,6 +33,7 @@ from proxyless_arch.base.words import (
     WORKERS,
 )
 from proxyless_arch.data.sources import EDITION
+from proxyless_arch.space import tree
 from proxyless_arch.space.mbconv import IMAGENET, MACROS, macro_named
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
@@ -66,7 +67,7 @@ class DataConfig:
     )
     resolution: int | None = RESOLUTION.setting(
         None,
-        " (default: digits 16, cifar10 or space small or tiny 32, else 224)",
+        " (default: digits 16, cifar10 or space small, tiny or tree 32, else 224)",
         minimum=8,
         maximum=1024,
         common=True,
@@ -100,10 +101,25 @@ class SpaceConfig:
 
     space: str | None = _flag(
         None,
-        "imagenet (stride 32), small (stride 8) or tiny (12 blocks, stride 4) (default: by resolution)",
-        tuple(MACROS),
+        "imagenet (stride 32), small (stride 8), tiny (12 blocks, stride 4), or tree (the paper's CIFAR-10 space: "
+        "pyramids of tree-structured cells) (default: by resolution)",
+        (*MACROS, tree.NAME),
     )
     width_mult: float = _flag(1.0, "width multiplier", minimum=0.05, maximum=10)
+    blocks_per_stage: int | None = _flag(
+        None,
+        f"blocks in each of the three stages of space tree (default: {tree.BLOCKS_PER_STAGE})",
+        older=None,
+        minimum=1,
+        maximum=100,
+    )
+    final_width: int | None = _flag(
+        None,
+        f"output channels of the last block of space tree, before --width_mult (default: {tree.FINAL_WIDTH})",
+        older=None,
+        minimum=32,
+        maximum=4096,
+    )
     bn_momentum: float = _flag(0.1, "weight of the new batch in BN running statistics", minimum=1e-6, maximum=1)
     bn_eps: float = _flag(1e-3, "BN epsilon", minimum=1e-12, maximum=1)
     dropout: float = _flag(0.0, "dropout in front of the classifier", minimum=0, maximum=0.99)
@@ -388,6 +404,8 @@ def default_resolution(dataset: str, space: str | None) -> int:
         return 16
     if dataset == "cifar10":
         return 32
+    if space == tree.NAME:
+        return tree.RESOLUTION
     return macro_named(space).resolution if space is not None else IMAGENET.resolution
 
 

@@ -13,7 +13,7 @@ stands in place of the 3x3 convolution of a bottleneck (Cai, Zhu, Han, ICLR 2019
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -37,6 +37,8 @@ from proxyless_arch.base.strict import Node, judged_at, listed
 MAX_DEPTH, MAX_BRANCHES = 8, 8
 Allocation = Literal["copy", "split"]
 Merge = Literal["add", "concat"]
+CELL = "cell"
+"""What the names of a block's edges start with."""
 Part = tuple[str, TreeEdge, Hwc]
 """(name, operation, input size) of an edge."""
 
@@ -164,6 +166,17 @@ class TreeNode:
             yield f"{prefix}.edges.{index}", branch.edge, size
             if branch.child is not None:
                 yield from branch.child.edges(branch.edge.out_hwc(size), f"{prefix}.child_nodes.{index}")
+
+    def with_edges(self, edges: Mapping[str, TreeEdge], prefix: str) -> TreeNode:
+        """The same node with other operations at some edges, which ``edges`` names as ``edges()`` does."""
+        branches = tuple(
+            Branch(
+                edge=edges.get(f"{prefix}.edges.{index}", branch.edge),
+                child=branch.child and branch.child.with_edges(edges, f"{prefix}.child_nodes.{index}"),
+            )
+            for index, branch in enumerate(self.branches)
+        )
+        return replace(self, branches=branches)
 
     def branch_norms(self, in_hwc: Hwc, prefix: str) -> Iterator[tuple[str, Hwc]]:
         """(name, size) of its batch normalizations with those of the nodes behind."""
@@ -296,9 +309,13 @@ class TreeBlock(Operation):
         size = 1 / self.cell.depth, 1 / self.cell.n_leaves
         return Drawing("tree", tiles=tuple(self.cell.tiles(0.0, 0.0, size)))
 
-    def edges(self, in_hwc: Hwc, prefix: str = "cell") -> Iterator[Part]:
+    def edges(self, in_hwc: Hwc, prefix: str = CELL) -> Iterator[Part]:
         """The edges of its cell, in the order of their computation."""
         return self.cell.edges(self.in_bottle.out_hwc(in_hwc), prefix)
+
+    def with_edges(self, edges: Mapping[str, TreeEdge]) -> TreeBlock:
+        """The same block with other operations at some edges, which ``edges`` names as ``edges()`` does."""
+        return replace(self, cell=self.cell.with_edges(edges, CELL))
 
     def parts(self, in_hwc: Hwc) -> Iterator[tuple[str, Operation, Hwc]]:
         out = self.out_hwc(in_hwc)
@@ -325,7 +342,7 @@ class TreeBlock(Operation):
         yield from self.in_bottle.tensors(f"{prefix}.in_bottle")
         for name, edge, _ in self.edges(hwc):
             yield from edge.tensors(f"{prefix}.{name}")
-        for name, size in self.cell.branch_norms(hwc, "cell"):
+        for name, size in self.cell.branch_norms(hwc, CELL):
             yield from bn_tensors(f"{prefix}.{name}", size[2])
         yield from self.out_bottle.tensors(f"{prefix}.out_bottle")
         yield from bn_tensors(f"{prefix}.final_bn", self.out_channels)

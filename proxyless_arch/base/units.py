@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -11,6 +12,9 @@ _PREFIXES = ("", " k", " M", " G")
 
 def format_count(count: float) -> str:
     """A count in about four digits: ``950``, ``4.08 M``, ``320.4 M``; from 1e12 on ``2.2e17``."""
+    if abs(count) > sys.float_info.max:  # the networks of a large space: an int has no bounds
+        digits = str(count)
+        return f"{digits[0]}.{digits[1]}e{len(digits) - 1}"
     scaled = float(count)
     if abs(scaled) < 1000 and scaled.is_integer():
         return str(int(scaled))

@@ -1,25 +1,27 @@
 """The search space as a value: which networks there are, and how a path of choices becomes one of them.
 
 A space is a network some of whose blocks are open: an Edge holds the operations one of which is chosen (Cai, Zhu, Han,
-ICLR 2019, section 3.1). A Path holds one choice per edge, in network order. A further space is a function that returns
-one of these (mbconv.py has those of the paper); a run folder holds the space it searched as space.json.
+ICLR 2019, section 3.1), an OpenTree is a block whose cell has such edges. A Path holds one choice per edge, in network
+order. A further space is a function that returns one of these (mbconv.py and tree.py have those of the paper); a run
+folder holds the space it searched as space.json.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.ops import Conv, Linear, Operation, operation_to_dict
-from proxyless_arch.arch.preact import NormAct
+from proxyless_arch.arch.ops import Conv, Hwc, Linear, Operation, operation_from_node, operation_to_dict
+from proxyless_arch.arch.preact import TREE_EDGES, NormAct, TreeEdge
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.checks import check, check_number, check_text
 from proxyless_arch.base.errors import InputError
@@ -61,8 +63,92 @@ class Edge:
     def out_channels(self) -> int:
         return self.ops[0].out_channels
 
-    def block(self, choice: int) -> Block:
+    @property
+    def choices(self) -> tuple[tuple[Operation, ...], ...]:
+        """The operations at each edge: here at the only one."""
+        return (self.ops,)
+
+    def block(self, *choices: int) -> Block:
+        (choice,) = choices
         return Block(op=self.ops[choice], skip=self.skip)
+
+    def choices_of(self, block: Block) -> tuple[int, ...] | None:
+        """Those that make ``block``; None where none do."""
+        return (self.ops.index(block.op),) if block.op in self.ops and block.skip == self.skip else None
+
+    def calls(self, name: str, in_hwc: Hwc) -> tuple[tuple[LayerCall, ...], tuple[tuple[LayerCall, ...], ...]]:
+        """(layers that are there whatever is chosen, one layer per choice of each edge)."""
+        return (), (tuple(LayerCall(name, op, in_hwc, op.out_hwc(in_hwc), self.skip) for op in self.ops),)
+
+    def inherited(self, choices: Sequence[int], name: str) -> Iterator[tuple[str, str]]:
+        """(what the names of an edge's tensors start with in the derived network, in the supernet)."""
+        (choice,) = choices
+        yield f"{name}.mobile_inverted_conv.", f"{name}.choices.{choice}."
+
+    def to_json(self) -> dict[str, Any]:
+        return {"choices": [operation_to_dict(op) for op in self.ops], "skip": self.skip}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTree:
+    """A block with a tree-structured cell some of whose edges are searched, each among the same operations.
+
+    ``template``: with any of them at those edges. ``places``: the names of these, as in TreeBlock.edges.
+    """
+
+    template: TreeBlock
+    ops: tuple[TreeEdge, ...]
+    places: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.template, TreeBlock), "tree", "a TreeBlock", self.template)
+        check(isinstance(self.ops, tuple) and bool(self.ops), "choices", "one or more operations", self.ops)
+        edges = {name: edge for name, edge, _ in self.template.edges((1, 1, self.template.in_channels))}
+        check(isinstance(self.places, tuple) and bool(self.places), "open", "one or more edges", self.places)
+        for index, place in enumerate(self.places):
+            check(place in edges and self.places.count(place) == 1, f"open[{index}]", "the name of an edge", place)
+            for number, op in enumerate(self.ops):
+                ends = _ends(edges[place])
+                expected = f"(in_channels, out_channels, stride) {ends} of {place}"
+                check(_ends(op) == ends, f"choices[{number}]", expected, _ends(op))
+        in_order = tuple(name for name in edges if name in self.places)
+        check(self.places == in_order, "open", "names in the order of the edges", self.places)
+
+    @property
+    def choices(self) -> tuple[tuple[Operation, ...], ...]:
+        return (self.ops,) * len(self.places)
+
+    def block(self, *choices: int) -> Block:
+        chosen = {place: self.ops[choice] for place, choice in zip(self.places, choices, strict=True)}
+        return Block(op=self.template.with_edges(chosen), skip=False)
+
+    def choices_of(self, block: Block) -> tuple[int, ...] | None:
+        if not isinstance(block.op, TreeBlock):
+            return None
+        found = {name: edge for name, edge, _ in block.op.edges((1, 1, block.op.in_channels))}
+        taken = [found.get(place) for place in self.places]
+        if not all(edge in self.ops for edge in taken):
+            return None
+        choices = tuple(self.ops.index(edge) for edge in taken if edge is not None)
+        return choices if self.block(*choices) == block else None
+
+    def calls(self, name: str, in_hwc: Hwc) -> tuple[tuple[LayerCall, ...], tuple[tuple[LayerCall, ...], ...]]:
+        call = LayerCall(name, self.template, in_hwc, self.template.out_hwc(in_hwc))
+        parts = {part.name.removeprefix(f"{name}."): part for part in call.parts}
+        fixed = tuple(part for place, part in parts.items() if place not in self.places)
+        return fixed, tuple(
+            tuple(replace(parts[place], op=op, out_hwc=op.out_hwc(parts[place].in_hwc)) for op in self.ops)
+            for place in self.places
+        )
+
+    def inherited(self, choices: Sequence[int], name: str) -> Iterator[tuple[str, str]]:
+        for place, choice in zip(self.places, choices, strict=True):
+            edge = f"{name}.mobile_inverted_conv.{place}."
+            yield edge, f"{edge}choices.{choice}."
+
+    def to_json(self) -> dict[str, Any]:
+        ops = [operation_to_dict(op) for op in self.ops]
+        return {"tree": self.template.to_json(), "choices": ops, "open": list(self.places)}
 
 
 def _ends(op: Operation) -> tuple[int, int, int]:
@@ -75,12 +161,12 @@ class SearchSpace:
 
     Args:
         name: of the macro-architecture; with ``width_mult`` what a latency table says it was made for.
-        blocks: from the stem on; a Block is in every network, an Edge is searched.
+        blocks: from the stem on; a Block is in every network, an Edge or an OpenTree is searched.
     """
 
     name: str
     stem: Conv
-    blocks: tuple[Block | Edge, ...]
+    blocks: tuple[Block | Edge | OpenTree, ...]
     feature_mix: Conv | NormAct
     num_classes: int = 1000
     width_mult: float = 1.0
@@ -94,10 +180,10 @@ class SearchSpace:
         check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
         check_text("name", self.name)
         check_number("width_mult", self.width_mult, 0.05, 10)
-        check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks and Edges", self.blocks)
+        check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks, Edges and OpenTrees", self.blocks)
         for index, block in enumerate(self.blocks):
-            check(isinstance(block, Block | Edge), f"blocks[{index}]", "a Block or an Edge", block)
-        check(bool(self.edges), "blocks", "one or more edges", "none")
+            check(isinstance(block, Block | Edge | OpenTree), f"blocks[{index}]", "a Block, Edge or OpenTree", block)
+        check(bool(self.choices), "blocks", "one or more edges", "none")
         check(isinstance(self.feature_mix, Conv | NormAct), "feature_mix", "a Conv or NormAct", self.feature_mix)
         with judged_at("", {"out_features": "num_classes"}):
             self.spec_for(self.same_choice(0))
@@ -112,22 +198,36 @@ class SearchSpace:
 
     @cached_property
     def places(self) -> tuple[int, ...]:
-        """Which block of a network each edge is."""
-        return tuple(index for index, block in enumerate(self.blocks) if isinstance(block, Edge))
+        """Which block of a network each edge is, or is in."""
+        return tuple(index for index, block in self.open_blocks for _ in block.choices)
+
+    @cached_property
+    def open_blocks(self) -> tuple[tuple[int, Edge | OpenTree], ...]:
+        """(index, block) of each that is searched."""
+        return tuple((index, block) for index, block in enumerate(self.blocks) if not isinstance(block, Block))
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
-        """The searched blocks."""
+        """The blocks that are one searched operation."""
         return tuple(block for block in self.blocks if isinstance(block, Edge))
 
     @property
     def n_edges(self) -> int:
-        return len(self.edges)
+        return len(self.choices)
 
     @cached_property
     def choices(self) -> tuple[tuple[Operation, ...], ...]:
         """The candidate operations of each edge."""
-        return tuple(edge.ops for edge in self.edges)
+        return tuple(ops for _, block in self.open_blocks for ops in block.choices)
+
+    def by_block(self, path: Sequence[Any]) -> list[Sequence[Any]]:
+        """``path``, or anything with one element per edge, as one slice per block; an empty one of a block not open."""
+        found, start = [], 0
+        for block in self.blocks:
+            count = 0 if isinstance(block, Block) else len(block.choices)
+            found.append(path[start : start + count])
+            start += count
+        return found
 
     @property
     def size(self) -> int:
@@ -151,11 +251,11 @@ class SearchSpace:
 
     def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
         """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""
-        chosen = iter(self.check(path))
+        parts = zip(self.blocks, self.by_block(self.check(path)), strict=True)
         return ArchSpec(
             name=name,
             stem=self.stem,
-            blocks=tuple(block.block(next(chosen)) if isinstance(block, Edge) else block for block in self.blocks),
+            blocks=tuple(block if isinstance(block, Block) else block.block(*part) for block, part in parts),
             feature_mix=self.feature_mix,
             classifier=self.classifier,
             bn=self.bn,
@@ -171,27 +271,27 @@ class SearchSpace:
                 raise InputError("differs from the search space's", place)
         if len(spec.blocks) != len(self.blocks):
             raise InputError(f"expected {len(self.blocks)} blocks, got {len(spec.blocks)}", "blocks")
-        path = []
+        path: list[int] = []
         for index, (found, block) in enumerate(zip(spec.blocks, self.blocks, strict=True)):
             if isinstance(block, Block):
                 if found != block:
                     raise InputError("differs from the search space's block", f"blocks[{index}]")
-            elif found.op not in block.ops or found.skip != block.skip:
+            elif (choices := block.choices_of(found)) is None:
                 problem = "this operation (or its skip) is not a choice of the search space"
                 raise InputError(problem, f"blocks[{index}]")
             else:
-                path.append(block.ops.index(found.op))
+                path += choices
         return tuple(path)
 
     def tensor_map(self, path: Path) -> dict[str, str]:
         """``{tensor of the derived network: tensor of the supernet}``: how weights are inherited."""
-        spec = self.spec_for(path)
-        mapping = {name: name for name in expected_tensors(spec)}
-        for place, choice in zip(self.places, self.check(path), strict=True):
-            derived, inherited = f"blocks.{place}.mobile_inverted_conv", f"blocks.{place}.choices.{choice}"
-            for name, _ in spec.blocks[place].op.tensors(derived):
-                mapping[name] = inherited + name.removeprefix(derived)
-        return mapping
+        starts = [
+            pair
+            for index, part in enumerate(self.by_block(self.check(path)))
+            if not isinstance(block := self.blocks[index], Block)
+            for pair in block.inherited(part, f"blocks.{index}")
+        ]
+        return {name: _renamed(name, starts) for name in expected_tensors(self.spec_for(path))}
 
     # -------------------------------------------------------------------------------------------------- its layers
 
@@ -203,26 +303,34 @@ class SearchSpace:
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
         """The name of each edge's layer, in every network."""
-        return tuple(f"blocks.{place}" for place in self.places)
+        return tuple(calls[0].name for calls in self.edge_calls)
 
     @cached_property
     def walk_places(self) -> tuple[int, ...]:
-        """Where each edge's layer stands in the ``walk`` of any network."""
+        """Where each edge's layer, or the block that it is in, stands in the ``walk`` of any network."""
         names = [call.name for call in self.walks[0]]
-        return tuple(map(names.index, self.layer_names))
+        return tuple(names.index(f"blocks.{place}") for place in self.places)
 
     @cached_property
+    def _calls(self) -> tuple[tuple[LayerCall, ...], tuple[tuple[LayerCall, ...], ...]]:
+        blocks = {f"blocks.{index}": block for index, block in self.open_blocks}
+        fixed: list[LayerCall] = []
+        edges: list[tuple[LayerCall, ...]] = []
+        for call in self.walks[0]:
+            always, choices = blocks[call.name].calls(call.name, call.in_hwc) if call.name in blocks else ((call,), ())
+            fixed += always
+            edges += choices
+        return tuple(fixed), tuple(edges)
+
+    @property
     def fixed_calls(self) -> tuple[LayerCall, ...]:
         """The layers that every network has."""
-        return tuple(call for index, call in enumerate(self.walks[0]) if index not in self.walk_places)
+        return self._calls[0]
 
-    @cached_property
+    @property
     def edge_calls(self) -> tuple[tuple[LayerCall, ...], ...]:
         """One layer per choice of each edge."""
-        return tuple(
-            tuple(self.walks[choice][place] for choice in range(len(ops)))
-            for place, ops in zip(self.walk_places, self.choices, strict=True)
-        )
+        return self._calls[1]
 
     # --------------------------------------------------------------------------------------------------- as a file
 
@@ -253,19 +361,33 @@ class SearchSpace:
             raise (error.from_source(source) if source is not None else error) from None
 
 
-def _block_to_dict(block: Block | Edge) -> dict[str, Any]:
-    if isinstance(block, Block):
-        return codec.block_to_dict(block)
-    return {"choices": [operation_to_dict(op) for op in block.ops], "skip": block.skip}
+def _renamed(name: str, starts: Sequence[tuple[str, str]]) -> str:
+    """``name`` with its beginning exchanged, where it is the first of a pair."""
+    return next((new + name.removeprefix(old) for old, new in starts if name.startswith(old)), name)
 
 
-def _block_from_node(node: Node) -> Block | Edge:
+def _block_to_dict(block: Block | Edge | OpenTree) -> dict[str, Any]:
+    return codec.block_to_dict(block) if isinstance(block, Block) else block.to_json()
+
+
+def _block_from_node(node: Node) -> Block | Edge | OpenTree:
     if not (isinstance(node.value, dict) and "choices" in node.value):
         return codec.block_from_node(node)
+    if "tree" in node.value:
+        return _open_tree_from_node(node)
     parts = node.fields(("choices", "skip"))
     ops = tuple(map(codec.operation_from_node, parts["choices"].elements()))
     with judged_at(node.path):
         return Edge(ops=ops, skip=parts["skip"].value)
+
+
+def _open_tree_from_node(node: Node) -> OpenTree:
+    parts = node.fields(("tree", "choices", "open"))
+    with judged_at(parts["tree"].path):
+        block = TreeBlock.from_parts(Node(parts["tree"].value).fields(TreeBlock.keys()[0]))
+    ops = tuple(operation_from_node(part, TREE_EDGES) for part in parts["choices"].elements())
+    with judged_at(node.path):
+        return OpenTree(template=block, ops=ops, places=parts["open"].as_tuple())
 
 
 def _from_node(node: Node) -> SearchSpace:

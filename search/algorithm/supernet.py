@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from proxyless_arch.arch.spec import BatchNorm, Padding
-from proxyless_arch.space.search_space import Edge, Path, SearchSpace
+from proxyless_arch.arch.ops import Operation
+from proxyless_arch.arch.spec import BatchNorm, Block, Padding
+from proxyless_arch.space.search_space import Edge, OpenTree, Path, SearchSpace
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
 from search.algorithm.gates import BinarizedPath, Gate
 
@@ -29,31 +30,89 @@ def _pure_call_no_grad(module: nn.Module, x: Tensor) -> Tensor:
         return pure_call(module, x)
 
 
-class ChoiceBlock(nn.Module):
+class Choices(nn.Module):
+    """The candidate operations of one edge."""
+
+    def __init__(self, ops: Sequence[Operation], bn: BatchNorm, padding: Padding) -> None:
+        super().__init__()
+        self.choices = nn.ModuleList(build_op(op, bn, padding) for op in ops)
+
+    def chosen(self, x: Tensor, choice: int, gate: Gate | None) -> Tensor:
+        """What the ``choice`` makes of ``x``; with a gate, which then has a gradient, no running statistic moves."""
+        if gate is None:
+            return self.choices[choice](x)
+        others = [partial(_pure_call_no_grad, self.choices[j]) for j in gate.candidates]
+        return BinarizedPath.apply(
+            pure_call(self.choices[choice], x),
+            gate.values,
+            x.detach(),
+            gate.candidates.index(choice),
+            others,
+            gate.keep_outputs,
+        )
+
+
+class ChoiceBlock(Choices):
     """The candidate operations of one searched block and the identity skip around them."""
 
     def __init__(self, edge: Edge, bn: BatchNorm, padding: Padding) -> None:
-        super().__init__()
-        self.choices = nn.ModuleList(build_op(op, bn, padding) for op in edge.ops)
+        super().__init__(edge.ops, bn, padding)
         self.zeros = frozenset(j for j, op in enumerate(edge.ops) if op.vanishes)
         self.skip = edge.skip
 
-    def forward(self, x: Tensor, choice: int, gate: Gate | None = None) -> Tensor:
-        if gate is None:
-            if choice in self.zeros:
-                return x
-            out = self.choices[choice](x)
-        else:
-            others = [partial(_pure_call_no_grad, self.choices[j]) for j in gate.candidates]
-            out = BinarizedPath.apply(
-                pure_call(self.choices[choice], x),
-                gate.values,
-                x.detach(),
-                gate.candidates.index(choice),
-                others,
-                gate.keep_outputs,
-            )
+    @property
+    def searched(self) -> list[Choices]:
+        """Its edges, in the order of a path."""
+        return [self]
+
+    @property
+    def unsearched(self) -> list[nn.Module]:
+        """Its layers that are there whatever is chosen."""
+        return []
+
+    def forward(self, x: Tensor, choices: Sequence[int], gates: Sequence[Gate] | None = None) -> Tensor:
+        (choice,) = choices
+        if gates is None and choice in self.zeros:
+            return x
+        out = self.chosen(x, choice, None if gates is None else gates[0])
         return x + out if self.skip else out
+
+
+class ChoiceTree(nn.Module):
+    """A block with a tree-structured cell, candidate operations at its searched edges."""
+
+    def __init__(self, block: OpenTree, bn: BatchNorm, padding: Padding) -> None:
+        super().__init__()
+        self.mobile_inverted_conv = build_op(block.template, bn, padding)
+        for place in block.places:
+            where, _, index = place.rpartition(".")
+            edges = self.mobile_inverted_conv.get_submodule(where)
+            edges[int(index)] = Choices(block.ops, bn, padding)  # type: ignore[index, operator]
+        self.places = block.places
+
+    @property
+    def searched(self) -> list[Choices]:
+        """Its edges, in the order of a path."""
+        return [self.mobile_inverted_conv.get_submodule(place) for place in self.places]  # type: ignore[misc]
+
+    @property
+    def unsearched(self) -> list[nn.Module]:
+        """Its layers that are there whatever is chosen."""
+        searched = {id(layer) for edge in self.searched for layer in edge.modules()}
+        return [layer for layer in self.modules() if id(layer) not in searched and not list(layer.children())]
+
+    def forward(self, x: Tensor, choices: Sequence[int], gates: Sequence[Gate] | None = None) -> Tensor:
+        fixed = _call if gates is None else pure_call
+        taken = zip(choices, [None] * len(choices) if gates is None else gates, strict=True)
+
+        def run(module: nn.Module, x: Tensor) -> Tensor:
+            return module.chosen(x, *next(taken)) if isinstance(module, Choices) else fixed(module, x)
+
+        return self.mobile_inverted_conv(x, run)
+
+
+LAYERS: Mapping[type, Callable[..., nn.Module]] = {Block: ResidualBlock, Edge: ChoiceBlock, OpenTree: ChoiceTree}
+"""Of a block of a space, by its class."""
 
 
 class PathNet(nn.Module):
@@ -61,11 +120,13 @@ class PathNet(nn.Module):
 
     def __init__(self, supernet: Supernet, path: Path) -> None:
         super().__init__()
-        chosen = dict(zip(supernet.space.places, path, strict=True))
-        blocks = [
-            block.choices[chosen[place]] if isinstance(block, ChoiceBlock) else block
-            for place, block in enumerate(supernet.blocks)
-        ]
+        blocks: list[nn.Module] = []
+        for block, part in zip(supernet.blocks, supernet.space.by_block(path), strict=True):
+            if isinstance(block, ChoiceBlock | ChoiceTree):
+                taken = zip(block.searched, part, strict=True)
+                blocks += [*block.unsearched, *(edge.choices[choice] for edge, choice in taken)]
+            else:
+                blocks.append(block)
         self.layers = nn.ModuleList([supernet.first_conv, *blocks, supernet.feature_mix_layer, supernet.classifier])
         self.run = partial(supernet.forward, path=path)  # no layer of this network
 
@@ -77,8 +138,8 @@ class PathNet(nn.Module):
 class Supernet(nn.Module):
     """All networks of ``space`` in one. (N, 3, H, W) -> (N, classes) logits of the chosen path.
 
-    Tensor names: those of the derived network, with ``choices.<j>`` where it has ``mobile_inverted_conv``
-    (``SearchSpace.tensor_map``). Fixed blocks keep the derived network's names.
+    Tensor names: those of the derived network, with ``choices.<j>`` where it has ``mobile_inverted_conv`` or, in a
+    tree, behind the name of an edge (``SearchSpace.tensor_map``). Fixed blocks keep the derived network's names.
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator | None = None, *, zero_gamma: bool = True):
@@ -86,10 +147,7 @@ class Supernet(nn.Module):
         self.space = space
         bn, padding = space.bn, space.padding
         self.first_conv = build_op(space.stem, bn, padding)
-        self.blocks = nn.ModuleList(
-            ChoiceBlock(block, bn, padding) if isinstance(block, Edge) else ResidualBlock(block, bn, padding)
-            for block in space.blocks
-        )
+        self.blocks = nn.ModuleList(LAYERS[type(block)](block, bn, padding) for block in space.blocks)
         self.feature_mix_layer = build_op(space.feature_mix, bn, padding)
         self.classifier = build_op(space.classifier, bn, padding)
         init_weights(self, generator)
@@ -100,14 +158,19 @@ class Supernet(nn.Module):
                         zero_last_gamma(op)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's signatures
 
+    @property
+    def searched(self) -> list[Choices]:
+        """Every searched edge, in the order of a path."""
+        return [edge for block in self.blocks if isinstance(block, ChoiceBlock | ChoiceTree) for edge in block.searched]
+
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
         """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""
-        chosen = {(place, choice) for path in paths for place, choice in zip(self.space.places, path, strict=True)}
+        chosen = {pair for path in paths for pair in enumerate(path)}
         resting = {
             id(parameter)
-            for place in self.space.places
-            for choice, op in enumerate(self.blocks[place].choices)  # type: ignore[union-attr, arg-type]
-            if (place, choice) not in chosen
+            for number, edge in enumerate(self.searched)
+            for choice, op in enumerate(edge.choices)
+            if (number, choice) not in chosen
             for parameter in op.parameters()
         }
         return [parameter for parameter in self.parameters() if id(parameter) not in resting]
@@ -115,9 +178,9 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         """Logits of ``path``. With ``gates`` they carry the architecture gradient, and no running statistic moves."""
         fixed = _call if gates is None else pure_call
-        choices = zip(path, [None] * len(path) if gates is None else gates, strict=True)
-        chosen = dict(zip(self.space.places, choices, strict=True))
+        choices = self.space.by_block(path)
+        opened = [None] * len(choices) if gates is None else self.space.by_block(gates)
         x = fixed(self.first_conv, x)
-        for place, block in enumerate(self.blocks):
-            x = block(x, *chosen[place]) if place in chosen else fixed(block, x)
+        for block, part, gate in zip(self.blocks, choices, opened, strict=True):
+            x = block(x, part, gate) if part else fixed(block, x)
         return self.classifier(fixed(self.feature_mix_layer, x).mean((2, 3)))

@@ -87,9 +87,9 @@ class Film:
 
 
 def film(run: Run) -> Film | None:
-    """The film of a run; None when its choices are not known."""
+    """The film of a run; None when its choices are not known, or when they are edges within blocks."""
     shots = frames(run)
-    if not shots or run.space is None:
+    if not shots or run.space is None or len(run.space.edges) < run.space.n_edges:
         return None
     space, unit = run.space, run.unit or Unit.MS
     last = run.spec if run.spec is not None else space.spec_for(shots[-1].path, run.name)

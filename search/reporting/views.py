@@ -9,9 +9,11 @@ from typing import Any
 from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.draw import draw_stages
+from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.axes import Axis
@@ -191,14 +193,25 @@ def _controls(run: Run) -> list[Network]:
     return drawn
 
 
+def _taken_ops(run: Run) -> list[Operation]:
+    """What the derived network has at each edge; nothing where that is not known."""
+    if run.spec is None or run.space is None:
+        return []
+    try:
+        path = run.space.path_of(run.spec)
+    except InputError:  # a spec of another space
+        return []
+    return [ops[choice] for ops, choice in zip(run.space.choices, path, strict=True)]
+
+
 def _choice_maps(run: Run) -> list[Chart]:
-    """One map per searched block; nothing where the probabilities do not belong together."""
+    """One map per searched block or edge; nothing where the probabilities do not belong together."""
     records = [record for record in run.records if record.get("probabilities")]
     if not records or len({tuple(map(len, record["probabilities"])) for record in records}) != 1:
         return []
     phases, maps = phases_of(records), []
     places = run.space.places if run.space is not None else ()
-    taken_ops = [run.spec.blocks[place].op for place in places] if run.spec is not None else []
+    taken_ops = _taken_ops(run)
     for block in range(len(records[0]["probabilities"])):
         rows = list(zip(*(record["probabilities"][block] for record in records), strict=True))
         choices = run.space.choices[block] if run.space is not None and block < run.space.n_edges else ()

@@ -13,6 +13,7 @@ from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import note_on_few_steps
+from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
@@ -49,6 +50,14 @@ def _rule(job: Job) -> str:
     return ", ".join(words)
 
 
+def _size_of(space: SearchSpace, width_mult: float) -> str:
+    """How much of it there is, and is searched."""
+    if len(space.edges) == space.n_edges:
+        return f"width {width_mult:g}: {space.n_edges} searched blocks"
+    width = space.feature_mix.in_channels
+    return f"{counted(len(space.blocks), 'block')}, up to {width} channels: {space.n_edges} searched edges"
+
+
 def header(job: Job) -> str:
     """What is about to happen, for a person: all that is known without a step."""
     config, space, table = job.config, job.space, job.table
@@ -66,8 +75,7 @@ def header(job: Job) -> str:
         *[("note", line) for line in (*note_on_edition(config.data), *data.left_out.lines())],
         (
             "space",
-            f"{space.name}, width {config.space.width_mult:g}: {space.n_edges} searched blocks, "
-            f"{format_count(space.size)} networks",
+            f"{space.name}, {_size_of(space, config.space.width_mult)}, {format_count(space.size)} networks",
         ),
         ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),
     ]

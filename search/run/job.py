@@ -29,12 +29,13 @@ from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preproce
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import usable_cores
-from proxyless_arch.base.strict import listed
+from proxyless_arch.base.strict import judged_at, listed
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.batches import batch_for, seconds_to_read
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
+from proxyless_arch.space import tree
 from proxyless_arch.space.mbconv import macro_named, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
@@ -457,16 +458,27 @@ def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
         config.manual_seed,
         config.data.data_edition,
     )
-    space = mbconv_space(
-        macro=macro_named(config.space.space or default_space(resolution)),
-        width_mult=config.space.width_mult,
-        num_classes=len(data.class_names),
-        preprocessing=_preprocessing(resolution, config.data, data.class_names),
-        bn=BatchNorm(eps=config.space.bn_eps, momentum=config.space.bn_momentum),
-        dropout_rate=config.space.dropout,
-        class_names=data.class_names,
-    )
-    return data, space
+    return data, _space(config, resolution, data.class_names)
+
+
+def _space(config: SearchConfig, resolution: int, class_names: tuple[str, ...]) -> SearchSpace:
+    """Raises InputError for a setting that the space does not have."""
+    asked, name = config.space, config.space.space or default_space(resolution)
+    common: dict[str, Any] = {
+        "num_classes": len(class_names),
+        "preprocessing": _preprocessing(resolution, config.data, class_names),
+        "bn": BatchNorm(eps=asked.bn_eps, momentum=asked.bn_momentum),
+        "dropout_rate": asked.dropout,
+        "class_names": class_names,
+    }
+    if name == tree.NAME:
+        blocks, width = asked.blocks_per_stage or tree.BLOCKS_PER_STAGE, asked.final_width or tree.FINAL_WIDTH
+        with judged_at("", {"final_width": "--final_width", "width_mult": "--width_mult"}):
+            return tree.tree_space(blocks, width, asked.width_mult, **common)
+    for key in ("blocks_per_stage", "final_width"):
+        if getattr(asked, key) is not None:
+            raise InputError(f"has no meaning in space {name}: --space {tree.NAME} takes it", f"--{key}")
+    return mbconv_space(macro=macro_named(name), width_mult=asked.width_mult, **common)
 
 
 def _with_batch_for(config: SearchConfig, n_images: int) -> tuple[SearchConfig, tuple[str, ...]]:

@@ -40,13 +40,14 @@ def layers_of_step(space: SearchSpace, mode: str | None = None) -> list[LayerMem
     candidates = dict(zip(space.layer_names, space.edge_calls, strict=True)) if mode is not None else {}
 
     def layer(call: LayerCall) -> LayerMemory:
-        own, others = trained(call, space.padding), candidates.get(call.name, ())
-        if not others:
-            return own
-        out = values_in(call.out_hwc)
-        outputs = call.skip + (len(others) - 1) * (mode == "full")
-        again = max(scored(other, space.padding).passing for other in others) + out
-        return LayerMemory(own.kept + outputs * out, max(own.passing, again))
+        own = trained(call, space.padding)
+        for part in call.parts:
+            if others := candidates.get(part.name, ()):
+                out = values_in(part.out_hwc)
+                outputs = (part.skip if part is call else 1) + (len(others) - 1) * (mode == "full")
+                again = max(scored(other, space.padding).passing for other in others) + out
+                own = LayerMemory(own.kept + outputs * out, max(own.passing, again))
+        return own
 
     return list(map(layer, walk(space.spec_for(largest_path(space)))))
 
