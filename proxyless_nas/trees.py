@@ -90,6 +90,26 @@ def avg_pool(op: AvgPool, bn: BatchNorm, padding: Padding) -> nn.Module:
     return nn.AvgPool2d(op.kernel_size, stride=1, padding=op.kernel_size // 2, count_include_pad=False)
 
 
+class PathDrop(nn.Dropout):
+    """While training, all of an image's values become 0 with probability p, and others grow by 1 / (1 - p).
+
+    ``Deviation:`` from the release, which decides for a whole batch, and scales when it evaluates.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        kept = torch.rand(len(x), 1, 1, 1, device=x.device, dtype=torch.float32) >= self.p
+        return x * (kept / (1 - self.p)).to(x.dtype)
+
+
+def set_path_drop(net: nn.Module, rate: float) -> None:
+    """Leave out each branch of the network's cells with that probability while it is trained."""
+    for layer in net.modules():
+        if isinstance(layer, PathDrop):
+            layer.p = rate
+
+
 class TreeNodeLayer(nn.Module):
     """A node of a cell with all that is behind it. (N, in_channels, H, W) -> (N, out_channels, H, W).
 
@@ -109,11 +129,14 @@ class TreeNodeLayer(nn.Module):
         )
         norms = [branch.edge.out_channels for branch in node.branches if node.branch_bn]
         self.branch_bns = nn.ModuleList(batch_norm(width, bn) for width in norms)
+        self.path_drop = PathDrop(0.0)
 
     def forward(self, x: Tensor, run: Run = call) -> Tensor:
         count = len(self.edges)
         inputs: Sequence[Tensor] = x.chunk(count, dim=1) if self.splits else [x] * count
         outputs = [self._branch(index, each, run) for index, each in enumerate(inputs)]
+        if count > 1:
+            outputs = [self.path_drop(output) for output in outputs]
         if self.joins:
             return torch.cat(outputs, dim=1)
         total = outputs[0]

@@ -17,6 +17,7 @@ from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF, turns_upright
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
+from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
@@ -101,6 +102,9 @@ class Images:
         older=0.08,
         minimum=0.01,
         maximum=1,
+    )
+    cutout: int = setting(
+        0, "side in pixels of a square that is cut out of each training image", older=0, minimum=0, maximum=4096
     )
     train_batch_size: int = BATCH_SIZE.setting(
         256, " of training, over all processes", minimum=2, maximum=1_000_000, common=True
@@ -211,6 +215,13 @@ class Optimization:
         older=1,
         minimum=1,
         maximum=65536,
+    )
+    path_drop: float = setting(
+        0.0,
+        "probability that a branch of a tree-structured cell is left out, image by image",
+        older=0.0,
+        minimum=0,
+        maximum=0.99,
     )
     dropout: float | None = setting(
         None, "dropout in front of the classifier (default: the spec's)", aliases=("--drop",), minimum=0, maximum=0.99
@@ -503,8 +514,10 @@ def augment_for(config: TrainConfig, resolution: int) -> Augment | None:
 
     ``Deviation:`` its strong colors turn the hue by up to 0.1 as well; this pipeline has no hue.
     """
-    found = _augment(config, resolution)
-    return found and replace(found, scaled_decoding=config.data.data_edition > 1)
+    found, cutout = _augment(config, resolution), config.data.cutout
+    if cutout and found is None:
+        raise InputError("has no meaning with --augment none", "--cutout")
+    return found and replace(found, scaled_decoding=config.data.data_edition > 1, cutout=cutout)
 
 
 def _augment(config: TrainConfig, resolution: int) -> Augment | None:
@@ -572,6 +585,8 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
         spec = replace(spec, preprocessing=_preprocessing_at(spec.preprocessing, config.data.image_size))
     if config.optimization.dropout is not None:
         spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=config.optimization.dropout))
+    if config.optimization.path_drop and not any(isinstance(block.op, TreeBlock) for block in spec.blocks):
+        raise InputError(f"has no meaning for {spec.name}: there are no branches", "--path_drop")
     exif = _turns_upright(config, spec, images)
     spec = replace(spec, preprocessing=replace(spec.preprocessing, exif=exif))
     taken = (found.note,) if found is not None and found.note else ()

@@ -365,6 +365,8 @@ class Augment:
         flip: mirror half of the images.
         brightness: the factor is drawn from 1 - b .. 1 + b; 0 leaves it out. So for contrast and saturation.
         scaled_decoding: decode a JPEG that is much larger than what is cut out of it at 1/2, 1/4 or 1/8 of its size.
+        cutout: side in pixels of a square, anywhere in the image and perhaps partly outside, that becomes the mean
+            color (DeVries, Taylor 2017, arXiv 1708.04552); 0 leaves it out.
 
     The defaults are the paper's ImageNet augmentation (released code, ``distort_color='normal'``).
     """
@@ -376,12 +378,14 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.5
     scaled_decoding: bool = True
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= 1:
             raise InputError(f"expected a number above 0 and at most 1, got {self.min_scale}", "min_scale")
-        if self.pad_crop < 0:
-            raise InputError(f"expected a number of pixels, 0 or more, got {self.pad_crop}", "pad_crop")
+        for name in ("pad_crop", "cutout"):
+            if getattr(self, name) < 0:
+                raise InputError(f"expected a number of pixels, 0 or more, got {getattr(self, name)}", name)
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"expected a finite number, 0 or more, got {getattr(self, name)}", name)
@@ -393,6 +397,7 @@ class Augment:
         words += ["half of them mirrored"] if self.flip else []
         colours = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation")}
         words += [f"{name} by up to {100 * share:.0f} %" for name, share in colours.items() if share]
+        words += [f"a square of {self.cutout} px cut out"] if self.cutout else []
         return ", ".join(words)
 
     @classmethod
@@ -434,7 +439,17 @@ def train_transform(
     cut = (_shifted if augment.pad_crop else _cropped)(photo, preprocessing, rng, augment)
     if augment.flip and rng.random() < 0.5:
         cut = cut.transpose(Transpose.FLIP_LEFT_RIGHT)
-    return normalize(np.asarray(_jitter(cut, rng, augment)), preprocessing.mean, preprocessing.std)
+    pixels = normalize(np.asarray(_jitter(cut, rng, augment)), preprocessing.mean, preprocessing.std)
+    return _with_hole(pixels, augment.cutout, rng) if augment.cutout else pixels
+
+
+def _with_hole(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Zeros in a square whose middle is anywhere in the image: after normalization the mean color."""
+    first = rng.integers(0, pixels.shape[:2]) - side // 2
+    top, left = np.maximum(first, 0)
+    bottom, right = first + side
+    pixels[top:bottom, left:right] = 0.0
+    return pixels
 
 
 def _shifted(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:

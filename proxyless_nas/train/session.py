@@ -388,6 +388,7 @@ def _ema_text(job: Job) -> str:
 def _defensive_text(job: Job) -> str:
     o = job.config.optimization
     penalty = f", penalty on expanding layers {o.lipschitz:g}" if o.lipschitz else ""
+    penalty += f", branches left out {o.path_drop:g}" if o.path_drop else ""
     return penalty + (f", layers take in {o.activation_bits} bits" if o.activation_bits else "")
 
 

@@ -40,6 +40,7 @@ from proxyless_nas.steps import (
     warmup_cosine_lr,
     weighted_loss,
 )
+from proxyless_nas.trees import set_path_drop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -183,6 +184,7 @@ class Training:
             if layer.momentum is not None:
                 layer.momentum = schedule.bn_momentum(layer.momentum)
         self._freeze(self.is_frozen)
+        set_path_drop(net, settings.path_drop)
         if settings.activation_bits:
             assert isinstance(net, ProxylessNet)
             quantize_activations(net, settings.activation_bits)
