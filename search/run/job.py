@@ -423,6 +423,7 @@ def prepare(
         _check_target(config.target)
         check_batches(config, distributed.world_size())
         data, space = _open(config)
+        _check_priced(config.target, space)
         config, notes = _with_batch_for(config, len(data.train))
         plan = None
         if config.arch.arch_algo != "random":
@@ -479,6 +480,17 @@ def _space(config: SearchConfig, resolution: int, class_names: tuple[str, ...]) 
         if getattr(asked, key) is not None:
             raise InputError(f"has no meaning in space {name}: --space {tree.NAME} takes it", f"--{key}")
     return mbconv_space(macro=macro_named(name), width_mult=asked.width_mult, **common)
+
+
+def _check_priced(target: Target, space: SearchSpace) -> None:
+    """Raises InputError where nothing has the latency of the space's layers and nothing here measures it."""
+    is_tree, in_ms = len(space.edges) < space.n_edges, target.target_hardware not in ("flops", "none")
+    if is_tree and in_ms and target.latency_table is None:
+        raise InputError(
+            f"nothing here knows the latency of tree-structured cells on {target.target_hardware}: give it with "
+            "--latency_table, or take flops or none",
+            "--target_hardware",
+        )
 
 
 def _with_batch_for(config: SearchConfig, n_images: int) -> tuple[SearchConfig, tuple[str, ...]]:

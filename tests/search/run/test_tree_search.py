@@ -70,7 +70,8 @@ def test_a_resumed_search_is_the_same_search(arch):
     ({"final_width": 24}, "--final_width"),
     ({"width_mult": 0.1}, "--final_width"),
     ({"space": "tiny"}, "--blocks_per_stage"),
-    ({"target_hardware": "mobile"}, "blocks.0.in_bottle"),
+    ({"target_hardware": "mobile"}, "--target_hardware"),
+    ({"target_hardware": "cpu"}, "--target_hardware"),
 ])  # fmt: skip
 def test_what_the_space_does_not_take(tmp_path, given, place):
     with pytest.raises(InputError) as caught:
