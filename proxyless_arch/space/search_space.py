@@ -221,7 +221,12 @@ class SearchSpace:
         return tuple(ops for _, block in self.open_blocks for ops in block.choices)
 
     def by_block(self, path: Sequence[Any]) -> list[Sequence[Any]]:
-        """``path``, or anything with one element per edge, as one slice per block; an empty one of a block not open."""
+        """``path``, or anything with one element per edge, as one slice per block; an empty one of a block not open.
+
+        Raises ValueError for another length.
+        """
+        if len(path) != self.n_edges:
+            raise ValueError(f"expected one element for each of {self.n_edges} edges, got {len(path)}")
         found, start = [], 0
         for block in self.blocks:
             count = 0 if isinstance(block, Block) else len(block.choices)
