@@ -140,6 +140,7 @@ class PreConv(TreeEdge):
         check(is_int(groups) and 1 <= groups <= MAX_GROUPS, "groups", f"an integer in 1..{MAX_GROUPS}", groups)
         for place, width in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
             check(width % groups == 0, place, f"a multiple of the {groups} groups", width)
+        check(groups == 1 or self.in_channels > groups, "in_channels", "two or more in each group", self.in_channels)
 
     @property
     def label(self) -> str:

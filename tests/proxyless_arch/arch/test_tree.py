@@ -157,6 +157,7 @@ def test_a_deep_tree_is_refused():
     lambda: node(4, (sep(4, 3, out=6), node(4, sep(4, 3)))),
     lambda: TreeBlock(in_channels=8, out_channels=8, cell=node(4, (sep(4, 3, stride=2), joined_cell()))),
     lambda: PreConv(in_channels=4, out_channels=4, kernel_size=4),
+    lambda: PreConv(in_channels=4, out_channels=4, kernel_size=3, groups=4),
 ])  # fmt: skip
 def test_no_such_value(make):
     with pytest.raises(InputError):
