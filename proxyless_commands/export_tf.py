@@ -35,7 +35,10 @@ def run(argv: Sequence[str]) -> None:
     threads = use_threads(arguments.threads)
     net = build(network.spec, network.spec.resolution)
     load_named(net, network.spec, network.tensors, network.weights)
-    backend = KerasBackend(net, arguments.threads, threads, arguments.float_blocks, arguments.bake_preprocessing)
+    backend = KerasBackend(
+        net, arguments.threads, threads, arguments.float_blocks, arguments.bake_preprocessing, network.bits,
+        arguments.integer_io,
+    )  # fmt: skip
     record = exporting.export(arguments, ["export_tf.py", *argv], network, backend, "export_tf.json")
     files = [arguments.output / file["file"] for file in record["files"]]
     images = arguments.check or (DIGITS if record["check"]["labelled"] else None)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, plan_memory
+from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, check_exact, plan_memory, precision_of
 from proxyless_arch.apps.litert import litert_network
 from proxyless_arch.base.machine import busy_note, network_threads, tune_allocator
 from proxyless_nas.devices import device_name, pick_device
@@ -18,6 +18,7 @@ from proxyless_nas.distributed import least_free
 from proxyless_nas.export import load_litert_torch, load_onnx, on_tensors, onnx_network
 from proxyless_nas.inference import prepared
 from proxyless_nas.network import build
+from proxyless_nas.quantized import build_quantized, exact_forward
 from proxyless_nas.weights import load_named
 
 
@@ -58,16 +59,24 @@ def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], i
         loaded = load(arguments.exported, threads)
         forward, framework, version = on_tensors(loaded), loaded.runtime, loaded.version
     else:
-        net = build(network.spec)
-        load_named(net, network.spec, network.tensors, network.weights)
-        forward, framework, version = prepared(net, device, arguments.precision), "torch", torch.__version__
+        forward, framework, version = _forward(arguments, network, device), "torch", torch.__version__
     setup = Setup(
         framework=framework,
         framework_version=version,
         device=device_name(device),
-        precision="as exported" if arguments.exported else arguments.precision,
+        precision=precision_of(arguments, network),
         batch_size=plan.images,
         workers=workers,
         memory=plan,
     )
     return Engine(forward, device, setup)
+
+
+def _forward(arguments: RunConfig, network: Network, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Of the network in the precision asked for, or under its plan."""
+    if network.bits is not None:
+        check_exact(arguments)
+        return exact_forward(build_quantized(network.spec, network.tensors, network.bits), device)
+    net = build(network.spec)
+    load_named(net, network.spec, network.tensors, network.weights)
+    return prepared(net, device, arguments.precision)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, plan_memory
+from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, check_exact, plan_memory, precision_of
 from proxyless_arch.apps.litert import load_litert
 from proxyless_arch.apps.memory import Free
 from proxyless_arch.base import memory
@@ -22,6 +22,7 @@ from proxyless_nas_tensorflow.devices import (
 )
 from proxyless_nas_tensorflow.inference import prepared
 from proxyless_nas_tensorflow.network import build
+from proxyless_nas_tensorflow.quantized import exact_forward
 from proxyless_nas_tensorflow.weights import load_named
 
 
@@ -51,18 +52,27 @@ def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], i
     else:
         if device == "CPU:0":
             use_threads(threads)
-        spec = network.spec
-        net = build(spec, spec.resolution)
-        load_named(net, spec, network.tensors, network.weights)
-        forward, framework, version = prepared(net, device, arguments.precision), "tensorflow", tensorflow_version()
+        forward, framework, version = _forward(arguments, network, device), "tensorflow", tensorflow_version()
         described = device_name(device)
     setup = Setup(
         framework=framework,
         framework_version=version,
         device=described,
-        precision="as exported" if arguments.exported else arguments.precision,
+        precision=precision_of(arguments, network),
         batch_size=plan.images,
         workers=workers,
         memory=plan,
     )
     return Engine(forward, device, setup)
+
+
+def _forward(arguments: RunConfig, network: Network, device: str) -> Callable[[np.ndarray | tf.Tensor], tf.Tensor]:
+    """Of the network in the precision asked for, or under its plan."""
+    spec = network.spec
+    if network.bits is not None:
+        check_exact(arguments)
+        with tf.device(device):
+            return exact_forward(spec, network.tensors, network.bits)
+    net = build(spec, spec.resolution)
+    load_named(net, spec, network.tensors, network.weights)
+    return prepared(net, device, arguments.precision)

@@ -20,11 +20,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from proxyless_arch.apps.bit_files import Formats, file_formats, first_blocks_float, float_sums
 from proxyless_arch.apps.export_formats import Format, default_float_blocks
 from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded
 from proxyless_arch.apps.exporting import write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
+from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas_tensorflow.devices import tensorflow_version
@@ -35,6 +38,8 @@ INPUT = "images"
 EXTRA_ASSETS = "assets.extra"
 """Where a SavedModel keeps files that are not part of its graph."""
 LAST_LAYER = "classifier.linear"
+SUM = "+"
+"""Behind the name of a block: the sum with its skip."""
 
 Quantizer = tf.lite.experimental.QuantizationDebugger
 
@@ -48,6 +53,8 @@ class KerasBackend:
         framework_threads: what devices.use_threads said TensorFlow uses.
         float_blocks: of an int8 file (see to_int8); by default a quarter of the blocks.
         bake: whether float LiteRT files take uint8 images and scale them.
+        plan: of an int8 or a mixed file, in place of ``float_blocks``.
+        integer_io: images and logits of an int8 file are int8, too.
     """
 
     channels = -1
@@ -59,6 +66,8 @@ class KerasBackend:
         framework_threads: int | None = None,
         float_blocks: int | None = None,
         bake: bool = False,
+        plan: BitPlan | None = None,
+        integer_io: bool = False,
     ) -> None:
         self.threads = threads
         self.framework = f"tensorflow {tensorflow_version()}"
@@ -66,6 +75,7 @@ class KerasBackend:
             self.framework += f", {threads_text(framework_threads)}"
         self._net, self._compiled, self._bake = net, compiled(net), bake
         self._float_blocks = default_float_blocks(net.spec) if float_blocks is None else float_blocks
+        self._plan, self._integer_io = plan, integer_io
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -82,18 +92,30 @@ class KerasBackend:
             return write_saved_model(self._net, path, metadata)
         if format.quantized:
             assert calibration is not None
-            content = to_int8(self._net, calibration, float_blocks=self._float_blocks)
+            formats = self._formats(format)
+            content = to_int8(self._net, calibration, formats, integer_io=self._integer_io)
             made: dict[str, Any] = {
                 "weights": "int8, one scale per output channel",
                 "activations": "int8",
-                "float_blocks": self._float_blocks,
-                "images_and_logits": "float32",
+                **({"float_blocks": self._float_blocks} if self._plan is None else {"plan": self._plan.digest}),
+                "float_layers": [name for name, each in formats.items() if each.is_float],
+                "images_and_logits": "int8" if self._integer_io else "float32",
             }
         else:
             content = to_litert(self._net, half=format.name == "litert_fp16", bake=self._bake)
             made = {"weights": "float16" if format.name == "litert_fp16" else "float32"}
         write_file(path, with_metadata(content, metadata))
         return made
+
+    def _formats(self, format: Format) -> Formats:
+        """Of each layer in a quantized file. Raises InputError for a plan that it cannot hold."""
+        if self._plan is None:
+            return first_blocks_float(self._net.spec, self._float_blocks)
+        formats = file_formats(self._plan, self._net.spec, format.name)
+        kept = next((name for name, each in formats.items() if each.is_float), None)
+        if self._integer_io and kept is not None:
+            raise InputError("stays float32 by the plan: an integer file has W8A8 layers alone", f"layers.{kept}")
+        return formats
 
     def load(self, format: Format, path: Path) -> Loaded:
         return load_saved_model(path) if format.name == "saved_model" else load_litert(path, self.threads)
@@ -162,30 +184,34 @@ def to_litert(net: ProxylessNet, *, half: bool = False, bake: bool = False) -> b
         return _converted(converter)
 
 
-def to_int8(net: ProxylessNet, calibration: np.ndarray, *, float_blocks: int) -> bytes:
+def to_int8(net: ProxylessNet, calibration: np.ndarray, formats: Formats, *, integer_io: bool = False) -> bytes:
     """``net`` as a LiteRT flatbuffer with int8 weights (one scale per output channel) and int8 activations.
 
-    Images and logits stay float32. So do the stem and the first blocks, where most of the error of an all-int8
-    network arises, to grow on its way through the rest; they hold few weights. Measured with proxyless-w0.3-r176 on
-    1000 photos (experiments/int8_study.json): with all 22 blocks in int8 top-1 falls by 1.2 points and cross-entropy
-    rises by 0.035; with 6 of them in float by 0.5 and 0.010, at 1.4 % more bytes (float32: 3 times as many). More
-    calibration images, a float classifier, int16 activations or filled ReLU6 ranges give less.
+    Layers may stay float32. By default the stem and the first blocks do, where most of the error of an all-int8 network
+    arises, to grow on its way through the rest; they hold few weights. Measured with proxyless-w0.3-r176 on 1000 photos
+    (experiments/int8_study.json): with all 22 blocks in int8 top-1 falls by 1.2 points and cross-entropy rises by
+    0.035; with 6 of them in float by 0.5 and 0.010, at 1.4 % more bytes (float32: 3 times as many). More calibration
+    images, a float classifier, int16 activations or filled ReLU6 ranges give less.
 
     Args:
         net: the source.
         calibration: float32 (N, H, W, 3) images, whose activations set the ranges.
-        float_blocks: how many blocks stay float32, the stem with them; 0 for none, the stem neither.
+        formats: float32 or W8A8, of each layer.
+        integer_io: images and logits are int8, too, with the scales that the file states; else float32.
     """
     debugger = calibrated(net, calibration)
-    return quantized(debugger, float_names=float_layers(net.spec, float_blocks))
+    return quantized(debugger, float_names=float_names(net.spec, formats), integer_io=integer_io)
 
 
 def float_layers(spec: ArchSpec, blocks: int) -> tuple[str, ...]:
-    """The stem and those of the first ``blocks`` blocks that did not vanish, by name; none at all for 0."""
-    if not blocks:
-        return ()
-    alive = (f"blocks.{index}" for index, block in enumerate(spec.blocks[:blocks]) if not block.op.vanishes)
-    return ("first_conv", *alive)
+    """What stays float32 of a network whose stem and first ``blocks`` blocks do; none at all for 0."""
+    return float_names(spec, first_blocks_float(spec, blocks))
+
+
+def float_names(spec: ArchSpec, formats: Formats) -> tuple[str, ...]:
+    """The layers that stay float32 and, with SUM behind them, the blocks whose sums do."""
+    layers = tuple(name for name, format in formats.items() if format.is_float)
+    return (*layers, *(f"{name}{SUM}" for name in float_sums(spec, formats)))
 
 
 def to_int16x8(net: ProxylessNet, calibration: np.ndarray) -> bytes:
@@ -256,7 +282,8 @@ def _nodes(content: bytes, layers: Sequence[str]) -> list[str]:
         name = graph.Tensors(output).Name().decode()
         origin = f"model/{LAST_LAYER}/" if output == graph.Outputs(0) else name
         for layer in layers:
-            if re.match(rf"[^/;]+/{re.escape(layer)}[._/]", origin):
+            end = r"(_\d+)?/Add" if layer.endswith(SUM) else "[._/]"
+            if re.match(rf"[^/;]+/{re.escape(layer.removesuffix(SUM))}{end}", origin):
                 found[layer].append(name)
     missing = [layer for layer, names in found.items() if not names]
     if missing:

@@ -24,6 +24,7 @@ from proxyless_arch.apps.per_class_pictures import write_per_class_picture
 from proxyless_arch.apps.prediction import as_record, class_names, imagenet_classes, most_likely
 from proxyless_arch.apps.scores import EvalResult, shown_score
 from proxyless_arch.arch import catalog
+from proxyless_arch.arch.bits import BitPlan, read_plan
 from proxyless_arch.arch.catalog import Demo, Layout, Release
 from proxyless_arch.arch.preprocessing import assumption, preprocessing_to_dict
 from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
@@ -64,6 +65,7 @@ FORMAT, VERSION = "proxyless-arch/evaluation", 1
 PER_CLASS_PICTURE, WORST_PICTURE = "per_class.svg", "worst.png"
 IMAGENET_DIR = "IMAGENET_DIR"
 DIGITS = "digits"
+NO_BITS = "none"
 PHOTOS = ("china.jpg", "flower.jpg")
 """The photos in the scikit-learn wheel."""
 READER_SHARE = 4
@@ -90,6 +92,13 @@ class NetworkConfig:
         group=WHAT,
         metavar="FILE",
         common=True,
+    )
+    bits: str | None = setting(
+        None,
+        "a bit plan, bits.json of quantize.py, under which the network is computed (default: that of its weight file); "
+        f"{NO_BITS}: float32",
+        group=WHAT,
+        metavar="FILE",
     )
     resolution: int | None = RESOLUTION.setting(None, ", cut from the centre", group=PREPARED, minimum=1, common=True)
     resize: int | None = setting(None, "short side of the image before the crop, in pixels", group=PREPARED, minimum=1)
@@ -230,6 +239,7 @@ def _check_exported(config: RunConfig, flag: str) -> None:
     for name, reason in (
         ("arch", "the file holds its network"),
         ("weights", "the file holds its weights"),
+        ("bits", "the file has its precision"),
         ("resolution", "the file takes one size of image"),
     ):
         if getattr(config, name) is not None:
@@ -249,7 +259,7 @@ class Network:
 
     ``weights`` says where they come from: a file, or an installed package. ``published`` is set for a network of the
     catalog, and ``published_weights`` when its weights are those that were published. ``changed`` tells whether
-    a flag changed the preprocessing.
+    a flag changed the preprocessing. ``bits``: the plan under which it is computed, None for float32.
     """
 
     spec: ArchSpec
@@ -263,6 +273,14 @@ class Network:
     """What the weight file says about itself."""
     notes: tuple[str, ...] = ()
     """What was decided about it without asking, one line each."""
+    bits: BitPlan | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """How it is computed under a plan, for a person."""
+        assert self.bits is not None
+        average = self.bits.average_bits(self.spec)
+        return f"{self.bits} (plan {self.bits.digest}, {average:.2f} bits per weight, as if: in float64)"
 
 
 def load_network(arguments: NetworkConfig) -> Network:
@@ -292,7 +310,15 @@ def load_network(arguments: NetworkConfig) -> Network:
         published_weights=sha1 is None or _is_published(published, sha1, found.tensors),
         provenance=found.provenance,
         notes=(*([found.note] if found.note else []), *assumption(preprocessing)),
+        bits=_bits(arguments.bits, found.bits, spec),
     )
+
+
+def _bits(given: str | None, own: BitPlan | None, spec: ArchSpec) -> BitPlan | None:
+    """The plan in force."""
+    if given is None:
+        return own
+    return None if given == NO_BITS else read_plan(expanded(given), spec)
 
 
 def exported_network(arguments: RunConfig, spec: ArchSpec, provenance: Mapping[str, Any]) -> Network:
@@ -590,6 +616,20 @@ class Progress(Iterable[AnyBatch]):
                 bar.update(len(batch[1]))
 
 
+def precision_of(arguments: RunConfig, network: Network) -> str:
+    """For the record."""
+    if arguments.exported:
+        return "as exported"
+    return arguments.precision if network.bits is None else "fp64"
+
+
+def check_exact(arguments: RunConfig) -> None:
+    """Raises InputError where a network under a plan is to be computed in less than float64."""
+    if arguments.precision != "fp32":
+        problem = f"a network under a bit plan is computed in float64; for float32 weights add --bits {NO_BITS}"
+        raise InputError(problem, "--precision")
+
+
 class UnreadablePlaces(Protocol):
     places: list[str]
 
@@ -616,6 +656,8 @@ def announce(
     spec = network.spec
     print(f"{spec.name}, {counted(spec.num_classes, 'class', 'classes')}")
     _say("weights", network.weights)
+    if network.bits is not None:
+        _say("bits", network.arithmetic)
     for note in network.notes:
         _say("note", note)
     _say("images", describe_preprocessing(spec.preprocessing) + (" (changed by flags)" if network.changed else ""))
@@ -637,6 +679,14 @@ def announce(
         _say(label, text)
 
 
+def _bits_record(network: Network) -> dict[str, Any]:
+    """What a record says of the plan; nothing of a float network."""
+    if network.bits is None:
+        return {}
+    average = network.bits.average_bits(network.spec)
+    return {"bits": {"plan": network.bits.digest, "formats": str(network.bits), "average_bits": average}}
+
+
 def record_header(
     network: Network, setup: Setup, argv: Sequence[str], format_name: str = FORMAT, version: int = VERSION
 ) -> dict[str, Any]:
@@ -652,6 +702,7 @@ def record_header(
         "weights_blob_sha1": network.weights_blob_sha1,
         "preprocessing": preprocessing_to_dict(network.spec.preprocessing),
         "notes": list(network.notes),
+        **_bits_record(network),
         **{name: value for name, value in vars(setup).items() if name != "memory"},
         "cpu": cpu_name(),
     }

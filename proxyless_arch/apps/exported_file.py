@@ -12,6 +12,7 @@ import numpy as np
 
 from proxyless_arch.apps.evaluation import Network, describe_preprocessing
 from proxyless_arch.apps.prediction import class_names
+from proxyless_arch.arch.bits import BitPlan, plan_to_json
 from proxyless_arch.arch.codec import spec_from_node, spec_to_dict
 from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
@@ -48,11 +49,12 @@ def as_uint8(images: np.ndarray, preprocessing: Preprocessing, channels: int) ->
     return np.clip(np.rint(255 * (images * std + mean)), 0, 255).astype(np.uint8)
 
 
-def metadata_text(network: Network, **more: Any) -> str:
+def metadata_text(network: Network, bits: BitPlan | None = None, **more: Any) -> str:
     """What a file says about itself, as JSON: spec (with preprocessing), class names, where the weights come from.
 
     Args:
         network: the source.
+        bits: the plan that the file was made by.
         more: facts of the format and the framework, as JSON values.
     """
     spec = network.spec
@@ -76,6 +78,8 @@ def metadata_text(network: Network, **more: Any) -> str:
             **more,
         },
     }
+    if bits is not None:
+        value["bits"] = json.loads(plan_to_json(bits))
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
@@ -123,7 +127,7 @@ def read_metadata(text: str | bytes | None, source: str) -> tuple[ArchSpec, dict
         raise InputError("it says nothing about its network: not a file of export.py or export_tf.py", source=source)
     try:
         fields = Node(parse_json(text, source)).fields(
-            ("format", "version", "spec"), ("preprocessing", "class_names", "provenance")
+            ("format", "version", "spec"), ("preprocessing", "class_names", "provenance", "bits")
         )
         fields["format"].exactly(FORMAT)
         fields["version"].exactly(VERSION)

@@ -24,8 +24,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from proxyless_arch.apps.bit_files import HOLDS
 from proxyless_arch.apps.evaluation import (
     DIGITS,
+    NO_BITS,
     Network,
     NetworkConfig,
     open_images,
@@ -52,6 +54,7 @@ from proxyless_arch.apps.exported_file import (
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
+from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.preprocessing import preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base import settings
@@ -131,6 +134,11 @@ class ExportConfig(NetworkConfig):
         "first blocks that stay float32, with the stem; 0: all of the network is int8 (default: a quarter)",
         group=CALIBRATED,
     )
+    integer_io: bool = setting(
+        False,
+        "images and logits of an int8 file are int8, too, as microcontrollers and Edge TPUs want them",
+        group=CALIBRATED,
+    )
     seed: int = SEED.setting(0, ": which images are taken")
     formats: tuple[Format, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -152,6 +160,14 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None, known:
     if config.bake_preprocessing and not all(format.bakes for format in formats):
         able = listed(format.name for format in known.values() if format.bakes)
         raise InputError(f"only {able} can scale images, got --format {config.format}", "--bake_preprocessing")
+    if config.integer_io and not any(format.name == "litert_int8" for format in formats):
+        raise InputError(f"only litert_int8 takes integers, got --format {config.format}", "--integer_io")
+    if config.integer_io and config.float_blocks != 0 and config.bits in (None, NO_BITS):
+        raise InputError("an integer file has no float32 layers: add --float_blocks 0", "--integer_io")
+    if config.float_blocks is not None and config.bits not in (None, NO_BITS):
+        raise InputError(
+            f"not together with --bits: the plan says what stays float32; --bits {NO_BITS} leaves it", "--float_blocks"
+        )
     ready, skipped = check_runtimes(formats)
     return replace(config, formats=ready, skipped=skipped)
 
@@ -208,6 +224,8 @@ def pick_images(arguments: ExportConfig, spec: ArchSpec) -> tuple[Images, Images
             f"all {len(calibration)} images are used by the check: lower --check_images or give others", "--calibration"
         )
     chosen = free[: arguments.calibration_images]
+    if len(chosen) < 2:
+        raise InputError(f"expected at least 2 images to calibrate with, got {len(chosen)}", "--calibration")
     return checked, _read(origin, calibration, chosen, spec.preprocessing, False, "--calibration")
 
 
@@ -561,7 +579,7 @@ def _make(
         pixels = calibration.pixels
         facts["calibration"] = {"n_images": len(pixels), "seed": arguments.seed}
     with writing(arguments.output):
-        made = backend.write(format, folder / name, metadata_text(network, **facts), pixels)
+        made = backend.write(format, folder / name, metadata_text(network, _plan_of(format, network), **facts), pixels)
     loaded = backend.load(format, folder / name)
     found = compare(expected, loaded.forward(images), labels)
     require_within(format, found)
@@ -573,6 +591,11 @@ def _make(
         comparison=found,
         made=made,
     )
+
+
+def _plan_of(format: Format, network: Network) -> BitPlan | None:
+    """The plan that a file is made by."""
+    return network.bits if format.name in HOLDS else None
 
 
 def _record(
@@ -679,7 +702,7 @@ def _is_slower(file: Mapping[str, Any]) -> bool:
 def _slower_than_float(file: Mapping[str, Any]) -> str:
     times = f"{file['latency_ms']['median']:.2g} against {file['float_latency_ms']:.2g} ms"
     what = f"{file['file']} is slower here than its float twin ({times})"
-    return f"{what}: int8 makes it smaller, not faster, on this machine"
+    return f"{what}: smaller but slower, on this machine"
 
 
 def _percent(value: float | None) -> str:

@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from proxyless_arch.apps.bit_files import first_blocks_float
 from proxyless_arch.apps.export_formats import KERAS_FORMATS
 from proxyless_arch.apps.exported_file import METADATA_NAME
 from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
+from proxyless_arch.arch.bits import FLOAT32, BitPlan, Range, bit_layers
+from proxyless_arch.arch.bits import INT8 as W8A8
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.base.errors import InputError
@@ -17,12 +20,14 @@ from proxyless_nas_tensorflow.export import (
     KerasBackend,
     calibrated,
     float_layers,
+    float_names,
     quantized,
     to_int8,
     to_int16x8,
     to_litert,
 )
 from proxyless_nas_tensorflow.weights import load_named
+from tests.errors import refused
 from tests.proxyless_arch.nets import random_tensors, three_blocks
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -133,8 +138,37 @@ def test_which_layers_stay_float(quantizer):
 
 def test_float_layers_of_a_spec():
     assert float_layers(SPECS["same"], 0) == ()
-    assert float_layers(SPECS["same"], 3) == ("first_conv", "blocks.0", "blocks.1")  # block 2 vanished
-    assert float_layers(SPECS["same"], 99)[-1] == "blocks.3"
+    three = float_layers(SPECS["same"], 3)  # block 2 vanished
+    assert {name.partition(".mobile")[0] for name in three} == {"first_conv", "blocks.0", "blocks.1"}
+    assert "blocks.3" in {name.partition(".mobile")[0] for name in float_layers(SPECS["same"], 99)}
+
+
+def plan_of(spec, *kept):
+    """W8A8 but for the layers ``kept``."""
+    formats = {layer.name: FLOAT32 if layer.name in kept else W8A8 for layer in bit_layers(spec)}
+    ranges = {name: Range(6.0) for name, each in formats.items() if each == W8A8}
+    return BitPlan(network=spec.name, formats=formats, ranges=ranges)
+
+
+def test_a_plan_decides_layer_by_layer(quantizer):
+    spec, kept = SPECS["symmetric"], "blocks.1.mobile_inverted_conv.depth_conv"
+    types = output_types(quantized(quantizer, float_names=float_names(spec, plan_of(spec, kept).formats)))
+    first = types.index(FLOAT)  # the dequantize in front of it, its padding, itself, and the quantize behind it
+    assert types[first : first + 3] == [FLOAT, FLOAT, FLOAT] and set(types[:first] + types[first + 3 : -1]) == {INT8}
+    joined = "blocks.3.mobile_inverted_conv.inverted_bottleneck"
+    assert float_names(spec, plan_of(spec, joined).formats) == (joined, "blocks.3+")
+    quantized(quantizer, float_names=(joined, "blocks.3+"))  # the sum is there by this name
+
+
+def test_an_integer_file_has_no_float_layers(tmp_path):
+    spec = SPECS["symmetric"]
+    backend = KerasBackend(lively(spec), plan=plan_of(spec, "first_conv"), integer_io=True)
+    with refused("layers.first_conv"):
+        backend.write(KERAS_FORMATS["litert_int8"], tmp_path / "a.tflite", "{}", noise(spec, 2))
+    backend = KerasBackend(lively(spec), plan=plan_of(spec), integer_io=True)
+    made = backend.write(KERAS_FORMATS["litert_int8"], tmp_path / "a.tflite", "{}", noise(spec, 4))
+    assert (made["images_and_logits"], made["float_layers"]) == ("int8", [])
+    assert set(output_types((tmp_path / "a.tflite").read_bytes())) == {INT8}
 
 
 def test_a_layer_that_is_not_there(quantizer):
@@ -172,7 +206,7 @@ def test_int16_activations_come_closer_than_int8(quantizer, tmp_path):
 
 
 def test_the_converter_keeps_quiet(capfd):
-    to_int8(lively(SPECS["symmetric"]), noise(SPECS["symmetric"], 2), float_blocks=1)
+    to_int8(lively(SPECS["symmetric"]), noise(SPECS["symmetric"], 2), first_blocks_float(SPECS["symmetric"], 1))
     assert capfd.readouterr() == ("", "")
 
 
