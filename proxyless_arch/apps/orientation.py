@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from proxyless_arch.apps.prediction import imagenet_classes
+from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
 from proxyless_arch.base.words import Word
 from proxyless_arch.data.sources import EDITION
 
@@ -17,8 +18,8 @@ CHOICES = AUTO, YES, NO = ("auto", "yes", "no")
 EXIF = Word(
     "--exif",
     (),
-    "turn photos upright by their EXIF orientation: yes, no or auto (yes, except for ImageNet with released weights, "
-    "whose accuracies were measured without)",
+    "turn photos upright by their EXIF orientation: yes, no or auto (yes, except for ImageNet and CIFAR-10 with "
+    "released weights, whose accuracies were measured without)",
 )
 
 
@@ -38,7 +39,10 @@ def turns_upright(choice: str, class_names: Sequence[str], released_weights: boo
     """
     if choice != AUTO:
         return choice == YES
-    return trained if trained is not None else not (released_weights and like_imagenet(class_names))
+    if trained is not None:
+        return trained
+    is_measured = like_imagenet(class_names) or tuple(class_names) == CIFAR10_CLASSES
+    return not (released_weights and is_measured)
 
 
 def in_words(exif: bool | None) -> str:

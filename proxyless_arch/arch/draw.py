@@ -95,7 +95,7 @@ def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL
     facts = f"{op.label}, {sizes}, {call.params:,} parameters, {call.macs:,} MACs{price}"
     label, tip = (text.replace("x", TIMES) for text in (drawing.label, facts))
     if drawing.tiles:
-        return Look("gone", HIGHEST, "", f"{call.name}: {tip}", cost, drawing.tiles)
+        return Look("box ground", HIGHEST, "", f"{call.name}: {tip}", cost, drawing.tiles)
     return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost)
 
 

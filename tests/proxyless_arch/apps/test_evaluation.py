@@ -8,6 +8,7 @@ import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -334,6 +335,20 @@ def test_published_accuracy_is_shown_beside_imagenet_only(tmp_path, monkeypatch,
 
 
 @needs_demo
+def test_published_accuracy_beside_cifar10():
+    spec, release = catalog.load("proxyless_cifar"), catalog.release("proxyless_cifar")
+    network = evaluation.Network(
+        spec=spec, tensors={}, weights="w", weights_blob_sha1=None, published=release, changed=False,
+        published_weights=True,
+    )  # fmt: skip
+    images = SimpleNamespace(class_names=spec.class_names)
+    record = evaluation._published_record(network, images, 10_000)
+    assert (record["top1_percent"], record["top5_percent"], record["not_comparable"]) == (97.92, None, [])
+    assert "CIFAR-10" in record["images"] and "2.08 %" in evaluation._published_line(record)
+    assert len(evaluation._published_record(network, images, 200)["not_comparable"]) == 1
+    assert evaluation._published_record(network, SimpleNamespace(class_names=tuple(imagenet_classes())), 50_000) is None
+
+
 def test_the_demos_published_accuracy_used_another_pipeline():
     arguments = parse("--arch", NAME, "-p", "val")
     network = evaluation.load_network(arguments)

@@ -10,6 +10,7 @@ from proxyless_arch.apps.label_map import LabelMap
 from proxyless_arch.apps.orientation import like_imagenet, turns_upright
 from proxyless_arch.apps.prediction import imagenet_classes
 from proxyless_arch.arch import catalog, codec
+from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
 from proxyless_arch.base.settings import with_settings
 from proxyless_arch.data.datasets import ArraySource, ImageDataset
 from proxyless_arch.data.sources import FolderSource
@@ -39,6 +40,8 @@ def test_what_is_like_imagenet():
         ("auto", WNIDS, True, None, False),
         ("auto", PETS, False, False, False),
         ("auto", WNIDS, True, True, True),
+        ("auto", CIFAR10_CLASSES, True, None, False),
+        ("auto", CIFAR10_CLASSES, False, None, True),
     ],
 )
 def test_the_rule(choice, folders, released, trained, expected):

@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import pytest
 
+from proxyless_arch.arch import catalog
 from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages, highest_expansion, look
 from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.tables import describe
+from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.scene import STYLES, Group
 from proxyless_arch.space.mbconv import mbconv_space
+from tests import trees
 
 SPACE = mbconv_space()
 # the layout of proxyless_mobile: expand_ratio outermost, Zero last
@@ -106,6 +109,38 @@ def test_undecided_layers_are_pale():
     }
     opacities = [blocks[f"blocks.{index}"].opacity for index in (1, 2, 5)]
     assert opacities == [0.12, pytest.approx(0.56), None]
+
+
+def test_a_cell_is_drawn_edge_by_edge(tmp_path):
+    draw_architectures([("trees", trees.SPEC, shares(trees.SPEC))], tmp_path / "net.svg")
+    root = ElementTree.parse(tmp_path / "net.svg").getroot()
+    groups = [group for group in root.iter(f"{SVG}g") if group.get("class") == "block"]
+    assert [group.get("id") for group in groups] == [f"row0.{call.name}" for call in walk(trees.SPEC)]
+    for group, call in zip(groups, walk(trees.SPEC), strict=True):
+        if not isinstance(call.op, TreeBlock):
+            continue
+        outer, *tiles = (
+            [float(rect.get(side)) for side in ("x", "y", "width", "height")]
+            for rect in group.iter(f"{SVG}rect")
+            if rect.get("class") != "share"
+        )
+        edges = [edge for _, edge, _ in call.op.edges(call.in_hwc)]
+        assert [text.text for text in group.iter(f"{SVG}text")][: len(edges)] == [edge.symbol for edge in edges]
+        assert len(tiles) == len(edges)
+        for x, y, width, height in tiles:
+            assert outer[0] - 0.1 <= x and x + width <= outer[0] + outer[2] + 0.1
+            assert outer[1] - 0.1 <= y and y + height <= outer[1] + outer[3] + 0.1
+        areas = sum(width * height for *_, width, height in tiles)
+        assert areas == pytest.approx(outer[2] * outer[3], rel=0.01)  # none over another, none left free
+    assert {"max pool", "mean pool", "identity"} <= set(texts(tmp_path / "net.svg"))
+
+
+def test_a_long_network_goes_on_below(tmp_path):
+    spec = catalog.load("proxyless_cifar")
+    draw_architectures([("long", spec, None)], tmp_path / "net.svg")
+    width, height = (float(ElementTree.parse(tmp_path / "net.svg").getroot().get(key)) for key in ("width", "height"))
+    assert width < 1700 and height > 600
+    assert len(drawn_layers(tmp_path / "net.svg")) == len(walk(spec))
 
 
 def test_a_larger_expansion_than_usual_stays_inside():
