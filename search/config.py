@@ -34,7 +34,8 @@ from proxyless_arch.base.words import (
 )
 from proxyless_arch.data.sources import EDITION
 from proxyless_arch.space import tree
-from proxyless_arch.space.mbconv import IMAGENET, MACROS, macro_named
+from proxyless_arch.space.mbconv import IMAGENET
+from proxyless_arch.space.named import SPACES, space_named
 
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
@@ -101,9 +102,10 @@ class SpaceConfig:
 
     space: str | None = _flag(
         None,
-        "imagenet (stride 32), small (stride 8), tiny (12 blocks, stride 4), or tree (the paper's CIFAR-10 space: "
-        "pyramids of tree-structured cells) (default: by resolution)",
-        (*MACROS, tree.NAME),
+        "imagenet (stride 32), small (stride 8), tiny (12 blocks, stride 4); uib, uib_small, uib_tiny (the same with "
+        "MobileNetV4's blocks); tree (the paper's CIFAR-10 space: pyramids of tree-structured cells) (default: by "
+        "resolution)",
+        tuple(SPACES),
     )
     width_mult: float = _flag(1.0, "width multiplier", minimum=0.05, maximum=10)
     blocks_per_stage: int | None = _flag(
@@ -404,9 +406,7 @@ def default_resolution(dataset: str, space: str | None) -> int:
         return 16
     if dataset == "cifar10":
         return 32
-    if space == tree.NAME:
-        return tree.RESOLUTION
-    return macro_named(space).resolution if space is not None else IMAGENET.resolution
+    return space_named(space or IMAGENET.name).resolution
 
 
 def default_space(resolution: int) -> str:

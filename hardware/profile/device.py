@@ -30,8 +30,9 @@ from proxyless_arch.base.files import open_bytes, parse_json, write_json
 from proxyless_arch.base.progress import Progress
 from proxyless_arch.base.runs import locked
 from proxyless_arch.base.settings import setting
+from proxyless_arch.base.strict import listed
 from proxyless_arch.base.words import RESOLUTION, SEED, THREADS
-from proxyless_arch.space.mbconv import MACROS, macro_named, mbconv_space
+from proxyless_arch.space.named import TIMED, space_named
 from proxyless_arch.space.search_space import SearchSpace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ class ProfileSettings:
     )
     threads: int = THREADS.setting(1, common=True)
     batch_size: int | None = setting(None, "images per run on a CPU (default: 1); a GPU's is in its name")
-    space: str = setting("imagenet", "search space", tuple(MACROS), common=True)
+    space: str = setting("imagenet", "search space", TIMED, common=True)
     width_mult: float = setting(1.0, "width multiplier", minimum=0.05, maximum=10)
     resolution: int | None = RESOLUTION.setting(
         None, " (default: that of the space: 224; 32 for small and tiny)", common=True
@@ -152,8 +153,7 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
     """The space a table is made for. Raises InputError."""
     check_within(resolution, 8, 4096, "--resolution")
     check_within(num_classes, 1, 65_536, "--num_classes")
-    return mbconv_space(
-        macro=macro_named(name),
+    return space_named(name).build(
         width_mult=width_mult,
         num_classes=num_classes,
         preprocessing=imagenet_preprocessing(resolution),
@@ -163,7 +163,7 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
 def _resolution(settings: ProfileSettings) -> int:
     if settings.resolution is not None:
         return settings.resolution
-    return macro_named(settings.space).resolution
+    return space_named(settings.space).resolution
 
 
 def conditions_of(settings: ProfileSettings) -> dict[str, Any]:
@@ -173,7 +173,8 @@ def conditions_of(settings: ProfileSettings) -> dict[str, Any]:
         raise InputError(f"the batch size of {settings.target_hardware} is in its name", "--batch_size")
     batch_size = hardware.batch_size if settings.batch_size is None else settings.batch_size
     check_within(batch_size, 1, 4096, "--batch_size")
-    macro_named(settings.space)
+    if not space_named(settings.space).is_timed:
+        raise InputError(f"expected {listed(map(repr, TIMED))}, got {settings.space!r}", "--space")
     return {
         "batch_size": batch_size,
         "resolution": _resolution(settings),

@@ -36,7 +36,7 @@ from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_sear
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space import tree
-from proxyless_arch.space.mbconv import macro_named, mbconv_space
+from proxyless_arch.space.named import space_named
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
@@ -410,11 +410,13 @@ def prepare(
     *,
     resumed: bool = False,
     measures: bool = True,
+    space: SearchSpace | None = None,
 ) -> Job:
     """Open the data, build the space, see what fits the memory, price it and check the target.
 
     Every process calls it: they fail together. The job's config has the number of parts that a batch is computed in.
     ``resumed``: it goes on as it was begun, whatever is free. ``measures``: else a missing latency table is only named.
+    ``space``: the one that a run searches already; by default it is built from the settings.
 
     Raises InputError before anything is written but the latency table of this device, which is made where it lacks.
     """
@@ -422,7 +424,8 @@ def prepare(
     with distributed.fail_together():
         _check_target(config.target)
         check_batches(config, distributed.world_size())
-        data, space = _open(config)
+        data = _open(config)
+        space = space or _space(config, data.class_names)
         _check_priced(config.target, space)
         config, notes = _with_batch_for(config, len(data.train))
         plan = None
@@ -447,23 +450,22 @@ def prepare(
         return found
 
 
-def _open(config: SearchConfig) -> tuple[SearchData, SearchSpace]:
-    resolution = config.data.resolution or default_resolution(config.data.dataset, config.space.space)
+def _open(config: SearchConfig) -> SearchData:
     valid_size = config.data.valid_size
     if valid_size >= 1 and valid_size != int(valid_size):
         raise InputError(f"expected a fraction below 1 or a whole number of images, got {valid_size}", "valid_size")
-    data = load_for_search(
+    return load_for_search(
         config.data.dataset,
         config.data.data_path,
         valid_size if valid_size < 1 else int(valid_size),
         config.manual_seed,
         config.data.data_edition,
     )
-    return data, _space(config, resolution, data.class_names)
 
 
-def _space(config: SearchConfig, resolution: int, class_names: tuple[str, ...]) -> SearchSpace:
+def _space(config: SearchConfig, class_names: tuple[str, ...]) -> SearchSpace:
     """Raises InputError for a setting that the space does not have."""
+    resolution = config.data.resolution or default_resolution(config.data.dataset, config.space.space)
     asked, name = config.space, config.space.space or default_space(resolution)
     common: dict[str, Any] = {
         "num_classes": len(class_names),
@@ -479,16 +481,21 @@ def _space(config: SearchConfig, resolution: int, class_names: tuple[str, ...]) 
     for key in ("blocks_per_stage", "final_width"):
         if getattr(asked, key) is not None:
             raise InputError(f"has no meaning in space {name}: --space {tree.NAME} takes it", f"--{key}")
-    return mbconv_space(macro=macro_named(name), width_mult=asked.width_mult, **common)
+    return space_named(name).build(width_mult=asked.width_mult, **common)
 
 
 def _check_priced(target: Target, space: SearchSpace) -> None:
     """Raises InputError where nothing has the latency of the space's layers and nothing here measures it."""
-    is_tree, in_ms = len(space.edges) < space.n_edges, target.target_hardware not in ("flops", "none")
-    if is_tree and in_ms and target.latency_table is None:
+    hardware = target.target_hardware
+    if hardware in ("flops", "none") or target.latency_table is not None:
+        return
+    is_tree = len(space.edges) < space.n_edges
+    others = [op for ops in space.choices for op in ops if op.bottleneck is None and not op.vanishes]
+    if is_tree or (hardware == "mobile" and others):  # the model of a Pixel 1 was fitted on inverted bottlenecks
+        what, more = ("tree-structured cells", "") if is_tree else (f"{others[0].label} and the like", "cpu, ")
         raise InputError(
-            f"nothing here knows the latency of tree-structured cells on {target.target_hardware}: give it with "
-            "--latency_table, or take flops or none",
+            f"nothing here knows the latency of {what} on {hardware}: give it with --latency_table, or take "
+            f"{more}flops or none",
             "--target_hardware",
         )
 

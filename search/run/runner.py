@@ -42,7 +42,7 @@ from proxyless_arch.base.text import labeled
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.words import DRY
 from proxyless_arch.space.search_space import FILE as SPACE_FILE
-from proxyless_arch.space.search_space import write_space
+from proxyless_arch.space.search_space import SearchSpace, write_space
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from proxyless_nas.steps import NonFiniteLossError
@@ -120,7 +120,8 @@ def run_search(
                 runs.check_images_are_there(request.config.data.data_path, request.home)
         _say_origin(request, tell)
         config = _as_in_warm_up(request)
-        job = jobs.prepare(config, device, tell, resumed=request.resume, measures=not dry_run)
+        space = _space_so_far(request) if request.resume else None
+        job = jobs.prepare(config, device, tell, resumed=request.resume, measures=not dry_run, space=space)
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)
         if dry_run:
@@ -307,6 +308,15 @@ def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | N
                 note = _bring_to_its_start(search, run_dir, request.resume, warm, config, data).note
         _announce(job, search, run_dir, request.resume, warm, note, tell)
     tell(DRY)
+
+
+def _space_so_far(request: _Request) -> SearchSpace | None:
+    """The space that the run searches, from its folder; None where it left none."""
+    path = request.home / SPACE_FILE
+    with distributed.fail_together():
+        stored = read_json(path) if distributed.is_main() and path.is_file() else None
+    stored = distributed.broadcast_value(stored)
+    return None if stored is None else SearchSpace.from_json(stored, str(path))
 
 
 def _as_in_warm_up(request: _Request) -> SearchConfig:

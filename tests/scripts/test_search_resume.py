@@ -221,6 +221,9 @@ def test_a_run_from_before_the_second_edition_reads_its_images_as_it_did(run, ca
     for name in ("exif", "data_edition"):
         del settings[name], state["config"][name]
     write_json(folder / "config.json", settings)
+    space = json.loads((folder / "space.json").read_text())
+    del space["preprocessing"]["exif"]
+    write_json(folder / "space.json", space)
     torch.save(state, folder / checkpoint.NAME)
     Image.new("RGB", (12, 12)).save(data / "dark" / "new.gif")  # was none of its images
     assert imagenet_arch_search.main(["--path", str(folder), "--resume"]) == 0
