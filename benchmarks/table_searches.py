@@ -147,12 +147,12 @@ class TableSupernet:
 
     def __init__(self, scores: Scores) -> None:
         self.scores, self.step = scores, 0
+        right = torch.ones(BATCH, BATCH + 1).triu(1).T  # [hits, image]: the first ``hits`` images are right
+        self.logits = torch.stack([right, 1 - right], dim=2)
 
     def __call__(self, images: torch.Tensor, path: Path, gates: object) -> torch.Tensor:
-        accuracy = self.scores.on(tuple(path), len(images), 1 + self.step) / 100
-        hits = round(min(max(accuracy, 0.0), 1.0) * len(images))
-        right = (torch.arange(len(images)) < hits).float()
-        return torch.stack([right, 1 - right], dim=1)
+        accuracy = self.scores.on(tuple(path), BATCH, 1 + self.step) / 100
+        return self.logits[round(min(max(accuracy, 0.0), 1.0) * BATCH)]
 
 
 def reinforce(scores: Scores, rule: str) -> Path:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -392,6 +392,7 @@ class _Program:
         return found
 
 
+@lru_cache(maxsize=16)  # of the tables and limits that many programs share
 def _scaled_costs(table: CostTable) -> tuple[np.ndarray, float, float]:
     """(costs of all choices above the cheapest of their group, scaled; the cheapest network's cost; the scale)."""
     excess = np.concatenate([np.asarray(group) - min(group) for group in table.groups])
@@ -400,6 +401,7 @@ def _scaled_costs(table: CostTable) -> tuple[np.ndarray, float, float]:
     return excess * scale, table.minimum, scale
 
 
+@lru_cache(maxsize=16)
 def _within_steps(limit: Limit) -> tuple[float, float] | None:
     """The bounds on scaled costs above the cheapest, in the middle between those that exist, where all are multiples
     of one step that the solver can tell from 0; None where they are not. Exact, and rounded as ``of_path`` rounds."""

@@ -54,13 +54,15 @@ def argmax_path(alphas: Sequence[Tensor]) -> Path:
 
 def sample_path(alphas: Sequence[Tensor], rng: torch.Generator, temperature: float = 1.0) -> Path:
     """One choice per block from softmax(alpha / temperature)."""
-    return sample_paths(alphas, rng, 1, temperature)[0]
-
-
-def sample_paths(alphas: Sequence[Tensor], rng: torch.Generator, count: int, temperature: float = 1.0) -> list[Path]:
-    """``count`` paths, as so many calls of sample_path would draw them."""
     probs = probabilities([alpha.detach().cpu().double() for alpha in alphas], temperature)
-    return [tuple(int(torch.multinomial(p, 1, generator=rng)) for p in probs) for _ in range(count)]
+    return tuple(int(torch.multinomial(p, 1, generator=rng)) for p in probs)
+
+
+def sample_paths(alphas: Sequence[Tensor], rng: torch.Generator, count: int) -> list[Path]:
+    """``count`` independent paths, one choice per block from softmax(alpha)."""
+    probs = probabilities([alpha.detach().cpu().double() for alpha in alphas])
+    choices = [torch.multinomial(p, count, replacement=True, generator=rng).tolist() for p in probs]
+    return list(zip(*choices, strict=True))
 
 
 def fixed_gates(path: Path, device: torch.device | str) -> list[Gate]:

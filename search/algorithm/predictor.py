@@ -332,9 +332,16 @@ class Predictor:
 
 
 def chosen(fitted: Regression, scored: Mapping[Path, float]) -> Path:
-    """The network of those scored whose loss is lowest by the fit: a low score by chance alone is not taken."""
+    """The network of those scored whose loss is lowest by the fit: a low score by chance alone is not taken.
+
+    Of those that the fit cannot tell from it (by one standard deviation) the one with the best choices, pairs left out:
+    what is said of a choice comes from far more networks than what is said of a pair, and flatters less.
+    """
     paths = list(scored)
-    return paths[int(np.argmin(fitted.predict(paths)[0]))]
+    means, deviations = fitted.predict(paths)
+    best = int(np.argmin(means))
+    near = [path for path, mean in zip(paths, means, strict=True) if mean <= means[best] + deviations[best]]
+    return min(near, key=fitted.of_choices)
 
 
 def drawn_best(fitted: Regression, pool: Sequence[Path], rng: np.random.Generator, count: int) -> list[Path]:

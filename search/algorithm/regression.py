@@ -129,6 +129,10 @@ class Regression:
         """What each choice adds to the loss, (choices,) per block; pairs left out."""
         return self._by_block(self._scale[1] * self._design @ self._weights)
 
+    def of_choices(self, path: Path) -> float:
+        """What the choices of ``path`` add to the loss, pairs left out."""
+        return float(sum(values[choice] for values, choice in zip(self.coefficients, path, strict=True)))
+
     def sampled_coefficients(self, rng: np.random.Generator, count: int) -> list[list[np.ndarray]]:
         """``count`` draws of the coefficients from their posterior."""
         sizes = [len(alike) for alike in self.agreement.blocks]

@@ -15,7 +15,7 @@ from search.algorithm.controllers import (
     rewards_of_others,
     step_rng,
 )
-from search.algorithm.gates import sample_path
+from search.algorithm.gates import sample_paths
 from search.config import ArchOpt, Target
 
 TABLE = CostTable(1.0, ((0.0, 1.0, 3.0), (0.5, 2.0)), Unit.MS, "made up")
@@ -39,7 +39,7 @@ def test_estimate_is_unbiased(baselines_of):
     rng = step_rng(3, 1, 0)
     estimates = []
     for _ in range(1000):
-        drawn = [sample_path(alphas, rng) for _ in range(4)]
+        drawn = sample_paths(alphas, rng, 4)
         rewards = [reward_of(p) for p in drawn]
         parts = reinforce_gradient(alphas, drawn, rewards, baselines_of(rewards))
         estimates.append(torch.cat(parts))
@@ -100,7 +100,7 @@ def test_baseline_is_the_exponential_mean_of_the_mean_rewards():
     expected = None
     for step in range(5):
         rng = step_rng(0, 1, step)
-        drawn = [sample_path(control.alphas, rng) for _ in range(16)]
+        drawn = sample_paths(control.alphas, rng, 16)
         mean = sum(control.reward(float(p[0] % 2 == 0), p) for p in drawn) / 16
         expected = mean if expected is None else 0.95 * expected + 0.05 * mean
         control.update(FakeSupernet(), images, labels)
@@ -116,7 +116,7 @@ def test_which_baseline_an_update_subtracts(rule):
     baseline = None
     for step in range(4):
         rng = step_rng(0, 1, step)
-        drawn = [sample_path(control.alphas, rng) for _ in range(16)]
+        drawn = sample_paths(control.alphas, rng, 16)
         rewards = [control.reward(float(p[0] % 2 == 0), p) for p in drawn]
         mean = sum(rewards) / 16
         before = mean if baseline is None else baseline
