@@ -37,6 +37,7 @@ from proxyless_arch.data.streams import Stream, numpy_rng
 from search.algorithm.random_control import sample_up_to
 from search.algorithm.regression import Agreement, Attributes, Regression, fit, kendall, spearman
 
+DIVERGED = "the supernet's training diverged: begin again with a lower --warmup_lr or --init_lr"
 FEWEST = 16  # random networks that a fit is trusted with
 FLOOR = 2.0  # standard deviations above chance that a cross-validated rank correlation must have
 POOL = 512  # networks among which local moves are drawn
@@ -177,7 +178,8 @@ class Predictor:
         first = self.rounds[0]
         broken = sum(not math.isfinite(loss) for loss in first.losses)
         if first.is_complete and 2 * broken > len(first.losses):
-            raise InputError(f"expected finite losses, got {broken} of {len(first.losses)} that are not", "losses")
+            problem = f"expected finite losses, got {broken} of {len(first.losses)} that are not; {DIVERGED}"
+            raise InputError(problem, "losses")
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs, as JSON; a loss that is no number is None."""
@@ -395,5 +397,5 @@ def rescored(
     losses = [float(loss) for loss in losses_of(paths)]
     best = min(range(len(paths)), key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf)
     if not math.isfinite(losses[best]):
-        raise InputError(f"expected finite losses, got {len(losses)} that are not", "losses")
+        raise InputError(f"expected finite losses, got {len(losses)} that are not; {DIVERGED}", "losses")
     return paths[best], list(zip(paths, losses, strict=True))

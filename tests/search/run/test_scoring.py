@@ -179,6 +179,32 @@ def test_a_supernet_that_ranks_nothing_is_said_to(straight):
         assert sum(said in note for note in notes) == 1
 
 
+def score_of_chance(scorer, path):
+    """No property of the network, though always the same."""
+    return scoring.Score(*(lambda x: (x, (x, x)))(2 + float(np.random.default_rng(path).standard_normal())))
+
+
+def test_losses_that_order_nothing_end_in_a_projection_that_is_marked(straight, tmp_path, monkeypatch):
+    monkeypatch.setattr(Scorer, "_score", score_of_chance)
+    folder = tmp_path / "run"
+    assert imagenet_arch_search.main(["--path", str(folder), *WORDS, "--warmup_from", str(straight)]) == 0
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["predictor"]["is_fallback"], result["landed"]) == (True, True)
+    assert result["predictor"]["n_scored"] <= 17  # the random ones, and the one that is taken
+    assert 0.99 * result["target_macs"] <= result["macs"] <= result["target_macs"]
+    assert "does not rank" in summary(folder)
+
+
+@pytest.mark.parametrize("algorithm", ["predictor", "grad"])
+def test_losses_that_are_mostly_no_numbers_end_the_search(straight, tmp_path, monkeypatch, capsys, algorithm):
+    monkeypatch.setattr(Scorer, "_score", lambda scorer, path: scoring.Score(math.nan, (math.nan, math.nan)))
+    words = [*WORDS, "--warmup_from", str(straight), "--arch_algo", algorithm, "--n_epochs", "0"]
+    assert imagenet_arch_search.main(["--path", str(tmp_path / "run"), *words]) == 2
+    errors = capsys.readouterr().err
+    assert "losses: " in errors and "--warmup_lr" in errors
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
 def test_a_stop_and_a_resume_end_as_an_uninterrupted_search(straight, tmp_path, monkeypatch):
     class Stops(runner.StopRequest):
         """Asks to stop at its ninth look: networks have been scored by then."""
