@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from hardware.cost import Path
-from hardware.projection import Limit, k_best, project
+from hardware.projection import Limit, k_best, project, project_draws
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -259,8 +259,15 @@ class Predictor:
         before = min(self._scored(self.rounds[: -self.options.patience]).values())
         return before - min(self._scored(self.rounds).values()) < self.options.least_gain * float(np.std(random))
 
-    def _projected(self, coefficients: Sequence[np.ndarray], *, are_drawn: bool = False) -> Path:
-        return project([-values for values in coefficients], self.limits, settles_ties=not are_drawn).path
+    def _projected(self, coefficients: Sequence[np.ndarray]) -> Path:
+        return project([-values for values in coefficients], self.limits).path
+
+    def _projected_draws(self, draws: Sequence[Sequence[np.ndarray]]) -> list[Path]:
+        """Each draw's best network, exactly or nearly so: chance is in the draws."""
+        if len(self.limits) > 1:
+            return [self._projected(draw) for draw in draws]
+        nearly = project_draws([[-values for values in draw] for draw in draws], self.limits[0])
+        return [self._projected(draw) if path is None else path for draw, path in zip(draws, nearly, strict=True)]
 
     def _fallback(self) -> Path:
         """What is taken where the losses order nothing: the projection of the first fit."""
@@ -273,7 +280,7 @@ class Predictor:
         found: dict[Path, None] = {}
         projected = [self._projected(fitted.coefficients)]
         draws = fitted.sampled_coefficients(rng, n_projected - 1)
-        projected += [self._projected(draw, are_drawn=True) for draw in draws]
+        projected += self._projected_draws(draws)
         found.update(dict.fromkeys(path for path in projected if path not in known))
         scored = self._scored(self.rounds)
         expected = dict(zip(scored, fitted.predict(list(scored))[0], strict=True))

@@ -11,7 +11,7 @@ import scipy.optimize
 from hardware import projection
 from hardware.cost import CostTable, latency_cost_table, macs_cost_table, params_cost_table
 from hardware.latency import shipped
-from hardware.projection import TIE, Limit, Match, check_limits, k_best, project, window
+from hardware.projection import BINS, TIE, Limit, Match, check_limits, k_best, project, project_draws, window
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
@@ -358,3 +358,28 @@ def test_tied_groups_have_one_label_as_brute_force_says(seed):
     assert project(rows, limits, matches).path == found[0].path
     with pytest.raises(InputError):
         check_limits([Limit(table, min(table.of_path(path) for path in every) - 1)], matches)
+
+
+@pytest.mark.parametrize("lower", [-math.inf, 5.4])
+@pytest.mark.parametrize("seed", range(3))
+def test_draws_are_projected_within_the_limit_and_next_to_the_best(seed, lower):
+    """The best of those that lie inside by more than a grid's rounding is never missed."""
+    rng = np.random.default_rng(seed)
+    table = CostTable(1.0, tuple(tuple(rng.uniform(0, 2, size)) for size in (4, 3, 5, 4, 2)), Unit.MS, "made up")
+    limit = Limit(table, 6.0, lower)
+    draws = [[rng.standard_normal(len(group)) for group in table.groups] for _ in range(20)]
+    margin = 6 * (6.0 - table.minimum) / (BINS - 1)
+    inside = Limit(table, 6.0 - margin, lower + margin)
+    for rows, path in zip(draws, project_draws(draws, limit), strict=True):
+        assert path is not None and limit.holds(path)
+
+        def total(path, rows=rows):
+            return sum(row[choice] for row, choice in zip(rows, path, strict=True))
+
+        assert total(path) >= max(total(each) for *_, each in brute_force(rows, [inside])) - 1e-9
+
+
+@pytest.mark.parametrize(("upper", "lower"), [(1.0, 1.0), (6.0, 6.0 - 1e-9)])
+def test_draws_in_a_window_as_narrow_as_the_grid_are_left_to_the_exact_program(upper, lower):
+    table = CostTable(1.0, ((0.0, 1.0, 5.0), (0.0, 2.0)), Unit.MS, "made up")
+    assert project_draws([[np.zeros(3), np.zeros(2)]], Limit(table, upper, lower)) == [None]
