@@ -91,7 +91,6 @@ VALID = 5000
 TRAIN_BATCH = 64
 RECALIBRATION_BATCH, RECALIBRATION_BATCHES = 500, 4
 SPLIT_SEED, RANDOM_SEED = 0, 2026
-TRAIN_STEPS = 5400  # 7.7 epochs of 45,000 images; --train_steps
 TRAIN_PARTS = 20  # the first of which is the warm-up of the learning rate
 TRAIN = Optimization(
     n_epochs=TRAIN_PARTS,
@@ -102,6 +101,14 @@ TRAIN = Optimization(
     zero_gamma=True,
     ema_decay=0.0,
 )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long everything is trained, in steps of TRAIN_BATCH images: 5,400 are 7.7 epochs."""
+
+    train_steps: int = 5400
+    supernet_steps: int = 60_000
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,9 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def train_alone(images: Images, path: Choices, seed: int, settings: Optimization = TRAIN) -> dict:
+def train_alone(
+    images: Images, path: Choices, seed: int, lengths: Lengths = Lengths(), settings: Optimization = TRAIN
+) -> dict[str, Any]:
     """Train the network of ``path`` from scratch; score it on alpha's images and on the test images, as train.py does.
 
     That is with the BN statistics that ran along in training.
@@ -197,7 +206,7 @@ def train_alone(images: Images, path: Choices, seed: int, settings: Optimization
     start = time.perf_counter()
     net = build(SPACE.spec_for(path), torch.Generator().manual_seed(seed), zero_gamma=settings.zero_gamma)
     schedule = Schedule(
-        steps_per_epoch=TRAIN_STEPS // TRAIN_PARTS,
+        steps_per_epoch=lengths.train_steps // TRAIN_PARTS,
         n_epochs=settings.n_epochs,
         warmup_epochs=settings.warmup_epochs,
         init_lr=settings.init_lr,
@@ -220,7 +229,6 @@ def train_alone(images: Images, path: Choices, seed: int, settings: Optimization
 
 
 SUPERNET = {"warmup_lr": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.0, "train_batch_size": TRAIN_BATCH}
-SUPERNET_STEPS = 60_000  # --supernet_steps
 SAVE_EVERY = 2000
 SEARCH_SEEDS = (0, 1)
 N_RANDOM = 20
@@ -236,14 +244,16 @@ AFTERWARDS = ("rl_others",)
 PLANNED = tuple(name for name in ALGORITHMS if name not in AFTERWARDS)
 
 
-def new_search(seed: int, settings: dict[str, Any], goal: float, arch_steps: int) -> Search:
-    """A search that warms up for SUPERNET_STEPS; then it moves alpha, the weights are frozen."""
+def new_search(
+    seed: int, settings: dict[str, Any], goal: float, arch_steps: int, lengths: Lengths = Lengths()
+) -> Search:
+    """A search that warms up for ``supernet_steps``; then it moves alpha, the weights are frozen."""
     config = with_settings(SearchConfig(), {**SUPERNET, **settings, "manual_seed": seed})
     schedule = SearchSchedule(
-        steps_per_epoch=SUPERNET_STEPS,
+        steps_per_epoch=lengths.supernet_steps,
         warmup_epochs=1,
         search_epochs=1,
-        arch_every=SUPERNET_STEPS,
+        arch_every=lengths.supernet_steps,
         arch_repeats=arch_steps,
     )
     return Search(config, SPACE, TABLE, goal, schedule, torch.device("cpu"))
@@ -285,16 +295,18 @@ def warm_up(images: Images, search: Search, file: Path) -> None:
             save_fields(file, STATE_FORMAT, STATE_VERSION, state)
 
 
-def trained_supernet(work: Path, seed: int, settings: dict[str, Any], goal: float, arch_steps: int) -> Search | None:
+def trained_supernet(
+    work: Path, seed: int, settings: dict[str, Any], goal: float, arch_steps: int, lengths: Lengths = Lengths()
+) -> Search | None:
     """None while the supernet of ``seed`` is not finished."""
     if not supernet_file(work, seed).exists():
         return None
     state = read_state(supernet_file(work, seed))
-    if state["step"] < SUPERNET_STEPS:
+    if state["step"] < lengths.supernet_steps:
         return None
-    search = new_search(seed, settings, goal, arch_steps)
+    search = new_search(seed, settings, goal, arch_steps, lengths)
     search.supernet.load_state_dict(state["supernet"])
-    search.step = SUPERNET_STEPS
+    search.step = lengths.supernet_steps
     return search
 
 
@@ -313,10 +325,12 @@ def inherited_scores(images: Images, search: Search, path: Choices) -> dict:
     }
 
 
-def search_once(images: Images, work: Path, algorithm: str, target: str, seed: int) -> dict[str, Any] | None:
+def search_once(
+    images: Images, work: Path, algorithm: str, target: str, seed: int, lengths: Lengths = Lengths()
+) -> dict[str, Any] | None:
     """None while the supernet of ``seed`` is not finished."""
     settings, steps, _ = ALGORITHMS[algorithm]
-    search = trained_supernet(work, seed, settings, TARGETS[target], steps)
+    search = trained_supernet(work, seed, settings, TARGETS[target], steps, lengths)
     return move_alpha(images, search, algorithm, target) if search is not None else None
 
 
@@ -399,22 +413,22 @@ def alone_file(folder: Path, path: Choices, seed: int) -> Path:
     return folder / "alone" / f"{'-'.join(map(str, path))}-seed{seed}.json"
 
 
-def tasks(images: Images, work: Path) -> list[Task]:
+def tasks(images: Images, work: Path, lengths: Lengths) -> list[Task]:
     """All of it, in the order in which it is worth doing."""
 
     def alone(path: Choices, seed: int) -> Task:
-        return Task(alone_file(work, path, seed), lambda: train_alone(images, path, seed))
+        return Task(alone_file(work, path, seed), lambda: train_alone(images, path, seed, lengths))
 
     def supernet(seed: int) -> Task:
         def train() -> dict[str, Any]:
-            warm_up(images, new_search(seed, {}, TARGETS["high"], 1), supernet_file(work, seed))
-            return {"seed": seed, "steps": SUPERNET_STEPS}
+            warm_up(images, new_search(seed, {}, TARGETS["high"], 1, lengths), supernet_file(work, seed))
+            return {"seed": seed, "steps": lengths.supernet_steps}
 
         return Task(work / "supernet" / f"{seed}.json", train)
 
     def ranking(seed: int, target: str) -> Task:
         def rank() -> dict[str, Any] | None:
-            search = trained_supernet(work, seed, {}, TARGETS[target], 1)
+            search = trained_supernet(work, seed, {}, TARGETS[target], 1, lengths)
             if search is None:
                 return None
             return {"scores": [inherited_scores(images, search, path) for path in random_paths(target)]}
@@ -424,7 +438,7 @@ def tasks(images: Images, work: Path) -> list[Task]:
     def search(algorithm: str, target: str, seed: int) -> Task:
         return Task(
             work / "search" / f"{algorithm}-{target}-{seed}.json",
-            lambda: search_once(images, work, algorithm, target, seed),
+            lambda: search_once(images, work, algorithm, target, seed, lengths),
         )
 
     def trained_result(algorithm: str, target: str, seed: int, training_seed: int) -> list[Task]:
@@ -479,14 +493,15 @@ def alone_records(work: Path, path: Choices) -> dict[int, dict[str, Any]]:
     return {seed: read_json(file) for seed, file in files.items() if file.exists()}
 
 
-def summarize(work: Path) -> dict[str, Any]:
+def summarize(work: Path, lengths: Lengths) -> dict[str, Any]:
     """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
     done = [read_json(file) for file in compared_files(work) if file.exists()]
     supernets = [read_state(supernet_file(work, seed))["seconds"] for seed in SEARCH_SEEDS]
+    seconds = float(np.mean(supernets))
     searches = [read_json(f)["search_seconds"] for name in PLANNED for f in (work / "search").glob(f"{name}-*.json")]
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
-        "facts": facts(),
+        "facts": facts(lengths),
         "machine": f"{cpu_name()}, one thread a process, other work on the machine; torch {torch.__version__}",
         "date": f"{datetime.date.today()}",
         "trained_networks": len(done),
@@ -494,14 +509,17 @@ def summarize(work: Path) -> dict[str, Any]:
         "gate_a": gate_a(work, done),
         "gate_b": {target: ranked(work, target) for target in TARGETS if finished(work, target)},
         "targets": {
-            target: {**compared(work, target), "search_in_trainings": budget(work, target, float(np.mean(supernets)))}
+            target: {
+                **compared(work, target),
+                "search_in_trainings": budget(work, target, float(np.mean(supernets)), lengths),
+            }
             for target in TARGETS
             if finished(work, target)
         },
     }
 
 
-def budget(work: Path, target: str, supernet_seconds: float) -> dict[str, float]:
+def budget(work: Path, target: str, supernet_seconds: float, lengths: Lengths) -> dict[str, float]:
     """What one search and the training of what it finds cost, in trainings of one network of that target.
 
     A weight step of the supernet trains one path, of the space's mean MACs: it counts as many training steps as that is
@@ -509,11 +527,11 @@ def budget(work: Path, target: str, supernet_seconds: float) -> dict[str, float]
     """
     files = [file for name in PLANNED for file in (work / "search").glob(f"{name}-{target}-*.json")]
     found = [read_json(file)["search_seconds"] for file in files]
-    arch_steps = SUPERNET_STEPS * float(np.mean(found)) / supernet_seconds
-    step = TABLE.uniform_expected / TARGETS[target] / TRAIN_STEPS
+    arch_steps = lengths.supernet_steps * float(np.mean(found)) / supernet_seconds
+    step = TABLE.uniform_expected / TARGETS[target] / lengths.train_steps
     return {
-        "alone": 1 + step * (SUPERNET_STEPS + arch_steps),
-        "supernet_shared_by_four": 1 + step * (SUPERNET_STEPS / 4 + arch_steps),
+        "alone": 1 + step * (lengths.supernet_steps + arch_steps),
+        "supernet_shared_by_four": 1 + step * (lengths.supernet_steps / 4 + arch_steps),
     }
 
 
@@ -849,15 +867,20 @@ PROTOCOL = "alpha's images augmented; running BN statistics, behind a supernet r
 """What the functions above do with the settings: change it with them."""
 
 
-def facts() -> dict[str, Any]:
+def facts(lengths: Lengths = Lengths()) -> dict[str, Any]:
     """What the files of a work folder depend on."""
     return {
         "macro": dataclasses.asdict(MACRO),
         "targets_macs": TARGETS,
         "images": {"mean": MEAN, "std": STD, "for_alpha": VALID, "split_seed": SPLIT_SEED},
         "random": {"networks": N_RANDOM, "seed": RANDOM_SEED},
-        "training": {**dataclasses.asdict(TRAIN), "steps": TRAIN_STEPS, "parts": TRAIN_PARTS, "batch": TRAIN_BATCH},
-        "supernet": {**SUPERNET, "steps": SUPERNET_STEPS},
+        "training": {
+            **dataclasses.asdict(TRAIN),
+            "steps": lengths.train_steps,
+            "parts": TRAIN_PARTS,
+            "batch": TRAIN_BATCH,
+        },
+        "supernet": {**SUPERNET, "steps": lengths.supernet_steps},
         "recalibration": {"images": RECALIBRATION_BATCH * RECALIBRATION_BATCHES, "batch": RECALIBRATION_BATCH},
         "protocol": PROTOCOL,
         "algorithms": {
@@ -868,21 +891,21 @@ def facts() -> dict[str, Any]:
     }
 
 
-def begin_work(work: Path) -> None:
+def begin_work(work: Path, lengths: Lengths) -> None:
     """Note the settings in a new folder; of one begun before, as check_same_work."""
     file = work / "facts.json"
     with locked(file):
         if not file.exists():
-            write_json(file, facts())
-    check_same_work(work)
+            write_json(file, facts(lengths))
+    check_same_work(work, lengths)
 
 
-def check_same_work(work: Path) -> None:
+def check_same_work(work: Path, lengths: Lengths) -> None:
     """Raises InputError when the folder's files were made with other settings, or there are none."""
     file = work / "facts.json"
     if not file.exists():
         raise InputError("no such file: not a folder of this experiment", "--work", str(file))
-    now, then = json.loads(json.dumps(facts())), read_json(file)
+    now, then = json.loads(json.dumps(facts(lengths))), read_json(file)
     changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         raise InputError(f"the files here were made with other settings: {', '.join(changed)}", "--work", str(file))
@@ -894,32 +917,31 @@ class ProofConfig:
 
     data_path: Path | None = DATA_PATH.setting(None, ": cifar10.zip, with train/ and test/")
     work: Path = setting(REQUIRED, "folder of the tasks' files", metavar="DIR")
-    train_steps: int = setting(TRAIN_STEPS, "of every training", minimum=1)
-    supernet_steps: int = setting(SUPERNET_STEPS, "of every supernet", minimum=1)
+    train_steps: int = setting(Lengths.train_steps, "of every training", minimum=1)
+    supernet_steps: int = setting(Lengths.supernet_steps, "of every supernet", minimum=1)
     summary: bool = setting(False, "only read what is there: the targets that are done")
     output: Path = setting(ROOT / "experiments" / "proof.json", "record of --summary", shown="experiments/proof.json")
     picture: Path = setting(ROOT / "docs" / "proof.svg", "picture of --summary", shown="docs/proof.svg")
 
 
 def run(argv: Sequence[str]) -> None:
-    global TRAIN_STEPS, SUPERNET_STEPS
     arguments = settings.parse(ProofConfig, argv, "proof.py", __doc__)
-    TRAIN_STEPS, SUPERNET_STEPS = arguments.train_steps, arguments.supernet_steps
-    if TRAIN_STEPS < TRAIN_PARTS or TRAIN_STEPS % TRAIN_PARTS:
-        raise InputError(f"expected a multiple of {TRAIN_PARTS}, got {TRAIN_STEPS}", "--train_steps")
+    lengths = Lengths(arguments.train_steps, arguments.supernet_steps)
+    if lengths.train_steps < TRAIN_PARTS or lengths.train_steps % TRAIN_PARTS:
+        raise InputError(f"expected a multiple of {TRAIN_PARTS}, got {lengths.train_steps}", "--train_steps")
     torch.set_num_threads(1)
     if arguments.summary:
-        check_same_work(arguments.work)
-        record = summarize(arguments.work)
+        check_same_work(arguments.work, lengths)
+        record = summarize(arguments.work, lengths)
         write_json(arguments.output, record)
         draw(record, arguments.picture)
         print(table(record))
         return
     if arguments.data_path is None:
         raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)
-    begin_work(arguments.work)
+    begin_work(arguments.work, lengths)
     images = Images.load(arguments.data_path, arguments.work)
-    run_tasks(lambda: tasks(images, arguments.work))
+    run_tasks(lambda: tasks(images, arguments.work, lengths))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

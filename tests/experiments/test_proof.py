@@ -61,14 +61,12 @@ def test_place_and_against_by_hand():
 
 def test_a_search_costs_what_its_macs_say(tmp_path, monkeypatch):
     """Ten supernet steps of mean cost, half as long in architecture steps; trainings of four steps at half the cost."""
-    monkeypatch.setattr(proof, "SUPERNET_STEPS", 10)
-    monkeypatch.setattr(proof, "TRAIN_STEPS", 4)
     monkeypatch.setitem(proof.TARGETS, "low", proof.TABLE.uniform_expected / 2)
     for seed, seconds in ((0, 40.0), (1, 60.0)):
         proof.write_json(tmp_path / "search" / f"grad-low-{seed}.json", {"search_seconds": seconds})
     for other in ("grad-high-0", "rl_others-low-0"):
         proof.write_json(tmp_path / "search" / f"{other}.json", {"search_seconds": 1e9})
-    found = proof.budget(tmp_path, "low", 100.0)
+    found = proof.budget(tmp_path, "low", 100.0, proof.Lengths(train_steps=4, supernet_steps=10))
     assert found["alone"] == pytest.approx(1 + 2 * (10 + 5) / 4)
     assert found["supernet_shared_by_four"] == pytest.approx(1 + 2 * (2.5 + 5) / 4)
 
@@ -96,11 +94,11 @@ def test_batches_from_a_step_on_are_the_tail(images):
 
 
 def test_a_supernet_that_is_resumed_equals_one_that_was_not(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(proof, "SUPERNET_STEPS", 5)  # the last is saved, though it is not its turn
+    lengths = proof.Lengths(supernet_steps=5)  # the last is saved, though it is not its turn
     monkeypatch.setattr(proof, "SAVE_EVERY", 2)
 
     def train(folder):
-        search = proof.new_search(0, {}, proof.TARGETS["high"], 1)
+        search = proof.new_search(0, {}, proof.TARGETS["high"], 1, lengths)
         proof.warm_up(images, search, proof.supernet_file(folder, 0))
 
     (tmp_path / "straight" / "supernet").mkdir(parents=True)
@@ -114,27 +112,25 @@ def test_a_supernet_that_is_resumed_equals_one_that_was_not(images, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(proof.Images, "train_batches", stops_at_two)
         train(tmp_path / "broken")
-    assert proof.trained_supernet(tmp_path / "broken", 0, {}, proof.TARGETS["high"], 1) is None
+    assert proof.trained_supernet(tmp_path / "broken", 0, {}, proof.TARGETS["high"], 1, lengths) is None
     train(tmp_path / "broken")
-    one, two = (torch.load(proof.supernet_file(tmp_path / n, 0), weights_only=True) for n in ("straight", "broken"))
+    one, two = (proof.read_state(proof.supernet_file(tmp_path / n, 0)) for n in ("straight", "broken"))
     assert one["step"] == two["step"] == 5
     for name, tensor in one["supernet"].items():
         assert torch.equal(tensor, two["supernet"][name]), name
 
 
-def test_files_of_other_settings_are_refused(tmp_path, monkeypatch):
+def test_files_of_other_settings_are_refused(tmp_path):
     with pytest.raises(proof.InputError, match=r"--work: no such file"):
-        proof.check_same_work(tmp_path / "other")
+        proof.check_same_work(tmp_path / "other", proof.Lengths())
     assert not (tmp_path / "other").exists()
-    proof.begin_work(tmp_path)
-    proof.begin_work(tmp_path)
-    monkeypatch.setattr(proof, "TRAIN_STEPS", 40)
+    proof.begin_work(tmp_path, proof.Lengths())
+    proof.begin_work(tmp_path, proof.Lengths())
     with pytest.raises(proof.InputError, match=r"--work: .*other settings: training .*facts\.json"):
-        proof.begin_work(tmp_path)
+        proof.begin_work(tmp_path, proof.Lengths(train_steps=40))
 
 
-def test_a_training_of_parts_of_a_step_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(proof, "TRAIN_STEPS", proof.TRAIN_STEPS)  # main sets it
+def test_a_training_of_parts_of_a_step_is_refused(tmp_path, capsys):
     for steps, allowed in (("0", "an integer, 1 or more"), ("19", "a multiple of 20"), ("5410", "a multiple of 20")):
         assert proof.main(["--work", str(tmp_path / "work"), "--train_steps", steps]) == 2
         assert f"--train_steps: expected {allowed}, got {steps}" in capsys.readouterr().err
