@@ -497,7 +497,6 @@ def summarize(work: Path, lengths: Lengths) -> dict[str, Any]:
     """Everything that is done so far, in one record. Accuracies are test top-1 on 10,000 images, in percent."""
     done = [read_json(file) for file in compared_files(work) if file.exists()]
     supernets = [read_state(supernet_file(work, seed))["seconds"] for seed in SEARCH_SEEDS]
-    seconds = float(np.mean(supernets))
     searches = [read_json(f)["search_seconds"] for name in PLANNED for f in (work / "search").glob(f"{name}-*.json")]
     return {
         "what": "searched networks against random networks of equal cost, CIFAR-10 at 32 px, 9 searched blocks",
