@@ -265,6 +265,7 @@ class TrainConfig:
         None,
         " (default: OMP_NUM_THREADS, or the cores that reading leaves)",
         aliases=("--torch_threads",),
+        older=None,
         minimum=1,
         maximum=1024,
     )

@@ -31,6 +31,8 @@ DEFAULT = "default"
 """The recipe that every folder of them has."""
 REQUIRED: Any = dataclasses.MISSING
 """The default of a setting that must be given."""
+UNKNOWN: Any = object()
+"""Of a setting that came later: what was done before."""
 
 
 def setting(
@@ -47,7 +49,7 @@ def setting(
     is_positional: bool = False,
     may_be_empty: bool = False,
     common: bool = False,
-    older: Any = None,
+    older: Any = UNKNOWN,
     check: Callable[[Any], Any] | None = None,
     **bounds: float,
 ) -> Any:
@@ -67,8 +69,8 @@ def setting(
         is_positional: no flag: the words that stand alone.
         may_be_empty: a list whose flag may stand alone.
         common: --help shows it. Where no setting of a command is, it shows all; else --help_all shows the others.
-        older: of a setting that came later, the value that stands for what was done before (None: not known, so that
-            the default is taken and said).
+        older: of a setting that came later, the value that stands for what was done before (by default not known, so
+            that today's is taken and said).
         check: returns the value as it is to be used, or raises InputError.
         bounds: ``minimum`` and ``maximum``.
     """
@@ -282,7 +284,7 @@ def from_dict(
         if not fill_missing and (missing := absent(cls, members)):
             raise InputError(f"not all settings are there (an older version's?): missing {', '.join(missing)}")
         older = {name: field.metadata["older"] for name, (_, field, _) in known.items()}
-        settings = {name: value for name, value in older.items() if value is not None and name not in members}
+        settings = {name: value for name, value in older.items() if value is not UNKNOWN and name not in members}
         settings |= {name: members[name].value for name in known if name in members}
         return with_settings(cls(**{RECIPE: members[RECIPE].text()}), settings, source)
     except InputError as error:
@@ -291,7 +293,8 @@ def from_dict(
 
 def absent(cls: type, saved: Mapping[str, Any]) -> list[str]:
     """The settings that saved ones do not have, being older, where it is not known what was done before."""
-    return [name for name, (_, field, _) in flags(cls).items() if name not in saved and field.metadata["older"] is None]
+    known = flags(cls).items()
+    return [name for name, (_, field, _) in known if name not in saved and field.metadata["older"] is UNKNOWN]
 
 
 def recorded(cls: type[Config], value: Any, format_name: str, version: int, source: str) -> dict[str, Any]:

@@ -350,7 +350,7 @@ def test_every_setting_is_judged():
     """A setting added later has a part in the warm-up until someone shows that it has none."""
     words = (
         "manual_seed device torch_threads dataset data_path valid_size resolution resize_scale augment "
-        "train_batch_size accumulation strict_data exif data_edition space "
+        "train_batch_size accumulation strict_data exif data_edition space blocks_per_stage final_width "
         "width_mult bn_momentum bn_eps dropout zero_gamma warmup_epochs warmup_lr "
         "momentum nesterov weight_decay no_decay_bn label_smoothing grad_clip paths_per_step"
     )
