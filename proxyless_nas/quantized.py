@@ -39,11 +39,16 @@ class _Round(torch.autograd.Function):
         return gradient
 
 
+def straight_rounded(x: Tensor) -> Tensor:
+    """Rounded, with the gradient of the identity."""
+    return _Round.apply(x)
+
+
 def fake_quantized(x: Tensor, bits: int, clip: Tensor | float, *, signed: bool = False) -> Tensor:
     """``x`` in the steps of its format (quantizer.quantized_activation), differentiable in ``x`` and ``clip``."""
     most = levels(bits, signed=signed)
     steps = torch.clamp(x * (most / clip), -most if signed else 0, most)
-    return _Round.apply(steps) * (clip / most)
+    return straight_rounded(steps) * (clip / most)
 
 
 class InputQuantizer(nn.Module):

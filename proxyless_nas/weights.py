@@ -21,6 +21,8 @@ from proxyless_nas.network import ProxylessNet, build
 
 TORCH_SUFFIXES = (".pth", ".pt")
 FIRST = "first_conv.conv.weight"
+LEARNT_CLIP = ".input_quantizer.clip"
+"""The end of the name of what a training under a bit plan learns beside the weights: it goes into the plan."""
 
 
 def to_named(module: nn.Module) -> NamedTensors:
@@ -28,7 +30,7 @@ def to_named(module: nn.Module) -> NamedTensors:
     return {
         name: np.ascontiguousarray(tensor.detach().cpu().float().numpy()).copy()
         for name, tensor in module.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith(("num_batches_tracked", LEARNT_CLIP))
     }
 
 

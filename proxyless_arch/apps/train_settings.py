@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.evaluation import expected_folders, resize_for
+from proxyless_arch.apps.evaluation import NO_BITS, expected_folders, resize_for
 from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF, turns_upright
 from proxyless_arch.arch import catalog
@@ -58,7 +58,7 @@ RECIPE_DIR = Path(__file__).parent / "train_recipes"
 FORMAT, VERSION = "proxyless-arch/training-config", 1
 IMAGES = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """What a run records of its images and their split."""
-PATHS = ("data_path", "arch", "weights", "teacher")
+PATHS = ("data_path", "arch", "weights", "teacher", "bits")
 FREE = ("data_path", "device", "torch_threads", "n_worker", "test_batch_size", "save_every_seconds")
 """Settings that may be others when a run is resumed: its images are compared by what is in them."""
 NO_TEACHER = "none"
@@ -259,6 +259,14 @@ class TrainConfig:
         older=NO_TEACHER,
         common=True,
     )
+    bits: str = setting(
+        NO_BITS,
+        "train under a bit plan, bits.json of quantize.py: weights and inputs of layers are rounded as it says, the "
+        "clips of inputs are learnt, and the plan with them lies beside the weights",
+        older=NO_BITS,
+        metavar="FILE",
+        common=True,
+    )
     manual_seed: int = SEED.setting(0, common=True)
     device: str = DEVICE.setting("auto", common=True)
     torch_threads: int | None = THREADS.setting(
@@ -316,7 +324,7 @@ def changes_of_resume(saved: TrainConfig, wanted: TrainConfig) -> tuple[str, ...
 
 def anchored(config: TrainConfig) -> TrainConfig:
     """As a run folder has it: readable from any working directory."""
-    words = (*catalog.known_names(), INHERIT, SCRATCH, PRETRAINED, NO_TEACHER)
+    words = (*catalog.known_names(), INHERIT, SCRATCH, PRETRAINED, NO_TEACHER, NO_BITS)
     return settings.anchored(config, [name for name in PATHS if to_dict(config)[name] not in words])
 
 

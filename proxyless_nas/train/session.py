@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from proxyless_arch.apps.evaluation import DIGITS, READER_SHARE, describe_preprocessing
+from proxyless_arch.apps.evaluation import DIGITS, NO_BITS, READER_SHARE, describe_preprocessing
 from proxyless_arch.apps.few_images import FROM_SCRATCH, notes_on_few_images
 from proxyless_arch.apps.memory import ANY_AMOUNT, Free, Plan
 from proxyless_arch.apps.orientation import note_on_edition
@@ -41,14 +41,14 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.bits import BitPlan
+from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan, write_plan
 from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import remove_abandoned, write_json
+from proxyless_arch.base.files import expanded, remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, readable
@@ -72,7 +72,8 @@ from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate
 from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
-from proxyless_nas.quantized import attach
+from proxyless_nas.quantized import build_quantized
+from proxyless_nas.quantized_training import learnt_plan
 from proxyless_nas.steps import evaluate
 from proxyless_nas.train import checkpointing, memory
 from proxyless_nas.train.probe import best_penalty, features_of, fit_linear
@@ -106,6 +107,8 @@ class Job:
     """How batches are computed in the memory there is."""
     notes: tuple[str, ...] = ()
     teacher: ProxylessNet | None = None
+    bits: BitPlan | None = None
+    """The plan that is trained under; None: float32."""
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -157,6 +160,8 @@ class Job:
 
     def plan_of(self, net: ProxylessNet) -> BitPlan | None:
         """What ``net`` is trained to be rounded to; None where it is not."""
+        if self.bits is not None:
+            return learnt_plan(self.spec, net, self.bits)
         bits = self.config.optimization.activation_bits
         return activation_plan(self.spec, net, bits) if bits else None
 
@@ -240,6 +245,7 @@ def prepare(
         augment=augment_for(config, spec.resolution),
         device=device,
         teacher=teacher_of(config, spec),
+        bits=bits_of(config, spec),
     )
     plan = memory.plan_of(config, data, spec, job.n_workers, free, resumed=resumed)
     in_parts = replace(config, optimization=replace(config.optimization, accumulation=plan.parts))
@@ -266,6 +272,15 @@ def teacher_of(config: TrainConfig, spec: ArchSpec) -> ProxylessNet | None:
     return net.eval().requires_grad_(False)
 
 
+def bits_of(config: TrainConfig, spec: ArchSpec) -> BitPlan | None:
+    """The plan to train under. Raises InputError for one of another network, or beside other rounding."""
+    if config.bits == NO_BITS:
+        return None
+    if config.optimization.activation_bits:
+        raise InputError("not together with --bits: the plan says what is rounded", "--activation_bits")
+    return read_plan(expanded(config.bits), spec)
+
+
 def new_training(job: Job) -> Training:
     """The network at the start: random, or with the weights of ``job.start``."""
     config = job.config
@@ -283,6 +298,7 @@ def new_training(job: Job) -> Training:
         precision=config.precision,
         class_weights=class_weights(job),
         teacher=job.teacher.to(job.device) if job.teacher is not None else None,
+        bits=job.bits,
     )
 
 
@@ -389,6 +405,8 @@ def _defensive_text(job: Job) -> str:
     o = job.config.optimization
     penalty = f", penalty on expanding layers {o.lipschitz:g}" if o.lipschitz else ""
     penalty += f", branches left out {o.path_drop:g}" if o.path_drop else ""
+    if job.bits is not None:
+        return f"{penalty}, rounded: {job.bits}"
     return penalty + (f", layers take in {o.activation_bits} bits" if o.activation_bits else "")
 
 
@@ -721,9 +739,13 @@ def finish(run: Run) -> dict[str, Any]:
     net: nn.Module = training.net
     if best is not None:
         found = read_tensors(own_weights(run.run_dir) or run.run_dir / BEST_FILE)
-        stored = build(job.spec)
-        load_named(stored, job.spec, found.tensors)
-        net = (attach(stored, found.bits) if found.bits is not None else stored).to(job.device)
+        if found.bits is not None:
+            net = build_quantized(job.spec, found.tensors, found.bits).to(job.device)
+            write_plan(run.run_dir / PLAN_FILE, found.bits) if distributed.is_main() else None
+        else:
+            stored = build(job.spec)
+            load_named(stored, job.spec, found.tensors)
+            net = stored.to(job.device)
     elif run.metrics is not None:  # no epoch was trained
         told = {"command": "train", "n_epochs": 0}
         plan = job.plan_of(run.module("raw"))

@@ -22,11 +22,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
+from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
 from proxyless_nas.defensive import orthogonality, quantize_activations, share_clips
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.quantized import quantizers
+from proxyless_nas.quantized_training import look_for_clips, share_weight_clips, train_under, weight_clips
 from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
@@ -154,6 +156,7 @@ class Training:
         precision: fp32, bf16 or fp16 (autocast; parameters, BN statistics, logits and loss stay in float32).
         class_weights: of the loss, (classes,); None counts images alike.
         teacher: a network in eval mode whose outputs are ``settings.distillation`` of the loss; None: labels alone.
+        bits: the plan under which weights and inputs are rounded; batch normalization is folded then.
     """
 
     def __init__(
@@ -167,6 +170,7 @@ class Training:
         precision: str = "fp32",
         class_weights: Tensor | None = None,
         teacher: nn.Module | None = None,
+        bits: BitPlan | None = None,
     ) -> None:
         self.net, self.settings, self.schedule = net, settings, schedule
         self.batch_size, self.seed = batch_size, seed
@@ -177,6 +181,10 @@ class Training:
         self.left_out = 0
         """Images of all batches and ranks so far that could not be read."""
         self.sums = EpochSums()
+        self._looks_for_clips = bits is not None
+        if bits is not None:
+            assert isinstance(net, ProxylessNet)
+            train_under(net, bits)
         self._parameters = [p for p in net.parameters() if p.requires_grad]
         self._class_weights = class_weights.to(self.device) if class_weights is not None else None
         self._norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -226,7 +234,7 @@ class Training:
         self.net.train(not self._frozen)
         if self._frozen:
             self.net.classifier.train()  # its dropout
-        if self.settings.freeze_bn:
+        if self.settings.freeze_bn or self._looks_for_clips:
             for layer in self._norms:
                 layer.eval()
 
@@ -239,6 +247,7 @@ class Training:
             return None
         average = Ema(self.net, self.settings.ema_decay)
         share_clips(self.net, average.net)
+        share_weight_clips(self.net, average.net)
         return average
 
     def _joined(self) -> nn.Module:
@@ -273,6 +282,8 @@ class Training:
         if self._frozen != self.is_frozen:
             self._freeze(self.is_frozen)
         self._enter_training_mode()
+        if self._looks_for_clips and self.epoch_is_over:  # the next one begins
+            look_for_clips(self.net)
         set_lr(self.optimizer, self.schedule.learning_rate(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         if self._draws:
@@ -371,12 +382,13 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "sums": dict(vars(self.sums)),
-            **({"clips": self._clips()} if self.settings.activation_bits else {}),
+            **({"clips": clips} if (clips := self._clips()) else {}),
+            **({"weight_clips": weight_clips(self.net)} if self._looks_for_clips else {}),
         }
 
     def _clips(self) -> dict[str, Tensor]:
         """Of the quantized inputs, which are no weights of the network."""
-        return {name: quantizer.clip for name, quantizer in quantizers(self.net)}
+        return {name: quantizer.clip.detach() for name, quantizer in quantizers(self.net)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
@@ -389,6 +401,9 @@ class Training:
         self.sums = EpochSums(**state["sums"])
         for name, clip in self._clips().items():
             clip.copy_(state["clips"][name])
+        if self._looks_for_clips:
+            for shares, saved in zip(weight_clips(self.net), state["weight_clips"], strict=True):
+                shares.copy_(saved)
 
 
 def over_ranks(result: EvalResult, device: torch.device) -> EvalResult:
