@@ -84,6 +84,7 @@ def run_search(
     say: Say | None = speak,
     command: Sequence[str] | None = None,
     dry_run: bool = False,
+    space: SearchSpace | None = None,
 ) -> SearchResult | None:
     """Search a network: from the start, behind another run's warm-up, or on from where a run was stopped.
 
@@ -95,6 +96,8 @@ def run_search(
         say: gets each line that is for a person; None for silence, and no progress bar.
         command: the words of the command line that asked for it, for environment.json (default: those that would).
         dry_run: say what would be done, with memory and time, and stop; nothing is written.
+        space: of your own, in place of a named one (--space): a SearchSpace for images of so many classes. A resumed
+            search has that of its folder.
 
     Returns:
         The product; None in all processes but the first, and of a dry run.
@@ -108,6 +111,8 @@ def run_search(
     request = _Request.of(config, path, resume, warmup_from, say, command)
     if request.config.arch.arch_algo == "random":
         raise InputError("random draws networks and trains none: that is draw_random", "arch_algo")
+    if space is not None and warmup_from is not None:
+        raise InputError("a space of your own has a warm-up of its own", "warmup_from")
     with request.opened() as (device, tell), contextlib.ExitStack() as held:
         if not dry_run:
             request.hold(held)
@@ -120,7 +125,7 @@ def run_search(
                 runs.check_images_are_there(request.config.data.data_path, request.home)
         _say_origin(request, tell)
         config = _as_in_warm_up(request)
-        space = _space_so_far(request) if request.resume else None
+        space = _space_so_far(request) if request.resume else space
         job = jobs.prepare(config, device, tell, resumed=request.resume, measures=not dry_run, space=space)
         with distributed.fail_together():
             warm = _warm_up_to_start_from(request, job)

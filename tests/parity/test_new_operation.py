@@ -39,18 +39,19 @@ from proxyless_arch.arch.ops import (
     conv_bn_tensors,
 )
 from proxyless_arch.arch.shrink import Shrunk
-from proxyless_arch.arch.spec import Block
+from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.search_space import Edge, SearchSpace
+from proxyless_arch.space.search_space import Edge, SearchSpace, read_space
 from proxyless_nas import layers as torch_layers
 from proxyless_nas.export import load_onnx, write_onnx
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import build
 from proxyless_nas.weights import load_named, load_weights, save_weights, to_named
 from proxyless_nas_tensorflow import layers as keras_builders
+from search import SearchConfig, run_search
 from search.algorithm.controllers import step_rng
 from search.algorithm.derive import inherit
 from search.algorithm.gates import sample
@@ -58,6 +59,7 @@ from search.reporting.report_page import report
 from search.reporting.run_folder import read_run
 from tests.compress.nets import batches, images, trained
 from tests.compress.specs import SPEC
+from tests.errors import refused
 from tests.search.algorithm.test_gates import dense_gradients
 from tests.search.made_run import write_run
 from tests.search.tiny import all_paths, random_alphas, sizes_of, tiny_batch, tiny_space, tiny_supernet
@@ -186,6 +188,22 @@ def test_the_supernet_learns_about_it(mode):
         net = inherit(supernet.float(), space, PATH).eval()
         images = images.float()
         torch.testing.assert_close(net(images), supernet(images, PATH), rtol=1e-5, atol=1e-5)
+
+
+def test_a_search_of_a_space_with_it(tmp_path):
+    """By the library, from a space to a run folder, and on from there."""
+    space = replace(pooled_space(), num_classes=10, preprocessing=Preprocessing(resolution=8, resize=8))
+    settings = {
+        "valid_size": 1300, "train_batch_size": 64, "resolution": 8, "warmup_epochs": 0, "n_epochs": 1,
+        "recalibration_images": 64, "torch_threads": 1, "device": "cpu", "target_hardware": "flops", "window": 0.9,
+    }  # fmt: skip
+    config = SearchConfig.of(**settings)
+    result = run_search(config, tmp_path / "run", space=space, say=None)
+    assert read_space(tmp_path / "run" / "space.json") == space and space.path_of(result.spec) == result.choices
+    (tmp_path / "run" / "result.json").unlink()
+    assert run_search(config, tmp_path / "run", resume=True, say=None).spec == result.spec
+    with refused("space", 10, 7):
+        run_search(config, tmp_path / "other", space=replace(space, num_classes=7), say=None)
 
 
 def test_costs_and_projection():
