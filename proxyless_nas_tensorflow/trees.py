@@ -81,11 +81,12 @@ def tree_node(
         if branch.child is not None:
             out = tree_node(first, f"{name}.child_nodes.{index}", branch.child, bn, padding, seed)
         if node.branch_bn:
-            out = layers.Add()([batch_norm(out, f"{name}.branch_bns.{index}", bn), first])
+            normalized = batch_norm(out, f"{name}.branch_bns.{index}", bn)
+            out = layers.Add(name=f"{name}.branch_bns.{index}.add")([normalized, first])
         outputs.append(out)
     if count == 1:
         return outputs[0]
-    return (layers.Concatenate() if node.merge == "concat" else layers.Add())(outputs)
+    return (layers.Concatenate if node.merge == "concat" else layers.Add)(name=f"{name}.merged")(outputs)
 
 
 def tree_block(
@@ -95,13 +96,14 @@ def tree_block(
     out = preconv(x, f"{name}.in_bottle", op.in_bottle, bn, padding, seed)
     out = tree_node(out, f"{name}.cell", op.cell, bn, padding, seed)
     out = preconv(out, f"{name}.out_bottle", op.out_bottle, bn, padding, seed)
-    return layers.Add()([batch_norm(out, f"{name}.final_bn", bn), shortcut(x, op)])
+    normalized = batch_norm(out, f"{name}.final_bn", bn)
+    return layers.Add(name=f"{name}.add")([normalized, shortcut(x, f"{name}.shortcut", op)])
 
 
-def shortcut(x: KerasTensor, op: TreeBlock) -> KerasTensor:
+def shortcut(x: KerasTensor, name: str, op: TreeBlock) -> KerasTensor:
     """The input at the size of the output, with channels of zeros behind its own."""
     if op.stride == 2:
-        x = layers.AveragePooling2D(2, padding="same")(x)
+        x = layers.AveragePooling2D(2, padding="same", name=name)(x)
     added = op.out_channels - op.in_channels
     return keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, added]]) if added else x
 

@@ -141,7 +141,7 @@ def _layers_of(call: LayerCall) -> list[BitLayer]:
         for name, shape in call.op.tensors(call.tensor_prefix)
         if name.endswith(".weight") and len(shape) in (2, 4)
     ]
-    convs: Sequence[ConvCall] = list(call.op.convolutions(call.in_hwc))
+    convs: Sequence[ConvCall] = [conv for conv in call.op.convolutions(call.in_hwc) if conv.is_weighted]
     if not convs:
         convs = [ConvCall((1, 1, call.in_hwc[2]), call.out_hwc, 1, activated=False)] * len(weights)
     return [

@@ -45,8 +45,9 @@ class ConvCall:
     """A convolution or pool inside an operation, with its batch normalization and perhaps an activation.
 
     ``norm``: where the batch normalization is, with the activation behind it where it is ``activated``. ``indexed``:
-    where each value came from is kept, as of a maximum. ``copied``: its activation keeps a copy of what it is given, as
-    ReLU6 does in training; ReLU goes by what it puts out.
+    where each value came from is kept, as of a maximum. ``is_weighted``: false of a pool, and of a batch normalization
+    alone. ``copied``: its activation keeps a copy of what it is given, as ReLU6 does in training; ReLU goes by what it
+    puts out.
     """
 
     in_hwc: Hwc
@@ -55,6 +56,7 @@ class ConvCall:
     activated: bool
     norm: Literal["behind", "before", "none"] = "behind"
     indexed: bool = False
+    is_weighted: bool = True
     copied: bool = True
 
 

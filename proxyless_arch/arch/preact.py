@@ -82,7 +82,7 @@ class NormAct(SameWidth):
         return Drawing("BN")
 
     def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
-        yield ConvCall(in_hwc, in_hwc, 1, activated=True, norm="before")
+        yield ConvCall(in_hwc, in_hwc, 1, activated=True, norm="before", is_weighted=False)
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield from bn_tensors(f"{prefix}.bn", self.channels)
@@ -242,7 +242,7 @@ class MaxPool(_Pool):
         return "M"
 
     def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
-        yield ConvCall(in_hwc, in_hwc, self.kernel_size, activated=False, norm="none", indexed=True)
+        yield ConvCall(in_hwc, in_hwc, self.kernel_size, activated=False, norm="none", indexed=True, is_weighted=False)
 
 
 @tree_edge
@@ -261,7 +261,7 @@ class AvgPool(_Pool):
         return "A"
 
     def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
-        yield ConvCall(in_hwc, in_hwc, self.kernel_size, activated=False, norm="none")
+        yield ConvCall(in_hwc, in_hwc, self.kernel_size, activated=False, norm="none", is_weighted=False)
 
 
 @tree_edge

@@ -335,7 +335,7 @@ class TreeBlock(Operation):
             yield from op.convolutions(size)
         sums = [size for _, size in self.cell.branch_norms(self.in_bottle.out_hwc(in_hwc), "")]
         for size in (*sums, self.out_hwc(in_hwc)):  # batch normalization keeps its input
-            yield ConvCall(size, size, 1, activated=False, norm="none")
+            yield ConvCall(size, size, 1, activated=False, norm="none", is_weighted=False)
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         hwc: Hwc = (1, 1, self.in_channels)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxyless_arch.arch import catalog
+from proxyless_arch.arch.bits import bit_layers
 from proxyless_arch.arch.codec import parse_spec, read_spec, spec_to_json
 from proxyless_arch.arch.ops import MBConv, operation_to_dict
 from proxyless_arch.arch.preact import ConvNorm, Identity, PreConv
@@ -227,6 +228,15 @@ def test_the_config_that_was_released(shared_data):
     spec = read_spec(path)
     assert replace(spec, class_names=CIFAR.class_names) == CIFAR
     assert json.loads(released_to_json(CIFAR)) == json.loads(path.read_text())
+
+
+def test_every_weight_has_a_format():
+    """Pools and batch normalizations have none; the MACs of those that do are all there are."""
+    layers = bit_layers(SPEC)
+    assert {layer.weight for layer in layers} == {
+        name for name, shape in expected_tensors(SPEC).items() if len(shape) in (2, 4)
+    }
+    assert sum(layer.macs for layer in layers) == total_macs(SPEC)
 
 
 def test_sizes_at_another_resolution():
