@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match
 from hardware.simulators import Simulator
-from proxyless_arch.arch.bits import IMAGE_LAYER, BitLayer, BitPlan, Format, Range, bit_layers, ties
+from proxyless_arch.arch.bits import IMAGE_LAYER, BitLayer, BitPlan, Format, Range, bit_layers, check_folds, ties
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
@@ -39,7 +39,11 @@ class BitGroup:
 
 
 def groups_of(spec: ArchSpec, formats: Sequence[Format], *, image: bool) -> tuple[BitGroup, ...]:
-    """Every layer with every format; the input of the first one is quantized only with ``image``."""
+    """Every layer with every format; the input of the first one is quantized only with ``image``.
+
+    Raises InputError for a network that no plan is made for.
+    """
+    check_folds(spec)
     ordered = sorted(dict.fromkeys(formats), key=_bits)
     plain = tuple(dict.fromkeys(replace(each, activation_bits=None) for each in ordered))
     return tuple(

@@ -150,6 +150,17 @@ def _layers_of(call: LayerCall) -> list[BitLayer]:
     ]
 
 
+def check_folds(spec: ArchSpec) -> None:
+    """Raises InputError where a batch normalization stands in front of a convolution: a plan knows those behind one."""
+    for layer in bit_layers(spec):
+        if layer.conv.norm != "behind":
+            raise InputError(
+                "batch normalization stands in front of its convolutions, and is not folded into them: bit plans are "
+                "not made for tree-structured cells",
+                layer.call.name,
+            )
+
+
 def ties(spec: ArchSpec) -> tuple[tuple[str, ...], ...]:
     """Layers whose inputs are joined by skips, which share an activation format; all others are alone."""
     leaders = [(layer.name, layer.call) for layer in bit_layers(spec) if layer.leads]

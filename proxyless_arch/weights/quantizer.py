@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from proxyless_arch.arch.bits import CHANNEL, KMEANS, BitLayer, BitPlan, Range, bit_layers, check_plan
+from proxyless_arch.arch.bits import CHANNEL, KMEANS, BitLayer, BitPlan, Range, bit_layers, check_folds, check_plan
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.weights.files import NamedTensors
 
@@ -160,6 +160,7 @@ class RoundedWeights:
     """The weights of a network in as many bits as are asked for; each is computed once."""
 
     def __init__(self, spec: ArchSpec, tensors: NamedTensors, quantizer: str = CHANNEL) -> None:
+        check_folds(spec)
         self.spec, self.tensors, self.quantizer = spec, tensors, quantizer
         self.layers = {layer.name: layer for layer in bit_layers(spec)}
         self._whole: dict[str, Folded] = {}

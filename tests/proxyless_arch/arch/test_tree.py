@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.bits import bit_layers
+from proxyless_arch.arch.bits import bit_layers, check_folds
 from proxyless_arch.arch.codec import parse_spec, read_spec, spec_to_json
 from proxyless_arch.arch.ops import MBConv, operation_to_dict
 from proxyless_arch.arch.preact import ConvNorm, Identity, PreConv
@@ -237,6 +237,13 @@ def test_every_weight_has_a_format():
         name for name, shape in expected_tensors(SPEC).items() if len(shape) in (2, 4)
     }
     assert sum(layer.macs for layer in layers) == total_macs(SPEC)
+
+
+def test_no_bit_plan_is_made_for_it():
+    with pytest.raises(InputError) as caught:
+        check_folds(SPEC)
+    assert caught.value.place == "blocks.0"
+    check_folds(catalog.load("proxyless_cpu"))
 
 
 def test_sizes_at_another_resolution():
