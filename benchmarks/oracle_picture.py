@@ -22,7 +22,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         _panel(f"{table}, {cost}", [row for row in rows if (row["table"], row["cost"]) == (table, cost)], names)
         for table, cost in cases
     ]
-    seeds = max(row["n_seeds"] for row in rows)
+    counts = sorted({row["n_seeds"] for row in rows})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
     facts = (
         "share of what the best network gains over the mean of all (%), by algorithm from left to right",
         f"mean of {seeds} imitated supernets; bars: 95% intervals",

@@ -93,6 +93,14 @@ class Scores:
         return self.fixed(path) + math.sqrt(BATCH / images) * (OWN_NOISE * own + COMMON_NOISE * common)
 
 
+def bound(scores: Scores) -> float:
+    """The accuracy of the network that is best by accuracy plus the error of choices, which no number of networks and
+    images averages away: whoever finds better ones by these scores has luck, or knows more of the space."""
+    paths, accuracies = scores.oracle.networks
+    error = sum(values[paths[:, block]] for block, values in enumerate(scores.error_of_choices))
+    return float(accuracies[np.argmax(accuracies + error)])
+
+
 Search = Callable[[Scores], Path]
 
 

@@ -148,18 +148,22 @@ class Oracle:
                 yield kept
 
     @cached_property
+    def networks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every network within the limit, (n, blocks), and its accuracy. Raises InputError where there is none."""
+        paths = list(self.within())
+        if not paths:
+            raise InputError("expected networks within the limit, got none", self.cost)
+        every = np.concatenate(paths).astype(np.int8)
+        return every, self.accuracy(every)
+
+    @cached_property
     def summary(self) -> Summary:
         """Of all networks within the limit, by enumeration."""
-        count, total, squares, best, best_path = 0, 0.0, 0.0, -math.inf, ()
-        for paths in self.within():
-            values = self.accuracy(paths)
-            count, total, squares = count + len(values), total + values.sum(), squares + (values**2).sum()
-            if values.max() > best:
-                best, best_path = float(values.max()), tuple(paths[values.argmax()].tolist())
-        if not count:
-            raise InputError("expected networks within the limit, got none", self.cost)
-        mean = total / count
-        return Summary(count, mean, math.sqrt(max(squares / count - mean**2, 0)), best, best_path)
+        paths, values = self.networks
+        best = int(values.argmax())
+        return Summary(
+            len(values), float(values.mean()), float(values.std()), float(values[best]), tuple(paths[best].tolist())
+        )
 
     def share(self, accuracy: float) -> float:
         """Of what the best network gains over the mean of all within the limit."""

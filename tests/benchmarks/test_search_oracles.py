@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import search_oracles, trained_tables
 from benchmarks.oracle_headline import layout_path
-from benchmarks.table_searches import BATCH, COMMON_NOISE, OWN_NOISE, SEARCHES, Scores, TableSupernet
+from benchmarks.table_searches import BATCH, COMMON_NOISE, OWN_NOISE, SEARCHES, Scores, TableSupernet, bound
 from benchmarks.trained_tables import ACCEL_FILE, DEVICES, LAYERS, MACRO_FILE, by_stage, searched_choices
 from proxyless_arch.base.errors import InputError
 
@@ -197,3 +197,18 @@ def test_no_algorithm_is_worse_than_it_was(shared_data, algorithm, least):
     found = [SEARCHES[algorithm](Scores(oracle, seed, forwards=100_000)) for seed in range(2)]
     assert all(map(oracle.limit.holds, found))
     assert np.mean([oracle.share(oracle.of(path)) for path in found]) >= least
+
+
+def test_the_bound_is_the_best_by_accuracy_and_the_error_of_choices(tmp_path):
+    made_macro(tmp_path)
+    oracle = trained_tables.read_macro(tmp_path / MACRO_FILE)
+    scores = Scores(oracle, 3)
+    within = [path for path in itertools.product(range(3), repeat=BLOCKS) if oracle.limit.holds(path)]
+
+    def seen(path):
+        return oracle.of(path) + sum(
+            values[choice] for values, choice in zip(scores.error_of_choices, path, strict=True)
+        )
+
+    assert bound(scores) == pytest.approx(oracle.of(max(within, key=seen)))
+    assert bound(Scores(oracle, 3, correlation=1.0)) == pytest.approx(oracle.summary.best)
