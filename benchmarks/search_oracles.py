@@ -95,7 +95,7 @@ class OracleConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """One algorithm on one table at one cost: the mean share over seeds and its interval."""
+    """One algorithm on one table at one cost: the mean share over seeds and its interval; ``shares`` by seed."""
 
     table: str
     cost: str
@@ -104,6 +104,7 @@ class Row:
     low: float
     high: float
     n_seeds: int
+    shares: tuple[float, ...]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -147,31 +148,29 @@ def bound_of(oracle: Oracle, config: OracleConfig) -> float:
 def _case(oracle: Oracle, values: Mapping[str, Sequence[float]], bound: float) -> str:
     """A table of one case, the best algorithm first."""
     summary = oracle.summary
-    rows = [("algorithm", "share of the optimum", "95 %")]
+    rows = [("algorithm", "share of the optimum", "95 %", f"{FIRST} less it, of the same seeds")]
     for name, each in sorted(values.items(), key=lambda item: -float(np.mean(item[1]))):
         mean, low, high = interval(each)
-        rows.append((name, f"{100 * mean:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"))
+        rows.append((name, f"{100 * mean:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}", _lead(values, name)))
     head = (
         f"{oracle.table}, {oracle.cost}: {oracle.limit}, {summary.count:,} networks; accuracy {summary.mean:.2f} on "
         f"average (sd {summary.sd:.2f}), {summary.best:.2f} at best"
     )
     limit = f"endless images would give {100 * bound:.1f} %: what these supernets have wrong of choices stays"
-    return "\n".join([head, *ruled(align(rows)), *_lead(values), limit, ""])
+    return "\n".join([head, *ruled(align(rows)), limit, ""])
 
 
-def _lead(values: Mapping[str, Sequence[float]]) -> list[str]:
-    """How far the predictor is ahead of the next algorithm, seed by seed."""
-    others = [name for name in values if name != FIRST]
-    if FIRST not in values or not others:
-        return []
-    next_one = max(others, key=lambda name: float(np.mean(values[name])))
-    mean, low, high = interval([a - b for a, b in zip(values[FIRST], values[next_one], strict=True)])
-    return [f"{FIRST} less {next_one}, of the same seeds: {100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"]
+def _lead(values: Mapping[str, Sequence[float]], other: str) -> str:
+    """How far the predictor is ahead of another algorithm, seed by seed."""
+    if FIRST not in values or other == FIRST:
+        return ""
+    mean, low, high = interval([a - b for a, b in zip(values[FIRST], values[other], strict=True)])
+    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def rows_of(found: Found) -> list[Row]:
     return [
-        Row(table, cost, algorithm, *interval(values), len(values))
+        Row(table, cost, algorithm, *interval(values), len(values), tuple(round(share, 4) for share in values))
         for (table, cost), each in found.items()
         for algorithm, values in each.items()
     ]

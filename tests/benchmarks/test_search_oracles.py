@@ -182,7 +182,8 @@ def test_the_command_writes_a_row_for_each_case(tmp_path, capsys):
         ("nas-bench-macro", "macs", "random_20", 3),
         ("nas-bench-macro", "macs", "ridge_256", 3),
     ]
-    assert all(set(row) == {"table", "cost", "algorithm", "share", "low", "high", "n_seeds"} for row in rows)
+    keys = {"table", "cost", "algorithm", "share", "low", "high", "n_seeds", "shares"}
+    assert all(set(row) == keys and row["share"] == pytest.approx(np.mean(row["shares"]), abs=1e-4) for row in rows)
     assert all(row["low"] <= row["share"] <= row["high"] <= 5 for row in rows)
     assert "ridge_256" in (tmp_path / "rows.svg").read_text()
     assert search_oracles.main([*map(str, words[:3]), "macro"]) == 2
