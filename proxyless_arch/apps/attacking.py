@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from proxyless_arch.apps.evaluation import EXPORTED_SUFFIXES, NetworkConfig
+from proxyless_arch.apps.evaluation import EXPORTED_SUFFIXES, NO_BITS, NetworkConfig
 from proxyless_arch.apps.label_map import AUTO, STRICT
 from proxyless_arch.apps.orientation import AUTO as AUTO_EXIF
 from proxyless_arch.apps.orientation import CHOICES, EXIF
@@ -50,7 +50,6 @@ GRADIENT, NO_GRADIENT = ATTACKS[:5], ATTACKS[5:]
 """Attacks along the network's own gradient, and those that never see it."""
 NEEDS = {APGD_DLR: 3}
 """Classes that an attack needs."""
-NO_BITS = "none"
 BY_CHANCE = 0.01
 """Of the images: by so many two attacks may differ for no reason."""
 ADVERSARIAL, LABEL_MAP, CURVE = "adversarial", "label_map.json", "amplification.svg"
@@ -176,7 +175,9 @@ class AttackConfig:
         if not self.arch:
             raise InputError("name the network to attack: a known name, a run folder or a weight file", ARCH.flag)
         weights = None if self.weights is None else Path(self.weights)
-        return NetworkConfig(arch=self.arch, weights=weights, resolution=self.image_size, exif=self.exif)
+        return NetworkConfig(
+            arch=self.arch, weights=weights, bits=self.bits, resolution=self.image_size, exif=self.exif
+        )
 
     def names(self, n_classes: int) -> tuple[str, ...]:
         """The attacks in force. Raises InputError for one that so few classes do not allow."""

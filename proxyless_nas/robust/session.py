@@ -37,7 +37,6 @@ from proxyless_arch.apps.attacking import (
     CURVE,
     FGSM,
     LABEL_MAP,
-    NO_BITS,
     PGD,
     R_FGSM,
     RECORD_FORMAT,
@@ -58,10 +57,11 @@ from proxyless_arch.apps.attacking import (
 )
 from proxyless_arch.apps.evaluation import Network
 from proxyless_arch.apps.memory import Free, Plan, Reading, image_bytes, places, plan
+from proxyless_arch.apps.next_commands import network_words
 from proxyless_arch.apps.per_class import numbered
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import hits_in_top
-from proxyless_arch.arch.bits import BitPlan, read_plan
+from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.memory import BYTES, training_bytes
 from proxyless_arch.arch.preprocessing import preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec
@@ -125,7 +125,6 @@ class Job:
 
     config: AttackConfig
     network: Network
-    bits: BitPlan | None
     net: ProxylessNet
     float_net: ProxylessNet
     source: Forward | None
@@ -139,6 +138,10 @@ class Job:
     @property
     def spec(self) -> ArchSpec:
         return self.network.spec
+
+    @property
+    def bits(self) -> BitPlan | None:
+        return self.network.bits
 
     @property
     def steps(self) -> int:
@@ -180,7 +183,6 @@ def prepare(config: AttackConfig) -> Job:
     images, labels = evaluation.open_labelled(config.data_path, network.spec, config.label_map)
     network = evaluation.oriented(network, config.network, images, labels)
     spec, device = network.spec, pick_device(config.device)
-    bits = plan_in_force(config, spec)
     float_net = network_of(spec, network.tensors, None, device)
     wanted = config.batch_size or min(USUAL_BATCH, len(images), config.limit)
     memory = memory_plan(spec, wanted, distributed.least_free(device))
@@ -188,8 +190,7 @@ def prepare(config: AttackConfig) -> Job:
     return Job(
         config=replace(config, batch_size=size),
         network=network,
-        bits=bits,
-        net=float_net if bits is None else network_of(spec, network.tensors, bits, device),
+        net=float_net if network.bits is None else network_of(spec, network.tensors, network.bits, device),
         float_net=float_net,
         source=source_of(config, spec, device) if TRANSFER in names else None,
         images=images,
@@ -209,16 +210,6 @@ def network_of(spec: ArchSpec, tensors: NamedTensors, bits: BitPlan | None, devi
         net = build(spec)
         load_named(net, spec, tensors)
     return net.eval().requires_grad_(False).to(device)
-
-
-def plan_in_force(config: AttackConfig, spec: ArchSpec) -> BitPlan | None:
-    """--bits, or the plan that the weights are for; None: float."""
-    if config.bits == NO_BITS:
-        return None
-    if config.bits is not None:
-        return read_plan(config.bits, spec)
-    assert config.arch is not None
-    return find_trained(config.arch, config.network.weights, place="--arch", flag="--weights").weights.bits
 
 
 def source_of(config: AttackConfig, spec: ArchSpec, device: torch.device) -> Forward:
@@ -552,7 +543,7 @@ def summary(job: Job, home: Path, tally: Tally) -> str:
 
 def after_attack(job: Job, home: Path) -> str:
     """Score the saved images: they are of the network's size, and are not resized."""
-    config, side = job.config, str(job.spec.resolution)
-    weights = ("--weights", config.weights) if config.weights is not None else ()
+    side = job.spec.resolution
+    network = network_words(replace(job.config.network, resolution=side, resize=side))
     data = ("--data_path", str(home / ADVERSARIAL), "--label_map", str(home / LABEL_MAP))
-    return command_line("eval.py", "--arch", str(config.arch), *weights, *data, "--resolution", side, "--resize", side)
+    return command_line("eval.py", *network, *data)

@@ -168,13 +168,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(straight, home, monkeypa
 def test_a_plan_is_attacked_as_the_network_computes_under_it(home, capsys):
     ranges = {layer.name: Range(6.0, layer.leads) for layer in bit_layers(NAMED)}
     write_plan(home / "bits.json", uniform_plan(NAMED, Format(4, 3), ranges))
-    more = ("--bits", home / "bits.json", "--attacks", "fgsm", "--run_dir", home / "rounded", "--no_save_images")
-    assert attack.main(words(home, *more)) == 0
+    plan, path = ("--bits", str(home / "bits.json")), home / "rounded"
+    assert attack.main(words(home, *plan, "--attacks", "fgsm", "--run_dir", path)) == 0
     record = json.loads((home / "rounded" / "result.json").read_text())
     assert set(record["amplification"]) == {"float", "bit plan"}
     assert record["bits"]
-    assert not (home / "rounded" / "adversarial").exists()
-    assert "W4A3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "W4A3" in said
+    line = shlex.split(said.splitlines()[-1])
+    argv = [*line[line.index("--arch") :], "--save_json", str(home / "rounded.json"), "--device", "cpu"]
+    assert eval_script.main([*argv, "--workers", "0"]) == 0
+    assert json.loads((home / "rounded.json").read_text())["top1_hits"] == record["accuracy"]["all"]["hits"]
 
 
 def test_a_masked_network_raises_the_alarm(home, monkeypatch, capsys):
