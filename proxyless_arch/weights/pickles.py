@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -62,15 +62,37 @@ BROKEN_ZIP = (
 Admitted = Mapping[tuple[str, str], Any]
 
 MAX_STRANGERS = 1000
-MAX_LONG = 5000
-"""Whole numbers beyond 32 bits, whose hashes can be made to collide: as keys of a dict they would take hours."""
-MAX_FROZEN = 1000
-"""Frozen sets, likewise."""
+MAX_ODD_KEYS = 1000
+"""Keys that are neither text nor a small whole number: their hashes can be made to collide, and dicts to take hours."""
 # what no checkpoint needs, however it is wrapped: a file that names one of these is an attack
 _PROGRAM_MODULES = frozenset(
     ("os", "posix", "nt", "subprocess", "commands", "sys", "shutil", "socket", "runpy", "importlib", "ctypes")
 )
 _PROGRAMS = frozenset(("eval", "exec", "compile", "open", "__import__", "input", "breakpoint"))
+
+
+class _OddKeys:
+    """Counts the keys whose hashes whoever wrote a file can choose: all but texts, bytes and small whole numbers."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, keys: Iterable[Any]) -> None:
+        """Raises InputError when there are too many."""
+        for key in keys:
+            is_small = isinstance(key, int) and -(2**31) <= key < 2**31
+            self._count += not (is_small or key is None or isinstance(key, str | bytes | Stranger))
+        if self._count > MAX_ODD_KEYS:
+            raise InputError(f"a pickle with more than {MAX_ODD_KEYS} keys that are no names")
+
+
+class _Ordered(OrderedDict[Any, Any]):
+    """Stands in for collections.OrderedDict, which old pickles make of a list of pairs."""
+
+    def __init__(self, pairs: Any = ()) -> None:
+        given = [tuple(pair) for pair in pairs]
+        _OddKeys().add(key for key, _ in given)
+        super().__init__(given)
 
 
 class Stranger(dict[Any, Any]):
@@ -111,8 +133,34 @@ class Stranger(dict[Any, Any]):
         return self is other
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler for which only the ``admitted`` names exist; others are Strangers."""
+def _counting(opcode: bytes, keys: slice) -> Callable[[Any], None]:
+    """What an unpickler does at an operation, with the keys among its arguments counted before."""
+    load = pickle._Unpickler.dispatch[opcode[0]]
+
+    def load_counted(reader: Any) -> None:
+        reader.odd_keys.add(reader.stack[keys])
+        load(reader)
+
+    return load_counted
+
+
+_COUNTED = {
+    pickle.SETITEM[0]: _counting(pickle.SETITEM, slice(-2, -1)),
+    **{each[0]: _counting(each, slice(None, None, 2)) for each in (pickle.SETITEMS, pickle.DICT)},
+    **{each[0]: _counting(each, slice(None)) for each in (pickle.ADDITEMS, pickle.FROZENSET)},
+}
+"""The operations that put keys into dicts and sets."""
+
+
+class _Unpickler(pickle._Unpickler):
+    """An unpickler for which only the ``admitted`` names exist; others are Strangers.
+
+    It is Python's own and not the one in C, so that the keys of dicts and sets can be counted before they are put in:
+    hashes of numbers and tuples can be chosen to be equal, and then a file of a megabyte takes minutes.
+    """
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch, **_COUNTED}
 
     def __init__(
         self, data: bytes, admitted: Admitted, encoding: str, persistent: Callable[[Any], Any] | None = None
@@ -121,6 +169,7 @@ class _Unpickler(pickle.Unpickler):
         self._admitted, self._persistent = admitted, persistent
         self.strangers: dict[str, type[Stranger]] = {}
         self.modules: list[str] = []
+        self.odd_keys = _OddKeys()
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self._admitted:
@@ -160,13 +209,8 @@ def _pickle_end(data: bytes, start: int) -> int:
     """Where the pickle that starts at ``start`` ends. InputError on what is no pickle or has a far memo index."""
     stream = io.BytesIO(data)
     stream.seek(start)
-    n_long = n_frozen = 0
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            n_long += isinstance(argument, int) and abs(argument) >= 2**31
-            n_frozen += opcode.name == "FROZENSET"
-            if n_long > MAX_LONG or n_frozen > MAX_FROZEN:
-                raise InputError(f"a pickle with more than {MAX_LONG} long numbers or {MAX_FROZEN} frozen sets")
             if opcode.name in ("EXT1", "EXT2", "EXT4"):  # names by number, which find_class may never see
                 raise InputError("a pickle that uses the extension registry, which a weight file does not need")
             # a pickler numbers its memo upwards; the unpickler would allocate up to any index it is given
@@ -323,7 +367,7 @@ class _FromBuffer:
 
 _NAMES: Admitted = MappingProxyType(
     {
-        ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "OrderedDict"): _Ordered,
         ("_codecs", "encode"): _Encode(),
         ("numpy", "ndarray"): _Token("ndarray"),
         ("numpy", "dtype"): _MakeDType(),

@@ -18,6 +18,7 @@ from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import find_trained
+from proxyless_arch.weights.pickles import MAX_ODD_KEYS
 from tests.errors import refused
 from tests.proxyless_arch.nets import assert_equal, random_tensors, rich, three_blocks
 
@@ -322,11 +323,29 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
         read_tensors(tmp_path / "net.pth", SPEC)
 
 
-def test_keys_whose_hashes_collide_are_cut_off(tmp_path):
-    collide = {"model": state_of(PLAIN), "x": {(2**61 - 1) * k: 0 for k in range(2, 6000)}}
-    torch.save(collide, tmp_path / "net.pth")
-    with pytest.raises(InputError, match="long numbers"):
+class Pairs:
+    """An OrderedDict as old pickles have it: made of a list of pairs."""
+
+    def __init__(self, keys):
+        self.pairs = [[key, 0] for key in keys]
+
+    def __reduce__(self):
+        return collections.OrderedDict, (self.pairs,)
+
+
+@pytest.mark.parametrize("kind", [dict.fromkeys, set, frozenset, Pairs])
+@pytest.mark.parametrize("key", [lambda k: (2**61 - 1) * k, lambda k: (k, -k), float, lambda k: 2**31 * k])
+def test_keys_whose_hashes_can_be_chosen_are_cut_off(kind, key, tmp_path):
+    collide = {"model": state_of(PLAIN), "x": kind([key(k) for k in range(1, 1200)])}
+    torch.save(collide, tmp_path / "net.pth", pickle_protocol=4)  # which has operations for sets
+    with pytest.raises(InputError, match=f"more than {MAX_ODD_KEYS} keys"):
         read_tensors(tmp_path / "net.pth", SPEC)
+
+
+def test_the_keys_of_optimizers_and_settings_are_read(tmp_path):
+    more = {"x": dict.fromkeys(range(3000)), "y": {(1, 2): 0, None: 0, 0.5: 0, 2**40: 0}, "z": {b"a", "b"}}
+    torch.save({"model": state_of(PLAIN), **more}, tmp_path / "net.pth")
+    assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
 
 
 @pytest.mark.parametrize("attribute", ["items", "keys", "get", "__class__", "__iter__"])
