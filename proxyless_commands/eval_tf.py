@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from proxyless_arch.apps import evaluation
-from proxyless_arch.apps.litert import litert_network
+from proxyless_arch.apps.exported_network import litert_network
 from proxyless_arch.apps.next_commands import after_eval, say_next
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code

@@ -23,18 +23,17 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
 from proxyless_arch.apps.export_formats import Format
-from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
+from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded
 from proxyless_arch.apps.exporting import FIRST_OPSET, write_file
 from proxyless_arch.apps.litert import load_litert, with_metadata
+from proxyless_arch.apps.onnx_file import INPUT, OUTPUT, load_onnx
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_bytes, require_regular
+from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
 
-INPUT, OUTPUT = "images", "logits"
 DYNAMIC_SHAPES = {"x": {0: Dim("batch", min=1, max=65_536)}}
 
 
@@ -226,33 +225,6 @@ def load_torch_export(path: Path, threads: int) -> Loaded:
     return Loaded(forward, "torch", torch.__version__)
 
 
-def load_onnx(path: Path, threads: int) -> Loaded:
-    """A ``.onnx`` file on onnxruntime's CPU provider.
-
-    Raises:
-        InputError: no such file, or onnxruntime cannot read it.
-    """
-    session = _session(path, threads)
-    inputs = [(one.name, one.type) for one in session.get_inputs()]
-    if [name for name, _ in inputs] != [INPUT] or len(session.get_outputs()) != 1:
-        raise InputError(f"expected one input, {INPUT!r}, and one output: not a file of export.py", source=str(path))
-    takes_pixels = inputs[0][1] == "tensor(uint8)"
-    preprocessing = read_metadata(_metadata_of(session, path), str(path))[0].preprocessing if takes_pixels else None
-    errors = _onnx_errors()
-
-    def forward(images: np.ndarray) -> np.ndarray:
-        if preprocessing is not None and images.dtype != np.uint8:
-            images = as_uint8(images, preprocessing, 1)
-        try:
-            return session.run(None, {INPUT: np.ascontiguousarray(images)})[0]
-        except errors as error:
-            raise InputError(f"onnxruntime cannot run it on these images: {error}", source=str(path)) from None
-
-    import onnxruntime
-
-    return Loaded(forward, "onnxruntime", onnxruntime.__version__)
-
-
 def load_executorch(path: Path, threads: int) -> Loaded:
     """A ``.pte`` file on ExecuTorch, image by image. Sets the number of threads of every ExecuTorch program.
 
@@ -283,29 +255,6 @@ def load_litert_torch(path: Path, threads: int) -> Loaded:
     return loaded._replace(forward=lambda images: loaded.forward(np.ascontiguousarray(images.transpose(0, 2, 3, 1))))
 
 
-def onnx_metadata(path: Path) -> str | None:
-    """The metadata of a ``.onnx`` file, or None when it has none of ours."""
-    return _metadata_of(_session(path, 1), path)
-
-
-def _metadata_of(session: Any, path: Path) -> str | None:
-    try:
-        return session.get_modelmeta().custom_metadata_map.get(METADATA_NAME)
-    except UnicodeDecodeError as error:
-        raise InputError(f"its metadata is no text: {error}", source=str(path)) from None
-
-
-def onnx_network(arguments: RunConfig) -> Network:
-    """The network of a ``.onnx`` file: spec, preprocessing and class names are read from the file.
-
-    Raises:
-        InputError: a bad file, or one without our metadata.
-    """
-    assert arguments.exported is not None
-    spec, provenance = read_metadata(onnx_metadata(arguments.exported), str(arguments.exported))
-    return exported_network(arguments, spec, provenance)
-
-
 def on_tensors(loaded: Loaded) -> Callable[[Tensor], Tensor]:
     """``loaded`` as a function of (N, 3, H, W) tensors."""
     return lambda images: torch.from_numpy(loaded.forward(images.contiguous().numpy()))
@@ -317,31 +266,6 @@ LOADERS: Mapping[str, Callable[[Path, int], Loaded]] = {
     "executorch": load_executorch,
     "litert_torch": load_litert_torch,
 }
-
-
-def _session(path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-    except ImportError:
-        raise InputError("it needs onnxruntime, not installed: pip install -e '.[export]'", source=str(path)) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    require_regular(path)
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except errors.NoSuchFile:
-        raise InputError("no such file", source=str(path)) from None
-    except (*_onnx_errors(), UnicodeDecodeError) as error:
-        raise InputError(f"expected an ONNX file that onnxruntime reads: {error}", source=str(path)) from None
-
-
-def _onnx_errors() -> tuple[type[Exception], ...]:
-    """Every exception of onnxruntime; they have no base class of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-    return tuple(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def _executorch_program(path: Path) -> Any:

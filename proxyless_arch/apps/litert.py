@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
 from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
@@ -73,19 +72,6 @@ def _metadata_of(content: bytes) -> str | None:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
         raise InputError(f"its metadata is damaged: {error}") from None
     return None
-
-
-def litert_network(arguments: RunConfig) -> Network:
-    """The network of a ``.tflite`` file: spec, preprocessing and class names are read from the file.
-
-    Raises:
-        InputError: a bad file, or one without our metadata.
-    """
-    assert arguments.exported is not None
-    if arguments.exported.suffix.lower() == ".onnx":
-        raise InputError("ONNX files run in the script without _tf", source=str(arguments.exported))
-    spec, provenance = read_metadata(litert_metadata(arguments.exported), str(arguments.exported))
-    return exported_network(arguments, spec, provenance)
 
 
 def load_litert(path: Path, threads: int) -> Loaded:

@@ -7,26 +7,18 @@ no plain array in the file itself (links, chunks, compression, gaps) is refused,
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from proxyless_arch.base import apart
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json
 
-TIME_LIMIT_S = 120.0
 MAX_OBJECTS, MAX_DEPTH = 20_000, 8
-REFUSED = 3
-"""The child's exit status when its answer is why the file is refused."""
-
 # what h5py raises on a file that is damaged, foreign or hostile
 _BROKEN = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
 _KINDS = {"f": (2, 4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}
@@ -40,38 +32,17 @@ class Contents(NamedTuple):
     attributes: dict[str, str | int]
 
 
-def read(data: bytes, time_limit_s: float = TIME_LIMIT_S) -> Contents:
+def read(data: bytes, time_limit_s: float = apart.TIME_LIMIT_S) -> Contents:
     """What the HDF5 file of these bytes holds.
 
     Raises:
         InputError: a damaged file, one that crashes the HDF5 library or keeps it busy for ``time_limit_s``, or one
             with arrays that are not plain. Without a source: the caller knows where the bytes are from.
     """
-    home = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
-    # -P: a file in the current folder cannot stand in for a module of the standard library
-    command = [sys.executable, "-P", "-m", "proxyless_arch.weights.hdf5"]
-    try:
-        done = subprocess.run(
-            command,
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
-            timeout=time_limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"kept the HDF5 reader busy for more than {time_limit_s:g} s") from None
-    if done.returncode == REFUSED:
-        refusal = json.loads(done.stdout)
-        raise InputError(refusal["problem"], refusal["place"])
-    if done.returncode:
-        raise InputError(f"crashed the HDF5 reader (status {done.returncode})")
-    return _answer(done.stdout)
+    return _contents(apart.ask("proxyless_arch.weights.hdf5", data, "the HDF5 reader", time_limit_s))
 
 
-def _answer(content: bytes) -> Contents:
+def _contents(content: bytes) -> Contents:
     """The child's answer; it is checked as a file would be, for the child read a hostile one."""
     import safetensors
     from safetensors.numpy import load
@@ -143,24 +114,18 @@ def contents(data: bytes) -> Contents:
     return Contents(arrays, attributes)
 
 
-def main() -> int:
+def answer_to(data: bytes) -> apart.Answer:
+    """The answer to the bytes of a file."""
     from safetensors.numpy import save
 
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing that prints may come into the answer
-    with contextlib.suppress(BrokenPipeError), answers:
-        try:
-            found = contents(sys.stdin.buffer.read())
-        except InputError as error:
-            refusal = {"problem": error.problem, "place": error.place}
-        except _BROKEN as error:
-            refusal = {"problem": f"a damaged HDF5 file, or not one: {error}", "place": ""}
-        else:
-            answers.write(save(found.arrays, {"attributes": json.dumps(found.attributes)}))
-            return 0
-        answers.write(json.dumps(refusal).encode())
-    return REFUSED
+    try:
+        found = contents(data)
+    except InputError as error:
+        return apart.refusal(error)
+    except _BROKEN as error:
+        return apart.refusal(InputError(f"a damaged HDF5 file, or not one: {error}"))
+    return 0, save(found.arrays, {"attributes": json.dumps(found.attributes)})
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(apart.serve(answer_to))

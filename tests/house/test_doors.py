@@ -25,9 +25,9 @@ ROOMS = {
 LAZY = {
     "proxyless_arch": {
         "h5py", "safetensors", "matplotlib", "PIL", "pillow_heif", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers",
-        "jinja2", "markupsafe",
+        "jinja2", "markupsafe", "onnxruntime",
     },
-    "proxyless_nas": {"onnx", "onnxruntime", "executorch", "litert_torch"},
+    "proxyless_nas": {"onnx", "executorch", "litert_torch"},
     "proxyless_nas_tensorflow": {"ai_edge_litert"},
     "hardware": {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
@@ -48,6 +48,7 @@ OWNERS = {
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"base/progress.py"},
         "ai_edge_litert": {"apps/litert.py"},
+        "onnxruntime": {"apps/onnx_file.py"},
         "flatbuffers": {"apps/litert.py"},
     },
     "search": {

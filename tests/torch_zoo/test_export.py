@@ -12,6 +12,7 @@ import torch
 from proxyless_arch.apps.export_formats import TORCH_FORMATS, missing
 from proxyless_arch.apps.exported_file import METADATA_NAME, metadata_in, metadata_text, read_metadata
 from proxyless_arch.apps.litert import litert_metadata
+from proxyless_arch.apps.onnx_file import onnx_metadata
 from proxyless_arch.arch.codec import spec_to_dict
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing
@@ -23,7 +24,6 @@ from proxyless_nas.export import (
     load_executorch,
     load_onnx,
     on_tensors,
-    onnx_metadata,
     write_torch_export,
 )
 from proxyless_nas.inference import fold_bn
