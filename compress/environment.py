@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,9 +26,9 @@ from hardware.projection import Match
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.progress import Progress, watched
-from proxyless_arch.base.runs import MetricsFile
 from proxyless_arch.base.strict import counted
 from proxyless_arch.weights.files import NamedTensors
+from compress.record import Record
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import recalibrate_bn
 from proxyless_nas.weights import load_named, to_named
@@ -55,27 +55,6 @@ class Score:
     @property
     def top1_percent(self) -> float:
         return 100 * self.hits / self.n_images
-
-
-@dataclass
-class Record:
-    """What was measured, kept in metrics.jsonl."""
-
-    metrics: MetricsFile
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @staticmethod
-    def opened(metrics: MetricsFile, lines: Sequence[dict[str, Any]]) -> Record:
-        return Record(metrics, {line["key"]: line for line in lines if "key" in line})
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        return self.known.get(key)
-
-    def put(self, key: str, **values: Any) -> dict[str, Any]:
-        line = {"key": key, **values}
-        self.metrics.append(line)
-        self.known[key] = line
-        return line
 
 
 @dataclass

@@ -13,9 +13,10 @@ from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
 from proxyless_arch.base.text import align, labeled
+from proxyless_arch.base.schema import Schema, amount, count, factor, judge, judged, list_of, mapping, percent
+from proxyless_arch.base.strict import Node
 from proxyless_arch.base.units import format_count
 from proxyless_arch.weights.lookup import find_network
 
@@ -54,7 +55,7 @@ def read_result(folder: Path | str) -> PruneResult:
     home = Path(folder)
     if not (home / RESULT_FILE).is_file():
         raise InputError("this pruning did not come to its end: there is no result.json in it", source=str(folder))
-    record = read_json(home / RESULT_FILE)
+    record = _record(home / RESULT_FILE)
     if "family" in record:
         family = tuple(read_result(home / name) for name in record["family"])
         return PruneResult(**{**vars(family[0]), "family": family})
@@ -63,6 +64,63 @@ def read_result(folder: Path | str) -> PruneResult:
         raise InputError("the weights of this run are gone", source=str(folder))
     config = read_config(home / CONFIG_FILE)
     return PruneResult(folder=home, config=config, spec=spec, weights=weights, record=record)
+
+
+_SHARES = tuple(f"{start}{split}top1_percent" for start in ("", "inherited_", "parent_") for split in ("", "test_"))
+_SCORED: Schema = {"cost": amount, "loss": amount, "hits": count, "n_images": count}
+_SCHEMA: Schema = {
+    **dict.fromkeys(("target_hardware", "method", "latency_source", "parent"), Node.text),
+    **dict.fromkeys((*_SHARES, "choosing_top1_percent", "finetuned_top1_percent"), percent),
+    **dict.fromkeys(
+        ("target_macs", "max_drop", "choosing_loss", "wall_seconds", "measured_latency_ms",
+         "parent_predicted_latency_ms", "parent_measured_latency_ms"),
+        amount,
+    ),
+    **dict.fromkeys(
+        ("target_latency_ms", "predicted_latency_ms", "table_scale", "parent_macs", "parent_params"), factor
+    ),
+    **dict.fromkeys(
+        ("max_params", "evaluations", "macs", "params", "finetune_epochs", "n_valid_images", "n_test_images",
+         "resolution", "num_classes", "manual_seed"),
+        count,
+    ),
+    **dict.fromkeys(("landed", "finetuning_is_kept"), Node.boolean),
+    **dict.fromkeys(("change", "images"), mapping),
+    "scored": list_of(_SCORED),
+}  # fmt: skip
+_NEEDED = ("macs", "params", "parent_macs", "parent_params", "n_test_images", "finetune_epochs", "wall_seconds")
+_NULLABLE = ("landed", "target_latency_ms", "predicted_latency_ms", "measured_latency_ms", *_SHARES)
+"""There, but null where nothing was scored, predicted or measured."""
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """result.json of a pruning, or of a family of them."""
+    record = judged(path, {"family": _members}, ())
+    if "family" in record and record["family"] is None:
+        raise InputError("expected a list, got null", "family", str(path))
+    if "family" in record:
+        return record
+    try:
+        judge(Node(record), _SCHEMA, _NEEDED)
+        for key in _NULLABLE:
+            if key not in record:
+                raise InputError("missing", key)
+        if record["landed"] is not None and record["target_latency_ms"] is not None:
+            amount(Node(record["measured_latency_ms"], "measured_latency_ms"))
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    return record
+
+
+LONGEST_NAME = 255
+
+
+def _members(node: Node) -> None:
+    """The folders of a family, each directly in it and no family itself."""
+    for each in node.elements(1):
+        name = each.text()
+        if not 0 < len(name.encode()) <= LONGEST_NAME or name in (".", "..") or "/" in name or "\\" in name:
+            raise each.fail("the name of a folder in the run folder")
 
 
 def _lines(result: PruneResult) -> list[tuple[str, str]]:

@@ -26,9 +26,10 @@ from compress import page, pictures
 from compress.choices import change_of, whole_path
 from compress.choosing import plans
 from compress.config import PruneConfig, anchored, resumed_config, to_dict
-from compress.environment import Record, measured_environment, measured_places
+from compress.environment import measured_environment, measured_places
 from compress.methods import Found, best
 from compress.result import PruneResult, commands, read_result
+from compress.record import Record, read_record
 from compress.session import Goal, Job, prepare
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
@@ -43,7 +44,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_bytes, read_json, write_json
+from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, readable
@@ -263,8 +264,7 @@ class _Run:
         self.job, self.home, self.tell = job, home, tell
         self.watch = Stopwatch()
         file = home / runs.METRICS_FILE
-        whole = read_bytes(file).rfind(b"\n") + 1 if file.is_file() else 0
-        lines = runs.read_metrics(file) if whole else []
+        lines, whole = read_record(file)
         self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
         self.record = Record.opened(self.metrics, lines)
         self.n_timed: Counter[str] = Counter()

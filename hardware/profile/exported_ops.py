@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 import shutil
 import statistics
@@ -28,9 +27,11 @@ from hardware.profile.graphs import RandomWeights, to_litert, to_onnx, trace
 from hardware.profile.profiling import Case, Measured
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_json
+from proxyless_arch.base.schema import Schema, judge, mapping
 from proxyless_arch.base.strict import Node
 from proxyless_arch.space.mbconv import MACROS
 
+MAX_THREADS = 4096
 MANIFEST_FORMAT = "proxyless-latency/manifest"
 SUFFIX_OF = {"onnxruntime": ".onnx", "litert": ".tflite"}  # the runtimes of run.py
 SUFFIXES = tuple(SUFFIX_OF.values())
@@ -132,6 +133,7 @@ _COUNTED = re.compile(r"\bcount=[0-9]")
 _COUNT = re.compile(rf"\bcount=(?P<count>[0-9]+) .*\bavg=(?P<avg>{_NUMBER}) std=(?P<std>{_NUMBER})(?P<rest>.*)")
 _MEDIAN = re.compile(rf"\bmedian=(?P<median>{_NUMBER})")
 _TIMINGS = re.compile(rf"Inference timings in us: Init: .*Inference \(avg\): (?P<avg>{_NUMBER})")
+_WHOLE = re.compile(r"[0-9]{1,9}")
 _THREADS = re.compile(r"Num threads: \[(?P<threads>[0-9]+)\]")
 
 
@@ -180,6 +182,21 @@ def _read(file: Path, text: str) -> tuple[dict[str, Measured], dict[str, Any]]:
     return _runner_csv(text)
 
 
+def _count(text: str, place: str) -> int:
+    """A whole number of at most nine digits: Python reads more, slowly, and none above 4,300."""
+    if not _WHOLE.fullmatch(text):
+        raise InputError(f"expected a whole number below 1e9, got {text[:40]!r}", place)
+    return int(text)
+
+
+def _spread(text: str, place: str) -> float:
+    """A standard deviation in microseconds, as ms."""
+    value = float(text) / 1000
+    if not value <= MAX_MS:
+        raise InputError(f"expected a standard deviation, got {text[:40]!r}", place)
+    return value
+
+
 def _ms(text: str, place: str, factor: float = 1.0) -> float:
     try:
         value = float(text) * factor
@@ -202,7 +219,10 @@ def _runner_csv(text: str) -> tuple[dict[str, Measured], dict[str, Any]]:
         if line.startswith("#"):
             facts = _merged(facts, _facts(line[1:], place), place)
             continue
-        row = next(csv.reader([line]), [])
+        try:
+            row = next(csv.reader([line]), [])
+        except csv.Error as error:
+            raise InputError(f"expected file,round,timing,ms: {error}", place) from None
         if row in ([], ["file", "round", "timing", "ms"]):
             continue
         if len(row) != 4:
@@ -216,12 +236,23 @@ def _runner_csv(text: str) -> tuple[dict[str, Measured], dict[str, Any]]:
 
 def _facts(text: str, place: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError("expected the facts of the machine as JSON", place) from None
-    if not isinstance(value, dict):
-        raise InputError("expected the facts of the machine as JSON", place)
-    return value
+        facts = Node(parse_json(text, ""))
+        judge(facts, _FACTS)
+    except InputError as error:
+        problem = f"expected the facts of the machine as JSON: {error}"
+        raise InputError(problem, place) from None
+    return dict(mapping(facts))
+
+
+def _threads(node: Node) -> int:
+    return node.integer(1, MAX_THREADS)
+
+
+_FACTS: Schema = {
+    **dict.fromkeys(("device", "runtime", "runtime_version", "clock", "export", "dtype", "date"), Node.text),
+    "threads": _threads,
+}
+"""What run.py says of the machine, as far as it is read; what else it says is kept."""
 
 
 def _over_rounds(rounds: Iterable[Sequence[float]]) -> Measured:
@@ -241,7 +272,7 @@ def _benchmark_logs(text: str, file_stem: str) -> tuple[dict[str, Measured], dic
         if match := _GRAPH.search(line):
             stem, count = PurePosixPath(match["path"]).stem, None
         elif match := _THREADS.search(line):
-            facts = _merged(facts, {"threads": int(match["threads"])}, place)
+            facts = _merged(facts, {"threads": _threads(Node(_count(match["threads"], place), place))}, place)
         elif _COUNTED.search(line):
             count = _COUNT.search(line)  # none for one run: the timings' line has it
         elif match := _TIMINGS.search(line):
@@ -249,7 +280,7 @@ def _benchmark_logs(text: str, file_stem: str) -> tuple[dict[str, Measured], dic
             if count is not None:
                 middle = _MEDIAN.search(count["rest"])
                 average = middle["median"] if middle else count["avg"]
-                sd, n = float(count["std"]) / 1000, int(count["count"])
+                sd, n = _spread(count["std"], place), _count(count["count"], place)
             if stem in found:
                 raise InputError(f"the timings of {stem} are there twice", place)
             found[stem] = Measured(_ms(average, place, 1e-3), sd, 1, max(n, 1), float("nan"))
@@ -286,7 +317,7 @@ def _operator_profile(text: str) -> Measured:
 def _operator_ms(line: str, place: str) -> float:
     cells = [cell.strip() for cell in line.split(",")]
     share = next((index for index, cell in enumerate(cells) if cell.endswith("%")), 0)
-    if share < 2 or len(cells) < share + 4 or not cells[share + 3].isdecimal():
+    if share < 2 or len(cells) < share + 4 or not _WHOLE.fullmatch(cells[share + 3]):
         raise InputError(f"expected node type, first, avg_ms, %, cdf%, mem KB, times called, got {line[:60]!r}", place)
     try:
         value = float(cells[share - 1])

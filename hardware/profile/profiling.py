@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hardware.formats import MAX_MS, parse_ms
 from hardware.latency import parse_latency_source
 from hardware.predictor import Predictor
 from hardware.profile.fit import (
@@ -52,6 +53,7 @@ from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
+from proxyless_arch.base.strict import Node, shown
 from proxyless_arch.base.timing import MAX_DRIFT, Session, Times, anchor_drift, measure, steady_rounds
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.search_space import Path as Choices
@@ -192,6 +194,18 @@ class Timed(NamedTuple):
         return sum(self.anchor_ms) / 2
 
 
+def _timed(line: Node) -> tuple[tuple[str, int, str], Timed]:
+    """((phase, round, case), its timings) of a line of raw.jsonl. Raises InputError."""
+    parts = line.fields(("phase", "round", "case", "ms", "other_ms", "anchor_ms"))
+    key = parts["phase"].text(), parts["round"].integer(0), parts["case"].text()
+    times = Times(
+        tuple(map(parse_ms, parts["ms"].elements(1))),
+        tuple(each.number(0, MAX_MS) for each in parts["other_ms"].elements()),
+    )
+    before, after = map(parse_ms, parts["anchor_ms"].elements(2, 2))
+    return key, Timed(times, (before, after))
+
+
 class RawLog:
     """raw.jsonl: a header with the conditions, then one line per timing of a case in a round, only ever appended.
 
@@ -227,23 +241,18 @@ class RawLog:
                 source,
             )
         theirs, ours = first.get("conditions", {}), header["conditions"]
+        if not isinstance(theirs, dict):
+            raise InputError(f"expected an object, got {shown(theirs)}", "line 1: conditions", source)
         different = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
         if different:
             texts = ", ".join(f"{name} {theirs.get(name)!r}, now {ours.get(name)!r}" for name in sorted(different))
             raise InputError(f"holds the timings of other conditions ({texts}): choose another --output", "", source)
         for number, line in enumerate(lines[1:], start=2):
-            record = parse_json(line, source)
             try:
-                key = (str(record["phase"]), int(record["round"]), str(record["case"]))
-                times = Times(tuple(map(float, record["ms"])), tuple(map(float, record["other_ms"])))
-                before, after = map(float, record["anchor_ms"])
-            except (TypeError, KeyError, ValueError):
-                raise InputError(
-                    "expected phase, round, case, ms, other_ms and two anchor_ms", f"line {number}", source
-                ) from None
-            if not times.ms or not all(0 < value < math.inf for value in (*times.ms, before, after)):
-                raise InputError("expected times above 0 ms", f"line {number}", source)
-            self._done[key] = Timed(times, (before, after))
+                key, timed = _timed(Node(parse_json(line, source)))
+            except InputError as error:
+                raise InputError(error.problem, f"line {number}: {error.place}".removesuffix(": "), source) from None
+            self._done[key] = timed
         return whole
 
     def _write(self, record: Mapping[str, Any]) -> None:

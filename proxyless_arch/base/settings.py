@@ -29,6 +29,8 @@ RECIPE = "recipe"
 """The field that names the recipe: saved with the settings, but no setting itself."""
 DEFAULT = "default"
 """The recipe that every folder of them has."""
+LONGEST, LARGEST = 4095, 1e30
+"""Text in bytes (a path has no more), and a number."""
 REQUIRED: Any = dataclasses.MISSING
 """The default of a setting that must be given."""
 UNKNOWN: Any = object()
@@ -301,6 +303,33 @@ def recorded(cls: type[Config], value: Any, format_name: str, version: int, sour
     """The flat settings that ``value`` has, checked as from_dict does; no others."""
     found = to_dict(from_dict(cls, value, format_name, version, source, fill_missing=True), format_name, version)
     return {name: found[name] for name in flags(cls) if name in value}
+
+
+def check_kinds(cls: type, saved: Mapping[str, Any], source: str) -> None:
+    """Raises InputError, with ``source``, where a saved setting is of another kind than a setting of that name.
+
+    Neither bounds nor allowed words are looked at, nor names that are not known: an older run may have others.
+    """
+    try:
+        for name, (_, _, kind) in flags(cls).items():
+            if saved.get(name) is not None:
+                _check_kind(Node(saved[name], name), base_type(kind)[0])
+    except InputError as error:
+        raise error.from_source(source) from None
+
+
+def _check_kind(node: Node, base: Any) -> None:
+    if typing.get_origin(base) is tuple:
+        for each in node.elements():
+            _check_kind(each, typing.get_args(base)[0])
+    elif base is bool:
+        node.boolean()
+    elif base is int:
+        node.integer(-(2**62), 2**62)
+    elif base is float:
+        node.number(-LARGEST, LARGEST)
+    elif len(os.fsencode(node.text())) > LONGEST:
+        raise InputError(f"expected at most {LONGEST} bytes of text", node.path)
 
 
 def anchored(config: Config, names: Iterable[str]) -> Config:

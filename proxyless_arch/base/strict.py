@@ -125,6 +125,8 @@ class Node:
     def text(self, allowed: Sequence[str] | None = None) -> str:
         if not isinstance(self.value, str) or (allowed is not None and self.value not in allowed):
             raise self.fail(listed(map(repr, allowed)) if allowed else "a string")
+        if "\0" in self.value:
+            raise self.fail("a string without NUL")
         return self.value
 
     def boolean(self) -> bool:

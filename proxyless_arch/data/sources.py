@@ -309,7 +309,7 @@ def _zip_lister(path: str, edition: int) -> Lister:
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts or "\\" in name or (parts and parts[0].endswith(":")):
                 raise InputError(f"expected relative names with '/' inside the archive, got {name!r}", source=path)
-            if any(_is_hidden(part, edition) for part in parts):
+            if not parts or any(_is_hidden(part, edition) for part in parts):
                 continue
             is_folder = name.endswith("/")
             parent = ""

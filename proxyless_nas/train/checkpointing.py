@@ -16,7 +16,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes, write_bytes
 from proxyless_arch.base.runs import CHECKPOINT_FILE, PREVIOUS_FILE
+from proxyless_arch.base.strict import Node, shown
 from proxyless_nas import distributed
 
 NAME = CHECKPOINT_FILE
@@ -149,3 +150,121 @@ def _check_hash(content: bytes) -> None:
     expected = _HASH + hashlib.sha256(content[:-_ENDING]).hexdigest().encode()
     if content[-_ENDING:] != struct.pack("<H", len(expected)) + expected:
         raise ValueError("another hash")
+
+
+# ---------------------------------------------------------------------------------------- what a checkpoint may hold
+
+_STATE: tuple[tuple[type[torch.optim.Optimizer], tuple[str, ...]], ...] = (
+    (torch.optim.SGD, ("momentum_buffer",)),
+    (torch.optim.Adam, ("step", "exp_avg", "exp_avg_sq")),
+)
+"""What an optimizer keeps of each tensor once it has moved it."""
+
+
+def check_like(saved: Any, fresh: Any, place: str, source: str | None = None, apart: Collection[str] = ()) -> None:
+    """Raises InputError where ``saved`` is not what ``fresh``, the same thing newly made, may become.
+
+    Tensors are of the same shape and type, and finite; dicts have the same keys, lists the same length; a number or
+    text stands where one did, and a number where there was none yet.
+    """
+    try:
+        if apart:
+            Node(saved, place).fields(list(fresh))
+            saved, fresh = ({name: each[name] for name in fresh if name not in apart} for each in (saved, fresh))
+        _check_like(saved, fresh, place)
+    except InputError as error:
+        raise error.from_source(source) if source else error from None
+
+
+def _check_like(saved: Any, fresh: Any, place: str) -> None:
+    if isinstance(fresh, torch.Tensor):
+        _check_tensor(saved, fresh.shape, fresh.dtype, place)
+    elif isinstance(fresh, dict):
+        for key, node in Node(saved, place).fields([str(key) for key in fresh]).items():
+            _check_like(node.value, fresh[key], node.path)
+    elif isinstance(fresh, list | tuple):
+        if not isinstance(saved, list | tuple) or len(saved) != len(fresh):
+            raise InputError(f"expected {len(fresh)} values, got {_kind(saved)}", place)
+        for index, (one, other) in enumerate(zip(saved, fresh, strict=True)):
+            _check_like(one, other, f"{place}[{index}]")
+    elif isinstance(fresh, bool | str):
+        if type(saved) is not type(fresh):
+            raise InputError(
+                f"expected a {'text' if isinstance(fresh, str) else 'yes or no'}, got {_kind(saved)}", place
+            )
+    elif fresh is None:
+        if saved is not None:
+            Node(saved, place).number()
+    elif isinstance(fresh, int):
+        Node(saved, place).integer(0, 2**62)
+    else:
+        Node(saved, place).number()
+
+
+def _check_tensor(saved: Any, shape: tuple[int, ...], dtype: torch.dtype | None, place: str) -> None:
+    wanted = f"expected a tensor of shape {list(shape)}"
+    if not isinstance(saved, torch.Tensor) or saved.shape != shape or saved.layout != torch.strided:
+        raise InputError(f"{wanted}, got {_kind(saved)}", place)
+    if saved.dtype != dtype and (dtype is not None or not saved.is_floating_point()):
+        raise InputError(f"{wanted} and of {dtype or 'floating-point numbers'}, got {saved.dtype}", place)
+    if saved.is_floating_point() and not bool(torch.isfinite(saved).all()):
+        raise InputError("expected finite numbers, got NaN or infinite ones", place)
+
+
+def _kind(value: Any) -> str:
+    """A received value in words; never the contents of a container, which may be large."""
+    if isinstance(value, torch.Tensor):
+        return f"one of shape {list(value.shape)}"
+    return shown(value) if value is None or isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
+
+
+def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, place: str, source: str | None = None) -> None:
+    """Raises InputError where ``saved`` is no state of an optimizer of these tensors. Groups of an older torch may have
+    fewer settings."""
+    try:
+        parts = Node(saved, place).fields(("state", "param_groups"))
+        fresh = optimizer.state_dict()["param_groups"]
+        groups = parts["param_groups"].elements(len(fresh), len(fresh))
+        for group, own in zip(groups, fresh, strict=True):
+            for key, node in group.fields(
+                ("params", "lr"), [name for name in own if name not in ("params", "lr")]
+            ).items():
+                _check_setting(node, own[key], key)
+        tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+        state = parts["state"]
+        if not isinstance(state.value, dict):
+            raise state.fail("an object")
+        for number, moved in state.value.items():
+            if type(number) is not int or not 0 <= number < len(tensors):
+                raise InputError(f"expected the numbers of {len(tensors)} tensors, got {_kind(number)}", state.path)
+            _check_moved(Node(moved, f"{state.path}[{number}]"), optimizer, tensors[number])
+    except InputError as error:
+        raise error.from_source(source) if source else error from None
+
+
+def _check_setting(node: Node, own: Any, key: str) -> None:
+    """Of a group of tensors: a finite number, yes, no, nothing, or several of them."""
+    if key == "params" and not (isinstance(node.value, list) and all(type(each) is int for each in node.value)):
+        raise InputError(f"expected the numbers of {len(own)} tensors, got {_kind(node.value)}", node.path)
+    if key == "params" and node.value != own:
+        raise InputError("not the tensors of this optimizer", node.path)
+    for value in node.value if isinstance(node.value, list | tuple) else [node.value]:
+        if value is not None and not isinstance(value, bool):
+            Node(value, node.path).number()
+    if isinstance(node.value, list | tuple) != isinstance(own, list | tuple):
+        raise InputError(f"expected a value like {own!r}, got {_kind(node.value)}", node.path)
+    if isinstance(own, list | tuple) and len(own) != len(node.value):
+        raise InputError(f"expected {len(own)} values, got {len(node.value)}", node.path)
+
+
+def _check_moved(node: Node, optimizer: torch.optim.Optimizer, tensor: torch.Tensor) -> None:
+    """What is kept of one tensor."""
+    names = next(names for kind, names in _STATE if isinstance(optimizer, kind))
+    for name, part in node.fields(names).items():
+        if name == "step":
+            value = (
+                part.value.item() if isinstance(part.value, torch.Tensor) and part.value.numel() == 1 else part.value
+            )
+            Node(value, part.path).number(0)
+        elif part.value is not None or name != "momentum_buffer":
+            _check_tensor(part.value, tensor.shape, tensor.dtype, part.path)

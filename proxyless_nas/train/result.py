@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
+from proxyless_arch.apps.train_result import read_training_result
 from proxyless_arch.apps.train_settings import TrainConfig, read_config
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE, ENVIRONMENT_FILE, METRICS_FILE, RESULT_FILE
 from proxyless_arch.weights.files import NamedTensors, read_tensors
 from proxyless_arch.weights.lookup import SPEC_FILE, find_network
@@ -59,7 +59,7 @@ def read_result(folder: Path | str) -> TrainResult:
     spec, weights = find_network(str(home))
     if weights is None:
         raise InputError("the weights of this run are gone", source=str(folder))
-    record = read_json(home / RESULT_FILE)
+    record = read_training_result(home / RESULT_FILE)
     return TrainResult(
         folder=home,
         config=config,

@@ -50,7 +50,8 @@ from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded, remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
-from proxyless_arch.base.strict import counted
+from proxyless_arch.base.schema import Schema, amount, count, judge, mapping
+from proxyless_arch.base.strict import Node, counted
 from proxyless_arch.base.text import labeled, readable
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import format_count
@@ -647,9 +648,7 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
         InputError: no checkpoint, a damaged one, one of another network, or of other images or processes.
     """
     path = run_dir / checkpointing.NAME
-    fields = checkpointing.load_fields(
-        path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training", CHECKPOINT_YOUNGER
-    )
+    fields = read_checkpoint(path)
     try:
         changes_of_resume(from_dict(fields["config"], str(path), fill_missing=True), job.config)
     except InputError:
@@ -664,12 +663,43 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
             "--resume",
             str(path),
         )
-    try:
-        training.load_state_dict(fields["training"])
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"does not fit this network: {reason}", source=str(path)) from None
+    training.check_state(fields["training"], str(path))
+    training.load_state_dict(fields["training"])
     return fields, Best(**fields["best"]) if fields["best"] is not None else None
+
+
+_BEST: Schema = {
+    "epoch": lambda node: node.integer(-1, 2**31),
+    "weights": lambda node: node.text(("raw", "ema")),
+    "top1_hits": count,
+    "loss": Node.number,
+}
+_IMAGES: Schema = {
+    **{f"{name}_images": count for name in ("train", "valid", "test")},
+    **{f"{name}_names": Node.text for name in ("train", "valid", "test")},
+    "class_names": lambda node: None,
+}
+_CHECKPOINT: Schema = {
+    "config": mapping,
+    "training": mapping,
+    "metrics_offset": count,
+    "wall_seconds": amount,
+    "best": lambda node: judge(node, _BEST, list(_BEST)),
+    "data": lambda node: judge(node, _IMAGES, list(_IMAGES)),
+    "ran_on": lambda node: judge(node, {"processes": count}, ("processes",)),
+}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The fields of a training's checkpoint, of the right kinds. Raises InputError."""
+    fields = checkpointing.load_fields(
+        path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CHECKPOINT_FIELDS, "training", CHECKPOINT_YOUNGER
+    )
+    try:
+        judge(Node(fields), _CHECKPOINT, ("config", "training", "metrics_offset", "wall_seconds"))
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    return fields
 
 
 def _changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
 from proxyless_arch.arch.bits import BitPlan
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import TorchStream
 from proxyless_nas import distributed
 from proxyless_nas.defensive import orthogonality, quantize_activations, share_clips
@@ -42,6 +43,7 @@ from proxyless_nas.steps import (
     warmup_cosine_lr,
     weighted_loss,
 )
+from proxyless_nas.train.checkpointing import check_like, check_optimizer
 from proxyless_nas.trees import set_path_drop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -389,6 +391,17 @@ class Training:
     def _clips(self) -> dict[str, Tensor]:
         """Of the quantized inputs, which are no weights of the network."""
         return {name: quantizer.clip.detach() for name, quantizer in quantizers(self.net)}
+
+    def check_state(self, state: dict[str, Any], source: str | None = None) -> None:
+        """Raises InputError, with ``source``, for a state that no such training can have."""
+        own = self.state_dict()
+        check_like(state, own, "training", source, apart=("optimizer", "ema"))  # a run that keeps no average has None
+        if self.ema is not None:
+            check_like(state["ema"], own["ema"], "training.ema", source)
+        check_optimizer(state["optimizer"], self.optimizer, "training.optimizer", source)
+        if state["step"] > self.schedule.total_steps:
+            problem = f"expected at most {self.schedule.total_steps} steps, got {state['step']}"
+            raise InputError(problem, "training.step", source)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])

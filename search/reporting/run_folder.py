@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hardware.latency import LatencySource, WithFallback, load_latency_source, n
 from hardware.table import LookupTable
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import read_per_class
+from proxyless_arch.apps.train_result import SCHEMA as TRAINING_RESULT
 from proxyless_arch.apps.train_settings import FORMAT as TRAINING
 from proxyless_arch.apps.train_settings import read_recorded as read_training_settings
 from proxyless_arch.arch.codec import read_spec
@@ -24,7 +25,9 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preproces
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import METRICS_FILE, read_metrics, resume_command
+from proxyless_arch.base.runs import METRICS_FILE, RESULT_FILE, read_metrics, resume_command
+from proxyless_arch.base.schema import judge, judged
+from proxyless_arch.base.settings import check_kinds
 from proxyless_arch.base.strict import Node, counted
 from proxyless_arch.base.text import readable
 from proxyless_arch.base.units import Unit
@@ -32,18 +35,17 @@ from proxyless_arch.space.mbconv import MACROS, mbconv_space
 from proxyless_arch.space.search_space import FILE as SPACE_FILE
 from proxyless_arch.space.search_space import SearchSpace, read_space
 from proxyless_arch.weights.lookup import SPEC_FILE
-from search.config import FORMAT, TARGET_KEY, default_resolution, default_space
+from search.config import FORMAT, TARGET_KEY, SearchConfig, default_resolution, default_space
 from search.reporting.schema import (
     ENVIRONMENT,
     EPOCH,
+    NEEDED_BESIDE,
     NEEDED_OF_EPOCH,
     NEEDED_OF_RANDOM,
     NEEDED_OF_SEARCH,
     NEVER_NULL,
     RANDOM,
     SEARCH,
-    Schema,
-    judge,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,7 +185,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.json").is_file():
         raise InputError("expected the run folder of a search: there is no config.json in it", source=str(folder))
     settings = _settings(folder / "config.json")
-    environment = _judged(folder / "environment.json", ENVIRONMENT) if (folder / "environment.json").is_file() else {}
+    environment = judged(folder / "environment.json", ENVIRONMENT) if (folder / "environment.json").is_file() else {}
     result = _result(folder / "result.json") if (folder / "result.json").is_file() else None
     metrics = folder / METRICS_FILE
     records = _records(metrics) if metrics.is_file() else []
@@ -193,6 +195,8 @@ def read_run(folder: Path) -> Run:
         notes.append("There is no spec.json in the folder: the derived network cannot be drawn.")
     has_space = (folder / SPACE_FILE).is_file()
     space = read_space(folder / SPACE_FILE) if has_space else _space_of_first_version(settings, spec)
+    if space is not None:
+        _check_choices(space, records, result, folder)
     source, table = _pricing(folder, settings, space, notes)
     if table is not None and not _agrees(table, result, records):
         notes.append(
@@ -215,13 +219,37 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def _check_choices(
+    space: SearchSpace, records: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None, folder: Path
+) -> None:
+    """Raises InputError where a path or the probabilities are of another space than the run's."""
+    sizes = [len(operations) for operations in space.choices]
+
+    def check(path: Sequence[int] | None, place: str, file: str) -> None:
+        if path is None:
+            return
+        if len(path) != len(sizes) or any(choice >= size for choice, size in zip(path, sizes, strict=True)):
+            raise InputError("not a path through the space of this run", place, str(folder / file))
+
+    for number, record in enumerate(records, start=1):
+        check(record.get("argmax_path"), f"line {number}: argmax_path", METRICS_FILE)
+        probabilities = record.get("probabilities")
+        if probabilities and [len(each) for each in probabilities] != sizes:
+            problem = "expected a probability for each choice of the run's space"
+            raise InputError(problem, f"line {number}: probabilities", str(folder / METRICS_FILE))
+    for name in ("path", "argmax_path"):
+        check((result or {}).get(name), name, RESULT_FILE)
+    for number, entry in enumerate((result or {}).get("networks", ())):
+        check(entry["path"], f"networks[{number}].path", RESULT_FILE)
+
+
 def read_trained(folder: Path) -> TrainedRun:
     """A run folder of train.py. Raises InputError when it is none, not finished, or was scored on no test images."""
     settings = read_training_settings(folder / "config.json")
     if not (folder / "result.json").is_file():
         again = resume_command("train.py", folder)
         raise InputError(f"this training did not come to its end; continue it with: {again}", source=str(folder))
-    result = _object(folder / "result.json")
+    result = judged(folder / RESULT_FILE, TRAINING_RESULT)
     try:
         Node(result.get("test_top1_percent"), "test_top1_percent").number(0, 100)
         Node(result.get("n_test_images"), "n_test_images").integer(1, 2**40)
@@ -265,27 +293,23 @@ def _settings(path: Path) -> dict[str, Any]:
             Node(settings.get(key), key).text()
     except InputError as error:
         raise error.from_source(str(path)) from None
+    check_kinds(SearchConfig, settings, str(path))
     return settings
-
-
-def _judged(path: Path, schema: Schema, needed: Collection[str] = ()) -> dict[str, Any]:
-    """The object in a JSON file, of the right kind in all that it has of ``schema``."""
-    value = read_json(path)
-    try:
-        judge(Node(value), schema, needed)
-    except InputError as error:
-        raise error.from_source(str(path)) from None
-    return value
 
 
 def _result(path: Path) -> dict[str, Any]:
     """result.json of a search or of random networks."""
     result = _object(path)
     if "networks" in result:
-        return _judged(path, RANDOM, NEEDED_OF_RANDOM)
+        return judged(path, RANDOM, NEEDED_OF_RANDOM)
     if "predicted_latency_ms" not in result:  # null where the target is not a latency
         raise InputError("missing", "predicted_latency_ms", str(path))
-    return _judged(path, SEARCH, NEEDED_OF_SEARCH)
+    record = judged(path, SEARCH, NEEDED_OF_SEARCH)
+    for first, others in NEEDED_BESIDE.items():
+        missing = [name for name in others if record.get(name) is None]
+        if record.get(first) is not None and missing:
+            raise InputError(f"missing, beside {first}", missing[0], str(path))
+    return record
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

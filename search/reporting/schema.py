@@ -6,55 +6,13 @@ is needed, since older runs have fewer. Settings have their own types (search/co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from types import MappingProxyType
 
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.schema import Schema, amount, count, factor, judge, list_of, path_of_choices, quantity
 from proxyless_arch.base.strict import Node
 from proxyless_arch.base.units import Unit
-
-Check = Callable[[Node], Any]
-Schema = Mapping[str, Check]
-
-
-def judge(node: Node, schema: Schema, needed: Collection[str] = ()) -> None:
-    """Raises InputError at the first member that is missing or of the wrong kind."""
-    members = dict(node.items())
-    for key in needed:
-        if key not in members:
-            raise InputError("missing", f"{node.path}.{key}" if node.path else key)
-    for key, check in schema.items():
-        if key in members and (key in needed or members[key].value is not None):
-            check(members[key])
-
-
-def count(node: Node) -> int:
-    return node.integer(0, 2**62)
-
-
-def amount(node: Node) -> float:
-    return node.number(0)
-
-
-def factor(node: Node) -> float:
-    if node.number(0) == 0:
-        raise node.fail("a number above 0")
-    return float(node.value)
-
-
-def path_of_choices(node: Node) -> list[int]:
-    return [each.integer(0) for each in node.elements()]
-
-
-def list_of(schema: Schema, needed: Collection[str] = ()) -> Check:
-    """Objects, each of the ``schema``."""
-
-    def check(node: Node) -> None:
-        for each in node.elements():
-            judge(each, schema, needed)
-
-    return check
 
 
 def unit(node: Node) -> str:
@@ -64,7 +22,7 @@ def unit(node: Node) -> str:
 def spec_below(node: Node) -> str:
     """A file of the folder: neither an absolute name nor one that leads out of it."""
     place = PurePosixPath(node.text())
-    if place.is_absolute() or ".." in place.parts:
+    if place.is_absolute() or ".." in place.parts or len(str(place)) > 200:
         raise node.fail("a file in the run folder")
     return str(place)
 
@@ -74,10 +32,8 @@ NEVER_NULL = NEEDED_OF_EPOCH[:4]
 EPOCH: Schema = {
     "phase": Node.text,
     **dict.fromkeys(("epoch", "n_epochs", "arch_step"), lambda node: node.integer(0, 2**40)),
-    **dict.fromkeys(("target", "expected_cost", "argmax_cost", "entropy", "lambda"), Node.number),
-    **dict.fromkeys(
-        (f"{part}_{score}" for part in ("train", "valid") for score in ("loss", "top1_percent")), Node.number
-    ),
+    **dict.fromkeys(("target", "expected_cost", "argmax_cost", "entropy", "lambda"), quantity),
+    **dict.fromkeys((f"{part}_{score}" for part in ("train", "valid") for score in ("loss", "top1_percent")), quantity),
     "argmax_path": path_of_choices,
     "probabilities": lambda node: [[each.number(0, 1) for each in block.elements(1)] for block in node.elements()],
 }
@@ -92,18 +48,32 @@ _RESCORED: Schema = {"networks": count, "loss": amount, "loss_of_most_probable":
 _PREDICTOR: Schema = {
     **dict.fromkeys(("loss", "reliability", "random_sd"), amount),
     **dict.fromkeys(
-        ("predicted", "random_mean", "gain", "gain_low", "gain_high", "gain_in_sd", "kendall", "spearman"), Node.number
+        ("predicted", "random_mean", "gain", "gain_low", "gain_high", "gain_in_sd", "kendall", "spearman"), quantity
     ),
     **dict.fromkeys(("n_scored", "n_broken", "n_random", "n_images"), count),
     "is_fallback": Node.boolean,
-    "foretold": lambda node: [[loss.number() for loss in pair.elements(2, 2)] for pair in node.elements()],
-    "coefficients": lambda node: [[each.number() for each in block.elements(1)] for block in node.elements()],
+    "foretold": lambda node: [[quantity(loss) for loss in pair.elements(2, 2)] for pair in node.elements()],
+    "coefficients": lambda node: [[quantity(each) for each in block.elements(1)] for block in node.elements()],
 }
 _NEEDED_OF_PREDICTOR = (
     "random_mean", "random_sd", "gain", "gain_low", "gain_high", "gain_in_sd", "kendall", "n_scored", "n_random",
     "is_fallback",
 )  # fmt: skip
-NEEDED_OF_SEARCH = ("macs", "params", "top1_percent", "test_top1_percent", "path")
+NEEDED_OF_SEARCH = (
+    "macs", "params", "top1_percent", "test_top1_percent", "path", "n_valid_images", "n_test_images",
+    "unreadable_images", "wall_seconds",
+)  # fmt: skip
+NEEDED_BESIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "landed": ("landing_error_percent", "landed_by", "landing_tolerance_percent"),
+        "finetuned_top1_percent": ("finetuned_test_top1_percent",),
+        "argmax_top1_percent": ("argmax_test_top1_percent",),
+        "table_anchor_ms": ("anchor_ms",),
+        "argmax_latency_ms": ("argmax_path",),
+        "argmax_macs": ("argmax_path",),
+    }
+)
+"""What a search's result must have as well where it has the first."""
 SEARCH: Schema = {
     **dict.fromkeys(
         ("target_hardware", "latency_source", "weights", "warmup_from", "landing_stopped", "landed_by"), Node.text
@@ -126,7 +96,7 @@ SEARCH: Schema = {
         count,
     ),
     **dict.fromkeys(("path", "argmax_path"), path_of_choices),
-    "bn_recalibration_losses": lambda node: [loss.number() for _, loss in node.items()],
+    "bn_recalibration_losses": lambda node: [quantity(loss) for _, loss in node.items()],
     "projection_changes": list_of(_CHANGE, _CHANGE),
     "measured_on": lambda node: judge(node, _DEVICE, _DEVICE),
     "landing": list_of(_ATTEMPT),
@@ -134,18 +104,25 @@ SEARCH: Schema = {
     "images": lambda node: dict(node.items()),
     "rescored": lambda node: judge(node, _RESCORED, ("networks", "loss")),
     "predictor": lambda node: judge(node, _PREDICTOR, _NEEDED_OF_PREDICTOR),
-    **dict.fromkeys(("landing_error_percent", "projection_log_odds"), Node.number),
+    **dict.fromkeys(("landing_error_percent", "projection_log_odds"), quantity),
 }  # fmt: skip
 """result.json of a search."""
 
 _NETWORK: Schema = {"spec": spec_below, "path": path_of_choices, "cost": amount, "macs": count, "params": count}
-NEEDED_OF_RANDOM = ("cost_unit", "networks")
+
+
+def _networks(node: Node) -> None:
+    node.elements(1)
+    list_of(_NETWORK, ("spec", "path", "cost"))(node)
+
+
+NEEDED_OF_RANDOM = ("target", "cost_unit", "networks")
 RANDOM: Schema = {
     "target": amount,
     "cost_unit": unit,
     **dict.fromkeys(("cost_source", "target_hardware"), Node.text),
     "manual_seed": count,
-    "networks": list_of(_NETWORK, ("spec", "path", "cost")),
+    "networks": _networks,
 }
 """result.json of random networks."""
 

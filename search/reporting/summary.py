@@ -29,16 +29,16 @@ NEAR_CHANCE = 1.5  # accuracies below so many times that of guessing
 
 def _measured_lines(record: Mapping[str, Any], goal: float) -> Iterator[tuple[str, str]]:
     """What the derived network took here, as the clock showed it and at the speed that its table was made at."""
-    on, error = record["measured_on"], record.get("measured_standard_error_percent")
+    on, error = record.get("measured_on"), record.get("measured_standard_error_percent")
 
     def beside(ms: float) -> str:
         return f"{Unit.MS.exact(ms)} ({100 * (ms / goal - 1):+.2f} %)"
 
-    where = f"{on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}"
+    where = f"; {on['runtime']} {on['runtime_version']}, {threads_text(on['threads'])}, {on['device']}" if on else ""
     noise = f", standard error {error:.1f} %" if error is not None else ""
-    yield "measured", f"{beside(record['measured_latency_ms'])}{noise}; {where}"
+    yield "measured", f"{beside(record['measured_latency_ms'])}{noise}{where}"
     at_table_speed = record.get("measured_at_table_speed_ms")
-    if at_table_speed is not None and "table_anchor_ms" in record:
+    if at_table_speed is not None and record.get("table_anchor_ms") is not None:
         slower = 100 * (record["anchor_ms"] / record["table_anchor_ms"] - 1)
         yield (
             "",
@@ -170,7 +170,7 @@ def summary(run_dir: Path) -> str:
             say(label, text)
         if record.get("predictor"):
             pass  # which has no most probable network
-        elif run.settings.get("derive") != "argmax":
+        elif run.settings.get("derive") != "argmax" and record.get(ARGMAX_KEY[run.unit]) is not None:
             for label, text in _projection_lines(run, record):
                 say(label, text)
         else:
@@ -199,12 +199,12 @@ def summary(run_dir: Path) -> str:
             f"that is near chance ({chance:.1f} %): alpha chose among operations that were not trained; give it more "
             "images, --warmup_epochs or --n_epochs",
         )
-    if "finetuned_top1_percent" in record:
+    if record.get("finetuned_top1_percent") is not None:
         say(
             "fine-tuned",
             f"{shown_score(record['finetuned_top1_percent'], n_valid, 'validation images')}, "
             f"{shown_score(record['finetuned_test_top1_percent'], n_test, 'test images')}, after "
-            f"{counted(run.settings['finetune_epochs'], 'epoch')} of training this network alone",
+            f"{counted(run.settings.get('finetune_epochs') or 0, 'epoch')} of training this network alone",
         )
     if record["unreadable_images"]:
         say("unreadable", f"{counted(record['unreadable_images'], 'image')} left out (warnings named them)")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.strict import shown
+from proxyless_arch.base.schema import Schema, amount, count, judge, mapping, texts
+from proxyless_arch.base.strict import Node, shown
 from proxyless_nas import distributed
 from proxyless_nas.train.checkpointing import ANEW, NAME, load_fields, save_fields
 from search.config import FREE, from_dict, to_dict
@@ -39,6 +40,14 @@ class Checkpoint:
     data: dict[str, Any]
     unreadable: list[str]
 
+
+SCHEMA: Schema = {
+    **dict.fromkeys(("config", "supernet", "optimizer", "controller", "sums", "data"), mapping),
+    **dict.fromkeys(("step", "metrics_offset"), count),
+    "wall_seconds": amount,
+    "unreadable": texts,
+}
+"""Of what kind each field is; what is inside is compared with the search that goes on (Search.restore)."""
 
 COMPUTES = ("processes", "torch_version", "num_threads", "device_type")
 """The names of what computes, beside the images and prices in ``Checkpoint.data``."""
@@ -101,4 +110,9 @@ def load(path: Path, advice: str = ANEW) -> Checkpoint:
 
     Raises InputError when the file is missing, cut off, damaged, or not one of ours.
     """
-    return Checkpoint(**load_fields(path, FORMAT, VERSION, Checkpoint.__dataclass_fields__, "search", advice=advice))
+    fields = load_fields(path, FORMAT, VERSION, Checkpoint.__dataclass_fields__, "search", advice=advice)
+    try:
+        judge(Node(fields), SCHEMA, list(SCHEMA))
+    except InputError as error:
+        raise error.from_source(str(path)) from None
+    return Checkpoint(**fields)

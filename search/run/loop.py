@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hardware.cost import CostTable
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.streams import TorchStream
@@ -34,6 +35,7 @@ from proxyless_nas.steps import (
     sgd,
     smoothed_loss,
 )
+from proxyless_nas.train.checkpointing import check_like, check_optimizer
 from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng
 from search.algorithm.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
 from search.algorithm.supernet import Supernet
@@ -339,22 +341,38 @@ class Search:
             unreadable=sorted(self.unreadable),
         )
 
-    def start_behind(self, warm: Checkpoint) -> None:
+    def start_behind(self, warm: Checkpoint, source: str | None = None) -> None:
         """Take over the end of another search's warm-up: weights, BN, optimizer and the step.
 
         Alpha stays as this search drew it: no warm-up moves it. ``warm`` may be used again: torch's optimizer would
         keep the momentum it is given, and move it.
         """
         own = self.controller.state_dict()
-        self.restore(replace(warm, optimizer=copy.deepcopy(warm.optimizer), controller=own))
+        self.restore(replace(warm, optimizer=copy.deepcopy(warm.optimizer), controller=own), source)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint, source: str | None = None) -> None:
+        """Stand where a checkpoint does. Raises InputError, with ``source``, for one that no such search can have."""
+        self._check_fits(checkpoint, source)
         self.supernet.load_state_dict(checkpoint.supernet)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.controller.load_state_dict(checkpoint.controller)
         self.step = checkpoint.step
         self.sums = EpochSums(**checkpoint.sums)
         self.unreadable = set(checkpoint.unreadable)
+
+    def _check_fits(self, checkpoint: Checkpoint, source: str | None) -> None:
+        check_like(checkpoint.supernet, self.supernet.state_dict(), "supernet", source)
+        check_optimizer(checkpoint.optimizer, self.optimizer, "optimizer", source)
+        own = self.controller.state_dict()
+        check_like(checkpoint.controller, own, "controller", source, apart=("optimizer",))
+        check_optimizer(checkpoint.controller["optimizer"], self.controller.optimizer, "controller.optimizer", source)
+        check_like(checkpoint.sums, vars(self.sums), "sums", source)
+        steps, arch_steps = checkpoint.step, checkpoint.controller["step"]
+        if not 0 <= steps <= self.schedule.total_steps:
+            raise InputError(f"expected at most {self.schedule.total_steps} steps, got {steps}", "step", source)
+        if arch_steps != (due := self.schedule.arch_steps_before(steps)):
+            problem = f"expected {due} architecture steps behind {steps} weight steps, got {arch_steps}"
+            raise InputError(problem, "controller.step", source)
 
 
 def run(

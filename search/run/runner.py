@@ -496,7 +496,7 @@ def _bring_to_its_start(
         kept = f"; {warmup.FLAG} {run_dir} takes its warm-up" if (run_dir / warmup.NAME).is_file() else ""
         saved = checkpoint.load(path, checkpoint.ANEW + kept)
         checkpoint.check_same(saved, config, data, str(run_dir))
-        search.restore(saved)
+        search.restore(saved, str(path))
         note = checkpoint.computed_otherwise(saved, search.device)
         return Start(saved.metrics_offset, saved.wall_seconds, note)
     if resume:

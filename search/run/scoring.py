@@ -122,8 +122,7 @@ class Scorer:
 
     def __post_init__(self) -> None:
         with distributed.fail_together():
-            records, self._end = read_whole_lines(self.folder / FILE) if distributed.is_main() else ([], 0)
-            known = dict(_read_entry(record, number, self.folder / FILE) for number, record in enumerate(records, 1))
+            known, self._end = read_scores(self.folder / FILE) if distributed.is_main() else ({}, 0)
         self.known |= distributed.broadcast_value(known)
         job, size = self.job, self.job.normalized_together
         augment = job.augment if job.config.finish.recalibration == "augmented" else None
@@ -176,6 +175,12 @@ def _entry(path: Choices, score: Score) -> dict[str, Any]:
         return value if math.isfinite(value) else None
 
     return {"path": list(path), "loss": number(score.loss), "halves": list(map(number, score.halves))}
+
+
+def read_scores(path: Path) -> tuple[dict[Choices, Score], int]:
+    """(what a run has scored, the bytes of whole lines of that file). Raises InputError for a line that is none."""
+    records, end = read_whole_lines(path)
+    return dict(_read_entry(record, number, path) for number, record in enumerate(records, 1)), end
 
 
 def _read_entry(record: Mapping[str, Any], number: int, source: Path) -> tuple[Choices, Score]:

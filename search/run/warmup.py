@@ -72,7 +72,7 @@ class WarmUp:
     def put_before(self, search: Search) -> None:
         """Bring ``search``, a new one, to the end of this warm-up. Raises InputError when its supernet is another."""
         _check_tensors(self.state.supernet, search.supernet.state_dict(), str(self.folder / NAME))
-        search.start_behind(self.state)
+        search.start_behind(self.state, str(self.folder / NAME))
 
 
 def settings_with_a_part() -> list[str]:
