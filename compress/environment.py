@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from compress.choices import Axis, Group, change_of
 from compress.pruner import Pruner
+from compress.record import Record
 from compress.statistics import collect, make_bn_true
 from hardware.cost import Path
 from hardware.projection import Match
@@ -28,7 +29,6 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.progress import Progress, watched
 from proxyless_arch.base.strict import counted
 from proxyless_arch.weights.files import NamedTensors
-from compress.record import Record
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import recalibrate_bn
 from proxyless_nas.weights import load_named, to_named

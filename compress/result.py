@@ -14,9 +14,9 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
-from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.schema import Schema, amount, count, factor, judge, judged, list_of, mapping, percent
 from proxyless_arch.base.strict import Node
+from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.units import format_count
 from proxyless_arch.weights.lookup import find_network
 

@@ -28,8 +28,8 @@ from compress.choosing import plans
 from compress.config import PruneConfig, anchored, resumed_config, to_dict
 from compress.environment import measured_environment, measured_places
 from compress.methods import Found, best
-from compress.result import PruneResult, commands, read_result
 from compress.record import Record, read_record
+from compress.result import PruneResult, commands, read_result
 from compress.session import Goal, Job, prepare
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
