@@ -1,10 +1,11 @@
-"""What a pruning has measured so far, line by line in its metrics.jsonl: a run that goes on is answered from there."""
+"""What a pruning or quantization has measured, line by line in metrics.jsonl: a resumed one is answered from there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hardware.profile.profiling import Measured
@@ -35,29 +36,37 @@ class Record:
         return line
 
 
+def _amounts(node: Node) -> list[float]:
+    return [quantity(each) for _, each in node.items()]
+
+
 _SCORE: Schema = {"loss": quantity, "hits": count, "n_images": factor}
-_DAMAGE: Schema = {"n_images": factor, "losses": lambda node: [quantity(loss) for _, loss in node.items()]}
 _PARENT: Schema = dict.fromkeys(("valid", "test", "ms"), amount)
+_KINDS: Mapping[str, tuple[Schema, tuple[str, ...]]] = MappingProxyType(
+    {
+        "plan": (_SCORE, tuple(_SCORE)),
+        "float": (_SCORE, tuple(_SCORE)),
+        "time": (dict.fromkeys(Measured._fields, amount), Measured._fields),
+        "parent": (_PARENT, ()),
+    }
+)
+"""What is in a line beside its key, and must be, by the first word of the key."""
 
 
 def _judge_line(node: Node) -> None:
-    """A line of metrics.jsonl by the first word of its key."""
-    key = dict(node.items()).get("key", Node(None, "key")).text()
-    kind = key.partition(" ")[0]
-    if kind in ("plan", "damage"):
-        schema = _SCORE if kind == "plan" else _DAMAGE
-        judge(node, schema, list(schema))
-    elif kind == "time":
-        judge(node, dict.fromkeys(Measured._fields, amount), Measured._fields)
-    elif kind == "parent":
-        judge(node, _PARENT)
-        for name in _PARENT:
-            if name not in node.value:
-                raise InputError("missing", name)
+    kind = dict(node.items()).get("key", Node(None, "key")).text().partition(" ")[0]
+    if kind == "damage":  # of a pruning: sums of losses; of a quantization: of divergences
+        judge(node, {"damages": _amounts, "losses": _amounts, "n_images": factor},
+              ("damages",) if "damages" in node.value else ("losses", "n_images"))  # fmt: skip
+    elif kind in _KINDS:
+        judge(node, *_KINDS[kind])
+    missing = [name for name in ("valid", "test") if kind == "parent" and name not in node.value]
+    if missing:
+        raise InputError("missing", missing[0])
 
 
 def read_record(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """(the lines of a pruning's metrics.jsonl that have an end, their bytes). Raises InputError for a bad one."""
+    """(the lines of such a metrics.jsonl that have an end, their bytes). Raises InputError for a bad one."""
     lines, end = read_whole_lines(path)
     for number, line in enumerate(lines, start=1):
         try:

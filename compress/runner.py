@@ -390,7 +390,7 @@ class _Run:
             "parent_macs": total_macs(job.spec),
             "parent_params": total_params(job.spec),
             "parent_predicted_latency_ms": job.whole_cost if job.table.unit is Unit.MS else None,
-            "parent_measured_latency_ms": found["ms"],
+            "parent_measured_latency_ms": found.get("ms"),
         }
 
     def _score(self, net: ProxylessNet, images: ImageDataset) -> float | None:

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from compress.bits.calibration import Calibration
 from compress.bits.choices import BitGroup, plan_of, settled
-from compress.environment import Images, Record, Score, Watch, layers_of, score_of, unseen
+from compress.environment import Images, Score, Watch, layers_of, score_of, unseen
+from compress.record import Record
 from hardware.cost import Path
 from hardware.projection import Match
 from proxyless_arch.arch.bits import BitLayer, BitPlan, Range

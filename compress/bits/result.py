@@ -13,8 +13,9 @@ from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
+from proxyless_arch.base.schema import Schema, amount, count, factor, judged, percent
+from proxyless_arch.base.strict import Node
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.weights.lookup import find_network
@@ -43,6 +44,17 @@ class BitsResult:
         return "\n".join(["", *(labeled(*line) for line in _lines(self))])
 
 
+_SCHEMA: Schema = {
+    **dict.fromkeys(("hardware", "method", "source", "plan", "parent"), Node.text),
+    "unit": lambda node: node.text([str(each) for each in Unit]),
+    **dict.fromkeys(("top1_percent", "test_top1_percent", "parent_top1_percent", "parent_test_top1_percent"), percent),
+    **dict.fromkeys(("target", "max_drop", "cost", "average_bits", "wall_seconds"), amount),
+    **dict.fromkeys(("size_bytes", "parent_size_bytes"), factor),
+    **dict.fromkeys(("evaluations", "macs", "params", "n_valid_images", "n_test_images"), count),
+}
+_NEEDED = ("unit", "source", "cost", "size_bytes", "parent_size_bytes", "average_bits", "n_test_images", "wall_seconds")
+
+
 def read_result(folder: Path | str) -> BitsResult:
     """The product of a finished quantization. Raises InputError when there is none, or a file of it is damaged."""
     home = Path(folder)
@@ -57,7 +69,7 @@ def read_result(folder: Path | str) -> BitsResult:
         spec=spec,
         weights=weights,
         plan=read_plan(home / PLAN_FILE, spec),
-        record=read_json(home / RESULT_FILE),
+        record=judged(home / RESULT_FILE, _SCHEMA, _NEEDED),
     )
 
 
@@ -78,8 +90,8 @@ def _lines(result: BitsResult) -> list[tuple[str, str]]:
     lines.append(
         (
             "accuracy",
-            f"{_top1(record['test_top1_percent'])} of {record['n_test_images']} test images; "
-            f"{_top1(record['parent_test_top1_percent'])} in float32",
+            f"{_top1(record.get('test_top1_percent'))} of {record['n_test_images']} test images; "
+            f"{_top1(record.get('parent_test_top1_percent'))} in float32",
         )
     )
     if config.hardware not in RUNTIMES:

@@ -28,8 +28,9 @@ from compress.bits.environment import BitEnvironment
 from compress.bits.haq import haq
 from compress.bits.result import BitsResult, read_result
 from compress.bits.session import BitJob, prepare
-from compress.environment import Record, Score, Watch, score_of, unseen
+from compress.environment import Score, Watch, score_of, unseen
 from compress.methods import Found, best, exact, random
+from compress.record import Record, read_record
 from compress.runner import be_silent
 from hardware.projection import Limit
 from proxyless_arch.apps.scores import EvalResult
@@ -39,7 +40,7 @@ from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, uniform_plan, write_pla
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_bytes, write_json
+from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, readable
@@ -181,8 +182,7 @@ class _Run:
         self.job, self.home, self.tell = job, home, tell
         self.started = time.perf_counter()
         file = home / runs.METRICS_FILE
-        whole = read_bytes(file).rfind(b"\n") + 1 if file.is_file() else 0
-        lines = runs.read_metrics(file) if whole else []
+        lines, whole = read_record(file)
         self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
         self.record = Record.opened(self.metrics, lines)
         self.environment = environment_of(job, self.record, self._watch)
