@@ -391,7 +391,6 @@ class Training:
     def _clips(self) -> dict[str, Tensor]:
         """Of the quantized inputs, which are no weights of the network."""
         return {name: quantizer.clip.detach() for name, quantizer in quantizers(self.net)}
-        return {name: quantizer.clip for name, quantizer in quantizers(self.net)}
 
     def check_state(self, state: dict[str, Any], source: str | None = None) -> None:
         """Raises InputError, with ``source``, for a state that no such training can have."""
