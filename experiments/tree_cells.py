@@ -6,7 +6,7 @@ The space is that of the recipe ``cifar_small``. Each search is compared with ra
 99% to 100% of the parameters of the one it found; all are trained alike from random weights, on the images that the
 search had, and scored on test images that nothing else sees. Everything is written to ``--work`` as it is done, and the
 same command goes on where it was stopped, within a search or a training too; ``--summary`` writes what there is to
-experiments/tree_cells.json and does no more.
+experiments/tree_cells.json and does no more. The file also has what the paper's run would take (``full_run``), counted.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from experiments.class_folders import subset, write_images  # noqa: E402
-from hardware.cost import params_cost_table  # noqa: E402
+from hardware.cost import macs_cost_table, params_cost_table  # noqa: E402
 from proxyless_arch.apps.scores import score_interval  # noqa: E402
+from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.codec import read_spec, write_spec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, total_params  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
@@ -42,9 +43,12 @@ from proxyless_arch.base.words import DATA_PATH  # noqa: E402
 from proxyless_arch.data.datasets import open_folder  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.space.search_space import read_space  # noqa: E402
+from proxyless_arch.space.tree import tree_space  # noqa: E402
 from proxyless_nas.train import TrainConfig, run_training  # noqa: E402
 from search import SearchConfig, run_search  # noqa: E402
 from search.algorithm.random_control import sample_at_cost  # noqa: E402
+from search.config import from_recipe  # noqa: E402
+from search.run import memory  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/tree-cells-study", 1
 OUTPUT = ROOT / "experiments" / "tree_cells.json"
@@ -201,6 +205,40 @@ def outcome(study: Study, seed: int) -> dict[str, Any] | None:
     }
 
 
+V100_FLOPS = 15.7e12
+"""Of float32, at its peak."""
+SHARES = (0.1, 0.3)
+"""Of the peak that such a network may get to: assumptions, not measurements."""
+
+
+def full_run() -> dict[str, Any]:
+    """What the recipe ``cifar`` and the training of the released network take, by MACs and counted memory.
+
+    A step computes each image forwards and, at twice the cost, backwards; an architecture step in mode two one more
+    operation per edge. A MAC is two floating-point operations.
+    """
+    config, space, released = from_recipe("cifar"), tree_space(), catalog.load("proxyless_cifar")
+    n_train, batch = 50_000 - int(config.data.valid_size), config.data.train_batch_size
+    per_image = macs_cost_table(space).uniform_expected
+    epochs, every = config.warmup.warmup_epochs + config.weights.n_epochs, config.arch.grad_update_arch_param_every
+    weight_steps = epochs * (n_train // batch)
+    arch_steps = config.weights.n_epochs * (n_train // batch) // every
+    search = per_image * batch * (3 * weight_steps + 4 * arch_steps)
+    training = TrainConfig.of(recipe="cifar", arch="proxyless_cifar", data_path=".").optimization.n_epochs
+    train = 3 * total_macs(released) * 50_000 * training
+    peak = memory.WEIGHT_COPIES * memory.weight_bytes(space) + batch * memory.arch_step_bytes(space, "two")
+    hours = {
+        what: [2 * macs / (share * V100_FLOPS) / 3600 for share in reversed(SHARES)]
+        for what, macs in (("search", search), ("train", train))
+    }
+    return {
+        "search_macs": search,
+        "train_macs": train,
+        "search_memory_bytes": peak,
+        "hours_on_a_v100_at_shares_of_its_peak": {"shares": list(reversed(SHARES)), **hours},
+    }
+
+
 def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for one in found:
@@ -223,7 +261,17 @@ def summarize(study: Study) -> list[dict[str, Any]]:
     found = [one for seed in range(study.seeds) if (one := outcome(study, seed)) is not None]
     machine = {"cpu": cpu_name(), "torch": str(torch.__version__), "threads": 1, "date": time.strftime("%Y-%m-%d")}
     facts = {name: value for name, value in asdict(study).items() if name in FACTS}
-    write_json(OUTPUT, {"format": FORMAT, "version": VERSION, "study": facts, "machine": machine, "searches": found})
+    write_json(
+        OUTPUT,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "study": facts,
+            "machine": machine,
+            "searches": found,
+            "full_run": full_run(),
+        },
+    )
     return found
 
 
