@@ -76,6 +76,11 @@ def widths_of(spec: ArchSpec) -> dict[str, int]:
     return found
 
 
+def can_shrink(spec: ArchSpec) -> bool:
+    """Whether there is anything to make smaller or to leave out."""
+    return bool(widths_of(spec)) or any(block.skip and not block.op.vanishes for block in spec.blocks)
+
+
 def shrink(spec: ArchSpec, change: Shrunk) -> ArchSpec:
     """``spec`` with fewer channels, smaller kernels and fewer blocks.
 

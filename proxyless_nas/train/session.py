@@ -43,6 +43,7 @@ from proxyless_arch.apps.train_settings import (
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan, write_plan
 from proxyless_arch.arch.preprocessing import assumption
+from proxyless_arch.arch.shrink import can_shrink
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
@@ -67,7 +68,7 @@ from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import read_tensors, save_safetensors
-from proxyless_arch.weights.lookup import WEIGHT_FILES, find_trained, own_weights
+from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate
@@ -827,7 +828,7 @@ def write_start(job: Job, run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_abandoned(run_dir)
     write_json(run_dir / "config.json", to_dict(anchored(job.config)))
-    codec.write_spec(run_dir / "spec.json", job.spec)
+    codec.write_spec(run_dir / SPEC_FILE, job.spec)
 
 
 def _weights_text(best: Best) -> str:
@@ -896,5 +897,8 @@ def summary(config: TrainConfig, record: Mapping[str, Any], run_dir: Path) -> st
     ]
     if images != DIGITS:
         lines.append(("", command_line("predict.py", images, "--arch", str(run_dir))))
-    lines.append(("", command_line("prune.py", "--arch", str(run_dir), "--target_hardware", "cpu", "--keep", "0.5")))
+    if can_shrink(codec.read_spec(run_dir / SPEC_FILE)):
+        lines.append(
+            ("", command_line("prune.py", "--arch", str(run_dir), "--target_hardware", "cpu", "--keep", "0.5"))
+        )
     return "\n".join(["", *(labeled(*line) for line in lines)])

@@ -12,6 +12,7 @@ from proxyless_arch.arch.ops import MBConv, operation_to_dict
 from proxyless_arch.arch.preact import ConvNorm, Identity, PreConv
 from proxyless_arch.arch.released import released_to_json, to_released
 from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
+from proxyless_arch.arch.shrink import can_shrink
 from proxyless_arch.arch.spec import Block
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.tensors import expected_tensors
@@ -237,6 +238,10 @@ def test_every_weight_has_a_format():
         name for name, shape in expected_tensors(SPEC).items() if len(shape) in (2, 4)
     }
     assert sum(layer.macs for layer in layers) == total_macs(SPEC)
+
+
+def test_nothing_of_it_becomes_smaller():
+    assert not can_shrink(SPEC) and can_shrink(catalog.load("proxyless_cpu"))
 
 
 def test_no_bit_plan_is_made_for_it():
