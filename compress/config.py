@@ -14,7 +14,17 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting
-from proxyless_arch.base.words import ARCH, BATCH_SIZE, DATA_EDITION, DATA_PATH, DEVICE, RESOLUTION, SEED, WORKERS
+from proxyless_arch.base.words import (
+    ARCH,
+    BATCH_SIZE,
+    DATA_EDITION,
+    DATA_PATH,
+    DEVICE,
+    RESOLUTION,
+    SEED,
+    THREADS,
+    WORKERS,
+)
 from proxyless_arch.data.datasets import DATASETS
 from proxyless_arch.data.sources import EDITION
 
@@ -22,7 +32,7 @@ FORMAT, VERSION = "proxyless-compress/prune-config", 1
 METHODS = ("exact", "amc", "random", "uniform")
 HARDWARE = ("cpu", "mobile", "flops")
 REWARDS = ("accuracy", "macs", "params")
-FREE = ("data_path", "device", "n_worker", "test_batch_size")
+FREE = ("data_path", "device", "torch_threads", "n_worker", "test_batch_size")
 """Settings that may be others when a run is resumed."""
 PATHS = ("arch", "weights", "data_path", "latency_table")
 
@@ -72,6 +82,15 @@ class TrainedConfig:
     data_edition: int = DATA_EDITION.setting(EDITION, group="images", minimum=1, maximum=EDITION, older=1)
     manual_seed: int = SEED.setting(0, group="the run", common=True)
     device: str = DEVICE.setting("auto", group="the run", common=True)
+    torch_threads: int | None = THREADS.setting(
+        None,
+        " (default: torch's own choice)",
+        group="the run",
+        aliases=("--torch_threads",),
+        older=None,
+        minimum=1,
+        maximum=1024,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ import torch
 from compress import page, pictures
 from compress.choices import change_of, whole_path
 from compress.choosing import plans
-from compress.config import PruneConfig, anchored, resumed_config, to_dict
+from compress.config import FREE, PATHS, PruneConfig, anchored, read_config, to_dict
 from compress.environment import measured_environment, measured_places
 from compress.methods import Found, best
+from compress.opening import ROOT, Say, as_resumed, be_silent, folder_of, opened
 from compress.record import Record, read_record
 from compress.result import PruneResult, commands, read_result
 from compress.session import Goal, Job, prepare
@@ -63,7 +64,6 @@ from proxyless_nas.steps import evaluate
 from proxyless_nas.train import TrainingStopped, run_training
 from proxyless_nas.weights import load_named, to_named
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "prune.py"
 PRUNED, FINETUNED = "pruned", "finetune"
 """Folders of a product: the network before fine-tuning, and the fine-tuning."""
@@ -71,7 +71,6 @@ ORDERING_SECONDS = 1.5e-9
 """Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
 HALVINGS = 6
 """Of the range of costs, to find the fastest network within --max_drop."""
-Say = Callable[[str], Any]
 
 
 class PruningStopped(runs.RunStopped):
@@ -105,30 +104,24 @@ def run_pruning(
         PruningStopped: a Ctrl-C; the run can be resumed.
     """
     tell = say or be_silent
-    folder = Path(path) if path is not None else None
-    if resume:
-        if folder is None:
-            raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
-        given = {} if config is None else {k: v for k, v in to_dict(config).items() if k in ("data_path",) and v}
-        config = resumed_config(folder, given)
+    folder = folder_of(path, resume)
+    if folder is not None and resume:
+        config = as_resumed(read_config(runs.config_to_resume(folder)), config, FREE, PATHS)
         runs.check_images_are_there(config.data_path, folder)
     config = config or PruneConfig()
-    device = pick_device(config.device)
-    job = prepare(config, device, distributed.least_free(device), measure=not dry_run)
-    tell(header(job))
-    if dry_run:
-        runs.free_run_dir(folder, ROOT) if not resume else None
-        tell(labeled("expected", expected(job)))
-        tell(DRY)
-        return None
-    home = folder if resume and folder is not None else runs.new_run_dir(folder, ROOT)
-    tell(labeled("run folder", str(home)))
-    with runs.locked(home):
+    how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
+    with opened(COMMAND, PruningStopped, folder, tell, **how) as claim:
+        device = pick_device(config.device)
+        job = prepare(config, device, distributed.least_free(device), measure=not dry_run)
+        tell(header(job))
+        if dry_run:
+            runs.free_run_dir(folder, ROOT) if not resume else None
+            tell(labeled("expected", expected(job)))
+            tell(DRY)
+            return None
+        home = claim()
+        tell(labeled("run folder", str(home)))
         return _prune_in(job, home, tell, command, resume)
-
-
-def be_silent(line: str) -> None:
-    pass
 
 
 def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
@@ -141,13 +134,7 @@ def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, re
     )
     write_config(job, home)
     tell(labeled("expected", expected(job)))
-    try:
-        return _Run(job, home, tell).finish()
-    except KeyboardInterrupt:
-        again = runs.resume_command(COMMAND, home)
-        message = f"stopped; what was measured is kept: continue with\n  {again}"
-        tell(f"\n{message}")
-        raise PruningStopped(message, home) from None
+    return _Run(job, home, tell).finish()
 
 
 def write_config(job: Job, home: Path) -> None:

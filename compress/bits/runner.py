@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ import torch
 
 from compress.bits.calibration import calibrate
 from compress.bits.choices import uniform_path
-from compress.bits.config import BitsConfig, anchored, resumed_config, to_dict
+from compress.bits.config import BitsConfig, anchored, read_config, to_dict
 from compress.bits.environment import BitEnvironment
 from compress.bits.haq import haq
 from compress.bits.result import BitsResult, read_result
 from compress.bits.session import BitJob, prepare
+from compress.config import FREE, PATHS
 from compress.environment import Score, Watch, score_of, unseen
 from compress.methods import Found, best, exact, random
+from compress.opening import ROOT, Say, as_resumed, be_silent, folder_of, opened
 from compress.record import Record, read_record
-from compress.runner import be_silent
 from hardware.projection import Limit
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.arch import catalog, codec
@@ -58,11 +59,9 @@ from proxyless_nas.quantized import build_quantized, exact_forward
 from proxyless_nas.steps import evaluate
 from proxyless_nas.weights import load_named
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "quantize.py"
 HALVINGS = 6
 """Of the range of costs, to find the cheapest plan within --max_drop."""
-Say = Callable[[str], Any]
 
 
 class QuantizationStopped(runs.RunStopped):
@@ -96,23 +95,22 @@ def run_quantization(
         QuantizationStopped: a Ctrl-C; the run can be resumed.
     """
     tell = say or be_silent
-    folder = Path(path) if path is not None else None
-    if resume:
-        if folder is None:
-            raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
-        given = {} if config is None else {k: v for k, v in to_dict(config).items() if k in ("data_path",) and v}
-        config = resumed_config(folder, given)
+    folder = folder_of(path, resume)
+    if folder is not None and resume:
+        config = as_resumed(read_config(runs.config_to_resume(folder)), config, FREE, PATHS)
+        runs.check_images_are_there(config.data_path, folder)
     config = config or BitsConfig()
-    device = pick_device(config.device)
-    job = prepare(config, device, distributed.least_free(device))
-    tell(header(job))
-    if dry_run:
-        runs.free_run_dir(folder, ROOT) if not resume else None
-        tell(DRY)
-        return None
-    home = folder if resume and folder is not None else runs.new_run_dir(folder, ROOT)
-    tell(labeled("run folder", str(home)))
-    with runs.locked(home):
+    how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
+    with opened(COMMAND, QuantizationStopped, folder, tell, **how) as claim:
+        device = pick_device(config.device)
+        job = prepare(config, device, distributed.least_free(device))
+        tell(header(job))
+        if dry_run:
+            runs.free_run_dir(folder, ROOT) if not resume else None
+            tell(DRY)
+            return None
+        home = claim()
+        tell(labeled("run folder", str(home)))
         return _quantize_in(job, home, tell, command, resume)
 
 
@@ -125,12 +123,7 @@ def _quantize_in(job: BitJob, home: Path, tell: Say, command: Sequence[str] | No
         resume,
     )
     write_config(job, home)
-    try:
-        return _Run(job, home, tell).finish()
-    except KeyboardInterrupt:
-        message = f"stopped; what was measured is kept: continue with\n  {runs.resume_command(COMMAND, home)}"
-        tell(f"\n{message}")
-        raise QuantizationStopped(message, home) from None
+    return _Run(job, home, tell).finish()
 
 
 def write_config(job: BitJob, home: Path) -> None:

@@ -72,6 +72,19 @@ class StopRequest:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within it a SIGTERM ends what runs as a Ctrl-C does, of the main thread; in others nothing can be handled."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def resume_command(script: str, run_dir: Path) -> str:
     """What a person pastes, in the current folder, to continue a run."""
     return command_line(script, "--run_dir", str(run_dir), "--resume")
@@ -95,13 +108,17 @@ UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 
 @contextlib.contextmanager
-def naming_the_way_on(script: str, run_dir: Path) -> Iterator[None]:
-    """A disk that takes no more: the error tells what is safe, and the command that goes on."""
+def naming_the_way_on(script: str, run_dir: Path, kept: str = "") -> Iterator[None]:
+    """A disk that takes no more: the error tells what is safe, and the command that goes on.
+
+    ``kept``: what is safe, of runs without checkpoints.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in UNWRITTEN:
-            kept = "the last checkpoint is whole" if has_checkpoint(run_dir) else "there is no checkpoint yet"
+            found = "the last checkpoint is whole" if has_checkpoint(run_dir) else "there is no checkpoint yet"
+            kept = kept or found
             error.add_note(f"{kept}; make room or give permission, then go on with {resume_command(script, run_dir)}")
         raise
 

@@ -107,7 +107,7 @@ def test_fine_tuning_that_makes_it_worse_is_not_kept(is_better, network, tmp_pat
         other.update(
             {name: tensor + 1 for name, tensor in read_tensors(folder / "pruned/weights.safetensors").tensors.items()}
         )
-        return other, (100.0 if is_better else -1.0, 50.0)
+        return other, (100.0 if is_better else 0.0, 50.0)
 
     monkeypatch.setattr("compress.runner._Run._finetune", tuned)
     words = ["--arch", network, *FEW, "--keep", "0.6", "--finetune_epochs", "1", "--run_dir", str(tmp_path / "run")]
