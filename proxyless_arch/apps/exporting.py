@@ -58,6 +58,7 @@ from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.preprocessing import preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base import settings
+from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.base.machine import cpu_name
@@ -178,9 +179,9 @@ def _refuse_those_of_the_twin(config: ExportConfig, known: Mapping[str, Format])
     words = [word.strip() for word in config.format.split(",")]
     found = [name for word in words if (name := ALSO_CALLED.get(word.lower(), word)) in theirs and name not in known]
     if found:
-        command = ["python", other, "--arch", str(config.arch), "--format", ",".join(found)]
+        command = ["--arch", str(config.arch), "--format", ",".join(found)]
         command += ["--output", str(config.output), *(["--weights", str(config.weights)] if config.weights else [])]
-        raise InputError(f"{other} writes {listed(found)}: {shlex.join(command)}", "--format")
+        raise InputError(f"{other} writes {listed(found)}: {command_line(other, *command)}", "--format")
 
 
 # ------------------------------------------------------------------------------------------------------ the images

@@ -12,7 +12,8 @@ import numpy as np
 
 from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import require_regular
+from proxyless_arch.base.files import read_bytes, require_regular
+from proxyless_arch.base.text import is_text
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -66,8 +67,9 @@ def _session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     require_regular(path)
+    model = str(path) if is_text(str(path)) else read_bytes(path)  # it takes no other names
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except errors.NoSuchFile:
         raise InputError("no such file", source=str(path)) from None
     except _onnx_errors() as error:

@@ -8,7 +8,6 @@ import errno
 import io
 import os
 import re
-import shlex
 import shutil
 import sys
 import warnings
@@ -20,7 +19,7 @@ from typing import Any, NoReturn
 from proxyless_arch.base.errors import ElsewhereError, InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import counted, listed, nearest
-from proxyless_arch.base.text import in_one_line
+from proxyless_arch.base.text import in_one_line, shell_line
 
 FAILED, BAD_INPUT, NO_RESOURCE = 1, 2, 3
 NOT_LANDED = 4  # a search's network is not at its target, where that is to count as a failure
@@ -108,15 +107,15 @@ def command_line(script: str, *words: str) -> str:
     """
     if not script.endswith(".py"):
         start = [CONSOLE] if Path(sys.argv[0]).stem == CONSOLE else [own_python() or "python", "-m", script]
-        return shlex.join([*start, *words])
+        return shell_line([*start, *words])
     word = CONSOLE_WORDS.get(Path(script).stem, Path(script).stem)
     if Path(sys.argv[0]).stem == CONSOLE:
-        return shlex.join([CONSOLE, word, *words])
+        return shell_line([CONSOLE, word, *words])
     python, home = own_python() or "python", Path(__file__).resolve().parents[2]
     if not (home / script).is_file():
-        return shlex.join([python, "-m", "proxyless_commands", word, *words])
+        return shell_line([python, "-m", "proxyless_commands", word, *words])
     place = script if Path.cwd() == home else str(home / script)
-    return shlex.join([python, place, *words])
+    return shell_line([python, place, *words])
 
 
 class Parser(argparse.ArgumentParser):

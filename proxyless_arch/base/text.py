@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 LABEL_WIDTH = 10
 
@@ -21,6 +23,21 @@ def in_one_line(name: str) -> str:
     with contextlib.suppress(UnicodeEncodeError):  # halves of surrogates that stand for no byte
         text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(map(_shown, text))
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file is text, and not bytes that are no UTF-8."""
+    return all(not 0xD800 <= ord(char) <= 0xDFFF for char in name)
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Words as a line to paste into a shell; those that are no text are written as bash and zsh read bytes."""
+    return " ".join(shlex.quote(word) if is_text(word) else _as_bytes(word) for word in words)
+
+
+def _as_bytes(word: str) -> str:
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(plain)}'"
 
 
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -11,6 +11,7 @@ from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig, recipe_n
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import resume_command
 from proxyless_arch.base.settings import from_recipe
+from proxyless_arch.base.text import shell_line
 from proxyless_arch.data.datasets import has_own_test
 from search.reporting.run_folder import Run
 
@@ -68,7 +69,7 @@ def _training_of_random(run: Run, line: Callable[..., str]) -> list[tuple[str, s
 
 def from_the_project(script: str, *words: str) -> str:
     """A command for a page, which is read anywhere: as typed in the project's folder."""
-    return shlex.join(["python", *([] if script.endswith(".py") else ["-m"]), script, *words])
+    return shell_line(["python", *([] if script.endswith(".py") else ["-m"]), script, *words])
 
 
 def next_commands(run: Run, line: Callable[..., str] = from_the_project) -> list[tuple[str, str]]:

@@ -1,12 +1,15 @@
 """Aligned rows and labeled lines: where columns start and end, counted in characters."""
 
+import os
+import shlex
+import subprocess
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyless_arch.base.text import align, labeled, printable, readable, ruled, shortened
+from proxyless_arch.base.text import align, labeled, printable, readable, ruled, shell_line, shortened
 
 CELLS = st.text("abc1.%", min_size=1, max_size=8)
 
@@ -85,3 +88,10 @@ def test_no_name_moves_the_cursor_or_begins_a_line(name):
 
 def test_names_do_not_turn_a_line():
     assert labeled("", "\u202egpj") == labeled("", "\\u202egpj")
+
+
+def test_what_a_shell_reads_back():
+    words = ["python", "a b", "it's", "\u017dirafa", os.fsdecode(b"caf\xe9's\\ 1")]
+    echoed = subprocess.run(["bash", "-c", f"printf '%s\\0' {shell_line(words)}"], stdout=subprocess.PIPE, check=True)
+    assert echoed.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+    assert shell_line(words[:3]) == shlex.join(words[:3])
