@@ -281,7 +281,7 @@ def operation_from_node(node: Node, known: Mapping[str, type[AnyOp]]) -> AnyOp:
 def operation_class(node: Node, known: Mapping[str, type[AnyOp]]) -> type[AnyOp]:
     """The class, one of ``known``, that a JSON object names under "op"."""
     members = dict(node.items())
-    return known[node.fields(("op",), tuple(members))["op"].text(tuple(known))]
+    return known[node.fields(("op",), tuple(members))["op"].text(sorted(known))]
 
 
 def operation_to_dict(op: Operation) -> dict[str, Any]:

@@ -155,7 +155,7 @@ OUR_RULES = [
         ...,
         "blocks[2].stride: missing; keys here: op, in_channels, out_channels, kernel_size, expand_ratio, skip",
     ),
-    ("blocks.2.op", "conv", "blocks[2].op: expected 'mbconv', 'zero', 'tree', 'conv_relu' or 'uib', got 'conv'"),
+    ("blocks.2.op", "conv", "blocks[2].op: expected 'conv_relu', 'mbconv', 'tree', 'uib' or 'zero', got 'conv'"),
     ("blocks.2.op", "zero", "blocks[2].in_channels: unknown key; did you mean 'channels'?"),
     ("blocks.2.skip", 1, "blocks[2].skip: expected true or false, got 1"),
     (

@@ -108,7 +108,7 @@ def place_of(path):
 @pytest.mark.parametrize(
     "path, value, place, words",
     [
-        ((*CELL, "edge", "op"), "conv", None, "'preconv', 'separable'"),
+        ((*CELL, "edge", "op"), "conv", None, "'preconv' or 'separable'"),
         ((*CELL, "edge", "out_channels"), 6, (*SPLIT, "in_channels"), "expected 6"),
         ((*CELL, "edge", "groups"), 3, (*CELL, "edge", "in_channels"), "multiple of the 3 groups"),
         ((*CELL, "edge", "dilation"), 2, None, "unknown key"),

@@ -126,7 +126,7 @@ def test_costs_by_hand():
 def test_the_catalog_keeps_demos_apart():
     assert demo.is_demo(NAME)
     assert NAME not in catalog.names()
-    assert catalog.known_names() == (*catalog.RELEASES, NAME, *LARGER)
+    assert catalog.trained_names() == (*catalog.RELEASES, NAME, *LARGER)
     assert not any(map(demo.is_demo, catalog.RELEASES))
     assert not demo.is_demo("proxyless_moble")
     entry = catalog.demo(NAME)
