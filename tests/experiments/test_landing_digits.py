@@ -45,6 +45,7 @@ def short(monkeypatch):
     monkeypatch.setattr(landing, "SHARES", (0.8,))
 
 
+@pytest.mark.slow
 def test_a_row_is_what_the_command_gives(short, tmp_path, capsys):
     words = ["--seeds", "3", "--output", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.svg")]
     assert landing.main(words) == 0

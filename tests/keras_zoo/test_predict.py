@@ -80,6 +80,7 @@ def test_a_loaded_network_unpacks_into_all_that_its_use_takes(weights, tmp_path)
 
 
 @needs_demo
+@pytest.mark.slow
 def test_the_photos_that_eval_shows(capsys):
     """eval_tf.py --arch efficientnet_lite0 prints these classes too: the same top-1, within its printed digits."""
     import eval_tf

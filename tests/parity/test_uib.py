@@ -113,6 +113,7 @@ def test_json_and_files(net, tmp_path):
             np.testing.assert_array_equal(array, to_named(net)[name])
 
 
+@pytest.mark.slow
 def test_exports(net, wanted, tmp_path):
     twin = keras_zoo.build(SPEC, 26)
     keras_weights.load_named(twin, SPEC, to_named(net))

@@ -339,8 +339,10 @@ raise SystemExit(code)
     ("script", "given"),
     [
         ("eval", "2"),
-        ("eval_tf", None),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("eval", None), ("eval_tf", "2"))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("eval", None), ("eval_tf", None), ("eval_tf", "2"))
+        ),
     ],
 )
 def test_threads_are_as_the_environment_says_and_as_the_record_says(script, given, run_folder, photos, tmp_path):

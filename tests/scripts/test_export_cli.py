@@ -124,6 +124,7 @@ def test_torch_files_and_eval_of_the_onnx_file(tmp_path, run_folder, capsys):
     assert "without _tf" in error_of(capsys, "predict_tf", tmp_path / "photo.png", "--arch", output / "three.onnx")
 
 
+@pytest.mark.slow
 def test_pixels_in_and_an_older_operator_set(tmp_path, run_folder, capsys):
     output = tmp_path / "exported"
     assert export("export", run_folder, output, "--bake-preprocessing", "--opset", 19) == 0
@@ -183,6 +184,7 @@ def test_optional_torch_files(tmp_path, run_folder, capfd, monkeypatch, name, fi
     assert captured.err == ""
 
 
+@pytest.mark.slow
 def test_pixels_in_litert(tmp_path, run_folder):
     output = tmp_path / "exported"
     assert export("export_tf", run_folder, output, "--bake_preprocessing") == 0

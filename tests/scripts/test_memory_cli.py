@@ -146,6 +146,7 @@ def test_a_training_whose_batch_was_named_is_refused(here, photos):
     assert int(named[2]) > 1
 
 
+@pytest.mark.slow
 def test_the_parts_are_kept_for_a_resume_and_taken_over_with_a_warm_up(tmp_path_factory, here):
     """They are in config.json: more memory changes nothing."""
     folder = tmp_path_factory.mktemp("runs") / "run"

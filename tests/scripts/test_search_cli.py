@@ -193,6 +193,7 @@ def test_the_header_says_one_as_one():
     assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
 
 
+@pytest.mark.slow
 def test_the_header_comes_before_the_steps_that_are_timed(here, tmp_path, monkeypatch):
     timed = loop.seconds_per_step
 
@@ -374,6 +375,7 @@ def test_a_finish_that_was_cut_before_its_result_is_done_again(finished, here, t
     assert_whole(run_dir)
 
 
+@pytest.mark.slow
 def test_a_fine_tune_with_dropout_is_the_same_when_it_is_done_again(here, tmp_path):
     run_dir = tmp_path / "run"
     assert here(*QUICK, "--dropout", "0.2", "--finetune_epochs", "2", "--path", run_dir)[0] == 0
@@ -570,6 +572,7 @@ def test_a_target_that_no_network_meets_is_refused_before_the_search(here, tmp_p
     assert result_of(tmp_path / "run")["macs"] == above
 
 
+@pytest.mark.slow
 def test_budgets_beside_the_target(here, tmp_path):
     free, kept = tmp_path / "free", tmp_path / "kept"
     status, _, errors = here(*QUICK, "--path", free)

@@ -254,6 +254,7 @@ def test_other_prices_are_noticed(run, capsys):
         checkpoint.check_same(saved, saved.config, other, "here")
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_refused_and_another_torch_is_said(run, capsys):
     _, folder = run
     state = torch.load(folder / checkpoint.NAME, weights_only=True)

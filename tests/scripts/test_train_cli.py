@@ -315,6 +315,7 @@ def test_a_run_folder_in_use_is_refused(straight, tmp_path, capsys):
     assert (code, f"process {os.getpid()} on " in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_with_the_command_that_goes_on(straight, spec_file, tmp_path, capsys, monkeypatch):
     path, save = tmp_path / "run", checkpointing.save_fields
 

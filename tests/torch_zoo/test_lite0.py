@@ -44,6 +44,7 @@ def test_costs_are_what_torch_counts():
 
 @needs_demo
 @pytest.mark.shared_data
+@pytest.mark.slow
 def test_padding_belongs_to_the_weights(weights, photos):
     """The negative control: symmetric padding on these weights gives other logits."""
     images, labels = next(eval_batches(photos, weights.spec.preprocessing, batch_size=32, limit=32))

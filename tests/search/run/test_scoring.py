@@ -229,6 +229,7 @@ def test_a_stop_and_a_resume_end_as_an_uninterrupted_search(straight, tmp_path, 
     assert found_in(folder) == found_in(straight)
 
 
+@pytest.mark.slow
 def test_the_same_behind_the_warm_up_of_another(straight, tmp_path):
     folder = tmp_path / "run"
     assert imagenet_arch_search.main(["--path", str(folder), *WORDS, "--warmup_from", str(straight)]) == 0

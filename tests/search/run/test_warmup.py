@@ -135,6 +135,7 @@ class StopsAtOnce(runner.StopRequest):
         return super().__enter__()
 
 
+@pytest.mark.slow
 def test_a_resume_needs_the_other_run_no_more(first, own, tmp_path, monkeypatch, capsys):
     source, folder = tmp_path / "first", tmp_path / "run"
     shutil.copytree(first, source)
@@ -150,6 +151,7 @@ def test_a_resume_needs_the_other_run_no_more(first, own, tmp_path, monkeypatch,
     assert result_of(folder)["warmup_from"] == str(source)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_takes_the_warm_up_again(behind, own, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(behind[0], folder)
