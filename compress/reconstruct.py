@@ -24,8 +24,9 @@ import numpy as np
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Of the mean variance of a channel; the one that fits the other half of the images best is taken."""
 
-COMPACT = 0.8
-"""Share of rows that are still in use below which the others are taken out: a large layer takes half the time."""
+BLOCK = 64
+"""Channels that go between two updates of the whole inverse: products of matrices take a tenth of the time of as many
+updates by a vector."""
 
 
 @dataclass
@@ -109,21 +110,36 @@ def importance(spread: np.ndarray, old: np.ndarray, ridge: float) -> np.ndarray:
     by what is known in closed form (Hassibi and Stork 1993, optimal brain surgeon).
     """
     inverse = np.linalg.inv(spread + ridge * np.eye(len(spread)))
-    weights, left = old.copy(), np.ones(len(old), dtype=bool)
-    names = np.arange(len(old))  # of the rows that are still there
-    gone: list[int] = []
-    for _ in range(len(old)):
-        costs = np.sum(weights**2, axis=1) / np.maximum(np.diag(inverse), 1e-30)
+    weights, names = old.copy(), np.arange(len(old))
+    gone: list[np.ndarray] = []
+    while len(names):
+        order, updates = _least(inverse, weights, min(BLOCK, len(names)))
+        gone.append(names[order])
+        left = np.setdiff1d(np.arange(len(names)), order)
+        rows = updates[left]
+        inverse = inverse[np.ix_(left, left)] - rows @ rows.T
+        weights, names = weights[left], names[left]
+    return np.concatenate(gone)[::-1]
+
+
+def _least(inverse: np.ndarray, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the ``count`` channels that go next, in order; U (channels, count): the inverse behind them is H^-1 - U U').
+
+    ``weights`` become those behind them, in place.
+    """
+    diagonal, left = np.diag(inverse).copy(), np.ones(len(inverse), dtype=bool)
+    order, updates = np.zeros(count, dtype=int), np.zeros((len(inverse), count))
+    for step in range(count):
+        costs = np.einsum("ij,ij->i", weights, weights) / np.maximum(diagonal, 1e-30)
         worst = int(np.argmin(np.where(left, costs, np.inf)))
-        gone.append(int(names[worst]))
-        left[worst] = False
-        column = inverse[:, worst] / inverse[worst, worst]
-        weights -= np.outer(column, weights[worst])
-        inverse -= np.outer(column, inverse[worst])
-        weights[worst], inverse[worst], inverse[:, worst] = 0.0, 0.0, 0.0
-        if left.sum() < COMPACT * len(left):
-            weights, inverse, names, left = weights[left], inverse[np.ix_(left, left)], names[left], left[left]
-    return np.array(gone[::-1])
+        column = inverse[:, worst] - updates[:, :step] @ updates[worst, :step]
+        column[~left] = 0.0
+        own = max(float(column[worst]), 1e-30)
+        weights -= np.outer(column / own, weights[worst])
+        updates[:, step] = column / np.sqrt(own)
+        diagonal -= updates[:, step] ** 2
+        order[step], left[worst] = worst, False
+    return order, updates
 
 
 def by_size(old: np.ndarray) -> np.ndarray:

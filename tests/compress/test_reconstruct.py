@@ -105,11 +105,20 @@ def test_the_least_important_channel_is_the_one_whose_loss_costs_least():
         assert min(rest, key=lambda channel: lost([channel], before)) == order[::-1][count]
 
 
-def test_rows_that_are_taken_out_change_no_order(monkeypatch):
-    cov, old = covariance(features()), weights()
-    found = importance(cov.spread, old, 1e-3)
-    monkeypatch.setattr(reconstruct, "COMPACT", 0.0)  # all stay
-    assert np.array_equal(importance(cov.spread, old, 1e-3), found)
+@pytest.mark.parametrize("block", [1, 2, CHANNELS - 1, CHANNELS, 64])
+def test_channels_go_in_the_same_order_in_blocks_of_any_size(block, monkeypatch):
+    """As one after the other, with the whole inverse updated each time."""
+    cov, old, ridge = covariance(features()), weights(), 1e-3
+    inverse, left, gone = np.linalg.inv(cov.spread + ridge * np.eye(CHANNELS)), list(range(CHANNELS)), []
+    rest = old.copy()
+    while left:
+        worst = min(left, key=lambda channel: np.sum(rest[channel] ** 2) / inverse[channel, channel])
+        rest -= np.outer(inverse[:, worst] / inverse[worst, worst], rest[worst])
+        inverse -= np.outer(inverse[:, worst], inverse[worst]) / inverse[worst, worst]
+        left.remove(worst)
+        gone.append(worst)
+    monkeypatch.setattr(reconstruct, "BLOCK", block)
+    assert importance(cov.spread, old, ridge).tolist() == gone[::-1]
 
 
 def test_size_is_the_sum_of_absolute_weights():
