@@ -165,9 +165,11 @@ def _family_lines(family: Sequence[PruneResult]) -> list[tuple[str, str]]:
 
 def commands(result: PruneResult) -> list[str]:
     """What goes on with a pruned network, as a person would paste it."""
-    arch, exported = ("--arch", str(result.folder)), ("--output", str(result.folder / "exported"))
+    images = result.config.data_path
+    arch, exported = ("--arch", str(result.folder)), ["--output", str(result.folder / "exported")]
+    exported += ["--check", images] if images is not None else []
     return [
-        command_line("eval.py", *arch, "--data_path", result.config.data_path or DIGITS),
+        command_line("eval.py", *arch, "--data_path", images or DIGITS),
         command_line("export.py", *arch, "--format", "onnx", *exported),
         command_line("export_tf.py", *arch, "--format", "litert", *exported),
         command_line("train.py", *arch),

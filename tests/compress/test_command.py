@@ -12,6 +12,7 @@ import torch
 from compress import PruneConfig, read_result, run_pruning
 from compress.config import to_dict
 from compress.environment import Environment
+from compress.result import commands
 from compress.session import split_images, training_config
 from hardware.latency import load_latency_source, network_ms
 from hardware.profile.profiling import Measured
@@ -259,6 +260,15 @@ def test_the_next_commands_are_complete(product, capsys):
     assert [*commands] == ["eval.py", "export.py", "export_tf.py", "train.py"]
     assert all(words[:2] == ["--arch", str(product)] for words in commands.values())
     assert evaluating.main([*commands["eval.py"], "--workers", "0", "--device", "cpu"]) == 0
+
+
+def test_an_export_is_checked_on_the_images_of_the_run(product):
+    """With their classes, where they lie in a folder."""
+    result = read_result(product)
+    own = replace(result, config=replace(result.config, data_path="my photos"))
+    exports = [words for words in map(shlex.split, commands(own)) if "export" in words[1]]
+    assert [words[-2:] for words in exports] == [["--check", "my photos"]] * 2
+    assert not any("--check" in line for line in commands(result))
 
 
 def refused(words, capsys):
