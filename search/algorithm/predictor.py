@@ -1,9 +1,9 @@
-"""The search that asks a trained supernet a few hundred times: random networks, a regression, exact projections.
+"""The search that asks a trained supernet a few hundred times: random networks, a regression, projections.
 
 1. ``n_random`` different networks within the limits are scored: their loss, with inherited weights.
 2. A ridge regression finds what each choice adds to the loss (regression.py).
-3. Coefficients are projected exactly: drawn from their posterior, so that choices about which the scores say little
-   vary, and each draw's best network within the limits found as a knapsack (hardware/projection.py). With local moves
+3. Coefficients are projected: as they are, and drawn from their posterior, so that choices about which the scores say
+   little vary; the best network within the limits is found as a knapsack (hardware/projection.py). With local moves
    around the best, judged by the regression with its pairs, they make a round of ``n_rescored`` networks.
 4. They are scored, the regression is fitted to everything, and so on, until the best gains no more.
 
