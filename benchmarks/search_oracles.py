@@ -168,6 +168,17 @@ def _lead(values: Mapping[str, Sequence[float]], other: str) -> str:
     return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def together(found: Found) -> str:
+    """The predictor's lead over each algorithm in the mean over all cases: one value for each seed."""
+    means = {
+        name: np.mean([values[name] for values in found.values()], axis=0).tolist()
+        for name in next(iter(found.values()))
+    }
+    rows = [("algorithm", f"{FIRST} less it, mean of {len(found)} cases, of the same seeds")]
+    rows += [(name, _lead(means, name)) for name in means if name != FIRST]
+    return "\n".join([*ruled(align(rows)), ""])
+
+
 def rows_of(found: Found) -> list[Row]:
     return [
         Row(table, cost, algorithm, *interval(values), len(values), tuple(round(share, 4) for share in values))
@@ -196,7 +207,10 @@ def run(argv: Sequence[str]) -> None:
         accuracy = by_stage(fitted, searched_choices())
         speak(f"{ACCEL}: accuracy by a regression on pairs of factors, {fitted.residual_sd:.2f} points off (sd)\n")
         oracles += [accel_oracle(trained, accuracy, cost) for cost in config.costs]
-    rows = [asdict(row) for row in rows_of(compare(oracles, config))]
+    found = compare(oracles, config)
+    rows = [asdict(row) for row in rows_of(found)]
+    if len(found) > 1 and FIRST in config.algorithms:
+        print(together(found))
     lines = headlines(trained) if config.headline and trained is not None else []
     if lines:
         print(_headline_table(lines))

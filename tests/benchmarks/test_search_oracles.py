@@ -213,3 +213,11 @@ def test_the_bound_is_the_best_by_accuracy_and_the_error_of_choices(tmp_path):
 
     assert bound(scores) == pytest.approx(oracle.of(max(within, key=seen)))
     assert bound(Scores(oracle, 3, correlation=1.0)) == pytest.approx(oracle.summary.best)
+
+
+def test_the_lead_over_all_cases_is_of_means_by_seed():
+    cases = {("t", "one"): {"predictor": [0.5, 0.7], "other": [0.1, 0.5]},
+             ("t", "two"): {"predictor": [0.9, 0.5], "other": [0.5, 0.5]}}  # fmt: skip
+    mean, low, high = search_oracles.interval([0.4, 0.1])
+    (line,) = [line for line in search_oracles.together(cases).splitlines() if line.startswith("other")]
+    assert line.split(None, 1)[1] == f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
