@@ -465,13 +465,9 @@ class MBConv(Operation):
         return {"kernel_size": self.kernel_size, "stride": self.stride, "mid": mid}
 
 
-@block_operation
 @dataclass(frozen=True, kw_only=True)
-class Zero(Operation):
-    """The operation whose output is 0. With its identity skip the block passes its input on: the block vanished."""
-
-    kind: ClassVar[str] = "zero"
-    vanishes: ClassVar[bool] = True
+class SameWidth(Operation):
+    """An operation that puts out as many channels as it takes in, and has no weights unless it says so."""
 
     channels: int
 
@@ -486,14 +482,6 @@ class Zero(Operation):
     def out_channels(self) -> int:
         return self.channels
 
-    @property
-    def label(self) -> str:
-        return SKIPPED
-
-    @property
-    def drawing(self) -> Drawing:
-        return Drawing("")
-
     def macs(self, in_hwc: Hwc) -> int:
         return 0
 
@@ -502,6 +490,23 @@ class Zero(Operation):
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
         yield from ()
+
+
+@block_operation
+@dataclass(frozen=True, kw_only=True)
+class Zero(SameWidth):
+    """The operation whose output is 0. With its identity skip the block passes its input on: the block vanished."""
+
+    kind: ClassVar[str] = "zero"
+    vanishes: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        return SKIPPED
+
+    @property
+    def drawing(self) -> Drawing:
+        return Drawing("")
 
 
 @dataclass(frozen=True, kw_only=True)

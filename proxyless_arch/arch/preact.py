@@ -20,6 +20,7 @@ from proxyless_arch.arch.ops import (
     Drawing,
     Hwc,
     Operation,
+    SameWidth,
     Shape,
     bn_tensors,
     check_width,
@@ -38,33 +39,6 @@ class ConvNorm(Conv):
 
     def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
         yield ConvCall(in_hwc, self.out_hwc(in_hwc), self.kernel_size, activated=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SameWidth(Operation):
-    """An operation that puts out as many channels as it takes in."""
-
-    channels: int
-
-    def __post_init__(self) -> None:
-        check_width("channels", self.channels)
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels
-
-    def macs(self, in_hwc: Hwc) -> int:
-        return 0
-
-    def convolutions(self, in_hwc: Hwc) -> Iterator[ConvCall]:
-        yield from ()
-
-    def tensors(self, prefix: str) -> Iterator[tuple[str, Shape]]:
-        yield from ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from proxyless_arch.arch.ops import (
     Drawing,
     Hwc,
     Operation,
+    SameWidth,
     Shape,
     Tile,
     block_operation,
@@ -30,7 +31,7 @@ from proxyless_arch.arch.ops import (
     operation_from_node,
     operation_to_dict,
 )
-from proxyless_arch.arch.preact import TREE_EDGES, PreConv, SameWidth, TreeEdge
+from proxyless_arch.arch.preact import TREE_EDGES, PreConv, TreeEdge
 from proxyless_arch.base.checks import check, check_one_of
 from proxyless_arch.base.strict import Node, judged_at, listed
 
