@@ -110,7 +110,11 @@ def _spread(bits: int) -> float:
 
 
 def quantize_activations(net: ProxylessNet, bits: int) -> None:
-    """Round what every layer of ``net`` takes in, but the image, to ``bits``; the weights stay float32."""
+    """Round what every layer of ``net`` takes in, but the image, to ``bits``; the weights stay float32.
+
+    Deviation: the paper's networks have a ReLU6 in front of every layer; behind a linear one, inputs have a sign here
+    and a clip that is tracked.
+    """
     layers = bit_layers(net.spec)
     signed = is_signed(layers)
     for layer in layers[1:]:

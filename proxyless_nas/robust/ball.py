@@ -2,7 +2,7 @@
 
 Images have 8 bits, and so has everything that is attacked: pixels are counted in steps of 1/255, an attack moves within
 whole steps around its image, and the network only ever sees whole steps. So the projection is exact in float32, and
-what was scored is what a lossless file keeps.
+what was scored is what a lossless file keeps. Deviation: the papers' attacks see images between the steps.
 """
 
 from __future__ import annotations

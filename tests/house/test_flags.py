@@ -37,6 +37,7 @@ COMMANDS = {
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
     "benchmarks/reading_speed.py": "benchmarks/reading_speed.py",
     "benchmarks/search_oracles.py": "benchmarks/search_oracles.py",
+    "experiments/dq_proof.py": "experiments/dq_proof.py",
     "experiments/finetune.py": "experiments/finetune.py",
     "experiments/fitted_classifier.py": "experiments/fitted_classifier.py",
     "experiments/int8_study.py": "experiments/int8_study.py",

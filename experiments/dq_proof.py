@@ -1,0 +1,352 @@
+"""Does quantization amplify adversarial errors, and does Defensive Quantization's penalty keep it from that?
+
+    nice python experiments/dq_proof.py --data_path cifar10.zip
+
+Networks of one kind are trained on a subset of CIFAR-10, without and with the penalty. Of each there are copies whose
+layers take in few bits: rounded after training, with clips of 512 training images, or with --more_epochs trained on so.
+Every copy is attacked on the same test images (proxyless_nas/robust): along its own gradients, by images that fool an
+independent float network, and by its answers alone. Means and Student's 95% intervals are over seeds. The figures go to
+experiments/dq_proof.json after every copy; given again, the command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from experiments.class_folders import subset, write_images  # noqa: E402
+from experiments.finetune import interval  # noqa: E402
+from proxyless_arch.arch.bits import BitPlan  # noqa: E402
+from proxyless_arch.arch.codec import write_spec  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.files import read_json, write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
+from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.words import DATA_PATH, THREADS  # noqa: E402
+from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
+from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
+from proxyless_arch.weights.files import WeightFile, read_tensors  # noqa: E402
+from proxyless_nas.data import eval_batches  # noqa: E402
+from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate, orthogonality, quantize_activations  # noqa: E402
+from proxyless_nas.network import ProxylessNet, build  # noqa: E402
+from proxyless_nas.quantized import build_quantized  # noqa: E402
+from proxyless_nas.robust.amplification import amplification  # noqa: E402
+from proxyless_nas.robust.attacks import answer, fgsm, pgd  # noqa: E402
+from proxyless_nas.robust.ball import Ball, Forward, pixel_forward  # noqa: E402
+from proxyless_nas.robust.square import square  # noqa: E402
+from proxyless_nas.train import TrainConfig, run_training  # noqa: E402
+from proxyless_nas.weights import load_named  # noqa: E402
+
+FORMAT, VERSION = "proxyless-nas/defensive-quantization-study", 1
+OUTPUT = ROOT / "experiments" / "dq_proof.json"
+BITS = (0, 8, 6, 5, 4, 3)
+"""Of what layers take in; 0: float."""
+PENALTIES = (0.0, 3e-4)
+SOURCE_SEED = 100
+"""Of the float network whose adversarial images are tried on all others."""
+MACRO = Macro(
+    name="dq_proof",
+    stem_width=16,
+    stem_stride=2,
+    first_width=8,
+    stages=(Stage(16, 2, 2), Stage(24, 2, 2), Stage(40, 2, 1)),
+    mix_width=160,
+)
+"""7 blocks; all but the first are 3x3 with expansion 3, and half of them have a skip."""
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+COMMON: dict[str, Any] = {
+    "recipe": "default",
+    "device": "cpu",
+    "n_worker": 0,
+    "valid_size": 0,
+    "train_batch_size": 64,
+    "weight_decay": 1e-4,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
+    "save_every_seconds": 3600.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is trained, and on how many images."""
+
+    data_path: str = DATA_PATH.setting(REQUIRED, " of train/ and test/")
+    n_train: int = setting(3000, "training images", minimum=100)
+    n_test: int = setting(200, "test images, which are attacked", minimum=10)
+    n_epochs: int = setting(5, "epochs of a float network", minimum=1)
+    more_epochs: int = setting(0, "epochs behind these, of each copy; 0: rounded after training", minimum=0)
+    seeds: int = setting(3, "how many seeds, from 0", minimum=2)
+    epsilon: int = setting(2, "by how many steps of 1/255 a pixel may change", minimum=1, maximum=255)
+    pgd_steps: int = setting(10, "of pgd and transfer", minimum=2)
+    queries: int = setting(50, "of square, for each image", minimum=2)
+    threads: int = THREADS.setting(1, minimum=1)
+    work: str = setting("runs/dq_proof", "folder of the trainings")
+    output: str = setting(str(OUTPUT), "the figures")
+
+
+class Case(NamedTuple):
+    """A copy of a network."""
+
+    seed: int
+    penalty: float
+    bits: int
+
+
+def cases(study: Study) -> Iterator[Case]:
+    for seed in range(study.seeds):
+        for penalty in PENALTIES:
+            for bits in BITS:
+                yield Case(seed, penalty, bits)
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def spec_of() -> ArchSpec:
+    preprocessing = Preprocessing(resolution=32, resize=32, mean=MEAN, std=STD)
+    space = mbconv_space(macro=MACRO, num_classes=10, preprocessing=preprocessing)
+    return space.spec_for((0,) * 6, "dq_proof")
+
+
+def photos_of(study: Study) -> Path:
+    """The images as class folders, written once."""
+    photos = Path(study.work) / "photos"
+    if not (photos / "test").exists():
+        write_images(subset(open_folder(study.data_path, "train"), study.n_train, 0), photos / "train")
+        write_images(subset(open_folder(study.data_path, "test"), study.n_test, 0), photos / "test")
+    return photos
+
+
+def trained(study: Study, folder: Path, **settings: Any) -> Path:
+    """The folder of a finished training: as it is, or made."""
+    if not (folder / "result.json").exists():
+        config = TrainConfig.of(
+            **{**COMMON, "arch": Path(study.work) / "spec.json", "data_path": photos_of(study), **settings}
+        )
+        run_training(config, folder, say=None, resume=(folder / "config.json").exists())
+    return folder
+
+
+def base(study: Study, seed: int, penalty: float) -> Path:
+    """A float network from scratch."""
+    folder = Path(study.work) / f"base_{seed}_{penalty:g}"
+    settings = {"weights": "scratch", "n_epochs": study.n_epochs, "init_lr": 0.1, "warmup_epochs": 1}
+    return trained(study, folder, manual_seed=seed, lipschitz=penalty, **settings)
+
+
+def copy_of(study: Study, case: Case) -> Path:
+    """A copy of a float network, trained on as ``case`` says."""
+    start = base(study, case.seed, case.penalty)
+    folder = Path(study.work) / f"copy_{case.seed}_{case.penalty:g}_{case.bits}"
+    settings = {"weights": start / "weights.safetensors", "n_epochs": study.more_epochs, "init_lr": 0.02}
+    return trained(
+        study,
+        folder,
+        manual_seed=case.seed,
+        lipschitz=case.penalty,
+        activation_bits=case.bits,
+        warmup_epochs=0,
+        **settings,
+    )
+
+
+def weights_of(study: Study, case: Case) -> WeightFile:
+    """The weights of a copy, with its plan where it was trained under one."""
+    folder = copy_of(study, case) if study.more_epochs else base(study, case.seed, case.penalty)
+    return read_tensors(folder / "weights.safetensors")
+
+
+def float_net(found: WeightFile) -> ProxylessNet:
+    assert found.spec is not None
+    net = build(found.spec)
+    load_named(net, found.spec, found.tensors)
+    return net.eval().requires_grad_(False)
+
+
+def rounded_plan(study: Study, found: WeightFile, bits: int) -> BitPlan:
+    """Of a float network, with clips of training images."""
+    net = float_net(found)
+    quantize_activations(net, bits)
+    images = subset(open_folder(photos_of(study), "train"), CALIBRATED, 0)
+    calibrate(net, eval_batches(images, net.spec.preprocessing, batch_size=128), torch.device("cpu"))
+    return activation_plan(net.spec, net, bits)
+
+
+def net_of(study: Study, case: Case) -> ProxylessNet:
+    """The copy that is attacked."""
+    found = weights_of(study, case)
+    if not case.bits:
+        return float_net(found)
+    assert found.spec is not None
+    plan = found.bits or rounded_plan(study, found, case.bits)
+    return build_quantized(found.spec, found.tensors, plan).requires_grad_(False)
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+class TestImages(NamedTuple):
+    """All test images as pixels, (N, 3, H, W) in 0..255, and what fools the independent network."""
+
+    pixels: Tensor
+    labels: Tensor
+    transferred: Tensor
+
+
+def test_images(study: Study) -> TestImages:
+    images: ImageDataset = open_folder(photos_of(study), "eval")
+    arrays = np.stack([np.asarray(images.read(index)) for index in range(len(images))])
+    pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float()
+    labels = torch.from_numpy(images.labels)
+    source = float_net(read_tensors(base(study, SOURCE_SEED, 0.0) / "weights.safetensors"))
+    forward = pixel_forward(source, source.spec.preprocessing)
+    rng = torch.Generator().manual_seed(SOURCE_SEED)
+    found = pgd(forward, Ball(pixels, study.epsilon), labels, rng, steps=study.pgd_steps)
+    return TestImages(pixels, labels, found.pixels)
+
+
+def percent(right: Tensor) -> float:
+    return 100 * right.float().mean().item()
+
+
+def after(forward: Forward, study: Study, images: TestImages, right: Tensor, seed: int) -> dict[str, Tensor]:
+    """The images that the network is right on after each attack, (N,) of bool, and those that pgd found."""
+    ball, labels = Ball(images.pixels[right], study.epsilon), images.labels[right]
+    rng = torch.Generator().manual_seed(seed)
+    found = {
+        "fgsm": fgsm(forward, ball, labels),
+        "pgd": pgd(forward, ball, labels, rng, steps=study.pgd_steps),
+        "square": square(forward, ball, labels, rng, queries=study.queries),
+    }
+    transferred = right & (answer(forward, images.transferred, images.labels) > 0)
+    held = {name: torch.zeros_like(right).masked_scatter(right, each.held) for name, each in found.items()}
+    return {**held, "transfer": transferred, "pixels": found["pgd"].pixels}
+
+
+def measured(study: Study, case: Case, images: TestImages) -> dict[str, Any]:
+    """One row of the JSON: accuracies in percent of all test images, and the amplification of pgd's images."""
+    start = time.process_time()
+    net = net_of(study, case)
+    forward = pixel_forward(net, net.spec.preprocessing)
+    right = answer(forward, images.pixels, images.labels) > 0
+    held = after(forward, study, images, right, case.seed)
+    errors = amplification(net, images.pixels[right], held.pop("pixels"))
+    return {
+        **case._asdict(),
+        "clean": percent(right),
+        **{name: percent(kept) for name, kept in held.items()},
+        "all": percent(torch.stack(list(held.values())).all(0)),
+        "amplification": errors.means,
+        "orthogonality": orthogonality(float_net(weights_of(study, case))).item(),
+        "cpu_seconds": round(time.process_time() - start, 1),
+    }
+
+
+SCORES = ("clean", "fgsm", "pgd", "transfer", "square", "all")
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By penalty and bits: means over seeds, with intervals; amplification at the last block, over that at the stem."""
+    by_kind: dict[tuple[float, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_kind[row["penalty"], row["bits"]].append(row)
+    return [
+        {
+            "penalty": penalty,
+            "bits": bits,
+            "seeds": [row["seed"] for row in own],
+            **{name: interval([row[name] for row in own]) for name in SCORES},
+            "error_image": interval([row["amplification"]["image"] for row in own]),
+            "error_last_block": interval([last_block(row) for row in own]),
+            "error_logits": interval([row["amplification"]["classifier"] for row in own]),
+        }
+        for (penalty, bits), own in by_kind.items()
+    ]
+
+
+def last_block(row: Mapping[str, Any]) -> float:
+    return [error for place, error in row["amplification"].items() if place.startswith("blocks.")][-1]
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    def shown(value: Mapping[str, Any], digits: int = 1) -> str:
+        ends = value["interval_95"]
+        return f"{value['mean']:.{digits}f}" + (f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})" if ends else "")
+
+    head = ("penalty", "bits", "seeds", *SCORES, "error, last block", "error, logits")
+    rows = [
+        (
+            f"{one['penalty']:g}",
+            str(one["bits"] or "float"),
+            str(len(one["seeds"])),
+            *(shown(one[name]) for name in SCORES),
+            shown(one["error_last_block"], 3),
+            shown(one["error_logits"], 3),
+        )
+        for one in found
+    ]
+    return align([head, *rows], left=())
+
+
+# -------------------------------------------------------------------------------------------------------- the record
+
+SAME = ("n_train", "n_test", "n_epochs", "more_epochs", "epsilon", "pgd_steps", "queries")
+
+
+def known(study: Study) -> list[dict[str, Any]]:
+    """The rows that are there. Raises InputError when they are of another study."""
+    output, facts = Path(study.output), asdict(study)
+    if not output.is_file():
+        return []
+    saved = read_json(output)
+    if other := [name for name in SAME if saved["study"][name] != facts[name]]:
+        raise InputError(f"holds a study with other {', '.join(other)}: name another --output", source=str(output))
+    return saved["rows"]
+
+
+def save(study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
+    facts = {name: value for name, value in asdict(study).items() if name not in ("data_path", "output", "work")}
+    machine = {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")}
+    training = {name: COMMON[name] for name in ("train_batch_size", "weight_decay")}
+    record = {"format": FORMAT, "version": VERSION, "study": facts, "training": training, "machine": machine}
+    write_json(Path(study.output), {**record, "summary": summary(rows), "rows": list(rows)})
+
+
+def run(argv: Sequence[str]) -> int:
+    study = parse(Study, argv, "dq_proof.py", __doc__)
+    torch.set_num_threads(study.threads)
+    Path(study.work).mkdir(parents=True, exist_ok=True)
+    write_spec(Path(study.work) / "spec.json", spec_of())
+    rows, images = known(study), test_images(study)
+    done = {(row["seed"], row["penalty"], row["bits"]) for row in rows}
+    for case in cases(study):
+        if case not in done:
+            rows.append(measured(study, case, images))
+            save(study, rows)
+    print("\n".join(table(summary(rows))))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

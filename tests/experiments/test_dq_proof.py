@@ -1,0 +1,77 @@
+"""experiments/dq_proof.py: a row of a tiny study, its means and its table, and a record of another study."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import dq_proof
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.files import save_safetensors
+from proxyless_nas.weights import to_named
+from tests.compress.nets import trained
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Images and networks as if they had been written and trained."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 2), ("test", 1)):
+        for label in "abcdefghij":
+            folder = tmp_path / "photos" / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
+    spec = dq_proof.spec_of()
+    for name, seed in (("base_0_0", 0), ("base_100_0", 1)):
+        (tmp_path / name).mkdir()
+        save_safetensors(tmp_path / name / "weights.safetensors", spec, to_named(trained(spec, seed)), {})
+        (tmp_path / name / "result.json").write_text("{}")
+    monkeypatch.setattr(dq_proof, "CALIBRATED", 10)
+    output = str(tmp_path / "figures.json")
+    return dq_proof.Study(data_path="", work=str(tmp_path), output=output, epsilon=8, pgd_steps=2, queries=3)
+
+
+def test_a_row_its_record_and_a_record_of_another_study(study):
+    images = dq_proof.test_images(study)
+    assert images.pixels.shape == (10, 3, 32, 32)
+    assert (images.transferred - images.pixels).abs().max() <= 8
+    case = dq_proof.Case(0, 0.0, 8)
+    net = dq_proof.net_of(study, case)
+    seen = dq_proof.pixel_forward(net, net.spec.preprocessing)(images.pixels).argmax(1)
+    row = dq_proof.measured(study, case, images._replace(labels=seen))
+    assert row["clean"] == 100
+    assert row["all"] <= min(row[name] for name in ("fgsm", "pgd", "transfer", "square"))
+    assert next(iter(row["amplification"])) == "image"
+    dq_proof.save(study, [row])
+    assert dq_proof.known(study) == json.loads(json.dumps([row]))
+    with pytest.raises(InputError):
+        dq_proof.known(dq_proof.Study(data_path="", output=study.output))
+
+
+def row(seed, penalty, bits, value):
+    scores = dict.fromkeys(dq_proof.SCORES, value)
+    errors = {"image": 0.01, "blocks.0": 0.1, "blocks.10": value / 100, "feature_mix_layer": 0.3, "classifier": 0.4}
+    return {"seed": seed, "penalty": penalty, "bits": bits, **scores, "amplification": errors}
+
+
+def test_means_are_over_seeds_with_intervals():
+    rows = [row(0, 0.0, 0, 10.0), row(1, 0.0, 0, 20.0), row(0, 3e-4, 4, 30.0)]
+    first, second = dq_proof.summary(rows)
+    assert (first["penalty"], first["bits"], first["seeds"]) == (0.0, 0, [0, 1])
+    assert first["pgd"]["mean"] == 15
+    half = 12.7062 * np.std([10, 20], ddof=1) / np.sqrt(2)
+    assert first["pgd"]["interval_95"] == pytest.approx([15 - half, 15 + half], rel=1e-4)
+    assert first["error_last_block"]["mean"] == pytest.approx(0.15)
+    assert second["pgd"]["interval_95"] is None
+    lines = dq_proof.table([first, second])
+    assert len(lines) == 3
+    assert "float" in lines[1]
+    assert "30.0" in lines[2]
+
+
+def test_every_case_once():
+    cases = list(dq_proof.cases(dq_proof.Study(data_path="")))
+    assert len(cases) == len(set(cases)) == 36
