@@ -31,6 +31,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.quiet import captured_stderr
 from proxyless_nas_tensorflow.devices import tensorflow_version
+from proxyless_nas_tensorflow.mixed import to_mixed
 from proxyless_nas_tensorflow.network import ProxylessNet
 from proxyless_nas_tensorflow.steps import compiled
 
@@ -92,20 +93,27 @@ class KerasBackend:
             return write_saved_model(self._net, path, metadata)
         if format.quantized:
             assert calibration is not None
-            formats = self._formats(format)
-            content = to_int8(self._net, calibration, formats, integer_io=self._integer_io)
-            made: dict[str, Any] = {
-                "weights": "int8, one scale per output channel",
-                "activations": "int8",
-                **({"float_blocks": self._float_blocks} if self._plan is None else {"plan": self._plan.digest}),
-                "float_layers": [name for name, each in formats.items() if each.is_float],
-                "images_and_logits": "int8" if self._integer_io else "float32",
-            }
+            content, made = self._quantized(format, calibration)
         else:
             content = to_litert(self._net, half=format.name == "litert_fp16", bake=self._bake)
             made = {"weights": "float16" if format.name == "litert_fp16" else "float32"}
         write_file(path, with_metadata(content, metadata))
         return made
+
+    def _quantized(self, format: Format, calibration: np.ndarray) -> tuple[bytes, dict[str, Any]]:
+        """(a quantized LiteRT file, how it was made)."""
+        formats = self._formats(format)
+        by = {"float_blocks": self._float_blocks} if self._plan is None else {"plan": self._plan.digest}
+        float_layers = [name for name, each in formats.items() if each.is_float]
+        if format.name == "litert_mixed":
+            content = to_mixed(to_litert(self._net), self._net.spec, formats, calibration)
+            weights, activations = "int8 or int4, one scale per output channel", "int8 or float32"
+        else:
+            content = to_int8(self._net, calibration, formats, integer_io=self._integer_io)
+            weights, activations = "int8, one scale per output channel", "int8"
+        takes = "int8" if self._integer_io and format.name == "litert_int8" else "float32"
+        made = {"weights": weights, "activations": activations, **by, "float_layers": float_layers}
+        return content, {**made, "images_and_logits": takes}
 
     def _formats(self, format: Format) -> Formats:
         """Of each layer in a quantized file. Raises InputError for a plan that it cannot hold."""
@@ -113,7 +121,7 @@ class KerasBackend:
             return first_blocks_float(self._net.spec, self._float_blocks)
         formats = file_formats(self._plan, self._net.spec, format.name)
         kept = next((name for name, each in formats.items() if each.is_float), None)
-        if self._integer_io and kept is not None:
+        if self._integer_io and format.name == "litert_int8" and kept is not None:
             raise InputError("stays float32 by the plan: an integer file has W8A8 layers alone", f"layers.{kept}")
         return formats
 

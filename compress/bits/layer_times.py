@@ -1,4 +1,4 @@
-"""Milliseconds of each layer in float32 and in int8, measured on this machine's runtimes."""
+"""Milliseconds of each layer in float32 and in int8."""
 
 from __future__ import annotations
 
@@ -11,4 +11,9 @@ from proxyless_arch.base.errors import InputError
 
 
 def measured_table(groups: Sequence[BitGroup], config: BitsConfig) -> CostTable:
-    raise InputError("not measured yet", "--hardware")
+    """Raises InputError: the tables of profile_latency.py have float32 rows alone."""
+    raise InputError(
+        f"no table has int8 rows of {config.hardware} yet (hardware/profile_latency.py measures float32 alone): give "
+        "--target_bytes, --keep or --max_drop; export_tf.py times the file beside its float twin",
+        "--target_latency_ms",
+    )

@@ -1,7 +1,7 @@
 """Which formats of a bit plan a kind of file can hold, and what its runtime makes of them.
 
 No runtime here has a convolution below 8 bits: a file has float32 and W8A8 layers (``litert_int8``), and weights of 8
-or 4 bits that are unpacked to float32 before they are used (``litert_mixed``): storage, not speed.
+or 4 bits that are unpacked before they are used (``litert_mixed``): storage, not speed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from proxyless_arch.arch.bits import FLOAT32, IMAGE_LAYER, INT8, BitLayer, BitPl
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 
-STORED_8, STORED_4 = Format(8, None), Format(4, None)
+STORED_8, STORED_4, STORED_4A8 = Format(8, None), Format(4, None), Format(4, 8)
 INTEGER = (FLOAT32, INT8)
 """What runs."""
-MIXED = (*INTEGER, STORED_8, STORED_4)
+MIXED = (*INTEGER, STORED_8, STORED_4, STORED_4A8)
 """What a file can hold."""
 Formats = Mapping[str, Format]
 """Of each layer."""
@@ -29,7 +29,7 @@ def _int8(layer: BitLayer) -> tuple[Format, ...]:
 
 
 def _mixed(layer: BitLayer) -> tuple[Format, ...]:
-    return tuple(each for each in MIXED if each != STORED_4 or not layer.is_depthwise)
+    return tuple(each for each in MIXED if each.weight_bits != STORED_4.weight_bits or not layer.is_depthwise)
 
 
 HOLDS: Mapping[str, Callable[[BitLayer], tuple[Format, ...]]] = MappingProxyType(

@@ -100,6 +100,17 @@ KERAS_FORMATS: Mapping[str, Format] = _table(
         quantized=True,
         float_twin="litert",
     ),
+    Format(
+        name="litert_mixed",
+        suffix="_mixed.tflite",
+        modules=("ai_edge_litert", "ai_edge_quantizer"),
+        extra="litert-mixed",
+        optional=True,
+        max_bytes=MAX_FLATBUFFER,
+        tolerance=None,
+        quantized=True,
+        float_twin="litert",
+    ),
     Format(name="saved_model", suffix="_saved_model"),
 )
 
@@ -109,6 +120,7 @@ ALSO_CALLED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("tflite", "lite"), "litert"),
         **dict.fromkeys(("tflite_fp16", "fp16", "float16"), "litert_fp16"),
         **dict.fromkeys(("tflite_int8", "int8"), "litert_int8"),
+        **dict.fromkeys(("tflite_mixed", "mixed"), "litert_mixed"),
         **dict.fromkeys(("savedmodel", "tf", "tensorflow"), "saved_model"),
         **dict.fromkeys(("pt2", "torchscript"), "torch_export"),
         "pte": "executorch",

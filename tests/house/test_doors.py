@@ -28,7 +28,7 @@ LAZY = {
         "jinja2", "markupsafe", "onnxruntime",
     },
     "proxyless_nas": {"onnx", "executorch", "litert_torch"},
-    "proxyless_nas_tensorflow": {"ai_edge_litert"},
+    "proxyless_nas_tensorflow": {"ai_edge_litert", "ai_edge_quantizer"},
     "hardware": {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
     },

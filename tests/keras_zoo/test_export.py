@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from proxyless_arch.apps.bit_files import first_blocks_float
-from proxyless_arch.apps.export_formats import KERAS_FORMATS
+from proxyless_arch.apps.export_formats import KERAS_FORMATS, missing
 from proxyless_arch.apps.exported_file import METADATA_NAME
 from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
-from proxyless_arch.arch.bits import FLOAT32, BitPlan, Range, bit_layers
+from proxyless_arch.arch.bits import FLOAT32, BitPlan, Format, Range, bit_layers
 from proxyless_arch.arch.bits import INT8 as W8A8
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing
@@ -67,9 +67,10 @@ def files(request, tmp_path_factory):
     """(backend, spec, {format name: file}) of one network."""
     spec, folder = SPECS[request.param], tmp_path_factory.mktemp("exported")
     backend = KerasBackend(lively(spec), float_blocks=2)
-    for name, format in KERAS_FORMATS.items():
+    formats = {name: format for name, format in KERAS_FORMATS.items() if missing(format) is None}
+    for name, format in formats.items():
         backend.write(format, folder / name, '{"only": "text"}', noise(spec, 20, 1) if format.quantized else None)
-    return backend, spec, {name: folder / name for name in KERAS_FORMATS}
+    return backend, spec, {name: folder / name for name in formats}
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,23 @@ def test_a_plan_decides_layer_by_layer(quantizer):
     joined = "blocks.3.mobile_inverted_conv.inverted_bottleneck"
     assert float_names(spec, plan_of(spec, joined).formats) == (joined, "blocks.3+")
     quantized(quantizer, float_names=(joined, "blocks.3+"))  # the sum is there by this name
+
+
+def test_a_mixed_file_has_the_formats_of_its_plan(tmp_path):
+    pytest.importorskip("ai_edge_quantizer")
+    spec = SPECS["symmetric"]
+    stored = {"classifier.linear": Format(4, None), "feature_mix_layer": Format(8, None), "first_conv": FLOAT32}
+    backend = KerasBackend(lively(spec), plan=plan_of(spec).with_formats(stored))
+    made = backend.write(KERAS_FORMATS["litert_mixed"], tmp_path / "a.tflite", "{}", noise(spec, 8))
+    assert made["float_layers"] == ["first_conv"]
+    content = (tmp_path / "a.tflite").read_bytes()
+    types = output_types(content)
+    assert types[0] == FLOAT and INT8 in types and types[-1] == FLOAT
+    close = logits_of(content, tmp_path, noise(spec, 20, 2)) - backend.source(noise(spec, 20, 2))
+    assert np.sqrt((close**2).mean()) < 0.5
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    kinds = {graph.Tensors(index).Type() for index in range(graph.TensorsLength())}
+    assert schema.TensorType.INT4 in kinds
 
 
 def test_an_integer_file_has_no_float_layers(tmp_path):

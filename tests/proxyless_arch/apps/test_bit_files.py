@@ -23,6 +23,7 @@ def plan_of(format, **other):
         (Format(4, None), "litert_int8", "first_conv", "W8A8"),
         (Format(8, 16), "litert_int8", DEPTHWISE, "float32"),
         (Format(4, None), "litert_mixed", DEPTHWISE, "W8"),
+        (Format(4, 8), "litert_mixed", DEPTHWISE, "W8A8"),
         (Format(3, None), "litert_mixed", "first_conv", "W4"),
     ],
 )
