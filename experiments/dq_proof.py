@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from experiments.class_folders import subset, write_images  # noqa: E402
-from experiments.finetune import interval  # noqa: E402
+from experiments.intervals import interval  # noqa: E402
 from proxyless_arch.arch.bits import BitPlan  # noqa: E402
 from proxyless_arch.arch.codec import write_spec  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing  # noqa: E402

@@ -27,6 +27,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from experiments.class_folders import subset, write_images  # noqa: E402
+from experiments.intervals import interval  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
@@ -112,17 +113,6 @@ def measured(study: Study, seed: int, name: str, home: Path) -> dict[str, Any]:
         top1 = trained(config_of(study, photos, seed, WAYS[name]), home / f"{name}_{seed}".replace(" ", "_"))
     seconds = round(time.process_time() - start, 1)
     return {"way": name, "seed": seed, "test_top1_percent": top1, "cpu_seconds": seconds}
-
-
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """The mean, and its 95% interval by Student's distribution (None of one value)."""
-    from scipy.stats import t
-
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return {"mean": mean, "interval_95": None}
-    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return {"mean": mean, "interval_95": [mean - half, mean + half]}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
