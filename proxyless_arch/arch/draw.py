@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from proxyless_arch.drawing.scene import (
     Scene,
     Shape,
     Text,
+    every_shape,
     legend_rows,
     line,
     text_width,
@@ -78,6 +80,16 @@ class Look:
     tiles: tuple[Tile, ...] = ()
 
 
+def with_times(text: str) -> str:
+    """With a multiplication sign between numbers: ``7x7`` is 7 by 7, ``max`` a word."""
+    return re.sub(r"(?<=\d)x(?=\d)", TIMES, text)
+
+
+def shows_trees(stages: Sequence[Scene]) -> bool:
+    """Whether there is a tree-structured cell in a drawing."""
+    return any("symbol" in shape.style.split() for stage in stages for shape in every_shape(stage.shapes))
+
+
 def _color(kernel: int | None) -> str:
     style = f"k{kernel}"
     return style if style in STYLES else "fixed"
@@ -93,7 +105,7 @@ def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
     price = f", {unit.short(cost)}" if cost is not None and unit is not Unit.MACS else ""
     facts = f"{op.label}, {sizes}, {call.params:,} parameters, {call.macs:,} MACs{price}"
-    label, tip = (text.replace("x", TIMES) for text in (drawing.label, facts))
+    label, tip = map(with_times, (drawing.label, facts))
     if drawing.tiles:
         return Look("box ground", HIGHEST, "", f"{call.name}: {tip}", cost, drawing.tiles)
     return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost)

@@ -163,7 +163,7 @@ class Separable(TreeEdge):
 
     @property
     def label(self) -> str:
-        return strided_label("dilated" if self.dilation > 1 else "separable", self.kernel_size, self.stride)
+        return strided_label("dil" if self.dilation > 1 else "sep", self.kernel_size, self.stride)
 
     @property
     def drawing(self) -> Drawing:
@@ -209,7 +209,7 @@ class MaxPool(_Pool):
 
     @property
     def label(self) -> str:
-        return strided_label("max pool", self.kernel_size, 1)
+        return strided_label("max", self.kernel_size, 1)
 
     @property
     def symbol(self) -> str:
@@ -228,7 +228,7 @@ class AvgPool(_Pool):
 
     @property
     def label(self) -> str:
-        return strided_label("mean pool", self.kernel_size, 1)
+        return strided_label("mean", self.kernel_size, 1)
 
     @property
     def symbol(self) -> str:

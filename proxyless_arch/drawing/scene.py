@@ -281,7 +281,7 @@ def _file(scene: Scene) -> str:
 
     Variables would be shorter; programs other than browsers do not know them.
     """
-    used = {"text", "ground", *(name for shape in _all(scene.shapes) for name in shape.style.split())}
+    used = {"text", "ground", *(name for shape in every_shape(scene.shapes) for name in shape.style.split())}
     own = {name: style for name, style in STYLES.items() if name in used}
     rules = "".join(f"{_selector(name)}{{{_declarations(style, 0)}}}" for name, style in own.items())
     dark = "".join(f"{_selector(name)}{{{_declarations(colors, 1)}}}" for name, colors in _colors_of(own))
@@ -302,11 +302,12 @@ def _colors_of(styles: Mapping[str, Style]) -> Iterator[tuple[str, Style]]:
             yield name, Style(fill=style.fill, stroke=style.stroke)
 
 
-def _all(shapes: Iterable[Shape]) -> Iterator[Shape]:
+def every_shape(shapes: Iterable[Shape]) -> Iterator[Shape]:
+    """All of them, groups and what is in these too."""
     for shape in shapes:
         yield shape
         if isinstance(shape, Group):
-            yield from _all(shape.shapes)
+            yield from every_shape(shape.shapes)
 
 
 def _svg(shape: Shape) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from proxyless_arch.arch.draw import with_times
 from proxyless_arch.base.units import Unit
 from proxyless_arch.drawing.axes import PERCENT, Axis, Phase
 from proxyless_arch.drawing.charts import FRAME, Chart, Series, Target, compose, line_chart
@@ -20,7 +21,6 @@ SEARCHES = ("search", "predictor")
 """The phases in which an architecture is chosen."""
 PHASE_NAMES = {"warmup": "warm-up", "finetune": "fine-tune"}
 SAME_PROBABILITY = 1e-3  # a block whose choices differ by less is undecided
-TIMES = "\N{MULTIPLICATION SIGN}"
 OVERRULED = Entry("chosen to meet the target, not leading", Text(2, 11, "0.0", style="other"))
 
 
@@ -74,7 +74,7 @@ def target_of(cost: float | None, unit: Unit | None) -> Target | None:
 
 def choice_name(label: str) -> str:
     """The label of an operation beside others of its block, which share its stride."""
-    return label.removesuffix(" s2").removeprefix("-- ").replace("x", TIMES)
+    return with_times(label.removesuffix(" s2").removeprefix("-- "))
 
 
 # ------------------------------------------------------------------------------------------------------ the charts

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.draw import draw_stages
+from proxyless_arch.arch.draw import draw_stages, shows_trees
 from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
@@ -54,6 +54,10 @@ class Drawing:
     @property
     def scale(self) -> float:
         return min(LARGEST_SCALE, max(1.0, PAGE_WIDTH / sum(stage.width for stage in self.stages)))
+
+    @property
+    def has_trees(self) -> bool:
+        return shows_trees(self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +224,8 @@ def _choice_maps(run: Run) -> list[Chart]:
         width = f", {choices[0].out_channels} channels" if fits else ""
         taken = f": {choice_name(taken_ops[block].label)}" if block < len(taken_ops) else ""
         place = places[block] if block < len(places) else block + 1
+        if places.count(place) > 1:  # the edges of a cell, all of one width
+            width = f", edge {block - places.index(place) + 1}"
         maps.append(choice_map(f"Block {place}{width}{taken}", labels, rows, phases))
     return maps
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages, highest_expansion, look
+from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages, highest_expansion, look, with_times
 from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.tree import TreeBlock
@@ -133,6 +133,10 @@ def test_a_cell_is_drawn_edge_by_edge(tmp_path):
         areas = sum(width * height for *_, width, height in tiles)
         assert areas == pytest.approx(outer[2] * outer[3], rel=0.01)  # none over another, none left free
     assert {"max pool", "mean pool", "identity"} <= set(texts(tmp_path / "net.svg"))
+
+
+def test_a_sign_stands_between_numbers_alone():
+    assert with_times("max 3x3, 8x8x16 to 4x4x8") == "max 3×3, 8×8×16 to 4×4×8"
 
 
 def test_a_long_network_goes_on_below(tmp_path):

@@ -42,6 +42,7 @@ def test_a_search_lands(tmp_path, algorithm):
     assert macs_cost_table(space).of_path(result.choices) == total_macs(result.spec)
     page = (tmp_path / "run" / "report.html").read_text()
     assert result.spec.blocks[0].op.label in page and page.count("<svg") > space.n_edges
+    assert "Block 2, edge 12" in page and "grouped convolution" in page
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     assert record["params"] == total_params(result.spec)
 
