@@ -231,10 +231,15 @@ def open_source(path: str | os.PathLike[str], edition: int = EDITION) -> tuple[S
         return FolderSource(str(path)), _folder_lister(where, edition)
     if not where.exists():
         raise InputError(f"no such folder or .zip; {LAYOUT}", source=str(path))
-    if (tool := ARCHIVES.get(ending(where.name))) is not None:
-        example = f"{tool} {where.name}"
-        raise InputError(f"expected a folder or a .zip: unpack it ({example}) and give the folder", source=str(path))
+    refuse_archive(where)
     return ZipSource(str(path)), _zip_lister(str(path), edition)
+
+
+def refuse_archive(path: Path) -> None:
+    """Raises InputError for an archive by its name that is not read here, with what unpacks it."""
+    if (tool := ARCHIVES.get(ending(path.name))) is not None:
+        problem = f"expected a folder or a .zip: unpack it ({tool} {path.name}) and give the folder"
+        raise InputError(problem, source=str(path))
 
 
 def ending(name: str) -> str:

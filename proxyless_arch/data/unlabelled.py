@@ -11,7 +11,7 @@ import numpy as np
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, any_images
-from proxyless_arch.data.sources import FolderSource, LeftOut, Source
+from proxyless_arch.data.sources import FolderSource, LeftOut, Source, refuse_archive
 
 ARCHIVE = ".zip"
 
@@ -52,6 +52,7 @@ def _images_of(path: str) -> tuple[list[tuple[Source, str]], LeftOut]:
     if not where.exists():
         raise InputError("no such image, folder or .zip", source=path)
     if where.is_file() and where.suffix.lower() != ARCHIVE:
+        refuse_archive(where)
         return [(FolderSource(""), path)], LeftOut()
     images = any_images(path)
     return [(images.source, name) for name in images.names], images.left_out

@@ -14,6 +14,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.data import images
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import load_for_search, open_folder
+from proxyless_arch.data.unlabelled import images_at
 from tests.proxyless_arch.data.test_datasets import photos, png, write, write_folder, write_zip
 
 __all__ = ["write"]  # the fixture: as a folder and as a zip
@@ -106,8 +107,9 @@ def test_an_archive_of_another_kind_says_what_unpacks_it(tmp_path):
     for name in ("photos.tar.gz", "photos.tgz", "photos.tar"):
         with tarfile.open(tmp_path / name, "w:gz"):
             pass
-        with pytest.raises(InputError, match=rf"unpack it \(tar -xf {name}\) and give the folder"):
-            open_folder(tmp_path / name)
+        for opened in (open_folder, lambda path: images_at([str(path)])):  # with classes, and to predict on
+            with pytest.raises(InputError, match=rf"unpack it \(tar -xf {name}\) and give the folder"):
+                opened(tmp_path / name)
 
 
 # Names
