@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from proxyless_arch.apps.memory import FIRST_STEP_BYTES, HEAP, SCORING_COPIES  # noqa: E402
+from proxyless_arch.apps.memory import FIRST_STEP_BYTES, HEAP, SCORING_COPIES, SCORING_HEAP  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.memory import BYTES, scoring_bytes, training_bytes  # noqa: E402
 from proxyless_arch.arch.walk import total_params, walk  # noqa: E402
@@ -117,7 +117,7 @@ def _eval(name: str, tensorflow: bool) -> Case:
     spec = catalog.load(name)
     tune_allocator()
     fixed = SCORING_COPIES * BYTES * total_params(spec)
-    per_image = int(HEAP * scoring_bytes(walk(spec), spec.padding))
+    per_image = int(SCORING_HEAP * scoring_bytes(walk(spec), spec.padding))
     if tensorflow:
         import numpy as np
 

@@ -29,6 +29,8 @@ FIRST_STEP_BYTES = 300 * 10**6
 HEAP = 1.4
 """What a process that keeps its freed memory (machine.tune_allocator) takes of what its steps hold at once: holes stay
 between tensors. 1.2 to 1.4 were measured (benchmarks/memory_use.py)."""
+SCORING_HEAP = 1.75
+"""The same where a network is scored: up to 1.3 of 96 images, 1.6 and 1.7 of 128 and 256."""
 READER_BYTES = 40 * 10**6
 """A process that reads images, without any: what it cannot share with the process that it was copied from."""
 NAME_BYTES = 150
@@ -169,19 +171,18 @@ class Plan:
         return f"about {format_bytes(place.needed(self.images, self.parts))}{of_free}{place.name}"
 
 
-def places(free: Free, *, fixed: int, per_image: int, reading: Reading, keeps_freed: bool = False) -> tuple[Place, ...]:
+def places(free: Free, *, fixed: int, per_image: int, reading: Reading, heap: float = 1) -> tuple[Place, ...]:
     """Where a command needs what.
 
     Args:
         fixed: bytes of weights and their copies where the network runs.
         per_image: bytes of each image that is computed at once, there.
         reading: into the machine's memory.
-        keeps_freed: the process tunes its allocator, whose memory has holes then.
+        heap: what the process takes of the memory that it holds at once; more than 1 where it tunes its allocator.
     """
     read = Place(name="", free=free.machine, fixed=FIRST_STEP_BYTES + reading.fixed, per_image_read=reading.per_image)
     if not free.has_gpu:
-        spread = int(HEAP * per_image) if keeps_freed else per_image
-        return (replace(read, fixed=read.fixed + fixed, per_image=spread),)
+        return (replace(read, fixed=read.fixed + fixed, per_image=int(heap * per_image)),)
     return Place(name=" on the GPU", free=free.gpu, fixed=FIRST_STEP_BYTES + fixed, per_image=per_image), read
 
 
@@ -207,7 +208,7 @@ def scoring_plan(spec: ArchSpec, batch_size: int | None, reading: Reading, free:
         fixed=SCORING_COPIES * BYTES * total_params(spec),
         per_image=scoring_bytes(walk(spec), spec.padding),
         reading=reading,
-        keeps_freed=True,
+        heap=SCORING_HEAP,
     )
     most = most_images(here)
     usual = SCORED if most is None else max(1, min(SCORED, most))

@@ -56,7 +56,7 @@ from proxyless_arch.apps.attacking import (
     to_dict,
 )
 from proxyless_arch.apps.evaluation import Network
-from proxyless_arch.apps.memory import Free, Plan, Reading, image_bytes, places, plan
+from proxyless_arch.apps.memory import HEAP, Free, Plan, Reading, image_bytes, places, plan
 from proxyless_arch.apps.next_commands import network_words
 from proxyless_arch.apps.per_class import numbered
 from proxyless_arch.apps.prediction import class_names
@@ -232,7 +232,7 @@ def memory_plan(spec: ArchSpec, images: int, free: Free) -> Plan:
         fixed=COPIES * BYTES * total_params(spec),
         per_image=training_bytes(walk(spec), spec.padding),
         reading=Reading(image_bytes=image_bytes(spec.resolution), readers=0),
-        keeps_freed=True,
+        heap=HEAP,
     )
     return plan(here, images, None)
 

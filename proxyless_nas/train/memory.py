@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, places, plan
+from proxyless_arch.apps.memory import HEAP, SCORING_HEAP, Free, Plan, Reading, cached_bytes, image_bytes, places, plan
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.arch.memory import BYTES, scoring_bytes, training_bytes
 from proxyless_arch.arch.spec import ArchSpec
@@ -46,7 +48,7 @@ def plan_of(
         fixed=BYTES * total_params(spec) * (WEIGHT_COPIES + (optimization.ema_decay > 0)),
         per_image=training_bytes(calls, spec.padding),
         reading=reading,
-        keeps_freed=True,
+        heap=HEAP,
     )
     world = distributed.world_size()
     share = config.data.train_batch_size // world
@@ -54,8 +56,13 @@ def plan_of(
 
 
 def most_scored(here: Plan, spec: ArchSpec, wanted: int) -> int:
-    """How many images are scored at a time: ``wanted``, or fewer where memory is short."""
-    return here.at_most(wanted, scoring_bytes(walk(spec), spec.padding))
+    """How many images are scored at a time: ``wanted``, or fewer where memory is short.
+
+    Tensors larger than those of a step do not fit into the holes that it leaves in the heap, so they count beside it.
+    """
+    filled = [replace(place, fixed=place.needed(here.images, here.parts)) for place in here.places]
+    each = int(SCORING_HEAP * scoring_bytes(walk(spec), spec.padding))
+    return max(replace(here, places=tuple(filled)).at_most(wanted, each), min(wanted, here.part_images))
 
 
 def timed_images(here: Plan, spec: ArchSpec, device: torch.device) -> int:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from proxyless_arch.apps.memory import HEAP, Free
+from proxyless_arch.apps.memory import HEAP, SCORING_HEAP, Free, Place, Plan
 from proxyless_arch.apps.train_settings import Images, Optimization, TrainConfig
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.memory import BYTES, trained, training_bytes
+from proxyless_arch.arch.memory import BYTES, scoring_bytes, trained, training_bytes
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import SearchData, digits
@@ -73,6 +73,16 @@ def test_a_training_takes_its_batch_in_parts_where_memory_is_short():
     with pytest.raises(InputError, match="--batch_size"):
         planned(config(accumulation=1), LITTLE)
     assert planned(config(accumulation=1), LITTLE, resumed=True).parts == 1
+
+
+def test_what_is_scored_at_a_time_fits_beside_a_step():
+    each = int(SCORING_HEAP * scoring_bytes(walk(SPEC), SPEC.padding))
+    place = Place(name="", free=20 * each, per_image=2 * each)
+    here = Plan(places=(place,), images=4, parts=1)  # 8 of 18
+    assert memory.most_scored(here, SPEC, 250) == 10
+    assert memory.most_scored(here, SPEC, 5) == 5
+    full = Plan(places=(place,), images=8, parts=1)  # 16 of 18: no more images than a step has
+    assert memory.most_scored(full, SPEC, 250) == 8
 
 
 def test_timing_changes_nothing():

@@ -102,7 +102,7 @@ def test_a_gpu_computes_and_the_machine_reads():
         plan([gpu, machine], 256, 1)
     (one,) = memory.places(Free(8000 * MB), fixed=5 * MB, per_image=7 * MB, reading=reading)
     assert one.needed(10) == gpu.needed(10) + machine.needed(10) - memory.FIRST_STEP_BYTES
-    (kept,) = memory.places(Free(8000 * MB), fixed=5 * MB, per_image=10 * MB, reading=reading, keeps_freed=True)
+    (kept,) = memory.places(Free(8000 * MB), fixed=5 * MB, per_image=10 * MB, reading=reading, heap=memory.HEAP)
     assert kept.per_image == 14 * MB
 
 
