@@ -111,11 +111,12 @@ def build_quantized(spec: ArchSpec, tensors: NamedTensors, plan: BitPlan) -> Pro
 
 def exact_forward(net: ProxylessNet, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
     """(N, 3, H, W) float32 images -> (N, classes) float32 logits, computed in float64. ``net`` is left as it was."""
-    exact = copy.deepcopy(net).double().to(device).eval()
+    exact = copy.deepcopy(net).double().eval()
+    exact.to(device, memory_format=torch.contiguous_format)  # twice as fast as channels_last in float64
 
     @torch.inference_mode()
     def forward(images: Tensor) -> Tensor:
-        return exact(images.to(device, torch.float64, memory_format=torch.channels_last)).float()
+        return exact(images.to(device, torch.float64, memory_format=torch.contiguous_format)).float()
 
     return forward
 
