@@ -7,7 +7,9 @@ proxyless_nas/robust measures what it comes to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,23 +79,32 @@ def _distance(weight: Tensor, depthwise: bool) -> Tensor:
 # ------------------------------------------------------------------------------------------------ rounded activations
 
 
-def is_signed(layers: Iterable[BitLayer]) -> dict[str, bool]:
-    """Whether the input of each layer has a sign: the image's and that behind a layer without ReLU6 have."""
-    found, activated = {}, False
+class Input(NamedTuple):
+    """What a layer takes in: whether it has a sign, and whether it ends at 6."""
+
+    signed: bool
+    ends: bool
+
+
+def inputs_of(layers: Iterable[BitLayer]) -> dict[str, Input]:
+    """Of each layer, by what is in front of it: nothing or a linear layer, a ReLU, or a ReLU6."""
+    found, last = {}, Input(signed=True, ends=False)
     for layer in layers:
-        found[layer.name] = not activated
-        activated = layer.conv.activated
+        found[layer.name] = last
+        # of the two activations that networks have, ReLU6 alone keeps a copy
+        last = Input(signed=not layer.conv.activated, ends=layer.conv.activated and layer.conv.copied)
     return found
 
 
 class TrackingQuantizer(InputQuantizer):
-    """An InputQuantizer of an input with a sign: while it trains, its clip follows the size of what passes.
+    """An InputQuantizer of an input without an end: while it trains, its clip follows the size of what passes.
 
-    The clip is NORMAL_CLIPS times the root mean square, averaged over batches as batch normalization does.
+    The clip is NORMAL_CLIPS times the root mean square, averaged over batches as batch normalization does. Behind a
+    ReLU, half of a normal distribution has the root of a half of its size, and twice as many steps.
     """
 
-    def __init__(self, bits: int) -> None:
-        super().__init__(bits, _spread(bits), signed=True)
+    def __init__(self, bits: int, signed: bool = True) -> None:
+        super().__init__(bits, _spread(bits, signed), signed)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -102,23 +113,25 @@ class TrackingQuantizer(InputQuantizer):
         return super().forward(x)
 
     def clip_of(self, x: Tensor) -> Tensor:
-        return _spread(self.bits) * x.float().square().mean().sqrt()
+        return _spread(self.bits, self.signed) * x.float().square().mean().sqrt()
 
 
-def _spread(bits: int) -> float:
-    return NORMAL_CLIPS[min(bits, max(NORMAL_CLIPS))]
+def _spread(bits: int, signed: bool) -> float:
+    most = max(NORMAL_CLIPS)
+    return NORMAL_CLIPS[min(bits, most)] if signed else math.sqrt(2) * NORMAL_CLIPS[min(bits + 1, most)]
 
 
 def quantize_activations(net: ProxylessNet, bits: int) -> None:
     """Round what every layer of ``net`` takes in, but the image, to ``bits``; the weights stay float32.
 
-    Deviation: the paper's networks have a ReLU6 in front of every layer; behind a linear one, inputs have a sign here
-    and a clip that is tracked.
+    Deviation: the paper's networks have a ReLU6 in front of every layer; behind a linear one, inputs have a sign here,
+    and where nothing ends at 6 a clip is tracked.
     """
     layers = bit_layers(net.spec)
-    signed = is_signed(layers)
+    inputs = inputs_of(layers)
     for layer in layers[1:]:
-        quantizer = TrackingQuantizer(bits) if signed[layer.name] else InputQuantizer(bits, RELU6, signed=False)
+        signed, ends = inputs[layer.name]
+        quantizer = InputQuantizer(bits, RELU6, signed=False) if ends else TrackingQuantizer(bits, signed)
         set_quantizer(net.get_submodule(layer.input_place), quantizer)
 
 

@@ -30,6 +30,7 @@ from proxyless_arch.apps.train_settings import (
     INHERIT,
     NO_TEACHER,
     SCRATCH,
+    Optimization,
     Start,
     TrainConfig,
     anchored,
@@ -41,7 +42,7 @@ from proxyless_arch.apps.train_settings import (
     to_dict,
 )
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan, write_plan
+from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, check_folds, read_plan, write_plan
 from proxyless_arch.arch.preprocessing import assumption
 from proxyless_arch.arch.shrink import can_shrink
 from proxyless_arch.arch.spec import ArchSpec
@@ -231,6 +232,7 @@ def prepare(
     assert spec is not None
     if len(data.class_names) != spec.num_classes:
         raise InputError(f"expected {spec.num_classes} classes, found {len(data.class_names)}", "--data_path")
+    check_defensive(config.optimization, spec)
     job = Job(
         config=config,
         data=data,
@@ -272,6 +274,17 @@ def teacher_of(config: TrainConfig, spec: ArchSpec) -> ProxylessNet | None:
     net = build(theirs)
     load_named(net, theirs, trained.weights.tensors, trained.origin)
     return net.eval().requires_grad_(False)
+
+
+def check_defensive(o: Optimization, spec: ArchSpec) -> None:
+    """Raises InputError where layers are penalized or inputs rounded of a network that this is not made for."""
+    if not o.lipschitz and not o.activation_bits:
+        return
+    try:
+        check_folds(spec)
+    except InputError as error:
+        flag = "--lipschitz" if o.lipschitz else "--activation_bits"
+        raise InputError(f"not for this network: {error.problem}", flag) from None
 
 
 def bits_of(config: TrainConfig, spec: ArchSpec) -> BitPlan | None:

@@ -10,9 +10,11 @@ import torch
 import train
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization
+from proxyless_arch.arch import catalog
 from proxyless_arch.arch.bits import bit_layers, check_plan
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.spec import BatchNorm
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.weights.files import load_safetensors
 from proxyless_nas.data import eval_batches
@@ -23,7 +25,7 @@ from proxyless_nas.defensive import (
     activation_plan,
     calibrate,
     folded_rows,
-    is_signed,
+    inputs_of,
     orthogonality,
     quantize_activations,
 )
@@ -31,6 +33,7 @@ from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
 from proxyless_nas.quantized import build_quantized, quantizers
 from proxyless_nas.steps import evaluate
+from proxyless_nas.train.session import check_defensive
 from proxyless_nas.train.training import Schedule, Training
 from tests.proxyless_arch.nets import three_blocks
 from tests.scripts.mini import mini_net
@@ -89,14 +92,30 @@ def test_the_length_of_a_row_is_left_to_the_batch_normalization_behind_it():
     torch.testing.assert_close(folded_rows(made).detach(), before)
 
 
-def test_inputs_behind_relu6_have_no_sign():
-    signed = is_signed(bit_layers(three_blocks()))
-    assert [name for name, has in signed.items() if has] == [
-        "first_conv",
-        "blocks.1.mobile_inverted_conv.inverted_bottleneck",
-        "blocks.2.mobile_inverted_conv.inverted_bottleneck",
-        "feature_mix_layer",
-    ]
+@pytest.mark.parametrize("spec", [three_blocks(), catalog.load("mobilenetv4_conv_small")], ids=lambda spec: spec.name)
+def test_what_layers_take_in(spec):
+    """As it is seen in a forward pass: signs, and what a ReLU6 cut off."""
+    net, seen = build(spec, torch.Generator().manual_seed(0)).eval(), {}
+    layers = bit_layers(spec)
+
+    def noting(name):
+        return lambda module, inputs: seen.update({name: (inputs[0].min().item(), inputs[0].max().item())})
+
+    for layer in layers:
+        net.get_submodule(layer.input_place).register_forward_pre_hook(noting(layer.name))
+    net(40 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    inputs = inputs_of(layers)
+    assert {name: low < 0 for name, (low, _) in seen.items()} == {name: each.signed for name, each in inputs.items()}
+    assert all(high <= RELU6 for name, (_, high) in seen.items() if inputs[name].ends)
+    assert any(not each.signed for each in inputs.values())
+    assert any(not each.signed and not each.ends for each in inputs.values()) is (spec.name != "three")
+
+
+def test_behind_a_relu_a_clip_is_that_of_half_a_normal_distribution():
+    quantizer = TrackingQuantizer(4, signed=False)
+    half = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).relu()
+    assert quantizer.clip_of(half).item() == pytest.approx(NORMAL_CLIPS[5], rel=0.01)
+    assert len(quantizer(half).unique()) == 16
 
 
 def test_a_clip_follows_the_size_of_what_passes_in_training_alone():
@@ -176,6 +195,15 @@ def test_a_stopped_training_with_rounded_inputs_goes_on_bit_for_bit():
 def test_settings_that_mean_nothing_are_refused(words, capsys):
     assert train.main(["--arch", "proxyless_mobile", "--dataset", "digits", *words]) == 2
     assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [{"lipschitz": 3e-4}, {"activation_bits": 4}])
+def test_trees_whose_batch_normalization_is_in_front_are_refused(given):
+    spec = catalog.load("proxyless_cifar")
+    check_defensive(Optimization(), spec)
+    with pytest.raises(InputError) as error:
+        check_defensive(Optimization(**given), spec)
+    assert error.value.place == f"--{next(iter(given))}"
 
 
 @pytest.mark.trains
