@@ -16,7 +16,7 @@ from proxyless_arch.base.strict import listed, nearest
 from proxyless_arch.base.units import format_count
 
 TOLERANCE = 1e-4
-"""Largest logit difference of a float32 export."""
+"""Largest logit difference of a float32 export, times the standard deviation of the logits where that is above 1."""
 FLOAT_SHARE = 1 / 4
 """Share of the blocks, from the stem on, that stay float32 in an int8 file: experiments/int8_study.json says why."""
 MAX_FLATBUFFER = 2**31 - 1
@@ -33,7 +33,8 @@ class Format:
         modules: what writing and checking it imports, beside the framework.
         extra: of this package, which brings them.
         optional: the extra is in no list of requirements; without it the format is left out and others are written.
-        tolerance: the largest logit difference from the source network that passes; None: reported, not judged.
+        tolerance: the largest logit difference from the source network that passes, where logits have a standard
+            deviation of 1 or less; None: reported, not judged.
         quantized: it needs calibration images.
         float_twin: the float format whose time a quantized one is held against.
         bakes: it can take uint8 images and scale them itself.

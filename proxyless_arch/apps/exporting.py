@@ -273,13 +273,21 @@ def _read(
 
 
 class Comparison(NamedTuple):
-    """An export's logits beside the source network's, on the same images."""
+    """An export's logits beside the source network's, on the same images.
+
+    ``spread``: the standard deviation of the source's logits.
+    """
 
     max_logit_difference: float
     rms_logit_difference: float
     top1_agreement_percent: float
     source_top1_percent: float | None
     top1_percent: float | None
+    spread: float
+
+    def allowed(self, format: Format) -> float | None:
+        """The largest difference that passes; rounding grows with the logits, so where they spread, more does."""
+        return None if format.tolerance is None else format.tolerance * max(1.0, self.spread)
 
 
 def compare(source: np.ndarray, logits: np.ndarray, labels: np.ndarray | None) -> Comparison:
@@ -293,14 +301,16 @@ def compare(source: np.ndarray, logits: np.ndarray, labels: np.ndarray | None) -
     if logits.shape != source.shape:
         raise ValueError(f"expected logits of shape {source.shape}, got {logits.shape}")
     difference = np.abs(logits.astype(np.float64) - source)
-    accuracies = [None, None] if labels is None else [_top1(source, labels), _top1(logits, labels)]
+    source_top1, top1 = (None, None) if labels is None else (_top1(source, labels), _top1(logits, labels))
     # a NaN anywhere makes the largest difference infinite, which no tolerance accepts
     largest = float(difference.max()) if np.isfinite(difference).all() else math.inf
     return Comparison(
         largest,
         float(np.sqrt((difference**2).mean())) if math.isfinite(largest) else math.inf,
         100 * float((logits.argmax(1) == source.argmax(1)).mean()),
-        *accuracies,
+        source_top1,
+        top1,
+        float(source.std()),
     )
 
 
@@ -314,11 +324,12 @@ def require_within(format: Format, found: Comparison) -> None:
     Raises:
         InputError: it misses the format's tolerance, or its logits are not finite.
     """
-    limit = format.tolerance if format.tolerance is not None else math.inf
+    allowed = found.allowed(format)
+    limit = math.inf if allowed is None else allowed
     if not found.max_logit_difference <= limit or not math.isfinite(found.max_logit_difference):
         raise InputError(
             f"its logits differ from the source network's by up to {found.max_logit_difference:.2g}, allowed are "
-            f"{limit:g}; nothing was written",
+            f"{limit:.2g}; nothing was written",
             format.name,
         )
 
@@ -647,7 +658,7 @@ def _record(
                 "file": done.target.name,
                 "size_bytes": size_of(done.staged),
                 "runtime": f"{done.loaded.runtime} {done.loaded.version}",
-                "tolerance": done.format.tolerance,
+                "tolerance": done.comparison.allowed(done.format),
                 "max_logit_difference": done.comparison.max_logit_difference,
                 "rms_logit_difference": done.comparison.rms_logit_difference,
                 "top1_agreement_percent": done.comparison.top1_agreement_percent,
