@@ -103,7 +103,8 @@ def find_weights(
     Args:
         release: a released name, or a Release.
         kind: which of its files.
-        path: a file to take instead, whatever it is called; it is not compared with the published one.
+        path: a file, or a folder that holds one, to take instead, whatever it is called; it is not compared with the
+            published one.
         base_url: a mirror of the published folder, the only way to a plain http URL.
         stall_s: how long the server may send nothing.
 
@@ -112,8 +113,11 @@ def find_weights(
             removed, elsewhere left alone); no network, an HTTP error or a broken download, with the file to put where.
     """
     if path is not None:
-        with open_bytes(path):
-            return Path(path)
+        found = Path(expanded(os.fspath(path)))
+        if not found.is_dir():  # which read_tensors looks into
+            with open_bytes(found):
+                pass
+        return found
     release = catalog.release(release) if isinstance(release, str) else release
     name = f"{release.name}.{kind}"
     if name not in release.blob_sha1:

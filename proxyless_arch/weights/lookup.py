@@ -21,8 +21,8 @@ from proxyless_arch.weights.shards import ENDINGS, file_in, is_index
 SPEC_FILE = "spec.json"
 WEIGHT_FILES = ("weights.safetensors", "weights.h5")
 """What a run folder's weights are called: as they are written, and as the first edition wrote them."""
-SELF_DESCRIBING = (".h5", ".hdf5", ".safetensors", ".keras")
-"""Extensions of weight files that hold their network."""
+SPECS = (".json", ".config", "")
+"""Extensions of files that describe a network without its weights."""
 RELEASED_WEIGHTS = "init"
 """What the authors' training and once-for-all networks call the weights beside a ``net.config``."""
 
@@ -78,7 +78,7 @@ def find_network(word: str, place: str = "") -> tuple[ArchSpec, Path | None]:
             place,
         )
     kind = weight_kind(path)
-    if (kind == "text" and not is_index(path)) or (kind == "" and path.suffix.lower() not in SELF_DESCRIBING):
+    if (kind == "text" and not is_index(path)) or (kind == "" and path.suffix.lower() in SPECS):
         return read_spec(path), released_sibling(path, RELEASED_WEIGHTS)
     spec = read_tensors(path).spec
     if spec is None:

@@ -76,7 +76,7 @@ def test_an_explicit_path_comes_first_and_is_taken_as_it_is(tmp_path, monkeypatc
     assert find_weights(RELEASE, path=own) == own
     assert find_weights(RELEASE, path=str(own)) == own
     assert refusal(RELEASE, path=tmp_path / "no.h5") == f"no such file (in {tmp_path / 'no.h5'})"
-    assert refusal(RELEASE, path=tmp_path) == f"expected a file, got a folder (in {tmp_path})"
+    assert find_weights(RELEASE, path=tmp_path) == tmp_path  # whoever reads it finds the file in it
 
 
 def test_home_comes_before_the_cache(tmp_path, monkeypatch, cached):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import find_network, find_trained
+from tests.errors import refused
 from tests.proxyless_arch.nets import assert_equal, random_tensors, three_blocks
 
 torch = pytest.importorskip("torch")
@@ -77,3 +79,10 @@ def test_load_warns_of_what_was_assumed(tmp_path):
     with pytest.warns(UserWarning, match="assumed"):
         net = proxyless_nas.load(tmp_path / "net.json", tmp_path / "net.pth")
     assert net.spec == replace(SPEC, name="net")
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.tflite", "net.pt2"])
+def test_an_exported_file_is_no_network_to_load(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\x08\x08\x12\x07pytorch" + bytes(40))
+    with refused("", Path(name).suffix, "exported network", source=tmp_path / name):
+        find_network(str(tmp_path / name))
