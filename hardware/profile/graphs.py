@@ -27,6 +27,8 @@ from proxyless_arch.data.streams import Stream, numpy_rng
 
 Weights = Callable[[str, tuple[int, ...]], np.ndarray]  # (name as in the zoos' folded networks, shape) -> float32
 ONNX_OPSET = 18
+VALUE_SCALE, VALUE_ZERO, WEIGHT_SCALE = 6 / 255, -128, 0.01
+"""Of int8 files: values are 0..6, as behind a ReLU6, which is then no operation of its own."""
 INPUT, OUTPUT = "images", "output"
 
 
@@ -47,6 +49,11 @@ class Node(ABC):
     @property
     def is_flat(self) -> bool:
         """Whether its output is (N, channels), without height and width."""
+        return False
+
+    @property
+    def takes_flat(self) -> bool:
+        """Whether its input is."""
         return False
 
     @abstractmethod
@@ -157,6 +164,10 @@ class MatrixProduct(Node):
 
     @property
     def is_flat(self) -> bool:
+        return True
+
+    @property
+    def takes_flat(self) -> bool:
         return True
 
     @property
@@ -391,22 +402,64 @@ class OnnxFile:
         self.nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))
 
 
-def to_onnx(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
-    """The graph as an ONNX file: (N, C, H, W) in, (N, C, H, W) or, with a classifier, (N, classes) out, float32."""
+class Int8OnnxFile(OnnxFile):
+    """As OnnxFile, for W8A8: every value is quantized and dequantized, weights have a scale per output channel.
+
+    onnxruntime makes integer operators of what lies between.
+    """
+
+    def weights(self, name: str, shape: tuple[int, ...]) -> list[str]:
+        weight = np.clip(np.rint(self._weights(f"{name}.weight", shape) / WEIGHT_SCALE), -127, 127).astype(np.int8)
+        scale = self.constant(f"{name}.scale", np.full(shape[0], WEIGHT_SCALE, np.float32))
+        zero = self.constant(f"{name}.zero", np.zeros(shape[0], np.int8))
+        inputs = [self.constant(f"{name}.weight", weight), scale, zero]
+        super().operator("DequantizeLinear", inputs, f"{name}.float", f"{name}.dequantize", axis=0)
+        bias_scale = self.constant(f"{name}.bias_scale", np.full(shape[0], VALUE_SCALE * WEIGHT_SCALE, np.float32))
+        bias_zero = self.constant(f"{name}.bias_zero", np.zeros(shape[0], np.int32))
+        bias = [self.constant(f"{name}.bias", np.zeros(shape[0], np.int32)), bias_scale, bias_zero]
+        super().operator("DequantizeLinear", bias, f"{name}.bias_float", f"{name}.bias_dequantize", axis=0)
+        return [f"{name}.float", f"{name}.bias_float"]
+
+    def operator(self, kind: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
+        """With its first input dequantized and, of the last one, its output quantized."""
+        if kind == "Clip":  # what is quantized behind it
+            super().operator(kind, inputs, f"{output}.float", name, **attributes)
+            self._quantize(f"{output}.float", output)
+            return
+        first = f"{name}.in"
+        super().operator("DequantizeLinear", [inputs[0], *self._scale()], first, f"{name}.dequantize_in")
+        is_raw = output.endswith(".conv")
+        super().operator(kind, [first, *inputs[1:]], output if is_raw else f"{output}.float", name, **attributes)
+        if not is_raw:
+            self._quantize(f"{output}.float", output)
+
+    def _scale(self) -> list[str]:
+        scale = self.constant("value_scale", np.array(VALUE_SCALE, np.float32))
+        return [scale, self.constant("value_zero", np.array(VALUE_ZERO, np.int8))]
+
+    def _quantize(self, value: str, output: str) -> None:
+        super().operator("QuantizeLinear", [value, *self._scale()], output, f"{output}.quantize")
+
+
+def to_onnx(graph: Graph, weights: Weights, batch_size: int = 1, *, integer: bool = False) -> bytes:
+    """The graph as an ONNX file: (N, C, H, W) in, (N, C, H, W) or, with a classifier, (N, classes) out, float32.
+
+    With ``integer`` it is one convolution or matrix product in W8A8, its input and output int8.
+    """
     from onnx import TensorProto, helper
 
     def described(name: str, hwc: Hwc, flat: bool) -> Any:
         shape = [batch_size, hwc[2]] if flat else [batch_size, hwc[2], *hwc[:2]]
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        return helper.make_tensor_value_info(name, TensorProto.INT8 if integer else TensorProto.FLOAT, shape)
 
-    file = OnnxFile(weights)
+    file = (Int8OnnxFile if integer else OnnxFile)(weights)
     names = [INPUT, *(f"value{index}" for index in range(1, len(graph.nodes))), OUTPUT]
     for node, output in zip(graph.nodes, names[1:], strict=True):
         node.to_onnx(file, [names[value] for value in node.inputs], output)
     body = helper.make_graph(
         file.nodes,
         "layers",
-        [described(INPUT, graph.in_hwc, False)],
+        [described(INPUT, graph.in_hwc, graph.nodes[0].takes_flat)],
         [described(OUTPUT, graph.out_hwc, graph.nodes[-1].is_flat)],
         list(file.initializers.values()),
     )
@@ -484,15 +537,40 @@ class LiteRtFile:
         return self._codes[code]
 
 
-def to_litert(graph: Graph, weights: Weights, batch_size: int = 1) -> bytes:
+class Int8LiteRtFile(LiteRtFile):
+    """As LiteRtFile, for W8A8: int8 values of one scale, int8 weights of one scale per output channel, int32 biases."""
+
+    def weights(self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> list[int]:
+        weight = np.clip(np.rint(self._weights(f"{name}.weight", shape) / WEIGHT_SCALE), -127, 127).astype(np.int8)
+        scales, axis = [WEIGHT_SCALE] * shape[0], 0 if axes is None else axes.index(0)
+        found = [self.constant(f"{name}.weight", weight.transpose(axes) if axes is not None else weight)]
+        self._scaled(found[0], scales, 0, axis)
+        found.append(self.constant(f"{name}.bias", np.zeros(shape[0], np.int32)))
+        self._scaled(found[1], [VALUE_SCALE * scale for scale in scales], 0, 0)
+        return found
+
+    def _scaled(self, tensor: int, scales: Sequence[float], zero: int, axis: int) -> None:
+        made = self.schema.QuantizationParametersT()
+        made.scale, made.zeroPoint, made.quantizedDimension = list(scales), [zero] * len(scales), axis
+        self.graph.tensors[tensor].quantization = made
+
+    def _tensor(self, name: str, shape: Sequence[int], is_int: bool = False, buffer: int = 0) -> int:
+        made = super()._tensor(name, shape, is_int, buffer)
+        if not is_int:
+            self.graph.tensors[made].type = self.schema.TensorType.INT8
+            self._scaled(made, [VALUE_SCALE], VALUE_ZERO, 0)
+        return made
+
+
+def to_litert(graph: Graph, weights: Weights, batch_size: int = 1, *, integer: bool = False) -> bytes:
     """The graph as a .tflite file: (N, H, W, C) in, (N, H, W, C) or, with a classifier, (N, classes) out, float32.
 
     Stride-2 convolutions that pad both sides alike become PAD and an unpadded convolution, as the converter writes
-    them for the Keras twin.
+    them for the Keras twin. With ``integer`` all of it is W8A8, images and output int8.
     """
     import flatbuffers
 
-    file = LiteRtFile(weights, batch_size)
+    file = (Int8LiteRtFile if integer else LiteRtFile)(weights, batch_size)
     values = [file.value(INPUT, graph.in_hwc)]
     for number, node in enumerate(graph.nodes, start=1):
         name = OUTPUT if number == len(graph.nodes) else f"value{number}"
