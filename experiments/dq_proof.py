@@ -223,7 +223,7 @@ def test_images(study: Study) -> TestImages:
 
 
 def percent(right: Tensor) -> float:
-    return 100 * right.float().mean().item()
+    return 100 * right.double().mean().item()
 
 
 def after(forward: Forward, study: Study, images: TestImages, right: Tensor, seed: int) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_nas.quantized import straight_rounded
 
 WHITE = 255.0
 Forward = Callable[[Tensor], Tensor]
@@ -33,18 +34,6 @@ def pixel_forward(net: nn.Module, preprocessing: Preprocessing) -> Forward:
     return forward
 
 
-class _Whole(torch.autograd.Function):
-    """Whole steps, with the gradient of the identity."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return torch.round(x)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient
-
-
 @dataclass(frozen=True)
 class Ball:
     """Images of 0..255 that differ from ``pixels``, (N, 3, H, W), by ``steps`` of 255 at most (L-infinity)."""
@@ -62,8 +51,8 @@ class Ball:
         return torch.minimum(torch.maximum(x, self.low), self.high)
 
     def whole(self, x: Tensor) -> Tensor:
-        """The nearest image of 8 bits, in the ball for an ``x`` in it."""
-        return _Whole.apply(x)
+        """The nearest image of 8 bits, in the ball for an ``x`` in it; with the gradient of the identity."""
+        return straight_rounded(x)
 
     def some(self, chosen: Tensor) -> Ball:
         """Of some of the images."""

@@ -533,9 +533,9 @@ def summary(job: Job, home: Path, tally: Tally) -> str:
     signs = alarms(tally)
     lines = [("ALARM", sign) for sign in signs] or [("alarms", "none: no sign that the gradients mislead")]
     lines.append(("note", "a measurement, no defence: a better attack may leave fewer"))
-    lines.append(
-        ("files", f"{home}: {runs.RESULT_FILE}, {CURVE}{f', {ADVERSARIAL}/' if job.config.save_images else ''}")
-    )
+    curve = [CURVE] if tally.n_amplified else []
+    files = [runs.RESULT_FILE, *curve, *([f"{ADVERSARIAL}/"] if job.config.save_images else [])]
+    lines.append(("files", f"{home}: {', '.join(files)}"))
     if job.config.save_images:
         lines.append(("next", after_attack(job, home)))
     return "\n".join(["", *(f"  {line}" for line in align(rows)), *(labeled(*line) for line in lines)])
