@@ -38,6 +38,17 @@ def _schedule(job: Job) -> str:
     )
 
 
+def _unmoved(job: Job) -> tuple[str, ...]:
+    """One line where the search is too short for alpha to learn anything, else none."""
+    if job.config.arch.arch_algo == "predictor" or job.schedule.arch_steps:
+        return ()
+    every = counted(job.schedule.arch_every, "weight step")
+    problem = f"no architecture step: alpha has one every {every} of the search epochs"
+    return (
+        f"{problem}. The network will be as good as one drawn at random: more --n_epochs, or a smaller --batch_size",
+    )
+
+
 def _rule(job: Job) -> str:
     """How alpha is updated, in a few words. Without a goal accuracy alone counts: no loss or reward to name."""
     arch, goal = job.config.arch, job.goal
@@ -95,7 +106,8 @@ def header(job: Job) -> str:
                 f"{table.shown(table.uniform_expected)}",
             )
         )
-        lines.append(("source", f"{table.unit.quantity} from {table.source}"))
+        from_file = "" if table.unit.is_counted else " from"
+        lines.append(("source", f"{table.unit.quantity}{from_file} {table.source}"))
         if len(table.extrapolated) == 1:
             lines.append(("note", f"{table.extrapolated[0]}: an estimate, not a measurement"))
         elif table.extrapolated:
@@ -113,7 +125,7 @@ def header(job: Job) -> str:
     if job.limits:
         lines.append(("limits", " and ".join(map(str, job.limits))))
     lines.append(("schedule", _schedule(job)))
-    lines += [("note", text) for text in job.notes]
+    lines += [("note", text) for text in (*_unmoved(job), *job.notes)]
     lines += job.memory.lines() if job.memory is not None else []
     return "\n".join(labeled(*line) for line in lines)
 

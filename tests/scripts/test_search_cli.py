@@ -210,6 +210,13 @@ def test_the_header_comes_before_the_steps_that_are_timed(here, tmp_path, monkey
     assert labels[first : first + 12] == [*expected, "expected", "run folder"]
 
 
+def test_a_search_in_which_alpha_takes_no_step_is_said(here, tmp_path):
+    for every, told in (("1000", True), ("1", False)):
+        words = [*QUICK, "--grad_update_arch_param_every", every, "--dry_run"]
+        status, printed, _ = here("--path", tmp_path / "run", *words)
+        assert (status, "note       no architecture step" in printed) == (0, told)
+
+
 def test_a_terminal_says_what_it_waits_for(here, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     status, printed, _ = here("--path", tmp_path / "run", *QUICK)
