@@ -27,6 +27,10 @@ def with_metadata(content: bytes, metadata: str) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for each in model.buffers:  # ai-edge-quantizer writes data behind the flatbuffer, at an offset into the file
+        if each.offset > 1:
+            each.data = np.frombuffer(content, np.uint8, each.size, each.offset)
+            each.offset = each.size = 0
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(metadata.encode(), np.uint8)
     entry = schema.MetadataT()

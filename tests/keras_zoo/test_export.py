@@ -166,8 +166,9 @@ def test_a_mixed_file_has_the_formats_of_its_plan(tmp_path):
     spec = SPECS["symmetric"]
     stored = {"classifier.linear": Format(4, None), "feature_mix_layer": Format(8, None), "first_conv": FLOAT32}
     backend = KerasBackend(lively(spec), plan=plan_of(spec).with_formats(stored))
-    made = backend.write(KERAS_FORMATS["litert_mixed"], tmp_path / "a.tflite", "{}", noise(spec, 8))
+    made = backend.write(KERAS_FORMATS["litert_mixed"], tmp_path / "a.tflite", "text of ours", noise(spec, 8))
     assert made["float_layers"] == ["first_conv"]
+    assert litert_metadata(tmp_path / "a.tflite") == "text of ours"
     content = (tmp_path / "a.tflite").read_bytes()
     types = output_types(content)
     assert types[0] == FLOAT and INT8 in types and types[-1] == FLOAT
