@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from proxyless_arch.arch.spec import Preprocessing
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import InputError, LostProcessError
+from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.data.batches import BatchPlan, Sample, Unreadable, eval_steps, read_batch
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.images import AnyImage, Augment, network_input
+
+WAIT_SECONDS = 600
+"""For a batch that other processes read. A full one takes seconds; a file system that has to wake up, minutes."""
 
 TensorBatch = tuple[torch.Tensor, torch.Tensor]
 """(images float32 (n, 3, H, W) in channels_last memory, labels int64 (n,))."""
@@ -82,7 +88,7 @@ def train_batches(
     if first_step < 0 or n_steps < 0:
         raise InputError(f"expected 0 or more, got {first_step} and {n_steps}", "first_step, n_steps")
     steps = plan.steps(first_step, n_steps)
-    loader = _loader(_Reader(dataset, preprocessing, augment, seed), _Steps(steps), n_workers)
+    loader = _loader(_Reader(dataset, preprocessing, augment, seed), _Steps(steps), min(n_workers, n_steps))
     return Batches(loader, n_steps, Unreadable(strict=strict), keep_going=False)
 
 
@@ -113,7 +119,7 @@ def eval_batches(
         InputError: now, for impossible sizes; at a batch, when strict and an image is unreadable.
     """
     steps = eval_steps(len(dataset), batch_size, limit)
-    loader = _loader(_Reader(dataset, preprocessing, augment, seed), _Steps(steps), n_workers)
+    loader = _loader(_Reader(dataset, preprocessing, augment, seed), _Steps(steps), min(n_workers, len(steps)))
     return Batches(loader, len(steps), Unreadable(strict=strict), keep_going=True)
 
 
@@ -137,7 +143,7 @@ class Batches(Iterator[TensorBatch]):
         return next(self._batches)
 
     def _run(self) -> Iterator[TensorBatch]:
-        for images, labels, errors, first_images in self._loader:
+        for images, labels, errors, first_images in _watched(self._loader):
             self.first_images = first_images
             self.unreadable.record(errors)
             if len(labels):
@@ -170,6 +176,57 @@ class _Steps:
 
     def __iter__(self) -> Iterator[list[Sample]]:
         return iter(self.steps)
+
+
+def _watched(loader: DataLoader) -> Iterator[Any]:
+    """The batches of a loader. Raises LostProcessError where a process that reads is gone or does not answer.
+
+    DataLoader's own time limit does not hold while it waits for the memory of a batch from one that is stopped.
+    """
+    batches = iter(loader)
+    workers = getattr(batches, "_workers", ())
+    if not workers:
+        yield from batches
+        return
+    while True:
+        patience = threading.Timer(WAIT_SECONDS, _kill, (workers,))
+        patience.start()
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, EOFError, OSError) as error:
+            if patience.is_alive() and not _tells_of_a_loss(error):
+                raise
+            raise _lost(workers, patience) from None
+        finally:
+            patience.cancel()
+        yield batch
+
+
+def _tells_of_a_loss(error: Exception) -> bool:
+    """Whether it is of the connection to a process that reads, and not what happened there."""
+    return isinstance(error, ConnectionError | EOFError) or "dataloader worker" in str(error).lower()
+
+
+def _kill(workers: Sequence[Any]) -> None:
+    """One that is stopped would not hear a request to end."""
+    for worker in workers:
+        worker.kill()
+
+
+def _lost(workers: Sequence[Any], patience: threading.Timer) -> LostProcessError:
+    """What became of processes that read; none of them is left."""
+    was_in_time = patience.is_alive()
+    _kill(workers)
+    for worker in workers:
+        worker.join()
+    what = "is gone: killed, often since memory was short" if was_in_time else (
+        f"has not answered for {format_seconds(WAIT_SECONDS)}"
+    )  # fmt: skip
+    return LostProcessError(
+        f"a process that reads images {what}; with fewer --workers it takes less memory, 0 reads here"
+    )
 
 
 def _start_worker(worker: int) -> None:

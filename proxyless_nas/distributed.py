@@ -28,6 +28,7 @@ from proxyless_arch.apps.memory import Free
 from proxyless_arch.base import memory
 from proxyless_arch.base.errors import ElsewhereError, InputError
 from proxyless_nas.devices import pick_device
+from proxyless_nas.heartbeat import Heartbeat
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """A rank that is silent for so long is taken for dead (rank 0 may be writing files, or reading a large data set)."""
@@ -107,7 +108,8 @@ def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
         torch.cuda.set_device(picked)
     dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield picked
+        with Heartbeat.of_environment(dist.get_rank(), n_processes, TIMEOUT.total_seconds()):
+            yield picked
     finally:
         gc.collect()  # a DistributedDataParallel in a circle of references would outlive its group
         dist.destroy_process_group()

@@ -340,7 +340,7 @@ def _lacking(error: Exception) -> str | None:
             where = f": {in_one_line(os.fsdecode(error.filename))}" if _is_name(error.filename) else ""
             return "; ".join([f"{kind}{where}", *getattr(error, "__notes__", ())])
         case LostProcessError():
-            return f"lost process: {text}"
+            return "; ".join([f"lost process: {text}", *getattr(error, "__notes__", ())])
     told = f"{type(error).__name__} {error}".lower()
     if isinstance(error, MemoryError) or any(sign in told for sign in _OUT_OF_MEMORY):
         return f"out of memory: {text or 'the machine has no more'}; smaller batches or fewer workers need less"

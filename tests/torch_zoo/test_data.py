@@ -1,6 +1,8 @@
 """Torch batches: exact under resume and workers, equal to torch's own arithmetic, and never silent about bad files."""
 
 import io
+import multiprocessing
+import os
 import pickle
 import signal
 
@@ -10,9 +12,10 @@ import torch
 from PIL import Image
 
 from proxyless_arch.arch.spec import Preprocessing
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import InputError, LostProcessError
 from proxyless_arch.data.datasets import ImageDataset, digits, open_folder
 from proxyless_arch.data.images import Augment, eval_transform, normalize
+from proxyless_nas import data
 from proxyless_nas.data import eval_batches, train_batches
 
 RECIPE = Preprocessing(resolution=16, resize=18)
@@ -196,3 +199,15 @@ def test_jpeg_bytes_reach_the_tensor(tmp_path):
         torch.tensor(RECIPE.std).view(3, 1, 1)
     )
     assert torch.equal(x[0], expected)
+
+
+@pytest.mark.parametrize(("sign", "said"), [(signal.SIGKILL, "is gone"), (signal.SIGSTOP, "1.0 s")])
+def test_a_reader_that_is_killed_or_stopped_is_a_lost_process(images, sign, said, monkeypatch):
+    monkeypatch.setattr(data, "WAIT_SECONDS", 1)
+    found = train_batches(images, RECIPE, AUGMENT, batch_size=8, seed=0, n_steps=50, n_workers=1)
+    next(found)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, sign)
+    with pytest.raises(LostProcessError, match=said):
+        list(found)
+    assert multiprocessing.active_children() == []
