@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from proxyless_arch.apps import train_settings
 from proxyless_arch.base import settings
 from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
-from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import tune_allocator
+from proxyless_arch.base.runs import resumes
 from proxyless_arch.base.words import add_run_flags
 
 OPTIONS = ("path", "resume", "recipe", "dry_run")  # flags that are no settings
@@ -32,7 +32,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     names = ", ".join(train_settings.recipe_names())
     add_run_flags(parser, f"{names} or a JSON file (default: by the images)")
     settings.add_flags(parser, train_settings.TrainConfig)
-    return parser.parse_strictly(argv)
+    parsed = parser.parse_strictly(argv)
+    parsed.resume = resumes(parsed.resume, parsed.path)
+    return parsed
 
 
 def effective_config(arguments: argparse.Namespace) -> tuple[train_settings.TrainConfig, tuple[str, ...]]:
@@ -40,8 +42,6 @@ def effective_config(arguments: argparse.Namespace) -> tuple[train_settings.Trai
     given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
     if not arguments.resume:
         return train_settings.effective_config(given, arguments.recipe)
-    if arguments.path is None:
-        raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
     return train_settings.resumed_config(arguments.path, given, arguments.recipe), ()
 
 

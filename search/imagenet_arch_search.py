@@ -26,7 +26,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
-from proxyless_arch.base.runs import RunStopped  # noqa: E402
+from proxyless_arch.base.runs import RunStopped, resumes  # noqa: E402
 from proxyless_arch.base.words import add_run_flags  # noqa: E402
 from search import RandomResult, SearchResult, config  # noqa: E402
 
@@ -49,7 +49,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"exit status {NOT_LANDED} where the network is not at its target, as measured (or else predicted)",
     )
     config.add_flags(parser, takes_families=True)
-    return parser.parse_strictly(argv)
+    parsed = parser.parse_strictly(argv)
+    parsed.resume = resumes(parsed.resume, parsed.path)
+    return parsed
 
 
 def _family(arguments: argparse.Namespace) -> int | None:
@@ -74,8 +76,6 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
     if not arguments.resume:
         return config.effective_config(given, arguments.recipe)
-    if arguments.path is None:
-        raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
     return config.resumed_config(arguments.path, given, arguments.recipe)
 
 

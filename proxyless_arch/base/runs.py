@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from proxyless_arch.base.cli import command_line
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import InputError, LostProcessError
 from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.text import in_one_line
@@ -30,6 +30,8 @@ from proxyless_arch.base.text import in_one_line
 METRICS_FILE, CHECKPOINT_FILE, PREVIOUS_FILE = "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 CONFIG_FILE, RESULT_FILE, ENVIRONMENT_FILE = "config.json", "result.json", "environment.json"
 LOCK_FILE = ".lock"
+AUTO = "auto"
+"""``--resume auto``: start a run, or go on where there is one."""
 WALL_CLOCK_FIELDS = ("images_per_second", "seconds")
 """Fields of a metrics record that differ between two runs of the same command."""
 
@@ -109,18 +111,35 @@ UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 @contextlib.contextmanager
 def naming_the_way_on(script: str, run_dir: Path, kept: str = "") -> Iterator[None]:
-    """A disk that takes no more: the error tells what is safe, and the command that goes on.
+    """A disk that takes no more, or a process that is gone: the error tells what is safe, and the command that goes on.
 
     ``kept``: what is safe, of runs without checkpoints.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in UNWRITTEN:
-            found = "the last checkpoint is whole" if has_checkpoint(run_dir) else "there is no checkpoint yet"
-            kept = kept or found
+    except (OSError, LostProcessError) as error:
+        found = "the last checkpoint is whole" if has_checkpoint(run_dir) else "there is no checkpoint yet"
+        kept = kept or found
+        if isinstance(error, LostProcessError):
+            error.add_note(f"{kept}; go on with {resume_command(script, run_dir)}")
+        elif error.errno in UNWRITTEN:
             error.add_note(f"{kept}; make room or give permission, then go on with {resume_command(script, run_dir)}")
         raise
+
+
+def resumes(asked: bool | str, run_dir: Path | None) -> bool:
+    """Whether a command goes on with the run in a folder: asked for, or ``auto`` and there is one.
+
+    Processes that train together find the same, for none makes a run before all of them have joined the others.
+
+    Raises InputError where no folder is named.
+    """
+    if asked and run_dir is None:
+        raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
+    if asked == AUTO:
+        assert run_dir is not None
+        return (run_dir / CONFIG_FILE).is_file()
+    return bool(asked)
 
 
 def config_to_resume(run_dir: Path) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.runs import AUTO
 from proxyless_arch.base.settings import setting
 
 
@@ -60,11 +61,23 @@ DRY = "dry run: nothing was done, nothing written"
 SAVE_JSON = Word("--save_json", ("--json",), "write the record to this file")
 
 
+def add_resume_flag(section: argparse._ArgumentGroup) -> None:
+    """--resume, or --resume auto; runs.resumes says what that comes to."""
+    section.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=(AUTO,),
+        help=f"continue the run in {RUN_DIR.flag}; auto: start it where there is none yet",
+    )
+
+
 def add_run_flags(parser: argparse.ArgumentParser, recipes: str) -> None:
     """The flags of a command that makes a run and are no settings of it."""
     section = parser.add_argument_group("the run")
     section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
-    section.add_argument("--resume", action="store_true", help=f"continue the run in {RUN_DIR.flag}")
+    add_resume_flag(section)
     section.add_argument("--recipe", metavar="NAME", help=f"a set of defaults: {recipes}")
     section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
 
