@@ -16,8 +16,12 @@ from proxyless_nas import distributed
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
+EXPLODED = 1e6
+"""Nats. Guessing among a million classes costs 14."""
+
+
 class NonFiniteLossError(ArithmeticError):
-    """A loss or gradient that is not a finite number; raised before anything is updated.
+    """A loss or gradient that is not a finite number, or a loss that explodes; raised before anything is updated.
 
     Of several processes each raises it. ``here``: it may come from this one's share of the batch.
     """
@@ -25,6 +29,11 @@ class NonFiniteLossError(ArithmeticError):
     def __init__(self, problem: str, here: bool = True) -> None:
         super().__init__(problem)
         self.here = here
+
+
+def is_sound(loss: float) -> bool:
+    """Whether training can go on from a mean loss, in nats: one so large is no longer learnt from, long before NaN."""
+    return math.isfinite(loss) and abs(loss) < EXPLODED
 
 
 def cosine_lr(initial: float, step: int, steps: int) -> float:

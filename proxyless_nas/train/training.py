@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +34,7 @@ from proxyless_nas.steps import (
     cosine_lr,
     distillation_loss,
     in_parts,
+    is_sound,
     limit_gradients,
     seed_dropout,
     set_lr,
@@ -302,8 +302,8 @@ class Training:
             loss_sum += loss.detach() * len(answers)
             hits += (logits.detach().argmax(1) == answers).sum()
         loss_total, n_hits, n_images, n_stops = self._over_ranks(loss_sum, hits, len(labels), wants_to_stop)
-        if not math.isfinite(loss_total):
-            raise NonFiniteLossError(f"training loss {loss_total / n_images} at {self._where()}")
+        if not is_sound(loss_total / n_images):
+            raise NonFiniteLossError(f"training loss {loss_total / n_images:.4g} at {self._where()}")
         if self._frozen:  # what DistributedDataParallel does otherwise
             distributed.all_reduce_mean([p.grad for p in self._parameters if p.grad is not None])
         elif not self.settings.freeze_bn or self.settings.activation_bits:

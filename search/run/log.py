@@ -12,6 +12,8 @@ from proxyless_arch.base.runs import MetricsFile
 from proxyless_arch.base.units import Unit, format_count
 
 TENSORBOARD_FOLDER = "tensorboard"
+MANY_DIGITS = 1e4
+"""From here on a number is written with an exponent."""
 
 # functional syntax, since "lambda" is a Python keyword
 EpochRecord = TypedDict(
@@ -185,7 +187,9 @@ def _format_round(record: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None, width: int, digits: int) -> str:
-    return "-".rjust(width) if value is None else f"{value:{width}.{digits}f}"
+    if value is None:
+        return "-".rjust(width)
+    return f"{value:{width}.{digits}f}" if abs(value) < MANY_DIGITS else f"{value:{width}.1e}"
 
 
 def _percent(value: float | None) -> str:

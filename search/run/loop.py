@@ -10,7 +10,6 @@ same weights.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +28,7 @@ from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
     in_parts,
+    is_sound,
     limit_gradients,
     seed_dropout,
     set_lr,
@@ -218,10 +218,10 @@ class Search:
             (loss * (len(answers) * distributed.world_size() / n_images)).backward()
             loss_sum += loss.item() * len(answers)
             hits += int((logits.argmax(1) == answers).sum())
-        broken = not math.isfinite(loss_sum)
+        broken = not is_sound(loss_sum / max(1, len(labels)))
         totals = distributed.summed(loss_sum, hits, len(labels), broken)
         if totals[3]:
-            raise NonFiniteLossError(f"training loss {totals[0] / totals[2]} at weight step {self.step}", broken)
+            raise NonFiniteLossError(f"training loss {totals[0] / totals[2]:.4g} at weight step {self.step}", broken)
         self._average_gradients(paths)
         limit_gradients(self.supernet.parameters(), weights.grad_clip, f"weight step {self.step}")
         self.optimizer.step()
