@@ -3,6 +3,7 @@
 # make setup      everything in requirements.txt: both frameworks, export, tests
 # make test-slow  all tests, the slow ones too: kill tests at random moments, long trainings
 # make test-cpus  the tests that train, under the kernels and threads of other CPUs (minutes)
+# make test-faults kills, stops, full disks and cut files at random moments, five of each (an hour)
 # make examples  run the notebooks of examples/, a few steps each
 # make test-alone install each zoo without the other framework and score with it (minutes, 0.5 GB; in no other target)
 PYTHON ?= python3
@@ -14,7 +15,7 @@ READY := $(VENV)/.ready
 # each worker holds torch and TensorFlow in a gigabyte or two: no more of them than four
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: search setup test test-slow test-cpus test-alone examples lint clean
+.PHONY: search setup test test-slow test-faults test-cpus test-alone examples lint clean
 
 search: $(SEARCH_READY)
 	$(BIN)/python search/imagenet_arch_search.py --target_hardware mobile
@@ -26,6 +27,9 @@ test: $(READY) lint
 
 test-slow: $(READY) lint
 	$(PYTEST) --slow
+
+test-faults: $(READY)
+	$(BIN)/python -m tests.faults --count 5
 
 test-cpus: $(READY)
 	.ci/cpus $(BIN)/python

@@ -51,6 +51,10 @@ class Child:
         return self._process.exitcode
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self._process.exitcode
 

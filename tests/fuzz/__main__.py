@@ -58,8 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     last = time.monotonic()
 
+    n_said = 0
+
     def told(tally: Tally) -> None:
-        nonlocal last
+        nonlocal last, n_said
+        for fault in tally.faults[n_said:]:
+            print(f"{fault.place}   [case {fault.case}]", file=sys.stderr, flush=True)
+        n_said = len(tally.faults)
         if time.monotonic() - last > 60:
             last = time.monotonic()
             print(f"{tally.seconds:.0f} s  {tally.n_inputs} inputs  {len(tally.faults)} faults", file=sys.stderr)
