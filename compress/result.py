@@ -119,7 +119,12 @@ def _members(node: Node) -> None:
     """The folders of a family, each directly in it and no family itself."""
     for each in node.elements(1):
         name = each.text()
-        if not 0 < len(name.encode()) <= LONGEST_NAME or name in (".", "..") or "/" in name or "\\" in name:
+        if (
+            not 0 < len(name.encode("utf-8", "surrogateescape")) <= LONGEST_NAME
+            or name in (".", "..")
+            or "/" in name
+            or "\\" in name
+        ):
             raise each.fail("the name of a folder in the run folder")
 
 

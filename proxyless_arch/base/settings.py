@@ -328,7 +328,7 @@ def _check_kind(node: Node, base: Any) -> None:
         node.integer(-(2**62), 2**62)
     elif base is float:
         node.number(-LARGEST, LARGEST)
-    elif len(os.fsencode(node.text())) > LONGEST:
+    elif len(node.text().encode("utf-8", "surrogateescape")) > LONGEST:
         raise InputError(f"expected at most {LONGEST} bytes of text", node.path)
 
 

@@ -127,6 +127,10 @@ class Node:
             raise self.fail(listed(map(repr, allowed)) if allowed else "a string")
         if "\0" in self.value:
             raise self.fail("a string without NUL")
+        try:  # names of files that are no UTF-8 have halves of their own, which are bytes
+            self.value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise self.fail("a string without halves of characters") from None
         return self.value
 
     def boolean(self) -> bool:
