@@ -49,7 +49,8 @@ OTHERS: Mapping[str, Sequence[str]] = MappingProxyType(
         **dict.fromkeys(("bs", "batch"), ("--batch_size",)),
         **dict.fromkeys(("learning_rate", "lr"), ("--init_lr", "--warmup_lr", "--arch_lr")),
         **dict.fromkeys(("output_dir", "out", "out_dir", "save_dir", "outdir"), ("--run_dir", "--output")),
-        "epochs": ("--n_epochs",),
+        **dict.fromkeys(("epochs", "epoch", "num_epochs"), ("--n_epochs",)),
+        "output": ("--save_json",),
         **dict.fromkeys(("target", "latency", "target_latency", "latency_ms"), ("--target_latency_ms",)),
         **dict.fromkeys(("hardware", "target_device"), ("--target_hardware",)),
         **dict.fromkeys(("run", "run_folder"), ("--run_dir", "--arch")),
@@ -79,6 +80,8 @@ OWNERS: Mapping[str, str] = MappingProxyType(
 """The command that a flag belongs to, for a person who gives it to another one."""
 ADVICE: Mapping[str, str] = MappingProxyType({"--threads": "put OMP_NUM_THREADS=1 in front of the command"})
 """What does for a command what a flag does for others."""
+IMAGES = frozenset(("data_path", "data", "data_dir", "dataset_path", "images", "image", "input", "inputs", "source"))
+"""What people call the images, as flags."""
 HELP_ALL = "--help_all"
 CONSOLE = "proxylessnas"
 """The command that `pip install` makes."""
@@ -185,6 +188,9 @@ class Parser(argparse.ArgumentParser):
             return InputError(f"not a flag of {self.prog}: {owned[0]} has it", flag)
         if (advice := ADVICE.get(f"--{word}")) is not None:
             return InputError(f"not a flag of {self.prog}: {advice}", flag)
+        wanted = [str(action.metavar) for action in self._actions if not action.option_strings]
+        if word in IMAGES and "--data_path" not in names and any("IMAGE" in name for name in wanted):
+            return InputError(f"not a flag of {self.prog}: it takes images without a flag ({wanted[0]})", flag)
         what = f"unknown argument{_meant(flag, names)}" if flag.startswith("-") else "expected a flag in front of it"
         return InputError(f"{what} ({HELP_ALL if HELP_ALL in names else '--help'} lists them)", flag)
 

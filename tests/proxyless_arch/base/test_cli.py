@@ -242,6 +242,15 @@ def test_a_flag_that_another_command_has_by_another_name():
         found.parse_strictly(["--threads", "1"])
 
 
+def test_images_without_a_flag():
+    found = Parser(prog="tool.py")
+    found.add_argument("images", nargs="+", metavar="IMAGE")
+    found.add_argument("--image_size")
+    for flag in ("--data_path", "--images", "--input"):
+        with refused(flag, "without a flag", "IMAGE"):
+            found.parse_strictly([flag, "photos"])
+
+
 def test_the_tables_of_hints_name_flags_that_commands_have():
     table = (Path(__file__).parents[2] / "house" / "flags.txt").read_text()
     rows = {part.split("]")[0]: part.replace("*", "").split() for part in table.split("[")[1:]}
