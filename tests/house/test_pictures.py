@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import comparison_scene
+from benchmarks import comparison_scene, oracle_picture
 from experiments import landing_digits, proof
 from proxyless_arch.__main__ import main as proxyless_arch_main
 
@@ -33,6 +33,7 @@ PICTURES: Mapping[str, Callable[[Path], object]] = {
     "landing.svg": lambda path: landing_digits.draw(record("experiments/landing_digits.json")["searches"], path),
     "comparison.svg": lambda path: comparison_scene.draw(record("benchmarks/known_networks.json"), path),
     "specialization.svg": draw_specialization,
+    "oracles.svg": lambda path: oracle_picture.draw(record("benchmarks/search_oracles.json")["rows"], path),
 }
 
 

@@ -143,6 +143,22 @@ def test_the_gap_to_random_networks(page, proof):
     assert_shown(numbers(plain), wanted)
 
 
+def test_searches_on_tables():
+    """By table, cost and algorithm; then what was found at the time of hand-made layouts."""
+    found = record("benchmarks/search_oracles.json")
+    cells = rows("Search algorithms on tables of trained networks")
+    cases = list(dict.fromkeys((row["table"], row["cost"]) for row in found["rows"]))
+    columns = {"predictor": 1, "ridge_256": 2, "evolution": 3, "reinforce_others": 4, "random_256": 5, "random_20": 6}
+    for row in found["rows"]:
+        shown = numbers(cells[cases.index((row["table"], row["cost"]))][columns[row["algorithm"]]])
+        wanted = [row["share"], row["low"], row["high"]] if row["algorithm"] == "predictor" else [row["share"]]
+        assert_shown(shown, [100 * value for value in wanted])
+    keys = ("hand_made", "random_mean", "best_of_20", "searched", "by_macs")
+    lines = [line for line in cells[len(cases) :] if len(line) == 1 + len(keys) and numbers(line[1])]
+    for line, headline in zip(lines, found["headline"], strict=True):
+        assert_shown([number for cell in line[1:] for number in numbers(cell)], [headline[key] for key in keys])
+
+
 def test_the_checks_can_fail():
     for shown, value in (("1.6", 1.66), ("72.3", 72.36), ("-0.9", -0.84)):
         with pytest.raises(AssertionError):
