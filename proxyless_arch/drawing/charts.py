@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -227,7 +228,7 @@ def plane(
     highest_first = sorted(points, key=lambda each: -each.y)
     shapes += [bar for each in highest_first for bar in _bars(each, across, up)]
     shapes += [_mark(across(each.x), up(each.y), each.mark, each.color, each.tip or each.label) for each in points]
-    shapes += _names(highest_first, across, up, frame)
+    shapes += _names(highest_first, guides, across, up, frame)
     scene = Scene(shapes, frame.width, frame.height, title)
     return Chart(title=title, scene=scene, entries=_plane_entries(points, guides), note=note)
 
@@ -284,7 +285,17 @@ def _guide_entry(guide: Guide) -> Entry:
     return _line_entry(guide.label, guide.style)
 
 
-def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Shape]:
+def _straight(guide: Guide, x: Scale, y: Scale) -> list[Box]:
+    """Boxes along the upright and level parts of a guide that is a line."""
+    found = []
+    for (x1, y1), (x2, y2) in itertools.pairwise(guide.points if not guide.is_area else ()):
+        if x1 == x2 or y1 == y2:
+            (left, right), (top, bottom) = sorted((x(x1), x(x2))), sorted((y(y1), y(y2)))
+            found.append(Box(left - 1, top - 1, right + 1, bottom + 1))
+    return found
+
+
+def _names(points: Sequence[Point], guides: Sequence[Guide], x: Scale, y: Scale, frame: Frame) -> list[Shape]:
     """The labels, each beside its mark; one that stands far off has a line to it."""
     room = LONGEST_NAME * frame.width
     named = [
@@ -294,6 +305,7 @@ def _names(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[Sh
     ]
     names = [Name(text_width(point.label, NAME_SIZE), NAME_HEIGHT, _beside(point, x, y)) for point in named]
     obstacles = [box for point in points for box in _covered(point, x, y)]
+    obstacles += [box for guide in guides for box in _straight(guide, x, y)]
     found = place(names, obstacles, Box(frame.left, 2, frame.right, frame.bottom))
     shapes: list[Shape] = []
     for point, name, box in zip(named, names, found, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from proxyless_arch.drawing.axes import PERCENT, Axis, Epochs, Frame, Phase, label_of, ticks
 from proxyless_arch.drawing.charts import Guide, Point, Series, Target, compose, line_chart, plane, series_color
 from proxyless_arch.drawing.labels import Box
-from proxyless_arch.drawing.scene import Group, Scene, Text, text_width, to_svg
+from proxyless_arch.drawing.scene import Group, Path, Scene, Text, text_width, to_svg
 
 X, Y = Axis(label="x"), Axis(label="y")
 
@@ -230,3 +230,19 @@ def test_legends_that_differ_stand_with_their_charts():
 
 def test_colors_come_around():
     assert [series_color(index) for index in (0, 6, 7)] == ["s1", "s7", "s1"]
+
+
+def test_names_keep_off_a_target():
+    """A name of eight points one over the other is nowhere on the line of a target beside them."""
+    points = [Point(x=5.0, y=5.0, group="a", label=f"name {k}", mark="circle", color="s1", tip="") for k in range(8)]
+    for at in (5.02, 4.98, 5.0):
+        guide = Guide(points=[(at, -math.inf), (at, math.inf)], label="target")
+        shapes = plane("", points, x=X, y=Y, guides=[guide]).scene.shapes
+        (target,) = [shape for shape in shapes if isinstance(shape, Path) and shape.style == guide.style]
+        edge = target.lines[0][0][0]
+        names = [shape for shape in shapes if isinstance(shape, Text) and shape.style == "name"]
+        assert len(names) == 8
+        for name in names:
+            width = text_width(name.text, 11)
+            left = name.x - {"start": 0, "middle": width / 2, "end": width}[name.anchor]
+            assert not left < edge < left + width
