@@ -188,21 +188,39 @@ def interval_of_gap(own: float, others: Sequence[float]) -> list[float]:
 
 
 def outcome(study: Study, seed: int) -> dict[str, Any] | None:
-    """A search beside its random networks, as far as they are trained; None before two of them are."""
+    """A search beside its random networks, as far as they are trained; None before the one that it found is.
+
+    There is no gap before two random ones are.
+    """
     home = study.work / f"search{seed}"
     own, others = home / "spec.score", sorted((home / "random").glob("*.score"))
-    if not own.is_file() or len(others) < 2:
+    if not own.is_file():
         return None
     found, random = read_json(own), [read_json(file) for file in others]
     top1, scores = found["test_top1_percent"], [each["test_top1_percent"] for each in random]
-    return {
+    result = {
         "seed": seed,
         "searched": {**found, "interval_95": list(score_interval(top1, study.n_test))},
         "random": random,
+    }
+    if len(scores) < 2:
+        return result
+    return {
+        **result,
         "gap": top1 - float(np.mean(scores)),
         "gap_interval_95": interval_of_gap(top1, scores),
         "better_than": sum(top1 > score for score in scores),
     }
+
+
+def inherited(study: Study, seed: int) -> dict[str, Any] | None:
+    """What a finished search found, with the weights of its supernet."""
+    file = study.work / f"search{seed}" / RESULT_FILE
+    if not file.is_file():
+        return None
+    record = read_json(file)
+    own = {name: record[name] for name in ("params", "macs", "test_top1_percent")}
+    return {"seed": seed, **own, "interval_95": list(score_interval(own["test_top1_percent"], study.n_test))}
 
 
 V100_FLOPS = 15.7e12
@@ -242,23 +260,19 @@ def full_run() -> dict[str, Any]:
 def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for one in found:
-        scores = [each["test_top1_percent"] for each in one["random"]]
-        (low, high), own = one["gap_interval_95"], one["searched"]
-        rows.append(
-            (
-                str(one["seed"]),
-                f"{own['params']:,}",
-                f"{own['test_top1_percent']:.1f}",
-                f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f}, {len(scores)})",
-                f"{one['gap']:+.1f} ({low:+.1f} to {high:+.1f})",
-            )
-        )
+        own, random, gap = one["searched"], "none yet", "-"
+        if scores := [each["test_top1_percent"] for each in one["random"]]:
+            random = f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f}, {len(scores)})"
+        if "gap" in one:
+            gap = "{:+.1f} ({:+.1f} to {:+.1f})".format(one["gap"], *one["gap_interval_95"])
+        rows.append((str(one["seed"]), f"{own['params']:,}", f"{own['test_top1_percent']:.1f}", random, gap))
     return align([("seed", "parameters", "searched, %", "random, %", "gap"), *rows])
 
 
 def summarize(study: Study) -> list[dict[str, Any]]:
     """What there is so far, written to OUTPUT."""
     found = [one for seed in range(study.seeds) if (one := outcome(study, seed)) is not None]
+    before = [one for seed in range(study.seeds) if (one := inherited(study, seed)) is not None]
     machine = {"cpu": cpu_name(), "torch": str(torch.__version__), "threads": 1, "date": time.strftime("%Y-%m-%d")}
     facts = {name: value for name, value in asdict(study).items() if name in FACTS}
     write_json(
@@ -268,6 +282,7 @@ def summarize(study: Study) -> list[dict[str, Any]]:
             "version": VERSION,
             "study": facts,
             "machine": machine,
+            "inherited": before,
             "searches": found,
             "full_run": full_run(),
         },

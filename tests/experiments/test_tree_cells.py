@@ -23,6 +23,8 @@ def write_scores(study, own, others):
 
 def test_a_search_beside_its_random_networks(study):
     assert outcome(study, 0) is None
+    write_scores(study, 52.0, [50.0])
+    assert "gap" not in outcome(study, 0) and len(tree_cells.table([outcome(study, 0)])) == 2
     write_scores(study, 52.0, [50.0, 51.0, 49.0, 53.0])
     found = outcome(study, 0)
     assert (found["gap"], found["better_than"]) == (pytest.approx(1.25), 3)

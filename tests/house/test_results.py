@@ -103,6 +103,14 @@ def test_fine_tuning():
             assert_shown(numbers(shown), [value["mean"], *value["interval_95"]] if numbers(shown) else [])
 
 
+def test_what_the_papers_run_on_cifar10_takes():
+    full = record("experiments/tree_cells.json")["full_run"]
+    hours = full["hours_on_a_v100_at_shares_of_its_peak"]
+    for cells, name in zip(rows("Searched against random tree-structured cells"), ("search", "train"), strict=True):
+        assert float(cells[1]) == pytest.approx(full[f"{name}_macs"], rel=0.01)
+        assert_shown([*numbers(cells[2]), *numbers(cells[3])], hours[name])
+
+
 @pytest.fixture
 def proof():
     return record("experiments/proof.json")["targets"]
