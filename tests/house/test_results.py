@@ -173,3 +173,24 @@ def test_the_checks_can_fail():
             assert_shown([shown], [value])
     assert rows("int8")[0][0] == "LiteRT float32"
     assert all(len(one) == len(two) for one, two in pairwise(rows("Latency tables")))
+
+
+def test_bits_per_layer():
+    found = record("experiments/bits_proof.json")
+    by_bits = {(row["bits"], row["method"]): row for row in found["H3"]}
+    shown = rows("Bits per layer")
+    for cells in shown[:3]:
+        bits = int(cells[0])
+        assert_shown(
+            cells[1:5], [by_bits[bits, name]["top1_percent"] for name in ("uniform", "random", "haq", "exact")]
+        )
+        exact = by_bits[bits, "exact"]
+        wanted = [exact[name][key] for name in ("over_uniform", "over_float") for key in ("points", "half_width")]
+        assert_shown(numbers(" ".join(cells[5:])), wanted)
+    for cells, file in zip(shown[-5:], found["H4"], strict=True):
+        off = file["over_float"]
+        wanted = [file["size_bytes"][0] / 1e6, file["ms"][0], file["top1_percent"], off["points"], off["half_width"]]
+        assert cells[0] == file["file"]
+        assert_shown(numbers(" ".join(cells[1:])), wanted)
+    assert 0.591 <= found["H1"]["first_input_7_bits"] < found["H1"]["first_input_8_bits"] <= 0.5965
+    assert all(row["exact"] <= row["rule"] for row in found["H2"])
