@@ -263,22 +263,36 @@ SCORES = ("clean", "fgsm", "pgd", "transfer", "square", "all")
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By penalty and bits: means over seeds, with intervals; amplification at the last block, over that at the stem."""
-    by_kind: dict[tuple[float, int], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_kind[row["penalty"], row["bits"]].append(row)
+    """By penalty and bits: means over seeds, with intervals, and gaps to the float copy and to the one without penalty,
+    of the same seed."""
+    by_case = {Case(row["seed"], row["penalty"], row["bits"]): row for row in rows}
+    by_kind: dict[tuple[float, int], list[Case]] = defaultdict(list)
+    for case in by_case:
+        by_kind[case.penalty, case.bits].append(case)
     return [
         {
             "penalty": penalty,
             "bits": bits,
-            "seeds": [row["seed"] for row in own],
-            **{name: interval([row[name] for row in own]) for name in SCORES},
-            "error_image": interval([row["amplification"]["image"] for row in own]),
-            "error_last_block": interval([last_block(row) for row in own]),
-            "error_logits": interval([row["amplification"]["classifier"] for row in own]),
+            "seeds": [case.seed for case in own],
+            **{name: interval([by_case[case][name] for case in own]) for name in SCORES},
+            "error_image": interval([by_case[case]["amplification"]["image"] for case in own]),
+            "error_last_block": interval([last_block(by_case[case]) for case in own]),
+            "error_logits": interval([by_case[case]["amplification"]["classifier"] for case in own]),
+            "gap_to_float": gaps(by_case, {case: case._replace(bits=0) for case in own}),
+            "gap_to_no_penalty": gaps(by_case, {case: case._replace(penalty=0.0) for case in own}),
         }
         for (penalty, bits), own in by_kind.items()
     ]
+
+
+def gaps(by_case: Mapping[Case, Mapping[str, Any]], others: Mapping[Case, Case]) -> dict[str, Any] | None:
+    """By how much each case is above its other one, with intervals; None of cases that are their own, or alone."""
+    pairs = [(by_case[case], by_case[other]) for case, other in others.items() if other in by_case and other != case]
+    if not pairs:
+        return None
+    found = {name: interval([one[name] - other[name] for one, other in pairs]) for name in ("clean", "all")}
+    errors = [last_block(one) - last_block(other) for one, other in pairs]
+    return {**found, "error_last_block": interval(errors)}
 
 
 def last_block(row: Mapping[str, Any]) -> float:

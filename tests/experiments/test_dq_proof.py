@@ -66,6 +66,20 @@ def test_means_are_over_seeds_with_intervals():
     assert first["pgd"]["interval_95"] == pytest.approx([15 - half, 15 + half], rel=1e-4)
     assert first["error_last_block"]["mean"] == pytest.approx(0.15)
     assert second["pgd"]["interval_95"] is None
+    assert first["gap_to_float"] is first["gap_to_no_penalty"] is second["gap_to_float"] is None
+
+
+def test_gaps_are_to_the_same_seed():
+    rows = [
+        row(seed, 0.0, bits, value) for seed, bits, value in ((0, 0, 10.0), (1, 0, 20.0), (0, 4, 7.0), (1, 4, 15.0))
+    ]
+    gap = dq_proof.summary(rows)[1]["gap_to_float"]
+    assert gap["all"]["mean"] == -4
+    assert gap["error_last_block"]["mean"] == pytest.approx(-0.04)
+
+
+def test_the_table_has_a_line_for_each_kind():
+    first, second = dq_proof.summary([row(0, 0.0, 0, 10.0), row(0, 3e-4, 4, 30.0)])
     lines = dq_proof.table([first, second])
     assert len(lines) == 3
     assert "float" in lines[1]

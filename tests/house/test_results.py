@@ -111,6 +111,21 @@ def test_what_the_papers_run_on_cifar10_takes():
         assert_shown([*numbers(cells[2]), *numbers(cells[3])], hours[name])
 
 
+def test_defensive_quantization():
+    """The means of each line and, of several seeds, the intervals, which end at 0."""
+    names = ("clean", "fgsm", "pgd", "transfer", "square", "all", "error_last_block")
+    summary = record("experiments/dq_proof.json")["summary"]
+    for cells, found in zip(rows("Defensive quantization"), summary, strict=True):
+        assert float(cells[0]) == found["penalty"]
+        assert cells[1] == (f"{found['bits']} bits" if found["bits"] else "float")
+        assert int(cells[2]) == len(found["seeds"])
+        for cell, name in zip(cells[3:], names, strict=True):
+            mean, *ends = numbers(cell)
+            assert_shown([mean], [found[name]["mean"]])
+            if ends and found[name]["interval_95"]:
+                assert_shown(ends, [max(0, end) for end in found[name]["interval_95"]])
+
+
 @pytest.fixture
 def proof():
     return record("experiments/proof.json")["targets"]
