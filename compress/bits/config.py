@@ -41,7 +41,7 @@ class BitsConfig(TrainedConfig):
     hardware: str = setting(
         STORAGE,
         "what is to run it: storage (bytes alone: any bits, 8-bit activations), litert or onnxruntime (float32 or W8A8 "
-        "per layer, which is what they run), bismo or bitfusion (chips that are simulated)",
+        "per layer, which is what they run; litert stores W8 too), bismo or bitfusion (chips that are simulated)",
         HARDWARE,
         group="target",
         common=True,
@@ -152,7 +152,8 @@ class BitsConfig(TrainedConfig):
     def formats(self) -> tuple[Format, ...]:
         """What a layer may have."""
         if self.hardware in RUNTIMES:
-            return INT8, FLOAT32
+            stored = (Format(INT8.weight_bits, None),) if self.hardware == "litert" else ()
+            return INT8, *stored, FLOAT32
         own = SIMULATORS[self.hardware].bits if self.is_simulated else tuple(range(2, 9))
         weights = _bits(self.weight_bits) or own
         activations = _bits(self.activation_bits) or (own if self.is_simulated else (8,))

@@ -20,7 +20,7 @@ def measured_table(groups: Sequence[BitGroup], config: BitsConfig) -> CostTable:
     times = time_layers([group.layer for group in groups], config.hardware, config.latency_threads, speak)
 
     def price(layer: BitLayer, format: Format) -> float:
-        return times[layer.name, not format.is_float]
+        return times[layer.name, format.activation_bits is not None]  # stored weights run as float32
 
     source = f"measured layer by layer with {config.hardware}, threads: {config.latency_threads}, {cpu_name()}"
     return priced(groups, price, Unit.MS, source)

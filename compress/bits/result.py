@@ -108,9 +108,7 @@ def _commands(result: BitsResult) -> list[str]:
     images = ("--calibration", data, "--check", data) if data else ()
     found = [command_line("eval.py", *arch, "--data_path", data or DIGITS)]
     if result.config.hardware in RUNTIMES:
-        found.append(
-            command_line("export_tf.py", *arch, "--format", "litert,litert_mixed,litert_int8", *exported, *images)
-        )
+        found.append(command_line("export_tf.py", *arch, "--format", "litert,litert_mixed", *exported, *images))
     found.append(command_line("train.py", *arch, "--bits", str(result.folder / PLAN_FILE)))
     return found
 
