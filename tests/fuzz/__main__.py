@@ -6,12 +6,11 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from proxyless_arch.base.text import align
-from tests.fuzz.readers import READERS
-from tests.fuzz.running import FAULTS, OUTCOMES, Tally, fuzz, mutated
+from tests.fuzz.running import FAULTS, OUTCOMES, Reader, Tally, fuzz, mutated
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -49,6 +48,8 @@ def faults(tally: Tally) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parsed(argv)
+    from tests.fuzz.readers import READERS  # which imports everything there is
+
     wanted = tuple(arguments.readers.split(","))
     readers = [reader for reader in READERS if reader.name.startswith(wanted)]
     if arguments.show:
@@ -76,17 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(faults(tally))
     print(f"{tally.n_inputs} inputs in {tally.seconds:.0f} s, seed {arguments.seed}: {len(tally.faults)} faults")
     if arguments.keep:
-        keep(tally, arguments.seed)
+        keep(tally, arguments.seed, {reader.name: reader for reader in readers})
     return 1 if any(map(tally.of, FAULTS)) else 0
 
 
-def keep(tally: Tally, seed: int) -> None:
+def keep(tally: Tally, seed: int, readers: Mapping[str, Reader]) -> None:
     """Write the first file of each fault to the corpus."""
-    by_name, seen = {reader.name: reader for reader in READERS}, set[str]()
+    seen = set[str]()
     for fault in tally.faults:
         if fault.place not in seen:
             seen.add(fault.place)
-            reader = by_name[fault.reader]
+            reader = readers[fault.reader]
             folder = CORPUS / fault.reader
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{seed}-{fault.case}").write_bytes(mutated(reader, reader.seeds(), seed, fault.case))

@@ -160,7 +160,7 @@ def check_command(command: str) -> None:
         assert {word.split("=")[0] for word in words[:script]} <= LAUNCHER_FLAGS
         check_script(words[script], words[script + 1 :])
     elif words[0] == "-m":
-        check_script(f"{words[1]}/__main__.py", words[2:])
+        check_script(f"{words[1].replace('.', '/')}/__main__.py", words[2:])
     else:
         check_script(words[0], words[1:])
 
