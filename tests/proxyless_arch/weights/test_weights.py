@@ -750,7 +750,7 @@ def test_a_pipe_is_no_weight_file(ending, tmp_path):
         (b"", "an empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),
         (b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page"),
-        (gzip.compress(b"weights"), "gzip"),
+        (gzip.compress(b"weights", mtime=0), "gzip"),
         (lzma.compress(b"weights"), "xz"),
     ],
 )
