@@ -183,7 +183,10 @@ def _watched(loader: DataLoader) -> Iterator[Any]:
 
     DataLoader's own time limit does not hold while it waits for the memory of a batch from one that is stopped.
     """
-    batches = iter(loader)
+    try:
+        batches = iter(loader)
+    except (ConnectionError, EOFError) as error:  # one that helps to start them is gone
+        raise LostProcessError(f"the processes that read images cannot be started: {error}") from None
     workers = getattr(batches, "_workers", ())
     if not workers:
         yield from batches
