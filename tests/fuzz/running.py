@@ -148,8 +148,9 @@ def _not_finite(value: Any, at: str = "", depth: int = 0) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------ the child
 
 
-def _serve(pipe: Connection, readers: dict[str, Reader], folder: Path, seed: int) -> None:
+def _serve(theirs: Connection, pipe: Connection, readers: dict[str, Reader], folder: Path, seed: int) -> None:
     """Answer (reader, first case, how many) with one (outcome, detail) per case, for ever."""
+    theirs.close()  # else this process would outlive one that was killed
     _be_small()
     seeds: dict[str, Sequence[bytes]] = {}
     while True:
@@ -202,7 +203,9 @@ class Child:
         self.folder = Path(tempfile.mkdtemp(prefix="fuzz", dir=place))
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, readers, self.folder, seed), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(self._pipe, theirs, readers, self.folder, seed), daemon=True
+        )
         self._process.start()
         theirs.close()
 
