@@ -48,6 +48,7 @@ from compress.environment import Environment, Record, measured_environment  # no
 from compress.methods import best  # noqa: E402
 from compress.runner import PRUNED, finetune_config  # noqa: E402
 from compress.session import Job, prepare  # noqa: E402
+from compress.statistics import make_bn_true  # noqa: E402
 from experiments.class_folders import subset, write_images  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
 from proxyless_arch.apps.scores import Z, hits_in_top  # noqa: E402
@@ -228,21 +229,27 @@ class Bench:
         save_safetensors(folder / WEIGHT_FILES[0], net.spec, to_named(net), {"of": str(self.study.parent)})
         return folder
 
+    def parent(self) -> ProxylessNet:
+        """With BN statistics of its own inputs, as prune.py begins: frozen ones do not bear to be recalibrated."""
+        net = build(self.job.spec)
+        load_named(net, self.job.spec, self.job.tensors)
+        make_bn_true(net.eval(), self.job.calibration, CPU)
+        return net
+
     def on_smaller_images(self, way: Way) -> ProxylessNet:
         size = next(size for size, each in SIZES.items() if each == way)
         spec = self.job.spec
         pixels = replace(spec.preprocessing, resolution=size, resize=size)
         net = build(replace(spec, preprocessing=pixels))
-        load_named(net, net.spec, self.job.tensors)
+        load_named(net, net.spec, to_named(self.parent()))
         self._recalibrate(net, pixels)
         return net
 
     def by_magnitude(self, share: float) -> ProxylessNet:
         """Channels go by torch-pruning's global ranking until the network costs the share of the parent's MACs."""
         spec = self.job.spec
-        net = build(spec)
-        load_named(net, spec, self.job.tensors)
-        for smaller in magnitude_steps(net.eval(), spec):
+        net = self.parent()
+        for smaller in magnitude_steps(net, spec):
             if total_macs(smaller) <= share * total_macs(spec):
                 pruned = build(smaller)
                 load_named(pruned, smaller, to_named(net))

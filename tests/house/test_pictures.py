@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import comparison_scene, oracle_picture
-from experiments import landing_digits, proof
+from experiments import landing_digits, proof, prune_proof
 from proxyless_arch.__main__ import main as proxyless_arch_main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ def draw_specialization(path: Path) -> None:
 
 PICTURES: Mapping[str, Callable[[Path], object]] = {
     "proof.svg": lambda path: proof.draw(record("experiments/proof.json"), path),
+    "prune_proof.svg": lambda path: prune_proof.draw(record("experiments/prune_proof.json"), path),
     "landing.svg": lambda path: landing_digits.draw(record("experiments/landing_digits.json")["searches"], path),
     "comparison.svg": lambda path: comparison_scene.draw(record("benchmarks/known_networks.json"), path),
     "specialization.svg": draw_specialization,
