@@ -31,7 +31,6 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
     sys.path[0] = str(ROOT)
 
 from proxyless_arch.apps import evaluation  # noqa: E402
-from proxyless_arch.apps.bit_files import first_blocks_float  # noqa: E402
 from proxyless_arch.apps.evaluation import Network  # noqa: E402
 from proxyless_arch.arch.bits import FLOAT32, INT8, Format, bit_layers  # noqa: E402
 from proxyless_arch.base import runs, settings  # noqa: E402
@@ -46,6 +45,7 @@ from proxyless_arch.base.units import Unit  # noqa: E402
 from proxyless_arch.base.words import ARCH, DATA_PATH, SAVE_JSON, SEED  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
+from proxyless_arch.exports.bit_files import first_blocks_float  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/bits-proof", 1
 PUBLISHED_POLICY = (
@@ -339,7 +339,7 @@ def run_files(
     network: Network, photos: Photos, half: Half, plans: dict[str, dict[str, Format]], config: ProofConfig
 ) -> dict[str, tuple[list[bool], dict[str, Any]]]:
     """Write each file, score it on the photos of the other half, and time it beside the float one."""
-    from proxyless_arch.apps.litert import load_litert
+    from proxyless_arch.exports.litert import load_litert
     from proxyless_nas_tensorflow.export import calibrated, float_names, quantized, to_litert
     from proxyless_nas_tensorflow.network import build
     from proxyless_nas_tensorflow.weights import load_named

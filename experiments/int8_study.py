@@ -33,7 +33,6 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from proxyless_arch.apps import evaluation  # noqa: E402
 from proxyless_arch.apps.evaluation import Network  # noqa: E402
-from proxyless_arch.apps.litert import load_litert  # noqa: E402
 from proxyless_arch.apps.scores import EvalResult, top_k_hits  # noqa: E402
 from proxyless_arch.arch.ops import MBConv  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
@@ -46,6 +45,7 @@ from proxyless_arch.base.timing import wall_ms  # noqa: E402
 from proxyless_arch.base.words import ARCH, DATA_PATH, SAVE_JSON, SEED  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
+from proxyless_arch.exports.litert import load_litert  # noqa: E402
 from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/int8-study", 1

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from proxyless_arch.apps import evaluation
-from proxyless_arch.apps.exported_network import litert_network
 from proxyless_arch.apps.next_commands import after_eval, say_next
 from proxyless_arch.apps.per_class import ClassScore, numbered
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.words import DRY
+from proxyless_arch.exports.exported_network import litert_network
 
 
 def run(argv: Sequence[str]) -> None:

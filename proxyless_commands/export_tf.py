@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxyless_arch.apps import exporting
 from proxyless_arch.apps.evaluation import DIGITS, load_network
 from proxyless_arch.apps.next_commands import after_export, say_next
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
+from proxyless_arch.exports import exporting
 
 
 def run(argv: Sequence[str]) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from proxyless_arch.apps import evaluation, predict_command
-from proxyless_arch.apps.exported_network import litert_network
 from proxyless_arch.apps.next_commands import after_predict, say_next
 from proxyless_arch.base.cli import exit_code
+from proxyless_arch.exports.exported_network import litert_network
 
 
 def run(argv: Sequence[str]) -> int:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, check_exact, plan_memory, precision_of
-from proxyless_arch.apps.exported_network import litert_network, onnx_network
-from proxyless_arch.apps.onnx_file import load_onnx
 from proxyless_arch.base.machine import busy_note, network_threads, tune_allocator
+from proxyless_arch.exports.exported_network import litert_network, onnx_network
+from proxyless_arch.exports.onnx_file import load_onnx
 from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.distributed import least_free
 from proxyless_nas.export import load_litert_torch, on_tensors

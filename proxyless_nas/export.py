@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from proxyless_arch.apps.export_formats import Format
-from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded
-from proxyless_arch.apps.exporting import FIRST_OPSET, write_file
-from proxyless_arch.apps.litert import load_litert, with_metadata
-from proxyless_arch.apps.onnx_file import INPUT, OUTPUT, load_onnx
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.quiet import captured_stderr
+from proxyless_arch.exports.export_formats import Format
+from proxyless_arch.exports.exported_file import METADATA_NAME, Loaded
+from proxyless_arch.exports.exporting import FIRST_OPSET, write_file
+from proxyless_arch.exports.litert import load_litert, with_metadata
+from proxyless_arch.exports.onnx_file import INPUT, OUTPUT, load_onnx
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
 

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, Setup, check_exact, plan_memory, precision_of
-from proxyless_arch.apps.litert import load_litert
 from proxyless_arch.apps.memory import Free
 from proxyless_arch.base import memory
 from proxyless_arch.base.machine import network_threads, tune_allocator
+from proxyless_arch.exports.litert import load_litert
 from proxyless_nas_tensorflow.devices import (
     THREADS_VARIABLE,
     device_name,

@@ -20,16 +20,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from proxyless_arch.apps.bit_files import Formats, file_formats, first_blocks_float, float_sums
-from proxyless_arch.apps.export_formats import Format, default_float_blocks
-from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded
-from proxyless_arch.apps.exporting import write_file
-from proxyless_arch.apps.litert import load_litert, with_metadata
 from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.quiet import captured_stderr
+from proxyless_arch.exports.bit_files import Formats, file_formats, first_blocks_float, float_sums
+from proxyless_arch.exports.export_formats import Format, default_float_blocks
+from proxyless_arch.exports.exported_file import METADATA_NAME, Loaded
+from proxyless_arch.exports.exporting import write_file
+from proxyless_arch.exports.litert import load_litert, with_metadata
 from proxyless_nas_tensorflow.devices import tensorflow_version
 from proxyless_nas_tensorflow.mixed import to_mixed
 from proxyless_nas_tensorflow.network import ProxylessNet

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from proxyless_arch.apps.bit_files import Formats, float_sums
 from proxyless_arch.arch.bits import Format, bit_layers
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.quiet import captured_stderr
+from proxyless_arch.exports.bit_files import Formats, float_sums
 
 LAST_LAYER = "classifier.linear"
 POOL = "global_pool"

@@ -34,11 +34,7 @@ from hardware.profile.device import open_log
 from hardware.profile.exported_ops import MANIFEST_FORMAT, Manifest, read_manifest, read_results
 from hardware.profile.profiling import RAW_FORMAT, RAW_VERSION, Measured
 from proxyless_arch.apps.evaluation import Network, RunConfig
-from proxyless_arch.apps.exported_file import METADATA_NAME, metadata_in, metadata_text
-from proxyless_arch.apps.exported_network import litert_network, onnx_network
 from proxyless_arch.apps.label_map import read_map
-from proxyless_arch.apps.litert import load_litert, with_metadata
-from proxyless_arch.apps.onnx_file import load_onnx
 from proxyless_arch.apps.per_class import read_per_class
 from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig
 from proxyless_arch.apps.train_settings import read_config as read_training
@@ -54,6 +50,10 @@ from proxyless_arch.base.runs import write_environment
 from proxyless_arch.data.cifar import find_batches
 from proxyless_arch.data.datasets import open_folder
 from proxyless_arch.data.images import as_image
+from proxyless_arch.exports.exported_file import METADATA_NAME, metadata_in, metadata_text
+from proxyless_arch.exports.exported_network import litert_network, onnx_network
+from proxyless_arch.exports.litert import load_litert, with_metadata
+from proxyless_arch.exports.onnx_file import load_onnx
 from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_arch.space.search_space import read_space
 from proxyless_arch.weights.files import read_tensors, save_h5, save_safetensors

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from proxyless_arch.apps.bit_files import first_blocks_float
-from proxyless_arch.apps.export_formats import KERAS_FORMATS, missing
-from proxyless_arch.apps.exported_file import METADATA_NAME
-from proxyless_arch.apps.litert import litert_metadata, load_litert, with_metadata
 from proxyless_arch.arch.bits import FLOAT32, BitPlan, Format, Range, bit_layers
 from proxyless_arch.arch.bits import INT8 as W8A8
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.exports.bit_files import first_blocks_float
+from proxyless_arch.exports.export_formats import KERAS_FORMATS, missing
+from proxyless_arch.exports.exported_file import METADATA_NAME
+from proxyless_arch.exports.litert import litert_metadata, load_litert, with_metadata
 from proxyless_nas_tensorflow import build
 from proxyless_nas_tensorflow.export import (
     EXTRA_ASSETS,

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from proxyless_arch.apps.export_formats import TORCH_FORMATS, missing
-from proxyless_arch.apps.exported_file import METADATA_NAME, metadata_in, metadata_text, read_metadata
-from proxyless_arch.apps.litert import litert_metadata
-from proxyless_arch.apps.onnx_file import onnx_metadata
 from proxyless_arch.arch.codec import spec_to_dict
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.arch.spec import Block, Preprocessing
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.exports.export_formats import TORCH_FORMATS, missing
+from proxyless_arch.exports.exported_file import METADATA_NAME, metadata_in, metadata_text, read_metadata
+from proxyless_arch.exports.litert import litert_metadata
+from proxyless_arch.exports.onnx_file import onnx_metadata
 from proxyless_nas import build
 from proxyless_nas.export import (
     INPUT,
@@ -28,7 +28,7 @@ from proxyless_nas.export import (
 )
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.steps import recalibrate_bn
-from tests.proxyless_arch.apps.test_exporting import network
+from tests.proxyless_arch.exports.test_exporting import network
 from tests.proxyless_arch.nets import three_blocks
 
 onnx = pytest.importorskip("onnx")

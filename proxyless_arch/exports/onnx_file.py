@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes, require_regular
 from proxyless_arch.base.text import is_text
+from proxyless_arch.exports.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 
 INPUT, OUTPUT = "images", "logits"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from proxyless_arch.apps.exported_file import Loaded, read_metadata
-from proxyless_arch.apps.litert import litert_metadata, load_litert
-from proxyless_arch.apps.onnx_file import load_onnx, onnx_metadata
 from proxyless_arch.base import apart
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
+from proxyless_arch.exports.exported_file import Loaded, read_metadata
+from proxyless_arch.exports.litert import litert_metadata, load_litert
+from proxyless_arch.exports.onnx_file import load_onnx, onnx_metadata
 
-MODULE = "proxyless_arch.apps.trial"
+MODULE = "proxyless_arch.exports.trial"
 ONNX, LITERT = ".onnx", ".tflite"
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from proxyless_arch.apps.export_formats import default_float_blocks
 from proxyless_arch.arch.bits import FLOAT32, IMAGE_LAYER, INT8, BitLayer, BitPlan, Format, bit_layers
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.exports.export_formats import default_float_blocks
 
 STORED_8, STORED_4, STORED_4A8 = Format(8, None), Format(4, None), Format(4, 8)
 INTEGER = (FLOAT32, INT8)

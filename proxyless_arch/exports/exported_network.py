@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxyless_arch.apps.evaluation import Network, RunConfig, exported_network
-from proxyless_arch.apps.exported_file import read_metadata
-from proxyless_arch.apps.litert import litert_metadata
-from proxyless_arch.apps.onnx_file import onnx_metadata
-from proxyless_arch.apps.trial import LITERT, ONNX, try_apart
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.exports.exported_file import read_metadata
+from proxyless_arch.exports.litert import litert_metadata
+from proxyless_arch.exports.onnx_file import onnx_metadata
+from proxyless_arch.exports.trial import LITERT, ONNX, try_apart
 
 
 def onnx_network(arguments: RunConfig) -> Network:

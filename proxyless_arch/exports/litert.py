@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.quiet import captured_stderr
+from proxyless_arch.exports.exported_file import METADATA_NAME, Loaded, as_uint8, read_metadata
 
 IDENTIFIER = b"TFL3"
 """Bytes 4 to 8 of every LiteRT file."""

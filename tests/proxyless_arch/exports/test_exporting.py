@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proxyless_arch.apps import export_formats, exported_file, exporting
 from proxyless_arch.apps.evaluation import Network
-from proxyless_arch.apps.export_formats import KERAS_FORMATS, TORCH_FORMATS
-from proxyless_arch.apps.exported_file import Loaded
 from proxyless_arch.arch.codec import spec_to_dict
 from proxyless_arch.arch.ops import Conv, Linear, MBConv
 from proxyless_arch.arch.spec import Block, Preprocessing, with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.images import normalize
+from proxyless_arch.exports import export_formats, exported_file, exporting
+from proxyless_arch.exports.export_formats import KERAS_FORMATS, TORCH_FORMATS
+from proxyless_arch.exports.exported_file import Loaded
 from tests.errors import refused
 from tests.proxyless_arch.nets import random_tensors, three_blocks
 

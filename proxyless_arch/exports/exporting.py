@@ -24,33 +24,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from proxyless_arch.apps.bit_files import HOLDS
 from proxyless_arch.apps.evaluation import (
     DIGITS,
     NO_BITS,
     Network,
     NetworkConfig,
     open_images,
-)
-from proxyless_arch.apps.export_formats import (
-    ALSO_CALLED,
-    KERAS_FORMATS,
-    TORCH_FORMATS,
-    Format,
-    Skipped,
-    check_holds,
-    check_runtimes,
-    choose_formats,
-)
-from proxyless_arch.apps.exported_file import (
-    BAKED,
-    FORMAT,
-    VERSION,
-    Forward,
-    Loaded,
-    as_uint8,
-    check_free,
-    metadata_text,
 )
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import top_k_hits
@@ -72,6 +51,27 @@ from proxyless_arch.base.words import ARCH, DATA_PATH, SEED, THREADS
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
 from proxyless_arch.data.streams import Stream, numpy_rng
+from proxyless_arch.exports.bit_files import HOLDS
+from proxyless_arch.exports.export_formats import (
+    ALSO_CALLED,
+    KERAS_FORMATS,
+    TORCH_FORMATS,
+    Format,
+    Skipped,
+    check_holds,
+    check_runtimes,
+    choose_formats,
+)
+from proxyless_arch.exports.exported_file import (
+    BAKED,
+    FORMAT,
+    VERSION,
+    Forward,
+    Loaded,
+    as_uint8,
+    check_free,
+    metadata_text,
+)
 
 LABELS, TWINS = "_labels.txt", "twins"
 """The ending of the file with the names of the classes; the staging folder of files that are only timed."""

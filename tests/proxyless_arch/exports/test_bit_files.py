@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxyless_arch.apps.bit_files import file_formats, first_blocks_float, float_sums, nearest_format
 from proxyless_arch.arch.bits import FLOAT32, INT8, Format, Range, bit_layers, uniform_plan
+from proxyless_arch.exports.bit_files import file_formats, first_blocks_float, float_sums, nearest_format
 from tests.errors import refused
 from tests.proxyless_arch.nets import three_blocks
 
