@@ -426,11 +426,9 @@ def prepare(
         check_batches(config, distributed.world_size())
         data = _open(config)
         space = space or _space(config, data.class_names)
-        if space.num_classes != len(data.class_names):
-            problem = (
-                f"expected a space of {len(data.class_names)} classes, those of the images, got {space.num_classes}"
-            )
-            raise InputError(problem, "space")
+        n_classes = len(data.class_names)
+        if space.num_classes != n_classes and not resumed:  # then the fingerprint says what came or went
+            raise InputError(f"expected {n_classes} classes, those of the images, got {space.num_classes}", "space")
         _check_priced(config.target, space)
         config, notes = _with_batch_for(config, len(data.train))
         plan = None
