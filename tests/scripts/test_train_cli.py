@@ -682,7 +682,7 @@ def test_recipes_load_and_their_names_are_flags():
         ([], "--arch: name the network to train"),
         (["--arch", "proxyless_mobil"], "did you mean 'proxyless_mobile'?"),
         (["--arch", "proxyless_mobile"], "--data_path: 'proxyless_mobile' has 1000 classes: give the images"),
-        (["--arch", "{spec}", "--epoch", "3"], "--epoch: unknown argument; did you mean '--epochs'?"),
+        (["--arch", "{spec}", "--epoch", "3"], "--epoch: unknown argument; did you mean '--n_epochs'?"),
         (["--arch", "{spec}", "--lr", "fast"], "--init_lr: expected a number, got 'fast'"),
         (["--arch", "{spec}", "--lr", "-1"], "--init_lr: expected a number, 0 or more, got -1"),
         (["--arch", "{spec}", "--recipe", "fats"], "got 'fats'; did you mean 'fast'?"),
