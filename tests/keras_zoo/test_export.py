@@ -224,6 +224,7 @@ def test_int16_activations_come_closer_than_int8(quantizer, tmp_path):
     assert np.abs(wide - expected).mean() < np.abs(logits_of(quantized(quantizer), tmp_path, images) - expected).mean()
 
 
+@pytest.mark.slow
 def test_the_converter_keeps_quiet(capfd):
     to_int8(lively(SPECS["symmetric"]), noise(SPECS["symmetric"], 2), first_blocks_float(SPECS["symmetric"], 1))
     assert capfd.readouterr() == ("", "")
@@ -249,6 +250,7 @@ def test_bad_litert_files(tmp_path):
         litert_metadata(tmp_path / "odd.tflite")
 
 
+@pytest.mark.slow
 def test_metadata_changes_nothing_else(tmp_path):
     spec = SPECS["symmetric"]
     content, images = to_litert(lively(spec)), noise(spec, 3)

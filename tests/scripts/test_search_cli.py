@@ -623,6 +623,7 @@ def test_a_table_without_a_layer(here, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_counting_macs(here, tmp_path):
     status, printed, errors = here(*QUICK, "--path", tmp_path / "run", "--target_hardware", "flops",
                                    "--grad_binary_mode", "two", "--finetune_epochs", "1")  # fmt: skip

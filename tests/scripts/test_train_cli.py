@@ -150,6 +150,7 @@ def training_that_is_killed(words):
 @pytest.mark.parametrize(
     "place", [pytest.param("codec.write_spec", marks=pytest.mark.slow), "checkpointing.torch.save"]
 )
+@pytest.mark.slow
 def test_killed_before_its_first_checkpoint_a_run_starts_over(place, straight, spec_file, tmp_path, capsys):
     path = tmp_path / "broken"
     words = [*TRAIN, "--arch", str(spec_file), "--path", str(path)]

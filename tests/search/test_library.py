@@ -97,6 +97,7 @@ def test_lines_go_where_they_are_wanted_and_threads_come_back(tmp_path, capsys):
     assert "run folder" in text and "warmup     1/1" in text and "search     1/1" in text
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_the_search_goes_on(result, tmp_path, monkeypatch):
     class StopsAtOnce(runner.StopRequest):
         def __enter__(self):

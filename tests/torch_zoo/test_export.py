@@ -199,6 +199,7 @@ def test_a_full_disk_raises_oserror():
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.slow
 def test_the_exporters_keep_quiet(tmp_path, capfd, monkeypatch, name):
     monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))  # as in a process without pytest
     backend = TorchBackend(lively(SPECS["symmetric"]))

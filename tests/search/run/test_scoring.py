@@ -265,6 +265,7 @@ def test_killed_behind_a_network_and_resumed(straight, tmp_path, count):
     assert found_in(folder) == found_in(straight)
 
 
+@pytest.mark.slow
 def test_other_algorithms_end_with_the_best_of_some(tmp_path):
     folder = tmp_path / "run"
     words = shlex.split(f"{TINY} --train_batch_size 32 --valid_size 1200 --warmup_epochs 0 --n_epochs 1 --rescore 4")
