@@ -19,7 +19,7 @@ from hardware.profile import device as profiler
 from hardware.profile.device import ProfileSettings
 from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.profiling import Anchor, Measured, measure_network
-from hardware.profile.trust import anchor_of, check_trusted
+from hardware.profile.trust import anchor_of, check_passed, check_trusted
 from hardware.table import LookupTable
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
@@ -59,8 +59,8 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
         measure: profile this machine now where that was not done yet; else that is an InputError.
 
     Raises:
-        InputError: a file made under other conditions (batch, resolution, threads, runtime, dtype), or one that did not
-            pass its validation, unless --force_latency_table.
+        InputError: a file given that was made under other conditions (batch, resolution, threads, runtime, dtype), or
+            that did not pass its validation, unless --force_latency_table.
     """
     given = config.latency_table
     if config.target_hardware == "flops":
@@ -79,22 +79,29 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
     source = load_latency_source(path)
     is_here = source.provenance.get("device") == facts["device"]
     used = {name: facts[name] for name in ("runtime", "threads")} if is_here else {"runtime": config.runtime}
-    _check(config, source, str(path), wanted | used, settings if given is None else None)
+    if given is None:
+        _say_what_speaks_against(source, str(path))
+    else:
+        _check(config, source, given, wanted | used)
     if not is_here:
         return source, None
     space = mbconv_space(macro=macro_named(settings.space), preprocessing=imagenet_preprocessing(spec.resolution))
     return source, Device(runtime, *anchor_of(runtime, space, 1, source))
 
 
-def _check(
-    config: PruneConfig,
-    source: LookupTable | Predictor,
-    path: str,
-    wanted: dict[str, Any],
-    made_by: ProfileSettings | None = None,
-) -> None:
+def _check(config: PruneConfig, source: LookupTable | Predictor, path: str, wanted: dict[str, Any]) -> None:
     if not config.force_latency_table:
-        check_trusted(source, path, wanted, made_by)
+        check_trusted(source, path, wanted)
+
+
+def _say_what_speaks_against(source: LookupTable | Predictor, path: str) -> None:
+    """This machine's own model orders plans; what a network takes is measured, and chosen again where that is off. So
+    one that did not pass its validation is told of and used."""
+    try:
+        check_passed(source, path)
+    except InputError as error:
+        reasons = error.problem.partition(";")[0]
+        speak(f"note: this machine's latency model {reasons}; networks are measured, and chosen again where it is off")
 
 
 def _predictor(settings: ProfileSettings, runtime: Runtime, measure: bool) -> Path:

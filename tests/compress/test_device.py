@@ -88,3 +88,14 @@ def test_a_file_that_failed_its_validation_is_refused(tmp_path, made):
     with refused("error.net", "31.0", "--force_latency_table", source=path):
         latency_source(path)
     latency_source(path, force_latency_table=True)
+
+
+def test_a_model_of_this_machine_that_is_not_good_is_told_of_and_used(made, tmp_path, monkeypatch, capsys):
+    record = json.loads(made(anchor_ms=4.0).read_text())
+    record["error"]["net"]["kendall"] = 0.81
+    (tmp_path / "predictor.json").write_text(json.dumps(record))
+    monkeypatch.setattr("hardware.profile.trust.Anchor.now", lambda anchor: 4.0)
+    monkeypatch.setattr(devices.profiler, "default_output", lambda conditions: tmp_path)
+    source, device = devices.latency_source(PruneConfig(target_hardware="cpu"), SPEC, measure=False)
+    assert source.error["net"]["kendall"] == 0.81 and device.reference_ms == 4.0
+    assert "0.810" in capsys.readouterr().out
