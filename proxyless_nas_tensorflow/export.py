@@ -92,7 +92,6 @@ class KerasBackend:
         if format.name == "saved_model":
             return write_saved_model(self._net, path, metadata)
         if format.quantized:
-            assert calibration is not None
             content, made = self._quantized(format, calibration)
         else:
             content = to_litert(self._net, half=format.name == "litert_fp16", bake=self._bake)
@@ -100,7 +99,7 @@ class KerasBackend:
         write_file(path, with_metadata(content, metadata))
         return made
 
-    def _quantized(self, format: Format, calibration: np.ndarray) -> tuple[bytes, dict[str, Any]]:
+    def _quantized(self, format: Format, calibration: np.ndarray | None) -> tuple[bytes, dict[str, Any]]:
         """(a quantized LiteRT file, how it was made)."""
         formats = self._formats(format)
         by = {"float_blocks": self._float_blocks} if self._plan is None else {"plan": self._plan.digest}
@@ -109,6 +108,7 @@ class KerasBackend:
             content = to_mixed(to_litert(self._net), self._net.spec, formats, calibration)
             weights, activations = "int8 or int4, one scale per output channel", "int8 or float32"
         else:
+            assert calibration is not None
             content = to_int8(self._net, calibration, formats, integer_io=self._integer_io)
             weights, activations = "int8, one scale per output channel", "int8"
         takes = "int8" if self._integer_io and format.name == "litert_int8" else "float32"

@@ -28,14 +28,15 @@ POOL = "global_pool"
 FLOAT_OP, INT_OP = Format(), Format(8, 8)
 
 
-def to_mixed(content: bytes, spec: ArchSpec, formats: Formats, calibration: np.ndarray) -> bytes:
+def to_mixed(content: bytes, spec: ArchSpec, formats: Formats, calibration: np.ndarray | None) -> bytes:
     """A LiteRT flatbuffer with layers in ``formats``.
 
     Args:
         content: the float32 file of the network, as export.to_litert makes it.
         spec: of the network.
         formats: of each layer, as bit_files.file_formats gives them.
-        calibration: float32 (N, H, W, 3) images, whose activations set the ranges.
+        calibration: float32 (N, H, W, 3) images, whose activations set the ranges; None where weights alone have few
+            bits (bit_files.needs_ranges).
 
     Raises InputError for what ai-edge-quantizer refuses.
     """
@@ -45,7 +46,7 @@ def to_mixed(content: bytes, spec: ArchSpec, formats: Formats, calibration: np.n
         made = writer.Quantizer(content)
         for operation in operations(content):
             _add(made, operation, _format_of(operation, spec, formats))
-        ranges = ranges_of(content, calibration) if made.need_calibration else None
+        ranges = ranges_of(content, calibration) if made.need_calibration and calibration is not None else None
         try:
             return bytes(made.quantize(ranges).quantized_model)
         except (ValueError, RuntimeError) as error:

@@ -56,6 +56,14 @@ def file_formats(plan: BitPlan, spec: ArchSpec, kind: str) -> Formats:
     return found
 
 
+def needs_ranges(plan: BitPlan | None, kind: str) -> bool:
+    """Whether a file of a ``kind`` needs images that set the ranges of activations: not where weights alone have few
+    bits, which ``litert_mixed`` can hold."""
+    if plan is None or kind != "litert_mixed":
+        return True
+    return any(each.activation_bits is not None for each in plan.formats.values())
+
+
 def nearest_format(wanted: Format, able: tuple[Format, ...]) -> Format:
     """The one with the fewest bits that is not below ``wanted`` in either, else the one with the most."""
 

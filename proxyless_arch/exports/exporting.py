@@ -51,7 +51,7 @@ from proxyless_arch.base.words import ARCH, DATA_PATH, SEED, THREADS
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.exports.bit_files import HOLDS
+from proxyless_arch.exports.bit_files import HOLDS, needs_ranges
 from proxyless_arch.exports.export_formats import (
     ALSO_CALLED,
     KERAS_FORMATS,
@@ -201,11 +201,15 @@ class Images(NamedTuple):
     labels: np.ndarray | None
 
 
-def pick_images(arguments: ExportConfig, spec: ArchSpec) -> tuple[Images, Images | None]:
+def _is_calibrated(format: Format, network: Network) -> bool:
+    return format.quantized and needs_ranges(_plan_of(format, network), format.name)
+
+
+def pick_images(arguments: ExportConfig, spec: ArchSpec, calibrates: bool = True) -> tuple[Images, Images | None]:
     """The images of the check and, when a format is quantized, those of the calibration: never the same image.
 
     Which ones depends on --seed and the data alone. Where both come from one set of images, the check takes its
-    share first.
+    share first. ``calibrates``: whether a quantized one needs them (bit_files.needs_ranges).
 
     Raises:
         InputError: no images, unreadable ones, too few for both, or calibration images missing.
@@ -214,7 +218,7 @@ def pick_images(arguments: ExportConfig, spec: ArchSpec) -> tuple[Images, Images
     order = _order(check, arguments.seed)
     taken = order[: arguments.check_images]
     checked = _read(arguments.check or f"the embedded {DIGITS}", check, taken, spec.preprocessing, labelled, "--check")
-    if not any(format.quantized for format in arguments.formats):
+    if not (calibrates and any(format.quantized for format in arguments.formats)):
         return checked, None
     calibration, origin = _calibration_set(arguments.calibration, spec)
     used = {check.place(index) for index in taken.tolist()}
@@ -496,7 +500,8 @@ def export(
     _check_labels(arguments.output / f"{stem}{LABELS}", network.spec)
     for note in network.notes:
         print(labeled("note", note), flush=True)
-    checked, calibration = pick_images(arguments, network.spec)
+    calibrates = any(_is_calibrated(format, network) for format in arguments.formats)
+    checked, calibration = pick_images(arguments, network.spec, calibrates)
     images = backend.native(checked.pixels)
     expected = backend.source(images)
     output: Path = arguments.output
@@ -587,7 +592,7 @@ def _make(
     if arguments.bake_preprocessing:
         facts["input"] = BAKED
     pixels = None
-    if format.quantized and calibration is not None:
+    if _is_calibrated(format, network) and calibration is not None:
         pixels = calibration.pixels
         facts["calibration"] = {"n_images": len(pixels), "seed": arguments.seed}
     with writing(arguments.output):

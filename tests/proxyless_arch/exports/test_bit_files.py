@@ -3,7 +3,7 @@
 import pytest
 
 from proxyless_arch.arch.bits import FLOAT32, INT8, Format, Range, bit_layers, uniform_plan
-from proxyless_arch.exports.bit_files import file_formats, first_blocks_float, float_sums, nearest_format
+from proxyless_arch.exports.bit_files import file_formats, first_blocks_float, float_sums, nearest_format, needs_ranges
 from tests.errors import refused
 from tests.proxyless_arch.nets import three_blocks
 
@@ -39,6 +39,20 @@ def test_what_runs_is_passed_on():
     assert file_formats(plan_of(FLOAT32, **stored), SPEC, "litert_mixed") == stored
     assert nearest_format(Format(5, 5), (FLOAT32, INT8)) == INT8
     assert nearest_format(Format(8, 16), (INT8,)) == INT8
+
+
+@pytest.mark.parametrize(
+    ("format", "kind", "wanted"),
+    [
+        (Format(8, None), "litert_mixed", False),
+        (FLOAT32, "litert_mixed", False),
+        (INT8, "litert_mixed", True),
+        (Format(8, None), "litert_int8", True),
+    ],
+)
+def test_images_are_needed_where_activations_have_few_bits(format, kind, wanted):
+    assert needs_ranges(plan_of(format), kind) is wanted
+    assert needs_ranges(None, kind)
 
 
 def test_the_first_blocks_are_a_plan():
