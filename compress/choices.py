@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from hardware.cost import CostTable, Path
-from hardware.latency import LatencySource
+from hardware.cost import CostTable, Path, Price
 from proxyless_arch.arch.ops import KERNEL_SIZES
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.arch.walk import LayerCall, walk
-from proxyless_arch.base.units import Unit
+from proxyless_arch.arch.walk import walk
 
 MOST_JOINT = 8
 """Widths of each kind in a group that has three: their product is chosen from."""
@@ -160,39 +158,18 @@ def change_of(groups: Sequence[Group], path: Path) -> Shrunk:
     return change
 
 
-def cost_table(
-    spec: ArchSpec,
-    groups: Sequence[Group],
-    price: Callable[[LayerCall], float],
-    unit: Unit,
-    source: str,
-    offset: float = 0.0,
-    extrapolated: Callable[[LayerCall], tuple[str, ...]] = lambda call: (),
-) -> CostTable:
+def price_groups(spec: ArchSpec, groups: Sequence[Group], price: Price) -> CostTable:
     """Every choice of every group, priced layer by layer. Raises InputError where a layer has no price."""
     chosen = {name for group in groups for name in group.layers}
     calls = walk(spec)
-    lines = dict.fromkeys(f"{call.name}: {reason}" for call in calls for reason in extrapolated(call))
 
     def cost(group: Group, change: Shrunk) -> float:
-        return math.fsum(price(call) for call in walk(shrink(spec, change)) if call.name in group.layers)
+        return math.fsum(price.of(call) for call in walk(shrink(spec, change)) if call.name in group.layers)
 
     return CostTable(
-        fixed=math.fsum((offset, *(price(call) for call in calls if call.name not in chosen))),
+        fixed=math.fsum((price.offset, *(price.of(call) for call in calls if call.name not in chosen))),
         groups=tuple(tuple(cost(group, change) for change in group.choices) for group in groups),
-        unit=unit,
-        source=source,
-        extrapolated=tuple(lines),
+        unit=price.unit,
+        source=price.source,
+        extrapolated=price.warnings(calls),
     )
-
-
-def macs_table(spec: ArchSpec, groups: Sequence[Group]) -> CostTable:
-    return cost_table(spec, groups, lambda call: float(call.macs), Unit.MACS, "counted")
-
-
-def params_table(spec: ArchSpec, groups: Sequence[Group]) -> CostTable:
-    return cost_table(spec, groups, lambda call: float(call.params), Unit.PARAMS, "counted")
-
-
-def latency_table(spec: ArchSpec, groups: Sequence[Group], source: LatencySource) -> CostTable:
-    return cost_table(spec, groups, source.price_ms, Unit.MS, source.source, source.offset_ms, source.extrapolated)

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.choices import Group, cost_table, groups_of, macs_table, params_table, whole_path
+from compress.choices import Group, groups_of, price_groups, whole_path
 from compress.config import PruneConfig, TrainedConfig
-from compress.device import Device, latency_source
-from hardware.cost import CostTable
+from compress.device import latency_source
+from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource
+from hardware.profile.pricing import Bench
 from hardware.projection import Limit, check_limits
 from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
 from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig, effective_config, open_data, start_of
@@ -23,7 +24,6 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import NamedTensors
@@ -56,17 +56,17 @@ class Job:
     goals: tuple[Goal, ...]
     device: torch.device
     source: LatencySource | None
-    measured_on: Device | None
+    measured_on: Bench | None
     memory: Plan
     notes: tuple[str, ...] = ()
 
     @cached_property
     def macs(self) -> CostTable:
-        return macs_table(self.spec, self.groups)
+        return price_groups(self.spec, self.groups, MACS)
 
     @cached_property
     def params(self) -> CostTable:
-        return params_table(self.spec, self.groups)
+        return price_groups(self.spec, self.groups, PARAMS)
 
     @cached_property
     def whole_cost(self) -> float:
@@ -201,10 +201,8 @@ def _training(config: PruneConfig) -> str:
 
 def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None) -> CostTable:
     """MACs without a source of ms. Raises InputError where a width has no price, naming what measures it."""
-    if source is None:
-        return macs_table(spec, groups)
     try:
-        return cost_table(spec, groups, source.price_ms, Unit.MS, source.source, source.offset_ms, source.extrapolated)
+        return price_groups(spec, groups, price_by(source))
     except InputError as error:
         hint = (
             f"{error.problem}; a table holds the widths of one search space alone, and pruning needs others: give the "

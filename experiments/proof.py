@@ -43,7 +43,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hardware.cost import CostTable, macs_cost_table  # noqa: E402
+from hardware.cost import MACS, CostTable, price_space  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
@@ -84,7 +84,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 SPACE = mbconv_space(
     macro=MACRO, num_classes=10, preprocessing=Preprocessing(resolution=32, resize=32, mean=MEAN, std=STD)
 )
-TABLE: CostTable = macs_cost_table(SPACE)
+TABLE: CostTable = price_space(SPACE, MACS)
 TARGETS = {"high": 1.9e6, "low": 0.95e6}  # MACs; without skipped blocks the cheapest network has 1.26e6
 VALID = 5000
 

@@ -42,7 +42,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from compress import PruneConfig, run_pruning  # noqa: E402
-from compress.choices import change_of, groups_of, macs_table, params_table  # noqa: E402
+from compress.choices import change_of, groups_of, price_groups  # noqa: E402
 from compress.choosing import plans  # noqa: E402
 from compress.environment import Environment, Record, measured_environment  # noqa: E402
 from compress.methods import best  # noqa: E402
@@ -50,6 +50,7 @@ from compress.runner import PRUNED, finetune_config  # noqa: E402
 from compress.session import Job, prepare  # noqa: E402
 from compress.statistics import make_bn_true  # noqa: E402
 from experiments.class_folders import subset, write_images  # noqa: E402
+from hardware.cost import MACS, PARAMS  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
 from proxyless_arch.apps.scores import Z, hits_in_top  # noqa: E402
 from proxyless_arch.arch.codec import write_spec  # noqa: E402
@@ -382,7 +383,7 @@ class Sample:
         config = PruneConfig.of(method=method, evaluations=self.study.evaluations)
         spec = self.environment.pruner.spec
         environment = replace(self.environment, groups=groups_of(spec, config.freedom))
-        macs, params = (make(spec, environment.groups) for make in (macs_table, params_table))
+        macs, params = (price_groups(spec, environment.groups, price) for price in (MACS, PARAMS))
         limit = Limit(macs, share * total_macs(spec), flag="--keep")
         scored = plans(config, environment, [limit], {"macs": macs, "params": params})
         chosen = {"best": best(scored)} if method != "random" else {"best": best(scored), "first": scored[0]}

@@ -27,7 +27,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from experiments.class_folders import subset, write_images  # noqa: E402
-from hardware.cost import macs_cost_table, params_cost_table  # noqa: E402
+from hardware.cost import MACS, PARAMS, price_space  # noqa: E402
 from proxyless_arch.apps.scores import score_interval  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.codec import read_spec, write_spec  # noqa: E402
@@ -146,7 +146,7 @@ def beside(study: Study, seed: int) -> list[Path]:
     if not files[-1].is_file():
         space, goal = read_space(home / "space.json"), total_params(read_spec(home / "spec.json"))
         rng = numpy_rng(seed, Stream.RANDOM_NETWORKS)
-        paths = sample_at_cost(params_cost_table(space), goal, study.n_random, rng)
+        paths = sample_at_cost(price_space(space, PARAMS), goal, study.n_random, rng)
         for path, file in zip(paths, files, strict=True):
             write_spec(file, space.spec_for(path, f"random {file.stem} beside search {seed}"))
     return files
@@ -237,7 +237,7 @@ def full_run() -> dict[str, Any]:
     """
     config, space, released = from_recipe("cifar"), tree_space(), catalog.load("proxyless_cifar")
     n_train, batch = 50_000 - int(config.data.valid_size), config.data.train_batch_size
-    per_image = macs_cost_table(space).uniform_expected
+    per_image = price_space(space, MACS).uniform_expected
     epochs, every = config.warmup.warmup_epochs + config.weights.n_epochs, config.arch.grad_update_arch_param_every
     weight_steps = epochs * (n_train // batch)
     arch_steps = config.weights.n_epochs * (n_train // batch) // every

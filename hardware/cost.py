@@ -8,7 +8,7 @@ E[cost] = fixed + sum_g sum_j p_gj * c_gj is exact (Cai, Zhu, Han, ICLR 2019, se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, total_ordering
 
@@ -131,46 +131,61 @@ class CostTable:
         return f"{self.shown(self.minimum, math.ceil)} to {self.shown(self.maximum, math.floor)}"
 
 
-# Of a search space --------------------------------------------------------------------------------------------------
+# Prices -------------------------------------------------------------------------------------------------------------
 
 
-def price_space(
-    space: SearchSpace,
-    price: Callable[[LayerCall], float],
-    unit: Unit,
-    source: str,
-    offset: float = 0.0,
-    extrapolated: Callable[[LayerCall], tuple[str, ...]] = lambda call: (),
-) -> CostTable:
-    """Every choice of ``space``, priced layer by layer; ``offset`` is paid once."""
+@dataclass(frozen=True)
+class Price:
+    """What layers cost: ``of(call)`` in ``unit``, and of a whole network ``offset`` beside them, once.
+
+    ``source``: where the numbers come from. ``extrapolated(call)``: why a price lies outside the data behind it.
+    """
+
+    of: Callable[[LayerCall], float]
+    unit: Unit
+    source: str
+    offset: float = 0.0
+    extrapolated: Callable[[LayerCall], tuple[str, ...]] = lambda call: ()
+
+    def costs(self, calls: Iterable[LayerCall]) -> list[float]:
+        """Of each layer and behind them, where it is not 0, the offset: what adds up to the network's cost.
+
+        Raises InputError where a layer has no price.
+        """
+        return [*map(self.of, calls), *([self.offset] if self.offset else [])]
+
+    def warnings(self, calls: Iterable[LayerCall]) -> tuple[str, ...]:
+        """A line for each layer whose price is extrapolated."""
+        lines = (f"{call.name}: {reason}" for call in calls for reason in self.extrapolated(call))
+        return tuple(dict.fromkeys(lines))
+
+
+MACS = Price(lambda call: float(call.macs), Unit.MACS, "counted")
+"""Multiply-accumulates per image: integers, exact as floats."""
+PARAMS = Price(lambda call: float(call.params), Unit.PARAMS, "counted")
+"""Trainable parameters: integers, exact as floats."""
+
+
+def latency_price(source: LatencySource) -> Price:
+    """ms by a table or a predictor, which raises InputError for a layer that it cannot price."""
+    return Price(source.price_ms, Unit.MS, source.source, source.offset_ms, source.extrapolated)
+
+
+def price_by(source: LatencySource | None) -> Price:
+    """ms by ``source``; where there is none, MACs."""
+    return MACS if source is None else latency_price(source)
+
+
+def price_space(space: SearchSpace, price: Price) -> CostTable:
+    """Every choice of ``space``, priced layer by layer. Raises InputError where a layer has no price."""
     fixed, groups = space.fixed_calls, space.edge_calls
-    lines = dict.fromkeys(
-        f"{call.name}: {reason}"
-        for call in (*fixed, *(call for group in groups for call in group))
-        for reason in extrapolated(call)
-    )
     return CostTable(
-        fixed=math.fsum((offset, *map(price, fixed))),
-        groups=tuple(tuple(map(price, group)) for group in groups),
-        unit=unit,
-        source=source,
-        extrapolated=tuple(lines),
+        fixed=math.fsum((price.offset, *map(price.of, fixed))),
+        groups=tuple(tuple(map(price.of, group)) for group in groups),
+        unit=price.unit,
+        source=price.source,
+        extrapolated=price.warnings((*fixed, *(call for group in groups for call in group))),
     )
-
-
-def latency_cost_table(space: SearchSpace, source: LatencySource) -> CostTable:
-    """Every choice of ``space`` in ms by ``source``. Raises InputError when a layer has no price."""
-    return price_space(space, source.price_ms, Unit.MS, source.source, source.offset_ms, source.extrapolated)
-
-
-def macs_cost_table(space: SearchSpace) -> CostTable:
-    """Every choice of ``space`` in multiply-accumulates per image (integers, exact as floats)."""
-    return price_space(space, lambda call: float(call.macs), Unit.MACS, "counted")
-
-
-def params_cost_table(space: SearchSpace) -> CostTable:
-    """Every choice of ``space`` in trainable parameters (integers, exact as floats)."""
-    return price_space(space, lambda call: float(call.params), Unit.PARAMS, "counted")
 
 
 # Targets ------------------------------------------------------------------------------------------------------------

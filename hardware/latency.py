@@ -27,6 +27,8 @@ from proxyless_arch.base.files import parse_json, read_bytes
 from proxyless_arch.base.strict import Node, listed, nearest
 
 SHIPPED_FOLDER = Path(__file__).parent / "tables"
+PHONE = "pixel1"
+"""The shipped predictor that --target_hardware mobile means where no table is given."""
 
 
 class LatencySource(Protocol):
@@ -45,14 +47,9 @@ class LatencySource(Protocol):
         """Why the price of ``call`` lies outside the data behind it; empty when it does not."""
 
 
-def network_costs(source: LatencySource, calls: Iterable[LayerCall]) -> list[float]:
-    """``price_ms`` of each layer and behind them, where it is not 0, ``offset_ms``: what adds up to ``network_ms``."""
-    return [*map(source.price_ms, calls), *([source.offset_ms] if source.offset_ms else [])]
-
-
 def network_ms(source: LatencySource, calls: Iterable[LayerCall]) -> float:
     """Predicted latency of a whole network in ms."""
-    return math.fsum(network_costs(source, calls))
+    return math.fsum((source.offset_ms, *map(source.price_ms, calls)))
 
 
 @dataclass(frozen=True)
@@ -172,3 +169,12 @@ def shipped(name: str) -> Predictor | LookupTable:
     if name not in names:
         raise InputError(f"expected {listed(map(repr, names))}, got {name!r}{nearest(name, names)}", "latency")
     return parse_latency_source(read_bytes(SHIPPED_FOLDER / f"{name}.json"), f"{name}.json")
+
+
+def filled(found: LookupTable | Predictor, fallback: str | None) -> LatencySource:
+    """``found`` and, with ``fallback`` "predictor", the phone's predictor for the layers that a table lacks."""
+    if not isinstance(found, LookupTable) or fallback != "predictor":
+        return found
+    predictor = shipped(PHONE)
+    assert isinstance(predictor, Predictor)
+    return WithFallback(found, predictor)

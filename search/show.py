@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
-from hardware.latency import LatencySource, load_latency_source, network_costs, network_ms, shipped, shipped_names  # noqa: E402
+from hardware.cost import latency_price  # noqa: E402
+from hardware.latency import LatencySource, load_latency_source, network_ms, shipped, shipped_names  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.tables import describe  # noqa: E402
 from proxyless_arch.arch.walk import walk  # noqa: E402
@@ -70,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
         source = given or (own.source if own is not None else None) or shipped(DEFAULT)
         scale = own.table_scale if own is not None and own.source is not None else 1.0
         calls = walk(spec)
-        print(describe(spec, costs=[scale * cost for cost in network_costs(source, calls)]))
+        print(describe(spec, costs=[scale * cost for cost in latency_price(source).costs(calls)]))
         how = f" times {scale:.4f}, as measured" if scale != 1 else "; not measured"
         print(f"predicted: {Unit.MS.short(scale * network_ms(source, calls))} by {source.source}{how}")
         if own is not None and own.unit is Unit.MS and own.source is None:

@@ -23,9 +23,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
 from hardware.latency import LatencySource, network_ms  # noqa: E402
-from hardware.profile.measure import parse_hardware, runtime_named  # noqa: E402
-from hardware.profile.profiling import Anchor, measure_network  # noqa: E402
-from hardware.profile.trust import anchor_of  # noqa: E402
+from hardware.profile.pricing import Asked, Bench, device_of  # noqa: E402
 from proxyless_arch.apps.scores import shown_score  # noqa: E402
 from proxyless_arch.arch.draw import draw_architectures  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
@@ -76,13 +74,11 @@ class Common:
 
 @dataclass(frozen=True)
 class Device:
-    """A column of the table: what prices a network and, for this machine, beside what and at what speed of the
-    machine it is measured (hardware/profile/trust.anchor_of)."""
+    """A column of the table: what prices a network and, for this machine, where it is measured."""
 
     name: str
     source: LatencySource
-    anchor: Anchor | None
-    reference_ms: float | None
+    bench: Bench | None = None
 
     def predicted_ms(self, spec: ArchSpec) -> float | None:
         """None when the device's table does not hold a layer of this network."""
@@ -92,9 +88,9 @@ class Device:
             return None
 
     def measured(self, spec: ArchSpec) -> dict[str, float] | None:
-        if self.anchor is None:
+        if self.bench is None:
             return None
-        found = measure_network(self.anchor, walk(spec), self.reference_ms)
+        found = self.bench.time(walk(spec))
         return {"ms": found.ms, "raw_ms": found.raw_ms, "standard_error_percent": 100 * found.noise}
 
 
@@ -122,14 +118,14 @@ def devices_of(goals: Sequence[Goal], runs: Sequence[Run]) -> list[Device]:
     for goal, run in zip(goals, runs, strict=True):
         if goal.hardware == "flops" or run.source is None:
             continue
-        anchor, reference_ms = None, None
+        bench = None
         if run.measured_ms is not None and run.space is not None:
-            hardware = parse_hardware(goal.hardware)
-            runtime = runtime_named(
-                hardware, goal.runtime or run.settings.get("runtime"), int(run.settings.get("latency_threads", 1))
-            )
-            anchor, reference_ms = anchor_of(runtime, run.space, hardware.batch_size, run.source)
-        devices.append(Device(goal.name, run.source, anchor, reference_ms))
+            runtime = goal.runtime or run.settings.get("runtime")
+            threads = int(run.settings.get("latency_threads", 1))
+            here = device_of(Asked(goal.hardware, runtime=runtime, threads=threads))
+            assert here is not None  # it was measured
+            bench = here.bench(run.space, run.source)
+        devices.append(Device(goal.name, run.source, bench))
     return devices
 
 

@@ -256,6 +256,12 @@ def _nchw(hwc: Hwc, batch_size: int) -> tuple[int, int, int, int]:
     return batch_size, hwc[2], hwc[0], hwc[1]
 
 
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 class TorchCuda:
     """PyTorch on an NVIDIA GPU: the replay of a CUDA graph between two events; eager execution beside it."""
 

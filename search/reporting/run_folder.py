@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardware.cost import CostTable, latency_cost_table, macs_cost_table
-from hardware.latency import LatencySource, WithFallback, load_latency_source, network_costs, shipped
-from hardware.table import LookupTable
+from hardware.cost import CostTable, price_by, price_space
+from hardware.latency import PHONE, LatencySource, filled, load_latency_source, shipped
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import read_per_class
 from proxyless_arch.apps.train_result import SCHEMA as TRAINING_RESULT
@@ -159,12 +158,9 @@ class Run:
 
     def costs(self, spec: ArchSpec, scale: float = 1.0) -> list[float] | None:
         """The price of each layer of ``spec`` and any constant behind them, in ``unit`` and times ``scale``."""
-        calls = walk(spec)
         if self.table is None:
             return None
-        if self.source is None:
-            return [float(call.macs) for call in calls]
-        return [scale * cost for cost in network_costs(self.source, calls)]
+        return [scale * cost for cost in price_by(self.source).costs(walk(spec))]
 
 
 def is_overruled(change: Mapping[str, Any]) -> bool:
@@ -355,17 +351,14 @@ def _pricing(
     if space is None or hardware == "none":
         return None, None
     if hardware == "flops":
-        return None, macs_cost_table(space)
+        return None, price_space(space, price_by(None))
     if file is None and hardware != "mobile":
         notes.append("The latency table of the run is not named in config.json: latency shares are left out.")
         return None, None
     try:
-        source: LatencySource = shipped("pixel1") if file is None else load_latency_source(file)
-        if isinstance(source, LookupTable) and settings.get("latency_fallback") == "predictor":
-            predictor = shipped("pixel1")
-            assert not isinstance(predictor, LookupTable)
-            source = WithFallback(source, predictor)
-        return source, latency_cost_table(space, source)
+        found = shipped(PHONE) if file is None else load_latency_source(file)
+        source = filled(found, settings.get("latency_fallback"))
+        return source, price_space(space, price_by(source))
     except InputError as error:
         notes.append(f"Latency shares are left out: the latency file of the run cannot be used ({error}).")
         return None, None

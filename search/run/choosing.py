@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hardware.cost import macs_cost_table
+from hardware.cost import MACS, price_space
 from hardware.projection import Limit, Projection, project, projection_of
 from proxyless_arch.space.search_space import Path, SearchSpace
 from search.algorithm.predictor import Found, Predictor, PredictorOptions, rescored
@@ -150,5 +150,5 @@ def predictor_of(config: SearchConfig, limits: Sequence[Limit]) -> Predictor:
 
 def any_cost(space: SearchSpace) -> Limit:
     """What every network of the space keeps to."""
-    table = macs_cost_table(space)
+    table = price_space(space, MACS)
     return Limit(table, table.maximum, table.minimum)

@@ -168,9 +168,9 @@ def _finetune_record(
 
 def _measured(job: Job, landing: Landing | None) -> dict[str, Any]:
     """What the derived network took on the device searched for; None where that is not this machine."""
-    if landing is None or job.target_device is None:
+    if landing is None or job.prices.device is None:
         return {"measured_latency_ms": None}
-    facts, final, reference_ms = job.target_device.facts(), landing.final, landing.reference_ms
+    facts, final, reference_ms = job.prices.device.facts(), landing.final, landing.reference_ms
     return {
         "measured_latency_ms": final.raw_ms,
         "measured_at_table_speed_ms": final.ms if reference_ms is not None else None,
@@ -286,12 +286,12 @@ def derive(job: Job, search: Search, chooser: Chooser | None = None) -> Derived:
         return Derived(argmax_path(search.alphas), None, None)
     if not job.asked:
         return Derived(chooser.choose(job.candidates).path, None, None)
-    if job.target_device is None or job.table is None or job.goal is None:
+    if job.prices.device is None or job.table is None or job.goal is None:
         projection = chooser.choose(job.asked)
         return Derived(projection.path, projection, None)
-    assert job.source is not None
-    landing = job.target_device.land(
-        job.space, chooser.choose, job.table, job.goal, job.source, job.limits, job.config.target.window
+    assert job.prices.source is not None
+    landing = job.prices.device.land(
+        job.space, chooser.choose, job.table, job.goal, job.prices.source, job.limits, job.config.target.window
     )
     projection = landing.best.projection
     return Derived(projection.path, projection, landing)
@@ -401,9 +401,9 @@ def write(job: Job, run_dir: Path, net: ProxylessNet, record: dict[str, Any]) ->
     save_safetensors(run_dir / WEIGHT_FILES[0], net.spec, to_named(net), provenance)
     for older in WEIGHT_FILES[1:]:  # of a run that the first edition began
         (run_dir / older).unlink(missing_ok=True)
-    if job.table_file is not None:  # the run stays readable when the table changes
+    if job.prices.file is not None:  # the run stays readable when the table changes
         with atomic_path(run_dir / LATENCY_FILE) as part:
-            part.write_bytes(read_bytes(job.table_file))
+            part.write_bytes(read_bytes(job.prices.file))
     write_result(run_dir, record)
 
 

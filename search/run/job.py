@@ -5,22 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from hardware.cost import (
-    CostTable,
-    check_target,
-    default_target,
-    latency_cost_table,
-    macs_cost_table,
-    params_cost_table,
-)
-from hardware.latency import LatencySource, WithFallback, network_costs, shipped
-from hardware.predictor import Predictor
+from hardware.cost import MACS, PARAMS, CostTable, check_target, default_target, price_by, price_space
+from hardware.latency import LatencySource
 from hardware.profile.device import ProfileSettings
+from hardware.profile.pricing import MEASURABLE, Priced
 from hardware.projection import Limit, check_limits, window
 from hardware.table import LookupTable
 from proxyless_arch.apps.memory import Plan
@@ -30,7 +22,6 @@ from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import usable_cores
 from proxyless_arch.base.strict import judged_at, listed
-from proxyless_arch.base.units import Unit
 from proxyless_arch.data.batches import batch_for, seconds_to_read
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
@@ -52,7 +43,7 @@ from search.config import (
     default_space,
 )
 from search.run import choosing, memory
-from search.run.device import MEASURABLE, Device, load_table, make_table, missing_table
+from search.run.device import load_prices, make_table, missing_table
 from search.run.loop import Schedule, Search, schedule_of
 
 TIMED_PIXELS = 8 * 224**2
@@ -83,13 +74,11 @@ class Job:
     config: SearchConfig
     data: SearchData
     space: SearchSpace
-    source: LatencySource | None
+    prices: Priced
     table: CostTable | None
     goal: float | None
     schedule: Schedule
     device: torch.device
-    target_device: Device | None
-    table_file: Path | None
     augment: Augment | None
     limits: tuple[Limit, ...] = ()
     memory: Plan | None = None
@@ -235,11 +224,7 @@ class Job:
 
     def costs(self, calls: Sequence[LayerCall]) -> list[float] | None:
         """The price of each layer and any constant behind them, in the table's unit."""
-        if self.table is None:
-            return None
-        if self.source is None:
-            return [float(call.macs) for call in calls]
-        return network_costs(self.source, calls)
+        return price_by(self.prices.source).costs(calls) if self.table is not None else None
 
 
 def _preprocessing(resolution: int, data: DataConfig, class_names: Sequence[str]) -> Preprocessing:
@@ -328,39 +313,12 @@ def check_batches(config: SearchConfig, processes: int) -> None:
         )
 
 
-def _latency_source(
-    config: SearchConfig, space: SearchSpace
-) -> tuple[LatencySource | None, Device | None, Path | None]:
-    """What prices layers in ms for the target hardware (None when cost is not latency), the device to measure on (None
-    when the target is not this machine), and the file of a table (None for what is shipped)."""
-    target = config.target
-    hardware = target.target_hardware
-    if hardware in ("flops", "none"):
-        if target.latency_table is not None:
-            raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
-        return None, None, None
-    if hardware == "mobile" and target.latency_table is None:
-        return shipped("pixel1"), None, None
-    found, device, path = load_table(target, space)
-    return _with_fallback(found, target.latency_fallback), device, path
-
-
-def _with_fallback(found: LookupTable | Predictor, fallback: str | None) -> LatencySource:
-    if isinstance(found, LookupTable) and fallback == "predictor":
-        predictor = shipped("pixel1")
-        assert isinstance(predictor, Predictor)
-        return WithFallback(found, predictor)
-    return found
-
-
 def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource | None) -> CostTable | None:
     hardware = config.target.target_hardware
     if hardware == "none":
         return None
-    if source is None:
-        return macs_cost_table(space)
     try:
-        return latency_cost_table(space, source)
+        return price_space(space, price_by(source))
     except InputError as error:
         if not isinstance(source, LookupTable) or hardware != "mobile":
             raise
@@ -382,11 +340,11 @@ def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
 def _limits(target: Target, space: SearchSpace) -> tuple[Limit, ...]:
     """What the network must keep to beside its target. Raises InputError for what no network of the space keeps to."""
     limits = []
-    for unit, price in ((Unit.PARAMS, params_cost_table), (Unit.MACS, macs_cost_table)):
-        upper, flag = getattr(target, LIMIT_KEY[unit]), f"--{LIMIT_KEY[unit]}"
+    for price in (PARAMS, MACS):
+        upper, flag = getattr(target, LIMIT_KEY[price.unit]), f"--{LIMIT_KEY[price.unit]}"
         if upper is None:
             continue
-        table = price(space)
+        table = price_space(space, price)
         if upper < table.minimum:
             check_target(upper, table, flag)
         limits.append(Limit(table, upper, flag=flag))
@@ -512,22 +470,20 @@ def _with_batch_for(config: SearchConfig, n_images: int) -> tuple[SearchConfig, 
 
 
 def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: torch.device) -> Job:
-    source, target_device, table_file = _latency_source(config, space)
-    table = _cost_table(config, space, source)
+    prices = load_prices(config.target, space)
+    table = _cost_table(config, space, prices.source)
     goal, limits = _goal(config, table), _limits(config.target, space)
     _check_gaps(config, table, goal, limits)
     return Job(
         config=config,
         data=data,
         space=space,
-        source=source,
+        prices=prices,
         table=table,
         goal=goal,
         limits=limits,
         schedule=schedule_of(config, len(data.train)),
         device=device,
-        target_device=target_device,
-        table_file=table_file,
         augment=_augment(config, space.preprocessing.resolution),
     )
 

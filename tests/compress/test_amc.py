@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from compress.amc import States, Walk, decisions_of
-from compress.choices import Freedom, groups_of, macs_table, params_table
+from compress.choices import Freedom, groups_of, price_groups
 from compress.ddpg import Agent, AgentSettings, truncated_normal
+from hardware.cost import MACS, PARAMS
 from hardware.projection import Limit
 from proxyless_arch.arch import catalog
 from tests.compress.specs import SPEC
@@ -16,10 +17,10 @@ WIDTHS_ONLY = Freedom(multiple=2, most=5, kernels=False, depth=False)
 
 def walk_of(spec, share, freedom=WIDTHS_ONLY, params=None):
     groups = groups_of(spec, freedom)
-    table = macs_table(spec, groups)
+    table = price_groups(spec, groups, MACS)
     limits = [Limit(table, table.minimum + share * (table.maximum - table.minimum))]
     if params is not None:
-        counted = params_table(spec, groups)
+        counted = price_groups(spec, groups, PARAMS)
         limits.append(Limit(counted, counted.minimum + params * (counted.maximum - counted.minimum)))
     return Walk(groups, decisions_of(spec, groups), limits)
 

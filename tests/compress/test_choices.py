@@ -5,16 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from compress.choices import (
-    Freedom,
-    change_of,
-    groups_of,
-    latency_table,
-    macs_table,
-    params_table,
-    whole_path,
-    width_options,
-)
+from compress.choices import Freedom, change_of, groups_of, price_groups, whole_path, width_options
+from hardware.cost import MACS, PARAMS, latency_price
 from hardware.latency import network_ms, shipped
 from hardware.projection import Limit, project
 from proxyless_arch.arch import catalog
@@ -54,8 +46,8 @@ def every(group):
 def test_costs_of_any_plan_add_up_exactly():
     spec = catalog.load("efficientnet_lite0")
     groups, rng = groups_of(spec, Freedom(most=5)), np.random.default_rng(0)
-    macs, params = macs_table(spec, groups), params_table(spec, groups)
-    ms = latency_table(spec, groups, source := shipped("pixel1"))
+    macs, params = price_groups(spec, groups, MACS), price_groups(spec, groups, PARAMS)
+    ms = price_groups(spec, groups, latency_price(source := shipped("pixel1")))
     for _ in range(5):
         path = tuple(int(rng.integers(len(group.choices))) for group in groups)
         small = shrink(spec, change_of(groups, path))
@@ -67,7 +59,7 @@ def test_costs_of_any_plan_add_up_exactly():
 
 def test_projection_on_the_table_is_the_best_by_brute_force():
     groups = groups_of(SPEC, Freedom(multiple=8, most=2, kernels=False))
-    macs, params = macs_table(SPEC, groups), params_table(SPEC, groups)
+    macs, params = price_groups(SPEC, groups, MACS), price_groups(SPEC, groups, PARAMS)
     rng = np.random.default_rng(1)
     damages = [rng.random(len(group.choices)) for group in groups]
     limits = [Limit(macs, 0.6 * macs.maximum), Limit(params, 0.7 * params.maximum)]

@@ -8,6 +8,7 @@ import pytest
 
 import compress.device as devices
 from compress.config import PruneConfig
+from hardware.profile import pricing
 from hardware.profile.trust import MAX_MOVED
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import imagenet_preprocessing
@@ -27,7 +28,7 @@ def latency_source(file, spec=SPEC, hardware="cpu", **given):
 def made(tmp_path, monkeypatch):
     """Writes a predictor as if it were made by the device that is here, simulated."""
     here = FakeDevice()
-    monkeypatch.setattr(devices, "runtime_named", lambda *wanted: here)
+    monkeypatch.setattr(pricing, "runtime_named", lambda *wanted: here)
     record = json.loads(PREDICTOR.read_text())
     record["provenance"] |= {name: value for name, value in here.facts().items() if name in record["provenance"]}
 
@@ -48,7 +49,7 @@ def test_a_file_of_another_machine_prices_and_is_not_measured(made):
 def test_a_file_of_this_machine_is_measured_beside_its_anchor(moved, known, made, monkeypatch):
     monkeypatch.setattr("hardware.profile.trust.Anchor.now", lambda anchor: 4.0)
     _, device = latency_source(made(anchor_ms=4.0 / moved))
-    assert device.runtime.name == "fake"
+    assert device.anchor.runtime.name == "fake"
     assert device.reference_ms == (4.0 if known else None)
 
 
@@ -95,7 +96,7 @@ def test_a_model_of_this_machine_that_is_not_good_is_told_of_and_used(made, tmp_
     record["error"]["net"]["kendall"] = 0.81
     (tmp_path / "predictor.json").write_text(json.dumps(record))
     monkeypatch.setattr("hardware.profile.trust.Anchor.now", lambda anchor: 4.0)
-    monkeypatch.setattr(devices.profiler, "default_output", lambda conditions: tmp_path)
+    monkeypatch.setattr(pricing.profiler, "default_output", lambda conditions: tmp_path)
     source, device = devices.latency_source(PruneConfig(target_hardware="cpu"), SPEC, measure=False)
     assert source.error["net"]["kendall"] == 0.81 and device.reference_ms == 4.0
     assert "0.810" in capsys.readouterr().out

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from compress.choices import Freedom, change_of, groups_of, macs_table, whole_path
+from compress.choices import Freedom, change_of, groups_of, price_groups, whole_path
 from compress.environment import Environment, Record, span
 from compress.methods import best, exact, random, uniform, uniform_path
 from compress.pruner import Pruner
 from compress.statistics import collect, make_bn_true
+from hardware.cost import MACS
 from hardware.projection import Limit
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
 from proxyless_arch.base.runs import MetricsFile, read_metrics
@@ -126,7 +127,7 @@ def test_where_a_change_begins_and_ends():
 
 
 def limits_of(environment, share=0.6):
-    table = macs_table(SPEC, environment.groups)
+    table = price_groups(SPEC, environment.groups, MACS)
     return [Limit(table, share * table.maximum)]
 
 

@@ -28,7 +28,7 @@ from PIL import Image
 from compress.config import PruneConfig
 from compress.config import to_dict as prune_dict
 from compress.result import read_result as read_pruned
-from hardware.cost import latency_cost_table
+from hardware.cost import latency_price, price_space
 from hardware.latency import SHIPPED_FOLDER, load_latency_source, shipped
 from hardware.profile.device import open_log
 from hardware.profile.exported_ops import MANIFEST_FORMAT, Manifest, read_manifest, read_results
@@ -578,7 +578,7 @@ def read_latency(path: Path) -> Any:
         except InputError:
             pass
     try:
-        table = latency_cost_table(_SPACE, source)
+        table = price_space(_SPACE, latency_price(source))
     except InputError:
         table = None
     return prices, source.offset_ms, table
@@ -784,7 +784,7 @@ def read_network(path: Path) -> Any:
 def read_space_file(path: Path) -> None:
     space = read_space(path)
     with contextlib.suppress(InputError):
-        latency_cost_table(space, shipped("pixel1"))
+        price_space(space, latency_price(shipped("pixel1")))
 
 
 _SEARCH = {"read": read_search, "home": search_home}

@@ -6,15 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from hardware.cost import (
-    Cost,
-    CostTable,
-    check_target,
-    default_target,
-    latency_cost_table,
-    macs_cost_table,
-    params_cost_table,
-)
+from hardware.cost import MACS, PARAMS, Cost, CostTable, check_target, default_target, latency_price, price_space
 from hardware.latency import load_latency_source, network_ms, shipped
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.arch.walk import total_macs, total_params, walk
@@ -43,7 +35,7 @@ def probabilities_of(table: CostTable, seed: int = 0):
 
 @pytest.fixture
 def latency_table():
-    return latency_cost_table(TINY, shipped("pixel1"))
+    return price_space(TINY, latency_price(shipped("pixel1")))
 
 
 def test_latency_of_every_path_is_the_price_of_its_layers(latency_table):
@@ -58,14 +50,14 @@ def test_latency_of_every_path_is_the_price_of_its_layers(latency_table):
 
 
 def test_macs_of_every_path_are_exact():
-    table = macs_cost_table(TINY)
+    table = price_space(TINY, MACS)
     for path in every_path(table):
         assert table.of_path(path) == total_macs(TINY.spec_for(path))
     assert (table.unit, table.extrapolated) == (Unit.MACS, ())
 
 
 def test_parameters_of_every_path_are_exact():
-    table = params_cost_table(TINY)
+    table = price_space(TINY, PARAMS)
     for path in every_path(table):
         assert table.of_path(path) == total_params(TINY.spec_for(path))
     assert table.unit is Unit.PARAMS
@@ -115,7 +107,7 @@ def test_one_hot_probabilities_cost_their_path(latency_table):
 
 
 def test_zero_is_free(latency_table):
-    for table in (latency_table, macs_cost_table(TINY)):
+    for table in (latency_table, price_space(TINY, MACS)):
         for edges, ops in zip(table.groups, TINY.choices, strict=True):
             assert (edges[-1] == 0) == (len(ops) == 5)
 
@@ -182,12 +174,14 @@ def test_a_limit_copied_from_the_range_is_accepted(unit):
 def test_default_target():
     assert default_target(HAND) == 19  # 0.7 * (10 + 1.5 + 15) = 18.55
     assert default_target(CostTable(100.0, ((1.0, 2.0),), Unit.MS, "hand")) == 101.0  # 71 is out of reach
-    assert default_target(macs_cost_table(mbconv_space())) == 260e6
+    assert default_target(price_space(mbconv_space(), MACS)) == 260e6
 
 
 @pytest.mark.shared_data
 def test_the_imagenet_space_on_the_published_pixel1_table(shared_data):
-    table = latency_cost_table(mbconv_space(), load_latency_source(shared_data / "latency" / "pixel1_mobile_trim.yaml"))
+    table = price_space(
+        mbconv_space(), latency_price(load_latency_source(shared_data / "latency" / "pixel1_mobile_trim.yaml"))
+    )
     assert table.fixed == pytest.approx(11.36, abs=0.005)
     assert table.minimum == pytest.approx(29.6, abs=0.05)
     assert table.maximum == pytest.approx(191.0, abs=0.05)

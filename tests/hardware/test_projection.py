@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 
 from hardware import projection
-from hardware.cost import CostTable, latency_cost_table, macs_cost_table, params_cost_table
+from hardware.cost import MACS, PARAMS, CostTable, latency_price, price_space
 from hardware.latency import shipped
 from hardware.projection import BINS, TIE, Limit, Match, check_limits, k_best, project, project_draws, window
 from proxyless_arch.base.errors import InputError
@@ -141,9 +141,9 @@ def test_an_upper_limit_alone():
 
 
 IMAGENET = {
-    Unit.MS: latency_cost_table(mbconv_space(), shipped("pixel1")),
-    Unit.MACS: macs_cost_table(mbconv_space()),
-    Unit.PARAMS: params_cost_table(mbconv_space()),
+    Unit.MS: price_space(mbconv_space(), latency_price(shipped("pixel1"))),
+    Unit.MACS: price_space(mbconv_space(), MACS),
+    Unit.PARAMS: price_space(mbconv_space(), PARAMS),
 }
 
 

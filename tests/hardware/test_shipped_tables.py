@@ -2,7 +2,7 @@
 
 import pytest
 
-from hardware.cost import latency_cost_table
+from hardware.cost import latency_price, price_space
 from hardware.latency import shipped, shipped_names
 from hardware.table import LookupTable
 from proxyless_arch.space.mbconv import mbconv_space
@@ -15,7 +15,7 @@ def test_what_is_shipped():
 @pytest.mark.parametrize("name", shipped_names())
 def test_it_prices_the_imagenet_space_and_names_its_source(name):
     source = shipped(name)
-    table = latency_cost_table(mbconv_space(), source)
+    table = price_space(mbconv_space(), latency_price(source))
     assert 0 < table.minimum < table.uniform_expected < table.maximum
     for key in ("device", "runtime", "batch_size", "dtype", "resolution", "source"):
         assert source.provenance[key], key

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.export as keras_export
 import proxyless_nas_tensorflow.weights as keras_weights
-from compress.choices import Freedom, groups_of, macs_table
+from compress.choices import Freedom, groups_of, price_groups
 from compress.pruner import Pruner
 from compress.statistics import collect
-from hardware.cost import latency_cost_table, macs_cost_table
+from hardware.cost import MACS, latency_price, price_space
 from hardware.latency import load_latency_source
 from hardware.profile.graphs import INPUT, LOWERINGS, Node, to_litert, to_onnx, trace
 from hardware.profile.measure import LiteRt, OnnxRuntime, torch_module
@@ -208,11 +208,11 @@ def test_a_search_of_a_space_with_it(tmp_path):
 
 def test_costs_and_projection():
     space = pooled_space()
-    counted = macs_cost_table(space)
+    counted = price_space(space, MACS)
     assert counted.of_path(PATH) == total_macs(space.spec_for(PATH))
     entries = {key: Timing(1 + index / 7) for index, key in enumerate(unique_ops(space))}
     made = LookupTable(source="made", entries=entries)
-    timed = latency_cost_table(space, made)
+    timed = price_space(space, latency_price(made))
     for path in all_paths(space)[::13]:
         costs = [made.price_ms(call) for call in walk(space.spec_for(path))]
         assert timed.of_path(path) == pytest.approx(sum(costs), rel=1e-12)
@@ -359,7 +359,7 @@ def test_pruning_leaves_it_out_or_makes_it_narrower(pruned_ones):
     assert (spec.blocks[2].op.vanishes, spec.blocks[3].op.hidden) == (True, 4)
     taken = (Shrunk(widths={"blocks.3": 4}), Shrunk(left_out=frozenset({2})))
     path = [next((n for n, each in enumerate(group.choices) if each in taken), group.whole) for group in groups]
-    assert macs_table(net.spec, groups).of_path(tuple(path)) == total_macs(spec)
+    assert price_groups(net.spec, groups, MACS).of_path(tuple(path)) == total_macs(spec)
     small = build(spec)
     load_named(small, spec, tensors)
     with torch.no_grad():

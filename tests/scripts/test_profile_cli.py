@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hardware import profile_latency
-from hardware.cost import latency_cost_table
+from hardware.cost import latency_price, price_space
 from hardware.latency import check_matches, load_latency_source
 from hardware.profile import device as profiler
 from hardware.profile import exported_ops
@@ -68,7 +68,7 @@ def test_a_killed_profile_goes_on_and_makes_a_table(tmp_path, capsys):
     wanted = {name: facts[name] for name in ("device", "runtime", "threads", "batch_size", "dtype", "resolution")}
     check_matches(facts, wanted, "table.json")
     space = profile_latency.space_of("tiny", 1.0, 16, 10)
-    costs = latency_cost_table(space, table)
+    costs = price_space(space, latency_price(table))
     assert 0 < costs.minimum < costs.maximum < 100
     record = json.loads((folder / "validation.json").read_text())
     assert record["figures"].keys() >= {"in_network", "isolated"}
@@ -115,7 +115,7 @@ def test_an_export_is_timed_by_its_own_runner_and_imported(tmp_path, capsys, run
         "isolated",
     )
     assert (facts["width_mult"], facts["rounds"], table.n_nets) == (0.5, 2, 10)
-    latency_cost_table(profile_latency.space_of("tiny", 0.5, 16, 10), table)
+    price_space(profile_latency.space_of("tiny", 0.5, 16, 10), latency_price(table))
 
 
 def test_the_log_of_a_loop_over_benchmark_model_is_imported(tmp_path, capsys):
@@ -316,10 +316,10 @@ def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_
     assert words == [*script, *start, "--width_mult", "0.5", "--resolution", "16",
                      "--runtime", "onnxruntime", "--latency_threads", "1"]  # fmt: skip
     assert "made for images of 10 classes" in printed
-    monkeypatch.setattr("search.run.device.runtime_named", lambda *wanted: device)
+    monkeypatch.setattr("hardware.profile.pricing.runtime_named", lambda *wanted: device)
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words[2:]))
     job = jobs.prepare(settings, torch.device("cpu"))
-    assert job.target_device is not None and job.table.extrapolated == ()
+    assert job.prices.device is not None and job.table.extrapolated == ()
 
 
 def test_too_few_networks_do_not_vouch(profiled, capsys):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hardware.latency import network_ms, shipped
+from hardware.profile.pricing import Bench
 from hardware.profile.profiling import Anchor
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.spec import Preprocessing
@@ -51,19 +52,19 @@ def test_a_network_is_measured_at_the_speed_of_its_column_s_table():
     space = mbconv_space(macro=TINY_MACRO, num_classes=10, preprocessing=Preprocessing(resolution=16, resize=16))
     reference_ms = Anchor(FakeDevice(), space, 1).ms()
     now = FakeDevice(slower=1 / 3)
-    device = specialize.Device("cpu", shipped("pixel1"), Anchor(now, space, 1), reference_ms)
+    device = specialize.Device("cpu", shipped("pixel1"), Bench(Anchor(now, space, 1), reference_ms))
     spec = space.spec_for((1,) * space.n_edges)
     found = device.measured(spec)
     assert found["ms"] == pytest.approx(now.true_ms(walk(spec)))
     assert found["raw_ms"] == pytest.approx(4 / 3 * found["ms"])
-    assert specialize.Device("mobile", shipped("pixel1"), None, None).measured(spec) is None
+    assert specialize.Device("mobile", shipped("pixel1")).measured(spec) is None
 
 
 def test_a_column_is_measured_by_the_runtime_of_its_search(monkeypatch):
     """Named in the target, or by a flag for all searches."""
     asked = []
-    monkeypatch.setattr(specialize, "runtime_named", lambda *words: asked.append(words))
-    monkeypatch.setattr(specialize, "anchor_of", lambda *words: (None, None))
+    monkeypatch.setattr("hardware.profile.pricing.runtime_named", lambda *words: asked.append(words))
+    monkeypatch.setattr("hardware.profile.pricing.anchor_of", lambda *words: (None, None))
     run = SimpleNamespace(source=shipped("pixel1"), measured_ms=1.0, space=mbconv_space(),
                           settings={"runtime": "litert", "latency_threads": 2})  # fmt: skip
     goals = [specialize.Goal("cpu", None), specialize.Goal("cpu", "onnxruntime"), specialize.Goal("flops", None)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardware.cost import latency_cost_table, macs_cost_table
+from hardware.cost import MACS, latency_price, price_space
 from hardware.latency import SHIPPED_FOLDER, shipped
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.apps.train_settings import to_dict as training_dict
@@ -47,7 +47,7 @@ def write_run(
         )
     )
     source = replace(shipped("pixel1"), offset_ms=constant)
-    table = macs_cost_table(space) if hardware == "flops" else latency_cost_table(space, source)
+    table = price_space(space, MACS) if hardware == "flops" else price_space(space, latency_price(source))
     unit = table.unit
     chosen = path or tuple(int(rng.integers(len(ops))) for ops in space.choices)
     target = float(f"{table.of_path(chosen) * 1.005:.4g}")
@@ -112,7 +112,7 @@ def write_random(folder: Path, *, count=3, accuracy=None):
         (folder / name).unlink()
     write_json(folder / "config.json", config | {"arch_algo": "random"})
     space = mbconv_space(macro=TINY, width_mult=0.5, num_classes=10, preprocessing=DIGITS)
-    table = latency_cost_table(space, shipped("pixel1"))
+    table = price_space(space, latency_price(shipped("pixel1")))
     rng = np.random.default_rng(0)
     networks = []
     for index in range(count):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from hardware.cost import CostTable, latency_cost_table
+from hardware.cost import CostTable, latency_price, price_space
 from hardware.latency import shipped
 from hardware.profile.device import MATCHED
 from hardware.profile.landing import land, lands
+from hardware.profile.pricing import Device
 from hardware.profile.profiling import Anchor, Measured
 from hardware.profile.trust import anchor_of
 from hardware.projection import project
@@ -20,10 +21,9 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
 from search.algorithm.derive import log_probabilities
-from search.run.device import Device
 from tests.hardware.fake_device import FakeDevice
 
-TABLE = latency_cost_table(mbconv_space(), shipped("pixel1"))
+TABLE = price_space(mbconv_space(), latency_price(shipped("pixel1")))
 
 
 def took(ms, spread=0.0):
@@ -176,10 +176,10 @@ def test_a_table_of_another_space_has_no_anchor_for_this_one(changed, known):
 def test_a_slow_moment_does_not_move_the_landing():
     """The table is exact; the machine is a fifth slower than when it was made: the first network is the one."""
     now = FakeDevice(slower=0.2, isolated_error=0.0)
-    prices = latency_cost_table(SPACE, Exact(now))
+    prices = price_space(SPACE, latency_price(Exact(now)))
     source = LookupTable("here", {}, provenance=CONDITIONS | {"anchor_ms": ANCHOR_MS})
     alphas = [torch.zeros(len(edges)) for edges in prices.groups]
-    landing = Device("cpu", now, 1).land(SPACE, partial(project, log_probabilities(alphas)), prices, 80.0, source)
+    landing = Device(now).land(SPACE, partial(project, log_probabilities(alphas)), prices, 80.0, source)
     assert len(landing.attempts) == 1
     assert landing.final.ms == pytest.approx(landing.best.projection.cost, rel=1e-6)
     assert landing.final.raw_ms == pytest.approx(1.2 * landing.final.ms, rel=1e-6)
@@ -189,11 +189,9 @@ def test_a_slow_moment_does_not_move_the_landing():
 def test_without_an_anchor_of_the_table_one_speed_holds_for_the_whole_landing():
     """The device is what its table says, and gets slower while it is measured."""
     now = FakeDevice(drift=1e-4, isolated_error=0.0)
-    prices = latency_cost_table(SPACE, Exact(now))
+    prices = price_space(SPACE, latency_price(Exact(now)))
     alphas = [torch.zeros(len(edges)) for edges in prices.groups]
-    landing = Device("cpu", now, 1).land(
-        SPACE, partial(project, log_probabilities(alphas)), prices, 80.0, shipped("pixel1")
-    )
+    landing = Device(now).land(SPACE, partial(project, log_probabilities(alphas)), prices, 80.0, shipped("pixel1"))
     assert landing.reference_ms is None
     assert [attempt.scale for attempt in landing.attempts] == [1.0]
     assert landing.final.ms == pytest.approx(landing.attempts[0].ms, rel=1e-3)

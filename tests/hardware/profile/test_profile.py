@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hardware.cost import latency_cost_table
+from hardware.cost import latency_price, price_space
 from hardware.latency import check_matches, load_latency_source, network_ms
 from hardware.profile import exported_ops, profiling
 from hardware.profile.fit import NetErrors
@@ -228,7 +228,7 @@ def test_the_table_prices_its_space_and_survives_the_file(tmp_path):
     table = load_latency_source(tmp_path / "table.json")
     assert table == replace(outcome.table, source=str(tmp_path / "table.json"))
     assert (table.scale, table.offset_ms, table.n_nets) == (outcome.table.scale, outcome.table.offset_ms, 100)
-    costs = latency_cost_table(SPACE, table)
+    costs = price_space(SPACE, latency_price(table))
     for path, predicted in zip(plan.validation, outcome.chosen.predicted_ms, strict=True):
         assert costs.of_path(path) == pytest.approx(predicted)
         assert network_ms(table, walk(SPACE.spec_for(path))) == pytest.approx(predicted)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hardware.cost import latency_cost_table, macs_cost_table, params_cost_table
+from hardware.cost import MACS, PARAMS, latency_price, price_space
 from hardware.profile.profiling import unique_ops
 from hardware.projection import Limit, project, window
 from hardware.table import LookupTable, Timing, layer_key
@@ -36,8 +36,8 @@ def test_the_released_network_is_in_the_space_of_18_blocks_and_400_channels():
     assert space.spec_for(path).blocks == CIFAR.blocks
     assert (space.stem, space.feature_mix) == (CIFAR.stem, CIFAR.feature_mix)
     assert len(path) == 54 * EDGES_OF_A_CELL and set(path) == set(range(7))
-    assert params_cost_table(space).of_path(path) == 5_731_530
-    assert macs_cost_table(space).of_path(path) == 1_213_155_872
+    assert price_space(space, PARAMS).of_path(path) == 5_731_530
+    assert price_space(space, MACS).of_path(path) == 1_213_155_872
     assert space.size == 7**648 and format_count(space.size) == "4.2e547"
 
 
@@ -58,7 +58,7 @@ def test_no_such_space(blocks, width, mult, place):
 
 
 def test_costs_add_up():
-    macs, params = macs_cost_table(SMALL), params_cost_table(SMALL)
+    macs, params = price_space(SMALL, MACS), price_space(SMALL, PARAMS)
     for path in random_paths(SMALL, 20):
         spec = SMALL.spec_for(path)
         assert macs.of_path(path) == total_macs(spec)
@@ -78,7 +78,7 @@ def test_latency_adds_up_over_the_parts():
         "linear",
     }
     made = LookupTable(source="made", entries=entries)
-    table = latency_cost_table(SMALL, made)
+    table = price_space(SMALL, latency_price(made))
     for path in random_paths(SMALL, 5):
         calls = walk(SMALL.spec_for(path))
         priced = [made.price_ms(part) for call in calls for part in call.parts if layer_key(part) is not None]
@@ -89,7 +89,7 @@ def test_latency_adds_up_over_the_parts():
 def test_projection_lands():
     rng = np.random.default_rng(0)
     odds = [np.log(rng.dirichlet(np.ones(len(ops)))) for ops in SMALL.choices]
-    macs, params = macs_cost_table(SMALL), params_cost_table(SMALL)
+    macs, params = price_space(SMALL, MACS), price_space(SMALL, PARAMS)
     goal = 0.9 * macs.uniform_expected
     path = project(odds, [window(macs, goal), Limit(params, 24_000, flag="--max_params")]).path
     assert 0.99 * goal <= total_macs(SMALL.spec_for(path)) <= goal

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware.cost import CostTable, macs_cost_table
+from hardware.cost import MACS, CostTable, price_space
 from proxyless_arch.arch.ops import Zero
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
@@ -44,7 +44,7 @@ def moved(alphas, block, choice, change):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_expected_cost_is_the_enumeration_and_its_gradient_a_finite_difference(temperature):
-    for table in (random_table(SIZES), macs_cost_table(SPACE)):
+    for table in (random_table(SIZES), price_space(SPACE, MACS)):
         scale = 1e-6 if table.unit == "MACs" else 1.0
         cost = ExpectedCost(table, scale)
         alphas = random_alphas(SIZES)
@@ -299,7 +299,7 @@ def test_stats_of_an_update():
 
 
 def test_macs_reach_the_loss_in_millions():
-    table = macs_cost_table(SPACE)
+    table = price_space(SPACE, MACS)
     alphas = random_alphas(SIZES)
     owner = controller(alphas, table=table, goal=table.uniform_expected, target=Target(grad_reg_loss_type="add#linear"))
     assert owner.goal == pytest.approx(table.uniform_expected / 1e6)
@@ -377,7 +377,7 @@ def test_release_rule_leaves_a_block_that_sampled_zero():
         alphas = random_alphas(sizes_of(SPACE), std=0.1)
         before = [alpha.detach().clone() for alpha in alphas]
         opt = ArchOpt(arch_lr=0.1, zero_rule="release")
-        table = macs_cost_table(SPACE)
+        table = price_space(SPACE, MACS)
         control = GradientController(alphas, table, 0.7 * table.uniform_expected, opt, Target(), 10, seed)
         path, _ = sample(alphas, step_rng(seed, 1, 0), "full_v2")
         control.update(tiny_supernet(), images, labels)
@@ -395,7 +395,7 @@ def test_release_rule_leaves_a_block_that_sampled_zero():
 @pytest.mark.parametrize("rule", ["hard", "mul#log", "add#linear"])
 def test_an_architecture_step_in_parts_is_that_of_all_images(rule, mode):
     """Where batch normalization does not see how large a part is; the losses are not all linear in cross-entropy."""
-    supernet, table = tiny_supernet(SPACE).eval(), macs_cost_table(SPACE)
+    supernet, table = tiny_supernet(SPACE).eval(), price_space(SPACE, MACS)
     images, labels = tiny_batch(7)
     found = []
     for parts in (1, 2, 3):

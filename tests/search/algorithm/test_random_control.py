@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hardware.cost import CostTable, latency_cost_table
+from hardware.cost import CostTable, latency_price, price_space
 from hardware.latency import shipped
 from hardware.projection import Limit
 from proxyless_arch.base.errors import InputError
@@ -54,7 +54,7 @@ def test_no_network_is_lost_to_rounding(cost, lower):
 
 @pytest.mark.parametrize("target", [35.0, 60.0, 80.0, 114.0, 180.0])
 def test_imagenet_space_at_several_costs(target):
-    table = latency_cost_table(mbconv_space(), shipped("pixel1"))
+    table = price_space(mbconv_space(), latency_price(shipped("pixel1")))
     paths = sample_at_cost(table, target, 30, np.random.default_rng(2))
     assert len(set(paths)) == 30
     assert all(0.99 * target <= table.of_path(path) <= target for path in paths)

@@ -11,6 +11,7 @@ from PIL import Image
 from hardware import profile_latency
 from hardware.latency import SHIPPED_FOLDER
 from hardware.profile import device as profiler
+from hardware.profile import pricing
 from hardware.profile.profiling import Measured, unique_ops
 from hardware.table import LookupTable, Timing
 from proxyless_arch.arch.spec import imagenet_preprocessing
@@ -38,7 +39,7 @@ def fake(monkeypatch, tmp_path):
         found.facts = lambda: facts | {"runtime": name or "onnxruntime", "threads": threads}
         return found
 
-    monkeypatch.setattr(device, "runtime_named", named)
+    monkeypatch.setattr(pricing, "runtime_named", named)
     monkeypatch.setattr(profiler, "runtime_named", named)
     monkeypatch.setattr(profiler, "ROOT", tmp_path)
     named(None)
@@ -83,14 +84,14 @@ def test_a_table_made_for_other_conditions_is_refused(fake, tmp_path, capsys, ha
     path, space = tmp_path / "table.json", digits_space()
     words = ["--target_hardware", hardware, "--latency_table", str(path)]
     table_of(space, conditions(space)).save(path)
-    assert prepared(*words).table_file == path
+    assert prepared(*words).prices.file == path
     table_of(space, conditions(space, **{condition: value})).save(path)
     assert imagenet_arch_search.main([*SMALL, *words, "--path", str(tmp_path / "run")]) == 2
     message = capsys.readouterr().err
     assert f"was measured for {condition} {value!r} instead of {conditions(space)[condition]!r}" in message
     assert message.endswith(f"(in {path})\n")
     assert not (tmp_path / "run").exists()
-    assert prepared(*words, "--force_latency_table").table_file == path
+    assert prepared(*words, "--force_latency_table").prices.file == path
 
 
 def failed_table(path):
@@ -126,26 +127,26 @@ def test_prices_that_did_not_pass_are_refused(fake, tmp_path, capsys, hardware, 
     words = ["--target_hardware", hardware, "--latency_table", str(path)]
     assert imagenet_arch_search.main([*SMALL, *words, "--path", str(tmp_path / "run")]) == 2
     assert problem in capsys.readouterr().err
-    assert prepared(*words, "--force_latency_table").table_file == path
+    assert prepared(*words, "--force_latency_table").prices.file == path
 
 
 def test_what_is_not_recorded_is_not_held_against_a_file(fake, tmp_path):
     space = digits_space()
     table_of(space, {}, {}).save(tmp_path / "table.json")
     for hardware in ("cpu", "mobile"):
-        assert prepared("--target_hardware", hardware, "--latency_table", tmp_path / "table.json").target_device is None
+        assert prepared("--target_hardware", hardware, "--latency_table", tmp_path / "table.json").prices.device is None
     whole = mbconv_space()  # a condition that the shipped file assumes is not one that it records
     target = config.Target(target_hardware="mobile", latency_table=str(SHIPPED_FOLDER / "pixel1.json"))
-    assert device.load_table(target, whole)[1] is None
+    assert device.load_prices(target, whole).device is None
 
 
 def test_a_table_of_another_machine_prices_and_is_not_measured_here(fake, tmp_path):
     space = digits_space()
     table_of(space, conditions(space, device="a board", threads=4)).save(tmp_path / "table.json")
     job = prepared("--target_hardware", "cpu", "--latency_table", tmp_path / "table.json")
-    assert job.target_device is None and job.table.unit == "ms"
+    assert job.prices.device is None and job.table.unit == "ms"
     table_of(space, conditions(space)).save(tmp_path / "table.json")
-    assert prepared("--target_hardware", "cpu", "--latency_table", tmp_path / "table.json").target_device is not None
+    assert prepared("--target_hardware", "cpu", "--latency_table", tmp_path / "table.json").prices.device is not None
 
 
 # The command that the profiler prints -------------------------------------------------------------------------------
@@ -196,11 +197,11 @@ def test_the_search_takes_the_table_by_the_printed_words(
         words, n_images = [str(photos) if word == profile_latency.IMAGES else word for word in words[1:]] + few, 3
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words))
     job = jobs.prepare(settings, torch.device("cpu"))
-    assert job.table_file == path and job.space.num_classes == n_images
+    assert job.prices.file == path and job.space.num_classes == n_images
     assert (job.space.name, job.space.width_mult, job.space.preprocessing.resolution) == (space, width, pixels)
-    assert (job.target_device is not None) == (hardware == "cpu")
-    if job.target_device is not None:
-        facts = job.target_device.facts()
+    assert (job.prices.device is not None) == (hardware == "cpu")
+    if job.prices.device is not None:
+        facts = job.prices.device.facts()
         assert (facts["runtime"], facts["threads"]) == (known["runtime"], known["threads"])
     header = announce.header(job)
     note = f"classifier: the time for {n_images} classes is scaled from the measured {classes}: an estimate"
@@ -244,7 +245,7 @@ def check_that_a_miss_is_said(target, words, tmp_path, monkeypatch, capsys):
     """The machine is busy now: every network takes 14 % longer than it should."""
     missed = Measured(1.14 * target, 0.0, 7, 70, 1.14 * target, 1.14 * target, 1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(device, "measure_network", lambda *arguments: missed)
+        patch.setattr(pricing, "measure_network", lambda *arguments: missed)
         run = tmp_path / "missed"
         assert imagenet_arch_search.main([*words, "--path", str(run), "--strict_landing"]) == NOT_LANDED
     out = capsys.readouterr().out
@@ -277,7 +278,7 @@ def test_a_search_makes_its_table_once_and_lands(fake, tmp_path, monkeypatch, ca
     assert "\n  landed     measured " in printed
     (kept,) = (tmp_path / "runs" / "latency").iterdir()
     before = fake.n_sessions
-    assert prepared("--target_hardware", "cpu").table_file == kept / "table.json"
+    assert prepared("--target_hardware", "cpu").prices.file == kept / "table.json"
     assert fake.n_sessions == before
 
     check_that_a_miss_is_said(target, words, tmp_path, monkeypatch, capsys)
@@ -291,4 +292,4 @@ def test_a_search_makes_its_table_once_and_lands(fake, tmp_path, monkeypatch, ca
     assert command.endswith("--fresh")
     assert profile_latency.main(command.split()) == 0
     assert fake.n_sessions > before
-    assert prepared("--target_hardware", "cpu").table_file == kept / "table.json"
+    assert prepared("--target_hardware", "cpu").prices.file == kept / "table.json"

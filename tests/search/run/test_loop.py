@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hardware.cost import macs_cost_table
+from hardware.cost import MACS, price_space
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.streams import TorchStream
@@ -27,7 +27,7 @@ VALID = digits()[0].subset(range(N_TRAIN, N_TRAIN + 40))
 RECIPE = Preprocessing(resolution=RESOLUTION, resize=RESOLUTION, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # dropout draws from torch's own generator, which is no part of the state
 SPACE = tiny_space(num_classes=10, preprocessing=RECIPE, dropout_rate=0.2)
-TABLE = macs_cost_table(SPACE)
+TABLE = price_space(SPACE, MACS)
 GOAL = 0.8 * TABLE.uniform_expected
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hardware.cost import macs_cost_table, params_cost_table
+from hardware.cost import MACS, PARAMS, price_space
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.errors import InputError
@@ -27,7 +27,7 @@ SPACE = tree_space(1, 32, num_classes=10, preprocessing=RECIPE, dropout_rate=0.2
 
 @pytest.mark.parametrize("algorithm", ["grad", pytest.param("rl", marks=pytest.mark.slow)])
 def test_a_search_lands(tmp_path, algorithm):
-    limits = params_cost_table(SPACE)
+    limits = price_space(SPACE, PARAMS)
     most = int(limits.uniform_expected)
     result = run_search(
         SearchConfig.of(**SETTINGS, arch_algo=algorithm, rl_batch_size=2, target_hardware="flops", max_params=most),
@@ -39,7 +39,7 @@ def test_a_search_lands(tmp_path, algorithm):
     assert result.spec == read_spec(tmp_path / "run" / "spec.json")
     space = read_space(tmp_path / "run" / "space.json")
     assert space.path_of(result.spec) == result.choices
-    assert macs_cost_table(space).of_path(result.choices) == total_macs(result.spec)
+    assert price_space(space, MACS).of_path(result.choices) == total_macs(result.spec)
     page = (tmp_path / "run" / "report.html").read_text()
     assert result.spec.blocks[0].op.label in page and page.count("<svg") > space.n_edges
     assert "Block 2, edge 12" in page and "grouped convolution" in page
@@ -51,7 +51,7 @@ def test_a_search_lands(tmp_path, algorithm):
 def test_a_resumed_search_is_the_same_search(arch):
     def new():
         settings = config(grad_binary_mode="two", **arch)
-        table = macs_cost_table(SPACE)
+        table = price_space(SPACE, MACS)
         goal = 0.8 * table.uniform_expected
         return Search(settings, SPACE, table, goal, schedule_of(settings, N_TRAIN), torch.device("cpu"))
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware.cost import macs_cost_table
+from hardware.cost import MACS, price_space
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import PREVIOUS_FILE, WALL_CLOCK_FIELDS, read_metrics
@@ -382,7 +382,7 @@ def warmed(**changes):
     )
     schedule = Schedule(3, 2, search_epochs, config.arch.grad_update_arch_param_every, config.arch.grad_update_steps)
     space = tiny_space(dropout_rate=config.space.dropout)
-    table = macs_cost_table(space)
+    table = price_space(space, MACS)
     goal = (0.6 if config.target.target_macs else 0.8) * table.uniform_expected
     search = Search(config, space, table, goal, schedule, torch.device("cpu"))
     batches = (tiny_batch(dtype=torch.float32, seed=step) for step in range(6))
@@ -418,7 +418,7 @@ def test_a_state_in_memory_serves_several_searches():
     """Two searches behind one state are equal: the first has not moved what the second starts from."""
     config = with_settings(SearchConfig(), {"train_batch_size": 6, "warmup_epochs": 1, "n_epochs": 1})
     space = tiny_space()
-    table = macs_cost_table(space)
+    table = price_space(space, MACS)
 
     def new():
         schedule = Schedule(3, 1, 1, 1, 1)

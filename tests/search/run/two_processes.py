@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hardware.cost import macs_cost_table
+from hardware.cost import MACS, price_space
 from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
 from search.config import SearchConfig, with_settings
@@ -53,7 +53,7 @@ def batches(case, n_steps, seed):
 
 def new_search(algorithm, device, dropout_rate=0.0, **settings):
     space = tiny_space(dropout_rate=dropout_rate)
-    table = macs_cost_table(space)
+    table = price_space(space, MACS)
     fixed = {"arch_algo": algorithm, "rl_freeze": 0.0, "rl_batch_size": 3, "arch_lr": 0.05, "train_batch_size": 16}
     config = with_settings(SearchConfig(), fixed | settings)
     schedule = Schedule(steps_per_epoch=5, warmup_epochs=1, search_epochs=3, arch_every=1, arch_repeats=1)
