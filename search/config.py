@@ -20,6 +20,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting as _flag
+from proxyless_arch.base.strict import listed
 from proxyless_arch.base.units import Unit
 from proxyless_arch.base.words import (
     ACCUMULATION,
@@ -27,6 +28,7 @@ from proxyless_arch.base.words import (
     DATA_EDITION,
     DATA_PATH,
     DEVICE,
+    MEASURABLE,
     RESOLUTION,
     SEED,
     THREADS,
@@ -49,6 +51,7 @@ LEFT_OPEN = ("accumulation", "paths_per_step")
 """Settings that, left open, are those of the warm-up that another run did."""
 LIMIT_KEY = {Unit.PARAMS: "max_params", Unit.MACS: "max_macs"}
 """The setting that limits a cost beside the target."""
+SMALLEST_ROUND = 2  # networks of a predictor's rounds: a projection and a local move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,12 @@ class DataConfig:
     exif: str = EXIF.setting(AUTO, allowed=CHOICES, older=AUTO)
     data_edition: int = DATA_EDITION.setting(EDITION, minimum=1, maximum=EDITION, older=1)
 
+    def __post_init__(self) -> None:
+        """Raises InputError for a share of the images above 1."""
+        if self.valid_size >= 1 and self.valid_size != int(self.valid_size):
+            problem = f"expected a fraction below 1 or a whole number of images, got {self.valid_size}"
+            raise InputError(problem, "--valid_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceConfig:
@@ -126,6 +135,13 @@ class SpaceConfig:
     bn_eps: float = _flag(1e-3, "BN epsilon", minimum=1e-12, maximum=1)
     dropout: float = _flag(0.0, "dropout in front of the classifier", minimum=0, maximum=0.99)
     zero_gamma: bool = _flag(True, "start blocks with a skip as the identity (last BN scale 0)")
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a setting that the space does not have."""
+        for key in ("blocks_per_stage", "final_width"):
+            if getattr(self, key) is not None and self.space != tree.NAME:
+                name = self.space or "by default"
+                raise InputError(f"has no meaning in space {name}: --space {tree.NAME} takes it", f"--{key}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +266,18 @@ class ArchOpt:
     rl_baseline_momentum: float = _flag(0.95, "momentum of that exponential mean", minimum=0, maximum=1)
     rl_freeze: float = _flag(0.25, "share of the architecture steps before REINFORCE moves alpha", minimum=0, maximum=1)
 
+    def __post_init__(self) -> None:
+        """Raises InputError for updates per epoch without a number, for one path where the others' rewards are asked
+        for, and for rounds of a predictor that are too small."""
+        if self.rl_update_per_epoch and self.rl_update_steps_per_epoch is None:
+            raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
+        if self.arch_algo == "predictor" and self.rescore is not None and self.rescore < SMALLEST_ROUND:
+            problem = f"expected {SMALLEST_ROUND} or more with --arch_algo predictor, got {self.rescore}"
+            raise InputError(problem, "--rescore")
+        if self.arch_algo == "rl" and self.rl_baseline_rule == "others" and self.rl_batch_size == 1:
+            problem = "expected 2 paths or more for --rl_baseline_rule others, got 1 (past and release allow it)"
+            raise InputError(problem, "--rl_batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -304,6 +332,29 @@ class Target:
     final_temperature: float = _flag(
         0.3, "softmax temperature at the end of the search (hard target)", minimum=0.01, maximum=10
     )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for flags that do not go together."""
+        hardware = self.target_hardware
+        for flag, given, takers in (
+            ("--target_latency_ms", self.target_latency_ms, ("mobile", *MEASURABLE)),
+            ("--target_macs", self.target_macs, ("flops",)),
+            ("--latency_table", self.latency_table, ("mobile", *MEASURABLE)),
+        ):
+            if given is not None and hardware not in takers:
+                hint = f"--target_hardware {listed(takers)} takes it"
+                raise InputError(f"has no meaning with --target_hardware {hardware}: {hint}", flag)
+        if hardware not in MEASURABLE and self.runtime is not None:
+            raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
+        limited = [key for key in LIMIT_KEY.values() if getattr(self, key) is not None]
+        if limited and self.derive == "argmax":
+            raise InputError("has no meaning with --derive argmax, which keeps to nothing", f"--{limited[0]}")
+        if self.latency_fallback is not None and (hardware != "mobile" or self.latency_table is None):
+            raise InputError(
+                "the shipped predictor is a Pixel 1's: it fills the gaps of a table given with --target_hardware "
+                "mobile",
+                "--latency_fallback",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

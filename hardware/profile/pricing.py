@@ -24,9 +24,8 @@ from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.progress import speak
 from proxyless_arch.base.strict import judged_at
+from proxyless_arch.base.words import MEASURABLE
 from proxyless_arch.space.search_space import SearchSpace
-
-MEASURABLE = ("cpu", "gpu8")
 
 
 @dataclass(frozen=True)
@@ -187,12 +186,10 @@ def priced(
 
     Raises:
         InputError: a file made under other conditions (batch, resolution, threads, runtime, dtype), or that did not
-            pass its validation, unless ``asked.forced``; a table that has no use.
+            pass its validation, unless ``asked.forced``.
     """
     hardware = asked.target_hardware
     if hardware in ("flops", "none"):
-        if asked.table is not None:
-            raise InputError(f"a latency table has no use with --target_hardware {hardware}", "--latency_table")
         return Priced(None)
     if asked.table is None and not asked.is_measurable:
         return Priced(shipped(PHONE))

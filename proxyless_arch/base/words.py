@@ -55,6 +55,8 @@ DATA_EDITION = Word(
     "how folders of images are read: 2, or 1 as before December 2026 (fewer kinds of files and names of splits)",
 )
 RUN_DIR = Word("--run_dir", ("--path", "--output"), "run folder (default: a dated one under runs/)")
+MEASURABLE = ("cpu", "gpu8")
+"""Values of --target_hardware that may be this machine; what prices them is in hardware/profile/pricing.py."""
 DRY_RUN = Word("--dry_run", (), "say what would be done, and stop")
 DRY = "dry run: nothing was done, nothing written"
 """The last line of one."""

@@ -21,7 +21,6 @@ from search.algorithm.predictor import Found, Predictor, PredictorOptions, resco
 from search.config import SearchConfig
 
 Losses = Callable[[Sequence[Path]], Sequence[float]]
-SMALLEST_ROUND = 2  # networks of a predictor's rounds: a projection and a local move
 
 
 class Chooser(Protocol):

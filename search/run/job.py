@@ -12,7 +12,7 @@ import torch
 from hardware.cost import MACS, PARAMS, CostTable, check_target, default_target, price_by, price_space
 from hardware.latency import LatencySource
 from hardware.profile.device import ProfileSettings
-from hardware.profile.pricing import MEASURABLE, Priced
+from hardware.profile.pricing import Priced
 from hardware.projection import Limit, check_limits, window
 from hardware.table import LookupTable
 from proxyless_arch.apps.memory import Plan
@@ -21,7 +21,8 @@ from proxyless_arch.arch.spec import BatchNorm, Preprocessing, imagenet_preproce
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import usable_cores
-from proxyless_arch.base.strict import judged_at, listed
+from proxyless_arch.base.strict import judged_at
+from proxyless_arch.base.words import MEASURABLE
 from proxyless_arch.data.batches import batch_for, seconds_to_read
 from proxyless_arch.data.datasets import ImageDataset, SearchData, load_for_search
 from proxyless_arch.data.images import Augment
@@ -259,31 +260,8 @@ def _augment(config: SearchConfig, resolution: int) -> Augment | None:
     return found
 
 
-def _check_target(target: Target) -> None:
-    """Raises InputError for flags that do not go together, before anything is measured."""
-    hardware = target.target_hardware
-    for flag, given, takers in (
-        ("--target_latency_ms", target.target_latency_ms, ("mobile", *MEASURABLE)),
-        ("--target_macs", target.target_macs, ("flops",)),
-    ):
-        if given is not None and hardware not in takers:
-            hint = f"--target_hardware {listed(takers)} takes it"
-            raise InputError(f"has no meaning with --target_hardware {hardware}: {hint}", flag)
-    if hardware not in MEASURABLE and target.runtime is not None:
-        raise InputError(f"nothing runs networks with --target_hardware {hardware}", "--runtime")
-    limited = [key for key in LIMIT_KEY.values() if getattr(target, key) is not None]
-    if limited and target.derive == "argmax":
-        raise InputError("has no meaning with --derive argmax, which keeps to nothing", f"--{limited[0]}")
-    if target.latency_fallback is not None and (hardware != "mobile" or target.latency_table is None):
-        raise InputError(
-            "the shipped predictor is a Pixel 1's: it fills the gaps of a table given with --target_hardware mobile",
-            "--latency_fallback",
-        )
-
-
 def check_batches(config: SearchConfig, processes: int) -> None:
-    """Raises InputError for a batch that cannot be shared out equally, for updates per epoch without a number, and for
-    one path where the others' rewards are asked for."""
+    """Raises InputError for a batch that cannot be shared out equally."""
     data, arch = config.data, config.arch
     sizes = {
         "batch_size": data.train_batch_size,
@@ -299,17 +277,6 @@ def check_batches(config: SearchConfig, processes: int) -> None:
             f"expected 1, or a multiple of {processes} (the processes) that divides --batch_size "
             f"{data.train_batch_size}, got {paths}",
             "--paths_per_step",
-        )
-    if arch.rl_update_per_epoch and arch.rl_update_steps_per_epoch is None:
-        raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
-    if arch.arch_algo == "predictor" and arch.rescore is not None and arch.rescore < choosing.SMALLEST_ROUND:
-        raise InputError(
-            f"expected {choosing.SMALLEST_ROUND} or more with --arch_algo predictor, got {arch.rescore}", "--rescore"
-        )
-    if arch.arch_algo == "rl" and arch.rl_baseline_rule == "others" and arch.rl_batch_size == 1:
-        raise InputError(
-            "expected 2 paths or more for --rl_baseline_rule others, got 1 (past and release allow it)",
-            "--rl_batch_size",
         )
 
 
@@ -380,7 +347,6 @@ def prepare(
     """
     free = distributed.least_free(device)
     with distributed.fail_together():
-        _check_target(config.target)
         check_batches(config, distributed.world_size())
         data = _open(config)
         space = space or _space(config, data.class_names)
@@ -401,7 +367,7 @@ def prepare(
                 make_table(missing, config.target, space, say)
                 missing = None
     if missing is not None:
-        unpriced = replace(config, target=replace(config.target, target_hardware="none"))
+        unpriced = replace(config, target=Target(target_hardware="none"))
         job = _priced(unpriced, data, space, device)
         return replace(job, config=config, memory=plan, notes=notes, unmeasured=missing)
     with distributed.fail_together():
@@ -413,8 +379,6 @@ def prepare(
 
 def _open(config: SearchConfig) -> SearchData:
     valid_size = config.data.valid_size
-    if valid_size >= 1 and valid_size != int(valid_size):
-        raise InputError(f"expected a fraction below 1 or a whole number of images, got {valid_size}", "valid_size")
     return load_for_search(
         config.data.dataset,
         config.data.data_path,
@@ -439,9 +403,6 @@ def _space(config: SearchConfig, class_names: tuple[str, ...]) -> SearchSpace:
         blocks, width = asked.blocks_per_stage or tree.BLOCKS_PER_STAGE, asked.final_width or tree.FINAL_WIDTH
         with judged_at("", {"final_width": "--final_width", "width_mult": "--width_mult"}):
             return tree.tree_space(blocks, width, asked.width_mult, **common)
-    for key in ("blocks_per_stage", "final_width"):
-        if getattr(asked, key) is not None:
-            raise InputError(f"has no meaning in space {name}: --space {tree.NAME} takes it", f"--{key}")
     return space_named(name).build(width_mult=asked.width_mult, **common)
 
 

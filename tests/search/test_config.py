@@ -156,9 +156,13 @@ def bounded():
                 )
 
 
+NEEDED = {"blocks_per_stage": {"space": "tree"}, "final_width": {"space": "tree"},
+          "target_macs": {"target_hardware": "flops"}}  # fmt: skip
+
+
 @pytest.mark.parametrize(("name", "last", "beyond"), list(bounded()))
 def test_bounds(name, last, beyond):
-    assert to_dict(with_settings(SearchConfig(), {name: last}))[name] == last
+    assert to_dict(with_settings(SearchConfig(), {name: last, **NEEDED.get(name, {})}))[name] == last
     with pytest.raises(InputError, match=f"^{flag_of(flags()[name][1])}: expected"):
         with_settings(SearchConfig(), {name: beyond})
 
