@@ -8,21 +8,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from proxyless_arch.base import runs, settings
 from proxyless_arch.base.errors import InputError
+from proxyless_nas.opening import ROOT, Say, with_threads
 
-ROOT = Path(__file__).resolve().parents[1]
 KEPT = "what was measured is kept"
 TOLD = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """Settings that config.json has as they were found, also where they were not given."""
-Say = Callable[[str], Any]
 Config = TypeVar("Config")
-
-
-def be_silent(line: str) -> None:
-    pass
 
 
 def folder_of(path: Any, resume: bool) -> Path | None:
@@ -68,7 +61,7 @@ def opened(
         threads: of torch on a CPU, while it lasts; None leaves them.
     """
     claimed: list[Path] = []
-    with contextlib.ExitStack() as held, runs.sigterm_interrupts(), _threads(threads):
+    with contextlib.ExitStack() as held, runs.sigterm_interrupts(), with_threads(threads):
         if folder is not None and resume and not dry_run:
             held.enter_context(runs.locked(folder))
 
@@ -93,14 +86,3 @@ def _after_interrupt(command: str, home: Path | None) -> str:
     if home is None:
         return "stopped before anything was measured: there is nothing to resume"
     return f"stopped; {KEPT}: continue with\n  {runs.resume_command(command, home)}"
-
-
-@contextlib.contextmanager
-def _threads(asked: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if asked is not None:
-        torch.set_num_threads(asked)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

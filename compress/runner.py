@@ -28,7 +28,7 @@ from compress.choosing import plans
 from compress.config import FREE, PATHS, PruneConfig, anchored, read_config, to_dict
 from compress.environment import measured_environment, measured_places
 from compress.methods import Found, best
-from compress.opening import ROOT, Say, as_resumed, be_silent, folder_of, opened
+from compress.opening import as_resumed, folder_of, opened
 from compress.record import Record, read_record
 from compress.result import PruneResult, commands, read_result
 from compress.session import Goal, Job, prepare
@@ -60,6 +60,7 @@ from proxyless_nas import distributed
 from proxyless_nas.data import eval_batches
 from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.opening import ROOT, Say, be_silent
 from proxyless_nas.steps import evaluate
 from proxyless_nas.train import TrainingStopped, run_training
 from proxyless_nas.weights import load_named, to_named

@@ -31,7 +31,7 @@ from compress.bits.session import BitJob, prepare
 from compress.config import FREE, PATHS
 from compress.environment import Score, Watch, score_of, unseen
 from compress.methods import Found, best, exact, random
-from compress.opening import ROOT, Say, as_resumed, be_silent, folder_of, opened
+from compress.opening import as_resumed, folder_of, opened
 from compress.record import Record, read_record
 from hardware.projection import Limit
 from proxyless_arch.apps.scores import EvalResult
@@ -55,6 +55,7 @@ from proxyless_nas import distributed
 from proxyless_nas.data import eval_batches
 from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.opening import ROOT, Say, be_silent
 from proxyless_nas.quantized import build_quantized, exact_forward
 from proxyless_nas.steps import evaluate
 from proxyless_nas.weights import load_named

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,13 +34,12 @@ from proxyless_arch.base.text import labeled
 from proxyless_arch.base.words import DRY
 from proxyless_arch.weights.lookup import SPEC_FILE
 from proxyless_nas import distributed
+from proxyless_nas.opening import Place, Say, interrupts_as, listener, with_threads
 from proxyless_nas.steps import NonFiniteLossError
 from proxyless_nas.train import session
 from proxyless_nas.train.result import TrainResult, read_result
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "train.py"
-Say = Callable[[str], Any]
 
 
 class TrainingStopped(runs.RunStopped):
@@ -78,11 +77,11 @@ def run_training(
         ElsewhereError: in all processes but the one that raises an error of its own.
     """
     request = _Request.of(config, path, resume, say, command, notes)
-    with _threads_restored(), distributed.init_from_environment(request.config.device) as device:
-        tell = request.say if request.say is not None and distributed.is_main() else _be_silent
-        with _naming_the_way_on(request, tell), contextlib.ExitStack() as held:
+    with with_threads(None), distributed.init_from_environment(request.config.device) as device:
+        tell = listener(request.say)
+        with interrupts_as(TrainingStopped, COMMAND, request.folder, tell), contextlib.ExitStack() as held:
             if not dry_run:
-                request.hold(held)
+                request.place.hold(held)
             begun = request.resume and runs.has_begun(request.home)
             free = distributed.least_free(device)
             with distributed.fail_together():
@@ -94,7 +93,7 @@ def run_training(
                 request.notes = (*request.notes, "this run was killed before its first checkpoint: it starts over")
             if dry_run:
                 return _say_what_would_be_done(request, job, begun, tell)
-            request.claim_folder(held)
+            request.claim(held)
             with runs.naming_the_way_on(COMMAND, request.home):
                 return _train_in(request, job, begun, tell)
 
@@ -107,8 +106,7 @@ class _Request:
     """What run_training was called with, settled: a resumed run has its own settings."""
 
     config: TrainConfig
-    path: Path | None
-    resume: bool
+    place: Place
     say: Say | None
     command: Sequence[str] | None
     notes: Sequence[str]
@@ -125,34 +123,31 @@ class _Request:
     ) -> _Request:
         folder = Path(path) if path is not None else None
         if not resume:
-            return _Request(config or TrainConfig.of(), folder, resume, say, command, notes)
+            return _Request(config or TrainConfig.of(), Place(folder, resume), say, command, notes)
         if folder is None:
             raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
         saved = read_config(runs.config_to_resume(folder), fill_missing=True)
         config = as_begun(saved, config) if config is not None else saved
         changes = changes_of_resume(saved, config)
         notes = (*notes, *note_on_absent(saved, read_json(folder / runs.CONFIG_FILE)), *changes)
-        return _Request(config, folder, resume, say, command, notes, is_claimed=True)
+        return _Request(config, Place(folder, resume), say, command, notes, is_claimed=True)
+
+    @property
+    def resume(self) -> bool:
+        return self.place.resume
 
     @property
     def home(self) -> Path:
         """The run folder, once there is one."""
-        assert self.path is not None
-        return self.path
+        return self.place.home
 
-    def hold(self, held: contextlib.ExitStack) -> None:
-        """Lock the folder of a resumed run, in the one process that writes to it; ``held`` gives it back."""
-        with distributed.fail_together():
-            if self.resume and distributed.is_main():
-                held.enter_context(runs.locked(self.home))
+    def folder(self) -> Path | None:
+        """That a stopped run goes on in; None while there is none."""
+        return self.home if self.is_claimed else None
 
-    def claim_folder(self, held: contextlib.ExitStack) -> None:
-        """The folder of a new run, which one process makes and locks for all; ``held`` gives it back."""
-        if self.resume:
-            return
-        with distributed.fail_together():
-            own = held.enter_context(runs.claimed(self.path, ROOT)) if distributed.is_main() else None
-        self.path, self.is_claimed = distributed.broadcast_value(own), True
+    def claim(self, held: contextlib.ExitStack) -> None:
+        """Make and lock the folder of a new run; ``held`` gives it back."""
+        self.place, self.is_claimed = Place(self.place.claimed(held), self.resume), True
 
     def words(self) -> list[str]:
         """The words for environment.json."""
@@ -161,33 +156,6 @@ class _Request:
         if self.resume:
             return [COMMAND, "--run_dir", str(self.home), "--resume"]
         return [COMMAND, "--run_dir", str(self.home), *as_flags(self.config, RECIPE_DIR)]
-
-
-def _be_silent(line: str) -> None:
-    pass
-
-
-@contextlib.contextmanager
-def _threads_restored() -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _naming_the_way_on(request: _Request, tell: Say) -> Iterator[None]:
-    """A Ctrl-C that no step grants becomes TrainingStopped, which says how to go on."""
-    try:
-        yield
-    except TrainingStopped:
-        raise
-    except KeyboardInterrupt:
-        folder = request.path if request.is_claimed else None
-        message = runs.after_interrupt(COMMAND, folder)
-        tell(message)
-        raise TrainingStopped(message.strip(), folder) from None
 
 
 # ------------------------------------------------------------------------------------------------------------ the run
@@ -227,9 +195,7 @@ def _train_in(request: _Request, job: session.Job, begun: bool, tell: Say) -> Tr
 
 def _say_what_would_be_done(request: _Request, job: session.Job, begun: bool, tell: Say) -> None:
     """The header of a training as it would begin; nothing is written."""
-    if not request.resume:
-        with distributed.fail_together():
-            request.path = runs.free_run_dir(request.path, ROOT)
+    request.place = Place(request.place.to_claim(), request.resume)
     _share_cores(job)
     training = session.new_training(job)
     with distributed.fail_together():

@@ -27,13 +27,14 @@ from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_nas import distributed
 from proxyless_nas.devices import pick_device
+from proxyless_nas.opening import ROOT
 from search.config import LEFT_OPEN, TARGET_KEY, SearchConfig, to_dict, with_settings
 from search.reporting.networks import plane_of
 from search.reporting.run_folder import Run, read_run
 from search.reporting.titles import told_apart
 from search.run import job as jobs
 from search.run import warmup
-from search.run.runner import ROOT, run_search
+from search.run.runner import run_search
 
 RECORD, CURVE = "family.json", "family.png"
 

@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +32,6 @@ from proxyless_arch.base.progress import Progress, above_bars, speak
 from proxyless_arch.base.runs import (
     METRICS_FILE,
     StopRequest,
-    after_interrupt,
     read_metrics,
     resume_command,
 )
@@ -45,6 +44,7 @@ from proxyless_arch.space.search_space import FILE as SPACE_FILE
 from proxyless_arch.space.search_space import SearchSpace, write_space
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
+from proxyless_nas.opening import Place, Say, interrupts_as, listener, with_threads
 from proxyless_nas.steps import NonFiniteLossError
 from search.config import (
     LEFT_OPEN,
@@ -64,11 +64,9 @@ from search.run.job import Job
 from search.run.log import RunLog
 from search.run.loop import Search
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "search/imagenet_arch_search.py"
 SAVE_EVERY_SECONDS = 300
 NAMED = 3  # images of a batch whose loss is not finite
-Say = Callable[[str], Any]
 
 
 class SearchStopped(runs.RunStopped):
@@ -115,7 +113,7 @@ def run_search(
         raise InputError("a space of your own has a warm-up of its own", "warmup_from")
     with request.opened() as (device, tell), contextlib.ExitStack() as held:
         if not dry_run:
-            request.hold(held)
+            request.place.hold(held)
         if request.resume:
             with distributed.fail_together():
                 warmup.check_kept(request.home, request.warmup_from)
@@ -132,11 +130,11 @@ def run_search(
         if dry_run:
             _say_what_would_be_done(request, job, warm, tell)
             return None
-        run_dir = request.claim_folder(held)
+        run_dir = request.place.claimed(held)
         busy = busy_note(torch.get_num_threads(), "add --threads 1") if device.type == "cpu" else None
         if busy and not request.resume and warm is None:  # which keep the threads that they began with
             tell(busy)
-        with _naming_the_way_on(run_dir, tell), runs.naming_the_way_on(COMMAND, run_dir):
+        with interrupts_as(SearchStopped, COMMAND, lambda: run_dir, tell), runs.naming_the_way_on(COMMAND, run_dir):
             return _search_in(run_dir, job, request, warm, tell)
 
 
@@ -158,7 +156,7 @@ def draw_random(
         raise InputError(f"expected random, got {request.config.arch.arch_algo}: that is run_search", "arch_algo")
     with request.opened() as (device, tell), contextlib.ExitStack() as held:
         if not dry_run:
-            request.hold(held)
+            request.place.hold(held)
         if distributed.broadcast_value(request.is_finished):
             return _reopened(request.home, tell)
         _say_origin(request, tell)
@@ -168,7 +166,7 @@ def draw_random(
             return None
         with distributed.fail_together():
             drawn = random_control.random_paths(job)
-        run_dir = request.claim_folder(held)
+        run_dir = request.place.claimed(held)
         if not distributed.is_main():
             return None
         for folder in (run_dir, run_dir / "specs"):
@@ -190,8 +188,7 @@ class _Request:
     """What run_search and draw_random were called with, settled: a resumed run has its own settings."""
 
     config: SearchConfig
-    path: Path | None
-    resume: bool
+    place: Place
     warmup_from: Path | None
     say: Say | None
     command: Sequence[str] | None
@@ -216,13 +213,15 @@ class _Request:
             config = as_begun(saved, config) if config is not None else saved
             changes = changes_of_resume(saved, config)
         source = Path(expanded(os.fspath(warmup_from))) if warmup_from is not None else None
-        return _Request(config or SearchConfig.of(), folder, resume, source, say, command, changes)
+        return _Request(config or SearchConfig.of(), Place(folder, resume), source, say, command, changes)
+
+    @property
+    def resume(self) -> bool:
+        return self.place.resume
 
     @property
     def home(self) -> Path:
-        """The folder of a resumed run."""
-        assert self.path is not None
-        return self.path
+        return self.place.home
 
     @property
     def is_finished(self) -> bool:
@@ -231,37 +230,13 @@ class _Request:
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[torch.device, Say]]:
         """Join the other processes, with the threads asked for: this one's device, and whom it tells what it does."""
-        before = torch.get_num_threads()
-        if self.config.torch_threads is not None:
-            torch.set_num_threads(self.config.torch_threads)
-        try:
-            with distributed.init_from_environment("cpu" if self.is_finished else self.config.device) as device:
-                tell = self.say if self.say is not None and distributed.is_main() else _be_silent
-                with _naming_the_way_on(self.path if self.resume else None, tell):
-                    yield device, tell
-        finally:
-            torch.set_num_threads(before)
-
-    def hold(self, held: contextlib.ExitStack) -> None:
-        """Lock the folder of a resumed run, in the one process that writes to it; ``held`` gives it back."""
-        with distributed.fail_together():
-            if self.resume and distributed.is_main():
-                held.enter_context(runs.locked(self.home))
-
-    def claim_folder(self, held: contextlib.ExitStack) -> Path:
-        """The run folder, which one process makes and locks for all; ``held`` gives it back."""
-        if self.resume:
-            return self.home
-        with distributed.fail_together():
-            own = held.enter_context(runs.claimed(self.path, ROOT)) if distributed.is_main() else None
-        return distributed.broadcast_value(own)
-
-    def folder_to_claim(self) -> Path:
-        """The run folder, without making it."""
-        if self.resume:
-            return self.home
-        with distributed.fail_together():
-            return runs.free_run_dir(self.path, ROOT)
+        with (
+            with_threads(self.config.torch_threads),
+            distributed.init_from_environment("cpu" if self.is_finished else self.config.device) as device,
+        ):
+            tell = listener(self.say)
+            with interrupts_as(SearchStopped, COMMAND, lambda: self.place.path if self.resume else None, tell):
+                yield device, tell
 
     def command_in(self, run_dir: Path) -> list[str]:
         """The words for environment.json."""
@@ -271,23 +246,6 @@ class _Request:
             return [COMMAND, "--run_dir", str(run_dir), "--resume"]
         behind = [warmup.FLAG, str(self.warmup_from)] if self.warmup_from is not None else []
         return [COMMAND, "--run_dir", str(run_dir), *as_flags(self.config), *behind]
-
-
-def _be_silent(line: str) -> None:
-    pass
-
-
-@contextlib.contextmanager
-def _naming_the_way_on(run_dir: Path | None, tell: Say) -> Iterator[None]:
-    """A Ctrl-C that is not granted between two steps becomes a SearchStopped."""
-    try:
-        yield
-    except SearchStopped:
-        raise
-    except KeyboardInterrupt:
-        message = after_interrupt(COMMAND, run_dir)
-        tell(message)
-        raise SearchStopped(message.strip(), run_dir) from None
 
 
 def _reopened(run_dir: Path, tell: Say) -> Any:
@@ -302,7 +260,7 @@ def _reopened(run_dir: Path, tell: Say) -> Any:
 
 def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | None, tell: Say) -> None:
     """The header of a search as it would begin; nothing is written."""
-    run_dir = request.folder_to_claim()
+    run_dir = request.place.to_claim()
     if job.config.arch.arch_algo == "random" or job.unmeasured is not None:
         tell(announce.header(job))
     else:
