@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import io
 import os
 import re
+import select
 import shutil
 import sys
 import warnings
@@ -311,9 +311,12 @@ def exit_code(
             return _say(FAILED, f"error: {in_one_line(str(error))}")
         except KeyboardInterrupt:
             return _say(INTERRUPTED, f"\n{interrupted(words)}")
-        except BrokenPipeError:
-            with contextlib.suppress(OSError, ValueError):  # standard output may be no file at all
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError as error:
+            unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+            if not unread:  # it was a pipe to a process of ours
+                return _say(NO_RESOURCE, f"error: {in_one_line(str(_lacking(LostProcessError(str(error)))))}")
+            for stream in unread:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             return CLOSED_PIPE
         except Exception as error:
             lacking = _lacking(error)
@@ -327,6 +330,16 @@ def _escape_what_cannot_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _is_unread(stream: Any) -> bool:
+    """Whether a stream is a pipe, or a connection, that nobody reads any more; False where it is no file at all."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _say(code: int, line: str) -> int:

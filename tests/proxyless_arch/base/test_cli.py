@@ -130,9 +130,22 @@ def test_a_command_says_what_an_interrupt_leaves(capsys):
     assert capsys.readouterr().err == "\ngo on: ['--x']\n"
 
 
-def test_a_closed_pipe_is_silent(capfd):
-    assert exit_code(raising(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))), []) == CLOSED_PIPE
-    assert capfd.readouterr().err == ""
+BROKEN = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_output_that_nobody_reads_any_more_ends_a_command_in_silence(name, monkeypatch, capfd):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, name, stream)
+        assert exit_code(raising(BROKEN), []) == CLOSED_PIPE
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_pipe_to_a_process_of_ours_is_no_reader_of_the_output(capfd):
+    assert exit_code(raising(BROKEN), []) == NO_RESOURCE
+    assert capfd.readouterr().err.startswith("error: lost process: ")
 
 
 def test_a_warning_is_one_line(capsys):
