@@ -45,10 +45,10 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
@@ -294,7 +294,7 @@ class _Run:
         cost = self.job.table.of_path(found.path)
         self.tell(
             f"  plan {self.n_told:>3}/{self.job.config.n_plans}  {self.job.table.unit.short(cost)}  "
-            f"loss {found.score.loss:.3f}  top-1 {found.score.top1_percent:.1f} %"
+            f"loss {number_of(found.score.loss, 1, 3)}  top-1 {found.score.top1_percent:.1f} %"
         )
 
     def _land(self, goal: Goal) -> Chosen:
@@ -392,7 +392,7 @@ class _Run:
     def _product(self, chosen: Chosen, folder: Path, parent: dict[str, Any]) -> dict[str, Any]:
         """Write the network of a target, fine-tuned where that is asked for; result.json."""
         if (folder / runs.RESULT_FILE).is_file():
-            return read_json(folder / runs.RESULT_FILE)
+            return dict(read_result(folder).record)
         folder.mkdir(exist_ok=True)
         if folder != self.home:
             write_config(self.job, folder)

@@ -30,6 +30,7 @@ def run(argv: Sequence[str]) -> None:
     images, labels = None, None
     if arguments.data_path:
         images, labels = evaluation.open_labelled(arguments.data_path, network.spec, arguments.label_map)
+        images = images.read_once()
         network = evaluation.oriented(network, arguments, images, labels)
     spec = network.spec
 
@@ -44,7 +45,6 @@ def run(argv: Sequence[str]) -> None:
         arguments,
         network,
         lambda on_cpu: evaluation.n_workers(arguments, images, on_cpu) if images else 0,
-        images.bytes_to_cache() if images else 0,
     )
     evaluation.announce(network, setup, images, arguments.data_path, labels)
     command = ["eval.py", *argv]

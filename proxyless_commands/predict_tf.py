@@ -34,7 +34,6 @@ def run(argv: Sequence[str]) -> int:
         arguments,
         network,
         lambda on_cpu: evaluation.reading_workers(arguments, len(images), on_cpu),
-        images.bytes_to_cache(),
     )
     evaluation.announce(network, setup, None, None)
     batches = eval_batches(images, network.spec.preprocessing, batch_size=setup.batch_size, n_workers=setup.workers)

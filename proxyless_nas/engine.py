@@ -41,16 +41,15 @@ def exported_network(arguments: RunConfig) -> Network:
     return (litert_network if _is_litert(arguments.exported) else onnx_network)(arguments)
 
 
-def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int], kept_bytes: int = 0) -> Engine:
+def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int]) -> Engine:
     """Put a network where the flags say. Raises InputError for a device that is not here, or a batch that does not fit.
 
-    ``workers_of``: how many processes read images, by whether the network runs on the CPU. ``kept_bytes``: of the
-    decoded images that these come to keep.
+    ``workers_of``: how many processes read images, by whether the network runs on the CPU.
     """
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = workers_of(device.type == "cpu")
-    plan = plan_memory(arguments, network, workers, least_free(device), kept_bytes)
+    plan = plan_memory(arguments, network, workers, least_free(device))
     threads = arguments.threads or network_threads(workers, "OMP_NUM_THREADS")
     torch.set_num_threads(threads)
     if device.type == "cpu" and (busy := busy_note(threads, "add --threads 1")):

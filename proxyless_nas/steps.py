@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proxyless_arch.apps.scores import AnyScore, EvalResult
+from proxyless_arch.base.errors import ElsewhereError, StoppedError
 from proxyless_arch.data.streams import TorchStream, dropout_seed
 from proxyless_nas import distributed
 
@@ -18,6 +19,10 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 EXPLODED = 1e6
 """Nats. Guessing among a million classes costs 14."""
+
+
+LOST = 20.0
+"""Times the loss of guessing, as the mean of an epoch: what no training that learns has."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -34,6 +39,26 @@ class NonFiniteLossError(ArithmeticError):
 def is_sound(loss: float) -> bool:
     """Whether training can go on from a mean loss, in nats: one so large is no longer learnt from, long before NaN."""
     return math.isfinite(loss) and abs(loss) < EXPLODED
+
+
+def check_learns(loss: float | None, top1_percent: float | None, n_images: int, n_classes: int, flag: str) -> None:
+    """Stop training that has diverged and comes to no end by itself: an epoch whose mean loss is many times that of
+    guessing, and whose answers are no more often right.
+
+    ``flag``: of the learning rate. Raises StoppedError, or ElsewhereError of several processes in all but the first.
+    """
+    if loss is None or top1_percent is None or n_classes < 2 or loss <= LOST * math.log(n_classes):
+        return
+    share = 1 / n_classes
+    if top1_percent > 100 * (share + 2 * math.sqrt(share * (1 - share) / max(1, n_images))):
+        return
+    if not distributed.is_main():
+        raise ElsewhereError
+    raise StoppedError(
+        f"training diverged: the loss of an epoch is {loss:.3g} nats, where guessing has {math.log(n_classes):.3g}, "
+        f"and {top1_percent:.1f} % of its answers are right, as by guessing; begin again with a lower {flag}, or "
+        "--grad_clip"
+    )
 
 
 def cosine_lr(initial: float, step: int, steps: int) -> float:

@@ -34,17 +34,16 @@ class Engine(NamedTuple):
     setup: Setup
 
 
-def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int], kept_bytes: int = 0) -> Engine:
+def start(arguments: RunConfig, network: Network, workers_of: Callable[[bool], int]) -> Engine:
     """Put a network where the flags say. Raises InputError for a device that is not here, or a batch that does not fit.
 
-    ``workers_of``: how many threads read images, by whether the network runs on the CPU. ``kept_bytes``: of the
-    decoded images that these come to keep.
+    ``workers_of``: how many threads read images, by whether the network runs on the CPU.
     """
     tune_allocator()
     device = pick_device("cpu" if arguments.exported else arguments.device)
     workers = workers_of(device == "CPU:0")
     free = Free(memory.free_memory(), has_gpu=device.startswith("GPU"))  # how much a GPU has, TensorFlow does not tell
-    plan = plan_memory(arguments, network, workers, free, kept_bytes, are_processes=False)
+    plan = plan_memory(arguments, network, workers, free, are_processes=False)
     threads = arguments.threads or network_threads(workers, THREADS_VARIABLE, "OMP_NUM_THREADS")
     if arguments.exported:
         forward, framework, version = load_litert(arguments.exported, threads)

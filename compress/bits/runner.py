@@ -44,7 +44,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.data.datasets import ImageDataset
@@ -227,7 +227,7 @@ class _Run:
         table = self.job.table
         self.tell(
             f"  plan {self.n_told:>3}/{self.job.config.n_plans}  {table.unit.short(table.of_path(found.path))}  "
-            f"loss {found.score.loss:.3f}  top-1 {found.score.top1_percent:.1f} %"
+            f"loss {number_of(found.score.loss, 1, 3)}  top-1 {found.score.top1_percent:.1f} %"
         )
 
     def _float_score(self) -> Score:

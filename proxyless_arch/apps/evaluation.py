@@ -36,7 +36,7 @@ from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, work
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled
+from proxyless_arch.base.text import labeled, number_of
 from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.words import (
     ARCH,
@@ -536,18 +536,10 @@ class Setup:
 
 
 def plan_memory(
-    arguments: RunConfig, network: Network, workers: int, free: Free, kept_bytes: int = 0, *, are_processes: bool = True
+    arguments: RunConfig, network: Network, workers: int, free: Free, *, are_processes: bool = True
 ) -> Plan:
-    """How many images are computed at once beside ``workers`` that read them. Raises InputError for too many.
-
-    ``kept_bytes``: of the decoded images that the workers come to keep, each its own share.
-    """
-    reading = Reading(
-        image_bytes=image_bytes(network.spec.resolution),
-        readers=workers,
-        are_processes=are_processes,
-        cached_bytes=kept_bytes // max(1, workers if are_processes else 1),
-    )
+    """How many images are computed at once beside ``workers`` that read them. Raises InputError for too many."""
+    reading = Reading(image_bytes=image_bytes(network.spec.resolution), readers=workers, are_processes=are_processes)
     return scoring_plan(network.spec, arguments.batch_size, reading, free)
 
 
@@ -749,7 +741,7 @@ def report(
     }
     _say("top-1", shown_score(result.top1_percent, result.n_images))
     _say("top-5", shown_score(result.top5_percent, result.n_images))
-    _say("loss", f"{result.loss:.4f}" if finite else "not finite: the logits overflow")
+    _say("loss", number_of(result.loss, 1, 4) if finite else "not finite: the logits overflow")
     _say(
         "speed",
         f"{record['images_per_second']:.1f} images/s, reading included; "

@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> Pre
 
 def open_images(arguments: PredictConfig) -> ImageDataset:
     """The images that are named (see images_at). Raises InputError at the path."""
-    return images_at(arguments.images)
+    return images_at(arguments.images).read_once()
 
 
 @dataclass(frozen=True)

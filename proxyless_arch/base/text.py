@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import shlex
@@ -9,6 +10,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 LABEL_WIDTH = 10
+MANY_DIGITS = 1e4
+"""From here on number_of writes an exponent."""
 
 
 def readable(name: str) -> str:
@@ -86,14 +89,20 @@ def labeled(label: str, text: object) -> str:
     return f"  {label:<{LABEL_WIDTH}} {in_one_line(str(text))}"
 
 
+def number_of(value: float | None, width: int, digits: int) -> str:
+    """At least ``width`` characters: ``digits`` behind the point, few of a large number, a dash where it is None."""
+    if value is None:
+        return "-".rjust(width)
+    return f"{value:{width}.{digits}f}" if abs(value) < MANY_DIGITS else f"{value:{width}.1e}"
+
+
 def shortened(text: str, length: Callable[[str], float], room: float) -> str:
     """``text`` without its middle where it is longer than ``room``: names differ at their ends."""
+
+    def cut(kept: int) -> str:
+        return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
     if length(text) <= room:
         return text
-    kept = len(text)
-    while kept > 1:
-        kept -= 1
-        found = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-        if length(found) <= room:
-            return found
-    return "…"
+    fitting = bisect.bisect_right(range(len(text)), room, key=lambda kept: length(cut(kept)))
+    return cut(max(0, fitting - 1))

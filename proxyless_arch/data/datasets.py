@@ -52,8 +52,12 @@ class ImageItem(NamedTuple):
 
 @dataclass
 class _DecodedCache:
-    """Decoded pixels by index and orientation; forgotten when pickled, so every process fills its own."""
+    """Decoded pixels by index and orientation; forgotten when pickled, so every process fills its own.
 
+    ``keeps``: whether anything is kept at all.
+    """
+
+    keeps: bool = True
     pixels: dict[tuple[int, bool], np.ndarray] = field(default_factory=dict)
     scales: dict[tuple[int, bool], bool] = field(default_factory=dict)
     """Whether the file can be scaled down while it is decoded."""
@@ -61,6 +65,8 @@ class _DecodedCache:
     fits: bool | None = None
 
     def offer(self, key: tuple[int, bool], image: Image, scales: bool, n_images: int) -> None:
+        if not self.keeps:
+            return
         size = image.width * image.height * 3
         # judged by all that were kept so far: the first ones may be smaller than the rest
         if self.fits is not False and (self.used_bytes + size) * n_images > CACHE_BYTES * (len(self.pixels) + 1):
@@ -74,7 +80,7 @@ class _DecodedCache:
             self.used_bytes += size
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"pixels": {}, "scales": {}, "used_bytes": 0, "fits": None}
+        return {"keeps": self.keeps, "pixels": {}, "scales": {}, "used_bytes": 0, "fits": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +169,10 @@ class ImageDataset:
             return 0
         size = first.width * first.height * 3 * len(self)
         return size if size <= CACHE_BYTES else 0
+
+    def read_once(self) -> ImageDataset:
+        """The same images for a single pass over them: none is kept once it is decoded."""
+        return replace(self, _cache=_DecodedCache(keeps=False))
 
     def subset(self, indices: np.ndarray | Sequence[int]) -> ImageDataset:
         """The images at these indices, in this order, with the same classes."""

@@ -54,7 +54,7 @@ from proxyless_arch.base.files import expanded, remove_abandoned, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.schema import Schema, amount, count, judge, mapping
 from proxyless_arch.base.strict import Node, counted
-from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import (
@@ -77,7 +77,7 @@ from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.quantized import build_quantized
 from proxyless_nas.quantized_training import learnt_plan
-from proxyless_nas.steps import evaluate
+from proxyless_nas.steps import check_learns, evaluate
 from proxyless_nas.train import checkpointing, memory
 from proxyless_nas.train.probe import best_penalty, features_of, fit_linear
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
@@ -761,7 +761,12 @@ def loop(
         on_step(job.config.data.train_batch_size)
         if training.epoch_is_over:
             n_images = (training.step - first) * job.config.data.train_batch_size
-            on_epoch(run.end_epoch(n_images, watch.lap()))
+            record = run.end_epoch(n_images, watch.lap())
+            on_epoch(record)
+            n_trained = job.schedule.steps_per_epoch * job.config.data.train_batch_size
+            check_learns(
+                record["train_loss"], record["train_top1_percent"], n_trained, job.spec.num_classes, "--init_lr"
+            )
             first = training.step
         if stop or training.epoch_is_over or run.save_is_due():
             run.save()
@@ -870,7 +875,7 @@ def epoch_line(record: dict[str, Any]) -> str:
     parts = [
         f"epoch {count}",
         f"lr {record['learning_rate']:.5f}",
-        f"loss {record['train_loss']:6.3f}",
+        f"loss {number_of(record['train_loss'], 6, 3)}",
         f"train {record['train_top1_percent']:5.1f}%",
     ]
     if record["valid_top1_percent"] is not None:

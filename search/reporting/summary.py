@@ -15,7 +15,7 @@ from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.machine import threads_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import align, labeled
+from proxyless_arch.base.text import align, labeled, number_of
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.weights.lookup import own_weights
 from search.config import LIMIT_KEY
@@ -98,18 +98,16 @@ def scored_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What networks were scored to choose this one, and how far the scores can be trusted, as (label, text)."""
     if rescored := record.get("rescored"):
         before = rescored.get("loss_of_most_probable")
-        beside = f", the most probable one's {before:.3f}" if before is not None else ""
-        yield (
-            "rescored",
-            f"{counted(rescored['networks'], 'network')}; its cross-entropy is {rescored['loss']:.3f} nats{beside}",
-        )
+        beside = f", the most probable one's {number_of(before, 1, 3)}" if before is not None else ""
+        networks, loss = counted(rescored["networks"], "network"), number_of(rescored["loss"], 1, 3)
+        yield "rescored", f"{networks}; its cross-entropy is {loss} nats{beside}"
     found = record.get("predictor")
     if not found:
         return
     images = counted(found["n_images"], "architecture-validation image") if found.get("n_images") else "images"
     broken = f", {found['n_broken']} of them broken" if found.get("n_broken") else ""
     yield "scored", f"{counted(found['n_scored'], 'network')}{broken} by their cross-entropy on {images}"
-    taken = f"{found['loss']:.3f} nats" if found.get("loss") is not None else "not scored"
+    taken = f"{number_of(found['loss'], 1, 3)} nats" if found.get("loss") is not None else "not scored"
     mean, sd = found["random_mean"], found["random_sd"]
     yield "", f"the one taken {taken}; {found['n_random']} random ones of this target {mean:.3f}, sd {sd:.3f}"
     if not found["is_fallback"]:
@@ -157,7 +155,8 @@ def summary(run_dir: Path) -> str:
     if run.unit is not None and run.predicted is not None and goal is not None:
         say("target", run.unit.exact(goal))
         measured = run.measured_ms
-        how = "counted" if run.unit.is_counted else f"by {record['latency_source']}"
+        source = record.get("latency_source") or "a table that was not recorded"
+        how = "counted" if run.unit.is_counted else f"by {source}"
         if run.table_scale != 1:
             how += f" times {run.table_scale:.4f}, as measured"
         if not run.unit.is_counted and measured is None:

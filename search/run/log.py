@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Any, TypedDict
 
 from proxyless_arch.base.runs import MetricsFile
+from proxyless_arch.base.text import number_of
 from proxyless_arch.base.units import Unit, format_count
 
 TENSORBOARD_FOLDER = "tensorboard"
-MANY_DIGITS = 1e4
-"""From here on a number is written with an exponent."""
 
 # functional syntax, since "lambda" is a Python keyword
 EpochRecord = TypedDict(
@@ -155,7 +154,7 @@ def format_epoch(record: Mapping[str, Any]) -> str:
     epochs = f"{record['epoch'] + 1:>{len(str(record['n_epochs']))}}/{record['n_epochs']}"
     parts = [
         f"{record['phase']:<8} {epochs:>5}",
-        f"loss {_number(record['train_loss'], 5, 3)}",
+        f"loss {number_of(record['train_loss'], 5, 3)}",
         f"acc {_percent(record['train_top1_percent'])}/{_percent(record['valid_top1_percent'])}%",
     ]
     if record["expected_cost"] is not None or record["argmax_cost"] is not None:
@@ -165,10 +164,10 @@ def format_epoch(record: Mapping[str, Any]) -> str:
         parts += [
             f"E {_cost(record['expected_cost'], unit, decimals)}{target}{'' if unit.is_counted else f' {unit}'}",
             f"argmax {_cost(record['argmax_cost'], unit, decimals)}",
-            f"lam {_number(record['lambda'], 5, 2)}",
-            f"H {_number(record['entropy'], 4, 1)}",
+            f"lam {number_of(record['lambda'], 5, 2)}",
+            f"H {number_of(record['entropy'], 4, 1)}",
         ]
-    parts.append(f"{_number(record['images_per_second'], 4, 0)} img/s")
+    parts.append(f"{number_of(record['images_per_second'], 4, 0)} img/s")
     return "  ".join(parts)
 
 
@@ -178,22 +177,16 @@ def _format_round(record: Mapping[str, Any]) -> str:
         [
             f"predictor {record['epoch']}/{record['n_epochs'] - 1}",
             f"{record['n_networks']:>4} networks",
-            f"loss {_number(record['mean_valid_loss'], 5, 3)} on average",
-            f"best {_number(record['valid_loss'], 5, 3)}",
-            f"tau {_number(record['kendall'], 5, 2)}",
+            f"loss {number_of(record['mean_valid_loss'], 5, 3)} on average",
+            f"best {number_of(record['valid_loss'], 5, 3)}",
+            f"tau {number_of(record['kendall'], 5, 2)}",
             f"{record['seconds']:.0f} s",
         ]
     )
 
 
-def _number(value: float | None, width: int, digits: int) -> str:
-    if value is None:
-        return "-".rjust(width)
-    return f"{value:{width}.{digits}f}" if abs(value) < MANY_DIGITS else f"{value:{width}.1e}"
-
-
 def _percent(value: float | None) -> str:
-    return " 100" if value is not None and value >= 99.95 else _number(value, 4, 1)
+    return " 100" if value is not None and value >= 99.95 else number_of(value, 4, 1)
 
 
 def _cost(value: float | None, unit: Unit, decimals: int) -> str:

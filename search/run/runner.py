@@ -45,7 +45,7 @@ from proxyless_arch.space.search_space import SearchSpace, write_space
 from proxyless_nas import distributed
 from proxyless_nas.devices import device_name
 from proxyless_nas.opening import Place, Say, interrupts_as, listener, with_threads
-from proxyless_nas.steps import NonFiniteLossError
+from proxyless_nas.steps import NonFiniteLossError, check_learns
 from search.config import (
     LEFT_OPEN,
     SearchConfig,
@@ -357,6 +357,9 @@ class Running:
     def write_epoch(self, record: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.epoch(record)
+        n_trained = self.job.schedule.steps_per_epoch * self.job.config.data.train_batch_size
+        flag = "--warmup_lr" if record["phase"] == "warmup" else "--init_lr"
+        check_learns(record["train_loss"], record["train_top1_percent"], n_trained, self.job.space.num_classes, flag)
 
     def save(self) -> None:
         """Write the checkpoint, and warmup.pt at the end of the warm-up. Every process calls it at the same step."""

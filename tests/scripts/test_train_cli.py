@@ -20,11 +20,13 @@ import train
 from proxyless_arch.apps import train_settings
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import PREVIOUS_FILE, locked, read_metrics, resume_command
 from proxyless_arch.data.datasets import load_for_search
 from proxyless_arch.weights.files import load_safetensors, save_h5
+from proxyless_nas import steps
 from proxyless_nas.train import checkpointing
 from proxyless_nas.train import session as train_session
 from tests.processes import Child
@@ -662,6 +664,16 @@ def test_a_loss_that_is_not_finite_says_which_batch(spec_file, tmp_path, capsys)
     assert "error: stopped before the update: " in err
     assert "of epoch 1 (step " in err
     assert "its first images: scikit-learn digits:" in err
+
+
+def test_answers_by_chance_at_a_loss_far_above_that_of_guessing_end_a_training(
+    spec_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(steps, "LOST", 0.5)  # of a training that hardly moves
+    words = ["--arch", str(spec_file), "-b", "128", "--epochs", "9", "--init_lr", "1e-9", "--run_dir", str(tmp_path)]
+    assert train.main(words) == FAILED
+    assert "--init_lr" in capsys.readouterr().err
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_recipes_load_and_their_names_are_flags():

@@ -10,10 +10,19 @@ from torch import nn
 
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization, TrainConfig, from_dict, to_dict
+from proxyless_arch.base.errors import StoppedError
 from proxyless_arch.base.settings import note_on_absent
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
-from proxyless_nas.steps import NonFiniteLossError, in_parts, sgd, smoothed_loss, warmup_cosine_lr, weighted_loss
+from proxyless_nas.steps import (
+    NonFiniteLossError,
+    check_learns,
+    in_parts,
+    sgd,
+    smoothed_loss,
+    warmup_cosine_lr,
+    weighted_loss,
+)
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from tests.proxyless_arch.nets import three_blocks
 
@@ -233,6 +242,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     for key, state in before[2].items():
         assert torch.equal(state["momentum_buffer"], run.optimizer.state_dict()["state"][key]["momentum_buffer"])
     assert (run.step, run.sums) == (6, before[3])
+
+
+def test_an_epoch_that_learns_nothing_at_many_times_the_loss_of_guessing_is_the_end():
+    guess = math.log(10)
+    for loss, top1 in ((21 * guess, 30.0), (2 * guess, 10.0), (None, None)):  # it learns; it is only slow; no image
+        check_learns(loss, top1, 1000, 10, "--init_lr")
+    with pytest.raises(StoppedError, match="--warmup_lr"):
+        check_learns(21 * guess, 10.0, 1000, 10, "--warmup_lr")
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update():

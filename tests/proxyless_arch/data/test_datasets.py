@@ -318,6 +318,14 @@ def test_cached_reads_equal_fresh_ones_and_stay_within_the_budget(tmp_path, monk
     assert not too_big._cache.pixels
 
 
+def test_images_for_a_single_pass_are_not_kept_in_any_process(tmp_path):
+    root = write_folder(tmp_path / "set", photos())
+    once = open_folder(root).read_once()
+    for found in (once, pickle.loads(pickle.dumps(once))):
+        assert np.asarray(found.read(0)).shape == np.asarray(open_folder(root).read(0)).shape
+        assert not found._cache.pixels
+
+
 # Splits
 
 
