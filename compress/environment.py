@@ -115,17 +115,23 @@ class Environment:
     def _single_losses(self) -> tuple[float, dict[str, float]]:
         """(loss of the whole network, loss with each single change)."""
         singles = self._singles()
-        lines = [self.record.get(f"damage {number}") for number in range(len(self.choosing))]
-        if None in lines:
+        known = [self._known_singles(number, singles) for number in range(len(self.choosing))]
+        lines = [line for line in known if line is not None]
+        if len(lines) < len(known):
             lines = self._measured_singles(singles)
-        count = sum(line["n_images"] for line in lines if line)
+        count = sum(line["n_images"] for line in lines)
 
         def mean(key: str) -> float:
-            return math.fsum(line["losses"][key] for line in lines if line) / count
+            return math.fsum(line["losses"][key] for line in lines) / count
 
         return mean(""), {key: mean(key) for key in singles}
 
-    def _measured_singles(self, singles: dict[str, Shrunk]) -> list[dict[str, Any] | None]:
+    def _known_singles(self, number: int, singles: dict[str, Shrunk]) -> dict[str, Any] | None:
+        """The record of a batch, where it is there and has all changes."""
+        line = self.record.get(f"damage {number}")
+        return line if line is not None and {"", *singles} <= line.get("losses", {}).keys() else None
+
+    def _measured_singles(self, singles: dict[str, Shrunk]) -> list[dict[str, Any]]:
         """The records of all batches of the images that choose; those that are there are not measured again."""
         n_images = sum(len(labels) for _, labels in self.choosing)
         doing = f"trying {counted(len(singles), 'change')}, one at a time, on {counted(n_images, 'image')}"
@@ -133,7 +139,7 @@ class Environment:
             whole = self._layers(Shrunk())
             parts = {change.key: self._with(change, whole) for change in watched(singles.values(), bar)}
             return [
-                self.record.get(f"damage {number}")
+                self._known_singles(number, singles)
                 or self.record.put(f"damage {number}", **self._batch_losses(whole, parts, singles, bar, images, labels))
                 for number, (images, labels) in enumerate(self.choosing)
             ]

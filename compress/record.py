@@ -41,6 +41,7 @@ def _amounts(node: Node) -> list[float]:
 
 
 _SCORE: Schema = {"loss": quantity, "hits": count, "n_images": factor}
+_DAMAGE: Schema = {"damages": _amounts, "losses": _amounts, "n_images": factor}
 _PARENT: Schema = dict.fromkeys(("valid", "test", "ms"), amount)
 _KINDS: Mapping[str, tuple[Schema, tuple[str, ...]]] = MappingProxyType(
     {
@@ -56,8 +57,8 @@ _KINDS: Mapping[str, tuple[Schema, tuple[str, ...]]] = MappingProxyType(
 def _judge_line(node: Node) -> None:
     kind = dict(node.items()).get("key", Node(None, "key")).text().partition(" ")[0]
     if kind == "damage":  # of a pruning: sums of losses; of a quantization: of divergences
-        judge(node, {"damages": _amounts, "losses": _amounts, "n_images": factor},
-              ("damages",) if "damages" in node.value else ("losses", "n_images"))  # fmt: skip
+        is_pruning = "losses" in node.value or "damages" not in node.value
+        judge(node, _DAMAGE, ("losses", "n_images") if is_pruning else ("damages",))
     elif kind in _KINDS:
         judge(node, *_KINDS[kind])
     missing = [name for name in ("valid", "test") if kind == "parent" and name not in node.value]

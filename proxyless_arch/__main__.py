@@ -27,7 +27,8 @@ from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
 from proxyless_arch.base import settings
 from proxyless_arch.base.cli import exit_code
-from proxyless_arch.base.files import read_json, write_text, writing
+from proxyless_arch.base.files import write_text, writing
+from proxyless_arch.base.schema import judged
 from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.text import align
 from proxyless_arch.base.units import format_count
@@ -154,7 +155,7 @@ def _is_released(source: str) -> bool:
         path = path / NET_CONFIG
     if source in catalog.known_names() or not path.is_file() or weight_kind(path) != "text":
         return False
-    return read_json(path).get("format") != FORMAT
+    return judged(path, {}).get("format") != FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,10 +44,11 @@ class BitsResult:
         return "\n".join(["", *(labeled(*line) for line in _lines(self))])
 
 
+_SCORES = ("top1_percent", "test_top1_percent", "parent_top1_percent", "parent_test_top1_percent")
 _SCHEMA: Schema = {
     **dict.fromkeys(("hardware", "method", "source", "plan", "parent"), Node.text),
     "unit": lambda node: node.text([str(each) for each in Unit]),
-    **dict.fromkeys(("top1_percent", "test_top1_percent", "parent_top1_percent", "parent_test_top1_percent"), percent),
+    **dict.fromkeys(_SCORES, percent),
     **dict.fromkeys(("target", "max_drop", "cost", "average_bits", "wall_seconds"), amount),
     **dict.fromkeys(("size_bytes", "parent_size_bytes"), factor),
     **dict.fromkeys(("evaluations", "macs", "params", "n_valid_images", "n_test_images"), count),
@@ -69,8 +70,13 @@ def read_result(folder: Path | str) -> BitsResult:
         spec=spec,
         weights=weights,
         plan=read_plan(home / PLAN_FILE, spec),
-        record=judged(home / RESULT_FILE, _SCHEMA, _NEEDED),
+        record=_record(home / RESULT_FILE),
     )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """result.json; what was not scored is null."""
+    return dict.fromkeys(_SCORES) | judged(path, _SCHEMA, _NEEDED)
 
 
 def _lines(result: BitsResult) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -24,9 +24,10 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import config_to_resume
+from proxyless_arch.base.runs import config_to_resume, read_whole_lines
+from proxyless_arch.base.schema import amount, count, judge, mapping, quantity
 from proxyless_arch.base.settings import setting
-from proxyless_arch.base.strict import counted, nearest
+from proxyless_arch.base.strict import Node, counted, nearest
 from proxyless_arch.base.words import (
     ARCH,
     BATCH_SIZE,
@@ -52,6 +53,8 @@ NEEDS = {APGD_DLR: 3}
 """Classes that an attack needs."""
 BY_CHANCE = 0.01
 """Of the images: by so many two attacks may differ for no reason."""
+IDENTITY = ("images", "weights")
+"""What each batch of a run that is resumed must have been made of."""
 ADVERSARIAL, LABEL_MAP, CURVE = "adversarial", "label_map.json", "amplification.svg"
 PATHS = ("arch", "weights", "data_path", "transfer_from", "bits")
 FREE = ("data_path", "device", "threads", "save_json")
@@ -317,6 +320,47 @@ def as_record(tally: Tally, names: Sequence[str]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------- its files
+
+
+def read_batches(
+    path: Path, names: Sequence[str], pgd_steps: int, sizes: Sequence[int]
+) -> tuple[list[dict[str, Any]], int]:
+    """The lines of metrics.jsonl, one per batch that is done, and their bytes; none where there is no file.
+
+    Args:
+        names: of the attacks.
+        pgd_steps: of PGD, which has a margin before the first one, too.
+        sizes: images of each batch.
+
+    Raises:
+        InputError: a line that is none of such a run.
+    """
+    lines, end = read_whole_lines(path)
+    if len(lines) > len(sizes):
+        raise InputError(f"expected {counted(len(sizes), 'batch', 'batches')}, got {len(lines)}", source=str(path))
+    for number, line in enumerate(lines):
+        try:
+            _judge_batch(Node(line), number, names, pgd_steps, sizes[number])
+        except InputError as error:
+            raise InputError(error.problem, f"line {number + 1}: {error.place}", str(path)) from None
+    return lines, end
+
+
+def _judge_batch(line: Node, number: int, names: Sequence[str], pgd_steps: int, size: int) -> None:
+    judge(line, {"batch": lambda node: node.exactly(number), "sums": mapping}, ("batch", "sums", *IDENTITY))
+    sums = Node(line.value["sums"], "sums").fields([each.name for each in fields(Tally)])
+    for name in ("n_images", "clean", "all_held", "zero_gradients", "n_amplified"):
+        sums[name].integer(0, size if name == "n_images" else sums["n_images"].value)
+    count(sums["queries"])
+    for node in sums["held"].fields(names).values():
+        node.integer(0, sums["clean"].value)
+    if PGD in names and sums["clean"].value:
+        sums["by_step"].elements(pgd_steps + 1, pgd_steps + 1)
+    for node in sums["by_step"].elements(0, pgd_steps + 1 if PGD in names else 0):
+        quantity(node)
+    for _, network in sums["amplification"].items():
+        for _, node in network.items():
+            amount(node)
 
 
 def folder_name(name: str, label: int) -> str:

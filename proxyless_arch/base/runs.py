@@ -23,8 +23,10 @@ from typing import Any
 
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError, LostProcessError
-from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_json
+from proxyless_arch.base.files import parse_json, read_bytes, write_json
 from proxyless_arch.base.machine import cpu_name
+from proxyless_arch.base.schema import judged
+from proxyless_arch.base.strict import Node
 from proxyless_arch.base.text import in_one_line
 
 METRICS_FILE, CHECKPOINT_FILE, PREVIOUS_FILE = "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
@@ -250,7 +252,7 @@ def _owner(file: int) -> str:
     try:
         found = parse_json(os.pread(file, 1000, 0), LOCK_FILE)
         return f"process {int(found['pid'])} on {in_one_line(str(found['host']))}"
-    except (InputError, LookupError, TypeError, ValueError):
+    except (InputError, LookupError, TypeError, ValueError, OverflowError):
         return "which one is not known"
 
 
@@ -342,8 +344,8 @@ def write_environment(run_dir: Path, now: Mapping[str, Any], resumed: bool) -> N
     """Write ``now`` to environment.json. A resume is added to what is there, under ``resumed``; the start stays."""
     path = run_dir / ENVIRONMENT_FILE
     if resumed and path.is_file():
-        first = read_json(path)
-        now = {**first, "resumed": [*first.get("resumed", []), dict(now)]}
+        first = judged(path, {"resumed": Node.elements})
+        now = {**first, "resumed": [*(first.get("resumed") or ()), dict(now)]}
     write_json(path, now)
 
 

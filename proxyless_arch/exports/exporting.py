@@ -39,7 +39,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.base import settings
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.base.files import read_bytes, read_json, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.runs import locked
 from proxyless_arch.base.settings import REQUIRED, setting
@@ -560,7 +560,7 @@ def _twins_to_time(formats: Sequence[Format]) -> list[Format]:
 
 def _check_labels(path: Path, spec: ArchSpec) -> None:
     """Raises InputError where the names of other classes lie there, beside files of another network."""
-    if path.is_file() and path.read_text(encoding="utf-8").splitlines() != list(class_names(spec)):
+    if path.is_file() and read_bytes(path).decode(errors="replace").splitlines() != list(class_names(spec)):
         problem = "holds the classes of another network: give another folder, or a name with --name"
         raise InputError(problem, "--output", str(path))
 

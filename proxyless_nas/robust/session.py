@@ -36,6 +36,7 @@ from proxyless_arch.apps.attacking import (
     ATTACKS,
     CURVE,
     FGSM,
+    IDENTITY,
     LABEL_MAP,
     PGD,
     R_FGSM,
@@ -50,6 +51,7 @@ from proxyless_arch.apps.attacking import (
     anchored,
     as_record,
     folder_name,
+    read_batches,
     save_image,
     shown_row,
     steps_of,
@@ -181,6 +183,7 @@ def prepare(config: AttackConfig) -> Job:
     network = evaluation.load_network(config.network)
     names = config.names(network.spec.num_classes)
     images, labels = evaluation.open_labelled(config.data_path, network.spec, config.label_map)
+    images = images.read_once()
     network = evaluation.oriented(network, config.network, images, labels)
     spec, device = network.spec, pick_device(config.device)
     float_net = network_of(spec, network.tensors, None, device)
@@ -395,7 +398,7 @@ def run_attack(
 def _attack_in(job: Job, home: Path, tell: Say, words: Sequence[str]) -> dict[str, Any]:
     """All batches that metrics.jsonl does not have, and the record."""
     watch = Stopwatch()
-    done, end = runs.read_whole_lines(home / runs.METRICS_FILE)
+    done, end = read_batches(home / runs.METRICS_FILE, job.names, job.config.steps, [*map(len, job.batches)])
     identity = _identity(job)
     for name in (name for line in done for name in identity if line[name] != identity[name]):
         raise InputError(f"not the {name} that this run was started with", "--resume", str(home))
@@ -427,7 +430,7 @@ def _identity(job: Job) -> dict[str, Any]:
     """Of what is attacked: a run that is resumed must find it again."""
     none = job.images.subset([])
     images = SearchData(train=none, valid=none, test=job.images).fingerprint()["test_names"]
-    return {"images": images, "weights": job.network.weights_blob_sha1}
+    return dict(zip(IDENTITY, (images, job.network.weights_blob_sha1), strict=True))
 
 
 def _tally_of(line: Mapping[str, Any]) -> Tally:

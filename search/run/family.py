@@ -18,9 +18,10 @@ from typing import Any
 
 from proxyless_arch.apps.scores import shown_score
 from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError
-from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import speak
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, locked, new_run_dir
+from proxyless_arch.base.schema import judged
 from proxyless_arch.base.strict import counted, listed, plain_number
 from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
@@ -212,7 +213,7 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
     """The first run folder among ``others`` whose warm-up is the one that ``config`` asks for; None where none is."""
     for folder in others:
         if (folder / warmup.NAME).is_file() and (folder / CONFIG_FILE).is_file():
-            theirs = read_json(folder / CONFIG_FILE)
+            theirs = judged(folder / CONFIG_FILE, {})
             if warmup.lacks_a_part(theirs):
                 continue  # an older run: what it was done with is not all known
             ours = to_dict(config)

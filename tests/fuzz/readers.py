@@ -17,6 +17,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ import pytest
 import torch
 from PIL import Image
 
+from compress.bits import config as bits_config
+from compress.bits.config import BitsConfig
+from compress.bits.result import read_result as read_quantized
 from compress.config import PruneConfig
 from compress.config import to_dict as prune_dict
 from compress.result import read_result as read_pruned
@@ -33,31 +37,53 @@ from hardware.latency import SHIPPED_FOLDER, load_latency_source, shipped
 from hardware.profile.device import open_log
 from hardware.profile.exported_ops import MANIFEST_FORMAT, Manifest, read_manifest, read_results
 from hardware.profile.profiling import RAW_FORMAT, RAW_VERSION, Measured
+from proxyless_arch.apps import attacking
+from proxyless_arch.apps.attacking import AttackConfig, Tally, as_record, read_batches
 from proxyless_arch.apps.evaluation import Network, RunConfig
 from proxyless_arch.apps.label_map import read_map
 from proxyless_arch.apps.per_class import read_per_class
 from proxyless_arch.apps.train_settings import RECIPE_DIR, TrainConfig
 from proxyless_arch.apps.train_settings import read_config as read_training
 from proxyless_arch.apps.train_settings import to_dict as training_dict
+from proxyless_arch.arch.bits import (
+    FLOAT32,
+    INT8,
+    KMEANS,
+    PLAN_FILE,
+    BitPlan,
+    Format,
+    Range,
+    bit_layers,
+    plan_to_json,
+    read_plan,
+    uniform_plan,
+    write_plan,
+)
 from proxyless_arch.arch.codec import spec_to_dict, write_spec
 from proxyless_arch.arch.released import released_to_json
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import walk
-from proxyless_arch.base import apart, settings
+from proxyless_arch.base import apart, runs, settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import write_environment
 from proxyless_arch.data.cifar import find_batches
 from proxyless_arch.data.datasets import open_folder
 from proxyless_arch.data.images import as_image
+from proxyless_arch.data.unlabelled import images_at
+from proxyless_arch.exports.bit_files import HOLDS, file_formats
 from proxyless_arch.exports.exported_file import METADATA_NAME, metadata_in, metadata_text
 from proxyless_arch.exports.exported_network import litert_network, onnx_network
+from proxyless_arch.exports.exporting import _check_labels, _free_record
 from proxyless_arch.exports.litert import load_litert, with_metadata
 from proxyless_arch.exports.onnx_file import load_onnx
 from proxyless_arch.space.mbconv import TINY, mbconv_space
-from proxyless_arch.space.search_space import read_space
+from proxyless_arch.space.search_space import read_space, write_space
+from proxyless_arch.space.tree import tree_space
+from proxyless_arch.space.uib import uib_space
 from proxyless_arch.weights.files import read_tensors, save_h5, save_safetensors
 from proxyless_arch.weights.lookup import find_network, find_trained
+from proxyless_arch.weights.quantizer import quantized_tensors
 from proxyless_nas.network import build
 from proxyless_nas.train.result import read_result as read_trained_result
 from proxyless_nas.train.session import CHECKPOINT_FIELDS, CHECKPOINT_FORMAT, CHECKPOINT_VERSION
@@ -70,6 +96,7 @@ from search.reporting.summary import summary
 from search.result import read_result
 from search.run import checkpoint, warmup
 from search.run.scoring import read_scores
+from tests import trees, uib
 from tests.fuzz.formats import (
     change_checkpoint,
     change_exported,
@@ -87,6 +114,7 @@ from tests.fuzz.formats import (
 from tests.fuzz.mutators import change_bytes, change_json, change_lines, change_text, dumped, mostly
 from tests.fuzz.running import Reader
 from tests.hardware.profile.test_profile import PROFILE, log
+from tests.proxyless_arch.arch.test_tree import pyramid
 from tests.proxyless_arch.nets import random_tensors, rich, three_blocks
 from tests.search.made_run import DIGITS, write_random, write_run
 from tests.search.run.test_loop import config, go_on, new_search
@@ -148,6 +176,12 @@ def read_search(path: Path) -> Any:
     if run.result is None:
         return run.records, run.settings
     return run.records, run.settings, run.result, summary(folder), str(read_result(folder))
+
+
+def read_lock(path: Path) -> str:
+    """Who holds a run folder, as a second process says it."""
+    with open(path, "rb") as file:
+        return runs._owner(file.fileno())
 
 
 def random_home(folder: Path) -> None:
@@ -271,6 +305,110 @@ def per_class_seeds() -> Sequence[bytes]:
     return (dumped(record),)
 
 
+# -------------------------------------------------------------------------------------------- quantized and attacked
+
+
+@functools.cache
+def plans() -> tuple[BitPlan, BitPlan]:
+    """Of integers, and of codebooks beside layers that are float."""
+    ranges = {layer.name: Range(3.0, signed=not index) for index, layer in enumerate(bit_layers(SPEC))}
+    formats = {layer.name: (Format(2), FLOAT32, Format(8))[index % 3] for index, layer in enumerate(bit_layers(SPEC))}
+    return (
+        uniform_plan(SPEC, INT8, ranges, image=True),
+        BitPlan(network=SPEC.name, formats=formats, quantizer=KMEANS),
+    )
+
+
+@cached
+def bit_plan_seeds() -> Sequence[bytes]:
+    return tuple(plan_to_json(plan).encode() for plan in plans())
+
+
+@functools.cache
+def positive_tensors() -> dict[str, np.ndarray]:
+    """Whose variances are some."""
+    return {name: np.abs(array) + 0.1 for name, array in random_tensors(SPEC).items()}
+
+
+def read_bits(path: Path) -> Any:
+    """What the zoos and the exports do with a plan."""
+    plan = read_plan(path, SPEC)
+    for kind in HOLDS:
+        with contextlib.suppress(InputError):
+            file_formats(plan, SPEC, kind)
+    return quantized_tensors(SPEC, positive_tensors(), plan), plan.n_bytes(SPEC), plan.average_bits(SPEC), str(plan)
+
+
+QUANTIZED = {
+    "hardware": "storage",
+    "method": "exact",
+    "unit": "bytes",
+    "source": "bytes",
+    "target": 900.0,
+    "max_drop": None,
+    "cost": 890.5,
+    "size_bytes": 890.5,
+    "average_bits": 8.0,
+    "plan": "0" * 12,
+    "evaluations": 3,
+    "macs": 90_000,
+    "params": 5000,
+    "top1_percent": 60.0,
+    "test_top1_percent": 59.0,
+    "n_valid_images": 100,
+    "n_test_images": 100,
+    "choosing_loss": 1.0,
+    "choosing_top1_percent": 50.0,
+    "images": {},
+    "scored": [{"cost": 890.5, "loss": 1.0, "hits": 3, "n_images": 9}],
+    "parent": "three",
+    "parent_top1_percent": 61.0,
+    "parent_test_top1_percent": None,
+    "parent_size_bytes": 3562.0,
+    "wall_seconds": 3.0,
+}
+
+
+def quantizing_home(folder: Path) -> None:
+    write_json(folder / "config.json", bits_config.to_dict(BitsConfig(arch="x")))
+    write_spec(folder / "spec.json", SPEC)
+    write_plan(folder / PLAN_FILE, plans()[0])
+    save_safetensors(folder / "weights.safetensors", SPEC, random_tensors(SPEC), {}, plans()[0])
+    write_json(folder / "result.json", QUANTIZED)
+
+
+def read_quantizing_run(path: Path) -> Any:
+    result = read_quantized(path.parent)
+    return result.record, str(result), result.top1_percent, result.test_top1_percent, find_trained(str(path.parent))
+
+
+ATTACKS = ("fgsm", "pgd", "square")
+
+
+@cached
+def attack_seeds() -> Sequence[bytes]:
+    tally = Tally(
+        n_images=4,
+        clean=3,
+        held={"fgsm": 2, "pgd": 1, "square": 2},
+        all_held=1,
+        by_step=[-3.0, -2.0, -1.5],
+        queries=9,
+        amplification={"float": {"first_conv": 0.5}},
+        n_amplified=3,
+    )
+    lines = [{"batch": number, "images": "a" * 16, "weights": None, "sums": asdict(tally)} for number in range(3)]
+    return (b"".join(dumped(line) + b"\n" for line in lines),)
+
+
+def read_attack(path: Path) -> Any:
+    """A resumed attack, whose last batch is still to come, and its record."""
+    lines, _ = read_batches(path, ATTACKS, 2, (4,) * 4)
+    more = [Tally(**json.loads(attack_seeds()[0].splitlines()[0])["sums"])]
+    tally = functools.reduce(Tally.plus, [*(Tally(**line["sums"]) for line in lines), *more])
+    return as_record(tally, ATTACKS)
+
+
 # ------------------------------------------------------------------------------------------- checkpoints and plans
 
 _DATA = {"train_images": 96, "processes": 1}
@@ -302,6 +440,32 @@ def read_search_checkpoint(path: Path) -> Any:
     if search.step < search.schedule.total_steps:
         go_on(search, [], stop_at=search.step + 1)
     return search.supernet.state_dict(), search.step
+
+
+def warm_up_home(folder: Path) -> None:
+    schedule = new_search().schedule
+    lines = [
+        {"phase": "warmup", "step": (epoch + 1) * schedule.steps_per_epoch, **dict.fromkeys(warmup.CARRIED, 1.0)}
+        for epoch in range(schedule.warmup_epochs)
+    ]
+    (folder / "metrics.jsonl").write_bytes(b"".join(dumped(line) + b"\n" for line in lines))
+
+
+@cached
+def warm_up_seeds() -> Sequence[bytes]:
+    search = new_search()
+    go_on(search, [], stop_at=search.schedule.warmup_steps)
+    state = search.checkpoint(_search_config(), {**_DATA, **checkpoint.computes(search.device)}, 0, 1.5)
+    return (sealed_checkpoint({"format": checkpoint.FORMAT, "version": checkpoint.VERSION, **vars(state)}),)
+
+
+def read_warm_up(path: Path) -> Any:
+    """Whether it is the one, what it was, and the search behind it."""
+    search = new_search()
+    is_alike = warmup.computed_alike(path.parent, search.device, None)
+    found = warmup.read(path.parent, search.schedule, _search_config(), _DATA, search.device)
+    found.put_before(search)
+    return search.supernet.state_dict(), found.seconds, found.epochs, is_alike
 
 
 @cached
@@ -350,6 +514,9 @@ def plan_seeds() -> Sequence[bytes]:
         {"key": "single x", "loss": 1.0},
         {"key": "time x 1", **dict.fromkeys(Measured._fields, 2)},
         {"key": "parent", "valid": 60.0, "test": None, "ms": 2.0},
+        {"key": "float", "loss": 1.0, "hits": 3, "n_images": 9},
+        {"key": "damage 0", "losses": {"": 3.0, "w": 4.0}, "n_images": 4},
+        {"key": "damage 1", "damages": {"first_conv weight 4": 0.5}},
     ]
     return (b"".join(dumped(line) + b"\n" for line in lines),)
 
@@ -400,12 +567,19 @@ def safetensors_seeds() -> Sequence[bytes]:
     ours = written(
         lambda folder: save_safetensors(folder / "w.safetensors", SPEC, random_tensors(SPEC), {"a": 1}), "w.safetensors"
     )
-    return *ours, save(random_tensors(SPEC))
+    quantized = written(
+        lambda folder: save_safetensors(folder / "w.safetensors", SPEC, random_tensors(SPEC), {}, plans()[0]),
+        "w.safetensors",
+    )
+    return *ours, *quantized, save(random_tensors(SPEC))
 
 
 @cached
 def h5_seeds() -> Sequence[bytes]:
-    return written(lambda folder: save_h5(folder / "w.h5", SPEC, random_tensors(SPEC), {"a": 1}), "w.h5")
+    def content(bits: BitPlan | None) -> bytes:
+        return written(lambda folder: save_h5(folder / "w.h5", SPEC, random_tensors(SPEC), {"a": 1}, bits), "w.h5")[0]
+
+    return content(None), content(plans()[0])
 
 
 @cached
@@ -499,6 +673,25 @@ def _answer_of(child: int, pipe: int, reader: str) -> apart.Answer:
     return os.waitstatus_to_exitcode(status), answer
 
 
+PARTS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+@cached
+def index_seeds() -> Sequence[bytes]:
+    names = list(random_tensors(SPEC))
+    places = {name: PARTS[number * 2 // len(names)] for number, name in enumerate(names)}
+    return (dumped({"metadata": {"total_size": 9}, "weight_map": places}),)
+
+
+def parts_home(folder: Path) -> None:
+    from safetensors.numpy import save
+
+    tensors = random_tensors(SPEC)
+    half = list(tensors)[: (len(tensors) + 1) // 2]
+    (folder / PARTS[0]).write_bytes(save({name: tensors[name] for name in half}))
+    (folder / PARTS[1]).write_bytes(save({name: value for name, value in tensors.items() if name not in half}))
+
+
 # ------------------------------------------------------------------------------------------------- exported networks
 
 
@@ -539,6 +732,19 @@ def read_exported(path: Path) -> Any:
     if path.suffix == ".onnx":
         return load_onnx(path, 1).forward(_IMAGES), network.spec
     return load_litert(path, 1).forward(np.ascontiguousarray(_IMAGES.transpose(0, 2, 3, 1))), network.spec
+
+
+@cached
+def record_seeds() -> Sequence[bytes]:
+    return (dumped({"format": "proxyless-arch/export", "files": [{"file": "net.onnx"}, {"file": "net_int8.tflite"}]}),)
+
+
+@cached
+def label_seeds() -> Sequence[bytes]:
+    return ("".join(f"{name}\n" for name in NAMES).encode(),)
+
+
+NAMES = ("zero", "one", "two", "bière", "日本")
 
 
 # ---------------------------------------------------------------------------------------------------------- latency
@@ -722,14 +928,21 @@ def read_zip(path: Path) -> Any:
     return list(map(int, images.labels))
 
 
+def read_unlabelled(path: Path) -> Any:
+    """As predict.py does."""
+    images = images_at([str(path)])
+    for index in range(len(images)):
+        with contextlib.suppress(InputError):
+            images.read(index)
+    return len(images)
+
+
 @cached
 def map_seeds() -> Sequence[bytes]:
     return (dumped({"a": 0, "b": "one", "c": 4}),)
 
 
 def read_label_map(path: Path) -> Any:
-    from dataclasses import replace
-
     spec = replace(SPEC, class_names=("zero", "one", "two", "three", "four"))
     return read_map(path, ("a", "b", "c"), spec).classes
 
@@ -765,12 +978,12 @@ def recipe_seeds() -> Sequence[bytes]:
 
 @cached
 def spec_seeds() -> Sequence[bytes]:
-    return dumped(spec_to_dict(SPEC)), dumped(spec_to_dict(rich()))
+    return tuple(dumped(spec_to_dict(spec)) for spec in (SPEC, rich(), uib.SPEC, trees.SPEC))
 
 
 @cached
 def released_seeds() -> Sequence[bytes]:
-    return (released_to_json(SPEC).encode(),)
+    return released_to_json(SPEC).encode(), released_to_json(pyramid()).encode()
 
 
 def read_network(path: Path) -> Any:
@@ -779,6 +992,18 @@ def read_network(path: Path) -> Any:
     if sum(call.params for call in walk(spec)) < 10**7:
         build(spec)
     return spec
+
+
+def run_config_home(folder: Path) -> None:
+    (folder / "net.config").write_bytes(released_to_json(SPEC).encode())
+
+
+@cached
+def space_seeds() -> Sequence[bytes]:
+    """Of each kind."""
+    whole = {"num_classes": 10, "preprocessing": DIGITS}
+    found = uib_space(TINY, 0.5, **whole), tree_space(1, 16, 0.5, **whole)
+    return *search_seeds("space.json")(), *(written(lambda f, s=s: write_space(f / "s", s), "s")[0] for s in found)
 
 
 def read_space_file(path: Path) -> None:
@@ -803,7 +1028,7 @@ READERS: tuple[Reader, ...] = (
         "environment", search_seeds("environment.json"), change_json, read_environment, "environment.json", search_home
     ),
     Reader("space", search_seeds("space.json"), change_json, file="space.json", **_SEARCH),
-    Reader("space_alone", search_seeds("space.json"), change_json, read_space_file, "space.json"),
+    Reader("space_alone", space_seeds, change_json, read_space_file, "space.json"),
     Reader("run_spec", search_seeds("spec.json"), change_json, file="spec.json", **_SEARCH),
     Reader(
         "run_weights",
@@ -865,6 +1090,64 @@ READERS: tuple[Reader, ...] = (
         pruning_home,
     ),
     Reader("plans", plan_seeds, change_lines, read_plans, "metrics.jsonl"),
+    Reader("bits", bit_plan_seeds, change_json, read_bits, PLAN_FILE),
+    Reader(
+        "quantized_plan",
+        lambda: bit_plan_seeds()[:1],
+        change_json,
+        read_quantizing_run,
+        PLAN_FILE,
+        quantizing_home,
+    ),
+    Reader(
+        "quantized_result",
+        lambda: (dumped(QUANTIZED),),
+        change_json,
+        read_quantizing_run,
+        "result.json",
+        quantizing_home,
+    ),
+    Reader(
+        "quantized_config",
+        lambda: (dumped(bits_config.to_dict(BitsConfig(arch="x"))),),
+        change_json,
+        read_quantizing_run,
+        "config.json",
+        quantizing_home,
+    ),
+    Reader("attack", attack_seeds, change_lines, read_attack, "metrics.jsonl"),
+    Reader(
+        "attack_config",
+        lambda: (dumped(attacking.to_dict(AttackConfig(arch="x", data_path="y"))),),
+        change_json,
+        attacking.read_config,
+        "config.json",
+    ),
+    Reader("warm_up", warm_up_seeds, change_checkpoint, read_warm_up, warmup.NAME, warm_up_home),
+    Reader("lock", lambda: (dumped({"pid": 7, "host": "a"}),), change_json, read_lock, runs.LOCK_FILE),
+    Reader(
+        "run_config",
+        lambda: (dumped({"image_size": 144, "n_epochs": 3}), dumped({"image_size": [128, 144]})),
+        change_json,
+        lambda path: read_network(path.with_name("net.config")),
+        "run.config",
+        run_config_home,
+    ),
+    Reader("index", index_seeds, change_json, read_weights, "model.safetensors.index.json", parts_home),
+    Reader(
+        "export_record",
+        record_seeds,
+        change_json,
+        lambda path: _free_record(path.parent, path.name, "net"),
+        "export.json",
+    ),
+    Reader(
+        "labels",
+        label_seeds,
+        change_bytes,
+        lambda path: _check_labels(path, replace(SPEC, class_names=NAMES)),
+        "labels.txt",
+    ),
     Reader(
         "recipe",
         recipe_seeds,
@@ -894,6 +1177,7 @@ READERS: tuple[Reader, ...] = (
     Reader("jpeg", jpeg_seeds, mostly(change_jpeg), read_image, "image.jpg"),
     Reader("images", other_image_seeds, change_bytes, read_image, "image"),
     Reader("zip", zip_seeds, change_image_zip, read_zip, "images.zip"),
+    Reader("unlabelled", zip_seeds, change_image_zip, read_unlabelled, "images.zip"),
     Reader("label_map", map_seeds, change_json, read_label_map, "labels.json"),
     Reader("cifar", cifar_seeds, change_pickle, read_cifar, "data_batch_1", cifar_home),
 )

@@ -163,6 +163,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(straight, home, monkeypa
     next((fewer / "dog").iterdir()).rename(fewer / "dog" / "renamed.png")
     assert attack.main(["--run_dir", str(stopped), "--resume", "--data_path", str(fewer)]) == 2
     assert "images" in capsys.readouterr().err
+    lines = read_metrics(stopped / METRICS_FILE)
+    lines[0]["sums"]["held"].pop("pgd")
+    (stopped / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert attack.main(["--run_dir", str(stopped), "--resume"]) == 2
+    assert "line 1: sums.held.pgd" in capsys.readouterr().err
 
 
 def test_a_plan_is_attacked_as_the_network_computes_under_it(home, capsys):
