@@ -22,9 +22,16 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _COMMANDS = ["train", "search.imagenet_arch_search", "proxyless_nas.train.session", "search.run.runner", "pytest"]
 # what they import once they need it: torch._dynamo alone, for the first optimizer, takes two seconds
 _LATER = ["torch._dynamo", "sklearn.datasets", "scipy.optimize", "matplotlib.figure", "matplotlib.backends.backend_agg"]
-_CONTEXT.set_forkserver_preload([*_COMMANDS, *_LATER])
+_preloaded = [*_COMMANDS, *_LATER]
+_CONTEXT.set_forkserver_preload(_preloaded)
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240
+
+
+def preload(*modules: str) -> None:
+    """Have more of them imported once for all processes; before the first one is started."""
+    _preloaded.extend(modules)
+    _CONTEXT.set_forkserver_preload(_preloaded)
 
 
 class Child:

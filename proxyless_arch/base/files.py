@@ -94,7 +94,8 @@ def remove_abandoned(folder: Path) -> None:
     for path in folder.glob(".*.tmp*"):
         found = TEMPORARY.fullmatch(path.name)
         if found is not None and (int(found[1]) == os.getpid() or not _is_alive(int(found[1]))):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _is_alive(process: int) -> bool:

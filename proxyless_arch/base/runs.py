@@ -23,7 +23,7 @@ from typing import Any
 
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError, LostProcessError
-from proxyless_arch.base.files import parse_json, read_bytes, write_json
+from proxyless_arch.base.files import parse_json, read_bytes, remove_abandoned, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.schema import judged
 from proxyless_arch.base.strict import Node
@@ -165,7 +165,8 @@ def locked(folder: Path, flag: str = "--run_dir") -> Iterator[None]:
     """Keep every other process from writing a folder, which must exist, until the block or this process ends.
 
     The system itself holds the lock (flock) and drops it with the process, however that dies; processes forked from
-    this one have no part in it. A folder in which nothing can be written needs none. The file is gone afterwards.
+    this one have no part in it. A folder in which nothing can be written needs none. The file is gone afterwards. What
+    killed processes left half-written there, and in folders of it that no other process holds, is removed first.
 
     Args:
         flag: that named the folder, for the error.
@@ -175,6 +176,8 @@ def locked(folder: Path, flag: str = "--run_dir") -> Iterator[None]:
     """
     held = _lock(folder, flag)
     try:
+        for place in (folder, *(each for each in folder.glob("*/") if not (each / LOCK_FILE).exists())):
+            remove_abandoned(place)
         yield
     finally:
         if held is not None:

@@ -50,7 +50,7 @@ from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import expanded, remove_abandoned, write_json
+from proxyless_arch.base.files import expanded, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
 from proxyless_arch.base.schema import Schema, amount, count, judge, mapping
 from proxyless_arch.base.strict import Node, counted
@@ -844,7 +844,6 @@ def finish(run: Run) -> dict[str, Any]:
 def write_start(job: Job, run_dir: Path) -> None:
     """What a run folder holds before the first step: config.json (with every setting of today) and spec.json."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(run_dir)
     write_json(run_dir / "config.json", to_dict(anchored(job.config)))
     codec.write_spec(run_dir / SPEC_FILE, job.spec)
 

@@ -26,7 +26,7 @@ import torch
 from proxyless_arch.apps.memory import as_begun
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError
-from proxyless_arch.base.files import expanded, read_json, remove_abandoned, write_json
+from proxyless_arch.base.files import expanded, read_json, write_json
 from proxyless_arch.base.machine import busy_note
 from proxyless_arch.base.progress import Progress, above_bars, speak
 from proxyless_arch.base.runs import (
@@ -169,8 +169,6 @@ def draw_random(
         run_dir = request.place.claimed(held)
         if not distributed.is_main():
             return None
-        for folder in (run_dir, run_dir / "specs"):
-            remove_abandoned(folder)
         write_environment(run_dir, job.device, request.command_in(run_dir), resumed=False)
         write_json(run_dir / "config.json", to_dict(anchored(job.config)))
         write_space(run_dir / SPACE_FILE, job.space)
@@ -252,7 +250,6 @@ def _reopened(run_dir: Path, tell: Say) -> Any:
     """A finished run once more. Nothing is written but what it was killed before."""
     with distributed.fail_together():
         if distributed.is_main():
-            remove_abandoned(run_dir)
             finish.complete(run_dir)
     tell("this run is finished: nothing is done again")
     return read_result(run_dir) if distributed.is_main() else None
@@ -405,7 +402,6 @@ def _search_in(
         start = _bring_to_its_start(search, run_dir, request.resume, warm, config, data)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(run_dir)
             # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
             source = warm.folder if warm is not None else None
             write_environment(run_dir, job.device, request.command_in(run_dir), request.resume, source)

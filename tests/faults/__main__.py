@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [["fault", *OUTCOMES], *([name, *(str(counts[name][each]) for each in OUTCOMES)] for name in names)]
     total = sum(counts.values(), Counter[str]())
     print("\n".join(align([*rows, ["all", *(str(total[each]) for each in OUTCOMES)]])))
+    print(f"{bench.n_equal} of {bench.n_resumed} resumed runs are equal to the undisturbed ones, bit for bit")
     print(f"seed {arguments.seed}, {time.monotonic() - begun:.0f} s")
     return 1 if total[NOT_HELD] else 0
 

@@ -29,9 +29,12 @@ from proxyless_nas.train import checkpointing
 from proxyless_nas.weights import to_named
 from search import imagenet_arch_search
 from search.run import runner
-from tests.processes import PATIENCE, Child, ranks
+from tests.processes import Child, preload, ranks
 from tests.scripts.mini import mini_net
 
+preload("proxyless_commands.prune", "proxyless_commands.export", "proxyless_nas.export", "hardware.profile_latency")
+PATIENCE = 900.0
+"""Seconds for a command of a few, where ten times more work than cores is on the machine."""
 OURS = (0, FAILED, BAD_INPUT, NO_RESOURCE, INTERRUPTED, -signal.SIGKILL, -signal.SIGTERM)
 """How a process may end."""
 TIMES = ("wall_seconds", *WALL_CLOCK_FIELDS)
@@ -51,7 +54,7 @@ PROFILE = (
     "--space tiny --resolution 16 --num_classes 10 --quick --rounds 1 --target_hardware cpu --runtime torch "
     "--output {folder}"
 )
-EXPORT = "--arch {weights} --format onnx --output {folder} --rounds 1"
+EXPORT = "--arch {weights} --format torch_export --output {folder} --rounds 1"
 
 
 class NotHeldError(Exception):
@@ -74,9 +77,14 @@ def _saving_often(main: Callable[[list[str]], int | None], words: list[str]) -> 
 
 @dataclass
 class Bench:
-    """What the undisturbed commands came to, each run once. ``home``: a folder for all of it."""
+    """What the undisturbed commands came to, each run once, and how many runs that were cut off came to the same.
+
+    ``home``: a folder for all of it.
+    """
 
     home: Path
+    n_resumed: int = 0
+    n_equal: int = 0
 
     @functools.cached_property
     def net(self) -> Path:
@@ -99,7 +107,7 @@ class Bench:
         begun = time.monotonic()
         with started(self, name, folder, more, n_ranks) as processes:
             for process in processes:
-                process.must_succeed()
+                ended_well([process], 0)
         return folder, time.monotonic() - begun
 
     def __hash__(self) -> int:
@@ -157,12 +165,24 @@ def product(folder: Path) -> Any:
     return result, records, {name: array.tobytes() for name, array in tensors.items()}
 
 
+def whole_lines(path: Path) -> bytes:
+    """Of a log, without a last line that was cut; none where there is no file."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
 def goes_on(bench: Bench, name: str, folder: Path, more: str = "", n_ranks: int = 1) -> None:
     """The same command comes to the end, and to what the undisturbed one came to."""
+    resumed = name in RUNS and (folder / "config.json").exists() and not (folder / "result.json").exists()
+    bench.n_resumed += resumed
+    measured = whole_lines(folder / "raw.jsonl")  # of a profile
     with started(bench, name, folder, more, n_ranks) as processes:
         ended_well(processes, 0)
     if name in RUNS and product(folder) != product(bench.straight(name, more, n_ranks)[0]):
         raise NotHeldError(f"{name}: not what the undisturbed run came to")
+    if not whole_lines(folder / "raw.jsonl").startswith(measured):
+        raise NotHeldError(f"{name}: what was measured is gone")
+    bench.n_equal += resumed
     litter = [path.name for path in folder.rglob(".*") if path.name != ".lock"]
     if litter:
         raise NotHeldError(f"{name}: left behind: {', '.join(litter)}")

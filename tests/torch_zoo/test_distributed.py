@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +154,37 @@ def test_train_counts_once_and_survives_a_killed_rank(start, tmp_path):
     assert not (broken / "result.json").exists()
     statuses, complaints = ended(train.main, ["--path", broken, "--resume"])
     assert statuses == [0, 0], complaints
+    same_run(straight, broken)
+
+
+def rank_of(agent: int, rank: int) -> int:
+    """The number of a process that torchrun's agent has started."""
+    for place in Path(f"/proc/{agent}/task").glob("*/children"):
+        for child in map(int, place.read_text().split()):
+            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return child
+    raise AssertionError(f"no rank {rank} of {agent}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell of its processes")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_torchrun_goes_on_by_itself_where_a_rank_was_killed(victim, tmp_path):
+    """The same words start a run and go on with it."""
+    write_spec(tmp_path / "mini.json", mini_net())
+    words = [*TRAIN, "--epochs", "3", "--arch", str(tmp_path / "mini.json"), "--device", "cpu", "--resume", "auto"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    forked([*words, "--run_dir", straight])
+    restarting = [*LAUNCH, "--max-restarts=1", "--monitor-interval=0.1", str(ROOT / "train.py"), *words]
+    with (
+        open(tmp_path / "output", "w") as output,
+        subprocess.Popen([*restarting, "--run_dir", broken], env=ENVIRONMENT, stdout=output, stderr=output) as agent,
+    ):
+        while not (broken / "checkpoint.pt").exists() and agent.poll() is None:
+            time.sleep(0.01)
+        os.kill(rank_of(agent.pid, victim), signal.SIGKILL)
+        assert agent.wait(600) == 0, (tmp_path / "output").read_text()
+    assert len(json.loads((broken / "environment.json").read_text())["resumed"]) == 1
     same_run(straight, broken)
 
 

@@ -12,7 +12,15 @@ import pytest
 
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.runs import LOCK_FILE, check_images_are_there, claimed, locked, new_run_dir
+from proxyless_arch.base.runs import (
+    ENVIRONMENT_FILE,
+    LOCK_FILE,
+    check_images_are_there,
+    claimed,
+    locked,
+    new_run_dir,
+    write_environment,
+)
 from tests.errors import refused
 
 
@@ -106,6 +114,26 @@ def test_a_run_that_another_process_made_meanwhile_is_refused(tmp_path, monkeypa
     monkeypatch.setattr(runs, "new_run_dir", made_by_two)
     with pytest.raises(InputError, match="already contains a run"), claimed(tmp_path / "run", tmp_path):
         pass
+
+
+def test_the_lock_of_any_command_clears_what_killed_ones_left(tmp_path):
+    name = f".result.json.{os.getpid()}-abcd0123.tmp.json"
+    held = tmp_path / "held"
+    for folder in (tmp_path, tmp_path / "half", held):
+        folder.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (held / LOCK_FILE).touch()  # another process is at it
+    with locked(tmp_path):
+        assert [path.parent.name for path in tmp_path.rglob(name)] == ["held"]
+
+
+def test_a_damaged_environment_is_refused_where_a_run_goes_on(tmp_path):
+    for content, place in (("[]", ""), ('{"resumed": 3}', "resumed")):
+        (tmp_path / ENVIRONMENT_FILE).write_text(content)
+        with pytest.raises(InputError) as caught:
+            write_environment(tmp_path, {}, resumed=True)
+        assert caught.value.place == place
+        assert (tmp_path / ENVIRONMENT_FILE).read_text() == content
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
