@@ -571,11 +571,11 @@ def n_workers(arguments: EvalConfig, images: ImageDataset, on_cpu: bool) -> int:
 
 
 def reading_workers(arguments: RunConfig, n_images: int, on_cpu: bool) -> int:
-    """As n_workers, for so many images that are read from files."""
+    """As n_workers, for so many images that are read from files (0: from memory)."""
+    n_batches = math.ceil(n_images / (arguments.batch_size or SCORED))
     if arguments.workers is not None:
-        return arguments.workers
-    cores = max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores()
-    return min(cores, math.ceil(n_images / (arguments.batch_size or SCORED)))
+        return min(arguments.workers, n_batches or arguments.workers)
+    return min(max(1, usable_cores() // READER_SHARE) if on_cpu else usable_cores(), n_batches)
 
 
 def n_images(arguments: EvalConfig, images: ImageDataset) -> int:

@@ -132,7 +132,7 @@ class Job:
     def n_workers(self) -> int:
         """Image reading processes of this rank."""
         if self.config.data.n_worker is not None:
-            return self.config.data.n_worker
+            return min(self.config.data.n_worker, self.schedule.total_steps or self.config.data.n_worker)
         if self.config.data.dataset == "digits":
             return 0
         cores = usable_cores() // distributed.local_size()

@@ -263,6 +263,7 @@ def test_workers(monkeypatch):
 
     assert (workers(), workers(on_cpu=False), workers("-j", "3"), workers("--limit", "5")) == (2, 8, 3, 1)
     assert evaluation.n_workers(parse("-a", "x", "-p", "digits"), images, True) == 0
+    assert (workers("-j", "500", "-b", "15"), workers("-j", "500", "-b", "15", "--limit", "31")) == (60, 3)
 
 
 # ------------------------------------------------------------------------------------------------------- the record
