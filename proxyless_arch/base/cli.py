@@ -314,7 +314,7 @@ def exit_code(
         except BrokenPipeError as error:
             unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
             if not unread:  # it was a pipe to a process of ours
-                return _say(NO_RESOURCE, f"error: {in_one_line(str(_lacking(LostProcessError(str(error)))))}")
+                return _say(NO_RESOURCE, f"error: {in_one_line(str(_lacking(error)))}")
             for stream in unread:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             return CLOSED_PIPE
@@ -354,12 +354,12 @@ def _lacking(error: Exception) -> str | None:
         case ModuleNotFoundError() if str(error.name).split(".")[0] not in _OURS:
             install = "" if "pip install" in text else ": pip install -r requirements.txt has it"
             return f"not installed: {text}{install}"
+        case LostProcessError() | BrokenPipeError():
+            return "; ".join([f"lost process: {text}", *getattr(error, "__notes__", ())])
         case OSError():
             kind = _SYSTEM.get(error.errno or 0, error.strerror or text or type(error).__name__)
             where = f": {in_one_line(os.fsdecode(error.filename))}" if _is_name(error.filename) else ""
             return "; ".join([f"{kind}{where}", *getattr(error, "__notes__", ())])
-        case LostProcessError():
-            return "; ".join([f"lost process: {text}", *getattr(error, "__notes__", ())])
     told = f"{type(error).__name__} {error}".lower()
     if isinstance(error, MemoryError) or any(sign in told for sign in _OUT_OF_MEMORY):
         return f"out of memory: {text or 'the machine has no more'}; smaller batches or fewer workers need less"

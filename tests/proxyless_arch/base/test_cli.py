@@ -144,8 +144,11 @@ def test_output_that_nobody_reads_any_more_ends_a_command_in_silence(name, monke
 
 
 def test_a_pipe_to_a_process_of_ours_is_no_reader_of_the_output(capfd):
-    assert exit_code(raising(BROKEN), []) == NO_RESOURCE
-    assert capfd.readouterr().err.startswith("error: lost process: ")
+    error = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    error.add_note("continue with\n  train.py --resume")
+    assert exit_code(raising(error), []) == NO_RESOURCE
+    said = capfd.readouterr().err
+    assert said.startswith("error: lost process: ") and said.endswith("train.py --resume\n") and said.count("\n") == 1
 
 
 def test_a_warning_is_one_line(capsys):
