@@ -122,7 +122,7 @@ def naming_the_way_on(script: str, run_dir: Path, kept: str = "") -> Iterator[No
     except (OSError, LostProcessError) as error:
         found = "the last checkpoint is whole" if has_checkpoint(run_dir) else "there is no checkpoint yet"
         kept = kept or found
-        if isinstance(error, LostProcessError):
+        if isinstance(error, LostProcessError | BrokenPipeError):
             error.add_note(f"{kept}; go on with {resume_command(script, run_dir)}")
         elif error.errno in UNWRITTEN:
             error.add_note(f"{kept}; make room or give permission, then go on with {resume_command(script, run_dir)}")

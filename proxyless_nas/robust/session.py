@@ -11,6 +11,7 @@ none again. Everything random is a function of (seed, batch, attack).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
@@ -99,6 +100,7 @@ __all__ = ["AttackConfig", "AttackStopped", "run_attack"]
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "attack.py"
 USUAL_BATCH, TIMED = 50, 8
+KEPT = "finished batches are kept"
 COPIES = 4
 """Of the weights: the network, as float and rounded, the scorer, and the second network."""
 FLOAT, ROUNDED = "float", "bit plan"
@@ -380,17 +382,23 @@ def run_attack(
     if dry_run:
         tell(DRY)
         return None
-    home = folder if resume and folder is not None else runs.new_run_dir(folder, ROOT)
-    tell(labeled("run folder", str(home)))
-    words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
-    with runs.locked(home):
+    with contextlib.ExitStack() as held:
+        if resume and folder is not None:
+            home = folder
+            held.enter_context(runs.locked(home))
+        else:
+            home = held.enter_context(runs.claimed(folder, ROOT))
+        held.enter_context(runs.sigterm_interrupts())
+        held.enter_context(runs.naming_the_way_on(COMMAND, home, KEPT))
+        tell(labeled("run folder", str(home)))
+        words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
         facts = runs.environment(words, torch=torch.__version__, numpy=np.__version__, device=device_name(job.device))
         runs.write_environment(home, facts, resume)
         write_json(home / runs.CONFIG_FILE, to_dict(anchored(job.config)))
         try:
             return _attack_in(job, home, tell, words)
         except KeyboardInterrupt:
-            message = f"stopped; finished batches are kept: continue with\n  {runs.resume_command(COMMAND, home)}"
+            message = f"stopped; {KEPT}: continue with\n  {runs.resume_command(COMMAND, home)}"
             tell(f"\n{message}")
             raise AttackStopped(message, home) from None
 
