@@ -22,9 +22,9 @@ from proxyless_arch.apps import attacking
 from proxyless_arch.apps.attacking import AttackConfig
 from proxyless_arch.base import settings
 from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
-from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.machine import tune_allocator
-from proxyless_arch.base.words import DRY_RUN, RUN_DIR
+from proxyless_arch.base.runs import resumes
+from proxyless_arch.base.words import DRY_RUN, RUN_DIR, add_resume_flag
 
 OPTIONS = ("path", "resume", "dry_run")  # flags that are no settings
 
@@ -33,10 +33,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="attack.py", description=__doc__)
     section = parser.add_argument_group("the run")
     section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
-    section.add_argument("--resume", action="store_true", help=f"continue the run in {RUN_DIR.flag}")
+    add_resume_flag(section)
     section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
     settings.add_flags(parser, AttackConfig)
-    return parser.parse_strictly(argv)
+    parsed = parser.parse_strictly(argv)
+    parsed.resume = resumes(parsed.resume, parsed.path)
+    return parsed
 
 
 def effective_config(arguments: argparse.Namespace) -> AttackConfig:
@@ -44,8 +46,6 @@ def effective_config(arguments: argparse.Namespace) -> AttackConfig:
     given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
     if not arguments.resume:
         return settings.with_settings(AttackConfig(), given)
-    if arguments.path is None:
-        raise InputError("needs the run folder: add --run_dir FOLDER", "--resume")
     return attacking.resumed_config(arguments.path, given)
 
 

@@ -148,7 +148,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(straight, home, monkeypa
     assert attack.main(words(home, *more)) == 130
     assert "--resume" in capsys.readouterr().out
     assert len(read_metrics(stopped / METRICS_FILE)) == 1
-    assert attack.main(["--run_dir", str(stopped), "--resume"]) == 0
+    assert attack.main(words(home, *more, "--resume", "auto")) == 0
     assert calls == [0, *range(1, 2), *range(1, -(-record["n_images"] // 4))]
     again = json.loads((stopped / "result.json").read_text())
     differing = {"command", "date", "wall_seconds"}

@@ -8,7 +8,7 @@ from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.base.cli import BAD_INPUT
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import resumes
-from proxyless_commands import prune, quantize, train
+from proxyless_commands import attack, prune, quantize, train
 from search import imagenet_arch_search
 from tests.scripts.mini import mini_net
 
@@ -29,7 +29,7 @@ def test_the_same_command_starts_and_goes_on(tmp_path, monkeypatch, capsys):
     assert again["test_top1_percent"] == first["test_top1_percent"]
 
 
-@pytest.mark.parametrize("main", [train.main, prune.main, quantize.main, imagenet_arch_search.main])
+@pytest.mark.parametrize("main", [train.main, prune.main, quantize.main, attack.main, imagenet_arch_search.main])
 @pytest.mark.parametrize("words", [["--resume", "auto"], ["--resume"], ["--resume", "perhaps", "--run_dir", "x"]])
 def test_it_needs_a_folder_and_no_other_word(main, words, capsys):
     assert main(words) == BAD_INPUT
