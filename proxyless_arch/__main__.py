@@ -30,7 +30,7 @@ from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.schema import judged
 from proxyless_arch.base.settings import REQUIRED, setting
-from proxyless_arch.base.text import align
+from proxyless_arch.base.text import align, in_one_line
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import RESOLUTION
 from proxyless_arch.weights.files import weight_kind
@@ -50,7 +50,7 @@ def draw(words: Sequence[str], output: Path) -> None:
     rows = [(spec.name, spec, None) for spec in map(find_spec, words)]
     with writing(output):
         draw_architectures(rows, output)
-    print(output)
+    print(in_one_line(str(output)))
 
 
 def list_networks() -> None:
@@ -143,7 +143,7 @@ def convert(source: str, target: Path, dialect: str | None) -> None:
     with writing(target):
         write_text(target, text)
     note = "" if wanted == OURS else "; it holds no name: readers take the file's"
-    print(f"{target}: {spec.name} in {'our' if wanted == OURS else 'the released'} dialect{note}")
+    print(f"{in_one_line(str(target))}: {spec.name} in {'our' if wanted == OURS else 'the released'} dialect{note}")
     for line in assumption(spec.preprocessing):  # from here on it is written as a fact
         print(line)
 

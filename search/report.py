@@ -24,6 +24,7 @@ from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
+from proxyless_arch.base.text import in_one_line  # noqa: E402
 from search.reporting.film import write_film  # noqa: E402
 from search.reporting.pictures import write_svg  # noqa: E402
 from search.reporting.report_page import write_comparison, write_report  # noqa: E402
@@ -54,13 +55,17 @@ def run(argv: Sequence[str]) -> None:
         for flag in ("gif", "svg"):
             if getattr(arguments, flag) is not None:
                 raise InputError("shows one search: name one run", f"--{flag}")
-        print(write_comparison(arguments.runs, arguments.output or Path("comparison.html"), arguments.trained))
+        _say(write_comparison(arguments.runs, arguments.output or Path("comparison.html"), arguments.trained))
         return
-    print(write_report(arguments.runs[0], arguments.output, arguments.trained))
+    _say(write_report(arguments.runs[0], arguments.output, arguments.trained))
     if arguments.gif is not None:
-        print(write_film(arguments.runs[0], arguments.gif))
+        _say(write_film(arguments.runs[0], arguments.gif))
     if arguments.svg is not None:
-        print(*write_svg(arguments.runs[0], arguments.svg), sep="\n")
+        _say(*write_svg(arguments.runs[0], arguments.svg))
+
+
+def _say(*files: Path) -> None:
+    print(*(in_one_line(str(file)) for file in files), sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.files import read_json  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import counted  # noqa: E402
+from proxyless_arch.base.text import in_one_line  # noqa: E402
 from proxyless_arch.base.units import Unit  # noqa: E402
 from proxyless_arch.weights.lookup import find_spec  # noqa: E402
 from search.config import FORMAT  # noqa: E402
@@ -73,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
         calls = walk(spec)
         print(describe(spec, costs=[scale * cost for cost in latency_price(source).costs(calls)]))
         how = f" times {scale:.4f}, as measured" if scale != 1 else "; not measured"
-        print(f"predicted: {Unit.MS.short(scale * network_ms(source, calls))} by {source.source}{how}")
+        print(f"predicted: {Unit.MS.short(scale * network_ms(source, calls))} by {in_one_line(source.source)}{how}")
         if own is not None and own.unit is Unit.MS and own.source is None:
             print("note: what priced this search is not there any more, or prices otherwise by now")
         outside = sum(bool(source.extrapolated(call)) for call in calls)

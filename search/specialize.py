@@ -34,7 +34,7 @@ from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import listed  # noqa: E402
-from proxyless_arch.base.text import align, ruled  # noqa: E402
+from proxyless_arch.base.text import align, in_one_line, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_arch.base.words import DRY_RUN, RUN_DIR  # noqa: E402
 from search.config import SearchConfig, effective_config  # noqa: E402
@@ -213,7 +213,8 @@ def _compare(goals: Sequence[Goal], folder: Path) -> None:
         prices = found.costs(found.spec, found.table_scale) if found.source is not None else None
         rows.append((f"searched for {goal.name}", found.spec, prices))
     draw_architectures(rows, folder / "specialization.png")
-    print(f"\n{table(record)}\n\nwritten to {folder}: specialization.json, specialization.png, one run per target")
+    files = "specialization.json, specialization.png, one run per target"
+    print(f"\n{table(record)}\n\nwritten to {in_one_line(str(folder))}: {files}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, work
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled, number_of
+from proxyless_arch.base.text import in_one_line, labeled, number_of
 from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.words import (
     ARCH,
@@ -856,7 +856,7 @@ def demonstrate(
         best = most_likely(row, network.spec)
         print(f"  {photo}")
         for name, probability, _ in best:
-            print(f"    {100 * probability:5.1f} %  {name}")
+            print(f"    {100 * probability:5.1f} %  {in_one_line(name)}")
         predictions.append({"image": photo, "top": as_record(best)})
     record = record_header(network, setup, argv) | {"predictions": predictions}
     save_record(arguments.save_json, record)

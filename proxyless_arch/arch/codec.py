@@ -29,6 +29,7 @@ from proxyless_arch.arch.uib import ConvReLU, PooledConv
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, read_json, write_text
 from proxyless_arch.base.strict import Node, judged_at, plain_number
+from proxyless_arch.base.text import readable
 
 FORMAT = "proxyless-arch/spec"
 VERSION = 1
@@ -87,7 +88,7 @@ def _name_of(source: str) -> str:
     """The stem of the file; a ``net.config`` is called after its folder, ``cpu.net.config`` is ``cpu``."""
     path = PurePath(source)
     stem = path.name.removesuffix(NET_CONFIG).rstrip(".") if path.name.endswith(NET_CONFIG) else path.stem
-    return (stem or path.parent.name or path.stem).encode("utf-8", "replace").decode() or RELEASED_NAME
+    return readable(stem or path.parent.name or path.stem) or RELEASED_NAME
 
 
 STEMS: Mapping[str, type[Conv]] = MappingProxyType({op.kind: op for op in (Conv, ConvNorm, ConvReLU)})

@@ -17,7 +17,7 @@ from typing import Literal
 
 from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, Operation
 from proxyless_arch.arch.preact import NormAct
-from proxyless_arch.base.checks import check, check_one_of, check_text, is_int, is_number
+from proxyless_arch.base.checks import check, check_line, check_one_of, check_text, is_int, is_number
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed
 
@@ -100,7 +100,7 @@ class Preprocessing:
                 check(is_number(value), f"{place}[{index}]", "a number", value)
         check(min(self.std) > 0, "std", "three numbers above 0", min(self.std))
         check(self.exif is None or isinstance(self.exif, bool), "exif", "true or false", self.exif)
-        check_text("assumed", self.assumed)
+        check_line("assumed", self.assumed)
 
 
 def imagenet_preprocessing(resolution: int = 224) -> Preprocessing:
@@ -127,7 +127,7 @@ class ArchSpec:
 
     def __post_init__(self) -> None:
         check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
-        check_text("name", self.name)
+        check_line("name", self.name)
         check_one_of("padding", self.padding, ("symmetric", "same"))
         check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks", self.blocks)
         check(len(self.blocks) <= 1000, "blocks", "at most 1000 blocks", len(self.blocks))

@@ -6,6 +6,7 @@ import sys
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, shown
+from proxyless_arch.base.text import in_one_line
 
 
 def check(condition: bool, place: str, expected: str, received: object) -> None:
@@ -31,6 +32,12 @@ def check_text(place: str, value: object) -> None:
     """A string that can be written to a file (no lone surrogates)."""
     check(isinstance(value, str), place, "a string", value)
     check(_is_utf8(str(value)), place, "text that UTF-8 can hold", value)
+
+
+def check_line(place: str, value: object) -> None:
+    """A string that a terminal shows as it is, in one line."""
+    check_text(place, value)
+    check(in_one_line(str(value)) == value, place, "one line of text", value)
 
 
 def _is_utf8(text: str) -> bool:

@@ -23,7 +23,7 @@ from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Prepro
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.arch.walk import LayerCall, walk
-from proxyless_arch.base.checks import check, check_number, check_text
+from proxyless_arch.base.checks import check, check_line, check_number
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_text
 from proxyless_arch.base.strict import Node, judged_at, plain_number
@@ -178,7 +178,7 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
-        check_text("name", self.name)
+        check_line("name", self.name)
         check_number("width_mult", self.width_mult, 0.05, 10)
         check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks, Edges and OpenTrees", self.blocks)
         for index, block in enumerate(self.blocks):

@@ -1002,7 +1002,7 @@ def run_config_home(folder: Path) -> None:
 def space_seeds() -> Sequence[bytes]:
     """Of each kind."""
     whole = {"num_classes": 10, "preprocessing": DIGITS}
-    found = uib_space(TINY, 0.5, **whole), tree_space(1, 16, 0.5, **whole)
+    found = uib_space(TINY, 0.5, **whole), tree_space(1, 32, **whole)
     return *search_seeds("space.json")(), *(written(lambda f, s=s: write_space(f / "s", s), "s")[0] for s in found)
 
 

@@ -63,6 +63,8 @@ def test_a_value_of_any_other_type_is_refused_by_name(cls, name):
             lambda: replace(rich(), class_names=(1, 2, 3, 4, 5)),
             "class_names[0]: expected a string, got 1",
         ),
+        (lambda: replace(rich(), name="\x1b[2Jmine"), r"name: expected one line of text, got '\x1b[2Jmine'"),
+        (lambda: replace(rich(), name="a\nerror: b"), r"name: expected one line of text, got 'a\nerror: b'"),
     ],
 )
 def test_messages(build, message):
