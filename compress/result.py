@@ -13,6 +13,7 @@ from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import LONGEST_NAME
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
 from proxyless_arch.base.schema import Schema, amount, count, factor, judge, judged, list_of, mapping, percent
 from proxyless_arch.base.strict import Node
@@ -110,9 +111,6 @@ def _record(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise error.from_source(str(path)) from None
     return record
-
-
-LONGEST_NAME = 255
 
 
 def _members(node: Node) -> None:

@@ -17,6 +17,8 @@ from proxyless_arch.base.errors import InputError
 
 TEMPORARY = re.compile(r"\..+\.([1-9][0-9]{0,8})-[a-z0-9_]{8}\.tmp(\..+)?")
 """The names that atomic_path gives, with the number of the process that writes."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file, on most systems."""
 
 
 def expanded(word: str) -> str:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path, PurePath
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
+from proxyless_arch.base.files import LONGEST_NAME, read_json
 from proxyless_arch.base.strict import Node, counted
 
 PART = re.compile(r"(.+)-(\d{3,6})-of-(\d{3,6})(\.[a-z.]+)", re.IGNORECASE)
@@ -45,6 +45,8 @@ def _name(node: Node) -> str:
     name = node.value
     if not isinstance(name, str) or name in ("", ".", "..") or PurePath(name).name != name or "\\" in name:
         raise node.fail("the name of a file beside the index")
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        raise node.fail(f"a name of at most {LONGEST_NAME} bytes")
     return name
 
 
