@@ -954,11 +954,16 @@ def cifar_seeds() -> Sequence[bytes]:
     return tuple(pickle.dumps(batch, protocol) for protocol in (2, 4))
 
 
+@cached
+def class_seeds() -> Sequence[bytes]:
+    return (pickle.dumps({"label_names": [f"x{n}" for n in range(10)], "num_vis": 3072}, 2),)
+
+
 def cifar_home(folder: Path) -> None:
     names = [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]
     for name in names:
         (folder / name).write_bytes(cifar_seeds()[0])
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"x{n}" for n in range(10)]}, 2))
+    (folder / "batches.meta").write_bytes(class_seeds()[0])
 
 
 def read_cifar(path: Path) -> Any:
@@ -1180,5 +1185,6 @@ READERS: tuple[Reader, ...] = (
     Reader("unlabelled", zip_seeds, change_image_zip, read_unlabelled, "images.zip"),
     Reader("label_map", map_seeds, change_json, read_label_map, "labels.json"),
     Reader("cifar", cifar_seeds, change_pickle, read_cifar, "data_batch_1", cifar_home),
+    Reader("cifar_classes", class_seeds, change_pickle, read_cifar, "batches.meta", cifar_home),
 )
 """All that is fuzzed."""
