@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +52,7 @@ from hardware.table import LayerKey, LookupTable, Timing, layer_key
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
+from proxyless_arch.base.runs import MetricsFile
 from proxyless_arch.base.strict import Node, shown
 from proxyless_arch.base.timing import MAX_DRIFT, Session, Times, anchor_drift, measure, steady_rounds
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -218,11 +218,10 @@ class RawLog:
         self._done: dict[tuple[str, int, str], Timed] = {}
         header = {"format": RAW_FORMAT, "version": RAW_VERSION, "conditions": dict(conditions)}
         whole = self._read(header) if path.exists() else 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")  # noqa: SIM115 (closed by close())
-        self._file.truncate(whole)
+        # not synced, which would stand between two timings
+        self._file = MetricsFile(path.parent, whole if path.exists() else None, name=path.name, synced=False)
         if not whole:
-            self._write(header)
+            self._file.append(header)
 
     def _read(self, header: Mapping[str, Any]) -> int:
         """Take in what is there; the number of bytes of whole lines."""
@@ -255,10 +254,6 @@ class RawLog:
             self._done[key] = timed
         return whole
 
-    def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-
     def get(self, phase: str, number: int, case: str) -> Timed | None:
         return self._done.get((phase, number, case))
 
@@ -268,14 +263,13 @@ class RawLog:
         if not times.ms or not all(0 < value < math.inf for value in (*times.ms, *timed.anchor_ms)):
             raise InputError(f"expected times above 0 ms, got {times.ms[:3]}, anchor {timed.anchor_ms}", case)
         self._done[phase, number, case] = timed
-        self._write({"phase": phase, "round": number, "case": case} | times._asdict() | {"anchor_ms": timed.anchor_ms})
+        told = {"phase": phase, "round": number, "case": case}
+        self._file.append(told | times._asdict() | {"anchor_ms": timed.anchor_ms})
 
     def __len__(self) -> int:
         return len(self._done)
 
     def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
 
     def __enter__(self) -> RawLog:

@@ -373,13 +373,19 @@ class MetricsFile:
         run_dir: the run folder; created when missing.
         resume_at: None for a new run; else the ``offset`` stored in the checkpoint, in bytes.
         name: of the file, where it is another one of such lines.
+        synced: wait for the disk after each line.
 
     Raises:
         InputError: a new run in a folder that already holds metrics, or an offset that is not the end of a line.
     """
 
     def __init__(
-        self, run_dir: str | os.PathLike[str], resume_at: int | None = None, *, name: str = METRICS_FILE
+        self,
+        run_dir: str | os.PathLike[str],
+        resume_at: int | None = None,
+        *,
+        name: str = METRICS_FILE,
+        synced: bool = True,
     ) -> None:
         folder = Path(run_dir)
         path = folder / name
@@ -394,7 +400,7 @@ class MetricsFile:
         if resume_at is not None:
             self._file.truncate(resume_at)
             os.fsync(self._file.fileno())
-        self._offset = resume_at or 0
+        self._offset, self._synced = resume_at or 0, synced
 
     @property
     def offset(self) -> int:
@@ -406,22 +412,35 @@ class MetricsFile:
 
         Raises:
             ValueError: NaN or infinity.
-            OSError: the disk takes no more, or the file is not there any more.
+            OSError: the disk takes no more, or the file is not the one any more that was written to.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
-            if not self._path.exists():
-                raise FileNotFoundError(errno.ENOENT, "was deleted while the run wrote to it")
+            self._check_is_the_same()
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:])
-            os.fsync(self._file.fileno())
+            if self._synced:
+                os.fsync(self._file.fileno())
         except OSError as error:
             error.filename = str(self._path)
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._offset)
+            if error.errno != errno.ESTALE:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._offset)
             raise
         self._offset += len(line)
+
+    def _check_is_the_same(self) -> None:
+        """Raises OSError where somebody else deleted, exchanged, cut or continued the file."""
+        here = os.fstat(self._file.fileno())
+        try:
+            is_there = os.path.samestat(here, self._path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise OSError(errno.ESTALE, "was deleted or exchanged while the run wrote to it")
+        if here.st_size != self._offset:
+            raise OSError(errno.ESTALE, "was changed by something else while the run wrote to it")
 
     def close(self) -> None:
         """Harmless when called twice."""

@@ -15,6 +15,8 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import (
     ENVIRONMENT_FILE,
     LOCK_FILE,
+    METRICS_FILE,
+    MetricsFile,
     check_images_are_there,
     claimed,
     locked,
@@ -125,6 +127,37 @@ def test_the_lock_of_any_command_clears_what_killed_ones_left(tmp_path):
     (held / LOCK_FILE).touch()  # another process is at it
     with locked(tmp_path):
         assert [path.parent.name for path in tmp_path.rglob(name)] == ["held"]
+
+
+def deleted(path):
+    path.unlink()
+
+
+def exchanged(path):
+    path.rename(path.with_suffix(".old"))
+    path.write_text('{"step": 1}\n')
+
+
+def cut(path):
+    os.truncate(path, 0)
+
+
+def continued(path):
+    with open(path, "a") as other:
+        other.write("{}\n")
+
+
+@pytest.mark.parametrize("meddle", [deleted, exchanged, cut, continued])
+def test_a_log_that_something_else_touches_is_noticed(meddle, tmp_path):
+    path = tmp_path / METRICS_FILE
+    with MetricsFile(tmp_path) as metrics:
+        metrics.append({"step": 1})
+        meddle(path)
+        before = path.read_bytes() if path.exists() else None
+        with pytest.raises(OSError) as caught:
+            metrics.append({"step": 2})
+        assert (caught.value.errno, caught.value.filename) == (errno.ESTALE, str(path))
+        assert (path.read_bytes() if path.exists() else None) == before
 
 
 def test_a_damaged_environment_is_refused_where_a_run_goes_on(tmp_path):
