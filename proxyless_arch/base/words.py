@@ -15,6 +15,7 @@ from typing import Any
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import AUTO
 from proxyless_arch.base.settings import setting
+from proxyless_arch.base.strict import shown
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ def add_run_flags(parser: argparse.ArgumentParser, recipes: str) -> None:
 
 def new_file(path: Path) -> Path:
     """A setting's check: a file that can be written, in a folder that is there or can be made."""
-    if path.is_dir():
-        raise InputError(f"expected a file to write, got a folder, {str(path)!r}")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise InputError(f"expected a file to write, got a folder, {str(path)!r}")
+        there = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:  # a name that is too long, links in a circle
+        raise InputError(f"expected a file that can be written, got {shown(str(path))}: {error.strerror}") from None
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"expected a file that can be written, got {str(path)!r}: {there} does not take it")
     return path
