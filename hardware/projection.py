@@ -158,7 +158,7 @@ def project_draws(draws: Sequence[Sequence[np.ndarray]], limit: Limit) -> list[P
     floor = limit.table.minimum
     upper = min(limit.upper, limit.table.maximum)
     width = (upper - floor) / (BINS - 1)
-    if width <= 0:
+    if width <= 0 or not draws:
         return [None] * len(draws)
     steps = [np.rint(group / width).astype(int) for group in costs]
     slack = len(costs) // 2 + 1

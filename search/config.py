@@ -72,9 +72,16 @@ class DataConfig:
     resolution: int | None = RESOLUTION.setting(
         None,
         " (default: digits 16, cifar10 or space small, tiny or tree 32, else 224)",
+        aliases=("--resolutions",),
         minimum=8,
         maximum=1024,
         common=True,
+    )
+    mixed_resolutions: str | None = _flag(
+        None,
+        "sizes that the images of a warm-up's steps have in random order, between commas, --resolution's among them "
+        "(set by several --resolutions)",
+        older=None,
     )
     resize_scale: float | None = _flag(
         None, "smallest share of the image that a random crop takes (default: 0.08)", minimum=0.01, maximum=1
@@ -99,10 +106,22 @@ class DataConfig:
     data_edition: int = DATA_EDITION.setting(EDITION, minimum=1, maximum=EDITION, older=1)
 
     def __post_init__(self) -> None:
-        """Raises InputError for a share of the images above 1."""
+        """Raises InputError for a share of the images above 1, and for sizes without the run's own."""
         if self.valid_size >= 1 and self.valid_size != int(self.valid_size):
             problem = f"expected a fraction below 1 or a whole number of images, got {self.valid_size}"
             raise InputError(problem, "--valid_size")
+        if self.mixed_resolutions is not None and self.resolution not in self.warmup_sizes:
+            problem = f"expected --resolution ({self.resolution}) among them, got {self.mixed_resolutions}"
+            raise InputError(problem, "--mixed_resolutions")
+
+    @property
+    def warmup_sizes(self) -> tuple[int, ...]:
+        """Of a warm-up on several sizes: pixels, rising; empty where there is one. Raises InputError."""
+        words = self.mixed_resolutions.split(",") if self.mixed_resolutions is not None else []
+        if not all(word.isdecimal() and 8 <= int(word) <= 1024 for word in words) or len(words) == 1:
+            problem = f"expected sizes from 8 to 1024 between commas, two or more, got {self.mixed_resolutions!r}"
+            raise InputError(problem, "--mixed_resolutions")
+        return tuple(sorted(map(int, words)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -491,4 +510,6 @@ def read_config(path: Path, *, fill_missing: bool = False) -> SearchConfig:
 def add_flags(parser: argparse.ArgumentParser, *, takes_families: bool = False) -> None:
     """One flag per setting; see settings.add_flags. ``takes_families``: several targets between commas."""
     text = "; several, 4,6,8, give a family of networks"
-    settings.add_flags(parser, SearchConfig, dict.fromkeys(TARGET_KEY.values(), text) if takes_families else {})
+    sizes = "; several, 160,192,224, are compared at one target, behind one warm-up"
+    several = {**dict.fromkeys(TARGET_KEY.values(), text), "resolution": sizes}
+    settings.add_flags(parser, SearchConfig, several if takes_families else {})

@@ -4,6 +4,7 @@
     python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --run_dir runs/mine
     python search/imagenet_arch_search.py --run_dir runs/mine --resume
     python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 60,80,100 --run_dir runs/family
+    python search/imagenet_arch_search.py --data_path photos/ --target_latency_ms 80 --resolutions 160,192,224
     python search/imagenet_arch_search.py --target_hardware flops --run_dir runs/other --warmup_from runs/mine
     torchrun --nproc_per_node=4 search/imagenet_arch_search.py --data_path photos/
 
@@ -55,9 +56,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _family(arguments: argparse.Namespace) -> int | None:
-    """Run the searches for several targets; None where there is one."""
+    """Run the searches for several targets or image sizes; None where there is one."""
     given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
-    several = {key: given[key] for key in config.TARGET_KEY.values() if isinstance(given.get(key), tuple)}
+    kinds = (*config.TARGET_KEY.values(), "resolution")
+    several = {key: given[key] for key in kinds if isinstance(given.get(key), tuple)}
     if not several:
         return None
     settings = config.effective_config({name: given[name] for name in given if name not in several}, arguments.recipe)

@@ -55,6 +55,8 @@ class Stream(IntEnum):
     """Actions of AMC's and HAQ's agent, and what it learns from."""
     BIT_IMAGES = 17
     """Which images calibrate, choose and test bits, where no part of them is for training."""
+    WARMUP_SIZE = 18
+    """(weight step): the size of the images in a warm-up on several."""
 
 
 @unique

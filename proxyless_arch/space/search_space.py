@@ -254,6 +254,13 @@ class SearchSpace:
 
     # ----------------------------------------------------------------------------------------------- its networks
 
+    @property
+    def reduction(self) -> int:
+        """The product of all strides: pixels of the image for a pixel of the last feature map, along a side."""
+        size = 4096
+        large = replace(self, preprocessing=replace(self.preprocessing, resolution=size, resize=size))
+        return size // walk(large.spec_for((0,) * self.n_edges))[-1].in_hwc[0]
+
     def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
         """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""
         parts = zip(self.blocks, self.by_block(self.check(path)), strict=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxyless_arch.apps.scores import shown_score
+from proxyless_arch.apps.scores import score_interval, shown_score
 from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import speak
@@ -29,7 +29,7 @@ from proxyless_arch.drawing.scene import write_picture
 from proxyless_nas import distributed
 from proxyless_nas.devices import pick_device
 from proxyless_nas.opening import ROOT
-from search.config import LEFT_OPEN, TARGET_KEY, SearchConfig, to_dict, with_settings
+from search.config import LEFT_OPEN, TARGET_KEY, SearchConfig, default_space, to_dict, with_settings
 from search.reporting.networks import plane_of
 from search.reporting.run_folder import Run, read_run
 from search.reporting.titles import told_apart
@@ -38,6 +38,7 @@ from search.run import warmup
 from search.run.runner import run_search
 
 RECORD, CURVE = "family.json", "family.png"
+SIZE = "resolution"
 
 
 def run_family(
@@ -46,22 +47,20 @@ def run_family(
     *,
     warmup_from: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
-    **targets: Sequence[float],
+    **several: Sequence[float],
 ) -> list[Run] | None:
-    """Search a network for each of several targets; the settings are ``config``'s otherwise.
+    """Search a network for each of several targets, or at each of several image sizes; else by ``config``'s settings.
 
     Args:
         path: the family's folder (default: a dated one under runs/).
-        targets: ``target_latency_ms`` or ``target_macs``, several of them.
+        several: ``target_latency_ms``, ``target_macs`` or ``resolution``, several of one of them. Sizes are compared at
+            the target of ``config``, behind one warm-up whose steps have images of all of them.
         warmup_from, dry_run: as for run_search.
 
     Returns the runs; None in all processes but the first, and of a dry run. Raises what run_search raises, and
-    InputError for a target that is named twice or cannot be met, before anything is begun.
+    InputError for a target or size that is named twice or cannot be met, before anything is begun.
     """
-    unit, values = _asked(targets)
-    if config.arch.arch_algo == "random":
-        raise InputError("--arch_algo random takes one target", f"--{TARGET_KEY[unit]}")
-    members = {name_of(unit, each): with_settings(config, {TARGET_KEY[unit]: each}) for each in values}
+    members = _members(config, several)
     source = Path(warmup_from) if warmup_from is not None else None
     own = Path(path) if path is not None else None
     with distributed.init_from_environment(config.device) as device:
@@ -75,21 +74,39 @@ def run_family(
             if not distributed.is_main():
                 return None
             runs = [read_run(folder / name) for name in members]
-            _write(folder, unit, runs)
+            _write(folder, runs)
             return runs
 
 
-def _asked(targets: Mapping[str, Sequence[float]]) -> tuple[Unit, Sequence[float]]:
-    """The unit and the targets. Raises InputError."""
+def _members(config: SearchConfig, several: Mapping[str, Sequence[float]]) -> dict[str, SearchConfig]:
+    """The settings of each search, by the name of its folder. Raises InputError."""
     units = {key: unit for unit, key in TARGET_KEY.items()}
-    if unknown := [name for name in targets if name not in units]:
-        raise InputError(f"expected {listed(units)}, got {unknown[0]}", "targets")
-    if len(targets) != 1:
-        raise InputError("several targets of one kind at a time", f"--{list(targets)[-1]}" if targets else "targets")
-    ((key, values),) = targets.items()
+    if unknown := [name for name in several if name not in (*units, SIZE)]:
+        raise InputError(f"expected {listed((*units, SIZE))}, got {unknown[0]}", "targets")
+    if len(several) != 1:
+        raise InputError("several values of one kind at a time", f"--{list(several)[-1]}" if several else "targets")
+    ((key, values),) = several.items()
+    what = "target" if key in units else "size"
     if len(set(values)) != len(values) or not values:
-        raise InputError("a target is named twice" if values else "expected targets, got none", f"--{key}")
-    return units[key], values
+        raise InputError(f"a {what} is named twice" if values else f"expected {what}s, got none", f"--{key}")
+    if config.arch.arch_algo == "random":
+        raise InputError(f"--arch_algo random takes one {what}", f"--{key}")
+    if key == SIZE:
+        return _of_sizes(config, sorted(map(int, values), reverse=True))
+    return {name_of(units[key], each): with_settings(config, {key: each}) for each in values}
+
+
+def _of_sizes(config: SearchConfig, sizes: Sequence[int]) -> dict[str, SearchConfig]:
+    """The largest comes first: it does the warm-up, whose images are made smaller for the other sizes."""
+    if config.target.target_latency_ms is None and config.target.target_macs is None:
+        raise InputError(
+            "sizes are compared at one target: add --target_latency_ms MS or --target_macs N", f"--{SIZE}s"
+        )
+    common = {
+        "mixed_resolutions": ",".join(map(str, reversed(sizes))),
+        "space": config.space.space or default_space(sizes[0]),
+    }
+    return {f"{size}px": with_settings(config, {**common, SIZE: size}) for size in sizes}
 
 
 def name_of(unit: Unit, target: float) -> str:
@@ -231,7 +248,16 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
 
 def _entry(run: Run) -> dict[str, Any]:
     assert run.result is not None
-    kept = ("landed", "test_top1_percent", "n_test_images", "top1_percent", "macs", "params", "wall_seconds")
+    kept = (
+        "resolution",
+        "landed",
+        "test_top1_percent",
+        "n_test_images",
+        "top1_percent",
+        "macs",
+        "params",
+        "wall_seconds",
+    )
     return {
         "run": run.folder.name,
         "target": run.target,
@@ -241,9 +267,9 @@ def _entry(run: Run) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, unit: Unit, runs: Sequence[Run]) -> None:
+def _write(folder: Path, runs: Sequence[Run]) -> None:
     """The record and the curve of a family."""
-    write_json(folder / RECORD, {"cost_unit": unit, "networks": [_entry(run) for run in runs]})
+    write_json(folder / RECORD, {"cost_unit": runs[0].unit, "networks": [_entry(run) for run in runs]})
     plane = plane_of(told_apart(runs))
     if plane is not None and plane.chart is not None:
         write_picture(plane.chart.scene, folder / CURVE)
@@ -253,7 +279,7 @@ def family_table(runs: Sequence[Run]) -> str:
     """The family for a terminal: the runs of run_family."""
     unit, folder = runs[0].unit, runs[0].folder.parent
     assert unit is not None
-    lines = [["searched for", "predicted", "measured", "landed", "test top-1", "MACs"]]
+    lines = [["images", "searched for", "predicted", "measured", "landed", "test top-1", "MACs"]]
     for run in runs:
         entry: Mapping[str, Any] = _entry(run)
         assert run.target is not None and run.predicted is not None
@@ -261,5 +287,25 @@ def family_table(runs: Sequence[Run]) -> str:
         landed = {True: "yes", False: "NO", None: "-"}[entry["landed"]]
         score = shown_score(entry["test_top1_percent"], entry["n_test_images"])
         cells = [unit.short(run.target), unit.short(run.predicted), Unit.MS.short(measured) if measured else "-"]
-        lines.append([*cells, landed, score, format_count(entry["macs"])])
-    return "\n".join([*ruled(align(lines)), f"written to {folder}: {RECORD}, {CURVE}, one run per target"])
+        lines.append([f"{entry['resolution']} px", *cells, landed, score, format_count(entry["macs"])])
+    sizes = {_entry(run)["resolution"] for run in runs}
+    best = [_best_size(runs)] if len(sizes) > 1 else []
+    return "\n".join([*ruled(align(lines)), *best, f"written to {folder}: {RECORD}, {CURVE}, one run each"])
+
+
+def _best_size(runs: Sequence[Run]) -> str:
+    """One line on the size that scores best on the images that choose, and on those that chance may have put behind."""
+    first, *others = sorted(map(_scored_alike, runs), reverse=True)
+    score, n_images, size = first
+    low, _ = score_interval(score, n_images)
+    beaten = [f"{other[2]} px" for other in others if score_interval(other[0], n_images)[1] < low]
+    rest = [f"{other[2]} px" for other in others if f"{other[2]} px" not in beaten]
+    doubt = f"; {', '.join(rest)} could be as good (95% intervals overlap)" if rest else ""
+    return f"best: {size} px, {shown_score(score, n_images, 'architecture-validation images')}{doubt}"
+
+
+def _scored_alike(run: Run) -> tuple[float, int, int]:
+    """(top-1 in percent, of so many architecture-validation images, resolution): inherited, or fine-tuned."""
+    assert run.result is not None
+    score = run.result.get("finetuned_top1_percent", run.result["top1_percent"])
+    return score, run.result["n_valid_images"], run.result["resolution"]

@@ -353,6 +353,7 @@ def prepare(
         n_classes = len(data.class_names)
         if space.num_classes != n_classes and not resumed:  # then the fingerprint says what came or went
             raise InputError(f"expected {n_classes} classes, those of the images, got {space.num_classes}", "space")
+        _check_sizes(config, space)
         _check_priced(config.target, space)
         config, notes = _with_batch_for(config, len(data.train))
         plan = None
@@ -404,6 +405,14 @@ def _space(config: SearchConfig, class_names: tuple[str, ...]) -> SearchSpace:
         with judged_at("", {"final_width": "--final_width", "width_mult": "--width_mult"}):
             return tree.tree_space(blocks, width, asked.width_mult, **common)
     return space_named(name).build(width_mult=asked.width_mult, **common)
+
+
+def _check_sizes(config: SearchConfig, space: SearchSpace) -> None:
+    """Raises InputError for a size of the warm-up's images that the strides of the space do not divide."""
+    wrong = [size for size in config.data.warmup_sizes if size % space.reduction]
+    if wrong:
+        known = f"expected multiples of {space.reduction} (the strides of space {space.name})"
+        raise InputError(f"{known}, got {', '.join(map(str, wrong))}", "--resolutions")
 
 
 def _check_priced(target: Target, space: SearchSpace) -> None:

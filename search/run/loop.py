@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from hardware.cost import CostTable
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
-from proxyless_arch.data.streams import TorchStream
+from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.steps import (
@@ -195,6 +196,17 @@ class Search:
             if len(answers):  # none where all of them could not be read
                 yield from ((path, *part) for part in in_parts(share, answers, parts))
 
+    def _sized(self, images: Tensor) -> Tensor:
+        """The images of a weight step: in a warm-up on several sizes, all at one that is drawn for the step."""
+        sizes = self.config.data.warmup_sizes
+        if not sizes or not self.in_warmup:
+            return images
+        rng = numpy_rng(self.config.manual_seed, Stream.WARMUP_SIZE, self.step)
+        size = sizes[int(rng.integers(len(sizes)))]
+        return (
+            images if images.shape[-1] == size else interpolate(images, (size, size), mode="bilinear", antialias=True)
+        )
+
     def _seed_dropout(self, stream: TorchStream, step: int) -> None:
         if self.space.dropout_rate:
             seed_dropout(self.config.manual_seed, stream, step)
@@ -211,7 +223,7 @@ class Search:
         self.optimizer.zero_grad(set_to_none=True)
         (n_images,) = distributed.summed(len(labels))
         loss_sum, hits = 0.0, 0
-        for path, part, answers in self._shares(images, labels, paths):
+        for path, part, answers in self._shares(self._sized(images), labels, paths):
             logits = self.supernet(part, path)
             loss = smoothed_loss(logits, answers, weights.label_smoothing)
             # of the whole batch: a process that could not read all of its images counts for less in the mean over all

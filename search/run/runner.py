@@ -308,8 +308,19 @@ def _warm_up_to_start_from(request: _Request, job: Job) -> warmup.WarmUp | None:
     if request.resume:
         source = None if runs.has_checkpoint(request.home) else warmup.recorded(request.home)
     if source is None:
+        _check_largest(request, job)
         return None
     return warmup.read(source, job.schedule, to_dict(job.config), jobs.fingerprint(job), job.device)
+
+
+def _check_largest(request: _Request, job: Job) -> None:
+    """Raises InputError where a new run would do a warm-up on sizes that its images do not reach."""
+    sizes, own = job.config.data.warmup_sizes, job.space.preprocessing.resolution
+    if sizes and own != sizes[-1] and job.schedule.warmup_steps and not request.resume:
+        raise InputError(
+            f"the warm-up on several sizes is done with images of the largest, {sizes[-1]} px: start behind that run's",
+            warmup.FLAG,
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ the run

@@ -95,6 +95,8 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], source: str) -> di
     names = [name for name in dict.fromkeys((*CHOOSE_IMAGES, *settings_with_a_part())) if name not in without]
     older = lacks_a_part(theirs)
     before = to_dict(from_dict(theirs, source, fill_missing=not older))
+    if ours["mixed_resolutions"] is not None and ours["mixed_resolutions"] == before["mixed_resolutions"]:
+        names.remove("resolution")  # whichever of the sizes is a run's own
     return _unequal(_anywhere({name: ours[name] for name in names}), _anywhere(before))
 
 

@@ -383,3 +383,4 @@ def test_draws_are_projected_within_the_limit_and_next_to_the_best(seed, lower):
 def test_draws_in_a_window_as_narrow_as_the_grid_are_left_to_the_exact_program(upper, lower):
     table = CostTable(1.0, ((0.0, 1.0, 5.0), (0.0, 2.0)), Unit.MS, "made up")
     assert project_draws([[np.zeros(3), np.zeros(2)]], Limit(table, upper, lower)) == [None]
+    assert project_draws([], Limit(table, upper)) == []

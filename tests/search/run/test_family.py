@@ -2,12 +2,17 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
+import torch
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import locked
-from search import SearchConfig, imagenet_arch_search, run_family
+from search import SearchConfig, family_table, imagenet_arch_search, run_family
+from search.config import read_config
+from search.reporting.run_folder import read_run
+from search.run import job as jobs
 from search.run import warmup
 
 WORDS = shlex.split(
@@ -79,6 +84,85 @@ def test_a_family_is_held_against_other_processes(family, capsys):
     with locked(family):
         assert searched(family, "3e5,4.5e5") == 2
     assert "--run_dir" in capsys.readouterr().err
+
+
+# Several sizes of the images ------------------------------------------------------------------------------------------
+
+
+def searched_at(folder, sizes, *more) -> int:
+    words = [word for word in WORDS if word not in ("--resolution", "8")]
+    return imagenet_arch_search.main(["--path", str(folder), *words, "--resolutions", sizes, *more])
+
+
+@pytest.fixture(scope="module")
+def of_sizes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sizes") / "family"
+    assert searched_at(folder, "8,12", "--target_macs", "6e5") == 0
+    return folder
+
+
+def test_sizes_share_a_warm_up_and_a_target(of_sizes):
+    large, small = json.loads((of_sizes / "family.json").read_text())["networks"]
+    assert [(entry["run"], entry["resolution"]) for entry in (large, small)] == [("12px", 12), ("8px", 8)]
+    for entry in (large, small):
+        assert entry["target"] == 6e5 and 0.99 * 6e5 <= entry["macs"] <= 6e5
+    result = json.loads((of_sizes / "8px" / "result.json").read_text())
+    assert result["warmup_from"] == str((of_sizes / "12px").absolute())
+
+
+def test_the_size_that_scores_best_is_named(of_sizes, monkeypatch):
+    runs = [read_run(of_sizes / name) for name in ("12px", "8px")]
+    for run, score in zip(runs, (50.0, 90.0), strict=True):
+        run.result.update(top1_percent=score, n_valid_images=1200)
+    (line,) = (line for line in family_table(runs).splitlines() if line.startswith("best"))
+    assert "8 px" in line and "12 px" not in line
+    runs[0].result.update(top1_percent=89.5)
+    (line,) = (line for line in family_table(runs).splitlines() if line.startswith("best"))
+    assert "8 px" in line and "12 px" in line  # as good, for all that is known
+
+
+def test_each_step_of_the_warm_up_has_one_size_for_all(of_sizes):
+    """Drawn by the step; behind the warm-up images stay as they are."""
+    config = read_config(of_sizes / "12px" / "config.json")
+    longer = replace(config, warmup=replace(config.warmup, warmup_epochs=4))
+    search = jobs.new_search(jobs.prepare(longer, torch.device("cpu")))
+    images = torch.rand(2, 3, 12, 12)
+    sizes = []
+    for step in range(search.schedule.warmup_steps):
+        search.step = step
+        sized = search._sized(images)
+        sizes.append(sized.shape[-1])
+        assert torch.equal(sized, search._sized(images))
+        assert sized is images if sizes[-1] == 12 else sized.shape == (2, 3, 8, 8)
+    assert 0.2 < sizes.count(8) / len(sizes) < 0.8
+    search.step += 1
+    assert search._sized(images) is images
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "place"),
+    [
+        ("8,12", (), "--resolutions"),  # no target
+        ("8,10", ("--target_macs", "6e5"), "--resolutions"),  # the strides come to 4
+        ("8,8", ("--target_macs", "6e5"), "--resolution"),
+        ("8,12", ("--target_macs", "6e5,7e5"), "--"),
+        ("8,12", ("--target_macs", "6e5", "--arch_algo", "random"), "--resolution"),
+        ("8,2000", ("--target_macs", "6e5"), "--resolution"),
+    ],
+)
+def test_sizes_that_cannot_be_compared(tmp_path, capsys, sizes, more, place):
+    assert searched_at(tmp_path / "family", sizes, *more) == 2
+    assert place in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warm_up_on_several_sizes_is_done_at_the_largest(tmp_path, capsys):
+    words = [*WORDS, "--mixed_resolutions", "8,12", "--target_macs", "3e5"]
+    assert imagenet_arch_search.main(["--path", str(tmp_path / "run"), *words]) == 2
+    assert "--warmup_from" in capsys.readouterr().err
+    with pytest.raises(InputError) as caught:
+        SearchConfig.of(mixed_resolutions="12,16", resolution=8)
+    assert caught.value.place == "--mixed_resolutions"
 
 
 def test_a_program_asks_for_a_family_of_one_kind(tmp_path):
