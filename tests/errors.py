@@ -1,4 +1,4 @@
-"""What a test asks of a refusal: its place, its source and the values it names, in whatever sentence."""
+"""What a test asks of a refusal and of printed text: the place, the source and the values, in whatever sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.errors import InputError, StoppedError
+
+
+def named(text: str, *values: object) -> None:
+    """``text`` must hold every value as a word of its own (3 is in neither 30 nor 3.5), in whatever order."""
+    ends = r"(?<!\w)(?<!\d\.)", r"(?!\w)(?!\.\d)"
+    assert [value for value in values if not re.search(re.escape(str(value)).join(ends), text)] == [], text
 
 
 @contextlib.contextmanager
@@ -18,5 +24,20 @@ def refused(place: str, *values: object, source: object = None) -> Iterator[None
         yield
     error = caught.value
     assert (error.place, error.source) == (place, None if source is None else str(source)), error
-    absent = [value for value in values if not re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", error.problem)]
-    assert absent == [], error
+    named(error.problem, *values)
+
+
+@contextlib.contextmanager
+def stopped(*values: object) -> Iterator[None]:
+    """The block must end in a StoppedError that names every value."""
+    with pytest.raises(StoppedError) as caught:
+        yield
+    named(str(caught.value), *values)
+
+
+def error_line(printed: str, place: str, *values: object, source: object = None) -> None:
+    """The last line of what a command ``printed`` must be a refusal at ``place`` that names every value."""
+    line = printed.splitlines()[-1]
+    start, end = f"error: {place}: " if place else "error: ", "" if source is None else f" (in {source})"
+    assert line.startswith(start) and line.endswith(end), printed
+    named(line.removeprefix(start).removesuffix(end), *values)

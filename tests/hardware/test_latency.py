@@ -27,6 +27,7 @@ from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Bottleneck, Conv, Linear, 
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import mbconv_space
+from tests.errors import named, refused
 
 PIXEL1_JSON = json.loads((SHIPPED_FOLDER / "pixel1.json").read_text())
 
@@ -175,7 +176,8 @@ def test_fixed_layers_meet_their_references_and_scale():
     assert pixel1.price_ms(wide) == pytest.approx(pixel1.price_ms(stem) * 2 * 32**2 / 112**2)
     ten = replace(head, op=Linear(in_features=640, out_features=10), in_hwc=(4, 4, 640), out_hwc=(1, 1, 10))
     assert pixel1.price_ms(ten) == pytest.approx(pixel1.price_ms(head) / 200)
-    assert pixel1.extrapolated(wide) == ("32x32x3 to 32x32x64 is scaled from the measured 224x224x3 to 112x112x32",)
+    (scaled,) = pixel1.extrapolated(wide)
+    named(scaled, "32x32x3 to 32x32x64", "224x224x3 to 112x112x32")
 
 
 def test_extrapolation_is_named():
@@ -208,32 +210,30 @@ def test_the_full_feature_set_adds_its_terms():
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "message"),
+    ("path", "value", "values"),
     [
-        (["unit"], "s", "unit: expected 'ms', got 's'"),
-        (["unit"], ..., "unit: missing"),
-        (["version"], 2, "version: expected 1, got 2"),
-        (["version"], True, "version: expected 1"),
-        (["format"], "other", "format: expected"),
-        (["model", "coefficients", "pw_mac"], ..., "model.coefficients.pw_mac: missing"),
-        (["model", "coefficients", "pw_mac"], -1, "model.coefficients.pw_mac: expected a number"),
-        (["model", "coefficients", "w_pw"], 1, "model.coefficients.w_pw: unknown key"),
-        (["model", "padding"], "VALID", "model.padding: expected 'SAME' or 'symmetric'"),
-        (["model", "channel_tile"], 0, "model.channel_tile: expected an integer"),
-        (["model", "kind"], "mlp", "model.kind: expected 'nnls_roofline_sum'"),
-        (["fixed_ops", "Conv", "ms"], 0, "fixed_ops.Conv.ms: expected a time above 0"),
-        (["fixed_ops", "Conv", "ref", "in"], [224, 224], "fixed_ops.Conv.ref.in: expected a list of 3"),
-        (["fixed_ops", "Conv_1", "rule"], "guess", "fixed_ops.Conv_1.rule"),
-        (["validity", "mid"], [9, 3], "validity.mid"),
-        (["net_calibration", "scale"], 0, "net_calibration.scale"),
-        (["modle"], {}, "modle: unknown key; did you mean 'model'"),
+        (["unit"], "s", ["'ms'", "'s'"]),
+        (["unit"], ..., ["missing"]),
+        (["version"], 2, [1, 2]),
+        (["version"], True, [1, "True"]),
+        (["format"], "other", ["'other'"]),
+        (["model", "coefficients", "pw_mac"], ..., ["missing"]),
+        (["model", "coefficients", "pw_mac"], -1, ["number", -1]),
+        (["model", "coefficients", "w_pw"], 1, ["unknown"]),
+        (["model", "padding"], "VALID", ["'SAME'", "'symmetric'", "'VALID'"]),
+        (["model", "channel_tile"], 0, ["integer", 0]),
+        (["model", "kind"], "mlp", ["'nnls_roofline_sum'", "'mlp'"]),
+        (["fixed_ops", "Conv", "ms"], 0, ["above 0"]),
+        (["fixed_ops", "Conv", "ref", "in"], [224, 224], ["list", 3, 2]),
+        (["fixed_ops", "Conv_1", "rule"], "guess", ["'guess'"]),
+        (["validity", "mid"], [9, 3], ["smallest", "largest"]),
+        (["net_calibration", "scale"], 0, [0]),
+        (["modle"], {}, ["unknown", "'model'"]),
     ],
 )
-def test_a_wrong_predictor_is_refused_by_key_and_file(path, value, message):
-    with pytest.raises(InputError) as caught:
+def test_a_wrong_predictor_is_refused_by_key_and_file(path, value, values):
+    with refused(".".join(path), *values, source="p.json"):
         predictor_from(changed(PIXEL1_JSON, path, value))
-    assert message in str(caught.value)
-    assert "p.json" in str(caught.value)
 
 
 # Tables -------------------------------------------------------------------------------------------------------------
@@ -265,49 +265,44 @@ def test_a_table_survives_writing_and_reading(tmp_path, content):
 def test_a_missing_layer_is_named_with_the_way_out():
     table = parse_latency_source(RELEASED, "mobile_trim.yaml")
     absent = replace(E6_K3, op=replace(E6_K3.op, expand_ratio=3))
-    with pytest.raises(InputError) as caught:
+    layer = "mbconv 112x112x16 to 56x56x24 kernel 3 stride 2 expand 3 without skip"
+    with refused("blocks.1", layer, source="mobile_trim.yaml"):
         table.price_ms(absent)
-    assert str(caught.value) == (
-        "blocks.1: no latency for mbconv 112x112x16 to 56x56x24 kernel 3 stride 2 expand 3 without skip: it was "
-        "not measured (in mobile_trim.yaml)"
-    )
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "message"),
+    ("path", "value", "place", "values"),
     [
-        (["unit"], "s", "unit: expected 'ms', got 's'"),
-        (["unit"], ..., "unit: missing; expected 'ms'"),
-        (["version"], 3, "version: expected 1 or 2, got 3"),
-        (["entries"], [], "entries: expected a list of at least 1"),
-        (["entries", 1, "ms"], ..., "entries[1].ms: missing"),
-        (["entries", 1, "ms"], 0, "entries[1].ms: expected a time above 0 ms"),
-        (["entries", 1, "ms"], -2.5, "entries[1].ms: expected a time above 0 ms"),
-        (["entries", 1, "ms"], "3", "entries[1].ms: expected a number"),
-        (["entries", 1, "ms"], 1e9, "entries[1].ms: expected a number"),
-        (["entries", 1, "op"], "se", "entries[1].op: expected 'conv', "),
-        (["entries", 1, "out"], [112, 112, 24], "entries[1]: expected output 56x56x24, got 112x112x24"),
-        (["entries", 1, "skip"], True, "entries[1]: expected no skip"),
-        (["entries", 1, "kernel"], 4, "entries[1].kernel: expected 1, 3, 5 or 7, got 4"),
-        (["entries", 1, "mid"], 96, "entries[1]: expected either expand or mid"),
-        (["entries", 0, "expand"], 6, "entries[0].expand: unknown key"),
-        (["entries", 3, "out"], [7, 7, 1000], "entries[3]: expected output 1x1x1000"),
-        (["entries", 2], TABLE["entries"][1], "entries[2]: the same layer as entries[1]: mbconv 112x112x16"),
-        (["entries", 2], TABLE["entries"][1] | {"ms": 3}, "entries[2]: the same layer as entries[1]"),
+        (["unit"], "s", "unit", ["'ms'", "'s'"]),
+        (["unit"], ..., "unit", ["missing", "'ms'"]),
+        (["version"], 3, "version", [1, 2, 3]),
+        (["entries"], [], "entries", ["list", "at least 1"]),
+        (["entries", 1, "ms"], ..., "entries[1].ms", ["missing"]),
+        (["entries", 1, "ms"], 0, "entries[1].ms", ["above 0 ms"]),
+        (["entries", 1, "ms"], -2.5, "entries[1].ms", ["above 0 ms", -2.5]),
+        (["entries", 1, "ms"], "3", "entries[1].ms", ["number", "'3'"]),
+        (["entries", 1, "ms"], 1e9, "entries[1].ms", ["number", "1000000000.0"]),
+        (["entries", 1, "op"], "se", "entries[1].op", ["'conv'", "'se'"]),
+        (["entries", 1, "out"], [112, 112, 24], "entries[1]", ["56x56x24", "112x112x24"]),
+        (["entries", 1, "skip"], True, "entries[1]", ["no skip"]),
+        (["entries", 1, "kernel"], 4, "entries[1].kernel", [1, 3, 5, 7, 4]),
+        (["entries", 1, "mid"], 96, "entries[1]", ["expand", "mid"]),
+        (["entries", 0, "expand"], 6, "entries[0].expand", ["unknown"]),
+        (["entries", 3, "out"], [7, 7, 1000], "entries[3]", ["1x1x1000", "7x7x1000"]),
+        (["entries", 2], TABLE["entries"][1], "entries[2]", ["entries[1]", "mbconv 112x112x16"]),
+        (["entries", 2], TABLE["entries"][1] | {"ms": 3}, "entries[2]", ["entries[1]", "mbconv 112x112x16"]),
     ],
-)  # fmt: skip
-def test_a_wrong_table_is_refused_by_entry_and_file(path, value, message):
-    with pytest.raises(InputError) as caught:
+)
+def test_a_wrong_table_is_refused_by_entry_and_file(path, value, place, values):
+    with refused(place, *values, source="t.json"):
         table_from(changed(TABLE, path, value))
-    assert message in str(caught.value)
-    assert "t.json" in str(caught.value)
 
 
 def test_expand_and_mid_are_one_key():
     twice = copy.deepcopy(TABLE)
     entry = {key: value for key, value in TABLE["entries"][1].items() if key != "expand"} | {"mid": 96}
     twice["entries"].append(entry)
-    with pytest.raises(InputError, match=r"entries\[4\]: the same layer as entries\[1\]"):
+    with refused("entries[4]", "entries[1]", source="t.json"):
         table_from(twice)
 
 
@@ -333,14 +328,14 @@ def test_a_block_that_expands_to_its_input_width_is_not_one_without_expansion(tm
     assert len(set(map(str, table.entries))) == 2  # the names of what is measured
     alone = table_of(2, {"expand": 1, "ms": 5.0})
     assert not alone.has(AS_WIDE)
-    with pytest.raises(InputError, match=r"no latency for mbconv .* mid 32 without skip"):
+    with refused("blocks.0", "mbconv", "mid 32 without skip", source="t.json"):
         alone.price_ms(AS_WIDE)
 
 
 def test_a_mid_of_the_input_width_is_a_block_without_expansion_in_version_1():
     table = table_of(1, {"mid": 32, "ms": 5.0})
     assert (table.has(WITHOUT_EXPANSION), table.has(AS_WIDE)) == (True, False)
-    with pytest.raises(InputError, match=r"entries\[1\]: the same layer as entries\[0\]"):
+    with refused("entries[1]", "entries[0]", source="t.json"):
         table_of(1, {"mid": 32, "ms": 5.0}, {"expand": 1, "ms": 5.0})
     versions = [table_of(version, {"mid": 40, "ms": 1.0}, {"expand": 2, "ms": 2.0}).entries for version in (1, 2)]
     assert versions[0] == versions[1]
@@ -410,7 +405,7 @@ def test_operations_that_differ_in_a_fact_of_their_own_differ_in_price():
     small, large, *_ = POOLS
     assert layer_key(small).facts == (("pool_size", 3),)
     assert len({layer_key(call) for call in POOLS}) == len({str(layer_key(call)) for call in POOLS}) == len(POOLS)
-    with pytest.raises(InputError, match=r"no latency for pool .* pool_size 9 with skip"):
+    with refused("blocks.1", "pool", "pool_size 9 with skip", source="made"):
         LookupTable("made", {layer_key(small): Timing(1.0)}).price_ms(large)
 
 
@@ -421,9 +416,9 @@ def test_a_registered_operation_survives_writing_and_reading(tmp_path, monkeypat
     again = load_latency_source(tmp_path / "t.json")
     assert [again.price_ms(call) for call in POOLS] == [1.0, 2.0, 3.0, 4.0, 5.0]
     for wrong in (True, 3.0, "3", None):
-        with pytest.raises(InputError, match=r"entries\[0\]\.facts\.pool_size: expected an integer"):
+        with refused("entries[0].facts.pool_size", "integer", source="t.json"):
             table_from(changed(made.to_json(), ["entries", 0, "facts", "pool_size"], wrong))
-    with pytest.raises(InputError, match=r"entries\[0\]: expected output 3x3x6, got 4x3x6"):
+    with refused("entries[0]", "3x3x6", "4x3x6", source="t.json"):
         table_from(changed(made.to_json(), ["entries", 0, "out", 0], 4))
 
 
@@ -433,35 +428,34 @@ def test_macs_of_a_key_are_those_of_its_layer(call):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "place", "values"),
     [
-        (b"", "the file is empty"),
-        (b"[1, 2]", "line 1: expected 'name: value' pairs"),
-        (b"Conv-input:4x4x3-output:2x2x8: {mean: 1}\nConv-input:4x4x3-output:2x2x8: {mean: 2}", "line 2: the layer"),
-        (b"Conv-input:4x4x3-output:2x2x8: {count: 3}", "line 1: mean is missing"),
-        (b"Conv-input:4x4x3-output:2x2x8: {mean: -3}", "line 1: mean: expected a number of 0 or more, got '-3'"),
-        (b"Conv-input:4x4x3-output:2x2x8: {mean: 0}", "line 1: mean: expected a time above 0"),
-        (b"Conv-input:4x4x3-output:2x2x8: {mean: .nan}", "line 1: mean: expected a number"),
-        (b"Conv-input:4x4x3-output:2x2x8: {mean: 1, mean: 2}", "line 1: mean appears twice"),
-        (b"Conv-input:4x4x3-output:2x2x8: {mean: 1, median: 2}", "line 1: expected mean, var, std or count"),
-        (b"Conv-input:4x4x3-output:3x3x8: {mean: 1}", "line 1: expected output 2x2x8, got 3x3x8"),
-        (b"Pool-input:4x4x3-output:2x2x8: {mean: 1}", "line 1: expected a layer of mobile_trim.yaml"),
+        (b"", "", ["empty"]),
+        (b"[1, 2]", "line 1", ["'name: value'"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {mean: 1}\nConv-input:4x4x3-output:2x2x8: {mean: 2}", "line 2", ["twice"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {count: 3}", "line 1", ["mean", "missing"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {mean: -3}", "line 1", ["mean", "0 or more", "'-3'"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {mean: 0}", "line 1", ["mean", "above 0 ms"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {mean: .nan}", "line 1", ["mean", "0 or more", "'.nan'"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {mean: 1, mean: 2}", "line 1", ["mean", "twice"]),
+        (b"Conv-input:4x4x3-output:2x2x8: {mean: 1, median: 2}", "line 1", ["var", "std", "count", "'median'"]),
+        (b"Conv-input:4x4x3-output:3x3x8: {mean: 1}", "line 1", ["2x2x8", "3x3x8"]),
+        (b"Pool-input:4x4x3-output:2x2x8: {mean: 1}", "line 1", ["mobile_trim.yaml", "Pool"]),
         (
             b"expanded_conv-input:4x4x3-output:4x4x3-expand:6-kernel:3-stride:1-idskip:1-se:1-hs:1: {mean: 1}",
-            "networks with squeeze-and-excitation",
+            "line 1",
+            ["squeeze-and-excitation"],
         ),
-        (b"a: {b: [}", "line 1: not YAML"),
-        (b"a: !!python/object/apply:os.system [true]", "line 1: expected a layer"),
-        (b"\xff\xfe\x00", "not UTF-8"),
-        (b"a: &a [*a]", "line 1: expected a layer"),
-        (b"[" * 100_000, "not YAML"),
+        (b"a: {b: [}", "line 1", ["YAML"]),
+        (b"a: !!python/object/apply:os.system [true]", "line 1", ["mobile_trim.yaml", "'a'"]),
+        (b"\xff\xfe\x00", "", ["UTF-8"]),
+        (b"a: &a [*a]", "line 1", ["mobile_trim.yaml", "'a'"]),
+        (b"[" * 100_000, "", ["YAML", "nested"]),
     ],
 )
-def test_a_wrong_yaml_is_refused_by_line(text, message):
-    with pytest.raises(InputError) as caught:
+def test_a_wrong_yaml_is_refused_by_line(text, place, values):
+    with refused(place, *values, source="t.yaml"):
         parse_latency_source(text, "t.yaml")
-    assert message in str(caught.value)
-    assert "t.yaml" in str(caught.value)
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1e-3, "seconds"), (1e3, "microseconds")])
@@ -485,7 +479,7 @@ def test_a_yaml_in_another_unit_is_refused(factor, unit):
 
     table = parse_latency_source(released(1), "t.yaml")
     assert len(table.entries) == len(unique_ops(mbconv_space()))
-    with pytest.raises(InputError, match=f"expected times in ms, .* Are they in {unit}.*t.yaml"):
+    with refused("", "ms", unit, source="t.yaml"):
         parse_latency_source(released(factor), "t.yaml")
 
 
@@ -559,9 +553,9 @@ def test_fallback_prices_and_counts():
     calls = walk(catalog.load("proxyless_mobile"))
     assert both.price_ms(E6_K3) == 16.766
     assert both.price_ms(calls[1]) == pixel1.price_ms(calls[1])
-    text = both.summary(calls)
-    assert text.startswith("3 of 23 layers from mobile_trim.yaml, 20 predicted by pixel1.json: blocks.0, blocks.1, ")
-    assert both.summary([E6_K3]) == "1 of 1 layers from mobile_trim.yaml"
+    named(both.summary(calls), "3 of 23", "mobile_trim.yaml", 20, "pixel1.json", "blocks.0", "blocks.1")
+    named(both.summary([E6_K3]), "1 of 1", "mobile_trim.yaml")
+    assert "pixel1.json" not in both.summary([E6_K3])
     assert both.extrapolated(E6_K3) == ()
     calibrated = replace(pixel1, scale=2.0, offset_ms=5.0)
     assert WithFallback(table, calibrated).price_ms(calls[1]) == pixel1.price_ms(calls[1])
@@ -600,5 +594,6 @@ def test_the_published_pixel1_table(shared_data):
 
 @pytest.mark.shared_data
 def test_a_table_of_another_family_is_refused(shared_data):
-    with pytest.raises(InputError, match=r"line 1: expected a layer of mobile_trim\.yaml, got 'AvgPool2D"):
-        load_latency_source(shared_data / "latency" / "note10_224.yaml")
+    source = shared_data / "latency" / "note10_224.yaml"
+    with refused("line 1", "mobile_trim.yaml", "AvgPool2D", source=source):
+        load_latency_source(source)

@@ -76,7 +76,7 @@ def test_projection_equals_brute_force():
         ranked = brute_force(log_probs, [limit])
         if not ranked:
             infeasible += 1
-            with pytest.raises(InputError, match="no network of this space costs"):
+            with refused("target"):
                 project(log_probs, [limit])
             continue
         feasible += 1
@@ -110,7 +110,7 @@ def test_several_budgets_and_the_k_best_equal_brute_force():
         limits = random_limits(rng, table)
         ranked = brute_force(log_probs, limits)
         if not ranked:
-            with pytest.raises(InputError, match=r"no network of this space costs .* params with at most .* MACs"):
+            with refused("target", "params", "MACs"):
                 project(log_probs, limits)
             continue
         found = k_best(log_probs, limits, 3)
@@ -232,15 +232,11 @@ def test_ties_go_to_the_first_path():
 def test_an_empty_window_names_its_neighbours():
     table = CostTable(10.0, ((0.0, 5.0), (0.0, 40.0)), Unit.MS, "hand")
     log_probs = [np.zeros(2), np.zeros(2)]
-    with pytest.raises(InputError) as caught:
+    with refused("target", "29.7 ms to 30 ms", "15 ms and 50 ms"):
         project(log_probs, [window(table, 30.0)])
-    assert str(caught.value) == (
-        "target: no network of this space costs 29.7 ms to 30 ms; the nearest that exist cost 15 ms and 50 ms: set "
-        "the target to one of these"
-    )
-    with pytest.raises(InputError, match=r"nearest that exist cost 10 ms: set"):
+    with refused("target", "10 ms"):
         project(log_probs, [window(table, 3.0)])
-    with pytest.raises(InputError, match=r"nearest that exist cost 55 ms: set"):
+    with refused("target", "55 ms"):
         project(log_probs, [window(table, 100.0)])
 
 
@@ -334,12 +330,12 @@ def test_wrong_arguments_are_refused():
     for lower in (0.0, 1.01, math.nan):
         with pytest.raises(InputError, match="lower"):
             project(good, [window(table, 10.0, lower)])
-    with pytest.raises(InputError, match="expected 1 groups, got 2"):
+    with refused("log_probs", 1, 2):
         project(good * 2, [window(table, 10.0)])
-    with pytest.raises(InputError, match=r"log_probs\[0\]: expected 2 numbers"):
+    with refused("log_probs[0]", 2, "(3,)"):
         project([np.zeros(3)], [window(table, 10.0)])
     for bad in (math.nan, math.inf):
-        with pytest.raises(InputError, match=r"log_probs\[0\]: expected numbers below infinity"):
+        with refused("log_probs[0]", "infinity"):
             project([np.array([0.0, bad])], [window(table, 10.0)])
 
 
