@@ -24,14 +24,18 @@ from proxyless_arch.base.strict import listed
 from proxyless_arch.base.units import Unit
 from proxyless_arch.base.words import (
     ACCUMULATION,
+    AUTO_KERNELS,
     BATCH_SIZE,
     DATA_EDITION,
     DATA_PATH,
     DEVICE,
+    KERNEL_CHOICES,
+    KERNELS,
     MEASURABLE,
     RESOLUTION,
     SEED,
     THREADS,
+    TORCH_KERNELS,
     WORKERS,
 )
 from proxyless_arch.data.sources import EDITION
@@ -43,7 +47,7 @@ SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the w
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
 PATHS = ("data_path", "latency_table")
-FREE = (*PATHS, "device", "torch_threads", "n_worker", "test_batch_size", "force_latency_table")
+FREE = (*PATHS, "device", "torch_threads", "kernels", "n_worker", "test_batch_size", "force_latency_table")
 """Settings that may be others when a run is resumed: its images and prices are compared by what is in them."""
 TARGET_KEY = {Unit.MS: "target_latency_ms", Unit.MACS: "target_macs"}
 """The setting that asks for a cost in a unit."""
@@ -401,6 +405,7 @@ class SearchConfig:
     torch_threads: int | None = THREADS.setting(
         None, " (default: torch's own choice)", aliases=("--torch_threads",), minimum=1, maximum=1024
     )
+    kernels: str = KERNELS.setting(AUTO_KERNELS, allowed=KERNEL_CHOICES, older=TORCH_KERNELS)
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     warmup: Warmup = field(default_factory=Warmup)

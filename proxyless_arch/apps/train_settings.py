@@ -27,13 +27,17 @@ from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import (
     ACCUMULATION,
     ARCH,
+    AUTO_KERNELS,
     BATCH_SIZE,
     DATA_EDITION,
     DATA_PATH,
     DEVICE,
+    KERNEL_CHOICES,
+    KERNELS,
     RESOLUTION,
     SEED,
     THREADS,
+    TORCH_KERNELS,
     WORKERS,
 )
 from proxyless_arch.data.datasets import (
@@ -59,7 +63,7 @@ FORMAT, VERSION = "proxyless-arch/training-config", 1
 IMAGES = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """What a run records of its images and their split."""
 PATHS = ("data_path", "arch", "weights", "teacher", "bits")
-FREE = ("data_path", "device", "torch_threads", "n_worker", "test_batch_size", "save_every_seconds")
+FREE = ("data_path", "device", "torch_threads", "kernels", "n_worker", "test_batch_size", "save_every_seconds")
 """Settings that may be others when a run is resumed: its images are compared by what is in them."""
 NO_TEACHER = "none"
 INHERIT, SCRATCH, PRETRAINED = "inherit", "scratch", "pretrained"
@@ -277,6 +281,7 @@ class TrainConfig:
         minimum=1,
         maximum=1024,
     )
+    kernels: str = KERNELS.setting(AUTO_KERNELS, allowed=KERNEL_CHOICES, older=TORCH_KERNELS)
     precision: str = setting(
         "fp32",
         "fp32, bf16 (autocast) or fp16 (autocast and loss scaling; cuda only)",

@@ -49,6 +49,13 @@ ACCUMULATION = Word(
 WORKERS = Word("--workers", ("-j", "--n_worker"), "how many read images at a time")
 SEED = Word("--seed", ("--manual_seed",), "seed of everything random")
 THREADS = Word("--threads", (), "threads on the CPU")
+KERNELS = Word(
+    "--kernels",
+    (),
+    "auto (on a CPU, where the extra [fast] is installed, depthwise convolutions have faster gradients, equal up to "
+    "rounding) or torch",
+)
+KERNEL_CHOICES = AUTO_KERNELS, TORCH_KERNELS = "auto", "torch"
 DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")
 DATA_EDITION = Word(
     "--data_edition",

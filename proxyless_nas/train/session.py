@@ -57,6 +57,7 @@ from proxyless_arch.base.strict import Node, counted
 from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import format_count
+from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_arch.data.batches import (
     BatchPlan,
     batch_for,
@@ -73,6 +74,7 @@ from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained,
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate
+from proxyless_nas.depthwise import accelerate, kernels_in_use, kernels_text
 from proxyless_nas.devices import device_name
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.quantized import build_quantized
@@ -126,7 +128,13 @@ class Job:
             "device": self.device.type,
             "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
             "processes": distributed.world_size(),
+            "kernels": self.kernels,
         }
+
+    @property
+    def kernels(self) -> str:
+        """What computes the gradients of depthwise convolutions."""
+        return kernels_in_use(self.config.kernels, self.device)
 
     @property
     def n_workers(self) -> int:
@@ -304,6 +312,8 @@ def new_training(job: Job) -> Training:
     net = build(job.spec, rng, zero_gamma=from_scratch and config.optimization.zero_gamma)
     if job.start is not None and job.start.tensors:
         assign(net, job.start.tensors)
+    if job.bits is None:  # which puts layers of its own in place of these
+        accelerate(net, job.kernels)
     return Training(
         net.to(job.device),
         config.optimization,
@@ -375,7 +385,7 @@ def header(job: Job) -> str:
         ),
         (
             "runs on",
-            f"{device_name(job.device)}, {config.precision}, torch {torch.__version__}, "
+            f"{device_name(job.device)}, {config.precision}, torch {torch.__version__}{kernels_text(job.kernels)}, "
             f"{f'{world} processes, ' if world > 1 else ''}{workers_text(job.n_workers)}",
         ),
         *(job.memory.lines() if job.memory is not None else []),
@@ -463,6 +473,7 @@ def environment(job: Job, argv: Sequence[str]) -> dict[str, Any]:
         torch_threads=torch.get_num_threads(),
         device=device_name(job.device),
         processes=distributed.world_size(),
+        kernels=job.kernels,
         omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
     )
 
@@ -729,8 +740,9 @@ def _changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 
 def note_on_machine(job: Job, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """One line where the run of a checkpoint goes on with another torch, device or number of threads; else none."""
-    before = fields["ran_on"] or job.ran_on
+    """One line where the run of a checkpoint goes on with another torch, device, number of threads or kernels; else
+    none."""
+    before = {"kernels": TORCH_KERNELS, **(fields["ran_on"] or job.ran_on)}
     changed = [f"{name} {value} (was {before[name]})" for name, value in job.ran_on.items() if value != before[name]]
     if not changed:
         return ()

@@ -92,6 +92,18 @@ class ExpectedCost:
         return torch.stack(terms).sum() + self.fixed
 
 
+def _through_gates(supernet: Supernet, images: Tensor, path: Path, gates: Sequence[Gate]) -> Tensor:
+    """Logits that only the gates have a gradient of: a layer of ours cannot see that its weights' is not asked for."""
+    weights = list(supernet.parameters())
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        return supernet(images, path, gates)
+    finally:
+        for weight in weights:
+            weight.requires_grad_()
+
+
 class Controller:
     """The architecture parameters, their Adam optimizer and where they stand.
 
@@ -225,13 +237,13 @@ class GradientController(Controller):
         ce_before, hits, moved = 0.0, 0, []
         for some, right in earlier:
             path, gates = self._gates()
-            logits = supernet(some, path, gates)
+            logits = _through_gates(supernet, some, path, gates)
             share = F.cross_entropy(logits, right) * (len(right) / len(labels))
             moved.append(torch.autograd.grad(share, self.alphas))
             ce_before += share.item()
             hits += int((logits.argmax(1) == right).sum())
         path, gates = self._gates()
-        logits = supernet(part, path, gates)
+        logits = _through_gates(supernet, part, path, gates)
         ce = F.cross_entropy(logits, answers)
         if earlier:
             ce = ce * (len(answers) / len(labels)) + ce_before

@@ -15,6 +15,7 @@ from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import note_on_few_steps
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
+from proxyless_nas.depthwise import kernels_text
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
 from search.config import TARGET_KEY, SearchConfig
@@ -88,7 +89,7 @@ def header(job: Job) -> str:
             "space",
             f"{space.name}, {_size_of(space, config.space.width_mult)}, {format_count(space.size)} networks",
         ),
-        ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}"),
+        ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}{kernels_text(job.kernels)}"),
     ]
     if table is not None and job.goal is not None:
         flag = f"--{TARGET_KEY[table.unit]}"

@@ -11,6 +11,7 @@ import torch
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.schema import Schema, amount, count, judge, mapping, texts
 from proxyless_arch.base.strict import Node, shown
+from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_nas import distributed
 from proxyless_nas.train.checkpointing import ANEW, NAME, load_fields, save_fields
 from search.config import FREE, from_dict, to_dict
@@ -49,32 +50,35 @@ SCHEMA: Schema = {
 }
 """Of what kind each field is; what is inside is compared with the search that goes on (Search.restore)."""
 
-COMPUTES = ("processes", "torch_version", "num_threads", "device_type")
+COMPUTES = ("processes", "torch_version", "num_threads", "device_type", "kernels")
 """The names of what computes, beside the images and prices in ``Checkpoint.data``."""
 
 
-def computes(device: torch.device, threads: int | None = None) -> dict[str, Any]:
+def computes(device: torch.device, threads: int | None = None, kernels: str = TORCH_KERNELS) -> dict[str, Any]:
     """What computes: the processes matter to the BN of a share, all else to the order of sums.
 
-    ``threads``: of torch (default: those it has now).
+    ``threads``: of torch (default: those it has now). ``kernels``: depthwise.kernels_in_use.
     """
-    values = (distributed.world_size(), str(torch.__version__), threads or torch.get_num_threads(), device.type)
+    n_threads = threads or torch.get_num_threads()
+    values = (distributed.world_size(), str(torch.__version__), n_threads, device.type, kernels)
     return dict(zip(COMPUTES, values, strict=True))
 
 
-def computed_otherwise(saved: Checkpoint, device: torch.device) -> str | None:
-    """A line on another torch, kind of device or number of threads than the checkpoint's: the run goes on, but not bit
-    for bit. The threads count where both are the CPU's.
+def computed_otherwise(saved: Checkpoint, device: torch.device, kernels: str = TORCH_KERNELS) -> str | None:
+    """A line on another torch, kind of device, number of threads or kernels than the checkpoint's: the run goes on, but
+    not bit for bit. Threads and kernels count where both are the CPU's.
 
     None where they are the same, where the checkpoint is too old to have them, and from GPU to GPU, which is never bit
     for bit.
     """
-    now = {name: value for name, value in computes(device).items() if saved.data.get(name, value) != value}
+    before = {"kernels": TORCH_KERNELS, **saved.data}
+    own = computes(device, kernels=kernels)
+    now = {name: value for name, value in own.items() if before.get(name, value) != value}
     if device.type != "cpu" and "device_type" not in now:
         return None
     if "device_type" in now:
-        now.pop("num_threads", None)
-    changed = [f"{name} was {shown(saved.data[name])}, here it is {shown(value)}" for name, value in now.items()]
+        now = {name: value for name, value in now.items() if name not in ("num_threads", "kernels")}
+    changed = [f"{name} was {shown(before[name])}, here it is {shown(value)}" for name, value in now.items()]
     return f"{'; '.join(changed)}: no longer equal to an uninterrupted run bit for bit" if changed else None
 
 

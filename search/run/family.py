@@ -27,6 +27,7 @@ from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_nas import distributed
+from proxyless_nas.depthwise import kernels_in_use
 from proxyless_nas.devices import pick_device
 from proxyless_nas.opening import ROOT
 from search.config import LEFT_OPEN, TARGET_KEY, SearchConfig, default_space, to_dict, with_settings
@@ -238,7 +239,9 @@ def warmed(config: SearchConfig, others: Sequence[Path]) -> Path | None:
                 if ours[name] is None:
                     ours[name] = theirs.get(name, 1)
             differs = warmup.differences(ours, theirs, str(folder / CONFIG_FILE))
-            if not differs and warmup.computed_alike(folder, pick_device(config.device), config.torch_threads):
+            device = pick_device(config.device)
+            kernels = kernels_in_use(config.kernels, device)
+            if not differs and warmup.computed_alike(folder, device, config.torch_threads, kernels):
                 return folder
     return None
 

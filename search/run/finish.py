@@ -32,6 +32,7 @@ from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import train_batches
+from proxyless_nas.depthwise import accelerate
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, evaluate, recalibrate_bn
 from proxyless_nas.train.training import EpochSums, Schedule, Training
@@ -134,6 +135,7 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
         n_workers=job.n_workers,
         strict=config.data.strict_data,
     )
+    accelerate(net, job.kernels)
     with distributed.by_itself():
         training = Training(net, settings, schedule, batch_size=config.data.train_batch_size, seed=config.manual_seed)
         try:

@@ -32,6 +32,7 @@ from proxyless_arch.space.named import space_named
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
+from proxyless_nas.depthwise import kernels_in_use
 from search.algorithm import objective
 from search.config import (
     LIMIT_KEY,
@@ -205,6 +206,11 @@ class Job:
     @property
     def n_workers(self) -> int:
         return readers_of(self.config)
+
+    @property
+    def kernels(self) -> str:
+        """What computes the gradients of depthwise convolutions."""
+        return kernels_in_use(self.config.kernels, self.device)
 
     @property
     def asked(self) -> list[Limit]:

@@ -25,6 +25,7 @@ from proxyless_arch.base.units import Unit
 from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
+from proxyless_nas.depthwise import accelerate, kernels_in_use
 from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
@@ -140,6 +141,7 @@ class Search:
         rng = step_rng(seed, TorchStream.SUPERNET)
         self.supernet = Supernet(self.space, rng, zero_gamma=self.config.space.zero_gamma)
         self.supernet.to(self.device)
+        accelerate(self.supernet, self.kernels)
         weights = self.config.weights
         self.optimizer = sgd(
             self.supernet,
@@ -154,6 +156,11 @@ class Search:
         self.controller = CONTROLLERS[self.config.arch.arch_algo](
             alphas, self.table, self.goal, self.config.arch, self.config.target, self.schedule.arch_steps, seed
         )
+
+    @property
+    def kernels(self) -> str:
+        """What computes the gradients of depthwise convolutions."""
+        return kernels_in_use(self.config.kernels, self.device)
 
     @property
     def alphas(self) -> list[Tensor]:

@@ -169,7 +169,7 @@ def draw_random(
         run_dir = request.place.claimed(held)
         if not distributed.is_main():
             return None
-        write_environment(run_dir, job.device, request.command_in(run_dir), resumed=False)
+        write_environment(run_dir, job, request.command_in(run_dir), resumed=False)
         write_json(run_dir / "config.json", to_dict(anchored(job.config)))
         write_space(run_dir / SPACE_FILE, job.space)
         random_control.write_random_networks(job, run_dir, drawn)
@@ -263,7 +263,10 @@ def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | N
     else:
         search, note = jobs.new_search(job), None
         if request.resume or warm is not None:
-            config, data = to_dict(job.config), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
+            config, data = (
+                to_dict(job.config),
+                {**jobs.fingerprint(job), **checkpoint.computes(job.device, kernels=job.kernels)},
+            )
             with distributed.fail_together():
                 note = _bring_to_its_start(search, run_dir, request.resume, warm, config, data).note
         _announce(job, search, run_dir, request.resume, warm, note, tell)
@@ -408,14 +411,17 @@ def _search_in(
 ) -> SearchResult | None:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
     search = jobs.new_search(job)
-    config, data = to_dict(anchored(job.config)), {**jobs.fingerprint(job), **checkpoint.computes(job.device)}
+    config, data = (
+        to_dict(anchored(job.config)),
+        {**jobs.fingerprint(job), **checkpoint.computes(job.device, kernels=job.kernels)},
+    )
     with distributed.fail_together():
         start = _bring_to_its_start(search, run_dir, request.resume, warm, config, data)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
             # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
             source = warm.folder if warm is not None else None
-            write_environment(run_dir, job.device, request.command_in(run_dir), request.resume, source)
+            write_environment(run_dir, job, request.command_in(run_dir), request.resume, source)
             write_json(run_dir / "config.json", config)  # a resumed one gains the settings it is too old to have
             write_space(run_dir / SPACE_FILE, job.space)
             if warm is not None:
@@ -465,7 +471,7 @@ def _bring_to_its_start(
         saved = checkpoint.load(path, checkpoint.ANEW + kept)
         checkpoint.check_same(saved, config, data, str(run_dir))
         search.restore(saved, str(path))
-        note = checkpoint.computed_otherwise(saved, search.device)
+        note = checkpoint.computed_otherwise(saved, search.device, search.kernels)
         return Start(saved.metrics_offset, saved.wall_seconds, note)
     if resume:
         _refuse_lost_checkpoint(run_dir, len(warm.epochs) if warm is not None else 0)
@@ -588,7 +594,7 @@ def _say_beside_bars(tell: Say, line: str) -> None:
 
 
 def write_environment(
-    run_dir: Path, device: torch.device, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
+    run_dir: Path, job: Job, argv: Sequence[str], resumed: bool, warmup_from: Path | None = None
 ) -> None:
     """environment.json: what this run ran on, and whose warm-up it started behind, where it did not do its own."""
     now = runs.environment(
@@ -596,8 +602,9 @@ def write_environment(
         torch=torch.__version__,
         numpy=np.__version__,
         torch_threads=torch.get_num_threads(),
-        device=device_name(device),
+        device=device_name(job.device),
         processes=distributed.world_size(),
+        kernels=job.kernels,
         **({"warmup_from": str(warmup_from.absolute())} if warmup_from is not None else {}),
     )
     runs.write_environment(run_dir, now, resumed)

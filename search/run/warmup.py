@@ -21,6 +21,8 @@ from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import METRICS_FILE, read_metrics
 from proxyless_arch.base.settings import absent
 from proxyless_arch.base.strict import Node, shown
+from proxyless_arch.base.words import TORCH_KERNELS
+from proxyless_nas.depthwise import kernels_in_use
 from search.config import PATHS, SearchConfig, flags, from_dict, to_dict
 from search.run import checkpoint
 from search.run.checkpoint import Checkpoint
@@ -31,8 +33,8 @@ NAME = "warmup.pt"
 FLAG = "--warmup_from"
 DAMAGED = f"take the warm-up of another run, or run it again without {FLAG}"
 NO_PART_GROUPS = ("arch", "target", "finish")
-NO_PART = ("n_epochs", "init_lr", "test_batch_size", "n_worker")
-"""Settings, beside those groups, that a warm-up does not depend on."""
+NO_PART = ("n_epochs", "init_lr", "test_batch_size", "n_worker", "kernels")
+"""Settings, beside those groups, that a warm-up does not depend on, or that are told by what computed it."""
 NO_PART_OF_DIGITS = ("exif", "data_edition")
 """Settings that images in no folder do not depend on."""
 NO_PART_DATA = ("latency_table", "target")
@@ -122,17 +124,19 @@ def _data(fingerprint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unequal_data(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
-    """As _unequal. An older warm-up, which has no kind of device, is taken to be of this one."""
+    """As _unequal. An older warm-up, which has no kind of device, is taken to be of this one and of torch's kernels."""
+    theirs = {"kernels": TORCH_KERNELS, **theirs}
     return _unequal({name: value for name, value in ours.items() if name in theirs or name != "device_type"}, theirs)
 
 
-def computed_alike(folder: Path, device: torch.device, threads: int | None) -> bool:
-    """Whether a search on ``device``, with this ``torch_threads``, computes as the warm-up in ``folder`` did.
+def computed_alike(folder: Path, device: torch.device, threads: int | None, kernels: str) -> bool:
+    """Whether a search on ``device``, with this ``torch_threads`` and ``kernels`` (as in use), computes as the warm-up
+    in ``folder`` did.
 
     Raises InputError when its warmup.pt is damaged.
     """
     data = checkpoint.load(folder / NAME, DAMAGED).data
-    return not _unequal_data(checkpoint.computes(device, threads), data)
+    return not _unequal_data(checkpoint.computes(device, threads, kernels), data)
 
 
 def keep(run_dir: Path, state: Checkpoint) -> None:
@@ -158,7 +162,8 @@ def read(
     state = checkpoint.load(path, DAMAGED)
     theirs = dict(Node(state.data, "data").items())
     unequal = differences(config, state.config, str(path))
-    own = {**_data(fingerprint), **checkpoint.computes(device)}
+    kernels = kernels_in_use(config["kernels"], device)
+    own = {**_data(fingerprint), **checkpoint.computes(device, kernels=kernels)}
     unequal |= _unequal_data(own, {name: node.value for name, node in theirs.items()})
     if not any(name in unequal for name in HASHED):  # the same images, wherever they are now
         unequal.pop("data_path", None)

@@ -27,7 +27,7 @@ LAZY = {
         "h5py", "safetensors", "matplotlib", "PIL", "pillow_heif", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers",
         "jinja2", "markupsafe", "onnxruntime",
     },
-    "proxyless_nas": {"onnx", "executorch", "litert_torch"},
+    "proxyless_nas": {"onnx", "executorch", "litert_torch", "llvmlite"},
     "proxyless_nas_tensorflow": {"ai_edge_litert", "ai_edge_quantizer"},
     "hardware": {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
@@ -54,6 +54,7 @@ OWNERS = {
     "search": {
         "tensorboardX": {"run/log.py"},
     },
+    "proxyless_nas": {"llvmlite": {"depthwise_kernel.py"}},
     "hardware": {"torch": {"profile/measure.py"}, "proxyless_nas": {"profile/measure.py"}},
 }
 # Inside a room, which folder may import which others; "" is the files that lie in the room itself.

@@ -282,6 +282,19 @@ def test_another_number_of_processes_is_refused_and_another_torch_is_said(run, c
     assert (status, "bit for bit" in said) == (0, False)
 
 
+def test_other_kernels_are_said_and_a_checkpoint_without_any_had_those_of_torch(run):
+    _, folder = run
+    saved, cpu = checkpoint.load(folder / checkpoint.NAME), torch.device("cpu")
+    own = saved.data["kernels"]
+    other = checkpoint.computed_otherwise(saved, cpu, "llvmlite 0.1")
+    end = "no longer equal to an uninterrupted run bit for bit"
+    assert other == f"kernels was {own!r}, here it is 'llvmlite 0.1': {end}"
+    assert checkpoint.computed_otherwise(saved, cpu, own) is None
+    older = replace(saved, data={name: value for name, value in saved.data.items() if name != "kernels"})
+    assert checkpoint.computed_otherwise(older, cpu, "torch") is None
+    assert "kernels was 'torch'" in checkpoint.computed_otherwise(older, cpu, "llvmlite 0.1")
+
+
 def test_another_kind_of_device_is_said_whichever_it_is(run):
     _, folder = run
     saved, cuda = checkpoint.load(folder / checkpoint.NAME), torch.device("cuda", 0)

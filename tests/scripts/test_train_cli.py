@@ -24,9 +24,10 @@ from proxyless_arch.base.cli import FAILED
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import PREVIOUS_FILE, locked, read_metrics, resume_command
+from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_arch.data.datasets import load_for_search
 from proxyless_arch.weights.files import load_safetensors, save_h5
-from proxyless_nas import steps
+from proxyless_nas import depthwise_kernel, steps
 from proxyless_nas.train import checkpointing
 from proxyless_nas.train import session as train_session
 from tests.processes import Child
@@ -822,10 +823,12 @@ def test_another_number_of_processes_is_refused_and_another_torch_or_thread_coun
     assert "--resume: this run trains in 4 processes, " in err
     assert "got 1: start it with torchrun --nproc_per_node=4" in err
     said = "not bit for bit the uninterrupted run: it goes on with "
-    folder = with_ran_on(straight, tmp_path / "other", torch="1.0", threads=3)
+    folder = with_ran_on(straight, tmp_path / "other", torch="1.0", threads=3, kernels="llvmlite 0.1")
     code, out, err = run(capsys, "--path", folder, "--resume")
     assert (code, err) == (0, "")
-    assert f"{said}torch {torch.__version__} (was 1.0), threads 1 (was 3)\n" in out
+    own = depthwise_kernel.version() or TORCH_KERNELS
+    changes = f"torch {torch.__version__} (was 1.0), threads 1 (was 3), kernels {own} (was llvmlite 0.1)"
+    assert f"{said}{changes}\n" in out
     code, out, err = run(capsys, "--path", with_ran_on(straight, tmp_path / "old"), "--resume")
     assert (code, err, out.count(said)) == (0, "", 0)
 

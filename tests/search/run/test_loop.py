@@ -13,7 +13,9 @@ from hardware.cost import MACS, price_space
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.streams import TorchStream
+from proxyless_nas import depthwise_kernel
 from proxyless_nas.data import train_batches
+from proxyless_nas.depthwise import FastDepthwise
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, seed_dropout
 from search.config import ArchOpt, DataConfig, SearchConfig, SpaceConfig, Target, Warmup, WeightOpt
 from search.run import checkpoint, loop
@@ -135,6 +137,22 @@ def test_the_uninterrupted_run_did_something(uninterrupted):
 @pytest.mark.parametrize("stops", [(1,), (6,), (7,), (8,), (12,), (17,), (3, 11), (18,)], ids=str)
 def test_resumed_is_uninterrupted(uninterrupted, tmp_path, stops):
     resume_and_compare(uninterrupted, tmp_path, stops)
+
+
+@pytest.mark.skipif(depthwise_kernel.version() is None, reason="needs the extra [fast]: llvmlite")
+def test_faster_kernels_move_weights_and_alpha_as_those_of_torch_do():
+    searches = []
+    for kernels in ("torch", "auto"):
+        search = new_search(replace(config(), kernels=kernels, warmup=Warmup(warmup_epochs=0)))
+        go_on(search, [], stop_at=2)  # the second one with an architecture step
+        searches.append(search)
+    plain, fast = searches
+    assert (plain.kernels, fast.kernels) == ("torch", depthwise_kernel.version())
+    assert any(isinstance(layer, FastDepthwise) for layer in fast.supernet.modules())
+    for own, theirs in zip(fast.supernet.parameters(), plain.supernet.parameters(), strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-6)
+    for own, theirs in zip(fast.alphas, plain.alphas, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

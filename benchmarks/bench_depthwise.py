@@ -1,0 +1,104 @@
+"""How long the gradients of depthwise convolutions take: torch's, and those of proxyless_nas/depthwise.py.
+
+    pip install -e '.[fast]'
+    python benchmarks/bench_depthwise.py
+
+Milliseconds of CPU time on one thread, medians of interleaved rounds; a batch of 16 in channels_last memory. ``apart``
+is the largest difference from a float64 sum, relative to its largest value.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import setting  # noqa: E402
+from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.timing import cpu_ms, in_turn, quartiles  # noqa: E402
+
+LAYERS = ((3, 192, 28, 1), (5, 192, 28, 1), (7, 192, 28, 1), (5, 576, 7, 1), (7, 576, 7, 1), (5, 144, 28, 2))
+"""(kernel size, channels, pixels, stride)."""
+IMAGES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How they are timed."""
+
+    rounds: int = setting(9, "in which all take their turn", minimum=1)
+    precision: str = setting("both", "fp32, bf16 or both", ("fp32", "bf16", "both"))
+
+
+def layer(size: int, channels: int, pixels: int, stride: int, is_bf16: bool) -> tuple[dict[str, Callable], float]:
+    """What is timed of a layer, by name; how far our gradient is from the sum in float64."""
+    import torch
+    from torch.nn import functional as F
+
+    from proxyless_nas.depthwise import input_gradient
+    from proxyless_nas.depthwise_kernel import weight_gradient
+
+    rng, pad = torch.Generator().manual_seed(0), size // 2
+    dtype = torch.bfloat16 if is_bf16 else torch.float32
+
+    def random(*shape: int) -> torch.Tensor:
+        drawn = torch.randn(shape, generator=rng).to(dtype)
+        return drawn.contiguous(memory_format=torch.channels_last)
+
+    x, grad = (
+        random(IMAGES, channels, pixels, pixels),
+        random(IMAGES, channels, -(-pixels // stride), -(-pixels // stride)),
+    )
+    weight = random(channels, 1, size, size)
+
+    def torchs(x: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, *, of_weight: bool):
+        places = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], channels, [not of_weight, of_weight, False])
+        return torch.ops.aten.convolution_backward(grad, x, weight, None, *places)[int(of_weight)]
+
+    exact = torchs(x.double().contiguous(), grad.double().contiguous(), weight.double(), of_weight=True)
+    apart = (weight_gradient(x, grad, size, stride, (pad, pad)).double() - exact).abs().max() / exact.abs().max()
+    return {
+        "forward": lambda: F.conv2d(x, weight, None, stride, pad, 1, channels),
+        "input, torch": lambda: torchs(x, grad, weight, of_weight=False),
+        "input, ours": lambda: input_gradient(x, weight, grad, stride, (pad, pad)),
+        "weight, torch": lambda: torchs(x, grad, weight, of_weight=True),
+        "weight, ours": lambda: weight_gradient(x, grad, size, stride, (pad, pad)),
+    }, float(apart)
+
+
+def run(argv: Sequence[str]) -> None:
+    config = settings.parse(Config, argv, "bench_depthwise.py", __doc__)
+    import torch
+
+    from proxyless_nas import depthwise_kernel
+
+    if depthwise_kernel.version() is None:
+        raise InputError("needs the extra [fast]: pip install -e '.[fast]'", "llvmlite")
+    torch.set_num_threads(1)
+    rows = []
+    for precision in ("fp32", "bf16") if config.precision == "both" else (config.precision,):
+        for shape in LAYERS:
+            parts, apart = layer(*shape, precision == "bf16")
+            times = in_turn({name: lambda part=part: cpu_ms(part) for name, part in parts.items()}, config.rounds, 1)
+            size, channels, pixels, stride = shape
+            place = f"{size}x{size}{' s2' if stride > 1 else ''}, {channels} channels, {pixels} px"
+            rows.append((place, precision, *(f"{quartiles(ms).median:.2f}" for ms in times.values()), f"{apart:.0e}"))
+    print(*align([("layer", "precision", *parts, "apart"), *rows], left=(0, 1)), sep="\n")
+    print(f"{cpu_name()}, torch {torch.__version__}, {depthwise_kernel.version()}, {config.rounds} rounds")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

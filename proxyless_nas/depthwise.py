@@ -1,0 +1,132 @@
+"""Depthwise convolutions that train faster on a CPU: the same output, gradients equal up to rounding.
+
+torch's weight gradient of 5x5 and 7x7 depthwise kernels takes several times as long as the rest of the layer, and in
+bfloat16 tens of times (docs/results.md, "The gradient of a depthwise convolution"). Where the extra ``[fast]`` is
+installed a kernel of our own computes it (depthwise_kernel.py), where that was measured to be faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from proxyless_arch.base.words import TORCH_KERNELS
+from proxyless_nas import depthwise_kernel
+from proxyless_nas.convolution import SameConv2d
+
+SMALLEST_KERNEL = {torch.float32: 5, torch.bfloat16: 3}
+"""From which on a kernel of ours was faster, by the type of the input: torch's is as fast for 3x3 in float32."""
+WORTH_SHARING = 4_000_000
+"""Multiply-adds below which one thread computes a gradient: waking another takes as long."""
+
+
+def kernels_in_use(asked: str, device: torch.device) -> str:
+    """What computes the gradients of depthwise convolutions: ``torch``, or our kernel's compiler with its version.
+
+    ``asked``: the setting ``kernels``, auto or torch.
+    """
+    if asked == TORCH_KERNELS or device.type != "cpu":
+        return TORCH_KERNELS
+    return depthwise_kernel.version() or TORCH_KERNELS
+
+
+def kernels_text(kernels: str) -> str:
+    """What a person is told of them, behind the version of torch."""
+    return "" if kernels == TORCH_KERNELS else f" with depthwise gradients by {kernels}"
+
+
+def accelerate(net: nn.Module, kernels: str) -> None:
+    """Let our kernel compute the gradients of the depthwise convolutions of ``net``; ``kernels``: kernels_in_use.
+
+    The layers stay the objects they are, so that optimizers, names and copies of ``net`` need not know.
+    """
+    if kernels == TORCH_KERNELS:
+        return
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and type(layer) in _FAST and _is_depthwise(layer):
+            layer.__class__ = _FAST[type(layer)]
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    square = len({*layer.kernel_size}) == len({*layer.stride}) == 1
+    return square and layer.groups == layer.in_channels == layer.out_channels and set(layer.dilation) == {1}
+
+
+class FastDepthwise(nn.Conv2d):
+    """A depthwise convolution without bias; made by ``accelerate``."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not (
+            torch.is_grad_enabled() and weight.requires_grad and bias is None and not isinstance(self.padding, str)
+        ):
+            return super()._conv_forward(x, weight, bias)
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        if not _fits(x, self.kernel_size[0]):
+            return super()._conv_forward(x, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            return Depthwise.apply(x, weight, self.stride[0], self.padding)
+
+
+class FastSameDepthwise(FastDepthwise, SameConv2d):
+    """The same with TensorFlow's padding."""
+
+
+_FAST: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: FastDepthwise, SameConv2d: FastSameDepthwise}
+
+
+def _fits(x: Tensor, kernel_size: int) -> bool:
+    """Whether our kernel takes an input, and is faster."""
+    machine = depthwise_kernel.registers()
+    return (
+        machine is not None
+        and kernel_size >= SMALLEST_KERNEL.get(x.dtype, kernel_size + 1)
+        and x.ndim == 4
+        and x.shape[1] >= machine.lanes
+        and x.numel() > 0
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+class Depthwise(torch.autograd.Function):
+    """A depthwise convolution, (N, C, H, W) and (C, 1, K, K) -> (N, C, H', W'), whose gradients are computed faster.
+
+    The weight is rounded to the type of the input, and its gradient stays in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        rounded = weight.to(x.dtype)
+        ctx.save_for_backward(x, rounded)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, rounded, None, stride, padding, 1, x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        of_input = input_gradient(x, weight, grad, ctx.stride, ctx.padding) if ctx.needs_input_grad[0] else None
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            size = weight.shape[-1]
+            threads = torch.get_num_threads() if grad.numel() * size**2 >= WORTH_SHARING else 1
+            of_weight = depthwise_kernel.weight_gradient(x, grad, size, ctx.stride, ctx.padding, threads)
+        return of_input, of_weight, None, None
+
+
+def input_gradient(x: Tensor, weight: Tensor, grad: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
+    """dL/dx, in the type of ``x``."""
+    size = weight.shape[-1]
+    if stride == 1:  # the convolution with the kernel turned round, which torch computes faster as such
+        above, left = (size - 1 - pad for pad in padding)
+        return F.conv2d(grad, weight.flip(2, 3), None, 1, (above, left), 1, x.shape[1])
+    # torch's strided one takes tens of times as long in bfloat16; of x it needs the shape and the memory
+    like_x = torch.empty_like(x, dtype=torch.float32)
+    places = ([stride] * 2, padding, [1, 1], False, [0, 0], x.shape[1], [True, False, False])
+    wide, *_ = torch.ops.aten.convolution_backward(grad.float(), like_x, weight.float(), None, *places)
+    return wide.to(x.dtype)
