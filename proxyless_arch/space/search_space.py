@@ -106,7 +106,8 @@ class OpenTree:
         edges = {name: edge for name, edge, _ in self.template.edges((1, 1, self.template.in_channels))}
         check(isinstance(self.places, tuple) and bool(self.places), "open", "one or more edges", self.places)
         for index, place in enumerate(self.places):
-            check(place in edges and self.places.count(place) == 1, f"open[{index}]", "the name of an edge", place)
+            is_edge = isinstance(place, str) and place in edges and self.places.count(place) == 1
+            check(is_edge, f"open[{index}]", "the name of an edge", place)
             for number, op in enumerate(self.ops):
                 ends = _ends(edges[place])
                 expected = f"(in_channels, out_channels, stride) {ends} of {place}"
