@@ -114,7 +114,7 @@ class Bench:
         begun = time.monotonic()
         with started(self, name, folder, more, n_ranks) as processes:
             for process in processes:
-                ended_well([process], 0)
+                ended_well([process], *DONE.get(name, (0,)))
         return folder, time.monotonic() - begun
 
     def __hash__(self) -> int:
@@ -131,6 +131,8 @@ COMMANDS: Mapping[str, tuple[Callable[[list[str]], int | None], str]] = MappingP
     }
 )
 RUNS = ("search", "train", "prune")
+DONE = {"profile": (0, FAILED)}
+"""How a command ends that has come to its end; a profile of few timings does not vouch for itself."""
 
 
 @contextlib.contextmanager
@@ -184,7 +186,7 @@ def goes_on(bench: Bench, name: str, folder: Path, more: str = "", n_ranks: int 
     bench.n_resumed += resumed
     measured = whole_lines(folder / "raw.jsonl")  # of a profile
     with started(bench, name, folder, more, n_ranks) as processes:
-        ended_well(processes, 0)
+        ended_well(processes, *DONE.get(name, (0,)))
     if name in RUNS and product(folder) != product(bench.straight(name, more, n_ranks)[0]):
         raise NotHeldError(f"{name}: not what the undisturbed run came to")
     if not whole_lines(folder / "raw.jsonl").startswith(measured):
