@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compress.choices import Group
 from compress.ddpg import Agent, AgentSettings
 from compress.environment import Environment, Score
 from compress.methods import Found, Tell
@@ -26,6 +25,7 @@ from hardware.cost import CostTable, Path
 from hardware.projection import Limit
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
+from proxyless_arch.space.shrinking import Group
 
 WARMUP_SHARE = 0.25
 """Of the episodes: 100 of 400 in the paper."""

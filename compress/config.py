@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.choices import Freedom
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
@@ -27,6 +26,7 @@ from proxyless_arch.base.words import (
 )
 from proxyless_arch.data.datasets import DATASETS
 from proxyless_arch.data.sources import EDITION
+from proxyless_arch.space.shrinking import Freedom
 
 FORMAT, VERSION = "proxyless-compress/prune-config", 1
 METHODS = ("exact", "amc", "random", "uniform")

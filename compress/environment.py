@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.choices import Axis, Group, change_of
 from compress.pruner import Pruner
 from compress.record import Record
 from compress.statistics import collect, make_bn_true
@@ -28,6 +27,7 @@ from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, wi
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.progress import Progress, watched
 from proxyless_arch.base.strict import counted
+from proxyless_arch.space.shrinking import Axis, Group, change_of
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.steps import recalibrate_bn

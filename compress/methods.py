@@ -14,11 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from compress.choices import Group
 from compress.environment import Environment, Score
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match, k_best, project
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.shrinking import Group
 
 BY_SUM = 4
 """Plans that the sums of damages like best, which are scored first."""

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from compress import page, pictures
-from compress.choices import change_of, whole_path
 from compress.choosing import plans
 from compress.config import FREE, PATHS, PruneConfig, anchored, read_config, to_dict
 from compress.environment import measured_environment, measured_places
@@ -54,6 +53,7 @@ from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.drawing.scene import write_picture
+from proxyless_arch.space.shrinking import change_of, whole_path
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed

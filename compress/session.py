@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.choices import Group, groups_of, price_groups, whole_path
+from compress.choices import price_groups
 from compress.config import PruneConfig, TrainedConfig
 from compress.device import latency_source
 from hardware.cost import MACS, PARAMS, CostTable, price_by
@@ -26,6 +26,7 @@ from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.streams import Stream, numpy_rng
+from proxyless_arch.space.shrinking import Group, groups_of, whole_path
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.data import eval_batches
 

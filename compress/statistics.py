@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.choices import Group
 from compress.pruner import Statistics, sites_of
 from compress.reconstruct import Moments
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE
 from proxyless_arch.data.streams import TorchStream, torch_seed
+from proxyless_arch.space.shrinking import Group
 from proxyless_nas.network import ProxylessNet
 
 ROWS_OF_IMAGE = 128

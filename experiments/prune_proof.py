@@ -42,7 +42,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from compress import PruneConfig, run_pruning  # noqa: E402
-from compress.choices import change_of, groups_of, price_groups  # noqa: E402
+from compress.choices import price_groups  # noqa: E402
 from compress.choosing import plans  # noqa: E402
 from compress.environment import Environment, Record, measured_environment  # noqa: E402
 from compress.methods import best  # noqa: E402
@@ -68,6 +68,7 @@ from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.drawing.axes import PERCENT, Axis  # noqa: E402
 from proxyless_arch.drawing.charts import Chart, Guide, Point, compose, plane  # noqa: E402
 from proxyless_arch.drawing.scene import write_picture  # noqa: E402
+from proxyless_arch.space.shrinking import change_of, groups_of  # noqa: E402
 from proxyless_arch.weights.files import save_safetensors  # noqa: E402
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained  # noqa: E402
 from proxyless_nas import distributed, load  # noqa: E402

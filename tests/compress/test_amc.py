@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from compress.amc import States, Walk, decisions_of
-from compress.choices import Freedom, groups_of, price_groups
+from compress.choices import price_groups
 from compress.ddpg import Agent, AgentSettings, truncated_normal
 from hardware.cost import MACS, PARAMS
 from hardware.projection import Limit
 from proxyless_arch.arch import catalog
+from proxyless_arch.space.shrinking import Freedom, groups_of
 from tests.compress.specs import SPEC
 
 WIDTHS_ONLY = Freedom(multiple=2, most=5, kernels=False, depth=False)

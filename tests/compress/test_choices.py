@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from compress.choices import Freedom, change_of, groups_of, price_groups, whole_path, width_options
+from compress.choices import price_groups
 from hardware.cost import MACS, PARAMS, latency_price
 from hardware.latency import network_ms, shipped
 from hardware.projection import Limit, project
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, shrink
 from proxyless_arch.arch.walk import total_macs, total_params, walk
+from proxyless_arch.space.shrinking import Freedom, change_of, groups_of, whole_path, width_options
 from tests.compress.specs import SPEC
 
 FREE = Freedom(multiple=4, most=3)

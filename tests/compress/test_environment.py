@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.choices import Freedom, change_of, groups_of, price_groups, whole_path
+from compress.choices import price_groups
 from compress.environment import Environment, Record, span
 from compress.methods import best, exact, random, uniform, uniform_path
 from compress.pruner import Pruner
@@ -15,6 +15,7 @@ from hardware.cost import MACS
 from hardware.projection import Limit
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
 from proxyless_arch.base.runs import MetricsFile, read_metrics
+from proxyless_arch.space.shrinking import Freedom, change_of, groups_of, whole_path
 from proxyless_nas.network import build
 from proxyless_nas.steps import recalibrate_bn
 from proxyless_nas.weights import load_named

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.export as keras_export
 import proxyless_nas_tensorflow.weights as keras_weights
-from compress.choices import Freedom, groups_of, price_groups
+from compress.choices import price_groups
 from compress.pruner import Pruner
 from compress.statistics import collect
 from hardware.cost import MACS, latency_price, price_space
@@ -45,6 +45,7 @@ from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import Edge, SearchSpace, read_space
+from proxyless_arch.space.shrinking import Freedom, groups_of
 from proxyless_nas import layers as torch_layers
 from proxyless_nas.export import load_onnx, write_onnx
 from proxyless_nas.inference import fold_bn
