@@ -7,17 +7,11 @@ rescaled by measured over predicted, and the network is chosen again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from compress.config import PruneConfig
 from hardware.latency import LatencySource
-from hardware.predictor import Predictor
 from hardware.profile import pricing
 from hardware.profile.device import ProfileSettings
 from hardware.profile.pricing import Asked, Bench
-from hardware.profile.trust import check_passed
-from hardware.table import LookupTable
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.progress import speak
@@ -57,7 +51,7 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
     flags, settings = asked(config), profile_settings(config, spec.resolution)
     if pricing.missing(flags, settings, PREDICTOR):
         _profile(flags, settings, measure)
-    found = pricing.priced(flags, spec.resolution, settings, PREDICTOR, judge=_tell_what_speaks_against)
+    found = pricing.priced(flags, spec.resolution, settings, PREDICTOR, judge=pricing.tell_what_speaks_against)
     if found.device is None or found.source is None:
         return found.source, None
     space = mbconv_space(macro=macro_named(settings.space), preprocessing=imagenet_preprocessing(spec.resolution))
@@ -75,15 +69,3 @@ def _profile(flags: Asked, settings: ProfileSettings, measure: bool) -> None:
         raise InputError(
             "the profile of this machine gave no predictor: measure it again on a quiet machine", "", folder
         )
-
-
-def _tell_what_speaks_against(
-    source: LookupTable | Predictor, path: str, wanted: Mapping[str, Any], made_by: ProfileSettings | None
-) -> None:
-    """This machine's own model orders plans; what a network takes is measured, and chosen again where that is off. So
-    one that did not pass its validation is told of and used."""
-    try:
-        check_passed(source, path)
-    except InputError as error:
-        reasons = error.problem.partition(";")[0]
-        speak(f"note: this machine's latency model {reasons}; networks are measured, and chosen again where it is off")

@@ -15,6 +15,8 @@ from typing import Any
 
 from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF
+from proxyless_arch.apps.train_settings import IMAGES
+from proxyless_arch.apps.train_settings import effective_config as effective_training
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
@@ -46,8 +48,17 @@ from proxyless_arch.space.named import SPACES, space_named
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
-PATHS = ("data_path", "latency_table")
-FREE = (*PATHS, "device", "torch_threads", "kernels", "n_worker", "test_batch_size", "force_latency_table")
+PATHS = ("data_path", "latency_table", "parent")
+FREE = (
+    "data_path",
+    "latency_table",
+    "device",
+    "torch_threads",
+    "kernels",
+    "n_worker",
+    "test_batch_size",
+    "force_latency_table",
+)
 """Settings that may be others when a run is resumed: its images and prices are compared by what is in them."""
 TARGET_KEY = {Unit.MS: "target_latency_ms", Unit.MACS: "target_macs"}
 """The setting that asks for a cost in a unit."""
@@ -73,9 +84,12 @@ class DataConfig:
         "architecture-validation images, held out of the weights' training: a count, or a fraction below 1",
         minimum=0.0001,
     )
+    split_seed: int | None = _flag(
+        None, "seed of which images are held out (default: --seed; with --from a run, its own)", older=None, minimum=0
+    )
     resolution: int | None = RESOLUTION.setting(
         None,
-        " (default: digits 16, cifar10 or space small, tiny or tree 32, else 224)",
+        " (default: digits 16, cifar10 or space small, tiny or tree 32, else 224; with --from the network's)",
         aliases=("--resolutions",),
         minimum=8,
         maximum=1024,
@@ -139,6 +153,16 @@ class SpaceConfig:
         "resolution)",
         tuple(SPACES),
     )
+    parent: str | None = _flag(
+        None,
+        "a trained network, a run folder or a known name: search the smaller networks that share its weights, in place "
+        "of a space",
+        flag="--from",
+        aliases=("--parent",),
+        metavar="RUN_OR_NAME",
+        older=None,
+        common=True,
+    )
     width_mult: float = _flag(1.0, "width multiplier", minimum=0.05, maximum=10)
     blocks_per_stage: int | None = _flag(
         None,
@@ -196,6 +220,13 @@ class WeightOpt:
         older=1,
         minimum=1,
         maximum=65536,
+    )
+    sandwich_paths: int = _flag(
+        2,
+        "with --from: random networks that a weight step trains beside the largest and the smallest",
+        older=2,
+        minimum=0,
+        maximum=100,
     )
 
 
@@ -431,11 +462,26 @@ class SearchConfig:
 def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:
     """Defaults, then the recipe, then the flat settings ``given``.
 
-    Without a recipe the embedded digits have theirs, and images of one's own have the default one.
+    Without a recipe the embedded digits have theirs, and images of one's own have the default one. A search around a
+    trained network has one as well, the images and the split of its run, and the predictor.
     """
+    if given.get("parent") is not None:
+        given = {"arch_algo": "predictor", **images_of_parent(given), **given}
+        return whole_if_named(with_settings(from_recipe(recipe or "finetune"), given), given)
     is_digits = given.get("data_path") is None and given.get("dataset", "digits") == "digits"
     config = with_settings(from_recipe(recipe or ("digits" if is_digits else "default")), given)
     return whole_if_named(config, given)
+
+
+def images_of_parent(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the images of the trained network that ``given`` names, split as they were for its training.
+
+    Raises InputError for a network that is not there, and for a split that would hold out what it was trained on.
+    """
+    own = {name: given[name] for name in IMAGES if name in given}
+    found, _ = effective_training({"arch": given["parent"], **own}, "finetune")
+    told = {name: getattr(found.data, name) for name in IMAGES}
+    return {name: value for name, value in told.items() if value is not None and (name, value) != ("valid_size", 0)}
 
 
 def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:

@@ -6,20 +6,22 @@ another one; then networks are priced by that file and not measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hardware.cost import CostTable
 from hardware.latency import PHONE, LatencySource, filled, load_latency_source, shipped
+from hardware.predictor import Predictor
 from hardware.profile import device as profiler
 from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, has_cuda, parse_hardware, runtime_named
 from hardware.profile.profiling import Anchor, Measured, measure_network
-from hardware.profile.trust import anchor_of, check_trusted
+from hardware.profile.trust import anchor_of, check_passed, check_trusted
 from hardware.projection import LOWER, Limit, Projection
+from hardware.table import LookupTable
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.progress import speak
@@ -88,13 +90,16 @@ class Device:
         source: LatencySource,
         limits: Sequence[Limit] = (),
         lower: float = LOWER,
+        beside: SearchSpace | None = None,
     ) -> Landing:
         """Choose, measure here, and choose again while the measurement is off (hardware/profile/landing.py).
+
+        ``beside``: the space whose anchor networks are timed beside (default: ``space``).
 
         ``source``: what ``table`` was priced by; a table measured here knows its anchor's time, and networks are
         measured at that speed of the machine; else all of them at the anchor's of now.
         """
-        bench = self.bench(space, source)
+        bench = self.bench(beside or space, source)
         reference_ms = bench.reference_ms
         if reference_ms is None:
             bench = replace(bench, reference_ms=bench.anchor.now())
@@ -209,3 +214,15 @@ def priced(
         wanted |= {name: facts[name] for name in ("runtime", "threads")} if is_here else {"runtime": asked.runtime}
         check(found, str(path), wanted, settings if is_own and is_here else None)
     return Priced(filled(found, asked.fallback), device if is_here else None, path)
+
+
+def tell_what_speaks_against(
+    source: LookupTable | Predictor, path: str, wanted: Mapping[str, Any], made_by: ProfileSettings | None
+) -> None:
+    """A judge of this machine's own model, which orders networks: what one takes is measured, and chosen again where
+    that is off. So one that did not pass its validation is told of and used."""
+    try:
+        check_passed(source, path)
+    except InputError as error:
+        reasons = error.problem.partition(";")[0]
+        speak(f"note: this machine's latency model {reasons}; networks are measured, and chosen again where it is off")

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.ops import Conv, Hwc, Linear, Operation, operation_from_node, operation_to_dict
 from proxyless_arch.arch.preact import TREE_EDGES, NormAct, TreeEdge
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
-from proxyless_arch.arch.tensors import expected_tensors
+from proxyless_arch.arch.tensors import expected_tensors, nested_place
 from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.arch.walk import LayerCall, walk
-from proxyless_arch.base.checks import check, check_line, check_number
+from proxyless_arch.base.checks import check, check_line, check_number, check_one_of
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_text
 from proxyless_arch.base.strict import Node, judged_at, plain_number
@@ -152,6 +154,18 @@ class OpenTree:
         return {"tree": self.template.to_json(), "choices": ops, "open": list(self.places)}
 
 
+def _label(op: Operation) -> str:
+    return op.label
+
+
+def _label_with_width(op: Operation) -> str:
+    return op.label if op.shrinkable is None else f"{op.label} {op.shrinkable.hidden_channels}"
+
+
+def _widths_differ(ops: Sequence[Operation]) -> bool:
+    return len({op.label for op in ops}) < len(ops)
+
+
 def _ends(op: Operation) -> tuple[int, int, int]:
     return op.in_channels, op.out_channels, op.stride
 
@@ -163,6 +177,8 @@ class SearchSpace:
     Args:
         name: of the macro-architecture; with ``width_mult`` what a latency table says it was made for.
         blocks: from the stem on; a Block is in every network, an Edge or an OpenTree is searched.
+        weights: in a supernet, whether each choice has its own, or all of a block share those of the largest one:
+            channels from the first on, the middle of kernels (tensors.nested_place).
     """
 
     name: str
@@ -176,10 +192,12 @@ class SearchSpace:
     padding: Padding = "symmetric"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] = ()
+    weights: Literal["own", "shared"] = "own"
 
     def __post_init__(self) -> None:
         check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
         check_line("name", self.name)
+        check_one_of("weights", self.weights, ("own", "shared"))
         check_number("width_mult", self.width_mult, 0.05, 10)
         check(isinstance(self.blocks, tuple), "blocks", "a tuple of Blocks, Edges and OpenTrees", self.blocks)
         for index, block in enumerate(self.blocks):
@@ -188,6 +206,25 @@ class SearchSpace:
         check(isinstance(self.feature_mix, Conv | NormAct), "feature_mix", "a Conv or NormAct", self.feature_mix)
         with judged_at("", {"out_features": "num_classes"}):
             self.spec_for(self.same_choice(0))
+        if self.shares_weights:
+            self._check_nested()
+
+    @property
+    def shares_weights(self) -> bool:
+        return self.weights == "shared"
+
+    def _check_nested(self) -> None:
+        """Raises InputError for an operation that does not lie within the largest one of its block."""
+        for index, block in self.open_blocks:
+            check(isinstance(block, Edge), f"blocks[{index}]", "a block of one operation, to share its weights", block)
+        for place, ops, largest in zip(self.places, self.choices, self.largest_path, strict=True):
+            whole = dict(ops[largest].tensors(""))
+            for index, op in enumerate(ops):
+                within = all(
+                    name in whole and all(own <= size for own, size in zip(shape, whole[name], strict=True))
+                    for name, shape in op.tensors("")
+                )
+                check(within, f"blocks[{place}].choices[{index}]", f"weights within those of {ops[largest].label}", op)
 
     @cached_property
     def classifier(self) -> Linear:
@@ -253,6 +290,21 @@ class SearchSpace:
         """The path that takes ``choice`` at every edge, the last one where there are fewer."""
         return tuple(min(choice, len(ops) - 1) for ops in self.choices)
 
+    @cached_property
+    def largest_path(self) -> Path:
+        """The choice with the most parameters of each edge, the first of equal ones."""
+        return tuple(max(range(len(ops)), key=lambda choice: ops[choice].params) for ops in self.choices)
+
+    @cached_property
+    def smallest_path(self) -> Path:
+        """The choice with the least multiply-accumulates of each edge, the first of equal ones."""
+        return tuple(min(range(len(calls)), key=lambda choice: calls[choice].macs) for calls in self.edge_calls)
+
+    @cached_property
+    def choice_labels(self) -> tuple[tuple[str, ...], ...]:
+        """Of the choices of each edge, with the hidden width where it is chosen."""
+        return tuple(tuple(map(_label_with_width if _widths_differ(ops) else _label, ops)) for ops in self.choices)
+
     # ----------------------------------------------------------------------------------------------- its networks
 
     @property
@@ -296,8 +348,18 @@ class SearchSpace:
                 path += choices
         return tuple(path)
 
+    def inherited_tensors(self, path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of ``path``'s network, of a supernet's ``tensors``."""
+        if not self.shares_weights:
+            return {own: tensors[source] for own, source in self.tensor_map(path).items()}
+        found = {}
+        for name, shape in expected_tensors(self.spec_for(path)).items():
+            whole = tensors[name]
+            found[name] = np.ascontiguousarray(whole[nested_place(whole.shape, shape)])
+        return found
+
     def tensor_map(self, path: Path) -> dict[str, str]:
-        """``{tensor of the derived network: tensor of the supernet}``: how weights are inherited."""
+        """``{tensor of the derived network: tensor of the supernet}``: how weights of choices' own are inherited."""
         starts = [
             pair
             for index, part in enumerate(self.by_block(self.check(path)))
@@ -363,6 +425,7 @@ class SearchSpace:
             "blocks": [_block_to_dict(block) for block in self.blocks],
             "feature_mix": codec.end_to_dict(self.feature_mix),
             "class_names": list(self.class_names),
+            **({"weights": self.weights} if self.shares_weights else {}),
         }
 
     @classmethod
@@ -417,10 +480,11 @@ def _from_node(node: Node) -> SearchSpace:
         "feature_mix": codec.mix_from_node,
         "class_names": lambda part: part.as_tuple(),
     }
-    parts = node.fields(("format", "version", *readers))
+    parts = node.fields(("format", "version", *readers), ("weights",))
     parts["format"].exactly(FORMAT)
     parts["version"].exactly(VERSION)
-    return SearchSpace(**{key: read(parts[key]) for key, read in readers.items()})
+    weights = {"weights": parts["weights"].value} if "weights" in parts else {}
+    return SearchSpace(**{key: read(parts[key]) for key, read in readers.items()}, **weights)
 
 
 def write_space(path: str | os.PathLike[str], space: SearchSpace) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from proxyless_arch.arch.ops import KERNEL_SIZES
-from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, widths_of
+from proxyless_arch.arch.ops import KERNEL_SIZES, Operation, Zero
+from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec
-from proxyless_arch.space.search_space import Path
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.search_space import Edge, Path, SearchSpace
 
 MOST_JOINT = 8
 """Widths of each kind in a group that has three: their product is chosen from."""
@@ -131,6 +132,46 @@ def groups_of(spec: ArchSpec, freedom: Freedom) -> tuple[Group, ...]:
         axis = Axis("width", FEATURE_MIX, width_options(full[FEATURE_MIX], freedom))
         found.append(Group((axis,), (FEATURE_MIX, "classifier")))
     return tuple(group for group in found if len(group.choices) > 1)
+
+
+def operations_of(spec: ArchSpec, index: int, freedom: Freedom) -> tuple[Operation, ...]:
+    """What a block may become by itself, its input and output as they are: widths (outermost), kernels, Zero."""
+    block, name, full = spec.blocks[index], block_name(index), widths_of(spec)
+    widths = [Axis("width", name, width_options(full[name], freedom))] if name in full else []
+    axes = tuple(axis for axis in (*widths, *_kernel_axes(spec, index, freedom)) if len(axis.options) > 1)
+    changes = Group(axes, (name,)).choices
+    found = [shrink(spec, change).blocks[index].op for change in changes]
+    if freedom.depth and block.skip and not block.op.vanishes:
+        found.append(Zero(channels=block.op.in_channels))
+    return tuple(found)
+
+
+def space_around(spec: ArchSpec, freedom: Freedom) -> SearchSpace:
+    """The smaller networks that share a trained network's weights: each block's hidden width and kernel, or left out.
+
+    Raises InputError where nothing of it can become smaller, and for a network without a layer in front of its pool.
+    """
+    if spec.feature_mix is None:
+        raise InputError("expected a network with a feature mix in front of its pool", "feature_mix")
+    choices = [operations_of(spec, index, freedom) for index in range(len(spec.blocks))]
+    if all(len(ops) == 1 for ops in choices):
+        raise InputError("nothing of this network can become smaller", "blocks")
+    return SearchSpace(
+        name=f"around {spec.name}",
+        stem=spec.stem,
+        blocks=tuple(
+            Edge(ops=ops, skip=block.skip) if len(ops) > 1 else block
+            for block, ops in zip(spec.blocks, choices, strict=True)
+        ),
+        feature_mix=spec.feature_mix,
+        num_classes=spec.num_classes,
+        dropout_rate=spec.classifier.dropout_rate,
+        bn=spec.bn,
+        padding=spec.padding,
+        preprocessing=spec.preprocessing,
+        class_names=spec.class_names,
+        weights="shared",
+    )
 
 
 def _is_left_out(spec: ArchSpec, index: int) -> bool:

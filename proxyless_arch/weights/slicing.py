@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink
+from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.weights.files import NamedTensors
@@ -43,6 +43,18 @@ def sliced(tensors: NamedTensors, spec: ArchSpec, change: Shrunk, channels: Chan
     for call in walk(shrink(spec, change)):
         found.update(_layer(tensors, call, kept, len(spec.blocks)))
     return {name: np.ascontiguousarray(tensor) for name, tensor in found.items()}
+
+
+def by_importance(tensors: NamedTensors, spec: ArchSpec) -> NamedTensors:
+    """The same network with the channels of every block's hidden layer in the order of their importance: the sum of the
+    absolute weights that the layer behind gives them (as in once-for-all, Cai et al., ICLR 2020, section 3.3)."""
+    full, orders = widths_of(spec), {}
+    for call in walk(spec):
+        parts = call.op.shrinkable
+        if call.name in full and call.name.startswith("blocks.") and parts is not None:
+            behind = tensors[f"{call.tensor_prefix}.{parts.layer_behind}.conv.weight"].astype(np.float64)
+            orders[call.name] = np.argsort(-np.abs(behind).sum((0, 2, 3)), kind="stable")
+    return sliced(tensors, spec, Shrunk(widths={name: full[name] for name in orders}), orders)
 
 
 def _layer(tensors: NamedTensors, call: LayerCall, kept: Channels, n_blocks: int) -> NamedTensors:

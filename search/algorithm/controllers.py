@@ -27,7 +27,7 @@ from search.algorithm.gates import (
     sample,
     sample_paths,
 )
-from search.algorithm.supernet import Supernet
+from search.algorithm.supernet import PathSupernet
 from search.config import ArchOpt, Target
 
 
@@ -92,7 +92,7 @@ class ExpectedCost:
         return torch.stack(terms).sum() + self.fixed
 
 
-def _through_gates(supernet: Supernet, images: Tensor, path: Path, gates: Sequence[Gate]) -> Tensor:
+def _through_gates(supernet: PathSupernet, images: Tensor, path: Path, gates: Sequence[Gate]) -> Tensor:
     """Logits that only the gates have a gradient of: a layer of ours cannot see that its weights' is not asked for."""
     weights = list(supernet.parameters())
     try:
@@ -148,7 +148,7 @@ class Controller:
         """The weight of the cost term where it changes, for the log."""
         return None
 
-    def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
+    def update(self, supernet: PathSupernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
         raise TypeError("a Controller is a GradientController or a ReinforceController")
 
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
@@ -226,7 +226,7 @@ class GradientController(Controller):
         mode = cast(BinaryMode, self.opt.grad_binary_mode)
         return sample(self.alphas, step_rng(self.seed, TorchStream.ARCH_STEP, self.step), mode, self.temperature)
 
-    def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
+    def update(self, supernet: PathSupernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
         """One architecture step on validation images. Raises NonFiniteLossError before alpha moves.
 
         ``parts``: the images are computed in, one after the other. The gradient of the cross-entropy adds up over them
@@ -341,7 +341,7 @@ class ReinforceController(Controller):
             return objective.paper_reward(accuracy, cost, self.goal, self.opt.rl_tradeoff_ratio)
         return objective.absolute_reward(accuracy, cost, self.goal, self.opt.rl_absolute_weight)
 
-    def update(self, supernet: Supernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
+    def update(self, supernet: PathSupernet, images: Tensor, labels: Tensor, parts: int = 1) -> ArchStats:
         """One update from ``rl_batch_size`` sampled paths, all on the same validation images, in ``parts``."""
         rng = step_rng(self.seed, TorchStream.ARCH_STEP, self.step)
         paths = sample_paths(self.alphas, rng, self.opt.rl_batch_size)

@@ -15,7 +15,7 @@ from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_named, to_named
 from search.algorithm.gates import argmax_path
-from search.algorithm.supernet import Supernet
+from search.algorithm.supernet import PathSupernet
 
 
 def choose_path(
@@ -48,10 +48,9 @@ def log_probabilities(alphas: Sequence[Tensor]) -> list[np.ndarray]:
     return [np.asarray(torch.log_softmax(alpha.detach().cpu().double(), 0).numpy()) for alpha in alphas]
 
 
-def inherit(supernet: Supernet, space: SearchSpace, path: Path, name: str = "derived") -> ProxylessNet:
+def inherit(supernet: PathSupernet, space: SearchSpace, path: Path, name: str = "derived") -> ProxylessNet:
     """The stand-alone network of ``path`` with the supernet's weights: same logits as the path has inside."""
     spec = space.spec_for(path, name)
-    tensors = to_named(supernet)
     net = build(spec)
-    load_named(net, spec, {own: tensors[source] for own, source in space.tensor_map(path).items()}, "supernet")
+    load_named(net, spec, space.inherited_tensors(path, to_named(supernet)), "supernet")
     return net

@@ -115,6 +115,24 @@ LAYERS: Mapping[type, Callable[..., nn.Module]] = {Block: ResidualBlock, Edge: C
 """Of a block of a space, by its class."""
 
 
+class PathSupernet(nn.Module):
+    """All networks of ``space`` in one, one path of which runs at a time: what a search trains and asks."""
+
+    space: SearchSpace
+
+    def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
+        """(N, 3, H, W) -> (N, classes) logits of ``path``. With ``gates`` no running statistic moves."""
+        raise NotImplementedError
+
+    def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
+        """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""
+        raise NotImplementedError
+
+    def network(self, path: Path) -> nn.Module:
+        """``path`` as a network by itself, whose BN statistics may be made anew."""
+        raise NotImplementedError
+
+
 class PathNet(nn.Module):
     """One path of a supernet as a network by itself, of the supernet's own layers: nothing is copied."""
 
@@ -135,8 +153,8 @@ class PathNet(nn.Module):
         return self.run(x)
 
 
-class Supernet(nn.Module):
-    """All networks of ``space`` in one. (N, 3, H, W) -> (N, classes) logits of the chosen path.
+class Supernet(PathSupernet):
+    """Every choice has weights of its own. (N, 3, H, W) -> (N, classes) logits of the chosen path.
 
     Tensor names: those of the derived network, with ``choices.<j>`` where it has ``mobile_inverted_conv`` or, in a
     tree, behind the name of an edge (``SearchSpace.tensor_map``). Fixed blocks keep the derived network's names.
@@ -164,7 +182,6 @@ class Supernet(nn.Module):
         return [edge for block in self.blocks if isinstance(block, ChoiceBlock | ChoiceTree) for edge in block.searched]
 
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
-        """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""
         chosen = {pair for path in paths for pair in enumerate(path)}
         resting = {
             id(parameter)
@@ -174,6 +191,10 @@ class Supernet(nn.Module):
             for parameter in op.parameters()
         }
         return [parameter for parameter in self.parameters() if id(parameter) not in resting]
+
+    def network(self, path: Path) -> PathNet:
+        """Of the supernet's own layers."""
+        return PathNet(self, path)
 
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         """Logits of ``path``. With ``gates`` they carry the architecture gradient, and no running statistic moves."""

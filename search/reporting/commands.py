@@ -49,7 +49,8 @@ def _training_of_random(run: Run, line: Callable[..., str]) -> list[tuple[str, s
     own = settings.get("valid_size")
     if own is not None and own != from_recipe(TrainConfig, RECIPE_DIR, recipe).data.valid_size:
         words += ["--valid_size", f"{own:g}"]
-    words += ["--split_seed", str(settings.get("manual_seed", 0)), "--recipe", recipe]
+    seed = settings.get("split_seed")
+    words += ["--split_seed", str(settings.get("manual_seed", 0) if seed is None else seed), "--recipe", recipe]
     train, report = line("train.py"), line("search/report.py")
     each = f'{train} --arch "$spec" {shlex.join(words)}'
     trained = f"{folder}/trained"

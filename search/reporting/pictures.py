@@ -41,7 +41,7 @@ def draw_pictures(run: Run, folder: Path, suffix: str) -> list[Path]:
         search,
         target=run.target,
         unit=unit,
-        labels=[[op.label for op in ops] for ops in run.space.choices] if run.space is not None else None,
+        labels=run.space.choice_labels if run.space is not None else None,
         chosen=run.result["path"],
         places=run.space.places if run.space is not None else None,
         title=title,

@@ -220,7 +220,8 @@ def _choice_maps(run: Run) -> list[Chart]:
         rows = list(zip(*(record["probabilities"][block] for record in records), strict=True))
         choices = run.space.choices[block] if run.space is not None and block < run.space.n_edges else ()
         fits = len(choices) == len(rows)
-        labels = [choice_name(choices[row].label if fits else f"choice {row}") for row in range(len(rows))]
+        named = run.space.choice_labels[block] if fits and run.space is not None else ()
+        labels = [choice_name(named[row] if fits else f"choice {row}") for row in range(len(rows))]
         width = f", {choices[0].out_channels} channels" if fits else ""
         taken = f": {choice_name(taken_ops[block].label)}" if block < len(taken_ops) else ""
         place = places[block] if block < len(places) else block + 1

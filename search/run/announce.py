@@ -64,6 +64,8 @@ def _rule(job: Job) -> str:
 
 def _size_of(space: SearchSpace, width_mult: float) -> str:
     """How much of it there is, and is searched."""
+    if space.shares_weights:
+        return f"{counted(space.n_edges, 'searched block')} that share its weights"
     if len(space.edges) == space.n_edges:
         return f"width {width_mult:g}: {space.n_edges} searched blocks"
     width = space.feature_mix.in_channels

@@ -7,11 +7,25 @@ from typing import Any
 
 from hardware.profile import pricing
 from hardware.profile.device import ProfileSettings
-from hardware.profile.pricing import Asked, Priced
+from hardware.profile.pricing import Asked, Priced, tell_what_speaks_against
+from hardware.profile.trust import check_trusted
+from proxyless_arch.arch.spec import imagenet_preprocessing
+from proxyless_arch.space.mbconv import mbconv_space
 from proxyless_arch.space.search_space import SearchSpace
 from search.config import Target
 
-TABLE = "table.json"
+
+def own_file(space: SearchSpace) -> str:
+    """The file of this device's that prices a space: a table holds the widths of one named space alone."""
+    return "predictor.json" if space.shares_weights else "table.json"
+
+
+def timed_space(space: SearchSpace) -> SearchSpace:
+    """The named space whose networks those of ``space`` are timed beside: itself, but for one whose layers no table
+    holds."""
+    if not space.shares_weights:
+        return space
+    return mbconv_space(preprocessing=imagenet_preprocessing(space.preprocessing.resolution))
 
 
 def asked(target: Target) -> Asked:
@@ -26,7 +40,8 @@ def asked(target: Target) -> Asked:
 
 
 def profile_settings(target: Target, space: SearchSpace) -> ProfileSettings:
-    """What makes the table of this space on this device."""
+    """What makes the table of this space on this device; of one that shares weights the model that prices any width."""
+    space = timed_space(space)
     return ProfileSettings(
         target_hardware=target.target_hardware,
         runtime=target.runtime,
@@ -43,7 +58,7 @@ def missing_table(target: Target, space: SearchSpace) -> ProfileSettings | None:
 
     Raises InputError for a device that cannot be measured.
     """
-    return pricing.missing(asked(target), profile_settings(target, space), TABLE)
+    return pricing.missing(asked(target), profile_settings(target, space), own_file(space))
 
 
 def make_table(
@@ -57,4 +72,6 @@ def make_table(
 
 def load_prices(target: Target, space: SearchSpace) -> Priced:
     """What prices the layers of a space for a target. Raises InputError as pricing.priced does."""
-    return pricing.priced(asked(target), space.preprocessing.resolution, profile_settings(target, space), TABLE)
+    settings = profile_settings(target, space)
+    judge = tell_what_speaks_against if space.shares_weights else check_trusted
+    return pricing.priced(asked(target), space.preprocessing.resolution, settings, own_file(space), judge=judge)

@@ -46,6 +46,7 @@ from search.reporting.run_folder import LATENCY_FILE, read_run
 from search.reporting.titles import network_name
 from search.result import PICTURES
 from search.run.choosing import Chooser, MostProbable
+from search.run.device import timed_space
 from search.run.job import Job
 from search.run.log import RunLog
 from search.run.loop import Search
@@ -293,7 +294,14 @@ def derive(job: Job, search: Search, chooser: Chooser | None = None) -> Derived:
         return Derived(projection.path, projection, None)
     assert job.prices.source is not None
     landing = job.prices.device.land(
-        job.space, chooser.choose, job.table, job.goal, job.prices.source, job.limits, job.config.target.window
+        job.space,
+        chooser.choose,
+        job.table,
+        job.goal,
+        job.prices.source,
+        job.limits,
+        job.config.target.window,
+        timed_space(job.space),
     )
     projection = landing.best.projection
     return Derived(projection.path, projection, landing)

@@ -47,6 +47,7 @@ from search.config import (
 from search.run import choosing, memory
 from search.run.device import load_prices, make_table, missing_table
 from search.run.loop import Schedule, Search, schedule_of
+from search.run.parent import Parent, check_around
 
 TIMED_PIXELS = 8 * 224**2
 """Of the images that steps are timed with on a CPU, where time grows with them from the first on."""
@@ -86,6 +87,8 @@ class Job:
     memory: Plan | None = None
     """How batches are computed in the memory there is; None where nothing is trained."""
     notes: tuple[str, ...] = ()
+    parent: Parent | None = None
+    """The trained network that the search is around; None of a search in a space."""
     unmeasured: ProfileSettings | None = None
     """In a dry run, what would measure this device first; then nothing is priced."""
 
@@ -293,6 +296,9 @@ def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource 
     try:
         return price_space(space, price_by(source))
     except InputError as error:
+        if isinstance(source, LookupTable) and space.shares_weights:
+            hint = f"{error.problem}; a table holds the widths of one space alone: give the predictor.json beside it"
+            raise InputError(hint, error.place, error.source) from None
         if not isinstance(source, LookupTable) or hardware != "mobile":
             raise
         hint = f"{error.problem}; measure it, or let the fitted predictor fill in with --latency_fallback predictor"
@@ -355,7 +361,8 @@ def prepare(
     with distributed.fail_together():
         check_batches(config, distributed.world_size())
         data = _open(config)
-        space = space or _space(config, data.class_names)
+        parent = _parent(config, data) if space is None or space.shares_weights else None
+        space = space or (parent.space if parent is not None else _space(config, data.class_names))
         n_classes = len(data.class_names)
         if space.num_classes != n_classes and not resumed:  # then the fingerprint says what came or went
             raise InputError(f"expected {n_classes} classes, those of the images, got {space.num_classes}", "space")
@@ -376,9 +383,9 @@ def prepare(
     if missing is not None:
         unpriced = replace(config, target=Target(target_hardware="none"))
         job = _priced(unpriced, data, space, device)
-        return replace(job, config=config, memory=plan, notes=notes, unmeasured=missing)
+        return replace(job, config=config, memory=plan, notes=notes, parent=parent, unmeasured=missing)
     with distributed.fail_together():
-        found = replace(_priced(config, data, space, device), memory=plan, notes=notes)
+        found = replace(_priced(config, data, space, device), memory=plan, notes=notes, parent=parent)
         if config.arch.arch_algo == "predictor":  # before the warm-up: are there enough networks to learn from?
             choosing.predictor_of(config, found.candidates)
         return found
@@ -390,9 +397,16 @@ def _open(config: SearchConfig) -> SearchData:
         config.data.dataset,
         config.data.data_path,
         valid_size if valid_size < 1 else int(valid_size),
-        config.manual_seed,
+        config.manual_seed if config.data.split_seed is None else config.data.split_seed,
         config.data.data_edition,
     )
+
+
+def _parent(config: SearchConfig, data: SearchData) -> Parent | None:
+    if config.space.parent is None:
+        return None
+    check_around(config)
+    return Parent(config, data.train)
 
 
 def _space(config: SearchConfig, class_names: tuple[str, ...]) -> SearchSpace:
@@ -473,5 +487,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
     return {**job.data.fingerprint(), "latency_table": costs, "target": job.goal}
 
 
-def new_search(job: Job) -> Search:
-    return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device)
+def new_search(job: Job, *, starts: bool = True) -> Search:
+    """``starts``: with the weights of a trained network, where it is around one; else a checkpoint has them."""
+    tensors = job.parent.tensors if job.parent is not None and starts else None
+    return Search(job.config, job.space, job.table, job.goal, job.schedule, job.device, tensors=tensors)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,11 +24,13 @@ from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng
 from proxyless_arch.space.search_space import Path, SearchSpace
+from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas import distributed
 from proxyless_nas.depthwise import accelerate, kernels_in_use
 from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
+    distillation_loss,
     in_parts,
     is_sound,
     limit_gradients,
@@ -39,12 +41,15 @@ from proxyless_nas.steps import (
 )
 from proxyless_nas.train.checkpointing import check_like, check_optimizer
 from search.algorithm.controllers import CONTROLLERS, init_alphas, step_rng
+from search.algorithm.elastic import ElasticNet
 from search.algorithm.gates import argmax_path, entropy, fixed_gates, probabilities, sample_path
-from search.algorithm.supernet import Supernet
+from search.algorithm.supernet import PathSupernet, Supernet
 from search.config import SearchConfig
 from search.run.checkpoint import Checkpoint
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+Losses = Iterator[tuple[Tensor, Tensor | None, Tensor]]
+"""(loss; logits where it is on labels; labels) of each part of a step, to be differentiated one at a time."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,11 @@ class EpochSums:
 
 @dataclass
 class Search:
-    """A supernet, its optimizers and where they stand. ``step`` counts weight steps."""
+    """A supernet, its optimizers and where they stand. ``step`` counts weight steps.
+
+    ``tensors``: what an elastic supernet begins with, those of its largest network; without them its weights are
+    random.
+    """
 
     config: SearchConfig
     space: SearchSpace
@@ -135,11 +144,11 @@ class Search:
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
     unreadable: set[str] = field(default_factory=set)
+    tensors: InitVar[NamedTensors | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, tensors: NamedTensors | None) -> None:
         seed = self.config.manual_seed
-        rng = step_rng(seed, TorchStream.SUPERNET)
-        self.supernet = Supernet(self.space, rng, zero_gamma=self.config.space.zero_gamma)
+        self.supernet = self._new_supernet(step_rng(seed, TorchStream.SUPERNET), tensors)
         self.supernet.to(self.device)
         accelerate(self.supernet, self.kernels)
         weights = self.config.weights
@@ -156,6 +165,11 @@ class Search:
         self.controller = CONTROLLERS[self.config.arch.arch_algo](
             alphas, self.table, self.goal, self.config.arch, self.config.target, self.schedule.arch_steps, seed
         )
+
+    def _new_supernet(self, rng: torch.Generator, tensors: NamedTensors | None) -> PathSupernet:
+        if self.space.shares_weights:
+            return ElasticNet(self.space, rng, tensors)
+        return Supernet(self.space, rng, zero_gamma=self.config.space.zero_gamma)
 
     @property
     def kernels(self) -> str:
@@ -181,6 +195,13 @@ class Search:
     def n_paths(self) -> int:
         """How many paths a weight step trains, over all processes."""
         return self.config.weights.paths_per_step or distributed.world_size()
+
+    def trained_paths(self) -> list[Path]:
+        """Of the current weight step; where weights are shared those of the sandwich rule, the largest first."""
+        if not self.space.shares_weights:
+            return [self.sampled_path(number) for number in range(self.n_paths)]
+        sampled = [self.sampled_path(number) for number in range(self.config.weights.sandwich_paths)]
+        return [self.space.largest_path, self.space.smallest_path, *sampled]
 
     def sampled_path(self, number: int = 0) -> Path:
         """A path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
@@ -223,18 +244,19 @@ class Search:
 
         Gradients add up over the parts of the batch; batch normalization sees one part at a time.
         """
-        weights, paths = self.config.weights, [self.sampled_path(number) for number in range(self.n_paths)]
+        weights, paths = self.config.weights, self.trained_paths()
         self.supernet.train()
         self._seed_dropout(TorchStream.WEIGHT_DROPOUT, self.step)
         set_lr(self.optimizer, self.learning_rate())
         self.optimizer.zero_grad(set_to_none=True)
         (n_images,) = distributed.summed(len(labels))
         loss_sum, hits = 0.0, 0
-        for path, part, answers in self._shares(self._sized(images), labels, paths):
-            logits = self.supernet(part, path)
-            loss = smoothed_loss(logits, answers, weights.label_smoothing)
+        losses = self._sandwich_losses if self.space.shares_weights else self._losses
+        for loss, logits, answers in losses(self._sized(images), labels, paths):
             # of the whole batch: a process that could not read all of its images counts for less in the mean over all
             (loss * (len(answers) * distributed.world_size() / n_images)).backward()
+            if logits is None:
+                continue
             loss_sum += loss.item() * len(answers)
             hits += int((logits.argmax(1) == answers).sum())
         broken = not is_sound(loss_sum / max(1, len(labels)))
@@ -248,6 +270,23 @@ class Search:
         self.sums.train_hits += totals[1]
         self.sums.train_images += totals[2]
         self.step += 1
+
+    def _losses(self, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> Losses:
+        """Each path on its share of the images."""
+        for path, part, answers in self._shares(images, labels, paths):
+            logits = self.supernet(part, path)
+            yield smoothed_loss(logits, answers, self.config.weights.label_smoothing), logits, answers
+
+    def _sandwich_losses(self, images: Tensor, labels: Tensor, paths: Sequence[Path]) -> Losses:
+        """The largest network on labels, and the others on what it says of the same images."""
+        largest, *others = paths
+        parts = in_parts(images, labels, self.config.data.accumulation) if len(labels) else ()
+        for part, answers in parts:  # none where none could be read
+            logits = self.supernet(part, largest)
+            yield smoothed_loss(logits, answers, self.config.weights.label_smoothing), logits, answers
+            said = logits.detach()
+            for path in others:
+                yield distillation_loss(self.supernet(part, path), said), None, answers
 
     def _average_gradients(self, paths: Sequence[Path]) -> None:
         """Average the gradients over the processes: every one has those of its own paths, and gets those of all."""
@@ -459,8 +498,9 @@ def seconds_per_step(
                 break
             path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
             lap()
-            logits = search.supernet(images, path, fixed_gates(path, search.device))
-            torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
+            for trained in search.trained_paths() if search.space.shares_weights else [path]:
+                logits = search.supernet(images, trained, fixed_gates(trained, search.device))
+                torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
             seconds = lap()
             if search.schedule.arch_steps:
                 controller.update(search.supernet, images, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxyless_arch.apps.memory import USABLE, Free, Plan, Reading, cached_bytes, image_bytes, places, plan
 from proxyless_arch.arch.memory import BYTES, LayerMemory, peak_bytes, scored, scoring_bytes, trained, values_in
-from proxyless_arch.arch.walk import LayerCall, walk
+from proxyless_arch.arch.walk import LayerCall, total_params, walk
 from proxyless_arch.data.datasets import SearchData
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
@@ -26,7 +26,9 @@ def largest_path(space: SearchSpace) -> Path:
 
 
 def weight_bytes(space: SearchSpace) -> int:
-    """Of the parameters of all operations."""
+    """Of the parameters of all operations; where they share them, of the largest network's."""
+    if space.shares_weights:
+        return BYTES * total_params(space.spec_for(space.largest_path))
     calls = [*space.fixed_calls, *(call for calls in space.edge_calls for call in calls)]
     return BYTES * sum(call.params for call in calls)
 

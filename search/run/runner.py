@@ -261,7 +261,7 @@ def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | N
     if job.config.arch.arch_algo == "random" or job.unmeasured is not None:
         tell(announce.header(job))
     else:
-        search, note = jobs.new_search(job), None
+        search, note = jobs.new_search(job, starts=not _has_weights(request, run_dir, warm)), None
         if request.resume or warm is not None:
             config, data = (
                 to_dict(job.config),
@@ -410,7 +410,7 @@ def _search_in(
     run_dir: Path, job: Job, request: _Request, warm: warmup.WarmUp | None, tell: Say
 ) -> SearchResult | None:
     """Search from the start, behind another run's warm-up or from the folder's checkpoint, to the finished network."""
-    search = jobs.new_search(job)
+    search = jobs.new_search(job, starts=not _has_weights(request, run_dir, warm))
     config, data = (
         to_dict(anchored(job.config)),
         {**jobs.fingerprint(job), **checkpoint.computes(job.device, kernels=job.kernels)},
@@ -447,6 +447,11 @@ def _search_in(
         result = read_result(run_dir)
         assert isinstance(result, SearchResult)
         return result
+
+
+def _has_weights(request: _Request, run_dir: Path, warm: warmup.WarmUp | None) -> bool:
+    """Whether the weights to start with are in a file of this run's, or of the warm-up that it starts behind."""
+    return warm is not None or (request.resume and runs.has_checkpoint(run_dir))
 
 
 def _stopped(problem: str) -> StoppedError:

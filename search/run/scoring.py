@@ -27,7 +27,7 @@ from proxyless_arch.space.search_space import Path as Choices
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, TensorBatch
 from proxyless_nas.steps import evaluate, recalibrate_bn
-from search.algorithm.supernet import PathNet, Supernet
+from search.algorithm.supernet import PathSupernet
 from search.run import memory
 from search.run.job import Job, mixed
 
@@ -115,7 +115,7 @@ class Scorer:
     """
 
     job: Job
-    supernet: Supernet
+    supernet: PathSupernet
     folder: Path
     between: Callable[[int], None] = lambda count: None
     known: dict[Choices, Score] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class Scorer:
 
     @torch.no_grad()
     def _score(self, path: Choices) -> Score:
-        net, device = PathNet(self.supernet, path), self.job.device
+        net, device = self.supernet.network(path), self.job.device
         with statistics_kept(net):
             recalibrate_bn(net, self._training, device)
             return evaluate(net, self._validation, device, ImageLosses()).score()

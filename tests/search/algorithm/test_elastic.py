@@ -1,0 +1,114 @@
+"""The elastic supernet is its networks: each as if cut out and run by itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from proxyless_arch.arch.tensors import nested_place
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.search_space import SearchSpace
+from proxyless_arch.space.shrinking import Freedom, space_around
+from proxyless_arch.weights.slicing import by_importance
+from proxyless_nas.network import build
+from search.algorithm.elastic import ElasticNet
+from search.algorithm.gates import fixed_gates
+from tests.compress.nets import images, tensors, trained
+from tests.compress.specs import SPEC
+from tests.search.tiny import assert_same_bits, snapshot
+from tests.uib import SPEC as UIB
+
+FREEDOM = Freedom(multiple=4, most=3)
+SPACE = space_around(SPEC, FREEDOM)
+X = images(6).double()
+
+
+def paths(space, count=6):
+    rng = np.random.default_rng(0)
+    drawn = [tuple(int(rng.integers(len(ops))) for ops in space.choices) for _ in range(count)]
+    return [space.largest_path, space.smallest_path, *drawn]
+
+
+def elastic(space=SPACE, spec=SPEC):
+    return ElasticNet(space, tensors=by_importance(tensors(trained(spec)), spec)).double()
+
+
+def cut_out(supernet, path):
+    """The network of ``path`` on its own, in double precision."""
+    net = build(supernet.space.spec_for(path)).double()
+    own = supernet.space.inherited_tensors(path, {name: t.numpy() for name, t in supernet.state_dict().items()})
+    net.load_state_dict({name: torch.from_numpy(array) for name, array in own.items()}, strict=False)
+    return net
+
+
+@pytest.mark.parametrize("spec", [SPEC, UIB], ids=["mbconv", "uib"])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_path_is_the_network_that_is_cut_out(spec, is_training):
+    space = space_around(spec, FREEDOM)
+    supernet = elastic(space, spec).train(is_training)
+    x = images(4, side=spec.resolution).double()
+    for path in paths(space):
+        alone = cut_out(supernet, path).train(is_training)
+        ours, theirs = supernet(x, path), alone(x)
+        assert torch.equal(ours, theirs)
+        supernet.zero_grad()
+        ours.square().sum().backward()
+        theirs.square().sum().backward()
+        whole = dict(supernet.named_parameters())
+        for name, parameter in alone.named_parameters():
+            place = nested_place(whole[name].shape, parameter.shape)
+            assert torch.equal(whole[name].grad[place], parameter.grad), name
+            rest = whole[name].grad.clone()
+            rest[place] = 0
+            assert not rest.any(), name
+
+
+def test_the_largest_network_is_the_trained_one():
+    """Sorted by importance, it computes what it did; each hidden layer begins with the channels used most."""
+    net = trained()
+    assert replace(SPACE.spec_for(SPACE.largest_path), name=SPEC.name) == SPEC
+    torch.testing.assert_close(elastic().eval()(X, SPACE.largest_path), net.double()(X), rtol=1e-5, atol=1e-5)
+    sorted_ones = by_importance(tensors(net), SPEC)
+    used = np.abs(sorted_ones["blocks.2.mobile_inverted_conv.point_linear.conv.weight"]).sum((0, 2, 3))
+    assert (np.diff(used) <= 0).all() and (np.diff(used) < 0).any()
+
+
+def test_with_gates_no_statistic_moves_and_without_them_those_of_the_path_do():
+    supernet = elastic().train()
+    before, path = snapshot(supernet), SPACE.smallest_path
+    supernet(X, path, fixed_gates(path, "cpu"))
+    assert_same_bits(before, snapshot(supernet))
+    supernet(X, path)
+    mean = "blocks.1.mobile_inverted_conv.depth_conv.bn.running_mean"
+    width = SPACE.choices[0][path[0]].hidden_channels
+    moved = supernet.state_dict()[mean] != before[mean]
+    assert moved[:width].all() and not moved[width:].any()
+
+
+def test_a_space_around_a_network():
+    """Every choice is one of its block made smaller; what may be left out has Zero; a block as it must be is fixed."""
+    assert SPACE.places == (1, 2, 3, 4) and SPACE.shares_weights
+    assert [ops[-1].vanishes for ops in SPACE.choices] == [False, True, True, False]
+    assert SPACE.choice_labels[3] == (
+        "MB3 3x3 4", "MB3 5x5 4", "MB3 3x3 16", "MB3 5x5 16", "MB3 3x3 18", "MB3 5x5 18",
+    )  # fmt: skip
+    assert SPACE.smallest_path == (0, 9, 1, 0)
+    again = SearchSpace.from_json(SPACE.to_json())
+    assert again == SPACE and "weights" in SPACE.to_json()
+    assert "weights" not in replace(SPACE, weights="own").to_json()
+
+
+def test_what_does_not_lie_within_the_largest_cannot_share():
+    edges = SPACE.to_json()
+    wide = edges["blocks"][1]["choices"]
+    wide[0] = {**wide[-1], "kernel_size": 3, "mid_channels": 16}  # wider than the widest, which has the larger kernel
+    with pytest.raises(InputError) as caught:
+        SearchSpace.from_json(edges)
+    assert caught.value.place == "blocks[1].choices[0]"
+
+
+def test_nothing_to_make_smaller():
+    fixed = replace(SPEC, blocks=SPEC.blocks[:1], feature_mix=replace(SPEC.feature_mix, in_channels=4))
+    with pytest.raises(InputError, match="smaller"):
+        space_around(fixed, FREEDOM)

@@ -1,0 +1,158 @@
+"""A search around a trained network: its product, being killed, and what it refuses."""
+
+import json
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.walk import total_macs
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.files import read_tensors, save_safetensors
+from proxyless_nas.steps import distillation_loss
+from search import SearchConfig, imagenet_arch_search
+from search.config import to_dict
+from search.run import device, loop
+from search.run.job import new_search, prepare
+from tests.compress.nets import tensors, trained
+from tests.compress.specs import SPEC, block
+from tests.search.run.test_scoring import found_in
+from tests.search.tiny import assert_same_bits, snapshot
+
+WIDE = (
+    SPEC.blocks[0], block(4, 6, 5, 6, stride=2), block(6, 6, 7, 6, skip=True), block(6, 6, 5, 6, skip=True),
+    block(6, 10, 5, 6),
+)  # fmt: skip
+DIGITS = replace(SPEC, name="base", blocks=WIDE, classifier=replace(SPEC.classifier, out_features=10))
+FEW = "--dataset digits --valid_size 1200 --target_hardware flops --window 0.9 --device cpu --threads 1 --batch_size 32"
+FEW += " --warmup_epochs 2 --score_images 60 --recalibration_images 64 --score_networks 16 --rescore 3"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("net") / "base.safetensors"
+    save_safetensors(path, DIGITS, tensors(trained(DIGITS)), {})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def words(network):
+    return ["--from", network, *shlex.split(FEW)]
+
+
+@pytest.fixture(scope="module")
+def straight(words, tmp_path_factory):
+    """The folder of an uninterrupted search."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert imagenet_arch_search.main(["--run_dir", str(folder), *words]) == 0
+    return folder
+
+
+def job_of(network, **settings):
+    few = {"dataset": "digits", "valid_size": 1200, "target_hardware": "flops", "window": 0.9, "batch_size": 32}
+    config = SearchConfig.of(**({"parent": network, **few, "score_networks": 16} | settings))
+    return prepare(config, torch.device("cpu"), lambda line: None)
+
+
+def test_the_product_is_a_smaller_network_with_its_weights(straight):
+    record, spec = json.loads((straight / "result.json").read_text()), read_spec(straight / "spec.json")
+    target = record["target_macs"]
+    assert 0.9 * target <= record["macs"] == total_macs(spec) <= target < total_macs(DIGITS)
+    assert spec.preprocessing == replace(DIGITS.preprocessing, exif=spec.preprocessing.exif)
+    found = read_tensors(straight / "weights.safetensors").tensors
+    assert found["first_conv.conv.weight"].shape == (8, 3, 3, 3)
+    settings = json.loads((straight / "config.json").read_text())
+    assert (settings["arch_algo"], settings["recipe"]) == ("predictor", "finetune")
+    page = (straight / "report.html").read_text()
+    assert "MB6 5×5 16" in page  # the choices of a block by their widths
+
+
+def test_a_kill_and_a_resume_end_as_an_uninterrupted_search(words, straight, tmp_path, monkeypatch):
+    """Killed in the second epoch; then the network it started from is gone, which a resume does not need."""
+    folder, step = tmp_path / "run", loop.Search.weight_step
+
+    def dies(search, *batch):
+        if search.step == 10:
+            raise KeyboardInterrupt
+        step(search, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Search, "weight_step", dies)
+        assert imagenet_arch_search.main(["--run_dir", str(folder), *words]) == 130
+    monkeypatch.setattr("search.run.parent.start_of", None)
+    assert imagenet_arch_search.main(["--run_dir", str(folder), "--resume"]) == 0
+    assert found_in(folder) == found_in(straight)
+    one, two = (read_tensors(each / "weights.safetensors").tensors for each in (folder, straight))
+    assert all(np.array_equal(one[name], tensor) for name, tensor in two.items())
+
+
+def test_a_step_is_the_sandwich_rule(network):
+    """The gradient of the sum of the losses, written out: the largest on labels, the others on what it says."""
+    search = new_search(job_of(network, momentum=0.0, nesterov=False, weight_decay=0.0, grad_clip=None))
+    again = new_search(job_of(network))
+    assert_same_bits(snapshot(search.supernet), snapshot(again.supernet))
+    x, labels = torch.randn(8, 3, 12, 12), torch.arange(8)
+    largest, smallest, *others = paths = search.trained_paths()
+    assert (largest, smallest, len(others)) == (search.space.largest_path, search.space.smallest_path, 2)
+    net = again.supernet.train()
+    logits = net(x, largest)
+    total = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=search.config.weights.label_smoothing)
+    for path in paths[1:]:
+        total = total + distillation_loss(net(x, path), logits.detach())
+    total.backward()
+    rate = search.learning_rate()
+    search.weight_step(x, labels)
+    for (name, ours), theirs in zip(search.supernet.named_parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs - rate * theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert search.sums.train_images == 8
+
+
+def test_the_images_and_their_split_are_those_of_the_run(straight):
+    """A search takes those of the run that it is around; its config says them all."""
+    settings = to_dict(SearchConfig.of(parent=straight))
+    before = json.loads((straight / "config.json").read_text())
+    assert (settings["dataset"], settings["valid_size"], settings["split_seed"]) == ("digits", 1200, 0)
+    assert before["split_seed"] is None and before["manual_seed"] == 0
+    with pytest.raises(InputError) as caught:
+        SearchConfig.of(parent=straight, valid_size=100)
+    assert caught.value.place == "--valid_size"
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"arch_algo": "grad"}, "--arch_algo"),
+        ({"arch_algo": "rl"}, "--arch_algo"),
+        ({"space": "tiny"}, "--space"),
+        ({"width_mult": 0.5}, "--width_mult"),
+        ({"paths_per_step": 2}, "--paths_per_step"),
+        ({"target_macs": 1e9}, "--target_macs"),
+        ({"target_macs": 10}, "--target_macs"),
+    ],
+)
+def test_settings_that_have_no_meaning_are_refused(network, given, place):
+    with pytest.raises(InputError) as caught:
+        job_of(network, **given)
+    assert caught.value.place == place
+
+
+def test_networks_that_cannot_be_started_from_are_refused(tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_safetensors(other, SPEC, tensors(trained(SPEC)), {})  # of 4 classes
+    for name in (str(other), "mobilenetv4_conv_small", "proxyless_cpo", str(tmp_path / "nothing")):
+        with pytest.raises(InputError) as caught:
+            job_of(name)
+        assert "--from" in str(caught.value) or "--arch" in str(caught.value)
+
+
+def test_this_machine_prices_widths_by_its_model(network):
+    """No table holds them: the model that the profile of the usual space fits, and its networks to be timed beside."""
+    space = job_of(network).space
+    target = SearchConfig.of(target_hardware="cpu").target
+    settings = device.profile_settings(target, space)
+    assert (settings.space, settings.width_mult, settings.resolution) == ("imagenet", 1.0, 12)
+    assert device.own_file(space) == "predictor.json"
+    assert device.own_file(device.timed_space(space)) == "table.json"
