@@ -296,6 +296,7 @@ def exit_code(
         BAD_INPUT, without a line too: another process has said it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _stand_in_for_closed_streams()
     _escape_what_cannot_be_shown()
     with warnings.catch_warnings(), _Warned() as warned:
         warnings.showwarning = warned.show
@@ -323,6 +324,21 @@ def exit_code(
             if lacking is None:
                 raise
             return _say(NO_RESOURCE, f"error: {in_one_line(lacking)}")
+
+
+def _stand_in_for_closed_streams() -> None:
+    """A standard stream that was closed (``>&-``, a service) takes what is written, as the null device does.
+
+    Else the first file that is opened would get its number, and what a library prints with it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 (to the end)
 
 
 def _escape_what_cannot_be_shown() -> None:

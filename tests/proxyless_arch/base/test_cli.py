@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +27,8 @@ from proxyless_arch.base.cli import (
 from proxyless_arch.base.errors import ElsewhereError, InputError, LeftOutWarning, LostProcessError, StoppedError
 from proxyless_arch.base.strict import nearest
 from tests.errors import refused
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def raising(error):
@@ -141,6 +144,25 @@ def test_output_that_nobody_reads_any_more_ends_a_command_in_silence(name, monke
         patch.setattr(sys, name, stream)
         assert exit_code(raising(BROKEN), []) == CLOSED_PIPE
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="numbers of files")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_does_its_work(closed, tmp_path):
+    body = """import sys
+from proxyless_arch.base.cli import exit_code
+
+def run(words):
+    with open(words[0], "w") as file:
+        print("said")
+        print("said", file=sys.stderr)
+        file.write(str(file.fileno()))
+
+sys.exit(exit_code(run))"""
+    words = [sys.executable, "-c", body, str(tmp_path / "file")]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], cwd=ROOT)
+    assert done.returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2
 
 
 def test_a_pipe_to_a_process_of_ours_is_no_reader_of_the_output(capfd):
