@@ -84,6 +84,7 @@ from proxyless_arch.space.uib import uib_space
 from proxyless_arch.weights.files import read_tensors, save_h5, save_safetensors
 from proxyless_arch.weights.lookup import find_network, find_trained
 from proxyless_arch.weights.quantizer import quantized_tensors
+from proxyless_nas.depthwise import kernels_in_use
 from proxyless_nas.network import build
 from proxyless_nas.train.result import read_result as read_trained_result
 from proxyless_nas.train.session import CHECKPOINT_FIELDS, CHECKPOINT_FORMAT, CHECKPOINT_VERSION
@@ -442,6 +443,10 @@ def read_search_checkpoint(path: Path) -> Any:
     return search.supernet.state_dict(), search.step
 
 
+def _kernels(device: torch.device) -> str:
+    return kernels_in_use(_search_config()["kernels"], device)
+
+
 def warm_up_home(folder: Path) -> None:
     schedule = new_search().schedule
     lines = [
@@ -455,14 +460,15 @@ def warm_up_home(folder: Path) -> None:
 def warm_up_seeds() -> Sequence[bytes]:
     search = new_search()
     go_on(search, [], stop_at=search.schedule.warmup_steps)
-    state = search.checkpoint(_search_config(), {**_DATA, **checkpoint.computes(search.device)}, 0, 1.5)
+    computes = checkpoint.computes(search.device, kernels=_kernels(search.device))
+    state = search.checkpoint(_search_config(), {**_DATA, **computes}, 0, 1.5)
     return (sealed_checkpoint({"format": checkpoint.FORMAT, "version": checkpoint.VERSION, **vars(state)}),)
 
 
 def read_warm_up(path: Path) -> Any:
     """Whether it is the one, what it was, and the search behind it."""
     search = new_search()
-    is_alike = warmup.computed_alike(path.parent, search.device, None)
+    is_alike = warmup.computed_alike(path.parent, search.device, None, _kernels(search.device))
     found = warmup.read(path.parent, search.schedule, _search_config(), _DATA, search.device)
     found.put_before(search)
     return search.supernet.state_dict(), found.seconds, found.epochs, is_alike
