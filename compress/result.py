@@ -10,6 +10,7 @@ from typing import Any
 from compress import page
 from compress.config import PruneConfig, read_config
 from proxyless_arch.apps.evaluation import DIGITS
+from proxyless_arch.apps.next_commands import exporting, quantizing
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
@@ -19,6 +20,7 @@ from proxyless_arch.base.schema import Schema, amount, count, factor, judge, jud
 from proxyless_arch.base.strict import Node
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.units import format_count
+from proxyless_arch.chain.page import REPORT_FILE
 from proxyless_arch.weights.lookup import find_network
 
 
@@ -70,7 +72,7 @@ def read_result(folder: Path | str) -> PruneResult:
 _SHARES = tuple(f"{start}{split}top1_percent" for start in ("", "inherited_", "parent_") for split in ("", "test_"))
 _SCORED: Schema = {"cost": amount, "loss": amount, "hits": count, "n_images": count}
 _SCHEMA: Schema = {
-    **dict.fromkeys(("target_hardware", "method", "latency_source", "parent"), Node.text),
+    **dict.fromkeys(("target_hardware", "method", "latency_source", "parent", "runtime"), Node.text),
     **dict.fromkeys((*_SHARES, "choosing_top1_percent", "finetuned_top1_percent"), percent),
     **dict.fromkeys(
         ("target_macs", "max_drop", "choosing_loss", "wall_seconds", "measured_latency_ms",
@@ -149,6 +151,7 @@ def _lines(result: PruneResult) -> list[tuple[str, str]]:
             f"{_top1(record['parent_test_top1_percent'])} before pruning",
         )
     )
+    lines.append(("page", str(result.folder / REPORT_FILE)))
     lines.append(("time", format_seconds(record["wall_seconds"])))
     first, *others = commands(result)
     return [*lines, ("next", first), *(("", line) for line in others)]
@@ -168,14 +171,13 @@ def _family_lines(family: Sequence[PruneResult]) -> list[tuple[str, str]]:
 
 def commands(result: PruneResult) -> list[str]:
     """What goes on with a pruned network, as a person would paste it."""
-    images = result.config.data_path
-    arch, exported = ("--arch", str(result.folder)), ["--output", str(result.folder / "exported")]
-    exported += ["--check", images] if images is not None else []
+    run, images = result.folder, result.config.data_path
     return [
-        command_line("eval.py", *arch, "--data_path", images or DIGITS),
-        command_line("export.py", *arch, "--format", "onnx", *exported),
-        command_line("export_tf.py", *arch, "--format", "litert", *exported),
-        command_line("train.py", *arch),
+        command_line("eval.py", "--arch", str(run), "--data_path", images or DIGITS),
+        command_line(*quantizing(run)),
+        command_line(*exporting(run, images, "export.py", "onnx")),
+        command_line(*exporting(run, images, "export_tf.py", "litert")),
+        command_line("train.py", "--arch", str(run)),
     ]
 
 

@@ -51,6 +51,7 @@ from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
+from proxyless_arch.chain.page import write_chain
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_arch.space.shrinking import change_of, whole_path
@@ -280,6 +281,8 @@ class _Run:
             write_json(self.home / runs.RESULT_FILE, {"family": [folder.name for folder in folders], **parent})
             family = read_result(self.home).family
             page.write_page(family, curve, [commands(result) for result in family], self.home / page.FILE)
+        for folder in folders:
+            write_chain(folder)
         return read_result(self.home)
 
     # choosing
@@ -459,6 +462,7 @@ class _Run:
             "predicted_latency_ms": network_ms(job.source, walk(spec)) if job.source is not None else None,
             "table_scale": chosen.scale,
             "measured_latency_ms": timing.ms if timing is not None else None,
+            "runtime": job.source.provenance.get("runtime") if job.source is not None and timing is not None else None,
             "landed": chosen.landed,
             "latency_source": job.table.source if is_ms else None,
             "inherited_top1_percent": inherited[0],

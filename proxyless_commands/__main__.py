@@ -35,6 +35,7 @@ COMMANDS = {
     "search": Command("search.imagenet_arch_search", (), "search a network for a latency target"),
     "train": Command("proxyless_commands.train", (), "train a network"),
     "prune": Command("proxyless_commands.prune", (), "make a trained network smaller"),
+    "quantize": Command("proxyless_commands.quantize", (), "choose how many bits each of its layers has"),
     "attack": Command("proxyless_commands.attack", (), "score a network on images changed to fool it"),
     "eval": Command("proxyless_commands.eval", (), "score a network on labelled images"),
     "eval_tf": Command("proxyless_commands.eval_tf", (), "the same with TensorFlow"),

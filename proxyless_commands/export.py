@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxyless_arch.apps.evaluation import DIGITS, load_network
-from proxyless_arch.apps.next_commands import after_export, say_next
+from proxyless_arch.apps.evaluation import load_network
+from proxyless_arch.apps.next_commands import say_next
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
+from proxyless_arch.chain.commands import commands_after_export
 from proxyless_arch.exports import exporting
 
 
@@ -36,9 +37,7 @@ def run(argv: Sequence[str]) -> None:
     load_named(net, network.spec, network.tensors, network.weights)
     backend = TorchBackend(net, arguments.threads, arguments.opset, arguments.bake_preprocessing)
     record = exporting.export(arguments, ["export.py", *argv], network, backend, "export.json")
-    files = [arguments.output / file["file"] for file in record["files"]]
-    images = arguments.check or (DIGITS if record["check"]["labelled"] else None)
-    say_next(after_export(files, images, "export.py"))
+    say_next(*commands_after_export(arguments, record, "export.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxyless_arch.apps.evaluation import DIGITS, load_network
-from proxyless_arch.apps.next_commands import after_export, say_next
+from proxyless_arch.apps.evaluation import load_network
+from proxyless_arch.apps.next_commands import say_next
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
+from proxyless_arch.chain.commands import commands_after_export
 from proxyless_arch.exports import exporting
 
 
@@ -40,9 +41,7 @@ def run(argv: Sequence[str]) -> None:
         arguments.integer_io,
     )  # fmt: skip
     record = exporting.export(arguments, ["export_tf.py", *argv], network, backend, "export_tf.json")
-    files = [arguments.output / file["file"] for file in record["files"]]
-    images = arguments.check or (DIGITS if record["check"]["labelled"] else None)
-    say_next(after_export(files, images, "export_tf.py"))
+    say_next(*commands_after_export(arguments, record, "export_tf.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

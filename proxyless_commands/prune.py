@@ -8,7 +8,8 @@
 Per block its hidden width, kernel and whether it stays are chosen, and the widths of stem, last stage and feature mix:
 by what each change was measured to do to the loss, exactly within the target. Then the network is fine-tuned, with the
 one before pruning as its teacher. The run folder holds config.json, environment.json, metrics.jsonl, spec.json,
-weights.safetensors, result.json, architecture.png, damage.png and curve.png.
+weights.safetensors, result.json, report.html (what each command made of the network), architecture.png, damage.png and
+curve.png.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ What each format does to the loss is measured, and the plan that does the least 
 integer programming, and checked as a whole. Bytes are counted; milliseconds are measured on this machine's runtimes, or
 simulated for chips that compute with few bits, and then called so in every line. No runtime that can be installed has a
 convolution below 8 bits: fewer bits are storage. The run folder holds config.json, environment.json, metrics.jsonl,
-spec.json, weights.safetensors, bits.json and result.json.
+spec.json, weights.safetensors, bits.json, result.json and report.html (what each command made of the network).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.bits.config import RUNTIMES, BitsConfig, read_config
 from proxyless_arch.apps.evaluation import DIGITS
+from proxyless_arch.apps.next_commands import attacking
 from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
@@ -18,6 +19,8 @@ from proxyless_arch.base.schema import Schema, amount, count, factor, judged, pe
 from proxyless_arch.base.strict import Node
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.chain.commands import export_words
+from proxyless_arch.chain.page import REPORT_FILE
 from proxyless_arch.weights.lookup import find_network
 
 
@@ -104,19 +107,20 @@ def _lines(result: BitsResult) -> list[tuple[str, str]]:
         lines.append(
             ("note", "computed as if: no runtime here has a convolution below 8 bits, such weights are storage")
         )
+    lines.append(("page", str(result.folder / REPORT_FILE)))
     lines.append(("time", format_seconds(record["wall_seconds"])))
-    return [*lines, *zip(("next", "", ""), _commands(result), strict=False)]
+    first, *others = _commands(result)
+    return [*lines, ("next", first), *(("", line) for line in others)]
 
 
 def _commands(result: BitsResult) -> list[str]:
-    arch, data = ("--arch", str(result.folder)), result.config.data_path
-    exported = ("--output", str(result.folder / "exported"))
-    images = ("--calibration", data, "--check", data) if data else ()
-    found = [command_line("eval.py", *arch, "--data_path", data or DIGITS)]
-    if result.config.hardware in RUNTIMES:
-        found.append(command_line("export_tf.py", *arch, "--format", "litert,litert_mixed", *exported, *images))
-    found.append(command_line("train.py", *arch, "--bits", str(result.folder / PLAN_FILE)))
-    return found
+    """What goes on with a quantized network, as a person would paste it."""
+    run, images = result.folder, result.config.data_path
+    found = [("eval.py", "--arch", str(run), "--data_path", images or DIGITS), attacking(run, images)]
+    if (words := export_words(run, images, result.plan, result.spec)) is not None:
+        found.append(words)
+    found.append(("train.py", "--arch", str(run), "--bits", str(run / PLAN_FILE)))
+    return [command_line(*words) for words in found]
 
 
 def _top1(value: float | None) -> str:

@@ -47,6 +47,7 @@ from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import DRY
+from proxyless_arch.chain.page import write_chain
 from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import save_safetensors
@@ -191,6 +192,7 @@ class _Run:
             found, scored = self._within_drop() if self.job.target is None else self._at(self.job.target)
             self._write(found, scored, parent)
         self.metrics.close()
+        write_chain(self.home)
         return read_result(self.home)
 
     # choosing

@@ -1,6 +1,7 @@
 """The command that comes next, as a person would paste it: from the training to the exported file at work.
 
-Each command ends by naming one, with its own paths and the flags that say which network it is.
+Each command ends by naming one, with its own paths and the flags that say which network it is. Words (a script and its
+flags) become a line for the terminal with ``command_line``, or for a page with ``text.shell_line``.
 """
 
 from __future__ import annotations
@@ -51,6 +52,37 @@ def after_export(files: Sequence[Path], images: str | None, script: str) -> str 
     kind = f"--{file.suffix.removeprefix('.')}"
     data = () if images is None else ("--data_path", images)
     return command_line("eval_tf.py" if file.suffix == ".tflite" else "eval.py", kind, str(file), *data)
+
+
+ATTACKED, EXPORTED = "attacked", "exported"
+"""Folders in a run folder, where the page of the run finds them."""
+
+
+def pruning(run: Path) -> tuple[str, ...]:
+    """Words that make the network of a run half as slow on this machine."""
+    return "prune.py", "--arch", str(run), "--target_hardware", "cpu", "--keep", "0.5"
+
+
+def quantizing(run: Path) -> tuple[str, ...]:
+    """Words that choose the bits of a run's network, for LiteRT."""
+    return "quantize.py", "--arch", str(run), "--hardware", "litert", "--keep", "0.3"
+
+
+def attacking(run: Path, images: str | None) -> tuple[str, ...]:
+    """Words that attack the network of a run on its images."""
+    return "attack.py", "--arch", str(run), "--data_path", images or DIGITS, "--run_dir", str(run / ATTACKED)
+
+
+def exporting(run: Path, images: str | None, script: str, formats: str, *, calibrates: bool = False) -> tuple[str, ...]:
+    """Words that write the network of a run as files, checked (and ``calibrates``: quantized) with its images."""
+    words = ["--calibration", images] if images is not None and calibrates else []
+    words += ["--check", images] if images is not None else []
+    return script, "--arch", str(run), "--format", formats, "--output", str(run / EXPORTED), *words
+
+
+def reporting(run: Path) -> tuple[str, ...]:
+    """Words that show what each command made of a run's network."""
+    return "search/report.py", str(run)
 
 
 def network_words(arguments: NetworkConfig) -> list[str]:

@@ -56,6 +56,23 @@ def file_formats(plan: BitPlan, spec: ArchSpec, kind: str) -> Formats:
     return found
 
 
+def fits(plan: BitPlan, spec: ArchSpec, kind: str) -> bool:
+    """Whether a file of a ``kind`` can hold a plan."""
+    try:
+        file_formats(plan, spec, kind)
+    except InputError:
+        return False
+    return True
+
+
+def formats_for(plan: BitPlan | None, spec: ArchSpec) -> tuple[str, str] | None:
+    """(script, value of --format) that write a network under a plan, beside its float twin; None where no file can."""
+    if plan is None:
+        return "export.py", "onnx"
+    kind = next((kind for kind in ("litert_mixed", "litert_int8") if fits(plan, spec, kind)), None)
+    return ("export_tf.py", f"litert,{kind}") if kind is not None else None
+
+
 def needs_ranges(plan: BitPlan | None, kind: str) -> bool:
     """Whether a file of a ``kind`` needs images that set the ranges of activations: not where weights alone have few
     bits, which ``litert_mixed`` can hold."""

@@ -58,9 +58,9 @@ from proxyless_arch.apps.attacking import (
     steps_of,
     to_dict,
 )
-from proxyless_arch.apps.evaluation import Network
+from proxyless_arch.apps.evaluation import DIGITS, Network
 from proxyless_arch.apps.memory import HEAP, Free, Plan, Reading, image_bytes, places, plan
-from proxyless_arch.apps.next_commands import network_words
+from proxyless_arch.apps.next_commands import network_words, reporting
 from proxyless_arch.apps.per_class import numbered
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import hits_in_top
@@ -79,6 +79,8 @@ from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.words import DATA_PATH, DRY
+from proxyless_arch.chain.commands import export_words
+from proxyless_arch.chain.reading import is_in_chain
 from proxyless_arch.data.batches import Sample, eval_steps, read_batch
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import normalize
@@ -547,14 +549,22 @@ def summary(job: Job, home: Path, tally: Tally) -> str:
     curve = [CURVE] if tally.n_amplified else []
     files = [runs.RESULT_FILE, *curve, *([f"{ADVERSARIAL}/"] if job.config.save_images else [])]
     lines.append(("files", f"{home}: {', '.join(files)}"))
-    if job.config.save_images:
-        lines.append(("next", after_attack(job, home)))
+    lines += [("" if number else "next", line) for number, line in enumerate(after_attack(job, home))]
     return "\n".join(["", *(f"  {line}" for line in align(rows)), *(labeled(*line) for line in lines)])
 
 
-def after_attack(job: Job, home: Path) -> str:
-    """Score the saved images: they are of the network's size, and are not resized."""
-    side = job.spec.resolution
-    network = network_words(replace(job.config.network, resolution=side, resize=side))
-    data = ("--data_path", str(home / ADVERSARIAL), "--label_map", str(home / LABEL_MAP))
-    return command_line("eval.py", *network, *data)
+def after_attack(job: Job, home: Path) -> list[str]:
+    """Score the saved images, which are of the network's size and are not resized; export the network; and the page of
+    a run that was attacked, beside those of the runs before it."""
+    found: list[Sequence[str]] = []
+    side, run = job.spec.resolution, Path(str(job.config.arch))
+    if job.config.save_images:
+        network = network_words(replace(job.config.network, resolution=side, resize=side))
+        data = ("--data_path", str(home / ADVERSARIAL), "--label_map", str(home / LABEL_MAP))
+        found.append(("eval.py", *network, *data))
+    images = None if job.config.data_path == DIGITS else job.config.data_path
+    if run.is_dir() and (words := export_words(run, images, job.bits, job.spec)) is not None:
+        found.append(words)
+    if is_in_chain(run):
+        found.append(reporting(home))
+    return [command_line(*words) for words in found]

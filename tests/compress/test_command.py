@@ -257,7 +257,8 @@ def test_the_next_commands_are_complete(product, capsys):
     assert "before fine-tuning" in out
     lines = out[out.index("\n  next ") :].replace("next", "", 1).splitlines()
     commands = {words[1].split("/")[-1]: words[2:] for words in map(shlex.split, lines) if words}
-    assert [*commands] == ["eval.py", "export.py", "export_tf.py", "train.py"]
+    assert [*commands] == ["eval.py", "quantize.py", "export.py", "export_tf.py", "train.py"]
+    assert (product / "report.html").is_file()
     assert all(words[:2] == ["--arch", str(product)] for words in commands.values())
     assert evaluating.main([*commands["eval.py"], "--workers", "0", "--device", "cpu"]) == 0
 

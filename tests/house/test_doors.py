@@ -68,6 +68,7 @@ INNER = {
         "weights": {"base", "arch"},
         "apps": {"base", "drawing", "arch", "data", "weights"},
         "exports": {"base", "arch", "data", "weights", "apps"},
+        "chain": {"base", "drawing", "arch", "weights", "apps", "exports"},
         "": {"base", "arch", "weights"},
     },
     "hardware": {"profile": {""}, "": {"profile"}},

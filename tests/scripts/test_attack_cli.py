@@ -94,7 +94,7 @@ def test_the_images_that_are_saved_lie_in_the_ball_and_are_scored_alike(straight
         difference = np.asarray(Image.open(saved)).astype(int) - np.asarray(Image.open(photo)).astype(int)
         assert np.abs(difference).max() <= 8
     given = {"arch": home / "net.safetensors", "data_path": home / "photos", "device": "cpu"}
-    line = shlex.split(session.after_attack(session.prepare(session.AttackConfig.of(**given)), path))
+    line = shlex.split(session.after_attack(session.prepare(session.AttackConfig.of(**given)), path)[0])
     more = ["--save_json", str(home / "scores.json"), "--device", "cpu", "--workers", "0"]
     argv = [*line[line.index("--arch") :], *more]
     assert eval_script.main(argv) == 0
