@@ -64,8 +64,10 @@ def test_a_random_network_that_train_py_trained_is_a_control(tmp_path, capsys, m
     tip = f"0 epochs of train.py in trained: top-1 {accuracy:.1f} % ({round(3.6 * accuracy)} of 360 test images)"
     assert tip in Path("random/report.html").read_text()
     capsys.readouterr()
-    assert report.main(["trained"]) == 2
+    assert report.main(["random", "trained"]) == 2
     assert "got one of train.py" in capsys.readouterr().err
+    assert report.main(["trained"]) == 0  # alone it has the page of its chain
+    assert "random_001" in Path("trained/report.html").read_text()
 
 
 @pytest.mark.parametrize(
