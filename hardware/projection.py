@@ -8,6 +8,11 @@ checked with ``CostTable.of_path``, and one that is outside a limit is cut off a
 costs that are multiples of a step (counts, equal prices) is moved to the middle of a step: nothing is just outside it.
 Where cutting off does not end, the best of what is inside the limits by more than a tolerance is taken.
 
+Where choices cost something together (cost.Term), as a stage's width and the operations of its blocks do, the program
+has one variable for each combination that a term prices, and combinations agree on what they share: a variable for a
+width and two operations would be a product of three. Along a chain of stages that describes exactly the networks there
+are, also without integrality, so the limit alone makes the program branch.
+
 Ties. Solutions whose log-probabilities differ by less than TIE of the largest difference in play count as equally
 probable; of equals the first in index order is taken.
 """
@@ -19,13 +24,15 @@ import contextlib
 import itertools
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from hardware.cost import CostTable, Path
+from hardware.cost import CostTable, Path, Stage
+from hardware.together import Lifted
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import plain_number
 
@@ -137,70 +144,107 @@ def k_best(
     ``settles_ties``: as of ``project``. Raises InputError as ``project`` does, where there are none.
     """
     rows = _checked(log_probs, limits)
-    program = _Program(rows, tuple(limits), tuple(matches))
+    lifted = Lifted(limits[0].table)
+    program = _program(lifted, rows, limits, matches, prunes=k == 1)
     found: list[Path] = []
     with _settling(limits):
         while len(found) < k and (path := program.best(found, settles_ties)) is not None:
             found.append(path)
         if not found and k:
             raise _none_within(program)
-    return [projection_of(rows, limits, path) for path in found]
+    return [projection_of(rows, limits, lifted.own(path)) for path in found]
 
 
 def project_draws(draws: Sequence[Sequence[np.ndarray]], limit: Limit) -> list[Path | None]:
     """``project`` of many draws of log-probabilities at once, on a grid of BINS costs: a hundredth of the time of exact
     programs.
 
-    What is returned is within the limit. It is the most probable that is so by half a bin for each group or more; None
+    What is returned is within the limit. It is the most probable that is so by half a bin for each part or more; None
     where nothing is, or a bin is wider than that leaves room for.
     """
-    costs = [np.asarray(group) - min(group) for group in limit.table.groups]
-    floor = limit.table.minimum
+    parts = limit.table.parts
+    costs = [part.costs.ravel() - part.costs.min() for part in parts]
+    floor = math.fsum((limit.table.fixed, *(float(part.costs.min()) for part in parts)))
     upper = min(limit.upper, limit.table.maximum)
     width = (upper - floor) / (BINS - 1)
     if width <= 0 or not draws:
         return [None] * len(draws)
-    steps = [np.rint(group / width).astype(int) for group in costs]
-    slack = len(costs) // 2 + 1
+    slack = len(parts) // 2 + 1
     first = max(0, math.ceil((max(limit.lower, floor) - floor) / width)) + (slack if limit.lower > floor else 0)
     last = BINS - 1 - slack
-    totals = np.full((len(draws), BINS), -np.inf)
-    totals[:, 0] = 0.0
-    taken = []
-    for group, spent in enumerate(steps):
-        rows = np.array([draw[group] for draw in draws])
-        reached, best = np.full_like(totals, -np.inf), np.zeros(totals.shape, dtype=np.int16)
-        for choice, step in enumerate(spent.tolist()):
-            if step < BINS:
-                gains = totals[:, : BINS - step] + rows[:, choice, None]
-                is_better = gains > reached[:, step:]
-                reached[:, step:][is_better] = gains[is_better]
-                best[:, step:][is_better] = choice
-        totals = reached
-        taken.append(best)
-    return [
-        _walked_back(totals[draw], [best[draw] for best in taken], steps, first, last) for draw in range(len(draws))
-    ]
+    start = np.full((len(draws), BINS), -np.inf)
+    start[:, 0] = 0.0
+    grid = _Grid({(): start}, [])
+    for stage, excess in zip(limit.table.stages, costs, strict=True):
+        grid.take(stage, np.rint(excess / width).astype(int).tolist(), draws)
+    return [grid.walked_back(draw, limit.table.n_groups, first, last) for draw in range(len(draws))]
 
 
-def _walked_back(
-    totals: np.ndarray, taken: Sequence[np.ndarray], steps: Sequence[np.ndarray], first: int, last: int
-) -> Path | None:
-    """The choices that come to the largest total in bins ``first`` to ``last``; None where nothing does."""
-    if first > last or not np.isfinite(totals[first : last + 1]).any():
-        return None
-    place = first + int(np.argmax(totals[first : last + 1]))
-    path = []
-    for best, spent in zip(reversed(taken), reversed(steps), strict=True):
-        path.append(int(best[place]))
-        place -= int(spent[path[-1]])
-    return tuple(reversed(path))
+class _Step(NamedTuple):
+    """What came to a total: the choices before, those of a stage, and the bins that they spend."""
+
+    before: Path
+    choices: Path
+    spent: int
+
+
+@dataclass
+class _Grid:
+    """The largest totals (draws, BINS) of what is chosen so far, by the choices that later stages have as well.
+
+    ``taken``: of each stage, by those choices, the steps, and which of them came to each total (draws, BINS).
+    """
+
+    totals: dict[Path, np.ndarray]
+    taken: list[tuple[Stage, dict[Path, tuple[list[_Step], np.ndarray]]]]
+
+    def take(self, stage: Stage, spent: Sequence[int], draws: Sequence[Sequence[np.ndarray]]) -> None:
+        rows = {group: np.array([draw[group] for draw in draws]) for group in stage.new}
+        reached, best = dict[Path, np.ndarray](), dict[Path, tuple[list[_Step], np.ndarray]]()
+        for before, totals in self.totals.items():
+            for choices, place, behind in stage.options(before):
+                if spent[place] >= BINS:
+                    continue
+                if behind not in reached:
+                    reached[behind] = np.full_like(totals, -np.inf)
+                    best[behind] = [], np.zeros(totals.shape, dtype=np.int16)
+                own = np.zeros(len(totals))
+                for group, choice in zip(stage.new, choices, strict=True):
+                    own = own + rows[group][:, choice]
+                self._better(totals, own, _Step(before, choices, spent[place]), reached[behind], *best[behind])
+        self.totals = reached
+        self.taken.append((stage, best))
+
+    @staticmethod
+    def _better(
+        totals: np.ndarray, own: np.ndarray, step: _Step, reached: np.ndarray, steps: list[_Step], best: np.ndarray
+    ) -> None:
+        gains = totals[:, : BINS - step.spent] + np.reshape(own, (-1, 1))
+        is_better = gains > reached[:, step.spent :]
+        reached[:, step.spent :][is_better] = gains[is_better]
+        best[:, step.spent :][is_better] = len(steps)
+        steps.append(step)
+
+    def walked_back(self, draw: int, n_groups: int, first: int, last: int) -> Path | None:
+        """The choices that come to the largest total in bins ``first`` to ``last``; None where nothing does."""
+        totals = self.totals.get((), np.full((draw + 1, BINS), -np.inf))[draw]
+        if first > last or not np.isfinite(totals[first : last + 1]).any():
+            return None
+        place, state = first + int(np.argmax(totals[first : last + 1])), ()
+        path = [0] * n_groups
+        for stage, best in reversed(self.taken):
+            steps, which = best[state]
+            state, choices, spent = steps[int(which[draw, place])]
+            place -= spent
+            for group, choice in zip(stage.new, choices, strict=True):
+                path[group] = choice
+        return tuple(path)
 
 
 def check_limits(limits: Sequence[Limit], matches: Sequence[Match] = ()) -> None:
     """Raises InputError, as ``project`` does, when nothing is within all limits."""
     rows = _checked([np.zeros(len(group)) for group in limits[0].table.groups], limits)
-    program = _Program(rows, tuple(limits), tuple(matches))
+    program = _program(Lifted(limits[0].table), rows, limits, matches)
     with _settling(limits):
         if program.solve_or_held(program.gains, [], []) is None:
             raise _none_within(program)
@@ -212,6 +256,9 @@ def _checked(log_probs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[n
     sizes = [len(group) for group in limits[0].table.groups]
     if any([len(group) for group in limit.table.groups] != sizes for limit in limits):
         raise InputError("expected tables of the same groups", "limits")
+    together = [tuple(part.groups for part in limit.table.parts) for limit in limits]
+    if any(each != together[0] for each in together):
+        raise InputError("expected tables whose terms are of the same groups", "limits")
     if len(log_probs) != len(sizes):
         raise InputError(f"expected {len(sizes)} groups, got {len(log_probs)}", "log_probs")
     rows = []
@@ -256,6 +303,25 @@ def _settling(limits: Sequence[Limit]) -> Iterator[None]:
         raise InputError(problem, limits[0].flag) from None
 
 
+def _program(
+    lifted: Lifted, rows: list[np.ndarray], limits: Sequence[Limit], matches: Sequence[Match], *, prunes: bool = False
+) -> _Program:
+    """``prunes``: without the choices that, by a bound, no network as probable as one that is known can have."""
+    if lifted.is_plain:
+        return _Program(rows, tuple(limits), tuple(matches))
+    if matches:
+        raise ValueError("groups of a table with terms match by its terms")
+    within = tuple(replace(limit, table=lifted.table(limit.table)) for limit in limits)
+    same = tuple(Match(groups, labels) for groups, labels in lifted.matches)
+    is_open = None
+    if prunes and not any(np.isneginf(row).any() for row in rows):
+        (known,) = project_draws([rows], limits[0])
+        if known is not None and all(limit.holds(known) for limit in limits):
+            least = math.fsum(float(row[choice]) for row, choice in zip(rows, known, strict=True))
+            is_open = lifted.reaching(least, rows, limits[0].lower, limits[0].upper)
+    return _Program(lifted.rows(rows), within, same, is_open)
+
+
 @dataclass(frozen=True)
 class _Row:
     """``low <= values @ x <= high`` over the 0/1 variables."""
@@ -272,6 +338,8 @@ class _Program:
     log_probs: list[np.ndarray]
     limits: tuple[Limit, ...]
     matches: tuple[Match, ...] = ()
+    is_open: np.ndarray | None = field(default=None, compare=False)
+    """Which variables may be 1; None: all."""
 
     @cached_property
     def starts(self) -> list[int]:
@@ -411,7 +479,7 @@ class _Program:
         done = milp(
             objective,
             integrality=np.ones(self.starts[-1]),
-            bounds=Bounds(0, 1),
+            bounds=Bounds(0, 1 if self.is_open is None else self.is_open.astype(float)),
             constraints=LinearConstraint(
                 np.array([row.values for row in every]), [row.low for row in every], [row.high for row in every]
             ),

@@ -41,7 +41,7 @@ from proxyless_arch.base.words import (
     WORKERS,
 )
 from proxyless_arch.data.sources import EDITION
-from proxyless_arch.space import tree
+from proxyless_arch.space import tree, wide
 from proxyless_arch.space.mbconv import IMAGENET
 from proxyless_arch.space.named import SPACES, space_named
 
@@ -149,7 +149,8 @@ class SpaceConfig:
     space: str | None = _flag(
         None,
         "imagenet (stride 32), small (stride 8), tiny (12 blocks, stride 4); uib, uib_small, uib_tiny (the same with "
-        "MobileNetV4's blocks); tree (the paper's CIFAR-10 space: pyramids of tree-structured cells) (default: by "
+        "MobileNetV4's blocks); wide, wide_small, wide_tiny (expansions 1 to 6, and widths of stages); tree (the "
+        "paper's CIFAR-10 space: pyramids of tree-structured cells) (default: by "
         "resolution)",
         tuple(SPACES),
     )
@@ -221,9 +222,17 @@ class WeightOpt:
         minimum=1,
         maximum=65536,
     )
+    shared_rule: str = _flag(
+        "sandwich",
+        "how weights that networks share (--from, --space wide) are trained; sandwich: each step the largest on "
+        "labels, the smallest and random ones on what it says; largest_first (TuNAS): one network, the largest with a "
+        "probability that falls from 1 to 0 over the first quarter",
+        ("sandwich", "largest_first"),
+        older="sandwich",
+    )
     sandwich_paths: int = _flag(
         2,
-        "with --from: random networks that a weight step trains beside the largest and the smallest",
+        "with sandwich: random networks that a weight step trains beside the largest and the smallest",
         older=2,
         minimum=0,
         maximum=100,
@@ -468,6 +477,8 @@ def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> Sea
     if given.get("parent") is not None:
         given = {"arch_algo": "predictor", **images_of_parent(given), **given}
         return whole_if_named(with_settings(from_recipe(recipe or "finetune"), given), given)
+    if given.get("space") in wide.NAMES:
+        given = {"arch_algo": "predictor", **given}
     is_digits = given.get("data_path") is None and given.get("dataset", "digits") == "digits"
     config = with_settings(from_recipe(recipe or ("digits" if is_digits else "default")), given)
     return whole_if_named(config, given)

@@ -97,6 +97,8 @@ class TorchStream(IntEnum):
     """Places of an image whose features pruning looks at."""
     ATTACK = 10
     """(batch, attack): random starts, and the squares, of an attack."""
+    LARGEST_PATH = 11
+    """(weight step, number): whether the largest of the networks that share weights is trained, in place of a path."""
 
 
 def numpy_rng(seed: int, stream: Stream | ProofStream, *place: int) -> np.random.Generator:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import listed, nearest
-from proxyless_arch.space import tree, uib
+from proxyless_arch.space import tree, uib, wide
 from proxyless_arch.space.mbconv import MACROS, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace
 
@@ -31,6 +31,10 @@ SPACES: Mapping[str, NamedSpace] = MappingProxyType(
     {
         **{name: NamedSpace(partial(mbconv_space, macro), macro.resolution) for name, macro in MACROS.items()},
         **{name: NamedSpace(partial(uib.uib_space, macro), macro.resolution) for name, macro in uib.NAMES.items()},
+        **{
+            name: NamedSpace(partial(wide.wide_space, macro), macro.resolution, is_timed=False)
+            for name, macro in wide.NAMES.items()
+        },
         tree.NAME: NamedSpace(tree.tree_space, tree.RESOLUTION, is_timed=False),
     }
 )

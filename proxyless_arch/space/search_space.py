@@ -1,19 +1,22 @@
 """The search space as a value: which networks there are, and how a path of choices becomes one of them.
 
 A space is a network some of whose blocks are open: an Edge holds the operations one of which is chosen (Cai, Zhu, Han,
-ICLR 2019, section 3.1), an OpenTree is a block whose cell has such edges. A Path holds one choice per edge, in network
-order. A further space is a function that returns one of these (mbconv.py and tree.py have those of the paper); a run
-folder holds the space it searched as space.json.
+ICLR 2019, section 3.1), an OpenTree is a block whose cell has such edges. How many channels the blocks of a stage put
+out may be open as well: a Width is one more choice (as in TuNAS, Bender et al., CVPR 2020). A Path holds
+one choice per edge and per width, in network order, a width in front of its first block. A further space is a function
+that returns one of these (mbconv.py and tree.py have those of the paper); a run folder holds the space it searched as
+space.json.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,14 +24,15 @@ from proxyless_arch.arch import codec
 from proxyless_arch.arch.ops import Conv, Hwc, Linear, Operation, operation_from_node, operation_to_dict
 from proxyless_arch.arch.preact import TREE_EDGES, NormAct, TreeEdge
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
+from proxyless_arch.arch.shrink import FEATURE_MIX
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors, nested_place
 from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.arch.walk import LayerCall, walk
-from proxyless_arch.base.checks import check, check_line, check_number, check_one_of
+from proxyless_arch.base.checks import check, check_line, check_number, check_one_of, is_int
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_text
-from proxyless_arch.base.strict import Node, judged_at, plain_number
+from proxyless_arch.base.strict import Node, judged_at, listed, plain_number
 
 FORMAT = "proxyless-arch/space"
 VERSION = 1
@@ -154,6 +158,42 @@ class OpenTree:
         return {"tree": self.template.to_json(), "choices": ops, "open": list(self.places)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Width:
+    """How many channels the blocks ``first`` to ``last`` put out: one of ``options``, ascending.
+
+    The blocks of the space have the last one, the largest.
+    """
+
+    options: tuple[int, ...]
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.options, tuple) and bool(self.options) and all(map(is_int, self.options))
+        check(good and list(self.options) == sorted(set(self.options)), "options", "ascending integers", self.options)
+        check(is_int(self.first) and self.first >= 0, "first", "the index of a block", self.first)
+        check(is_int(self.last) and self.last >= self.first, "last", f"an index from {self.first} on", self.last)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"options": list(self.options), "first": self.first, "last": self.last}
+
+
+def resized(op: Operation, into: int, out: int) -> Operation:
+    """``op`` with other numbers of channels in and out; what is inside goes by its expansion."""
+    if (op.in_channels, op.out_channels) == (into, out):
+        return op
+    return replace(op, channels=out) if op.vanishes else replace(op, in_channels=into, out_channels=out)  # type: ignore[call-arg]
+
+
+class PricedTogether(NamedTuple):
+    """Layers whose cost depends on several choices: those of the path's ``entries``, and the layer that each
+    combination of them makes, choices of the last entry fastest."""
+
+    entries: tuple[int, ...]
+    calls: tuple[LayerCall, ...]
+
+
 def _label(op: Operation) -> str:
     return op.label
 
@@ -162,8 +202,11 @@ def _label_with_width(op: Operation) -> str:
     return op.label if op.shrinkable is None else f"{op.label} {op.shrinkable.hidden_channels}"
 
 
-def _widths_differ(ops: Sequence[Operation]) -> bool:
-    return len({op.label for op in ops}) < len(ops)
+def _labels(choices: Width | Sequence[Operation]) -> tuple[str, ...]:
+    if isinstance(choices, Width):
+        return tuple(f"{width} channels" for width in choices.options)
+    is_wide = len({op.label for op in choices}) < len(choices)
+    return tuple(map(_label_with_width if is_wide else _label, choices))
 
 
 def _ends(op: Operation) -> tuple[int, int, int]:
@@ -179,6 +222,7 @@ class SearchSpace:
         blocks: from the stem on; a Block is in every network, an Edge or an OpenTree is searched.
         weights: in a supernet, whether each choice has its own, or all of a block share those of the largest one:
             channels from the first on, the middle of kernels (tensors.nested_place).
+        widths: of stages, where they are chosen too; weights are then shared.
     """
 
     name: str
@@ -193,6 +237,7 @@ class SearchSpace:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] = ()
     weights: Literal["own", "shared"] = "own"
+    widths: tuple[Width, ...] = ()
 
     def __post_init__(self) -> None:
         check(isinstance(self.name, str) and bool(self.name), "name", "a non-empty string", self.name)
@@ -204,6 +249,7 @@ class SearchSpace:
             check(isinstance(block, Block | Edge | OpenTree), f"blocks[{index}]", "a Block, Edge or OpenTree", block)
         check(bool(self.choices), "blocks", "one or more edges", "none")
         check(isinstance(self.feature_mix, Conv | NormAct), "feature_mix", "a Conv or NormAct", self.feature_mix)
+        self._check_widths()
         with judged_at("", {"out_features": "num_classes"}):
             self.spec_for(self.same_choice(0))
         if self.shares_weights:
@@ -213,11 +259,25 @@ class SearchSpace:
     def shares_weights(self) -> bool:
         return self.weights == "shared"
 
+    def _check_widths(self) -> None:
+        """Raises InputError for widths that overlap, or are not those of the blocks that have them."""
+        check(not self.widths or self.shares_weights, "weights", "shared, where widths are chosen", self.weights)
+        start = 0
+        for index, width in enumerate(self.widths):
+            within = start <= width.first and width.last < len(self.blocks)
+            check(within, f"widths[{index}]", f"blocks from {start} to {len(self.blocks) - 1}", width)
+            for place in range(width.first, width.last + 1):
+                block = self.blocks[place]
+                fits = isinstance(block, Edge) and block.out_channels == width.options[-1]
+                check(fits, f"blocks[{place}]", f"an edge of {width.options[-1]} channels", block)
+            start = width.last + 1
+
     def _check_nested(self) -> None:
         """Raises InputError for an operation that does not lie within the largest one of its block."""
         for index, block in self.open_blocks:
             check(isinstance(block, Edge), f"blocks[{index}]", "a block of one operation, to share its weights", block)
-        for place, ops, largest in zip(self.places, self.choices, self.largest_path, strict=True):
+        edges = [part[0] for part in self.by_block(self.largest_path) if part]
+        for (place, _), ops, largest in zip(self.open_blocks, self.choices, edges, strict=True):
             whole = dict(ops[largest].tensors(""))
             for index, op in enumerate(ops):
                 within = all(
@@ -235,9 +295,28 @@ class SearchSpace:
     # ------------------------------------------------------------------------------------------------ its choices
 
     @cached_property
+    def entries(self) -> tuple[tuple[int, Width | tuple[Operation, ...]], ...]:
+        """What a path chooses from, in its order: (the block it is of, a width or the operations of an edge)."""
+        first = {width.first: width for width in self.widths}
+        found: list[tuple[int, Width | tuple[Operation, ...]]] = []
+        for index, block in self.open_blocks:
+            found += [(index, first[index])] if index in first else []
+            found += [(index, ops) for ops in block.choices]
+        return tuple(found)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many choices each entry of a path has."""
+        return tuple(len(each.options if isinstance(each, Width) else each) for _, each in self.entries)
+
+    @cached_property
     def places(self) -> tuple[int, ...]:
-        """Which block of a network each edge is, or is in."""
-        return tuple(index for index, block in self.open_blocks for _ in block.choices)
+        """Which block of a network each entry of a path is of, or is in."""
+        return tuple(index for index, _ in self.entries)
+
+    @cached_property
+    def _width_entries(self) -> tuple[int, ...]:
+        return tuple(entry for entry, (_, each) in enumerate(self.entries) if isinstance(each, Width))
 
     @cached_property
     def open_blocks(self) -> tuple[tuple[int, Edge | OpenTree], ...]:
@@ -251,7 +330,8 @@ class SearchSpace:
 
     @property
     def n_edges(self) -> int:
-        return len(self.choices)
+        """How many choices a path holds."""
+        return len(self.sizes)
 
     @cached_property
     def choices(self) -> tuple[tuple[Operation, ...], ...]:
@@ -259,12 +339,15 @@ class SearchSpace:
         return tuple(ops for _, block in self.open_blocks for ops in block.choices)
 
     def by_block(self, path: Sequence[Any]) -> list[Sequence[Any]]:
-        """``path``, or anything with one element per edge, as one slice per block; an empty one of a block not open.
+        """``path``, or anything with one element per choice, as one slice per block: of its edges, without widths; an
+        empty one of a block not open.
 
         Raises ValueError for another length.
         """
         if len(path) != self.n_edges:
             raise ValueError(f"expected one element for each of {self.n_edges} edges, got {len(path)}")
+        if self.widths:
+            path = [each for entry, each in enumerate(path) if entry not in self._width_entries]
         found, start = [], 0
         for block in self.blocks:
             count = 0 if isinstance(block, Block) else len(block.choices)
@@ -275,35 +358,60 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """How many networks there are."""
-        return math.prod(map(len, self.choices))
+        return math.prod(self.sizes)
 
     def check(self, path: Path) -> Path:
         """``path`` itself; InputError when it does not fit the space."""
         if len(path) != self.n_edges:
             raise InputError(f"expected {self.n_edges} choices, got {len(path)}", "path")
-        for index, (choice, ops) in enumerate(zip(path, self.choices, strict=True)):
-            if not 0 <= choice < len(ops):
-                raise InputError(f"expected 0..{len(ops) - 1}, got {choice}", f"path[{index}]")
+        for index, (choice, size) in enumerate(zip(path, self.sizes, strict=True)):
+            if not 0 <= choice < size:
+                raise InputError(f"expected 0..{size - 1}, got {choice}", f"path[{index}]")
         return tuple(path)
 
     def same_choice(self, choice: int) -> Path:
-        """The path that takes ``choice`` at every edge, the last one where there are fewer."""
-        return tuple(min(choice, len(ops) - 1) for ops in self.choices)
+        """The path that takes ``choice`` everywhere, the last one where there are fewer."""
+        return tuple(min(choice, size - 1) for size in self.sizes)
 
     @cached_property
     def largest_path(self) -> Path:
-        """The choice with the most parameters of each edge, the first of equal ones."""
-        return tuple(max(range(len(ops)), key=lambda choice: ops[choice].params) for ops in self.choices)
+        """The choice with the most parameters of each edge, the first of equal ones, and the largest widths."""
+        return tuple(
+            size - 1 if isinstance(each, Width) else max(range(size), key=lambda choice: each[choice].params)
+            for size, (_, each) in zip(self.sizes, self.entries, strict=True)
+        )
 
     @cached_property
     def smallest_path(self) -> Path:
-        """The choice with the least multiply-accumulates of each edge, the first of equal ones."""
-        return tuple(min(range(len(calls)), key=lambda choice: calls[choice].macs) for calls in self.edge_calls)
+        """The choice with the least multiply-accumulates of each edge, the first of equal ones, and the smallest
+        widths."""
+        sizes = {call.name: call.in_hwc for call in walk(self.spec_for(self.same_choice(10**9)))}
+        return tuple(
+            0
+            if isinstance(each, Width)
+            else min(range(len(each)), key=lambda choice: each[choice].macs(sizes[f"blocks.{place}"]))
+            for place, each in self.entries
+        )
 
     @cached_property
     def choice_labels(self) -> tuple[tuple[str, ...], ...]:
-        """Of the choices of each edge, with the hidden width where it is chosen."""
-        return tuple(tuple(map(_label_with_width if _widths_differ(ops) else _label, ops)) for ops in self.choices)
+        """Of the choices of each entry of a path; with the hidden width where that is chosen."""
+        return tuple(map(_labels, (each for _, each in self.entries)))
+
+    @cached_property
+    def titles(self) -> tuple[str, ...]:
+        """What each entry of a path is, for a person."""
+        found = []
+        for entry, (place, each) in enumerate(self.entries):
+            if isinstance(each, Width):
+                found.append(f"Width of blocks {each.first} to {each.last}")
+                continue
+            is_chosen = place in self._widths_of_blocks
+            width = "" if is_chosen else f", {each[0].out_channels} channels"
+            if self.places.count(place) > 1 and not is_chosen:  # the edges of a cell, all of one width
+                width = f", edge {entry - self.places.index(place) + 1}"
+            found.append(f"Block {place}{width}")
+        return tuple(found)
 
     # ----------------------------------------------------------------------------------------------- its networks
 
@@ -317,11 +425,15 @@ class SearchSpace:
     def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
         """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""
         parts = zip(self.blocks, self.by_block(self.check(path)), strict=True)
+        blocks = [block if isinstance(block, Block) else block.block(*part) for block, part in parts]
+        mix = self.feature_mix
+        if self.widths:
+            blocks, mix = self._with_widths(blocks, path)
         return ArchSpec(
             name=name,
             stem=self.stem,
-            blocks=tuple(block if isinstance(block, Block) else block.block(*part) for block, part in parts),
-            feature_mix=self.feature_mix,
+            blocks=tuple(blocks),
+            feature_mix=mix,
             classifier=self.classifier,
             bn=self.bn,
             preprocessing=self.preprocessing,
@@ -329,8 +441,31 @@ class SearchSpace:
             class_names=self.class_names,
         )
 
+    def _with_widths(self, blocks: Sequence[Block], path: Path) -> tuple[list[Block], Conv | NormAct]:
+        """(blocks, feature mix) with the widths that ``path`` chooses."""
+        chosen = {entry: self.entries[entry][1].options[path[entry]] for entry in self._width_entries}  # type: ignore[union-attr]
+        found, into = [], self.stem.out_channels
+        for index, block in enumerate(blocks):
+            own = self._widths_of_blocks.get(index)
+            width = block.op.out_channels if own is None else chosen[own[0]]
+            found.append(replace(block, op=resized(block.op, into, width)))
+            into = width
+        return found, resized(self.feature_mix, into, self.feature_mix.out_channels)  # type: ignore[return-value]
+
+    @cached_property
+    def _widths_of_blocks(self) -> dict[int, tuple[int, Width]]:
+        """(entry of a path, width) of each block whose width is chosen."""
+        return {
+            block: (entry, each)
+            for entry, (_, each) in enumerate(self.entries)
+            if isinstance(each, Width)
+            for block in range(each.first, each.last + 1)
+        }
+
     def path_of(self, spec: ArchSpec) -> Path:
         """The path that yields ``spec``'s blocks; InputError naming the first block that is not in this space."""
+        if self.widths:
+            return self._path_with_widths(spec)
         for place in ("stem", "feature_mix"):
             if getattr(spec, place) != getattr(self, place):
                 raise InputError("differs from the search space's", place)
@@ -347,6 +482,37 @@ class SearchSpace:
             else:
                 path += choices
         return tuple(path)
+
+    def _path_with_widths(self, spec: ArchSpec) -> Path:
+        """As path_of: the widths, and then the path through the space that has them."""
+        if len(spec.blocks) != len(self.blocks):
+            raise InputError(f"expected {len(self.blocks)} blocks, got {len(spec.blocks)}", "blocks")
+        chosen, widths = dict[int, int](), dict[int, int]()
+        for entry, (place, width) in enumerate(self.entries):
+            if isinstance(width, Width):
+                got = spec.blocks[place].op.out_channels
+                if got not in width.options:
+                    raise InputError(f"expected {listed(width.options)}, got {got}", f"blocks[{place}].out_channels")
+                chosen[entry] = width.options.index(got)
+                widths |= dict.fromkeys(range(width.first, width.last + 1), got)
+        edges = iter(self.at(widths).path_of(spec))
+        return tuple(chosen[entry] if entry in chosen else next(edges) for entry in range(self.n_edges))
+
+    def at(self, widths: Mapping[int, int]) -> SearchSpace:
+        """With other numbers of channels that blocks put out, by their index; none is chosen any more."""
+        blocks: list[Block | Edge | OpenTree] = []
+        into = self.stem.out_channels
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block | Edge)
+            usual = block.op.out_channels if isinstance(block, Block) else block.out_channels
+            out = widths.get(index, usual)
+            if isinstance(block, Block):
+                blocks.append(replace(block, op=resized(block.op, into, out)))
+            else:
+                blocks.append(replace(block, ops=tuple(resized(op, into, out) for op in block.ops)))
+            into = out
+        mix: Any = resized(self.feature_mix, into, self.feature_mix.out_channels)
+        return replace(self, blocks=tuple(blocks), feature_mix=mix, widths=())
 
     def inherited_tensors(self, path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Those of ``path``'s network, of a supernet's ``tensors``."""
@@ -400,12 +566,53 @@ class SearchSpace:
     @property
     def fixed_calls(self) -> tuple[LayerCall, ...]:
         """The layers that every network has."""
+        if self.widths:
+            changed = {each.calls[0].name for each in self.priced_together}
+            return tuple(call for call in walk(self.spec_for(self.largest_path)) if call.name not in changed)
         return self._calls[0]
 
     @property
     def edge_calls(self) -> tuple[tuple[LayerCall, ...], ...]:
         """One layer per choice of each edge."""
         return self._calls[1]
+
+    @cached_property
+    def priced_together(self) -> tuple[PricedTogether, ...]:
+        """Where widths are chosen: every layer that a choice changes, with the choices that do."""
+        by_block: dict[int, list[int]] = {}
+        for entry, (place, each) in enumerate(self.entries):
+            if not isinstance(each, Width):
+                by_block.setdefault(place, []).append(entry)
+        found = []
+        for call in walk(self.spec_for(self.largest_path)):
+            place = self._place_of(call.name)
+            own, before = self._widths_of_blocks.get(place), self._widths_of_blocks.get(place - 1)
+            widths = {each[0] for each in (own, before) if each is not None}
+            entries = (*sorted(widths), *by_block.get(place, ()))
+            if entries:
+                options = itertools.product(*(range(self.sizes[entry]) for entry in entries))
+                chosen = (dict(zip(entries, each, strict=True)) for each in options)
+                found.append(PricedTogether(entries, tuple(self._layer(call, each, own, before) for each in chosen)))
+        return tuple(found)
+
+    def _place_of(self, name: str) -> int:
+        """The block of a layer; behind the last one, of the feature mix; and where that is none, below 0."""
+        if name == FEATURE_MIX:
+            return len(self.blocks)
+        return int(name.removeprefix("blocks.")) if name.startswith("blocks.") else -2
+
+    def _layer(
+        self, call: LayerCall, chosen: dict[int, int], own: tuple[int, Width] | None, before: tuple[int, Width] | None
+    ) -> LayerCall:
+        """A layer of the largest network under other choices."""
+        into, out = (
+            usual if width is None else width[1].options[chosen[width[0]]]
+            for width, usual in ((before, call.in_hwc[2]), (own, call.out_hwc[2]))
+        )
+        edges = [ops for entry in chosen if not isinstance(ops := self.entries[entry][1], Width)]
+        op = edges[0][chosen[max(chosen)]] if edges else call.op
+        op, in_hwc = resized(op, into, out), (*call.in_hwc[:2], into)
+        return replace(call, op=op, in_hwc=in_hwc, out_hwc=op.out_hwc(in_hwc))
 
     # --------------------------------------------------------------------------------------------------- as a file
 
@@ -426,6 +633,7 @@ class SearchSpace:
             "feature_mix": codec.end_to_dict(self.feature_mix),
             "class_names": list(self.class_names),
             **({"weights": self.weights} if self.shares_weights else {}),
+            **({"widths": [width.to_json() for width in self.widths]} if self.widths else {}),
         }
 
     @classmethod
@@ -480,11 +688,19 @@ def _from_node(node: Node) -> SearchSpace:
         "feature_mix": codec.mix_from_node,
         "class_names": lambda part: part.as_tuple(),
     }
-    parts = node.fields(("format", "version", *readers), ("weights",))
+    parts = node.fields(("format", "version", *readers), ("weights", "widths"))
     parts["format"].exactly(FORMAT)
     parts["version"].exactly(VERSION)
-    weights = {"weights": parts["weights"].value} if "weights" in parts else {}
-    return SearchSpace(**{key: read(parts[key]) for key, read in readers.items()}, **weights)
+    later: dict[str, Any] = {"weights": parts["weights"].value} if "weights" in parts else {}
+    if "widths" in parts:
+        later["widths"] = tuple(map(_width_from_node, parts["widths"].elements(1)))
+    return SearchSpace(**{key: read(parts[key]) for key, read in readers.items()}, **later)
+
+
+def _width_from_node(node: Node) -> Width:
+    parts = node.fields(("options", "first", "last"))
+    with judged_at(node.path):
+        return Width(options=parts["options"].as_tuple(), first=parts["first"].value, last=parts["last"].value)
 
 
 def write_space(path: str | os.PathLike[str], space: SearchSpace) -> None:

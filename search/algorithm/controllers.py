@@ -65,6 +65,8 @@ class ExpectedCost:
     """E[cost] = fixed + sum_b sum_j p_bj c_bj (eq. 5), differentiable in alpha; exact, as costs are additive."""
 
     def __init__(self, table: CostTable, scale: float = 1.0) -> None:
+        if table.terms:
+            raise ValueError("the gradient needs costs that add up over choices")
         # in double precision, which mps does not have: on the CPU
         self.fixed = table.fixed * scale
         self.edges = [torch.tensor(edge, dtype=torch.float64) * scale for edge in table.groups]

@@ -16,11 +16,12 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import Block
 from proxyless_arch.arch.tensors import nested_place
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_arch.weights.files import NamedTensors
-from proxyless_nas.layers import ResidualBlock
+from proxyless_nas.layers import ResidualBlock, build_op
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_named, to_named
 from search.algorithm.gates import Gate
@@ -45,8 +46,8 @@ class ElasticNet(PathSupernet):
             load_named(net, largest, tensors)
         self.first_conv, self.blocks = net.first_conv, net.blocks
         self.feature_mix_layer, self.classifier = net.feature_mix_layer, net.classifier
-        self._largest = largest.blocks
-        self._smaller: dict[Block, nn.Module] = {}  # no layers of this network: they have no weights
+        self._largest = largest
+        self._smaller: dict[Block | Operation, nn.Module] = {}  # no layers of this network: they have no weights
 
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
         """All: the largest network is among the paths of each step."""
@@ -60,25 +61,30 @@ class ElasticNet(PathSupernet):
         return net.to(next(self.parameters()).device)
 
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
-        x = self._run(self.first_conv, x, gates is None)
-        for layer, whole, block in zip(self.blocks, self._largest, self._chosen(path), strict=True):
+        spec, moves = self.space.spec_for(path), gates is None
+        x = self._run(self.first_conv, x, moves)
+        for layer, whole, block in zip(self.blocks, self._largest.blocks, spec.blocks, strict=True):
             if block == whole:
-                x = self._run(layer, x, gates is None)
+                x = self._run(layer, x, moves)
             elif not block.op.vanishes:
-                x = self._run_smaller(layer, block, x, gates is None)
-        return self.classifier(self._run(self.feature_mix_layer, x, gates is None).mean((2, 3)))
-
-    def _chosen(self, path: Path) -> list[Block]:
-        blocks = zip(self.space.blocks, self.space.by_block(path), strict=True)
-        return [block if isinstance(block, Block) else block.block(*part) for block, part in blocks]
+                x = self._run_smaller(layer, block, x, moves)
+        mix = spec.feature_mix
+        assert mix is not None
+        is_whole = mix == self._largest.feature_mix
+        x = (
+            self._run(self.feature_mix_layer, x, moves)
+            if is_whole
+            else self._run_smaller(self.feature_mix_layer, mix, x, moves)
+        )
+        return self.classifier(x.mean((2, 3)))
 
     @staticmethod
     def _run(layer: nn.Module, x: Tensor, moves_statistics: bool) -> Tensor:
         return layer(x) if moves_statistics else pure_call(layer, x)
 
-    def _run_smaller(self, layer: nn.Module, block: Block, x: Tensor, moves_statistics: bool) -> Tensor:
-        """``block`` on the tensors of ``layer``, the largest one in its place."""
-        small = self._layer_of(block)
+    def _run_smaller(self, layer: nn.Module, part: Block | Operation, x: Tensor, moves_statistics: bool) -> Tensor:
+        """``part`` on the tensors of ``layer``, the largest one in its place."""
+        small = self._layer_of(part)
         whole = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
         own = {**dict(small.named_parameters()), **dict(small.named_buffers())}
         views = {name: whole[name][nested_place(whole[name].shape, tensor.shape)] for name, tensor in own.items()}
@@ -86,9 +92,11 @@ class ElasticNet(PathSupernet):
             views |= {name: views[name].clone() for name, _ in small.named_buffers()}
         return torch.func.functional_call(small.train(self.training), views, (x,))
 
-    def _layer_of(self, block: Block) -> nn.Module:
+    def _layer_of(self, part: Block | Operation) -> nn.Module:
         """A layer without weights, made once."""
-        if block not in self._smaller:
+        if part not in self._smaller:
+            bn, padding = self.space.bn, self.space.padding
             with torch.device("meta"):
-                self._smaller[block] = ResidualBlock(block, self.space.bn, self.space.padding)
-        return self._smaller[block]
+                build_part = ResidualBlock if isinstance(part, Block) else build_op
+                self._smaller[part] = build_part(part, bn, padding)  # type: ignore[operator, arg-type]
+        return self._smaller[part]

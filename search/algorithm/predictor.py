@@ -370,23 +370,18 @@ def neighbours(path: Path, limits: Sequence[Limit]) -> list[Path]:
     """Networks within ``limits`` that differ from ``path`` in one block, or in two."""
     groups = limits[0].table.groups
     moves = [(b, j) for b, group in enumerate(groups) for j in range(len(group)) if j != path[b]]
-    near = np.ones((len(moves), len(moves)), dtype=bool)  # [m, n]: both moves, on the diagonal one alone
+    blocks, choices = np.array(moves).reshape(-1, 2).T
+    one, other = np.triu_indices(len(moves))  # both moves, where they are the same that one alone
+    is_pair = (blocks[one] != blocks[other]) | (one == other)
+    one, other = one[is_pair], other[is_pair]
+    changed = np.tile(np.array(path), (len(one), 1))
+    for move in (one, other):
+        changed[np.arange(len(one)), blocks[move]] = choices[move]
     for limit in limits:
-        table = limit.table
-        change = np.array([table.groups[b][j] - table.groups[b][path[b]] for b, j in moves])
-        cost = table.of_path(path) + np.add.outer(change, change)
-        np.fill_diagonal(cost, table.of_path(path) + change)
-        slack = 1e-9 * max(abs(limit.upper), abs(table.maximum))
-        near &= (cost <= limit.upper + slack) & (cost >= limit.lower - slack)
-    blocks = np.array([b for b, _ in moves])
-    near &= np.not_equal.outer(blocks, blocks) | np.eye(len(moves), dtype=bool)
-    found = []
-    for one, other in zip(*np.nonzero(np.triu(near)), strict=True):
-        changed = list(path)
-        for block, choice in (moves[one], moves[other]):
-            changed[block] = choice
-        found.append(tuple(changed))
-    return [changed for changed in found if all(limit.holds(changed) for limit in limits)]
+        cost, slack = limit.table.of_paths(changed), 1e-9 * max(abs(limit.upper), abs(limit.table.maximum))
+        changed = changed[(cost <= limit.upper + slack) & (cost >= limit.lower - slack)]
+    found = [tuple(choices) for choices in changed.tolist()]
+    return [near for near in found if all(limit.holds(near) for limit in limits)]
 
 
 def rescored(

@@ -69,34 +69,48 @@ def draws_at_cost(limits: Sequence[Limit], rng: np.random.Generator) -> Iterator
     The number of completions of every partial path is counted on a grid of the first limit's costs; a path is then
     drawn block by block in proportion to them, and kept when its exact costs lie within the limits. The window on the
     grid is wider than the exact one by all that rounding can add up to (half a bin per block), so that no network
-    inside is left out. Nothing is drawn where the grid's window is empty.
+    inside is left out. Nothing is drawn where the grid's window is empty. Choices that cost something together are
+    counted for each choice that they share with what comes behind.
     """
     limit = limits[0]
-    edges = [np.asarray(costs) for costs in limit.table.groups]
-    floor = limit.table.fixed + sum(costs.min() for costs in edges)
+    parts, stages = limit.table.parts, limit.table.stages
+    floor = limit.table.fixed + sum(part.costs.min() for part in parts)
     target = min(limit.upper, limit.table.maximum)
     width = max(target - floor, 1e-12 * max(target, 1.0)) / (BINS - 1)
-    steps = [np.rint((costs - costs.min()) / width).astype(np.int64) for costs in edges]
-    # the grid window is a little wider than the real one: every block may have been rounded by half a bin
-    slack = len(edges) // 2 + 1
+    steps = [np.rint((part.costs - part.costs.min()) / width).astype(np.int64).ravel() for part in parts]
+    # the grid window is a little wider than the real one: every part may have been rounded by half a bin
+    slack = len(parts) // 2 + 1
     size = BINS + slack
     low = max(0, int(np.floor((max(limit.lower, floor) - floor) / width)) - slack)
 
-    # ways[b][s]: log number of completions from block b on when s bins are spent before it
-    ways = np.full((len(edges) + 1, size), -np.inf)
-    ways[-1, low:] = 0.0
-    for block in range(len(edges) - 1, -1, -1):
-        for step in steps[block]:
-            if step < size:
-                ways[block, : size - step] = np.logaddexp(ways[block, : size - step], ways[block + 1, step:])
+    # ways[p][state][s]: log number of completions from part p on, behind ``state``, when s bins are spent before it
+    last = np.full(size, -np.inf)
+    last[low:] = 0.0
+    ways: list[dict[Path, np.ndarray]] = [{(): last}]
+    for stage, spent in zip(reversed(stages), reversed(steps), strict=True):
+        found = {}
+        for state in _states(stage.before, limit.table):
+            total = found[state] = np.full(size, -np.inf)
+            for _, place, behind in stage.options(state):
+                if (step := spent[place]) < size:
+                    total[: size - step] = np.logaddexp(total[: size - step], ways[0][behind][step:])
+        ways.insert(0, found)
 
-    while np.isfinite(ways[0, 0]):
-        spent, path = 0, []
-        for block, options in enumerate(steps):
-            logits = np.array([ways[block + 1, spent + step] if spent + step < size else -np.inf for step in options])
+    while np.isfinite(ways[0][()][0]):
+        used, state, path = 0, (), [0] * limit.table.n_groups
+        for stage, spent, rest in zip(stages, steps, ways[1:], strict=True):
+            options = list(stage.options(state))
+            ends = [(behind, used + spent[place]) for _, place, behind in options]
+            logits = np.array([rest[behind][end] if end < size else -np.inf for behind, end in ends])
             shares = np.cumsum(np.exp(logits - logits.max()))
-            choice = int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))
-            path.append(choice)
-            spent += int(options[choice])
+            index = int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))
+            for group, choice in zip(stage.new, options[index][0], strict=True):
+                path[group] = choice
+            state, used = ends[index][0], int(ends[index][1])
         drawn = tuple(path)
         yield drawn if all(limit.holds(drawn) for limit in limits) else None
+
+
+def _states(groups: Sequence[int], table: CostTable) -> Iterator[Path]:
+    """All choices of some groups."""
+    return itertools.product(*(range(len(table.groups[group])) for group in groups))

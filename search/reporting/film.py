@@ -168,7 +168,7 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
     """
     run = read_run(Path(folder))
     shots = frames(run)
-    if not shots or run.space is None:
+    if not shots or run.space is None or run.space.widths:
         raise InputError("holds no architecture to film: no epoch was finished, or it is no search", source=str(folder))
     drawn = []
     for shot in shots:

@@ -219,7 +219,7 @@ def _check_choices(
     space: SearchSpace, records: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None, folder: Path
 ) -> None:
     """Raises InputError where a path or the probabilities are of another space than the run's."""
-    sizes = [len(operations) for operations in space.choices]
+    sizes = list(space.sizes)
 
     def check(path: Sequence[int] | None, place: str, file: str) -> None:
         if path is None:

@@ -9,7 +9,6 @@ from typing import Any
 from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.draw import draw_stages, shows_trees
-from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
@@ -197,15 +196,15 @@ def _controls(run: Run) -> list[Network]:
     return drawn
 
 
-def _taken_ops(run: Run) -> list[Operation]:
-    """What the derived network has at each edge; nothing where that is not known."""
+def _taken_labels(run: Run) -> list[str]:
+    """What the derived network has by each choice; nothing where that is not known."""
     if run.spec is None or run.space is None:
         return []
     try:
         path = run.space.path_of(run.spec)
     except InputError:  # a spec of another space
         return []
-    return [ops[choice] for ops, choice in zip(run.space.choices, path, strict=True)]
+    return [labels[choice] for labels, choice in zip(run.space.choice_labels, path, strict=True)]
 
 
 def _choice_maps(run: Run) -> list[Chart]:
@@ -214,20 +213,15 @@ def _choice_maps(run: Run) -> list[Chart]:
     if not records or len({tuple(map(len, record["probabilities"])) for record in records}) != 1:
         return []
     phases, maps = phases_of(records), []
-    places = run.space.places if run.space is not None else ()
-    taken_ops = _taken_ops(run)
+    taken_labels = _taken_labels(run)
     for block in range(len(records[0]["probabilities"])):
         rows = list(zip(*(record["probabilities"][block] for record in records), strict=True))
-        choices = run.space.choices[block] if run.space is not None and block < run.space.n_edges else ()
-        fits = len(choices) == len(rows)
-        named = run.space.choice_labels[block] if fits and run.space is not None else ()
+        named = run.space.choice_labels[block] if run.space is not None and block < run.space.n_edges else ()
+        fits = len(named) == len(rows)
         labels = [choice_name(named[row] if fits else f"choice {row}") for row in range(len(rows))]
-        width = f", {choices[0].out_channels} channels" if fits else ""
-        taken = f": {choice_name(taken_ops[block].label)}" if block < len(taken_ops) else ""
-        place = places[block] if block < len(places) else block + 1
-        if places.count(place) > 1:  # the edges of a cell, all of one width
-            width = f", edge {block - places.index(place) + 1}"
-        maps.append(choice_map(f"Block {place}{width}{taken}", labels, rows, phases))
+        taken = f": {choice_name(taken_labels[block])}" if block < len(taken_labels) else ""
+        title = run.space.titles[block] if fits and run.space is not None else f"Block {block + 1}"
+        maps.append(choice_map(f"{title}{taken}", labels, rows, phases))
     return maps
 
 

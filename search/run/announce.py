@@ -65,8 +65,9 @@ def _rule(job: Job) -> str:
 def _size_of(space: SearchSpace, width_mult: float) -> str:
     """How much of it there is, and is searched."""
     if space.shares_weights:
-        return f"{counted(space.n_edges, 'searched block')} that share its weights"
-    if len(space.edges) == space.n_edges:
+        widths = f", {counted(len(space.widths), 'width')}" if space.widths else ""
+        return f"{counted(len(space.choices), 'searched block')}{widths}, weights shared"
+    if len(space.edges) == len(space.choices):
         return f"width {width_mult:g}: {space.n_edges} searched blocks"
     width = space.feature_mix.in_channels
     return f"{counted(len(space.blocks), 'block')}, up to {width} channels: {space.n_edges} searched edges"

@@ -212,14 +212,14 @@ def _changes(
     """Where the derived network is not the most probable one: which block of it, the operations and their
     probabilities, in percent."""
     found = []
-    for place, block, ops, argmax, chosen in zip(space.places, odds, space.choices, best, path, strict=True):
+    for place, block, labels, argmax, chosen in zip(space.places, odds, space.choice_labels, best, path, strict=True):
         if argmax != chosen:
             found.append(
                 {
                     "block": place,
-                    "argmax": ops[argmax].label,
+                    "argmax": labels[argmax],
                     "argmax_percent": 100 * float(block[argmax]),
-                    "chosen": ops[chosen].label,
+                    "chosen": labels[chosen],
                     "chosen_percent": 100 * float(block[chosen]),
                 }
             )

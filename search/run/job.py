@@ -47,7 +47,7 @@ from search.config import (
 from search.run import choosing, memory
 from search.run.device import load_prices, make_table, missing_table
 from search.run.loop import Schedule, Search, schedule_of
-from search.run.parent import Parent, check_around
+from search.run.parent import Parent, check_around, check_sharing
 
 TIMED_PIXELS = 8 * 224**2
 """Of the images that steps are timed with on a CPU, where time grows with them from the first on."""
@@ -363,6 +363,8 @@ def prepare(
         data = _open(config)
         parent = _parent(config, data) if space is None or space.shares_weights else None
         space = space or (parent.space if parent is not None else _space(config, data.class_names))
+        if space.shares_weights:
+            check_sharing(config)
         n_classes = len(data.class_names)
         if space.num_classes != n_classes and not resumed:  # then the fingerprint says what came or went
             raise InputError(f"expected {n_classes} classes, those of the images, got {space.num_classes}", "space")
@@ -440,7 +442,7 @@ def _check_priced(target: Target, space: SearchSpace) -> None:
     hardware = target.target_hardware
     if hardware in ("flops", "none") or target.latency_table is not None:
         return
-    is_tree = len(space.edges) < space.n_edges
+    is_tree = len(space.edges) < len(space.choices)
     others = [op for ops in space.choices for op in ops if op.bottleneck is None and not op.vanishes]
     if is_tree or (hardware == "mobile" and others):  # the model of a Pixel 1 was fitted on inverted bottlenecks
         what, more = ("tree-structured cells", "") if is_tree else (f"{others[0].label} and the like", "cpu, ")
@@ -483,7 +485,8 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
     table, costs = job.table, None
     if table is not None:
-        costs = hashlib.sha256(repr((table.fixed, table.groups)).encode()).hexdigest()[:16]
+        terms = (table.terms,) if table.terms else ()
+        costs = hashlib.sha256(repr((table.fixed, table.groups, *terms)).encode()).hexdigest()[:16]
     return {**job.data.fingerprint(), "latency_table": costs, "target": job.goal}
 
 

@@ -160,7 +160,7 @@ class Search:
             weight_decay=weights.weight_decay,
             no_decay_bn=weights.no_decay_bn,
         )
-        sizes = [len(ops) for ops in self.space.choices]
+        sizes = self.space.sizes
         alphas = init_alphas(sizes, self.config.arch.arch_init_ratio, seed, self.device)
         self.controller = CONTROLLERS[self.config.arch.arch_algo](
             alphas, self.table, self.goal, self.config.arch, self.config.target, self.schedule.arch_steps, seed
@@ -197,11 +197,25 @@ class Search:
         return self.config.weights.paths_per_step or distributed.world_size()
 
     def trained_paths(self) -> list[Path]:
-        """Of the current weight step; where weights are shared those of the sandwich rule, the largest first."""
-        if not self.space.shares_weights:
-            return [self.sampled_path(number) for number in range(self.n_paths)]
+        """Of the current weight step; by the sandwich rule the largest first, and the smallest."""
+        if not self.is_sandwich:
+            return [self._sampled_or_largest(number) for number in range(self.n_paths)]
         sampled = [self.sampled_path(number) for number in range(self.config.weights.sandwich_paths)]
         return [self.space.largest_path, self.space.smallest_path, *sampled]
+
+    @property
+    def is_sandwich(self) -> bool:
+        """Whether weights are shared and trained by the sandwich rule."""
+        return self.space.shares_weights and self.config.weights.shared_rule == "sandwich"
+
+    def _sampled_or_largest(self, number: int) -> Path:
+        """Where weights are shared the largest with a probability that falls from 1 to 0 over the first quarter of the
+        steps (TuNAS, Bender et al., CVPR 2020)."""
+        if self.space.shares_weights:
+            rng = step_rng(self.config.manual_seed, TorchStream.LARGEST_PATH, self.step, number)
+            if float(torch.rand((), generator=rng)) >= 4 * self.step / max(self.schedule.total_steps, 1):
+                return self.space.largest_path
+        return self.sampled_path(number)
 
     def sampled_path(self, number: int = 0) -> Path:
         """A path of the current weight step: uniform in the warm-up (alpha is still near 0), then from alpha."""
@@ -251,7 +265,7 @@ class Search:
         self.optimizer.zero_grad(set_to_none=True)
         (n_images,) = distributed.summed(len(labels))
         loss_sum, hits = 0.0, 0
-        losses = self._sandwich_losses if self.space.shares_weights else self._losses
+        losses = self._sandwich_losses if self.is_sandwich else self._losses
         for loss, logits, answers in losses(self._sized(images), labels, paths):
             # of the whole batch: a process that could not read all of its images counts for less in the mean over all
             (loss * (len(answers) * distributed.world_size() / n_images)).backward()
@@ -498,7 +512,7 @@ def seconds_per_step(
                 break
             path = sample_path(search.alphas, step_rng(search.config.manual_seed, TorchStream.STEP_TIMING, repeat))
             lap()
-            for trained in search.trained_paths() if search.space.shares_weights else [path]:
+            for trained in search.trained_paths() if search.is_sandwich else [path]:
                 logits = search.supernet(images, trained, fixed_gates(trained, search.device))
                 torch.autograd.grad(smoothed_loss(logits, labels, 0.0), parameters, allow_unused=True)
             seconds = lap()

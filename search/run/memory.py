@@ -19,6 +19,9 @@ LOADERS = 2
 def largest_path(space: SearchSpace) -> Path:
     """The path whose network keeps most while it is trained: sampling may come near it at any step."""
 
+    if space.shares_weights:
+        return space.largest_path
+
     def kept(call: LayerCall) -> int:
         return trained(call, space.padding).kept
 
@@ -72,7 +75,8 @@ def arch_step_bytes(space: SearchSpace, mode: str) -> int:
 def step_bytes(config: SearchConfig, space: SearchSpace) -> int:
     """Peak per image of the steps there are."""
     weight, mode = weight_step_bytes(space), config.arch.grad_binary_mode
-    return weight if config.arch.arch_algo == "rl" else max(weight, arch_step_bytes(space, mode))
+    has_no_gates = config.arch.arch_algo == "rl" or space.shares_weights
+    return weight if has_no_gates else max(weight, arch_step_bytes(space, mode))
 
 
 def plan_of(

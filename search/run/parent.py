@@ -85,9 +85,13 @@ def check_around(config: SearchConfig) -> None:
     for field in fields(SpaceConfig):
         if field.name != "parent" and getattr(asked, field.name) != getattr(usual, field.name):
             raise InputError(f"has no meaning with {FLAG}: the network has its own", f"--{field.name}")
-    if config.weights.paths_per_step is not None:
-        raise InputError(f"has no meaning with {FLAG}: --sandwich_paths takes its place", "--paths_per_step")
+
+
+def check_sharing(config: SearchConfig) -> None:
+    """Raises InputError for settings that have no meaning where networks share weights."""
+    if config.weights.paths_per_step is not None and config.weights.shared_rule == "sandwich":
+        raise InputError("has no meaning with the sandwich rule: --sandwich_paths takes its place", "--paths_per_step")
     algorithm = config.arch.arch_algo
     if algorithm not in TAKEN:
-        problem = f"expected {' or '.join(TAKEN)} with {FLAG}, got {algorithm}"
+        problem = f"expected {' or '.join(TAKEN)} where networks share weights, got {algorithm}"
         raise InputError(f"{problem}, which learns beside weights that each operation has of its own", "--arch_algo")

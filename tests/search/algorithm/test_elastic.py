@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.arch.tensors import nested_place
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.mbconv import Macro, Stage
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_arch.space.shrinking import Freedom, space_around
+from proxyless_arch.space.wide import wide_space
 from proxyless_arch.weights.slicing import by_importance
 from proxyless_nas.network import build
 from search.algorithm.elastic import ElasticNet
@@ -22,11 +25,12 @@ from tests.uib import SPEC as UIB
 FREEDOM = Freedom(multiple=4, most=3)
 SPACE = space_around(SPEC, FREEDOM)
 X = images(6).double()
+STAGES = (Stage(16, 2, 1), Stage(32, 2, 2))
 
 
 def paths(space, count=6):
     rng = np.random.default_rng(0)
-    drawn = [tuple(int(rng.integers(len(ops))) for ops in space.choices) for _ in range(count)]
+    drawn = [tuple(int(rng.integers(size)) for size in space.sizes) for _ in range(count)]
     return [space.largest_path, space.smallest_path, *drawn]
 
 
@@ -42,12 +46,22 @@ def cut_out(supernet, path):
     return net
 
 
-@pytest.mark.parametrize("spec", [SPEC, UIB], ids=["mbconv", "uib"])
+def wide():
+    """A supernet of a space whose widths are chosen."""
+    macro = Macro(name="few", stem_width=8, stem_stride=2, first_width=8, stages=STAGES, mix_width=16)
+    how = {"num_classes": 4, "preprocessing": Preprocessing(resolution=12, resize=12)}
+    return ElasticNet(wide_space(macro, multipliers=(0.5, 1, 1.5), **how), torch.Generator().manual_seed(0)).double()
+
+
+SUPERNETS = {"mbconv": elastic, "uib": lambda: elastic(space_around(UIB, FREEDOM), UIB), "widths": wide}
+
+
+@pytest.mark.parametrize("make", SUPERNETS.values(), ids=SUPERNETS)
 @pytest.mark.parametrize("is_training", [False, True])
-def test_a_path_is_the_network_that_is_cut_out(spec, is_training):
-    space = space_around(spec, FREEDOM)
-    supernet = elastic(space, spec).train(is_training)
-    x = images(4, side=spec.resolution).double()
+def test_a_path_is_the_network_that_is_cut_out(make, is_training):
+    supernet = make().train(is_training)
+    space = supernet.space
+    x = images(4, side=space.preprocessing.resolution).double()
     for path in paths(space):
         alone = cut_out(supernet, path).train(is_training)
         ours, theirs = supernet(x, path), alone(x)

@@ -1,0 +1,108 @@
+"""A search that chooses widths too: its product, a stop and a resume, the other rule of training, what it refuses."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.walk import total_macs
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.space.search_space import SearchSpace
+from search import SearchConfig, imagenet_arch_search
+from search.run import runner
+from search.run.job import new_search, prepare
+from tests.search.run.test_scoring import found_in
+
+TABLES = Path(__file__).resolve().parents[3] / "hardware" / "tables"
+SETTINGS = {"space": "wide_tiny", "width_mult": 0.35, "resolution": 8, "target_hardware": "flops", "valid_size": 1200}
+WORDS = shlex.split(
+    "--space wide_tiny --width_mult 0.35 --resolution 8 --target_hardware flops --valid_size 1200 --device cpu "
+    "--threads 1 --score_images 60 --recalibration_images 64 --score_networks 16 --rescore 3 "
+    "--batch_size 32 --warmup_epochs 1"
+)
+
+
+def job_of(**settings):
+    config = SearchConfig.of(**(SETTINGS | {"batch_size": 32, "score_networks": 16} | settings))
+    return prepare(config, torch.device("cpu"), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert imagenet_arch_search.main(["--run_dir", str(folder), *WORDS]) == 0
+    return folder
+
+
+def test_the_network_lands_with_the_widths_that_were_chosen(straight):
+    record, spec = json.loads((straight / "result.json").read_text()), read_spec(straight / "spec.json")
+    space = SearchSpace.from_json(json.loads((straight / "space.json").read_text()))
+    assert 0.99 * record["target_macs"] <= record["macs"] == total_macs(spec) <= record["target_macs"]
+    assert space.spec_for(tuple(record["path"]), spec.name).blocks == spec.blocks
+    for width in space.widths:
+        found = {block.op.out_channels for block in spec.blocks[width.first : width.last + 1]}
+        assert len(found) == 1 and found <= set(width.options)
+    assert "Width of blocks 1 to 4: " in (straight / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_stop_and_a_resume_end_as_an_uninterrupted_search(straight, tmp_path, monkeypatch):
+    class Stops(runner.StopRequest):
+        looks = 0
+
+        @property
+        def wanted(self):
+            Stops.looks += 1
+            return Stops.looks in (4, 16)  # in the warm-up, and while networks are scored
+
+        @wanted.setter
+        def wanted(self, value):
+            pass
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "StopRequest", Stops)
+        assert imagenet_arch_search.main(["--run_dir", str(folder), *WORDS]) == 130
+        assert imagenet_arch_search.main(["--run_dir", str(folder), "--resume"]) == 130
+    assert imagenet_arch_search.main(["--run_dir", str(folder), "--resume"]) == 0
+    assert found_in(folder) == found_in(straight)
+
+
+def test_the_largest_first_and_then_any():
+    """The probability of the largest falls from 1 at the first step to 0 at a quarter of all."""
+    search = new_search(job_of(shared_rule="largest_first", warmup_epochs=100))
+    largest, quarter = search.space.largest_path, search.schedule.total_steps // 4
+    taken = []
+    for search.step in range(quarter + 20):
+        (path,) = search.trained_paths()
+        taken.append(path == largest)
+    assert taken[0] and not any(taken[quarter:])
+    assert sum(taken) == pytest.approx(quarter / 2, abs=4 * (quarter / 6) ** 0.5)  # the variance is a sum of p (1 - p)
+    before = search.supernet.state_dict()["classifier.linear.bias"].clone()
+    search.weight_step(torch.randn(4, 3, 8, 8), torch.arange(4))
+    assert not torch.equal(before, search.supernet.state_dict()["classifier.linear.bias"])
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"arch_algo": "grad"}, "--arch_algo"),
+        ({"target_macs": 10}, "--target_macs"),  # no width reaches it
+        ({"target_macs": 1e12}, "--target_macs"),
+        ({"width_mult": 0.05}, "--width_mult"),  # nothing but 8 channels to choose from
+    ],
+)
+def test_what_the_space_does_not_have_is_refused(given, place):
+    with pytest.raises(InputError) as caught:
+        job_of(**given)
+    assert caught.value.place == place
+
+
+def test_a_table_that_lacks_a_layer_names_what_has_it():
+    settings = {"resolution": 224, "target_hardware": "cpu", "force_latency_table": True, "width_mult": 1.0}
+    with pytest.raises(InputError) as caught:
+        job_of(**settings, space="wide", latency_table=str(TABLES / "amd_epyc_onnxruntime.json"))
+    assert "predictor.json" in caught.value.problem
