@@ -48,13 +48,13 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
     Raises:
         InputError: as pricing.priced does.
     """
-    flags, settings = asked(config), profile_settings(config, spec.resolution)
+    flags, settings = asked(config), profile_settings(config, spec.preprocessing.side)
     if pricing.missing(flags, settings, PREDICTOR):
         _profile(flags, settings, measure)
-    found = pricing.priced(flags, spec.resolution, settings, PREDICTOR, judge=pricing.tell_what_speaks_against)
+    found = pricing.priced(flags, spec.preprocessing.side, settings, PREDICTOR, judge=pricing.tell_what_speaks_against)
     if found.device is None or found.source is None:
         return found.source, None
-    space = mbconv_space(macro=macro_named(settings.space), preprocessing=imagenet_preprocessing(spec.resolution))
+    space = mbconv_space(macro=macro_named(settings.space), preprocessing=imagenet_preprocessing(spec.preprocessing.side))
     return found.source, found.device.bench(space, found.source)
 
 

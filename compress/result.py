@@ -16,7 +16,7 @@ from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import LONGEST_NAME
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, format_seconds
-from proxyless_arch.base.schema import Schema, amount, count, factor, judge, judged, list_of, mapping, percent
+from proxyless_arch.base.schema import Schema, amount, count, factor, judge, judged, list_of, mapping, percent, sides
 from proxyless_arch.base.strict import Node
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.units import format_count
@@ -84,9 +84,10 @@ _SCHEMA: Schema = {
     ),
     **dict.fromkeys(
         ("max_params", "evaluations", "macs", "params", "finetune_epochs", "n_valid_images", "n_test_images",
-         "resolution", "num_classes", "manual_seed"),
+         "num_classes", "manual_seed"),
         count,
     ),
+    "resolution": sides,
     **dict.fromkeys(("landed", "finetuning_is_kept"), Node.boolean),
     **dict.fromkeys(("change", "images"), mapping),
     "scored": list_of(_SCORED),

@@ -46,6 +46,7 @@ from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import Progress, speak
+from proxyless_arch.base.sides import in_words
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.timing import Stopwatch, wall_ms
@@ -168,7 +169,7 @@ def header(job: Job) -> str:
             f"{config.data_path or job.training.data.data_path or 'digits (scikit-learn, embedded)'}: "
             f"{sum(len(labels) for _, labels in job.calibration)} training images to calibrate, "
             f"{sum(len(labels) for _, labels in job.choosing)} to choose by, {len(job.data.test)} to test, "
-            f"{spec.num_classes} classes, {spec.resolution} px",
+            f"{spec.num_classes} classes, {in_words(spec.resolution)} px",
         ),
         *[("note", note) for note in job.notes],
         (

@@ -151,10 +151,10 @@ def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool
     table = price(spec, groups, source)
     parts = split_images(data, config)
     reading = Reading(
-        image_bytes=image_bytes(spec.resolution),
+        image_bytes=image_bytes(spec.preprocessing),
         readers=config.n_worker or 0,
         n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.resolution),
+        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.preprocessing),
     )
     memory = scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)
     job = Job(

@@ -30,6 +30,7 @@ from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.schema import judged
 from proxyless_arch.base.settings import REQUIRED, setting
+from proxyless_arch.base.sides import Sides, in_words
 from proxyless_arch.base.text import align, in_one_line
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import RESOLUTION
@@ -40,7 +41,7 @@ NETWORK = "NAME_OR_FILE"
 OURS, RELEASED = "ours", "released"
 
 
-def show(words: Sequence[str], resolution: int | None) -> None:
+def show(words: Sequence[str], resolution: Sides | None) -> None:
     """Print each network layer by layer, with MACs and parameters."""
     print("\n\n".join(describe(spec, resolution) for spec in map(find_spec, words)))
 
@@ -59,7 +60,7 @@ def list_networks() -> None:
     for name in catalog.known_names():
         spec = catalog.load(name)
         sizes = format_count(total_macs(spec)), format_count(total_params(spec))
-        rows.append((name, str(len(spec.blocks)), str(spec.resolution), *sizes, *_published(name)))
+        rows.append((name, str(len(spec.blocks)), in_words(spec.resolution), *sizes, *_published(name)))
     print(*align(rows, left=(0, 5, 6)), sep="\n")
 
 
@@ -168,7 +169,7 @@ class Show:
     """a network layer by layer"""
 
     networks: tuple[str, ...] = setting(REQUIRED, "what to show", is_positional=True, metavar=NETWORK)
-    resolution: int | None = RESOLUTION.setting(None, " (default: the network's own)", minimum=1, maximum=8192)
+    resolution: Sides | None = RESOLUTION.setting(None, " (default: the network's own)", minimum=1, maximum=8192)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,8 @@ def run(argv: Sequence[str]) -> None:
         evaluation.demonstrate(arguments, command, network, setup, forward(photos).cpu().numpy())
         say_next(*after_eval(arguments, "eval.py"))
         return
-    side, n_images = spec.resolution, evaluation.n_images(arguments, images)
-    computing = evaluation.seconds_per_image(lambda count: forward(torch.zeros(count, 3, side, side)), setup)
+    n_images, shape = evaluation.n_images(arguments, images), spec.preprocessing.chw
+    computing = evaluation.seconds_per_image(lambda count: forward(torch.zeros(count, *shape)), setup)
     evaluation.say_expected(network, setup, images, n_images, computing)
     if arguments.dry_run:
         print(DRY)

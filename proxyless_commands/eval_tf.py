@@ -52,8 +52,8 @@ def run(argv: Sequence[str]) -> None:
         evaluation.demonstrate(arguments, command, network, setup, np.asarray(forward(photos)))
         say_next(*after_eval(arguments, "eval_tf.py"))
         return
-    side, n_images = spec.resolution, evaluation.n_images(arguments, images)
-    computing = evaluation.seconds_per_image(lambda count: forward(np.zeros((count, side, side, 3), np.float32)), setup)
+    n_images, shape = evaluation.n_images(arguments, images), spec.preprocessing.hwc
+    computing = evaluation.seconds_per_image(lambda count: forward(np.zeros((count, *shape), np.float32)), setup)
     evaluation.say_expected(network, setup, images, n_images, computing)
     if arguments.dry_run:
         print(DRY)

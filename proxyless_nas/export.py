@@ -83,8 +83,7 @@ def exported_program(net: ProxylessNet) -> ExportedProgram:
 
 
 def _blank(net: ProxylessNet, batch: int) -> Tensor:
-    side = net.spec.resolution
-    return torch.zeros(batch, 3, side, side)
+    return torch.zeros(batch, *net.spec.preprocessing.chw)
 
 
 def _program(net: nn.Module, images: Tensor, dynamic_shapes: Any = None) -> ExportedProgram:
@@ -109,13 +108,13 @@ def write_torch_export(net: ProxylessNet, path: Path, metadata: str) -> Mapping[
 
 
 class _Baked(nn.Module):
-    """A network that takes uint8 RGB images (N, 3, H, W) and scales them itself: (pixel / 255 - mean) / std."""
+    """A network that takes uint8 images (N, C, H, W) and scales them itself: (pixel / 255 - mean) / std."""
 
     def __init__(self, net: ProxylessNet) -> None:
         super().__init__()
         self.net = net
         prepared = net.spec.preprocessing
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (prepared.mean, prepared.std))
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (prepared.mean, prepared.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", mean / std)
 

@@ -13,14 +13,13 @@ from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.arch.spec import ArchSpec, with_classes
 from proxyless_arch.arch.walk import Stage, chosen_stages, walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.sides import height_width
 from proxyless_nas.data import ImageTransform
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
 
-RGB = 3
-
 
 class ProxylessNet(nn.Module):
-    """A network of the ProxylessNAS family; takes (N, 3, H, W) at any size, gives (N, classes) logits.
+    """A network of the ProxylessNAS family; takes (N, channels, H, W) at any size, gives (N, classes) logits.
 
     ``spec`` is the architecture it was built from; its preprocessing says how images are prepared. Without its top the
     network has no classifier and gives the feature map in front of the pool, (N, features, h, w), or with
@@ -32,16 +31,20 @@ class ProxylessNet(nn.Module):
         spec: the architecture.
         include_top: whether it has the pool and the classifier.
         global_pool: without its top, "avg" or "" (none).
-        in_chans: channels of its input. The spec stays that of RGB images, and with another number the weights are
-            no longer those of the contract: save the state dict.
+        in_chans: channels of its input, in place of the spec's. The spec stays as it is, and with another number the
+            weights are no longer those of the contract: save the state dict.
     """
 
-    def __init__(self, spec: ArchSpec, include_top: bool = True, *, global_pool: str = "", in_chans: int = RGB) -> None:
+    def __init__(
+        self, spec: ArchSpec, include_top: bool = True, *, global_pool: str = "", in_chans: int | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.include_top = include_top
         self.global_pool = "avg" if include_top else _pool(global_pool)
-        self.first_conv = build_op(replace(spec.stem, in_channels=in_chans), spec.bn, spec.padding)
+        self.first_conv = build_op(
+            replace(spec.stem, in_channels=in_chans or spec.stem.in_channels), spec.bn, spec.padding
+        )
         self.blocks = nn.ModuleList(ResidualBlock(block, spec.bn, spec.padding) for block in spec.blocks)
         mix = spec.feature_mix
         self.feature_mix_layer = nn.Identity() if mix is None else build_op(mix, spec.bn, spec.padding)
@@ -81,13 +84,13 @@ class ProxylessNet(nn.Module):
     @property
     def default_cfg(self) -> dict[str, Any]:
         """What timm's models say of themselves: input, preprocessing, names of the first and the last layer."""
-        how, size = self.spec.preprocessing, self.spec.resolution
+        how = self.spec.preprocessing
         return {
             "architecture": self.spec.name,
             "num_classes": self.num_classes,
-            "input_size": (self.first_conv.conv.in_channels, size, size),
+            "input_size": (self.first_conv.conv.in_channels, *how.hwc[:2]),
             "pool_size": walk(self.spec)[-1].in_hwc[:2],
-            "crop_pct": how.resolution / how.resize,
+            "crop_pct": how.hwc[0] / height_width(how.resize)[0],
             "interpolation": how.interpolation,
             "mean": how.mean,
             "std": how.std,
@@ -186,7 +189,7 @@ def build(
     include_top: bool = True,
     zero_gamma: bool = False,
     global_pool: str = "",
-    in_chans: int = RGB,
+    in_chans: int | None = None,
 ) -> ProxylessNet:
     """The network of ``spec`` with He fan-out weights, in channels_last memory.
 

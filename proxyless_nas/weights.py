@@ -15,12 +15,12 @@ from torch import nn
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.files import write_bytes
+from proxyless_arch.weights.channels import for_channels
 from proxyless_arch.weights.files import NamedTensors, check_tensors, read_tensors, save_tensors
 from proxyless_arch.weights.pretrained import Pretrained, described, read_pretrained
 from proxyless_nas.network import ProxylessNet, build
 
 TORCH_SUFFIXES = (".pth", ".pt")
-FIRST = "first_conv.conv.weight"
 LEARNT_CLIP = ".input_quantizer.clip"
 """The end of the name of what a training under a bit plan learns beside the weights: it goes into the plan."""
 
@@ -73,24 +73,8 @@ def load_weights(network: ProxylessNet | ArchSpec, path: str | os.PathLike[str])
 def load_pretrained(net: ProxylessNet, release: Release, pretrained: Pretrained, released_classes: int) -> None:
     """Put the weights that ``pretrained`` asks for into ``net`` (see proxyless_arch.weights.pretrained)."""
     found = read_pretrained(release, pretrained, net.spec, released_classes)
-    assign(net, _for_input(net, found.tensors))
+    assign(net, for_channels(found.tensors, net.first_conv.conv.in_channels))
     net.spec = described(net.spec, found)
-
-
-def _for_input(net: ProxylessNet, tensors: NamedTensors) -> NamedTensors:
-    """``tensors`` with the first layer's as ``net``'s input wants them.
-
-    One channel gets the sum of the RGB weights: a grey image gives what it gives in all three. Several repeat them in
-    turn, times 3 / n, as timm does.
-    """
-    n_channels = net.first_conv.conv.in_channels
-    rgb = tensors[FIRST]
-    if n_channels == rgb.shape[1]:
-        return tensors
-    if n_channels == 1:
-        return tensors | {FIRST: rgb.sum(1, keepdims=True)}
-    repeated = rgb[:, np.arange(n_channels) % rgb.shape[1]]
-    return tensors | {FIRST: repeated * np.float32(rgb.shape[1] / n_channels)}
 
 
 def save_weights(path: str | os.PathLike[str], net: ProxylessNet, provenance: Mapping[str, Any]) -> None:

@@ -18,10 +18,10 @@ from typing import Any, Literal, Protocol, overload
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
-from proxyless_arch.arch.spec import with_classes
+from proxyless_arch.arch.spec import GREY, RGB, with_channels, with_classes
 from proxyless_arch.weights.lookup import find_trained
 from proxyless_arch.weights.pretrained import Pretrained, released_function
-from proxyless_nas.network import RGB, FeatureNet, ProxylessNet, build
+from proxyless_nas.network import FeatureNet, ProxylessNet, build
 from proxyless_nas.weights import load_named, load_pretrained
 
 
@@ -97,7 +97,7 @@ def _released(
         dropout_rate: in front of the classifier, while training.
         include_top: without it the output is the feature map in front of the pool.
         in_chans: channels of the input. Of one that is not 3 the pretrained first layer gets the sum of the RGB weights
-            (1 channel), or repeats them, times 3 / n.
+            (1 channel, which the spec then says), or repeats them, times 3 / n.
         global_pool: "avg" or, with ``num_classes=0``, "" (the feature map).
         features_only: give a FeatureNet, a backbone whose output is the list of feature maps.
         out_indices: which of them.
@@ -109,6 +109,8 @@ def _released(
     released_classes = spec.num_classes
     if num_classes not in (None, 0, released_classes):
         spec = with_classes(spec, num_classes)
+    if in_chans == GREY:
+        spec = with_channels(spec, GREY)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
     has_top = include_top and num_classes != 0 and not features_only
     net = build(spec, include_top=has_top, global_pool=global_pool if include_top else "", in_chans=in_chans)

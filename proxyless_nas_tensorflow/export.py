@@ -160,8 +160,7 @@ def load_saved_model(folder: Path) -> Loaded:
 
 
 def _archive(net: ProxylessNet, folder: Path, batch: int | None, bake: bool = False) -> None:
-    height, width = net.input_shape[1:3]
-    signature = [tf.TensorSpec((batch, height, width, 3), tf.uint8 if bake else tf.float32, name=INPUT)]
+    signature = [tf.TensorSpec((batch, *net.input_shape[1:]), tf.uint8 if bake else tf.float32, name=INPUT)]
     archive = keras.export.ExportArchive()
     archive.track(net)
     mean, std = (np.asarray(values, np.float32) for values in (net.spec.preprocessing.mean, net.spec.preprocessing.std))

@@ -76,7 +76,7 @@ def prepared(net: ProxylessNet, device: str, precision: str = "fp32") -> Callabl
 
     if precision == "bf16":
         try:
-            forward(np.zeros((1, height, width, 3), np.float32))
+            forward(np.zeros((1, *net.input_shape[1:]), np.float32))
         except tf.errors.OpError as error:  # TensorFlow asks the CPU, its kernels ask oneDNN: they need not agree
             problem = next(iter(str(error).splitlines()), "")
             raise InputError(

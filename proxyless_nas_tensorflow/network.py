@@ -40,7 +40,7 @@ def deep_recursion() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="proxyless_nas_tensorflow")
 class ProxylessNet(keras.Model):
-    """A network of the ProxylessNAS family; takes (N, H, W, 3) float32, gives (N, classes) logits.
+    """A network of the ProxylessNAS family; takes (N, H, W, channels) float32, gives (N, classes) logits.
 
     ``spec`` is the architecture it was built from; its preprocessing says how images are prepared. Without its top the
     network gives the feature map in front of the pool, (N, h, w, features), or with ``pooling`` "avg" or "max" one
@@ -136,7 +136,7 @@ def build(
     if pooling not in (None, *POOLS):
         raise InputError(f"expected {listed(map(repr, POOLS))} or None, got {pooling!r}", "pooling")
     if images is None:
-        images = keras.Input((*_input_size(resolution), 3), name="images")
+        images = keras.Input((*_input_size(resolution), spec.stem.in_channels), name="images")
     x = build_op(images, "first_conv", spec.stem, spec.bn, spec.padding, seed)
     for index, block in enumerate(spec.blocks):
         x = residual_block(x, f"blocks.{index}", block, spec.bn, spec.padding, seed)

@@ -22,7 +22,7 @@ from keras import KerasTensor
 from proxyless_arch.apps.prediction import imagenet_classes
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
-from proxyless_arch.arch.spec import Preprocessing, with_classes
+from proxyless_arch.arch.spec import GREY, RGB, Preprocessing, with_channels, with_classes
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.lookup import find_trained
 from proxyless_arch.weights.pretrained import Pretrained, released_function
@@ -77,7 +77,8 @@ def _released(
         pretrained: True for the published weights, or a weight file.
         num_classes: of the classifier; None: those it was trained for.
         dropout_rate: in front of the classifier, while training.
-        input_shape: (height, width, 3); None, alone or for a side, for any size.
+        input_shape: (height, width, 3), or 1 for grey images, whose first layer gets the sum of the RGB weights; None,
+            alone or for a side, for any size.
         include_top: without it the output is the feature map in front of the pool.
         weights: "imagenet" or, where they are for that, "cifar10" for the published weights, or a weight file: the
             same as ``pretrained``.
@@ -92,8 +93,8 @@ def _released(
     Raises:
         InputError: a value that is none, or weights that are not there or those of another network.
     """
-    if input_shape is not None and (len(input_shape) != 3 or input_shape[2] != 3):
-        raise InputError(f"expected (height, width, 3) or None for any size, got {input_shape!r}", "input_shape")
+    if input_shape is not None and (len(input_shape) != 3 or input_shape[2] not in (RGB, GREY)):
+        raise InputError(f"expected (height, width, 3 or 1) or None for any size, got {input_shape!r}", "input_shape")
     if weights is not None:
         pretrained = True if weights == release.dataset else weights
     spec = catalog.load(release.name)
@@ -101,6 +102,9 @@ def _released(
     wanted = num_classes if classes is None else classes
     if wanted not in (None, released_classes):
         spec = with_classes(spec, wanted)
+    channels = input_shape[2] if input_shape is not None else RGB if input_tensor is None else input_tensor.shape[-1]
+    if channels == GREY:
+        spec = with_channels(spec, GREY)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
     sources = [] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     is_input = len(sources) == 1 and sources[0] is input_tensor

@@ -108,10 +108,10 @@ def prepare(config: BitsConfig, device: torch.device, free: Free) -> BitJob:
     if not sum(map(len, parts[1:])):
         raise InputError("no images are left to choose by: give more of them", "--data_path", config.data_path)
     reading = Reading(
-        image_bytes=image_bytes(spec.resolution),
+        image_bytes=image_bytes(spec.preprocessing),
         readers=config.n_worker or 0,
         n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.resolution),
+        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.preprocessing),
     )
     memory = scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)
     table = price(config, groups)

@@ -28,13 +28,14 @@ from proxyless_arch.arch.bits import BitPlan, read_plan
 from proxyless_arch.arch.catalog import Demo, Layout, Release
 from proxyless_arch.arch.preprocessing import assumption, preprocessing_to_dict
 from proxyless_arch.arch.released_tree import CIFAR10_CLASSES
-from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preprocessing
+from proxyless_arch.arch.spec import GREY, RGB, ArchSpec, Preprocessing, imagenet_preprocessing, with_channels
 from proxyless_arch.base import progress, settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded, write_json, writing
 from proxyless_arch.base.machine import PRECISIONS, cpu_name, usable_cores, workers_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.settings import setting
+from proxyless_arch.base.sides import Sides, height_width, in_words, scaled
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import in_one_line, labeled, number_of
 from proxyless_arch.base.timing import Stopwatch, wall_ms
@@ -44,6 +45,7 @@ from proxyless_arch.base.words import (
     DATA_PATH,
     DEVICE,
     DRY_RUN,
+    IN_CHANS,
     RESOLUTION,
     SAVE_JSON,
     THREADS,
@@ -56,7 +58,9 @@ from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.data.sources import ArraySource
 from proxyless_arch.weights.files import (
     NamedTensors,
+    WeightFile,
     git_blob_sha1,
+    in_grey,
     tensors_sha256,
 )
 from proxyless_arch.weights.lookup import find_trained
@@ -100,12 +104,15 @@ class NetworkConfig:
         group=WHAT,
         metavar="FILE",
     )
-    resolution: int | None = RESOLUTION.setting(None, ", cut from the centre", group=PREPARED, minimum=1, common=True)
+    resolution: Sides | None = RESOLUTION.setting(
+        None, ", cut from the centre", group=PREPARED, minimum=1, maximum=8192, common=True
+    )
     resize: int | None = setting(None, "short side of the image before the crop, in pixels", group=PREPARED, minimum=1)
     mean: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
     std: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
     interpolation: str | None = setting(None, "of the resizing", ("bilinear", "bicubic"), group=PREPARED)
     exif: str = orientation.EXIF.setting(orientation.AUTO, allowed=orientation.CHOICES, group=PREPARED)
+    in_chans: int | None = IN_CHANS.setting(None, group=PREPARED, minimum=GREY, maximum=RGB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +248,7 @@ def _check_exported(config: RunConfig, flag: str) -> None:
         ("weights", "the file holds its weights"),
         ("bits", "the file has its precision"),
         ("resolution", "the file takes one size of image"),
+        ("in_chans", "the file has its channels"),
     ):
         if getattr(config, name) is not None:
             raise InputError(f"not together with {flag}: {reason}", f"--{name}")
@@ -296,6 +304,8 @@ def load_network(arguments: NetworkConfig) -> Network:
     assert arguments.arch is not None
     trained = find_trained(arguments.arch, arguments.weights, place="--arch", flag="--weights")
     spec, found = trained.spec, trained.weights
+    if arguments.in_chans is not None:
+        spec, found = for_images(spec, found, arguments.in_chans)
     published = _published(spec)
     sha1 = None if trained.file is None else git_blob_sha1(trained.file)
     preprocessing = _preprocessing(spec.preprocessing, arguments)
@@ -312,6 +322,22 @@ def load_network(arguments: NetworkConfig) -> Network:
         notes=(*([found.note] if found.note else []), *assumption(preprocessing)),
         bits=_bits(arguments.bits, found.bits, spec),
     )
+
+
+AnyWeights = TypeVar("AnyWeights", WeightFile, WeightFile | None)
+
+
+def for_images(spec: ArchSpec, found: AnyWeights, channels: int) -> tuple[ArchSpec, AnyWeights]:
+    """A network and its weights, where it has some, for images of so many channels.
+
+    Raises:
+        InputError: another number than 1 and 3, or RGB images for a network of grey ones.
+    """
+    if channels not in (GREY, spec.stem.in_channels):
+        raise InputError(f"expected {GREY} or the network's {spec.stem.in_channels}, got {channels}", IN_CHANS.flag)
+    if channels == spec.stem.in_channels:
+        return spec, found
+    return with_channels(spec, channels), found and in_grey(found)
 
 
 def _bits(given: str | None, own: BitPlan | None, spec: ArchSpec) -> BitPlan | None:
@@ -372,7 +398,8 @@ def _published(spec: ArchSpec) -> Release | Demo | Layout | None:
     """The catalog's entry for a network: its name and everything but the preprocessing agree."""
     if spec.name not in catalog.known_names():
         return None
-    if replace(catalog.load(spec.name), preprocessing=spec.preprocessing) != spec:
+    known = catalog.load(spec.name)
+    if known.stem != spec.stem or replace(known, preprocessing=spec.preprocessing) != spec:
         return None
     return catalog.published(spec.name)
 
@@ -411,10 +438,12 @@ def _preprocessing(preprocessing: Preprocessing, arguments: NetworkConfig) -> Pr
         raise InputError(error.problem, f"--{error.place}") from None
 
 
-def resize_for(resolution: int, preprocessing: Preprocessing) -> int:
+def resize_for(resolution: Sides, preprocessing: Preprocessing) -> Sides:
+    """To what images are resized before a crop that keeps as much of them as ``preprocessing`` does."""
     if preprocessing.resize == imagenet_preprocessing(preprocessing.resolution).resize:
         return imagenet_preprocessing(resolution).resize
-    return max(resolution, round(resolution * preprocessing.resize / preprocessing.resolution))
+    resized, kept = (max(height_width(sides)) for sides in (preprocessing.resize, preprocessing.resolution))
+    return scaled(resolution, lambda side: round(side * resized / kept))
 
 
 # ----------------------------------------------------------------------------------------------------- the images
@@ -539,7 +568,7 @@ def plan_memory(
     arguments: RunConfig, network: Network, workers: int, free: Free, *, are_processes: bool = True
 ) -> Plan:
     """How many images are computed at once beside ``workers`` that read them. Raises InputError for too many."""
-    reading = Reading(image_bytes=image_bytes(network.spec.resolution), readers=workers, are_processes=are_processes)
+    reading = Reading(image_bytes=image_bytes(network.spec.preprocessing), readers=workers, are_processes=are_processes)
     return scoring_plan(network.spec, arguments.batch_size, reading, free)
 
 
@@ -630,11 +659,10 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
     """One line with all of a preprocessing."""
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     exif = f", {orientation.in_words(preprocessing.exif)}" if preprocessing.exif is not None else ""
-    return (
-        f"short side {preprocessing.resize} ({preprocessing.interpolation}), "
-        f"centre {preprocessing.resolution} x {preprocessing.resolution}, "
-        f"mean {mean}, std {std}{exif}"
-    )
+    crop, frame = (height_width(each) for each in (preprocessing.resolution, preprocessing.resize))
+    resized = f"short side {frame[0]}" if frame[0] == frame[1] else f"resized to cover {in_words(frame)}"
+    grey = ", grey" if preprocessing.channels == GREY else ""
+    return f"{resized} ({preprocessing.interpolation}), centre {in_words(crop)}{grey}, mean {mean}, std {std}{exif}"
 
 
 def _say(label: str, text: str) -> None:

@@ -7,12 +7,13 @@ parts as fit. A batch that a person named is computed whole, or as they say, or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from proxyless_arch.arch.memory import BYTES, scoring_bytes
-from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.arch.walk import total_params, walk
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
@@ -71,9 +72,9 @@ class Reading:
         return self.image_bytes * ((waiting or 1) + 1)
 
 
-def image_bytes(resolution: int, channels: int = 3) -> int:
+def image_bytes(preprocessing: Preprocessing) -> int:
     """Of a prepared image."""
-    return BYTES * channels * resolution**2
+    return BYTES * math.prod(preprocessing.hwc)
 
 
 @dataclass(frozen=True)

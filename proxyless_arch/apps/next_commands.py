@@ -13,6 +13,7 @@ from pathlib import Path
 from proxyless_arch.apps.evaluation import DIGITS, EXPORTED_SUFFIXES, EvalConfig, NetworkConfig, RunConfig
 from proxyless_arch.apps.predict_command import PredictConfig
 from proxyless_arch.base.cli import command_line
+from proxyless_arch.base.settings import flags, words_of
 from proxyless_arch.base.text import labeled
 from proxyless_arch.data.unlabelled import ARCHIVE
 
@@ -89,11 +90,11 @@ def network_words(arguments: NetworkConfig) -> list[str]:
     """The flags of a command that say which network it runs, and on images prepared how."""
     if isinstance(arguments, RunConfig) and arguments.exported is not None:
         return ["--arch", str(arguments.exported)]
-    words = []
+    words, kinds = [], flags(NetworkConfig)
     for field in dataclasses.fields(NetworkConfig):
         value = getattr(arguments, field.name)
         if value not in (None, field.default):
-            words += [f"--{field.name}", *map(str, value if isinstance(value, tuple) else (value,))]
+            words += [f"--{field.name}", *words_of(kinds[field.name][2], value)]
     return words
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.schema import Schema, amount, count, judged, mapping, percent
+from proxyless_arch.base.schema import Schema, amount, count, judged, mapping, percent, sides
 from proxyless_arch.base.strict import Node
 
 
@@ -20,7 +20,8 @@ def _scores(node: Node) -> None:
 SCHEMA: Schema = {
     "arch": Node.text,
     "weights": Node.text,
-    **dict.fromkeys(("best_epoch", "n_epochs", "steps", "macs", "params", "resolution", "num_classes"), count),
+    **dict.fromkeys(("best_epoch", "n_epochs", "steps", "macs", "params", "num_classes"), count),
+    "resolution": sides,
     **dict.fromkeys(("n_train_images", "n_valid_images", "n_test_images", "unreadable_images", "manual_seed"), count),
     "processes": count,
     **dict.fromkeys(("top1_percent", "test_top1_percent", "test_top5_percent"), percent),

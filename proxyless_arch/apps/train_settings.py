@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from proxyless_arch.apps.evaluation import NO_BITS, expected_folders, resize_for
+from proxyless_arch.apps.evaluation import NO_BITS, expected_folders, for_images, resize_for
 from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF, turns_upright
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.spec import ArchSpec, Preprocessing, with_classes
+from proxyless_arch.arch.spec import GREY, RGB, ArchSpec, Preprocessing, with_classes
 from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, check_images_are_there, config_to_resume
 from proxyless_arch.base.settings import setting
+from proxyless_arch.base.sides import Sides, height_width
 from proxyless_arch.base.strict import Node, listed
 from proxyless_arch.base.words import (
     ACCUMULATION,
@@ -32,6 +33,7 @@ from proxyless_arch.base.words import (
     DATA_EDITION,
     DATA_PATH,
     DEVICE,
+    IN_CHANS,
     KERNEL_CHOICES,
     KERNELS,
     RESOLUTION,
@@ -93,7 +95,10 @@ class Images:
         minimum=0,
         maximum=2**31 - 1,
     )
-    image_size: int | None = RESOLUTION.setting(None, " (default: the network's)", minimum=8, maximum=4096, common=True)
+    image_size: Sides | None = RESOLUTION.setting(
+        None, " (default: the network's)", minimum=8, maximum=4096, common=True
+    )
+    in_chans: int | None = IN_CHANS.setting(None, minimum=GREY, maximum=RGB, older=None)
     augment: str | None = setting(
         None,
         "strong (photos, as in the official implementation), imagenet (milder colors), small (shift and flip), digits "
@@ -523,7 +528,7 @@ def _opened(dataset: str, data_path: str | None, valid_size: float, split_seed: 
     return SearchData(train=train, valid=train.subset([]), test=test)
 
 
-def augment_for(config: TrainConfig, resolution: int) -> Augment | None:
+def augment_for(config: TrainConfig, resolution: Sides) -> Augment | None:
     """The random changes of the training images; ``strong`` is the official implementation's default.
 
     ``Deviation:`` its strong colors turn the hue by up to 0.1 as well; this pipeline has no hue.
@@ -534,13 +539,14 @@ def augment_for(config: TrainConfig, resolution: int) -> Augment | None:
     return found and replace(found, scaled_decoding=config.data.data_edition > 1, cutout=cutout)
 
 
-def _augment(config: TrainConfig, resolution: int) -> Augment | None:
-    small = "small" if resolution <= SMALL_IMAGE else "strong"
+def _augment(config: TrainConfig, resolution: Sides) -> Augment | None:
+    side = min(height_width(resolution))
+    small = "small" if side <= SMALL_IMAGE else "strong"
     match config.data.augment or ("digits" if config.data.dataset == "digits" else small):
         case "digits":
-            return Augment.digits(resolution)
+            return Augment.digits(side)
         case "small":
-            return Augment.small(resolution)
+            return Augment.small(side)
         case "imagenet":
             return replace(Augment.imagenet(), min_scale=config.data.resize_scale)
         case "strong":
@@ -587,6 +593,8 @@ def start_of(config: TrainConfig, images: ImageDataset) -> Start:
     assert config.arch is not None
     spec, own_weights = find_network(config.arch, "--arch")
     found, origin = _weights(config, spec, own_weights)
+    if config.data.in_chans is not None:
+        spec, found = for_images(spec, found, config.data.in_chans)
     tensors: NamedTensors = {}
     if found is not None:
         tensors = dict(found.tensors)
@@ -667,6 +675,6 @@ def _fit_classes(spec: ArchSpec, images: ImageDataset, has_weights: bool) -> tup
     return spec, (note,)
 
 
-def _preprocessing_at(preprocessing: Preprocessing, resolution: int) -> Preprocessing:
-    resize = resolution if resolution <= SMALL_IMAGE else resize_for(resolution, preprocessing)
+def _preprocessing_at(preprocessing: Preprocessing, resolution: Sides) -> Preprocessing:
+    resize = resolution if max(height_width(resolution)) <= SMALL_IMAGE else resize_for(resolution, preprocessing)
     return replace(preprocessing, resolution=resolution, resize=resize)

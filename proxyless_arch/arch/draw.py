@@ -20,6 +20,7 @@ from proxyless_arch.arch.ops import Tile
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import check_costs
 from proxyless_arch.arch.walk import LayerCall, total_macs, total_params, walk
+from proxyless_arch.base.sides import in_words
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.scene import (
     STYLES,
@@ -363,7 +364,7 @@ def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: Unit) -> str:
     facts = [
         f"{format_count(total_macs(spec))} MACs",
         f"{format_count(total_params(spec))} parameters",
-        f"{spec.resolution} px",
+        f"{in_words(spec.resolution)} px",
     ]
     if costs is not None and sum(costs) > 0:
         constant = len(costs) > len(walk(spec))

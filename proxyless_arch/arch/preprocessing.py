@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.base.sides import to_json
 from proxyless_arch.base.strict import Node, judged_at, plain_number
 
 _KEYS = ("resolution", "resize", "interpolation", "mean", "std")
@@ -19,8 +20,8 @@ def preprocessing_from_node(node: Node) -> Preprocessing:
 
 def preprocessing_to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
     return {
-        "resolution": preprocessing.resolution,
-        "resize": preprocessing.resize,
+        "resolution": to_json(preprocessing.resolution),
+        "resize": to_json(preprocessing.resize),
         "interpolation": preprocessing.interpolation,
         "mean": list(map(plain_number, preprocessing.mean)),
         "std": list(map(plain_number, preprocessing.std)),

@@ -316,7 +316,7 @@ def to_released(spec: ArchSpec) -> dict[str, Any]:
     )
     head, mix = spec.classifier, spec.feature_mix
     assert not isinstance(mix, NormAct)
-    small = spec.preprocessing == small_net_preprocessing(spec.resolution)
+    small = spec.preprocessing == small_net_preprocessing(spec.preprocessing.side)
     resolution = {"resolution": spec.resolution} if small or spec.resolution != RELEASED_RESOLUTION else {}
     value = {
         "name": RELEASED_NAME,

@@ -276,8 +276,9 @@ def _check_pool(spec: ArchSpec, last: Node) -> None:
         stride *= block.op.stride
     (only,) = _transition(last, 1)
     size = dict(only.items())["kernel_size"]
-    if size.value * stride != spec.resolution:
-        raise size.fail(f"{spec.resolution // stride}, the feature map of a {spec.resolution} px image")
+    side = spec.preprocessing.side
+    if size.value * stride != side:
+        raise size.fail(f"{side // stride}, the feature map of a {side} px image")
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -359,7 +360,7 @@ def to_released_tree(spec: ArchSpec) -> dict[str, Any]:
     if spec.class_names not in ((), CIFAR10_CLASSES):
         raise InputError("the released dialect holds no class names but CIFAR-10's", "class_names")
     stem, mix, head = spec.stem, spec.feature_mix, spec.classifier
-    size = spec.resolution
+    size = spec.preprocessing.side
     for op in (stem, *(block.op for block in spec.blocks)):
         size //= op.stride
     norm = _written("IdentityLayer", {}, Identity(channels=stem.out_channels), True, None)

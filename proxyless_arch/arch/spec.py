@@ -17,12 +17,15 @@ from typing import Literal
 
 from proxyless_arch.arch.ops import BLOCK_OPERATIONS, Conv, Linear, Operation
 from proxyless_arch.arch.preact import NormAct
-from proxyless_arch.base.checks import check, check_line, check_one_of, check_text, is_int, is_number
+from proxyless_arch.base.checks import check, check_line, check_one_of, check_text, is_number
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.sides import Sides, check_sides, height_width, in_words, scaled
 from proxyless_arch.base.strict import listed
 
 Padding = Literal["symmetric", "same"]
 Interpolation = Literal["bilinear", "bicubic"]
+RGB, GREY = 3, 1
+"""Channels of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,49 +66,63 @@ class BatchNorm:
 class Preprocessing:
     """How an image becomes the network's input; it belongs to the weights.
 
-    The short side is resized to ``resize`` pixels, the centre ``resolution`` x ``resolution`` is cut out, and
-    ``(pixel / 255 - mean) / std`` is taken per RGB channel. ``assumed`` says, in a clause, why it was assumed where no
-    file said so; empty where it was read or chosen. It changes no pixel and makes no other value.
+    The image is resized, its proportions kept, until it just covers ``resize``: of a number, its short side gets so
+    many pixels. The centre of ``resolution`` is cut out, made grey where there is one mean, and
+    ``(pixel / 255 - mean) / std`` is taken per channel. ``assumed`` says, in a clause, why it was assumed where no file
+    said so; empty where it was read or chosen. It changes no pixel and makes no other value.
 
     ``exif``: whether photos are turned upright first, as their EXIF orientation says; None where nobody said, as with
     the released weights. The torch pipeline that their accuracies were measured with turns nothing.
     """
 
-    resolution: int = 224
-    resize: int = 256
+    resolution: Sides = 224
+    resize: Sides = 256
     interpolation: Interpolation = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     exif: bool | None = None
     assumed: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check(
-            is_int(self.resolution) and 1 <= self.resolution <= 8192,
-            "resolution",
-            "an integer in 1..8192",
-            self.resolution,
-        )
-        check(
-            is_int(self.resize) and self.resolution <= self.resize <= 16384,
-            "resize",
-            f"an integer in {self.resolution} (the resolution)..16384",
-            self.resize,
-        )
+        check_sides("resolution", self.resolution, (1, 1), 8192)
+        check_sides("resize", self.resize, height_width(self.resolution), 16384, " (the resolution)")
         check_one_of("interpolation", self.interpolation, ("bilinear", "bicubic"))
         for place, values in (("mean", self.mean), ("std", self.std)):
-            good = isinstance(values, tuple) and len(values) == 3
-            check(good, place, "three numbers (R, G, B)", values)
+            good = isinstance(values, tuple) and len(values) in (RGB, GREY)
+            check(good, place, "three numbers (R, G, B), or one for grey images", values)
             for index, value in enumerate(values):
                 check(is_number(value), f"{place}[{index}]", "a number", value)
-        check(min(self.std) > 0, "std", "three numbers above 0", min(self.std))
+        check(len(self.std) == len(self.mean), "std", "as many numbers as mean has", self.std)
+        check(min(self.std) > 0, "std", "numbers above 0", min(self.std))
         check(self.exif is None or isinstance(self.exif, bool), "exif", "true or false", self.exif)
         check_line("assumed", self.assumed)
 
+    @property
+    def channels(self) -> int:
+        """3 (RGB) or 1 (grey)."""
+        return len(self.mean)
 
-def imagenet_preprocessing(resolution: int = 224) -> Preprocessing:
-    """The ImageNet evaluation preprocessing at a resolution: the crop keeps 224/256 of the short side."""
-    return Preprocessing(resolution=resolution, resize=max(resolution, int(resolution * 256 / 224)))
+    @property
+    def hwc(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the network's input."""
+        return *height_width(self.resolution), self.channels
+
+    @property
+    def chw(self) -> tuple[int, int, int]:
+        """The same as PyTorch has it."""
+        return self.channels, *height_width(self.resolution)
+
+    @property
+    def side(self) -> int:
+        """Of a square. Raises InputError for other sizes: it is asked for where nothing else is built."""
+        if isinstance(self.resolution, tuple):
+            raise InputError(f"expected a square here, got {in_words(self.resolution)} pixels", "resolution")
+        return self.resolution
+
+
+def imagenet_preprocessing(resolution: Sides = 224) -> Preprocessing:
+    """The ImageNet evaluation preprocessing at a resolution: the crop keeps 224/256 of the sides."""
+    return Preprocessing(resolution=resolution, resize=scaled(resolution, lambda side: int(side * 256 / 224)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +157,9 @@ class ArchSpec:
             ("preprocessing", self.preprocessing, (Preprocessing,)),
         ):
             check(isinstance(part, kinds), place, f"a {listed(kind.__name__ for kind in kinds)}", part)
-        check(self.stem.in_channels == 3, "stem.in_channels", "3 (an RGB image)", self.stem.in_channels)
+        channels = self.preprocessing.channels
+        why = "an RGB image; 1 goes with one mean and std" if channels == RGB else "a grey image: there is one mean"
+        check(self.stem.in_channels == channels, "stem.in_channels", f"{channels} ({why})", self.stem.in_channels)
         width = self.stem.out_channels
         for index, block in enumerate(self.blocks):
             check(
@@ -177,7 +196,7 @@ class ArchSpec:
             )
 
     @property
-    def resolution(self) -> int:
+    def resolution(self) -> Sides:
         return self.preprocessing.resolution
 
     @property
@@ -188,3 +207,20 @@ class ArchSpec:
 def with_classes(spec: ArchSpec, num_classes: int, class_names: tuple[str, ...] = ()) -> ArchSpec:
     """The same network with a classifier for another number of classes."""
     return replace(spec, classifier=replace(spec.classifier, out_features=num_classes), class_names=class_names)
+
+
+def with_channels(spec: ArchSpec, channels: int) -> ArchSpec:
+    """The same network for images of 3 channels (RGB) or 1 (grey), normalized by the average of its constants.
+
+    Raises:
+        InputError: another number.
+    """
+    check_one_of("channels", channels, (RGB, GREY))
+    if channels == spec.stem.in_channels:
+        return spec
+    mean, std = ((sum(each) / len(each),) * channels for each in (spec.preprocessing.mean, spec.preprocessing.std))
+    return replace(
+        spec,
+        stem=replace(spec.stem, in_channels=channels),
+        preprocessing=replace(spec.preprocessing, mean=mean, std=std),
+    )

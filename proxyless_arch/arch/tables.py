@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from proxyless_arch.arch.ops import Hwc
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
+from proxyless_arch.base.sides import Sides
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
@@ -24,7 +25,7 @@ def check_costs(calls: Sequence[LayerCall], costs: Sequence[float] | None) -> No
 
 
 def describe(
-    spec: ArchSpec, resolution: int | None = None, costs: Sequence[float] | None = None, unit: Unit = Unit.MS
+    spec: ArchSpec, resolution: Sides | None = None, costs: Sequence[float] | None = None, unit: Unit = Unit.MS
 ) -> str:
     """The architecture as a plain-text table, one line per layer and a line of totals, within 100 columns.
 

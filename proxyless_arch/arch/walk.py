@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from proxyless_arch.arch.ops import Hwc, Operation
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.sides import Sides, height_width
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class LayerCall:
         return self.op.params
 
 
-def walk(spec: ArchSpec, resolution: int | None = None) -> tuple[LayerCall, ...]:
+def walk(spec: ArchSpec, resolution: Sides | None = None) -> tuple[LayerCall, ...]:
     """Every layer of ``spec`` in order, at ``resolution`` (pixels; default: the spec's own)."""
-    size = resolution if resolution is not None else spec.resolution
-    hwc: Hwc = (size, size, spec.stem.in_channels)
+    sides = resolution if resolution is not None else spec.resolution
+    hwc: Hwc = (*height_width(sides), spec.stem.in_channels)
     calls: list[LayerCall] = []
     for name, op, skip in (
         ("first_conv", spec.stem, False),
@@ -65,7 +66,7 @@ def walk(spec: ArchSpec, resolution: int | None = None) -> tuple[LayerCall, ...]
     return tuple(calls)
 
 
-def total_macs(spec: ArchSpec, resolution: int | None = None) -> int:
+def total_macs(spec: ArchSpec, resolution: Sides | None = None) -> int:
     """MACs of a whole network for one image."""
     return sum(call.macs for call in walk(spec, resolution))
 

@@ -37,6 +37,12 @@ def count(node: Node) -> int:
     return node.integer(0, 2**62)
 
 
+def sides(node: Node) -> None:
+    """Of an image: one number, or [height, width]."""
+    for each in node.elements(2, 2) if isinstance(node.value, list) else (node,):
+        count(each)
+
+
 def quantity(node: Node) -> float:
     if abs(node.number()) > LARGEST:
         raise node.fail(f"a number of at most {LARGEST:g}")

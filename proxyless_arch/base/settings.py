@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded, read_json
+from proxyless_arch.base.sides import Sides, check_sides, from_word, in_flag
 from proxyless_arch.base.strict import Node, listed, nearest, shown
 
 Config = TypeVar("Config")
@@ -126,10 +127,10 @@ def spellings(cls: type) -> dict[str, str]:
 
 
 def base_type(kind: Any) -> tuple[Any, bool]:
-    """(int, float, str, bool, Path or a tuple of one of them; whether None is allowed)."""
+    """(int, float, str, bool, Path, a tuple of one of them or Sides; whether None is allowed)."""
     if isinstance(kind, types.UnionType):
         members = [member for member in typing.get_args(kind) if member is not type(None)]
-        return members[0], True
+        return members[0] if len(members) == 1 else Sides, type(None) in typing.get_args(kind)
     return kind, False
 
 
@@ -159,6 +160,9 @@ def _checked(node: Node, field: dataclasses.Field, base: type) -> Any:
             found = node.number(low, high)
         except InputError:
             raise InputError(f"expected a number{_bounds(low, high)}, got {shown(node.value)}", node.path) from None
+    elif base == Sides:
+        found = node.as_tuple()
+        check_sides(node.path, found, (int(max(low, 1)),) * 2, int(min(high, 2**31 - 1)))
     else:
         found = base(expanded(_word(node, field.metadata["allowed"])))  # a recipe's and a program's paths
     return found if field.metadata["check"] is None else _apply(field.metadata["check"], found, node.path)
@@ -324,6 +328,9 @@ def _check_kind(node: Node, base: Any) -> None:
             _check_kind(each, typing.get_args(base)[0])
     elif base is bool:
         node.boolean()
+    elif base == Sides:
+        for each in node.elements(2, 2) if isinstance(node.value, list) else (node,):
+            _check_kind(each, int)
     elif base is int:
         node.integer(-(2**62), 2**62)
     elif base is float:
@@ -390,8 +397,15 @@ def as_flags(config: Any, folder: Path) -> list[str]:
             opposite = name.removeprefix("no_") if name.startswith("no_") else f"no_{name}"
             words.append(f"--{name if value else opposite}")
         else:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", *words_of(flags(type(config))[name][2], value)]
     return words
+
+
+def words_of(kind: Any, value: Any) -> list[str]:
+    """What stands behind a flag for a setting's value; ``kind``: its type."""
+    if base_type(kind)[0] == Sides:
+        return [in_flag(value)]
+    return list(map(str, value)) if isinstance(value, tuple) else [str(value)]
 
 
 # ------------------------------------------------------------------------------------------------ the command line
@@ -446,7 +460,7 @@ def _add_flag(section: Any, name: str, field: dataclasses.Field, base: Any) -> l
     options["metavar"] = said["metavar"] or ("{" + ",".join(said["allowed"]) + "}" if said["allowed"] else None)
     if said["is_positional"]:
         return [section.add_argument(name, **options)]
-    options["metavar"] = options["metavar"] or base.__name__.upper()
+    options["metavar"] = options["metavar"] or ("PIXELS" if base == Sides else base.__name__.upper())
     added = [section.add_argument(*_flags(field), dest=name, required=field.default is REQUIRED, **options)]
     either = section.add_mutually_exclusive_group() if said["shortcuts"] else section
     for flag, (value, text) in said["shortcuts"].items():
@@ -485,7 +499,7 @@ def _reader(base: type, allowed: Sequence[str] | None) -> Callable[[str], Any]:
     """Turns a word into a number, where one is wanted; bounds are checked where all settings are."""
 
     def read(word: str) -> Any:
-        if base not in (int, float):
+        if base not in (int, float, Sides):
             if allowed and word not in allowed:
                 raise argparse.ArgumentTypeError(
                     f"expected {listed(map(repr, allowed))}, got {word!r}{nearest(word, allowed)}"
@@ -494,9 +508,9 @@ def _reader(base: type, allowed: Sequence[str] | None) -> Callable[[str], Any]:
         try:
             if "_" in word:
                 raise ValueError
-            return base(word)
+            return from_word(word) if base == Sides else base(word)
         except ValueError:
-            what = "an integer" if base is int else "a number"
+            what = {int: "an integer", float: "a number"}.get(base, "an integer, or a height and a width, as 160x256")
             raise argparse.ArgumentTypeError(f"expected {what}, got {word!r}") from None
 
     return read

@@ -39,7 +39,8 @@ ARCH = Word(
     "that holds its network",
 )
 DATA_PATH = Word("--data_path", ("-d",), "images: a folder or .zip of class folders")
-RESOLUTION = Word("--resolution", ("--image_size",), "side of the images in pixels")
+RESOLUTION = Word("--resolution", ("--image_size",), "side of the images in pixels, or height x width (160x256)")
+IN_CHANS = Word("--in_chans", ("--input_channels",), "1 for grey images (default: the network's)")
 BATCH_SIZE = Word("--batch_size", ("-b", "--train_batch_size"), "images per step")
 ACCUMULATION = Word(
     "--accumulation",

@@ -191,8 +191,7 @@ def read_batch(
             continue
         images.append(pixels)
         labels.append(int(dataset.labels[index]))
-    shape = (0, preprocessing.resolution, preprocessing.resolution, 3)
-    stacked = np.stack(images) if images else np.empty(shape, dtype=np.float32)
+    stacked = np.stack(images) if images else np.empty((0, *preprocessing.hwc), dtype=np.float32)
     return Batch(stacked, np.array(labels, dtype=np.int64), tuple(errors))
 
 

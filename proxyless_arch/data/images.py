@@ -1,7 +1,7 @@
 """From the bytes of an image file to the network's input: the one pipeline of both frameworks (Pillow and numpy).
 
 ``eval_transform`` equals, bit for bit, the torchvision v1 transform the released accuracies were measured with:
-Resize(resize), CenterCrop(resolution), ToTensor(), Normalize(mean, std).
+Resize(resize), CenterCrop(resolution), ToTensor(), Normalize(mean, std), where that is a square of RGB.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.arch.spec import GREY, Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
+from proxyless_arch.base.sides import Sides, height_width, in_flag
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -313,7 +314,7 @@ def normalize(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...
     """``(pixels / 255 - mean) / std`` in float32, in the operation order of ToTensor and Normalize.
 
     Args:
-        pixels: uint8, (..., 3), RGB last.
+        pixels: uint8, (..., channels).
         mean: per channel, in 0..1.
         std: per channel, in 0..1.
 
@@ -328,23 +329,30 @@ def normalize(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...
 
 
 def eval_transform(image: Image, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize the short side, cut out the centre, normalise.
+    """Resize, cut out the centre, make it grey where the network takes grey images, normalize.
 
     Args:
         image: an RGB image of any size.
         preprocessing: the preprocessing that belongs to the weights.
 
     Returns:
-        float32, (preprocessing.resolution, preprocessing.resolution, 3).
+        float32, ``preprocessing.hwc``.
 
     Raises:
         InputError: the image is so elongated that the resized one would exceed ``MAX_PIXELS``.
     """
-    return normalize(np.asarray(_centre(image, preprocessing)), preprocessing.mean, preprocessing.std)
+    return normalize(_pixels(_centre(image, preprocessing), preprocessing), preprocessing.mean, preprocessing.std)
+
+
+def _pixels(image: Image, preprocessing: Preprocessing) -> np.ndarray:
+    """uint8 (height, width, channels) of an RGB image. Where all three are equal, they are the grey one."""
+    if preprocessing.channels == GREY:
+        return np.asarray(image.convert("L"))[..., np.newaxis]
+    return np.asarray(image)
 
 
 def network_input(image: AnyImage, preprocessing: Preprocessing) -> np.ndarray:
-    """One image of a person as a network's input: float32, (resolution, resolution, 3).
+    """One image of a person as a network's input: float32, ``preprocessing.hwc``.
 
     A photo is turned upright unless the network was trained on photos as they lie (``preprocessing.exif`` is false).
 
@@ -428,7 +436,7 @@ def train_transform(
         augment: what may change, and how much.
 
     Returns:
-        float32, (preprocessing.resolution, preprocessing.resolution, 3).
+        float32, ``preprocessing.hwc``.
 
     Raises:
         InputError: with ``pad_crop``, the image is too elongated (see eval_transform).
@@ -439,7 +447,8 @@ def train_transform(
     cut = (_shifted if augment.pad_crop else _cropped)(photo, preprocessing, rng, augment)
     if augment.flip and rng.random() < 0.5:
         cut = cut.transpose(Transpose.FLIP_LEFT_RIGHT)
-    pixels = normalize(np.asarray(_jitter(cut, rng, augment)), preprocessing.mean, preprocessing.std)
+    coloured = _pixels(_jitter(cut, rng, augment), preprocessing)
+    pixels = normalize(coloured, preprocessing.mean, preprocessing.std)
     return _with_hole(pixels, augment.cutout, rng) if augment.cutout else pixels
 
 
@@ -454,39 +463,49 @@ def _with_hole(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.nd
 
 def _shifted(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:
     """The evaluation crop, moved by up to ``pad_crop`` pixels."""
-    side = preprocessing.resolution
+    width, height = _size(preprocessing.resolution)
     left, top = rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
-    image = photo.decoded(_shrink(min(photo.size), preprocessing.resize, augment))
+    image = photo.decoded(_shrink(photo.size, _size(preprocessing.resize), augment))
     # Pillow fills the part of a crop that lies outside the image with black.
-    return _centre(image, preprocessing).crop((left, top, left + side, top + side))
+    return _centre(image, preprocessing).crop((left, top, left + width, top + height))
 
 
 def _cropped(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:
     """A random part of the image, resized to the resolution."""
-    side = (preprocessing.resolution, preprocessing.resolution)
-    left, top, width, height = random_crop_box(*photo.size, rng, augment.min_scale)
-    image = photo.decoded(_shrink(min(width, height), preprocessing.resolution, augment))
+    size = _size(preprocessing.resolution)
+    left, top, width, height = random_crop_box(*photo.size, rng, augment.min_scale, size[0] / size[1])
+    image = photo.decoded(_shrink((width, height), size, augment))
     if image.size == photo.size:
-        return image.crop((left, top, left + width, top + height)).resize(side, _filter(preprocessing))
+        return image.crop((left, top, left + width, top + height)).resize(size, _filter(preprocessing))
     x, y = image.width / photo.size[0], image.height / photo.size[1]
     right, bottom = min((left + width) * x, image.width), min((top + height) * y, image.height)
-    return image.resize(side, _filter(preprocessing), (left * x, top * y, right, bottom))
+    return image.resize(size, _filter(preprocessing), (left * x, top * y, right, bottom))
 
 
-def _shrink(length: int, needed: int, augment: Augment) -> int:
-    """By what an image may be scaled down while it is decoded, so that ``length`` pixels of it are ``needed`` still."""
-    if not augment.scaled_decoding or needed < max(SHRINKS):
+def _size(sides: Sides) -> tuple[int, int]:
+    """(width, height), as Pillow has it."""
+    height, width = height_width(sides)
+    return width, height
+
+
+def _shrink(size: tuple[int, int], needed: tuple[int, int], augment: Augment) -> int:
+    """By what an image may be scaled down while it is decoded, so that ``size`` of it has ``needed`` pixels still."""
+    if not augment.scaled_decoding or min(needed) < max(SHRINKS):
         return 1
-    return next((shrink for shrink in SHRINKS if length >= shrink * needed), 1)
+    fits = (shrink for shrink in SHRINKS if all(has >= shrink * need for has, need in zip(size, needed, strict=True)))
+    return next(fits, 1)
 
 
-def random_crop_box(width: int, height: int, rng: np.random.Generator, min_scale: float) -> tuple[int, int, int, int]:
+def random_crop_box(
+    width: int, height: int, rng: np.random.Generator, min_scale: float, aspect: float = 1.0
+) -> tuple[int, int, int, int]:
     """(left, top, width, height) in pixels of a crop with a random area and aspect ratio (Inception's).
 
-    The area is uniform in ``min_scale``..1 of the image, the ratio log-uniform in 3/4..4/3. After ten draws that do
-    not fit, the largest centred crop within those ratios. Source: torchvision RandomResizedCrop.get_params.
+    The area is uniform in ``min_scale``..1 of the image, the ratio (width by height) log-uniform in 3/4..4/3 of
+    ``aspect``. After ten draws that do not fit, the largest centred crop within those ratios. Source: torchvision
+    RandomResizedCrop.get_params.
     """
-    low, high = CROP_RATIO
+    low, high = (limit * aspect for limit in CROP_RATIO)
     for _ in range(CROP_TRIES):
         area = width * height * rng.uniform(min_scale, 1.0)
         ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -511,23 +530,25 @@ def _filter(preprocessing: Preprocessing) -> int:
 
 
 def _centre(image: Image, preprocessing: Preprocessing) -> Image:
-    """The evaluation crop as an RGB image of preprocessing.resolution squared."""
-    short, long = sorted(image.size)
+    """The evaluation crop as an RGB image of ``preprocessing.resolution``."""
+    frame, size = _size(preprocessing.resize), _size(preprocessing.resolution)
     # Truncated, not rounded: a long side one pixel off moves the crop.
-    resized_long = int(preprocessing.resize * long / short)
-    if preprocessing.resize * resized_long > MAX_PIXELS:
+    if image.width * frame[1] <= image.height * frame[0]:
+        covering = (frame[0], int(frame[0] * image.height / image.width))
+    else:
+        covering = (int(frame[1] * image.width / image.height), frame[1])
+    if math.prod(covering) > MAX_PIXELS:
+        resized = f"the short side to {frame[0]}" if frame[0] == frame[1] else f"to {in_flag(preprocessing.resize)}"
         raise InputError(
-            f"expected at most {MAX_PIXELS} pixels after resizing the short side to {preprocessing.resize}, "
-            f"got {preprocessing.resize} x {resized_long} (from {image.width} x {image.height})"
+            f"expected at most {MAX_PIXELS} pixels after resizing {resized}, got {min(covering)} x {max(covering)} "
+            f"(from {image.width} x {image.height})"
         )
-    size = (preprocessing.resize, resized_long) if image.width <= image.height else (resized_long, preprocessing.resize)
-    if size != image.size:
-        image = image.resize(size, _filter(preprocessing))
-    side = preprocessing.resolution
-    if size == (side, side):
+    if covering != image.size:
+        image = image.resize(covering, _filter(preprocessing))
+    if covering == size:
         return image
-    left, top = (round((length - side) / 2.0) for length in size)
-    return image.crop((left, top, left + side, top + side))
+    left, top = (round((length - kept) / 2.0) for length, kept in zip(covering, size, strict=True))
+    return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def _jitter(image: Image, rng: np.random.Generator, augment: Augment) -> Image:

@@ -41,8 +41,8 @@ class Loaded(NamedTuple):
 
 
 def as_uint8(images: np.ndarray, preprocessing: Preprocessing, channels: int) -> np.ndarray:
-    """The uint8 RGB pixels that ``normalize`` made these images of. ``channels``: which axis they are along."""
-    shape = [3 if axis == channels % images.ndim else 1 for axis in range(images.ndim)]
+    """The uint8 pixels that ``normalize`` made these images of. ``channels``: which axis they are along."""
+    shape = [preprocessing.channels if axis == channels % images.ndim else 1 for axis in range(images.ndim)]
     mean, std = (
         np.reshape(np.asarray(values, np.float64), shape) for values in (preprocessing.mean, preprocessing.std)
     )

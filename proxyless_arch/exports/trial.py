@@ -53,8 +53,8 @@ def answer_to(data: bytes) -> apart.Answer:
 def _try(path: Path, kind: str) -> None:
     spec, _ = read_metadata((onnx_metadata if kind == ONNX else litert_metadata)(path), str(path))
     loaded: Loaded = (load_onnx if kind == ONNX else load_litert)(path, 1)
-    side = spec.resolution
-    logits = loaded.forward(np.zeros((1, 3, side, side) if kind == ONNX else (1, side, side, 3), np.float32))
+    shape = spec.preprocessing.chw if kind == ONNX else spec.preprocessing.hwc
+    logits = loaded.forward(np.zeros((1, *shape), np.float32))
     if np.shape(logits) != (1, spec.num_classes) or not np.issubdtype(logits.dtype, np.floating):
         raise InputError(f"expected logits of {spec.num_classes} classes, got an array of shape {np.shape(logits)}")
     if not np.isfinite(logits).all():

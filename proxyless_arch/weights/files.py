@@ -22,12 +22,13 @@ import numpy as np
 
 from proxyless_arch.arch.bits import BitPlan, check_plan, parse_plan, plan_to_json
 from proxyless_arch.arch.codec import parse_spec, spec_to_json
-from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.spec import GREY, ArchSpec, with_channels
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path, open_bytes, parse_json, read_bytes
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights import hdf5
+from proxyless_arch.weights.channels import SUMMED, for_channels, is_for_rgb
 from proxyless_arch.weights.keras_files import is_keras_archive, read_keras_archive, read_keras_hdf5
 from proxyless_arch.weights.layout import from_tf_layout as from_tf_layout
 from proxyless_arch.weights.layout import to_tf_layout as to_tf_layout
@@ -514,14 +515,28 @@ def _of_keras(own: ArchSpec | None, tensors: NamedTensors) -> WeightFile:
 def matched(found: WeightFile, spec: ArchSpec, source: str) -> WeightFile:
     """``found``, which must hold the weights of ``spec``'s network, with a spec (its own where it has one).
 
+    Those of RGB images are taken for grey ones as well: see in_grey.
+
     Raises:
         InputError: the weights of another network.
     """
+    if spec.stem.in_channels == GREY and is_for_rgb(found.tensors):
+        found = in_grey(found)
     check_tensors(found.tensors, spec, source)
     if found.spec is not None:
         _check_same_network(found.spec, spec, source)  # stride, padding and eps show in no tensor
         return found
     return replace(found, spec=spec, tensors={name: found.tensors[name] for name in expected_tensors(spec)})
+
+
+def in_grey(found: WeightFile) -> WeightFile:
+    """The weights, of RGB images, for grey ones (see channels.py)."""
+    return replace(
+        found,
+        spec=found.spec and with_channels(found.spec, GREY),
+        tensors=for_channels(found.tensors, GREY),
+        note="; ".join(filter(None, (found.note, SUMMED))),
+    )
 
 
 def save_tensors(

@@ -26,7 +26,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def pixel_forward(net: nn.Module, preprocessing: Preprocessing) -> Forward:
     """``net`` on pixels, normalized as its images are (data/images.normalize)."""
     device = next(net.parameters()).device
-    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+    constants = (preprocessing.mean, preprocessing.std)
+    mean, std = (torch.tensor(each, device=device).view(1, -1, 1, 1) for each in constants)
 
     def forward(pixels: Tensor) -> Tensor:
         return net((pixels / WHITE - mean) / std).float()

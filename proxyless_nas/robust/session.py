@@ -67,7 +67,7 @@ from proxyless_arch.apps.scores import hits_in_top
 from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.memory import BYTES, training_bytes
 from proxyless_arch.arch.preprocessing import preprocessing_to_dict
-from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.spec import RGB, ArchSpec, Preprocessing
 from proxyless_arch.arch.walk import total_params, walk
 from proxyless_arch.base import runs
 from proxyless_arch.base.cli import command_line
@@ -78,7 +78,7 @@ from proxyless_arch.base.progress import Progress, speak
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.timing import Stopwatch, wall_ms
-from proxyless_arch.base.words import DATA_PATH, DRY
+from proxyless_arch.base.words import ARCH, DATA_PATH, DRY
 from proxyless_arch.chain.commands import export_words
 from proxyless_arch.chain.reading import is_in_chain
 from proxyless_arch.data.batches import Sample, eval_steps, read_batch
@@ -185,6 +185,7 @@ def prepare(config: AttackConfig) -> Job:
     if not config.data_path:
         raise InputError("give labelled images to attack: a folder or .zip of class folders, or digits", DATA_PATH.flag)
     network = evaluation.load_network(config.network)
+    _check_images(network.spec.preprocessing)
     names = config.names(network.spec.num_classes)
     images, labels = evaluation.open_labelled(config.data_path, network.spec, config.label_map)
     images = images.read_once()
@@ -238,7 +239,7 @@ def memory_plan(spec: ArchSpec, images: int, free: Free) -> Plan:
         free,
         fixed=COPIES * BYTES * total_params(spec),
         per_image=training_bytes(walk(spec), spec.padding),
-        reading=Reading(image_bytes=image_bytes(spec.resolution), readers=0),
+        reading=Reading(image_bytes=image_bytes(spec.preprocessing), readers=0),
         heap=HEAP,
     )
     return plan(here, images, None)
@@ -526,8 +527,8 @@ def expected(job: Job) -> str:
         SQUARE: config.queries,
     }
     forward = pixel_forward(job.net, job.spec.preprocessing)
-    side, count = job.spec.resolution, min(TIMED, job.config.batch_size or TIMED)
-    pixels = torch.zeros(count, 3, side, side, device=job.device)
+    count = min(TIMED, job.config.batch_size or TIMED)
+    pixels = torch.zeros(count, *job.spec.preprocessing.chw, device=job.device)
     labels = torch.zeros(count, dtype=torch.int64, device=job.device)
     answer(forward, pixels, labels)
     each = wall_ms(lambda: answer(forward, pixels, labels)) / 1000 / count
@@ -553,11 +554,18 @@ def summary(job: Job, home: Path, tally: Tally) -> str:
     return "\n".join(["", *(f"  {line}" for line in align(rows)), *(labeled(*line) for line in lines)])
 
 
+def _check_images(preprocessing: Preprocessing) -> None:
+    """Images are saved and scored again as squares of RGB. Raises InputError for others."""
+    if preprocessing.channels != RGB:
+        raise InputError("expected a network of RGB images, got one of grey images", ARCH.flag)
+    _ = preprocessing.side
+
+
 def after_attack(job: Job, home: Path) -> list[str]:
     """Score the saved images, which are of the network's size and are not resized; export the network; and the page of
     a run that was attacked, beside those of the runs before it."""
     found: list[Sequence[str]] = []
-    side, run = job.spec.resolution, Path(str(job.config.arch))
+    side, run = job.spec.preprocessing.side, Path(str(job.config.arch))
     if job.config.save_images:
         network = network_words(replace(job.config.network, resolution=side, resize=side))
         data = ("--data_path", str(home / ADVERSARIAL), "--label_map", str(home / LABEL_MAP))

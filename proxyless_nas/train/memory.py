@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -37,7 +38,7 @@ def plan_of(
     """
     calls, optimization = walk(spec), config.optimization
     reading = Reading(
-        image_bytes=image_bytes(spec.resolution),
+        image_bytes=image_bytes(spec.preprocessing),
         readers=n_workers,
         loaders=LOADERS,
         n_images=len(data.train),
@@ -67,7 +68,7 @@ def most_scored(here: Plan, spec: ArchSpec, wanted: int) -> int:
 
 def timed_images(here: Plan, spec: ArchSpec, device: torch.device) -> int:
     """How many images to time a step with."""
-    few = max(FEWEST_TIMED, TIMED_PIXELS // spec.resolution**2)
+    few = max(FEWEST_TIMED, TIMED_PIXELS // math.prod(spec.preprocessing.hwc[:2]))
     return min(here.part_images, few) if device.type == "cpu" else here.part_images
 
 

@@ -48,7 +48,7 @@ def profile_settings(target: Target, space: SearchSpace) -> ProfileSettings:
         threads=target.latency_threads,
         space=space.name,
         width_mult=space.width_mult,
-        resolution=space.preprocessing.resolution,
+        resolution=space.preprocessing.side,
         num_classes=space.num_classes,
     )
 

@@ -109,7 +109,7 @@ class Job:
         if self.memory is not None:
             size = self.memory.part_images
         if self.device.type == "cpu":
-            size = min(size, max(FEWEST_TIMED, TIMED_PIXELS // self.space.preprocessing.resolution**2))
+            size = min(size, max(FEWEST_TIMED, TIMED_PIXELS // self.space.preprocessing.side**2))
         single = train_batches(
             self.data.train,
             self.space.preprocessing,
@@ -476,7 +476,7 @@ def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: 
         limits=limits,
         schedule=schedule_of(config, len(data.train)),
         device=device,
-        augment=_augment(config, space.preprocessing.resolution),
+        augment=_augment(config, space.preprocessing.side),
     )
 
 

@@ -58,8 +58,7 @@ def layers_of_step(space: SearchSpace, mode: str | None = None) -> list[LayerMem
 
 
 def _peak(space: SearchSpace, mode: str | None) -> int:
-    side = space.preprocessing.resolution
-    return peak_bytes((side, side, space.stem.in_channels), layers_of_step(space, mode))
+    return peak_bytes(space.preprocessing.hwc, layers_of_step(space, mode))
 
 
 def weight_step_bytes(space: SearchSpace) -> int:
@@ -88,7 +87,7 @@ def plan_of(
     way whatever is free now.
     """
     reading = Reading(
-        image_bytes=image_bytes(space.preprocessing.resolution),
+        image_bytes=image_bytes(space.preprocessing),
         readers=n_workers,
         loaders=LOADERS,
         n_images=len(data.train),

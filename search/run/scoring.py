@@ -128,7 +128,7 @@ class Scorer:
         augment = job.augment if job.config.finish.recalibration == "augmented" else None
         training = mixed(job.data.train, recalibration_images(job), job.config.manual_seed)
         n_images = recalibration_images(job) + scored_images(job)
-        needed = n_images * image_bytes(job.space.preprocessing.resolution)
+        needed = n_images * image_bytes(job.space.preprocessing)
         keeps = needed <= (MOST_KEPT if job.memory is None else min(MOST_KEPT, memory.room(job.memory)))
 
         def of_training() -> Batches:

@@ -8,12 +8,13 @@ import pytest
 
 import proxyless_nas_tensorflow as zoo
 from proxyless_arch.apps.prediction import imagenet_classes
+from proxyless_arch.arch.spec import with_channels
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.images import as_image, eval_transform
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_nas_tensorflow.network import build, feature_extractor
-from proxyless_nas_tensorflow.weights import to_named
+from proxyless_nas_tensorflow.weights import load_weights, to_named
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 32, 32, 3), dtype=np.float32)
 
@@ -49,6 +50,21 @@ def test_classifier_activation(tiny_spec):
     for one, other in zip(zoo.predict(net, image), plain, strict=True):  # of the logits, whatever the output is
         assert one.label == other.label
         assert one.probability == pytest.approx(other.probability, rel=1e-5)
+
+
+def test_grey_images_get_the_sum_of_the_rgb_weights(tiny_spec, tmp_path):
+    """A grey image gives what it gives in RGB, and what it gives in torch; the model and its file stay grey."""
+    rgb = build(tiny_spec, seed=1)
+    save_safetensors(tmp_path / "rgb.safetensors", tiny_spec, to_named(rgb), {})
+    net = load_weights(with_channels(tiny_spec, 1), tmp_path / "rgb.safetensors")
+    images = IMAGES[..., :1]
+    np.testing.assert_allclose(out(net, images), out(rgb, np.repeat(images, 3, axis=3)), rtol=1e-4, atol=1e-5)
+    net.save(tmp_path / "grey.keras")
+    assert keras.models.load_model(tmp_path / "grey.keras").input_shape[-1] == 1
+    for arguments in ({"input_shape": (32, 48, 1)}, {"input_tensor": keras.Input((32, 48, 1))}):
+        named = zoo.proxyless_cpu(include_top=False, **arguments)
+        assert named.input_shape == (None, 32, 48, 1)
+        assert named.spec.stem.in_channels == 1
 
 
 def test_saved_and_loaded(tiny_spec, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from proxyless_arch.arch.bits import FLOAT32, BitPlan, Format, Range, bit_layers
 from proxyless_arch.arch.bits import INT8 as W8A8
 from proxyless_arch.arch.ops import Zero
-from proxyless_arch.arch.spec import Block, Preprocessing
+from proxyless_arch.arch.spec import Block, Preprocessing, with_channels
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.exports.bit_files import first_blocks_float
 from proxyless_arch.exports.export_formats import KERAS_FORMATS, missing
@@ -36,12 +36,12 @@ BASE = three_blocks()
 FLOAT, INT8 = schema.TensorType.FLOAT32, schema.TensorType.INT8
 SPECS = {
     padding: replace(
-        BASE,
+        with_channels(BASE, channels),
         padding=padding,
         blocks=(BASE.blocks[0], BASE.blocks[1], Block(op=Zero(channels=6), skip=True), BASE.blocks[2]),
-        preprocessing=Preprocessing(resolution=size, resize=size),
+        preprocessing=Preprocessing(resolution=size, resize=size, mean=(0.4,) * channels, std=(0.3,) * channels),
     )
-    for padding, size in (("symmetric", 11), ("same", 12))
+    for padding, size, channels in (("symmetric", (11, 14), 1), ("same", 12, 3))
 }
 
 
@@ -59,7 +59,7 @@ def lively(spec):
 
 
 def noise(spec, n, seed=0):
-    return np.random.default_rng(seed).standard_normal((n, spec.resolution, spec.resolution, 3), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal((n, *spec.preprocessing.hwc), dtype=np.float32)
 
 
 @pytest.fixture(scope="module", params=["symmetric", pytest.param("same", marks=pytest.mark.slow)])
@@ -117,8 +117,8 @@ def test_metadata_travels_inside(files):
 
 def test_a_litert_file_takes_one_image_and_folds_batch_normalization(files):
     model = schema.Model.GetRootAs(files[2]["litert"].read_bytes(), 0)
-    graph, side = model.Subgraphs(0), files[1].resolution
-    assert graph.Tensors(graph.Inputs(0)).ShapeAsNumpy().tolist() == [1, side, side, 3]
+    graph = model.Subgraphs(0)
+    assert graph.Tensors(graph.Inputs(0)).ShapeAsNumpy().tolist() == [1, *files[1].preprocessing.hwc]
     codes = schema.BuiltinOperator
     allowed = {codes.PAD, codes.CONV_2D, codes.DEPTHWISE_CONV_2D, codes.ADD, codes.MEAN, codes.FULLY_CONNECTED}
     assert {model.OperatorCodes(k).BuiltinCode() for k in range(model.OperatorCodesLength())} <= allowed

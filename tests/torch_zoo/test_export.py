@@ -11,7 +11,7 @@ import torch
 
 from proxyless_arch.arch.codec import spec_to_dict
 from proxyless_arch.arch.ops import Zero
-from proxyless_arch.arch.spec import Block, Preprocessing
+from proxyless_arch.arch.spec import Block, Preprocessing, with_channels
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.exports.export_formats import TORCH_FORMATS, missing
 from proxyless_arch.exports.exported_file import METADATA_NAME, metadata_in, metadata_text, read_metadata
@@ -36,15 +36,16 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 BASE = three_blocks()
-# a vanished block, an odd size, and each padding: "same" at an even size pads the bottom and the right only
+# a vanished block, an odd size, grey images higher than wide, and each padding: "same" at an even size pads the bottom
+# and the right only
 SPECS = {
     padding: replace(
-        BASE,
+        with_channels(BASE, channels),
         padding=padding,
         blocks=(*BASE.blocks, Block(op=Zero(channels=6), skip=True)),
-        preprocessing=Preprocessing(resolution=size, resize=size),
+        preprocessing=Preprocessing(resolution=size, resize=size, mean=(0.4,) * channels, std=(0.3,) * channels),
     )
-    for padding, size in (("symmetric", 11), ("same", 12))
+    for padding, size, channels in (("symmetric", 11, 3), ("same", (16, 12), 1))
 }
 
 
@@ -58,7 +59,7 @@ FORMATS = [
 def lively(spec):
     net = build(spec, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
-    recalibrate_bn(net, [(torch.randn(16, 3, 24, 24, generator=generator), torch.zeros(16))])
+    recalibrate_bn(net, [(torch.randn(16, spec.preprocessing.channels, 24, 24, generator=generator), torch.zeros(16))])
     return net
 
 
@@ -77,9 +78,7 @@ def test_logits_are_the_source_networks_at_any_batch(files, name):
     backend, spec, paths = files
     loaded = backend.load(TORCH_FORMATS[name], paths[name])
     for batch in (1, 2, 5):
-        images = np.random.default_rng(batch).standard_normal(
-            (batch, spec.resolution, spec.resolution, 3), dtype=np.float32
-        )
+        images = np.random.default_rng(batch).standard_normal((batch, *spec.preprocessing.hwc), dtype=np.float32)
         native = backend.native(images)
         expected = backend.source(native)
         assert expected.std() > 1e-3
@@ -115,7 +114,7 @@ def test_executorch_runs_images_that_are_not_in_nchw_memory(files):
     backend, spec, paths = files
     if "executorch" not in paths:
         pytest.skip(f"executorch {missing(TORCH_FORMATS['executorch'])}")
-    images = np.random.default_rng(0).standard_normal((2, spec.resolution, spec.resolution, 3), dtype=np.float32)
+    images = np.random.default_rng(0).standard_normal((2, *spec.preprocessing.hwc), dtype=np.float32)
     found = backend.load(TORCH_FORMATS["executorch"], paths["executorch"]).forward(images.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(found, backend.source(backend.native(images)), atol=1e-5)
 
@@ -133,7 +132,7 @@ def test_an_onnx_file_names_its_input_batch_and_output(files):
     graph = onnx.load(files[2]["onnx"]).graph
     assert [value.name for value in (*graph.input, *graph.output)] == ["images", "logits"]
     shapes = [[dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input]
-    assert shapes == [["batch", 3, files[1].resolution, files[1].resolution]]
+    assert shapes == [["batch", *files[1].preprocessing.chw]]
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
 
 
@@ -143,7 +142,7 @@ def test_the_source_network_is_left_as_it_was(files):
 
 def test_an_onnx_file_as_a_function_of_tensors(files):
     backend, spec, paths = files
-    images = torch.randn(2, 3, spec.resolution, spec.resolution).to(memory_format=torch.channels_last)
+    images = torch.randn(2, *spec.preprocessing.chw).to(memory_format=torch.channels_last)
     found = on_tensors(load_onnx(paths["onnx"], 1))(images)
     torch.testing.assert_close(found, torch.from_numpy(backend.source(images.numpy())), atol=1e-5, rtol=0)
 

@@ -113,6 +113,7 @@ def test_in_chans(n_channels, tmp_path):
         assert torch.allclose(found, whole.first_conv.conv(grey.expand(-1, 3, -1, -1)), atol=1e-4)
     assert found.shape[1] == spec.stem.out_channels
     assert net.default_cfg["input_size"] == (n_channels, 224, 224)
+    assert net.spec.stem.in_channels == (1 if n_channels == 1 else 3)
     other = {name: array for name, array in to_named(net).items() if name != "first_conv.conv.weight"}
     assert all((array == tensors[name]).all() for name, array in other.items())
 

@@ -167,7 +167,7 @@ def test_imagenet_resizes_stay_imagenets(monkeypatch, run_folder):
     ("argv", "message"),
     [
         (["--image_size", "20", "--resize", "10"], "--resize: expected an integer in 20"),
-        (["--std", "1", "0", "1"], "--std: expected three numbers above 0"),
+        (["--std", "1", "0", "1"], "--std: expected numbers above 0"),
         (["--image_size", "10000"], "--resolution: expected an integer in 1..8192"),
     ],
 )

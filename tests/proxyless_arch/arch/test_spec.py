@@ -52,7 +52,7 @@ def test_a_value_of_any_other_type_is_refused_by_name(cls, name):
         (lambda: BatchNorm(momentum=True), "momentum: expected a number in (0, 1], got True"),
         (lambda: Preprocessing(std=(1, 2, "x")), "std[2]: expected a number, got 'x'"),
         (lambda: Preprocessing(mean=("a", 1, 2)), "mean[0]: expected a number, got 'a'"),
-        (lambda: Preprocessing(std=(1.0, 0.0, 1.0)), "std: expected three numbers above 0, got 0.0"),
+        (lambda: Preprocessing(std=(1.0, 0.0, 1.0)), "std: expected numbers above 0, got 0.0"),
         (
             lambda: Conv(in_channels=3, out_channels=8, kernel_size=3.0),
             "kernel_size: expected 1, 3, 5 or 7, got 3.0",
