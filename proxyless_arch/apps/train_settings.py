@@ -432,7 +432,7 @@ def _data_of(
         path = given.get("data_path", recorded.get("data_path"))
         check_images_are_there(path, Path(given["arch"]))
         told = _told_of_images(Path(given["arch"])) if inherits and recorded["dataset"] != "digits" else None
-        if told is not None and told != _opened(**{**recorded, "data_path": path}).fingerprint():
+        if told is not None and told != _opened(**{**recorded, "data_path": path}).fingerprint(told):
             problem = (
                 "not the images that the run had: a split of them would hold out some that its weights were trained "
                 "on; bring those back, or start over with --from_scratch"
@@ -488,7 +488,7 @@ def _are_those_of(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool
     if there is None or told is None or any(name not in recorded for name in IMAGES):
         return False
     try:
-        return told == _opened(**{**recorded, "data_path": path}).fingerprint()
+        return told == _opened(**{**recorded, "data_path": path}).fingerprint(told)
     except InputError:
         return False
 

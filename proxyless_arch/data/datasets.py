@@ -5,10 +5,13 @@ A data set is a value: an ordered tuple of names, a label for each, and a source
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -314,16 +317,50 @@ class SearchData:
         same = self.train.left_out is self.test.left_out
         return self.train.left_out if same else self.train.left_out + self.test.left_out
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What a run must find again to be resumed: the names and labels of its images. Plain values."""
+    @property
+    def _sets(self) -> dict[str, ImageDataset]:
+        return {"train": self.train, "valid": self.valid, "test": self.test}
 
-        def digest(*values: object) -> str:
-            return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+    def fingerprint(self, told: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """What a run must find again to be resumed: the names and labels of its images. Plain values.
 
-        sets = {"train": self.train, "valid": self.valid, "test": self.test}
-        counts = {f"{name}_images": len(images) for name, images in sets.items()}
-        names = {f"{name}_names": digest(images.names, images.labels.tolist()) for name, images in sets.items()}
-        return {**counts, **names, "class_names": digest(self.class_names)}
+        ``told``: of a run, which this gives again where its images are these within other folders: a zip of the folder
+        ``photos`` may hold ``photos/cat/1.jpg``, where the folder has ``cat/1.jpg``.
+        """
+        counts = {f"{name}_images": len(images) for name, images in self._sets.items()}
+        rest = {**counts, "class_names": _digest(self.class_names)}
+        within = ({**rest, **self._names_digests(move)} for move in self._moves())
+        same = (each for each in within if all(told.get(key) == value for key, value in each.items()))
+        return next(same, rest | self._names_digests(str))
+
+    def _names_digests(self, move: Callable[[str], str]) -> dict[str, str]:
+        return {
+            f"{name}_names": _digest(tuple(map(move, images.names)), images.labels.tolist())
+            for name, images in self._sets.items()
+        }
+
+    def _moves(self) -> Iterator[Callable[[str], str]]:
+        """What the names may have been: as they are, without folders that hold them all, in the folder at the path."""
+        yield str
+        folders = {str(PurePosixPath(name).parent) for images in self._sets.values() for name in images.names}
+        shared = PurePosixPath(os.path.commonpath(folders) if folders else "")
+        for held in (shared, *shared.parents):
+            yield functools.partial(_without, f"{held}/")
+        where = Path(self.train.source.place("").removesuffix(":")).absolute()
+        for outer in (where.name, where.stem):
+            yield functools.partial(_within, outer)
+
+
+def _within(folder: str, name: str) -> str:
+    return f"{folder}/{name}"
+
+
+def _without(folder: str, name: str) -> str:
+    return name.removeprefix(folder)
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def load_for_search(

@@ -678,7 +678,9 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
         changes_of_resume(from_dict(fields["config"], str(path), fill_missing=True), job.config)
     except InputError:
         raise InputError("config.json and the checkpoint are of different runs", "--resume", str(run_dir)) from None
-    if fields["data"] is not None and (changed := _changed_images(fields["data"], job.fingerprint)):
+    if fields["data"] is not None and (
+        changed := _changed_images(fields["data"], job.data.fingerprint(fields["data"]))
+    ):
         raise InputError(f"not the images this run was started with: {'; '.join(changed)}", "--resume", str(path))
     processes = (fields["ran_on"] or job.ran_on)["processes"]
     if processes != distributed.world_size():  # each normalizes by its own share of a batch

@@ -360,7 +360,7 @@ def prepare(
     free = distributed.least_free(device)
     with distributed.fail_together():
         check_batches(config, distributed.world_size())
-        data = _open(config)
+        data = open_images(config)
         parent = _parent(config, data) if space is None or space.shares_weights else None
         space = space or (parent.space if parent is not None else _space(config, data.class_names))
         if space.shares_weights:
@@ -393,7 +393,8 @@ def prepare(
         return found
 
 
-def _open(config: SearchConfig) -> SearchData:
+def open_images(config: SearchConfig) -> SearchData:
+    """The images that the settings name. Raises InputError for none, another layout, or sizes that do not fit."""
     valid_size = config.data.valid_size
     return load_for_search(
         config.data.dataset,

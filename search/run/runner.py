@@ -56,6 +56,7 @@ from search.config import (
     to_dict,
     with_settings,
 )
+from search.reporting.report_page import REPORT_FILE
 from search.result import RandomResult, SearchResult, read_result
 from search.run import announce, checkpoint, finish, loop, random_control, rounds, scoring, warmup
 from search.run import job as jobs
@@ -118,7 +119,7 @@ def run_search(
             with distributed.fail_together():
                 warmup.check_kept(request.home, request.warmup_from)
             if distributed.broadcast_value(request.is_finished):
-                return _reopened(request.home, tell)
+                return _reopened(request, tell)
             with distributed.fail_together():
                 runs.check_images_are_there(request.config.data.data_path, request.home)
         _say_origin(request, tell)
@@ -158,7 +159,7 @@ def draw_random(
         if not dry_run:
             request.place.hold(held)
         if distributed.broadcast_value(request.is_finished):
-            return _reopened(request.home, tell)
+            return _reopened(request, tell)
         _say_origin(request, tell)
         job = jobs.prepare(request.config, device, tell, measures=not dry_run)
         if dry_run:
@@ -246,13 +247,33 @@ class _Request:
         return [COMMAND, "--run_dir", str(run_dir), *as_flags(self.config), *behind]
 
 
-def _reopened(run_dir: Path, tell: Say) -> Any:
-    """A finished run once more. Nothing is written but what it was killed before."""
+def _reopened(request: _Request, tell: Say) -> Any:
+    """A finished run once more. Nothing is written but what it was killed before, and where its images are now."""
+    run_dir = request.home
     with distributed.fail_together():
         if distributed.is_main():
+            _note_new_place(request)
             finish.complete(run_dir)
     tell("this run is finished: nothing is done again")
     return read_result(run_dir) if distributed.is_main() else None
+
+
+def _note_new_place(request: _Request) -> None:
+    """Where the images of a finished run have moved, its config.json and its report say so.
+
+    Raises:
+        InputError: other images.
+    """
+    recorded, wanted = read_json(request.home / runs.CONFIG_FILE), anchored(request.config)
+    path = wanted.data.data_path
+    if path is None or not request.changes or path == recorded["data_path"]:
+        return
+    runs.check_images_are_there(path, request.home)
+    told = read_json(request.home / runs.RESULT_FILE).get("images")
+    if told is not None and jobs.open_images(wanted).fingerprint(told) != told:
+        raise InputError("not the images that the run had", "--data_path", path)
+    write_json(request.home / runs.CONFIG_FILE, recorded | {"data_path": path})
+    (request.home / REPORT_FILE).unlink(missing_ok=True)
 
 
 def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | None, tell: Say) -> None:
@@ -268,7 +289,7 @@ def _say_what_would_be_done(request: _Request, job: Job, warm: warmup.WarmUp | N
                 {**jobs.fingerprint(job), **checkpoint.computes(job.device, kernels=job.kernels)},
             )
             with distributed.fail_together():
-                note = _bring_to_its_start(search, run_dir, request.resume, warm, config, data).note
+                note = _bring_to_its_start(job, search, run_dir, request.resume, warm, config, data).note
         _announce(job, search, run_dir, request.resume, warm, note, tell)
     tell(DRY)
 
@@ -416,7 +437,7 @@ def _search_in(
         {**jobs.fingerprint(job), **checkpoint.computes(job.device, kernels=job.kernels)},
     )
     with distributed.fail_together():
-        start = _bring_to_its_start(search, run_dir, request.resume, warm, config, data)
+        start = _bring_to_its_start(job, search, run_dir, request.resume, warm, config, data)
         if distributed.is_main():
             run_dir.mkdir(parents=True, exist_ok=True)
             # config.json makes it a run to resume, and environment.json has whose warm-up that is to start behind
@@ -462,6 +483,7 @@ def _stopped(problem: str) -> StoppedError:
 
 
 def _bring_to_its_start(
+    job: Job,
     search: Search,
     run_dir: Path,
     resume: bool,
@@ -474,7 +496,7 @@ def _bring_to_its_start(
     if resume and runs.has_checkpoint(run_dir):
         kept = f"; {warmup.FLAG} {run_dir} takes its warm-up" if (run_dir / warmup.NAME).is_file() else ""
         saved = checkpoint.load(path, checkpoint.ANEW + kept)
-        checkpoint.check_same(saved, config, data, str(run_dir))
+        checkpoint.check_same(saved, config, data | job.data.fingerprint(saved.data), str(run_dir))
         search.restore(saved, str(path))
         note = checkpoint.computed_otherwise(saved, search.device, search.kernels)
         return Start(saved.metrics_offset, saved.wall_seconds, note)

@@ -116,9 +116,15 @@ def test_images_that_moved_are_named_and_prove_themselves(run, killed, capsys):
     kept = json.loads((folder / "config.json").read_text())
     assert kept["data_path"] == str(moved.absolute()) and kept["test_batch_size"] == 7
     assert imagenet_arch_search.main(["--path", str(folder), "--resume"]) == 0  # finished by now
+    archive = shutil.make_archive("again", "zip", ".", moved)  # with the folder in it
+    assert imagenet_arch_search.main(["--path", str(folder), "--resume", "--data_path", archive]) == 0
+    assert archive in capsys.readouterr().out.partition("nothing is done again")[2]
+    assert archive in (folder / "report.html").read_text()
+    assert json.loads((folder / "config.json").read_text()) == kept | {"data_path": archive}
     (moved / "dark" / "000.png").rename(moved / "dark" / "new.png")
-    assert imagenet_arch_search.main(["--path", "other", *words]) == 2
-    assert "not what this run was started with; differs in" in capsys.readouterr().err
+    for name, problem in (("other", "not what this run was started with; differs in"), (str(folder), "not the images")):
+        assert imagenet_arch_search.main(["--path", name, *words[:3]]) == 2
+        assert problem in capsys.readouterr().err
 
 
 def test_a_warm_up_serves_wherever_its_images_are_now(run, killed, capsys):

@@ -175,6 +175,28 @@ def test_a_test_set_without_labels_is_refused(write):
     assert caught.value.source == str(path)
 
 
+@pytest.mark.parametrize("splits", [("",), ("train/", "test/")])
+def test_images_are_the_same_in_a_folder_of_their_own(tmp_path, splits):
+    """As the zip of a folder has them, or what was unpacked; other names, labels or folders are other images."""
+    files = {name: data for split in splits for name, data in photos(split, each=10).items()}
+    plain = write_folder(tmp_path / "pets", files)
+    zipped = write_zip(tmp_path / "any.zip", {f"a/pets/{name}": data for name, data in files.items()})
+    folder, archive = (load_for_search("imagefolder", path, 4, seed=0) for path in (plain, zipped))
+    inner = load_for_search(
+        "imagefolder", write_zip(tmp_path / "pets.zip", {f"pets/{n}": d for n, d in files.items()}), 4, 0
+    )
+    assert folder.fingerprint() != archive.fingerprint()
+    assert archive.fingerprint(folder.fingerprint()) == folder.fingerprint()
+    for told, now in ((inner, folder), (inner, archive), (folder, inner)):
+        assert now.fingerprint(told.fingerprint()) == told.fingerprint()
+    renamed = {name.replace("cat/", "cow/"): data for name, data in files.items()}
+    for other in (renamed, dict(list(files.items())[:-1])):
+        data = load_for_search(
+            "imagefolder", write_zip(tmp_path / "o.zip", {f"pets/{n}": d for n, d in other.items()}), 4, 0
+        )
+        assert data.fingerprint(folder.fingerprint()) == data.fingerprint()
+
+
 # Runs of before
 
 
