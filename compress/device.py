@@ -54,7 +54,8 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
     found = pricing.priced(flags, spec.preprocessing.side, settings, PREDICTOR, judge=pricing.tell_what_speaks_against)
     if found.device is None or found.source is None:
         return found.source, None
-    space = mbconv_space(macro=macro_named(settings.space), preprocessing=imagenet_preprocessing(spec.preprocessing.side))
+    images = imagenet_preprocessing(spec.preprocessing.side)
+    space = mbconv_space(macro=macro_named(settings.space), preprocessing=images)
     return found.source, found.device.bench(space, found.source)
 
 

@@ -74,4 +74,4 @@ def load_prices(target: Target, space: SearchSpace) -> Priced:
     """What prices the layers of a space for a target. Raises InputError as pricing.priced does."""
     settings = profile_settings(target, space)
     judge = tell_what_speaks_against if space.shares_weights else check_trusted
-    return pricing.priced(asked(target), space.preprocessing.resolution, settings, own_file(space), judge=judge)
+    return pricing.priced(asked(target), space.preprocessing.side, settings, own_file(space), judge=judge)
