@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, overload
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.arch.spec import GREY, RGB, with_channels, with_classes
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.lookup import find_trained
 from proxyless_arch.weights.pretrained import Pretrained, released_function
 from proxyless_nas.network import FeatureNet, ProxylessNet, build
@@ -50,7 +51,7 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
 
 
 class ReleasedNetwork(Protocol):
-    """A function that builds a released network; see _released."""
+    """A function that builds a released network; see _released. ``habits``: see proxyless_arch.weights.habits."""
 
     @overload
     def __call__(
@@ -63,6 +64,7 @@ class ReleasedNetwork(Protocol):
         in_chans: int = ...,
         global_pool: str = ...,
         features_only: Literal[False] = ...,
+        **habits: Any,
     ) -> ProxylessNet: ...
 
     @overload
@@ -73,6 +75,7 @@ class ReleasedNetwork(Protocol):
         in_chans: int = ...,
         features_only: Literal[True],
         out_indices: Sequence[int] | None = ...,
+        **habits: Any,
     ) -> FeatureNet: ...
 
 
@@ -113,6 +116,8 @@ def _released(
         spec = with_channels(spec, GREY)
     spec = replace(spec, classifier=replace(spec.classifier, dropout_rate=dropout_rate))
     has_top = include_top and num_classes != 0 and not features_only
+    if has_top and global_pool != "avg":
+        raise InputError(f"expected 'avg' in front of the classifier, got {global_pool!r}", "global_pool")
     net = build(spec, include_top=has_top, global_pool=global_pool if include_top else "", in_chans=in_chans)
     if pretrained is not False:
         load_pretrained(net, release, pretrained, released_classes)

@@ -15,6 +15,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
 from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import WeightFile, matched, read_tensors
+from proxyless_arch.weights.habits import in_our_words
 
 Pretrained = bool | str | os.PathLike[str]
 P = ParamSpec("P")
@@ -65,11 +66,13 @@ def released_function(build: Callable[Concatenate[Release, P], Net], name: str, 
         facts: the first line of the docstring.
     """
 
-    def released(*given: P.args, **also: P.kwargs) -> Net:
-        return build(catalog.release(name), *given, **also)
-
     signature = inspect.signature(build)
     arguments = list(signature.parameters.values())[1:]
+    known = [argument.name for argument in arguments]
+
+    def released(*given: P.args, **also: P.kwargs) -> Net:
+        return build(catalog.release(name), *given, **in_our_words(also, known))  # type: ignore[arg-type]
+
     released.__signature__ = signature.replace(parameters=arguments)  # type: ignore[attr-defined]
     released.__name__ = released.__qualname__ = name
     released.__module__ = build.__module__

@@ -8,6 +8,7 @@ import torch
 import proxyless_nas as zoo
 from proxyless_arch.arch.walk import stages, walk
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.weights.habits import in_our_words
 from proxyless_nas.weights import load_named, load_weights, to_named
 from tests.proxyless_arch.nets import random_tensors, rich, three_blocks
 from tests.torch_zoo.test_network import lively
@@ -139,6 +140,43 @@ def test_a_function_says_what_it_takes(name):
     assert "num_classes" in function.__doc__
     with pytest.raises(TypeError):
         function(num_clases=3)
+
+
+@pytest.mark.parametrize("name", ["drop_rate", "dropout"])
+def test_the_dropout_of_others_is_ours(name):
+    given = {"progress": False, "scriptable": True, "drop_path_rate": 0.0, "checkpoint_path": "", "weights": None}
+    assert zoo.proxyless_cpu(**{name: 0.3}, **given).spec.classifier.dropout_rate == 0.3
+    with pytest.raises(InputError, match=rf"^{name}: given twice"):
+        zoo.proxyless_cpu(**{name: 0.3}, dropout_rate=0.2)
+
+
+@pytest.mark.parametrize("name", ["checkpoint_path", "weights"])
+def test_a_checkpoint_by_other_names(name, tmp_path):
+    tensors = random_tensors(zoo.proxyless_cpu().spec)
+    torch.save({n: torch.from_numpy(a) for n, a in tensors.items()}, tmp_path / "net.pth")
+    found = to_named(zoo.proxyless_cpu(**{name: tmp_path / "net.pth"}))
+    assert all((found[key] == array).all() for key, array in tensors.items())
+    with pytest.raises(InputError, match="no such file"):
+        zoo.proxyless_cpu(**{name: str(tmp_path / "none.pth")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("drop_path_rate", 0.2), ("bn_eps", 1e-5), ("pretrained_cfg", {"mean": (0, 0, 0)}), ("output_stride", 16),
+     ("act_layer", torch.nn.ReLU), ("width_mult", 0.5), ("global_pool", "max"), ("global_pool", "")],
+)  # fmt: skip
+def test_what_has_no_meaning_here_is_refused_by_name(name, value):
+    with pytest.raises(InputError, match=rf"^{name}: expected .*, got"):
+        zoo.proxyless_cpu(**{name: value})
+
+
+def test_the_published_weights_by_the_words_of_others():
+    words = {"DEFAULT": True, "IMAGENET1K_V1": True, "imagenet": True, "file.pth": "file.pth"}
+    for word, wanted in words.items():
+        assert in_our_words({"weights": word}, ["pretrained"]) == {"pretrained": wanted}
+    assert in_our_words({"weights": "imagenet"}, ["pretrained", "weights"]) == {"weights": "imagenet"}  # Keras has both
+    with pytest.raises(TypeError, match=r"num_clases.*num_classes"):
+        in_our_words({"num_clases": 3}, ["num_classes"])
 
 
 def test_a_network_without_feature_mix(tmp_path):
