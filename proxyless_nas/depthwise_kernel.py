@@ -17,13 +17,14 @@ import contextlib
 import ctypes
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from proxyless_nas.side_by_side import each
 
 ROWS_PER_FLUSH = 8
 """Output rows whose products are added up in registers before they join the sum of the image's others."""
@@ -100,36 +101,14 @@ def weight_gradient(
     sums = torch.empty((kernel_size**2, channels))
     blocks = -(-channels // machine.lanes)
 
-    def work(first: int, past: int) -> None:
+    def work(run: tuple[int, int]) -> None:
         scratch = _scratch(out_height, out_width, kernel_size, stride, machine.lanes)
-        sizes = (n, height, width, out_height, out_width, channels, first, past, *pads)
+        sizes = (n, height, width, out_height, out_width, channels, *run, *pads)
         compiled(x.data_ptr(), grad.data_ptr(), sums.data_ptr(), scratch.data_ptr(), *sizes)
 
-    _share_out(work, blocks, threads)
+    edges = [blocks * number // threads for number in range(threads + 1)]
+    each(work, itertools.pairwise(edges), threads)
     return sums.t().reshape(channels, 1, kernel_size, kernel_size)
-
-
-def _share_out(work: Callable[[int, int], None], count: int, threads: int) -> None:
-    """``work(first, past)`` over 0..count, in as many equal runs as there are threads."""
-    n_runs = min(threads, count)
-    edges = [count * run // n_runs for run in range(n_runs + 1)]
-    *others, own = itertools.pairwise(edges)
-    waiting = [_pool(threads).submit(work, *run) for run in others]
-    work(*own)
-    for one in waiting:
-        one.result()
-
-
-@functools.cache
-def _pool(threads: int) -> Any:
-    """Threads beside the calling one. What they compute holds no lock of Python's."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(threads - 1, "depthwise")
-
-
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _scratch(out_height: int, out_width: int, kernel_size: int, stride: int, lanes: int) -> Tensor:

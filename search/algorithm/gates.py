@@ -18,8 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from proxyless_arch.space.search_space import Path
+from proxyless_nas.side_by_side import each, spare_threads
 
 BinaryMode = Literal["two", "full", "full_v2"]
+MOST_AT_ONCE = 16_000_000
+"""Bytes of a block's input up to which its candidates run side by side: the memory of several is not planned for."""
 BINARY_MODES: tuple[BinaryMode, ...] = ("full_v2", "full", "two")
 
 
@@ -143,5 +146,10 @@ class BinarizedPath(torch.autograd.Function):
                 return active_out
             return ctx.others[j](x) if ctx.kept is None else ctx.kept[j]
 
-        grad_values = torch.stack([(grad_out * output(j)).sum() for j in range(len(ctx.others))])
-        return grad_out, grad_values, None, None, None, None
+        def gradient(j: int) -> Tensor:
+            with torch.no_grad():  # which every thread has to be told
+                return (grad_out * output(j)).sum()
+
+        small = x.device.type == "cpu" and x.nbytes <= MOST_AT_ONCE
+        found = each(gradient, range(len(ctx.others)), spare_threads() if small else 1)
+        return grad_out, torch.stack(found), None, None, None, None

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from proxyless_nas.side_by_side import each
+from search.algorithm import gates as gates_module
 from search.algorithm.controllers import GradientController, step_rng
 from search.algorithm.gates import (
     BINARY_MODES,
@@ -340,7 +342,8 @@ class Watch:
         self.calls, self.alive, self.peak = [], [], 0
 
 
-def test_full_v2_holds_one_other_output_at_a_time():
+def test_full_v2_holds_one_other_output_at_a_time(monkeypatch):
+    monkeypatch.setattr(gates_module, "spare_threads", lambda: 1)
     supernet = tiny_supernet().train()
     watch = Watch(supernet)
     images, labels = tiny_batch()
@@ -367,6 +370,27 @@ def test_full_v2_holds_one_other_output_at_a_time():
     assert watch.n_alive() >= n_ops - len(path)
     torch.autograd.grad(loss, alphas)
     assert len(watch.calls) == n_ops
+
+
+@pytest.mark.parametrize("mode", ["full_v2", "two"])
+def test_candidates_side_by_side_change_no_bit(monkeypatch, mode):
+    supernet = tiny_supernet(dtype=torch.float32).train()
+    images, labels = tiny_batch(dtype=torch.float32)
+    before, asked, found = snapshot(supernet), set(), []
+
+    def watched(run, items, threads):
+        asked.add(threads)
+        return each(run, items, threads)
+
+    monkeypatch.setattr(gates_module, "each", watched)
+    for threads in (1, 3):
+        monkeypatch.setattr(gates_module, "spare_threads", lambda threads=threads: threads)
+        alphas = random_alphas(SIZES, dtype=torch.float32)
+        path, gates = sample(alphas, step_rng(0, 1, 0), mode)
+        found.append(torch.autograd.grad(F.cross_entropy(supernet(images, path, gates), labels), alphas))
+    assert asked == {1, 3}
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert_same_bits(before, snapshot(supernet))
 
 
 def graph_nodes(tensor):
