@@ -670,7 +670,7 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
     """Put a run's checkpoint into ``training``; returns its fields and the best epoch so far.
 
     Raises:
-        InputError: no checkpoint, a damaged one, one of another network, or of other images or processes.
+        InputError: no checkpoint, a damaged one, one of another network, or of other images.
     """
     path = run_dir / checkpointing.NAME
     fields = read_checkpoint(path)
@@ -682,14 +682,6 @@ def restore(job: Job, training: Training, run_dir: Path) -> tuple[dict[str, Any]
         changed := _changed_images(fields["data"], job.data.fingerprint(fields["data"]))
     ):
         raise InputError(f"not the images this run was started with: {'; '.join(changed)}", "--resume", str(path))
-    processes = (fields["ran_on"] or job.ran_on)["processes"]
-    if processes != distributed.world_size():  # each normalizes by its own share of a batch
-        raise InputError(
-            f"this run trains in {processes} processes, each with its own BN statistics and dropout, got "
-            f"{distributed.world_size()}: start it with torchrun --nproc_per_node={processes} (1: without torchrun)",
-            "--resume",
-            str(path),
-        )
     training.check_state(fields["training"], str(path))
     training.load_state_dict(fields["training"])
     return fields, Best(**fields["best"]) if fields["best"] is not None else None
@@ -742,8 +734,8 @@ def _changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 
 def note_on_machine(job: Job, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """One line where the run of a checkpoint goes on with another torch, device, number of threads or kernels; else
-    none."""
+    """One line where the run of a checkpoint goes on with another torch, device, number of threads, kernels or
+    processes, each of which normalizes by its own share of a batch; else none."""
     before = {"kernels": TORCH_KERNELS, **(fields["ran_on"] or job.ran_on)}
     changed = [f"{name} {value} (was {before[name]})" for name, value in job.ran_on.items() if value != before[name]]
     if not changed:

@@ -65,17 +65,17 @@ def computes(device: torch.device, threads: int | None = None, kernels: str = TO
 
 
 def computed_otherwise(saved: Checkpoint, device: torch.device, kernels: str = TORCH_KERNELS) -> str | None:
-    """A line on another torch, kind of device, number of threads or kernels than the checkpoint's: the run goes on, but
-    not bit for bit. Threads and kernels count where both are the CPU's.
+    """A line on other processes, another torch, kind of device, number of threads or kernels than the checkpoint's: the
+    run goes on, but not bit for bit. Threads and kernels count where both are the CPU's.
 
-    None where they are the same, where the checkpoint is too old to have them, and from GPU to GPU, which is never bit
-    for bit.
+    None where they are the same, and where the checkpoint is too old to have them; from GPU to GPU, which is never bit
+    for bit, the processes alone are told: batch normalization sees the share of each.
     """
     before = {"kernels": TORCH_KERNELS, **saved.data}
     own = computes(device, kernels=kernels)
     now = {name: value for name, value in own.items() if before.get(name, value) != value}
     if device.type != "cpu" and "device_type" not in now:
-        return None
+        now = {name: value for name, value in now.items() if name == "processes"}
     if "device_type" in now:
         now = {name: value for name, value in now.items() if name not in ("num_threads", "kernels")}
     changed = [f"{name} was {shown(before[name])}, here it is {shown(value)}" for name, value in now.items()]
@@ -83,7 +83,7 @@ def computed_otherwise(saved: Checkpoint, device: torch.device, kernels: str = T
 
 
 def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], source: str) -> None:
-    """Raises InputError when config, data (images, classes, prices, goal) or number of processes are others.
+    """Raises InputError when config or data (images, classes, prices, goal) are others.
 
     A setting that the checkpoint is too old to have counts as its default, as it does in config.json.
     """
@@ -93,15 +93,6 @@ def check_same(saved: Checkpoint, config: dict[str, Any], data: dict[str, Any], 
         changed = [name for name in names if ours.get(name) != theirs.get(name)]
         if changed:
             raise InputError(f"not what this run was started with; differs in {', '.join(changed)}", place, source)
-    world = distributed.world_size()
-    processes = saved.data.get("processes", world)
-    if processes != world:
-        raise InputError(
-            f"expected {shown(processes)} processes, as this run was started with (BN sees the share of each), got "
-            f"{world}; torchrun --nproc_per_node={shown(processes)}",
-            "--resume",
-            source,
-        )
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

@@ -817,17 +817,15 @@ def with_ran_on(straight, folder, **changes):
     return folder
 
 
-def test_another_number_of_processes_is_refused_and_another_torch_or_thread_count_is_said(straight, tmp_path, capsys):
-    code, _, err = run(capsys, "--path", with_ran_on(straight, tmp_path / "four", processes=4), "--resume")
-    assert code == 2
-    assert "--resume: this run trains in 4 processes, " in err
-    assert "got 1: start it with torchrun --nproc_per_node=4" in err
+def test_other_processes_another_torch_thread_count_and_kernels_are_said(straight, tmp_path, capsys):
     said = "not bit for bit the uninterrupted run: it goes on with "
-    folder = with_ran_on(straight, tmp_path / "other", torch="1.0", threads=3, kernels="llvmlite 0.1")
+    folder = with_ran_on(straight, tmp_path / "other", torch="1.0", threads=3, processes=4, kernels="llvmlite 0.1")
     code, out, err = run(capsys, "--path", folder, "--resume")
     assert (code, err) == (0, "")
     own = depthwise_kernel.version() or TORCH_KERNELS
-    changes = f"torch {torch.__version__} (was 1.0), threads 1 (was 3), kernels {own} (was llvmlite 0.1)"
+    changes = (
+        f"torch {torch.__version__} (was 1.0), threads 1 (was 3), processes 1 (was 4), kernels {own} (was llvmlite 0.1)"
+    )
     assert f"{said}{changes}\n" in out
     code, out, err = run(capsys, "--path", with_ran_on(straight, tmp_path / "old"), "--resume")
     assert (code, err, out.count(said)) == (0, "", 0)
