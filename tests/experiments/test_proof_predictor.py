@@ -50,6 +50,9 @@ def test_only_what_passes_the_gate_is_trained_and_compared(images, tmp_path, mon
     losses = np.array(found["random_losses"])
     z = (losses[:, 1].mean() - found["loss"]["judged"]) / losses[:, 1].std(ddof=1)
     assert (found["z"]["judged"], losses.shape) == (pytest.approx(z), (3, 2))
+    middle = np.sort(losses[:, 1])
+    spread = 1.4826 * min(middle[1] - middle[0], middle[2] - middle[1])  # the median of three distances, one of them 0
+    assert found["z_of_the_middle"] == pytest.approx((middle[1] - found["loss"]["judged"]) / spread)
     assert not (tmp_path / "alone").exists()
     monkeypatch.setattr(proof_predictor, "GATE", -np.inf)
     proof.run_tasks(tasks)
