@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from proxyless_arch.base.schema import Schema, amount, count, factor, judge, list_of, path_of_choices, quantity
+from proxyless_arch.base.schema import Schema, amount, count, factor, judge, list_of, path_of_choices, percent, quantity
 from proxyless_arch.base.strict import Node
 from proxyless_arch.base.units import Unit
 
@@ -33,7 +33,8 @@ EPOCH: Schema = {
     "phase": Node.text,
     **dict.fromkeys(("epoch", "n_epochs", "arch_step"), lambda node: node.integer(0, 2**40)),
     **dict.fromkeys(("target", "expected_cost", "argmax_cost", "entropy", "lambda"), quantity),
-    **dict.fromkeys((f"{part}_{score}" for part in ("train", "valid") for score in ("loss", "top1_percent")), quantity),
+    **dict.fromkeys(("train_loss", "valid_loss"), quantity),
+    **dict.fromkeys(("train_top1_percent", "valid_top1_percent"), percent),
     "argmax_path": path_of_choices,
     "probabilities": lambda node: [[each.number(0, 1) for each in block.elements(1)] for block in node.elements()],
 }
@@ -41,7 +42,7 @@ EPOCH: Schema = {
 
 _ATTEMPT: Schema = {"measured_at_anchor_speed_ms": amount}
 _CHANGE: Schema = {
-    "block": count, "argmax": Node.text, "argmax_percent": amount, "chosen": Node.text, "chosen_percent": amount
+    "block": count, "argmax": Node.text, "argmax_percent": percent, "chosen": Node.text, "chosen_percent": percent
 }  # fmt: skip
 _DEVICE: Schema = {"device": Node.text, "runtime": Node.text, "runtime_version": Node.text, "threads": count}
 _RESCORED: Schema = {"networks": count, "loss": amount, "loss_of_most_probable": amount}
@@ -74,6 +75,7 @@ NEEDED_BESIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """What a search's result must have as well where it has the first."""
+SHARES = tuple(f"{whose}{part}top1_percent" for whose in ("", "finetuned_", "argmax_") for part in ("", "test_"))
 SEARCH: Schema = {
     **dict.fromkeys(
         ("target_hardware", "latency_source", "weights", "warmup_from", "landing_stopped", "landed_by"), Node.text
@@ -83,12 +85,11 @@ SEARCH: Schema = {
         (
             "target_latency_ms", "target_macs", "predicted_latency_ms", "measured_latency_ms", "argmax_latency_ms",
             "measured_at_table_speed_ms", "measured_other_clock_ms", "measured_standard_error_percent",
-            "measured_spread_percent", "argmax_macs", "expected_cost", "top1_percent", "test_top1_percent",
-            "finetuned_top1_percent", "finetuned_test_top1_percent", "argmax_top1_percent", "argmax_test_top1_percent",
-            "landing_tolerance_percent", "wall_seconds",
+            "measured_spread_percent", "argmax_macs", "expected_cost", "landing_tolerance_percent", "wall_seconds",
         ),
         amount,
     ),
+    **dict.fromkeys(SHARES, percent),
     **dict.fromkeys(("table_scale", "anchor_ms", "table_anchor_ms"), factor),
     **dict.fromkeys(
         ("macs", "params", "n_valid_images", "n_test_images", "unreadable_images", "measured_rounds", "resolution",
@@ -108,7 +109,10 @@ SEARCH: Schema = {
 }  # fmt: skip
 """result.json of a search."""
 
-_NETWORK: Schema = {"spec": spec_below, "path": path_of_choices, "cost": amount, "macs": count, "params": count}
+_NETWORK: Schema = {
+    "spec": spec_below, "path": path_of_choices, "cost": amount, "macs": count, "params": count,
+    **dict.fromkeys(SHARES, percent),
+}  # fmt: skip
 
 
 def _networks(node: Node) -> None:
