@@ -107,9 +107,12 @@ class Bench:
     def words(self, line: str, folder: Path) -> list[str]:
         return shlex.split(line.format(net=self.net, weights=self.weights, folder=folder))
 
-    @functools.cache  # noqa: B019 (as long as the one bench)
     def straight(self, name: str, more: str = "", n_ranks: int = 1) -> tuple[Path, float]:
         """(the folder of an undisturbed run, the seconds that it took)."""
+        return self._straight(name, more, n_ranks)
+
+    @functools.cache  # noqa: B019 (as long as the one bench)
+    def _straight(self, name: str, more: str, n_ranks: int) -> tuple[Path, float]:
         folder = self.home / f"{name}{len(list(self.home.iterdir()))}"
         begun = time.monotonic()
         with started(self, name, folder, more, n_ranks) as processes:
