@@ -2,7 +2,7 @@
 
     make test-faults
     python -m tests.faults --count 50 --seed 3
-    python -m tests.faults --only search,disk
+    python -m tests.faults --only "search killed,train disk"
 
 Each fault has a command run by itself for comparison (once), a command that meets the fault, and the same command with
 ``--resume auto`` behind it. It is held where every process ended with a status of ours and without a traceback, where

@@ -353,7 +353,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
         **{f"{name} twice at once": functools.partial(two_at_once, name=name) for name in RUNS},
         **{f"{name} file spoilt": functools.partial(file_spoilt, name=name) for name in RUNS},
         **{f"{name} metrics gone": functools.partial(metrics_gone, name=name) for name in RUNS},
-        **{f"disk full, {name}": functools.partial(disk_full, name=name) for name in RUNS},
-        **{f"disk read-only, {name}": functools.partial(disk_read_only, name=name) for name in RUNS},
+        **{f"{name} disk full": functools.partial(disk_full, name=name) for name in RUNS},
+        **{f"{name} disk read-only": functools.partial(disk_read_only, name=name) for name in RUNS},
     }
 )
