@@ -7,6 +7,7 @@ have fewer. Settings have their own types (settings.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def mapping(node: Node) -> Mapping[str, Any]:
     if not isinstance(node.value, dict):
         raise node.fail("an object")
     return node.value
+
+
+def plain(node: Node) -> Mapping[str, Any]:
+    """An object of values as JSON has them: they can be compared, which tensors cannot."""
+    try:
+        json.dumps(mapping(node))
+    except (TypeError, ValueError, RecursionError):
+        raise node.fail("an object of plain values") from None
+    return mapping(node)
 
 
 def texts(node: Node) -> list[str]:

@@ -115,14 +115,19 @@ def load_fields(
             raise error from None
         if distributed.is_main():
             warnings.warn(f"{error}; it goes on from the checkpoint before, {spare.name}", stacklevel=2)
-    if not isinstance(raw, dict) or raw.get("format") != format_name:
+    if not isinstance(raw, dict) or not _is(raw.get("format"), format_name):
         raise InputError(f"not a checkpoint of this {what}", source=str(path))
-    if raw.get("version") != version:
-        raise InputError(f"expected version {version}, got {raw.get('version')!r}", "version", str(path))
+    if not _is(raw.get("version"), version):
+        raise InputError(f"expected version {version}, got {shown(raw.get('version'))}", "version", str(path))
     missing = [name for name in names if name not in raw]
     if missing:
         raise InputError(f"missing {', '.join(missing)}", source=str(path))
     return {name: raw.get(name) for name in (*names, *optional)}
+
+
+def _is(value: object, wanted: object) -> bool:
+    """Whether they are the same; a tensor, whose comparison is none, is nothing that is wanted."""
+    return type(value) is type(wanted) and value == wanted
 
 
 def _read(path: Path, advice: str) -> Any:

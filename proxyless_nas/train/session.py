@@ -52,7 +52,7 @@ from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded, write_json
 from proxyless_arch.base.machine import usable_cores, workers_text
-from proxyless_arch.base.schema import Schema, amount, count, judge, mapping
+from proxyless_arch.base.schema import Schema, amount, count, judge, mapping, plain
 from proxyless_arch.base.strict import Node, counted
 from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.timing import Stopwatch
@@ -699,13 +699,13 @@ _IMAGES: Schema = {
     "class_names": lambda node: None,
 }
 _CHECKPOINT: Schema = {
-    "config": mapping,
+    "config": plain,
     "training": mapping,
     "metrics_offset": count,
     "wall_seconds": amount,
     "best": lambda node: judge(node, _BEST, list(_BEST)),
-    "data": lambda node: judge(node, _IMAGES, list(_IMAGES)),
-    "ran_on": lambda node: judge(node, {"processes": count}, ("processes",)),
+    "data": lambda node: judge(Node(plain(node), node.path), _IMAGES, list(_IMAGES)),
+    "ran_on": lambda node: judge(Node(plain(node), node.path), {"processes": count}, ("processes",)),
 }
 
 

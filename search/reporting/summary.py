@@ -75,7 +75,7 @@ def _projection_lines(run: Run, record: Mapping[str, Any]) -> Iterator[tuple[str
     best = run.unit.exact(record[ARGMAX_KEY[run.unit]])
     n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
     yield "argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks"
-    changes = record.get("projection_changes", ())
+    changes = record.get("projection_changes") or ()
     for change in changes:
         odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
         against = ", against the search" if is_overruled(change) else ""

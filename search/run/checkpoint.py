@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.schema import Schema, amount, count, judge, mapping, texts
+from proxyless_arch.base.schema import Schema, amount, count, judge, mapping, plain, texts
 from proxyless_arch.base.strict import Node, shown
 from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_nas import distributed
@@ -43,7 +43,8 @@ class Checkpoint:
 
 
 SCHEMA: Schema = {
-    **dict.fromkeys(("config", "supernet", "optimizer", "controller", "sums", "data"), mapping),
+    **dict.fromkeys(("supernet", "optimizer", "controller", "sums"), mapping),
+    **dict.fromkeys(("config", "data"), plain),
     **dict.fromkeys(("step", "metrics_offset"), count),
     "wall_seconds": amount,
     "unreadable": texts,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from proxyless_arch.base.text import align
-from tests.fuzz.running import FAULTS, OUTCOMES, Reader, Tally, fuzz, mutated
+from tests.fuzz.running import FAULTS, NO_FILE, OUTCOMES, Reader, Tally, fuzz, mutated
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -85,7 +85,7 @@ def keep(tally: Tally, seed: int, readers: Mapping[str, Reader]) -> None:
     """Write the first file of each fault to the corpus."""
     seen = set[str]()
     for fault in tally.faults:
-        if fault.place not in seen:
+        if fault.place not in seen and not fault.detail.startswith(NO_FILE):
             seen.add(fault.place)
             reader = readers[fault.reader]
             folder = CORPUS / fault.reader

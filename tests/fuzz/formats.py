@@ -473,7 +473,8 @@ def _spoil(tree: Any, rng: Random) -> None:
         tensor = rng.choice(found)
         if tensor.numel():
             with torch.no_grad():
-                tensor.view(-1)[rng.randrange(tensor.numel())] = rng.choice((float("nan"), float("inf")))
+                place = np.unravel_index(rng.randrange(tensor.numel()), tuple(tensor.shape))
+                tensor[tuple(map(int, place))] = rng.choice((float("nan"), float("inf")))
 
 
 def _leaves(tree: Any) -> list[Any]:

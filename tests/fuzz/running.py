@@ -38,6 +38,7 @@ MEMORY = 6 * 2**30
 TYPED, ACCEPTED, UNTYPED, NOT_FINITE, CRASHED, HUNG = OUTCOMES = (
     "typed", "accepted", "untyped", "not finite", "crashed", "hung"
 )  # fmt: skip
+NO_FILE = "no file was made"
 FAULTS = (UNTYPED, NOT_FINITE, CRASHED, HUNG)
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,7 +173,7 @@ def _answer_to(reader: Reader, home: Path, seeds: Sequence[bytes], seed: int, ca
     try:
         content = mutated(reader, seeds, seed, case)
     except Exception as error:  # noqa: BLE001 (a fault of the fuzzer is told as one)
-        return UNTYPED, f"no file was made: {_frames(error)}"
+        return UNTYPED, f"{NO_FILE}: {_frames(error)}"
     return read_case(reader, home, content)
 
 
