@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxyless_arch.base.errors import InputError, StoppedError
+from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.text import labeled
 
 
 def named(text: str, *values: object) -> None:
@@ -27,17 +28,17 @@ def refused(place: str, *values: object, source: object = None) -> Iterator[None
     named(error.problem, *values)
 
 
-@contextlib.contextmanager
-def stopped(*values: object) -> Iterator[None]:
-    """The block must end in a StoppedError that names every value."""
-    with pytest.raises(StoppedError) as caught:
-        yield
-    named(str(caught.value), *values)
-
-
 def error_line(printed: str, place: str, *values: object, source: object = None) -> None:
     """The last line of what a command ``printed`` must be a refusal at ``place`` that names every value."""
     line = printed.splitlines()[-1]
     start, end = f"error: {place}: " if place else "error: ", "" if source is None else f" (in {source})"
     assert line.startswith(start) and line.endswith(end), printed
     named(line.removeprefix(start).removesuffix(end), *values)
+
+
+def line_of(printed: str, label: str) -> str:
+    """What a command ``printed`` behind a label of its header or its end (proxyless_arch.base.text.labeled)."""
+    start = labeled(label, "")
+    texts = [line.removeprefix(start) for line in printed.splitlines() if line.startswith(start)]
+    assert texts, printed
+    return texts[0]

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from proxyless_arch.apps.scores import Z, score_interval, shown_counts, shown_percent, shown_score
+from tests.errors import named
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_every_count_comes_back():
 
 def test_an_old_record_without_the_number():
     assert shown_percent(97.5, None) == "97.5 %"
-    assert shown_score(97.5, None, "test images") == "97.5 % (of the test images, whose number was not recorded)"
+    named(shown_score(97.5, None, "test images"), "97.5 %", "test images", "not recorded")
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (353, 360), (360, 360), (5000, 10000)])

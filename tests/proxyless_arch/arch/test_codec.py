@@ -21,6 +21,7 @@ from proxyless_arch.arch.spec import ArchSpec, Preprocessing, imagenet_preproces
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import Node
 from proxyless_arch.space.mbconv import mbconv_space
+from tests.errors import refused
 from tests.proxyless_arch.nets import rich, three_blocks
 
 SMALL_NET = "proxyless-w0.3-r176_imagenet"
@@ -288,19 +289,23 @@ def test_rules_of_the_released_dialect(path, value, expected):
 
 
 def test_what_is_no_spec():
-    assert message("[]") == "expected an object, got a list (in net.json)"
-    assert message("") == "line 1 column 1: not JSON: Expecting value (in net.json)"
-    assert message(b"\xff\xfe\x00").startswith("not JSON")
-    assert message('{"a": 1, "a": 2}') == "key 'a' appears twice in one object (in net.json)"
-    assert message('{"a": NaN}') == "NaN is not JSON (in net.json)"
-    assert message("[" * 100_000).startswith("not JSON we read: nested too deeply")
-    assert message('{"name": "PyramidTreeNet"}') == "blocks: missing; keys here: name (in net.json)"
+    for text, place, values in (
+        ("[]", "", ["object", "list"]),
+        ("", "line 1 column 1", ["JSON"]),
+        (b"\xff\xfe\x00", "", ["JSON"]),
+        ('{"a": 1, "a": 2}', "", ["'a'", "twice"]),
+        ('{"a": NaN}', "", ["NaN", "JSON"]),
+        ("[" * 100_000, "", ["JSON", "nested"]),
+        ('{"name": "PyramidTreeNet"}', "blocks", ["missing", "name"]),
+    ):
+        with refused(place, *values, source="net.json"):
+            parse_spec(text, "net.json")
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"^no such file \(in .*absent\.json\)$"):
         read_spec(tmp_path / "absent.json")
-    with pytest.raises(InputError, match="expected a file, got a folder"):
+    with refused("", "folder", source=tmp_path):
         read_spec(tmp_path)
 
 

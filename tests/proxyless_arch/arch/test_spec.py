@@ -8,6 +8,7 @@ import pytest
 from proxyless_arch.arch.ops import Conv, Linear, MBConv, Zero
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Preprocessing
 from proxyless_arch.base.errors import InputError
+from tests.errors import refused
 from tests.proxyless_arch.nets import rich
 
 VALID = {
@@ -46,31 +47,24 @@ def test_a_value_of_any_other_type_is_refused_by_name(cls, name):
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("build", "place", "values"),
     [
-        (lambda: BatchNorm(eps="x"), "eps: expected a number in (0, 1], got 'x'"),
-        (lambda: BatchNorm(momentum=True), "momentum: expected a number in (0, 1], got True"),
-        (lambda: Preprocessing(std=(1, 2, "x")), "std[2]: expected a number, got 'x'"),
-        (lambda: Preprocessing(mean=("a", 1, 2)), "mean[0]: expected a number, got 'a'"),
-        (lambda: Preprocessing(std=(1.0, 0.0, 1.0)), "std: expected numbers above 0, got 0.0"),
-        (
-            lambda: Conv(in_channels=3, out_channels=8, kernel_size=3.0),
-            "kernel_size: expected 1, 3, 5 or 7, got 3.0",
-        ),
-        (lambda: replace(rich(), blocks=("x",)), "blocks[0]: expected a Block, got 'x'"),
-        (lambda: replace(rich(), stem=Zero(channels=3)), "stem: expected a Conv, got Zero(channels=3)"),
-        (
-            lambda: replace(rich(), class_names=(1, 2, 3, 4, 5)),
-            "class_names[0]: expected a string, got 1",
-        ),
-        (lambda: replace(rich(), name="\x1b[2Jmine"), r"name: expected one line of text, got '\x1b[2Jmine'"),
-        (lambda: replace(rich(), name="a\nerror: b"), r"name: expected one line of text, got 'a\nerror: b'"),
+        (lambda: BatchNorm(eps="x"), "eps", ["(0, 1]", "'x'"]),
+        (lambda: BatchNorm(momentum=True), "momentum", ["(0, 1]", True]),
+        (lambda: Preprocessing(std=(1, 2, "x")), "std[2]", ["number", "'x'"]),
+        (lambda: Preprocessing(mean=("a", 1, 2)), "mean[0]", ["number", "'a'"]),
+        (lambda: Preprocessing(std=(1.0, 0.0, 1.0)), "std", ["above 0", 0.0]),
+        (lambda: Conv(in_channels=3, out_channels=8, kernel_size=3.0), "kernel_size", [1, 3, 5, 7, 3.0]),
+        (lambda: replace(rich(), blocks=("x",)), "blocks[0]", ["Block", "'x'"]),
+        (lambda: replace(rich(), stem=Zero(channels=3)), "stem", ["Conv", "Zero(channels=3)"]),
+        (lambda: replace(rich(), class_names=(1, 2, 3, 4, 5)), "class_names[0]", ["string", 1]),
+        (lambda: replace(rich(), name="\x1b[2Jmine"), "name", ["one line", r"'\x1b[2Jmine'"]),
+        (lambda: replace(rich(), name="a\nerror: b"), "name", ["one line", r"'a\nerror: b'"]),
     ],
 )
-def test_messages(build, message):
-    with pytest.raises(InputError) as caught:
+def test_messages(build, place, values):
+    with refused(place, *values):
         build()
-    assert str(caught.value) == message
 
 
 def test_whole_numbers_are_numbers():

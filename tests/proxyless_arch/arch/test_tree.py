@@ -128,7 +128,7 @@ def place_of(path):
         (("blocks", 0, "cell"), None, None, "an object, got null"),
         (("blocks", 0, "skip"), True, None, "expected false"),
         (("stem", "op"), "conv_nb", None, "'conv_bn'"),
-        (("feature_mix", "channels"), 9, None, "8 (the width of the last block)"),
+        (("feature_mix", "channels"), 9, None, "8 (the width"),
     ],
 )
 def test_bad_cells(path, value, place, words):

@@ -76,12 +76,16 @@ class OutOfMemoryError(RuntimeError):
         (FileNotFoundError(errno.ENOENT, "No such", "/a"), NO_RESOURCE, "error: no such file: /a"),
         (OSError(errno.EISDIR, "Is a directory", "/a"), NO_RESOURCE, "error: Is a directory: /a"),
         (OSError("no number"), NO_RESOURCE, "error: no number"),
-        (MemoryError(), NO_RESOURCE, "error: out of memory: the machine has no more"),
-        (OutOfMemoryError("CUDA: tried 2 GiB\nmore"), NO_RESOURCE, "error: out of memory: CUDA: tried 2 GiB;"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8"), NO_RESOURCE, "error: out of memory: Default"),
+        (MemoryError(), NO_RESOURCE, "error: out of memory: "),
+        (OutOfMemoryError("CUDA: tried 2 GiB\nmore"), NO_RESOURCE, "error: out of memory: CUDA: tried"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 8"),
+            NO_RESOURCE,
+            "error: out of memory: Default",
+        ),
         (LostProcessError("reader 3"), NO_RESOURCE, "error: lost process: reader 3"),
         (RuntimeError("DataLoader worker (pid 4) is killed by signal"), NO_RESOURCE, "error: lost process: Data"),
-        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), NO_RESOURCE, "error: not installed: No module"),
+        (ModuleNotFoundError("yaml?", name="yaml"), NO_RESOURCE, "error: not installed: yaml?: pip install"),
         (KeyboardInterrupt(), INTERRUPTED, "\ninterrupted"),
     ],
     ids=repr,
@@ -181,7 +185,7 @@ def test_a_warning_is_one_line(capsys):
 def test_a_mistyped_flag_gets_a_hint():
     parser = Parser(prog="x")
     parser.add_argument("--epochs")
-    with pytest.raises(InputError, match="--epoch: unknown argument; did you mean '--epochs'"):
+    with refused("--epoch", "'--epochs'"):
         parser.parse_strictly(["--epoch", "3"])
 
 

@@ -22,6 +22,7 @@ from proxyless_arch.data.batches import (
     read_batch,
 )
 from proxyless_arch.data.datasets import any_images, digits
+from tests.errors import named
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,9 @@ def test_few_steps_per_epoch(n_images, batch_size, processes, advised):
 
 
 def test_the_note_counts_what_an_epoch_leaves_out():
-    assert note_on_few_steps(324, 256) == (
-        "few steps per epoch: 1 step of 256 images, 68 of 324 left out; --batch_size 32 makes 10",
-    )
-    assert note_on_few_steps(324, 100)[0].startswith("few steps per epoch: 3 steps of 100 images, 24 of 324 left out;")
+    (note,) = note_on_few_steps(324, 256)
+    named(note, "1 step", "256 images", "68 of 324", "--batch_size 32", 10)
+    named(note_on_few_steps(324, 100)[0], "3 steps", "100 images", "24 of 324")
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

@@ -80,11 +80,12 @@ def test_splits(write, wrapper, held_out):
     assert len(open_folder(path, "train")) == 6
     assert len(open_folder(path, "eval")) == 2
     assert len(open_folder(path, "test" if held_out == "test" else "val")) == 2
-    with pytest.raises(InputError, match=f"say which one to read: found {wrapper}train/, {wrapper}{held_out}/"):
+    with refused("split", f"{wrapper}train/", f"{wrapper}{held_out}/", source=path):
         open_folder(path)
-    with pytest.raises(InputError, match="expected val/, found" if held_out == "test" else "expected test/, found"):
-        open_folder(path, "val" if held_out == "test" else "test")
-    with pytest.raises(InputError, match="got 'vla'"):
+    absent = "val" if held_out == "test" else "test"
+    with refused("split", f"expected {absent}/", f"{wrapper}{held_out}/", source=path):
+        open_folder(path, absent)
+    with refused("split", "'vla'"):
         open_folder(path, "vla")
 
 
@@ -146,41 +147,42 @@ def test_a_missing_path(tmp_path):
 def test_a_file_that_is_no_archive(tmp_path):
     path = tmp_path / "set.zip"
     path.write_bytes(b"not a zip")
-    with pytest.raises(InputError, match=r"expected a folder or a \.zip.*set\.zip"):
+    with refused("", ".zip", source=path):
         open_folder(path)
 
 
 def test_no_class_folders(write):
-    with pytest.raises(InputError, match=r"expected one folder per class.*found 2 images and no folder"):
-        open_folder(write({"a.png": png(1), "b.png": png(2)}))
+    path = write({"a.png": png(1), "b.png": png(2)})
+    with refused("", "2 images", "no folder", source=path):
+        open_folder(path)
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(InputError, match="found no folder and no image"):
+    with refused("", "no folder", "no image", source=tmp_path):
         open_folder(tmp_path)
 
 
 def test_an_empty_class_folder_is_named(tmp_path):
     root = write_folder(tmp_path / "set", photos())
     (root / "eel").mkdir()
-    with pytest.raises(InputError, match="eel: no images in this class folder"):
+    with refused("eel", "no images", source=root):
         open_folder(root)
     archive = write_zip(tmp_path / "set.zip", photos() | {"fox/": b""})
-    with pytest.raises(InputError, match="fox: no images in this class folder"):
+    with refused("fox", "no images", source=archive):
         open_folder(archive)
 
 
 def test_a_class_folder_with_no_images_is_named(write):
-    with pytest.raises(InputError, match=r"gnu: no images in this class folder \(expected .jpg"):
-        open_folder(write(photos() | {"gnu/readme.txt": b""}))
+    path = write(photos() | {"gnu/readme.txt": b""})
+    with refused("gnu", "no images", ".jpg", source=path):
+        open_folder(path)
 
 
 def test_different_classes_in_train_and_val(write):
     path = write(photos("train/", ("ant", "bee", "cat")) | photos("val/", ("bee", "cat", "dog", "eel")))
     for split in ("train", "val"):
-        with pytest.raises(InputError) as caught:
+        with refused("", "1 only in train", "ant", "2 only in val", "dog, eel", source=path):
             open_folder(path, split)
-        assert "1 only in train (ant)" in str(caught.value) and "2 only in val (dog, eel)" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../cat/a.png", "cat/../../a.png", "/cat/a.png", "C:/cat/a.png", "cat\\a.png"])
@@ -225,7 +227,7 @@ def test_a_damaged_member_of_any_compression_is_named(tmp_path, compression):
     start = member.header_offset + 30 + len(member.filename)
     for first in range(start, after - 8):  # everything from here on is lost
         path.write_bytes(whole[:first] + b"\xff" * (after - first) + whole[after:])
-        with pytest.raises(InputError, match=r"cannot be read from the archive: .*set\.zip:cat/0\.png"):
+        with refused("", "archive", source=f"{path}:cat/0.png"):
             open_folder(path).read(0)
     path.write_bytes(whole)
     assert found.read(0).size == (6, 5)
@@ -237,7 +239,7 @@ def test_a_member_behind_a_password_is_named(tmp_path):
     for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.find(header) + flags] |= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"archive: .*is encrypted, password required.*set\.zip:cat/0\.png"):
+    with refused("", "archive", "password", source=f"{path}:cat/0.png"):
         open_folder(path).read(0)
 
 
@@ -249,7 +251,7 @@ def test_a_damaged_table_of_contents_is_named(tmp_path, offset, byte, problem):
     content = bytearray(path.read_bytes())
     content[content.find(b"PK\x01\x02") + offset] = byte
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"expected a folder or a \.zip of one: {problem}.*set\.zip"):
+    with refused("", ".zip", problem, source=path):
         open_folder(path)
 
 
@@ -257,10 +259,8 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
     whole = write_zip(tmp_path / "set.zip", photos()).read_bytes()
     for name, content in (("photo.png", png(0)), ("set.zip", whole[: len(whole) // 2])):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError) as caught:
+        with refused("", ".zip", "cut", source=tmp_path / name):
             open_folder(tmp_path / name)
-        assert caught.value.problem == "expected a folder or a .zip of one: got another file, or one that is cut"
-        assert caught.value.source == str(tmp_path / name)
 
 
 def test_a_deleted_image_is_named(tmp_path):
@@ -350,13 +350,13 @@ def test_stratified_split_leaves_one_of_each_class():
     labels = np.array([0, 1, 1, 1, 1, 1])
     kept, held_out = stratified_split(labels, 4, seed=0)
     assert kept[0] == 0 and np.bincount(labels[kept]).tolist() == [1, 1] and len(held_out) == 4
-    with pytest.raises(InputError, match="leave one of each of 2 classes"):
+    with refused("size", "2 classes", 5):
         stratified_split(labels, 5, seed=0)
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.0, 1.5, 0.0, True, float("nan")])
 def test_stratified_split_refuses(size):
-    with pytest.raises(InputError, match="size: expected a number of images"):
+    with refused("size", "number of images", size):
         stratified_split(np.repeat([0, 1], 10), size, seed=0)
 
 
@@ -487,7 +487,7 @@ def test_evaluation_order_and_limit():
     assert [[s.image for s in step] for step in eval_steps(10, 3, limit=4)] == [[0, 2, 5], [7]]
     assert sum(map(len, eval_steps(5, 2, limit=50))) == 5
     for wrong in ({"batch_size": 0}, {"batch_size": 2, "limit": 0}):
-        with pytest.raises(InputError, match="expected an integer, 1 or more"):
+        with refused(next(name for name, value in wrong.items() if value == 0), "integer", "1 or more", 0):
             eval_steps(5, **wrong)
 
 

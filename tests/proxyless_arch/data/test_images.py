@@ -20,6 +20,7 @@ from proxyless_arch.data.images import (
     random_crop_box,
     train_transform,
 )
+from tests.errors import named
 
 RECIPE = Preprocessing(resolution=24, resize=27)
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -329,9 +330,12 @@ def test_as_image_names_the_file_it_cannot_read(tmp_path):
 
 
 def test_random_changes_in_words():
-    assert Augment.digits(16).in_words() == "shifted by up to 1 px"
-    photos = "random crops of 8 % of the image or more, half of them mirrored, brightness by up to 13 %"
-    assert Augment.imagenet().in_words() == f"{photos}, saturation by up to 50 %"
+    named(Augment.digits(16).in_words(), "shifted", "1 px")
+    crops, mirrored, brightness, saturation = Augment.imagenet().in_words().split(", ")
+    named(crops, "crops", "8 %")
+    named(mirrored, "half", "mirrored")
+    named(brightness, "brightness", "13 %")
+    named(saturation, "saturation", "50 %")
 
 
 def progressive():

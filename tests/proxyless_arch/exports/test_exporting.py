@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shlex
 import sys
 import tomllib
@@ -22,7 +23,7 @@ from proxyless_arch.data.images import normalize
 from proxyless_arch.exports import export_formats, exported_file, exporting
 from proxyless_arch.exports.export_formats import KERAS_FORMATS, TORCH_FORMATS
 from proxyless_arch.exports.exported_file import Loaded
-from tests.errors import refused
+from tests.errors import named, refused
 from tests.proxyless_arch.nets import random_tensors, three_blocks
 
 SPEC = replace(
@@ -100,18 +101,17 @@ def exported(tmp_path, backend, *argv, known=KERAS_FORMATS, formats="litert", ne
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "values"),
     [
-        ("onx", "expected onnx, torch_export, executorch or litert_torch, got 'onx'; did you mean 'onnx'?"),
-        ("onnx,onnx", "every format once"),
-        ("pt2,torch_export", "every format once"),
-        (" , ", "separated by commas"),
+        ("onx", ["onnx", "torch_export", "executorch", "litert_torch", "'onx'", "'onnx'"]),
+        ("onnx,onnx", ["every format once"]),
+        ("pt2,torch_export", ["every format once"]),
+        (" , ", ["separated by commas"]),
     ],
 )
-def test_unknown_formats(text, message):
-    with pytest.raises(InputError, match="--format") as caught:
+def test_unknown_formats(text, values):
+    with refused("--format", *values):
         export_formats.choose_formats(text, TORCH_FORMATS)
-    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_several_formats_keep_their_order():
 @pytest.mark.parametrize("others", [(), ("torch_export",)])
 def test_a_missing_runtime_says_what_to_install(monkeypatch, module, table, name, package, others):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf"{name} needs {package}, not installed: pip install -e '.\[export\]'"):
+    with refused("--format", name, package, "pip install -e '.[export]'"):
         export_formats.check_runtimes([table[name], *(TORCH_FORMATS[other] for other in others)])
 
 
@@ -173,10 +173,9 @@ def test_an_optional_format_that_is_not_installed_is_skipped_beside_others(witho
     formats = [TORCH_FORMATS[name] for name in ("executorch", "torch_export", "litert_torch")]
     ready, skipped = export_formats.check_runtimes(formats)
     assert ready == (TORCH_FORMATS["torch_export"],)
-    assert [(format.name, reason) for format, reason in skipped] == [
-        ("executorch", "needs executorch, not installed: pip install -e '.[executorch]'"),
-        ("litert_torch", "needs litert-torch, not installed: pip install -e '.[litert-torch]'"),
-    ]
+    assert [format.name for format, _ in skipped] == ["executorch", "litert_torch"]
+    for (_, reason), extra in zip(skipped, ("executorch", "litert-torch"), strict=True):
+        named(reason, f"needs {extra}", f"pip install -e '.[{extra}]'")
 
 
 @pytest.mark.parametrize("names", [("executorch",), ("litert_torch",), ("litert_torch", "executorch")])
@@ -185,7 +184,7 @@ def test_optional_formats_alone_are_an_error_when_not_installed(without_extras, 
         export_formats.check_runtimes([TORCH_FORMATS[name] for name in names])
     for name in names:
         extra = name.replace("_", "-")
-        assert f"{name} needs {extra}, not installed: pip install -e '.[{extra}]'" in str(caught.value)
+        named(caught.value.problem, name, f"needs {extra}", f"pip install -e '.[{extra}]'")
 
 
 def test_the_extras_exist():
@@ -276,7 +275,7 @@ def test_the_seed_decides_which_images(tmp_path, loose_photos):
 
 def test_an_empty_calibration_folder(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no images in it .* \(in .*empty\)"):
+    with refused("", "no images", source=tmp_path / "empty"):
         exporting.pick_images(parsed(tmp_path, "--calibration", tmp_path / "empty", formats="litert_int8"), SPEC)
 
 
@@ -330,7 +329,7 @@ def test_an_export_that_is_not_finite_never_passes(value):
 
 
 def test_a_source_that_is_not_finite_is_no_reference():
-    with pytest.raises(InputError, match="the source network's logits are not finite"):
+    with refused("--weights", "source network", "finite"):
         exporting.compare(np.array([[np.nan]]), np.zeros((1, 1)), None)
 
 
@@ -352,16 +351,12 @@ def test_pixels_come_back_exactly(channels):
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
-    [
-        (["--opset", 18], "--opset: only onnx has operator sets"),
-        (["--bake_preprocessing"], "--bake_preprocessing: only litert or litert_fp16 can scale images"),
-    ],
+    ("words", "can"),
+    [(["--opset", 18], ["onnx"]), (["--bake_preprocessing"], ["litert", "litert_fp16"])],
 )
-def test_what_a_format_cannot(tmp_path, words, problem):
-    with pytest.raises(InputError) as caught:
+def test_what_a_format_cannot(tmp_path, words, can):
+    with refused(words[0], *can):
         parsed(tmp_path, *words, formats="litert,saved_model")
-    assert str(caught.value).startswith(problem)
 
 
 # -------------------------------------------------------------------------------------------------- what is left
@@ -417,7 +412,7 @@ def test_metadata_describes_the_network(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "it says nothing about its network"),
+        (None, "says nothing"),
         ("{", "not JSON"),
         ("{}", "format: missing"),
         (json.dumps({"format": "other", "version": 1, "spec": {}}), "format: expected 'proxyless-arch/export'"),
@@ -476,7 +471,7 @@ def test_another_network_of_the_same_name_is_not_overwritten(tmp_path, other):
 def test_a_file_of_somebody_else_is_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "three.tflite").write_bytes(b"TFL3 something")
-    with pytest.raises(InputError, match="holds no network of ours"):
+    with refused("--output", "no network of ours", source=tmp_path / "out" / "three.tflite"):
         exported(tmp_path, FakeBackend())
 
 
@@ -497,7 +492,8 @@ def test_int8_is_held_against_its_float_twin_which_leaves_nothing(tmp_path, caps
     file = record["files"][0] | {"float_latency_ms": 1.0, "latency_ms": {"median": 3, "quartile1": 2, "quartile3": 4}}
     capsys.readouterr()
     text = exporting.table(record | {"files": [file]})
-    assert "three_int8.tflite is slower here than its float twin (3 against 1 ms)" in text
+    (slower,) = (line for line in text.splitlines() if "slower" in line)
+    named(slower, "three_int8.tflite", "(3 against 1 ms)")
     faster = file | {"float_latency_ms": 2.5}
     assert "slower" not in exporting.table(record | {"files": [faster]})
 
@@ -516,8 +512,8 @@ def test_reported_formats_have_no_tolerance(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
-    full = OSError(errno.ENOSPC, "No space left on device")
-    with refused("--output", "No space left on device", source=tmp_path / "out"):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with refused("--output", os.strerror(errno.ENOSPC), source=tmp_path / "out"):
         exported(tmp_path, FakeBackend(write_error=full))
     assert not (tmp_path / "out").exists()
 
@@ -525,28 +521,28 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 def test_a_disk_that_fills_up_with_the_record_leaves_nothing(tmp_path, monkeypatch):
     def fail(path, value):
         path.write_text("half of")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(exporting, "write_json", fail)
-    with pytest.raises(InputError, match="No space left"):
+    with refused("--output", os.strerror(errno.ENOSPC), source=tmp_path / "out"):
         exported(tmp_path, FakeBackend())
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(InputError, match="--output: cannot be written: File exists"):
+    with refused("--output", os.strerror(errno.EEXIST), source=tmp_path / "out"):
         exported(tmp_path, FakeBackend())
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_an_output_that_may_not_be_written(tmp_path, monkeypatch):
     def refuse(**settings):
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(exporting.tempfile, "mkdtemp", refuse)
-    with pytest.raises(InputError, match="--output: cannot be written: Permission denied"):
+    with refused("--output", os.strerror(errno.EACCES), source=tmp_path / "out"):
         exported(tmp_path, FakeBackend())
 
 

@@ -235,10 +235,10 @@ def test_which_of_several_is_taken(tmp_path):
     torch.save({"state_dict": state_of(AVERAGE, "teacher.") | state_of(PLAIN, "model.")}, path)
     assert_equal(read_tensors(path, SPEC).tensors, PLAIN)
     torch.save({"a": state_of(PLAIN), "b": state_of(AVERAGE)}, path)
-    with pytest.raises(InputError, match="several networks, of which none goes before the others: 'a'; 'b'"):
+    with refused("", "several networks", "'a'", "'b'", source=path):
         read_tensors(path, SPEC)
     torch.save({"state_dict": state_of(PLAIN) | state_of(AVERAGE, "module.")}, path)
-    with pytest.raises(InputError, match="several networks"):
+    with refused("", "several networks", source=path):
         read_tensors(path, SPEC)
 
 
@@ -258,7 +258,7 @@ def test_what_is_left_out_is_said(tmp_path):
 def test_whole_modules_are_refused_in_plain_words(wrap, protocol, tmp_path):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     torch.save(wrap(net), tmp_path / "net.pth", pickle_protocol=protocol)
-    with pytest.raises(InputError, match=r"it holds a whole module, .*state_dict\(\)"):
+    with refused("", "whole module", "state_dict", source=tmp_path / "net.pth"):
         read_tensors(tmp_path / "net.pth", SPEC)
     torch.jit.script(net).save(tmp_path / "net.pt")
     with pytest.raises(InputError, match=r"TorchScript .*state_dict\(\)"):
@@ -437,14 +437,14 @@ def test_the_weights_in_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("held", "found"),
     [
-        (optimizer_state(), "found the state of an optimizer alone"),
-        ({"optimizer": optimizer_state(), "epoch": 3}, "found optimizer (the state of an optimizer), epoch"),
-        ({"state_dict": {}, "args": {"lr": 0.1}}, "found state_dict (empty), args"),
-        ({}, "found nothing"),
+        (optimizer_state(), ["optimizer", "alone"]),
+        ({"optimizer": optimizer_state(), "epoch": 3}, ["optimizer", "epoch"]),
+        ({"state_dict": {}, "args": {"lr": 0.1}}, ["state_dict (empty)", "args"]),
+        ({}, ["found nothing"]),
     ],
 )
 @pytest.mark.parametrize("modern", [True, False], ids=["zip", "legacy"])
 def test_what_is_there_in_place_of_weights_is_said(modern, held, found, tmp_path):
     torch.save(held, tmp_path / "net.pth", _use_new_zipfile_serialization=modern)
-    with refused("", found, source=str(tmp_path / "net.pth")):
+    with refused("", *found, source=str(tmp_path / "net.pth")):
         read_tensors(tmp_path / "net.pth", SPEC)

@@ -53,7 +53,7 @@ def test_a_config_with_weights_beside_it(tmp_path):
     trained = find_trained(str(tmp_path / "net.json"), tmp_path / "net.ckpt")
     assert trained.spec.preprocessing == small_net_preprocessing(48)
     assert find_network(str(tmp_path / "net.json"))[1] is None
-    with pytest.raises(InputError, match="does not say of which network"):
+    with refused("", "which network", "net.json", source=tmp_path / "net.ckpt"):
         find_network(str(tmp_path / "net.ckpt"))
 
 

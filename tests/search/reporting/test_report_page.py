@@ -33,6 +33,7 @@ from search.reporting.networks import released_points
 from search.reporting.report_page import comparison, report, write_comparison, write_report
 from search.reporting.run_folder import read_run, read_trained
 from search.reporting.trainings import with_trained
+from tests.errors import named, refused
 from tests.search.made_run import write_random, write_run, write_trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -130,9 +131,9 @@ def test_whether_it_landed_is_on_the_page(tmp_path, landed, said):
     more = {"landed_by": "measured", "landing_error_percent": 14.0, "landing_tolerance_percent": 2.0}
     write_run(tmp_path / "run", landed=landed, landing_stopped="" if landed else "the machine is too busy", **more)
     page, _ = page_of(tmp_path / "run")
-    assert f"Landing {said} +14.00 % from the target, measured" in page.words
+    assert f"Landing {said} +14.00 %" in page.words
     assert page.values["landing_error_percent"] == [14.0]
-    assert ("Not landed: measured +14.00 % from the target; the machine is too busy." in page.words) != landed
+    assert ("Not landed:" in page.words) == ("the machine is too busy." in page.words) != landed
 
 
 def test_the_numbers_are_those_of_result_json(tmp_path):
@@ -297,10 +298,7 @@ def test_released_networks_only_on_their_own_data_set(tmp_path):
     assert "released network" in page.words and "proxyless_gpu" in page.words
     assert released_points(read_run(tmp_path / "digits")) == []
     page, _ = page_of(tmp_path / "digits")
-    assert (
-        "Released networks are not shown: their published accuracy is on ImageNet, and this search ran on digits"
-        in (page.words)
-    )
+    assert "Released networks are not shown" in page.words and "proxyless_gpu" not in page.words
 
 
 @pytest.mark.parametrize("cut", [b"", b'{"phase": "sea', b'{"phase": "search"'])
@@ -309,8 +307,7 @@ def test_an_interrupted_search_shows_what_there_is(tmp_path, cut):
     with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
         file.write(cut)
     page, _ = page_of(tmp_path / "run")
-    assert "This search did not come to its end. The last finished epoch is search epoch 4 of 4" in page.words
-    assert "The most probable network so far" in page.words
+    assert "search epoch 4 of 4" in page.words and "so far" in page.words
     assert f"{records[-1]['expected_cost']:.4g} ms" in page.words
     assert "--resume" in page.words
     assert "predicted_latency_ms" not in page.values
@@ -362,60 +359,59 @@ def test_a_run_of_another_version_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "message"),
+    ("file", "content", "place", "values"),
     [
-        ("config.json", "{", "not JSON"),
-        ("config.json", "[]", "expected an object"),
-        ("config.json", '{"format": "x"}', "format: expected 'proxyless-nas/search-config', got 'x'"),
-        ("config.json", '{"format": "proxyless-nas/search-config"}', "target_hardware: expected a string, got null"),
-        ("result.json", '{"macs": 1}', "predicted_latency_ms: missing"),
-        ("result.json", "[1]", "expected an object"),
-        ("metrics.jsonl", '{"a": 1}\n{"b": 2}\n', "line 1: phase is missing"),
-        ("metrics.jsonl", "nonsense\n", "line 1: not JSON"),
-        ("spec.json", "{}", "format: missing"),
+        ("config.json", "{", "line 1 column 2", ["JSON"]),
+        ("config.json", "[]", "", ["object"]),
+        ("config.json", '{"format": "x"}', "format", ["'proxyless-nas/search-config'", "'x'"]),
+        ("config.json", '{"format": "proxyless-nas/search-config"}', "target_hardware", ["string", "null"]),
+        ("result.json", '{"macs": 1}', "predicted_latency_ms", ["missing"]),
+        ("result.json", "[1]", "", ["object"]),
+        ("metrics.jsonl", '{"a": 1}\n{"b": 2}\n', "line 1", ["phase", "missing"]),
+        ("metrics.jsonl", "nonsense\n", "line 1", ["JSON"]),
+        ("spec.json", "{}", "format", ["missing"]),
     ],
 )
-def test_damaged_files_are_named(tmp_path, file, content, message):
+def test_damaged_files_are_named(tmp_path, file, content, place, values):
     write_run(tmp_path / "run")
     (tmp_path / "run" / file).write_text(content)
-    with pytest.raises(InputError, match=message) as caught:
+    with refused(place, *values, source=tmp_path / "run" / file):
         read_run(tmp_path / "run")
-    assert file in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "place"),
+    ("changes", "place", "values"),
     [
-        ({"phase": None}, "phase: expected a string, got null"),
-        ({"epoch": 1.5}, "epoch: expected an integer"),
-        ({"expected_cost": "2"}, "expected_cost: expected a number, got '2'"),
-        ({"valid_loss": [1]}, "valid_loss: expected a number, got a list"),
-        ({"probabilities": [[0.5, 1.5]]}, r"probabilities\[0\]\[1\]: expected a number in 0..1, got 1.5"),
-        ({"probabilities": [[]]}, r"probabilities\[0\]: expected a list of at least 1 elements"),
-        ({"argmax_path": [-1]}, r"argmax_path\[0\]: expected an integer"),
+        ({"phase": None}, "phase", ["string", "null"]),
+        ({"epoch": 1.5}, "epoch", ["integer", 1.5]),
+        ({"expected_cost": "2"}, "expected_cost", ["number", "'2'"]),
+        ({"valid_loss": [1]}, "valid_loss", ["number", "list"]),
+        ({"probabilities": [[0.5, 1.5]]}, "probabilities[0][1]", ["number", "0..1", 1.5]),
+        ({"probabilities": [[]]}, "probabilities[0]", ["list", "at least 1"]),
+        ({"argmax_path": [-1]}, "argmax_path[0]", ["integer", -1]),
     ],
 )
-def test_a_wrong_value_in_the_metrics_is_named(tmp_path, changes, place):
+def test_a_wrong_value_in_the_metrics_is_named(tmp_path, changes, place, values):
     _, records, _, _ = write_run(tmp_path / "run")
     lines = [json.dumps(record) for record in (*records[:2], records[2] | changes, *records[3:])]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    with pytest.raises(InputError, match=rf"^line 3: {place}.*metrics\.jsonl\)$"):
+    with refused(f"line 3: {place}", *values, source=tmp_path / "run" / "metrics.jsonl"):
         read_run(tmp_path / "run")
 
 
 def test_a_wrong_number_in_the_result_is_named(tmp_path):
     write_run(tmp_path / "run", measured_latency_ms="fast")
-    with pytest.raises(InputError, match=r"measured_latency_ms: expected a number.*result\.json"):
+    with refused("measured_latency_ms", "number", "'fast'", source=tmp_path / "run" / "result.json"):
         read_run(tmp_path / "run")
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(InputError, match=r"there is no config\.json in it"):
+    with refused("", "config.json", source=tmp_path):
         write_report(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
+    with refused("", "no such folder", source=tmp_path / "nowhere"):
         write_report(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="expected a run folder, got a file"):
+    with refused("", "run folder", "file", source=tmp_path / "file"):
         write_report(tmp_path / "file")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
@@ -440,9 +436,9 @@ def test_runs_side_by_side(tmp_path):
     runs = [read_run(tmp_path / name) for name in ("one", "two", "random", "cut")]
     page = Page(comparison(runs))
     assert page.values["predicted"] == [result["predicted_latency_ms"] for result in results]
-    assert "Not finished, so without a result: cut" in page.words
+    assert re.search(r"Not finished[^.:]*: cut\b", page.words)
     costs = [entry["cost"] for entry in runs[2].result["networks"]]
-    assert f"3 networks of {min(costs):.4g} ms to {max(costs):.4g} ms" in page.words
+    named(page.words, "3 networks", f"{min(costs):.4g} ms to {max(costs):.4g} ms")
     assert "random network" in page.words and len(page.classed("hollow")) == 3 + 1  # and one in the legend
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) and len(page.boxes) == 2 * 16
@@ -454,7 +450,7 @@ def test_planes_of_different_things_are_not_drawn(tmp_path):
     write_run(tmp_path / "one")
     write_run(tmp_path / "two", dataset="imagenet")
     page = Page(comparison([read_run(tmp_path / name) for name in ("one", "two")]))
-    assert "Not drawn: the runs differ in their data set" in page.words
+    assert re.search(r"Not drawn: [^.]*data set", page.words)
 
 
 def test_an_unsearched_run_is_a_control(tmp_path):
@@ -478,20 +474,16 @@ def test_trained_networks_are_shown_at_their_cost(tmp_path):
     page = Page(text)
     found = page.titles
     cost = f"{networks[1]['cost']:.4g} ms"
-    assert (
-        f"random, specs/random_001.json: {cost}, 300 epochs of train.py in a: top-1 87.5 % (315 of 360 test images)"
-        in found
-    )
-    assert (
-        f"random, specs/random_001.json: {cost}, 300 epochs of train.py in b: top-1 88.5 % (319 of 360 test images)"
-        in found
-    )
+    for folder, score, hits in (("a", "87.5 %", 315), ("b", "88.5 %", 319)):
+        (tip,) = {title for title in found if f" in {folder}: " in title}
+        named(tip, "random", "specs/random_001.json", cost, "300 epochs", f"top-1 {score}", f"{hits} of 360")
     assert len(page.classed("hollow")) == 2 + 1  # and one in the legend
     assert "not trained alike" not in page.words and "train it too" in page.words
     text = write_comparison(folders, tmp_path / "page.html", [*alike, tmp_path / "c"]).read_text()
     cost = f"{result['predicted_latency_ms']:.4g} ms"
-    assert f"run: {cost}, 300 epochs of train.py in c: top-1 91.2 % (328 of 360 test images)" in Page(text).titles
-    assert "do not compare them: they differ in weights." in Page(text).words
+    (tip,) = {title for title in Page(text).titles if " in c: " in title}
+    named(tip, "run", cost, "300 epochs", "top-1 91.2 %", "328 of 360")
+    assert re.search(r"not trained alike[^.]* weights\.", Page(text).words)
     assert "train it too" not in Page(text).words
     text = write_report(tmp_path / "random", trained=alike).read_text()
     assert len(Page(text).classed("hollow")) == 2 + 1
@@ -506,13 +498,13 @@ def test_what_an_older_training_did_not_record_is_not_certified(tmp_path):
     path.write_text(json.dumps({name: value for name, value in whole.items() if name not in ("ema_decay", "n_epochs")}))
     output, both = tmp_path / "page.html", [tmp_path / "old", tmp_path / "new"]
     text = write_report(tmp_path / "run", output, both).read_text()
-    assert "some settings were not recorded: n_epochs (in old), ema_decay (in old)." in Page(text).words
+    assert re.search(r"not recorded: n_epochs \(in old\), ema_decay \(in old\)\.", Page(text).words)
     assert "not trained alike" not in Page(text).words
-    assert any("a not recorded number of epochs of train.py in old" in title for title in Page(text).titles)
+    assert any("not recorded" in title and title.count("in old") for title in Page(text).titles)
     alone = Page(write_report(tmp_path / "run", output, both[:1]).read_text())
     assert "trained alike" not in alone.words
     path.write_text(json.dumps({name: whole[name] for name in ("format", "version", "recipe")}))
-    with pytest.raises(InputError, match=r"not recorded: config\.json has no dataset and no data_path"):
+    with refused("--trained", "not recorded", "config.json", "data_path", source=path.parent):
         write_report(tmp_path / "run", output, both)
 
 
@@ -665,14 +657,14 @@ def test_trainings_scored_on_other_images_are_not_alike(tmp_path):
         write_trained(tmp_path / name, spec, 50.0, images)
     output = tmp_path / "page.html"
     text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "b"]).read_text()
-    assert "do not compare them: they differ in the test images." in Page(text).words
+    assert re.search(r"not trained alike[^.]* the test images\.", Page(text).words)
     text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
     assert "not trained alike" not in Page(text).words
     result = json.loads((tmp_path / "c" / "result.json").read_text())
     del result["test_images"]
     (tmp_path / "c" / "result.json").write_text(json.dumps(result))
     text = write_report(tmp_path / "run", output, [tmp_path / "a", tmp_path / "c"]).read_text()
-    assert "some settings were not recorded: the test images (in c)." in Page(text).words
+    assert re.search(r"not recorded: the test images \(in c\)\.", Page(text).words)
 
 
 # ------------------------------------------------------------------------------------------------------- by class
@@ -721,7 +713,7 @@ def test_a_page_does_not_grow_with_its_pictures(tmp_path, monkeypatch):
     (run,) = with_trained([read_run(tmp_path / "run")], [read_trained(tmp_path / "trained")])
     page = Page(report(run))
     assert [attributes["src"] for name, attributes in page.elements if name == "img"] == shown
-    assert page.words.count("What is taken for what") == 2
+    assert page.words.count("taken for what") == 2
 
 
 def test_damaged_scores_by_class_are_named(tmp_path):

@@ -9,6 +9,7 @@ from proxyless_arch.base.units import Unit
 from search.reporting.report_page import comparison, report
 from search.reporting.run_folder import read_run
 from search.reporting.titles import is_named, network_name, title_of, told_apart
+from tests.errors import named
 from tests.search.made_run import write_random, write_run
 
 DATED = "20261130-014936"
@@ -34,15 +35,15 @@ def of(tmp_path, name=DATED, settings=None, **more):
 def test_a_run_without_a_name_is_called_by_what_it_is(tmp_path):
     assert title_of(of(tmp_path, "mine")) == "mine"
     run = of(tmp_path)
-    assert title_of(run) == "digits on mobile, 2.773 of 2.787 ms"
+    named(title_of(run), "digits", "mobile", "2.773 of 2.787 ms")
     assert f"<h1>{title_of(run)}</h1>" in report(run) and f"<h1>{DATED}" not in report(run)
     photos = {"dataset": "imagefolder", "data_path": "/data/my photos.zip"}
-    assert title_of(of(tmp_path, "20261130-000001", photos)) == "my photos on mobile, 2.773 of 2.787 ms"
-    assert title_of(of(tmp_path, "20261130-000002", finished=False)) == "digits on mobile, target 2.787 ms"
+    named(title_of(of(tmp_path, "20261130-000001", photos)), "my photos", "mobile", "2.773 of 2.787 ms")
+    named(title_of(of(tmp_path, "20261130-000002", finished=False)), "digits", "mobile", "target 2.787 ms")
     assert title_of(of(tmp_path, "20261130-000003", hardware="flops")) == "digits, 6.51 of 6.54 M MACs"
-    assert title_of(of(tmp_path, "20261130-000004", measured_latency_ms=2.9)) == "digits on mobile, 2.9 of 2.787 ms"
+    named(title_of(of(tmp_path, "20261130-000004", measured_latency_ms=2.9)), "mobile", "2.9 of 2.787 ms")
     write_random(tmp_path / "20261130-000005")
-    assert title_of(read_run(tmp_path / "20261130-000005")) == "digits on mobile, random networks, target 2 ms"
+    named(title_of(read_run(tmp_path / "20261130-000005")), "digits", "mobile", "random networks", "target 2 ms")
 
 
 def test_runs_side_by_side_have_short_titles_of_their_own(tmp_path):

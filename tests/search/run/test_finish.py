@@ -24,6 +24,7 @@ from search.reporting.summary import _measured_lines, summary
 from search.run.finish import _changes, derive, finetune, recalibrated, record_of, score
 from search.run.job import mixed, new_search, prepare
 from search.run.log import RunLog
+from tests.errors import line_of, named, refused
 from tests.search.made_run import write_run
 
 
@@ -113,7 +114,7 @@ def test_the_measurements_of_a_landing_are_told_with_three_digits(times, shown):
         "landing": [{"measured_at_anchor_speed_ms": ms} for ms in times], "landing_stopped": "",
     }  # fmt: skip
     lines = dict(_measured_lines(record, times[-1]))
-    assert lines["landing"] == f"measured {shown} ms in turn, at one speed"
+    named(lines["landing"], "measured", f"{shown} ms")
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -149,8 +150,8 @@ def test_the_end_of_a_measured_run_is_said_from_its_folder(tmp_path, older):
         text = summary(tmp_path / "run")
         assert text.count("against the search") == 1 and "MB6 7x7 (0.2 %), against the search" in text
         assert "argmax itself scores 60.0 %" in text and "1.1e+03 times as probable" in text
-        assert ("\n  landed     measured +5.00 % from the target" in text) == landed
-        assert ("\n  NOT LANDED measured +5.00 % from the target" in text) != landed
+        named(line_of(text, "landed" if landed else "NOT LANDED"), "measured", "+5.00 %")
+        assert ("\n  NOT LANDED " in text) == ("\n  landed " not in text)
     # keys that results had not from the beginning
     for missing in ("table_scale", "landing", "landing_stopped", "num_classes", "warmup_from", "table_anchor_ms"):
         record = {key: value for key, value in (result | more).items() if key != missing}
@@ -213,7 +214,7 @@ def test_recalibration_by_a_way_that_is_asked_for():
         job = digits_job(recalibration=chosen)
         net = build(job.space.spec_for((0,) * job.space.n_edges), torch.Generator().manual_seed(0))
         assert list(recalibrated(job, net, set())[2]) == [chosen]
-    with pytest.raises(InputError, match="--recalibration augmented: has no meaning with --augment none"):
+    with refused("--recalibration augmented", "--augment none"):
         digits_job(recalibration="augmented", augment="none")
 
 

