@@ -1,12 +1,12 @@
-"""benchmarks/eval_speed.py says whether the promises of speed and agreement hold, by its exit status too."""
+"""benchmarks/bench_eval.py says whether the promises of speed and agreement hold, by its exit status too."""
 
 import json
 
 import pytest
 
-from benchmarks import eval_speed
+from benchmarks import bench_eval
 
-VARIANTS = [name for names in eval_speed.PROCESSES.values() for name in names]
+VARIANTS = [name for names in bench_eval.PROCESSES.values() for name in names]
 FAST = {"torch plain": 40.0, "torch plain tuned": 20.0}
 
 
@@ -27,20 +27,20 @@ def measured(times, differences):
     ],
 )
 def test_a_promise_that_is_missed_fails_the_command(times, differences, missed, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(eval_speed, "measure", measured(times, differences))
+    monkeypatch.setattr(bench_eval, "measure", measured(times, differences))
     path = tmp_path / "speed.json"
-    assert eval_speed.main(["--rounds", "2", "--save_json", str(path)]) == (1 if missed else 0)
+    assert bench_eval.main(["--rounds", "2", "--save_json", str(path)]) == (1 if missed else 0)
     assert capsys.readouterr().err.splitlines() == [f"missed: {line}" for line in missed]
     assert json.loads(path.read_text())["missed"] == missed
 
 
 @pytest.mark.parametrize("flag", ["--batch_size", "--rounds", "--threads"])
 def test_nothing_cannot_be_measured(flag, capsys):
-    assert eval_speed.main([flag, "0"]) == 2
+    assert bench_eval.main([flag, "0"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {flag}: expected an integer")
 
 
 def test_the_ratios_are_promised_at_batch_32_only(monkeypatch):
-    monkeypatch.setattr(eval_speed, "measure", measured({"eval.py": [39.0, 39.0]}, {}))
-    assert eval_speed.main(["--rounds", "2"]) == 1
-    assert eval_speed.main(["--rounds", "2", "--batch_size", "8"]) == 0
+    monkeypatch.setattr(bench_eval, "measure", measured({"eval.py": [39.0, 39.0]}, {}))
+    assert bench_eval.main(["--rounds", "2"]) == 1
+    assert bench_eval.main(["--rounds", "2", "--batch_size", "8"]) == 0

@@ -1,7 +1,7 @@
 """How much faster eval.py and eval_tf.py run a network on a CPU than the plain frameworks do.
 
-    python benchmarks/eval_speed.py
-    python benchmarks/eval_speed.py --arch proxyless_cpu --batch_size 8 --threads 2 --save_json speed.json
+    python benchmarks/bench_eval.py
+    python benchmarks/bench_eval.py --arch proxyless_cpu --batch_size 8 --threads 2 --save_json speed.json
 
 Forward passes only; no image is read. The variants take turns, one batch each, so that whatever else the machine does
 falls on all of them; a ratio is taken within a round, and the table gives its median and range. Weights are random:
@@ -208,7 +208,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedConfig:
-    """What eval_speed.py is asked to do."""
+    """What bench_eval.py is asked to do."""
 
     arch: str = setting("proxyless_mobile", "a known network", catalog.known_names(), aliases=("-a",))
     batch_size: int = BATCH_SIZE.setting(32, minimum=1)
@@ -221,7 +221,7 @@ class SpeedConfig:
 
 def run(argv: Sequence[str]) -> int:
     """The exit status."""
-    arguments = settings.parse(SpeedConfig, argv, "eval_speed.py", __doc__)
+    arguments = settings.parse(SpeedConfig, argv, "bench_eval.py", __doc__)
     if arguments.serve:
         framework, tuned = arguments.serve
         serve(framework, tuned == "1", arguments.arch, arguments.batch_size)

@@ -1,7 +1,7 @@
 """How long it takes to read a phone's photo for training, and to find the images in a folder of many.
 
-    python benchmarks/reading_speed.py
-    python benchmarks/reading_speed.py --width 4000 --height 3000 --files 50000
+    python benchmarks/bench_input.py
+    python benchmarks/bench_input.py --width 4000 --height 3000 --files 50000
 
 One thread. The photo is smoothed noise, a JPEG of quality 90; both ways of decoding make the same crops, in turn. The
 files are empty, in 100 class folders, with a usual ending and without one, which has to be looked into.
@@ -79,7 +79,7 @@ def finding(n_files: int, ending: str) -> list[float]:
 
 
 def run(argv: Sequence[str]) -> None:
-    config = settings.parse(Config, argv, "reading_speed.py", __doc__)
+    config = settings.parse(Config, argv, "bench_input.py", __doc__)
     times = {f"a photo, {name}": ms for name, ms in reading(config).items()}
     times |= {f"{config.files} files{end or ', no ending'}": finding(config.files, end) for end in (".jpg", "")}
     rows = [("", "ms", "quartiles")]
