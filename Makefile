@@ -4,6 +4,7 @@
 # make test-slow  all tests, the slow ones too: kill tests at random moments, long trainings
 # make test-cpus  the tests that train, under the kernels and threads of other CPUs (minutes)
 # make test-faults kills, stops, full disks and cut files at random moments, five of each (an hour)
+# make bench      how fast steps of the search, evaluation and reading are here, with verdicts (15 minutes)
 # make examples  run the notebooks of examples/, a few steps each
 # make test-alone install each zoo without the other framework and score with it (minutes, 0.5 GB; in no other target)
 PYTHON ?= python3
@@ -15,7 +16,7 @@ READY := $(VENV)/.ready
 # each worker holds torch and TensorFlow in a gigabyte or two: no more of them than four
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: search setup test test-slow test-faults test-cpus test-alone examples lint clean
+.PHONY: bench search setup test test-slow test-faults test-cpus test-alone examples lint clean
 
 search: $(SEARCH_READY)
 	$(BIN)/python search/imagenet_arch_search.py --target_hardware mobile
@@ -33,6 +34,12 @@ test-faults: $(READY)
 
 test-cpus: $(READY)
 	.ci/cpus $(BIN)/python
+
+# each with its verdicts, whatever the one before came to; the exit status is that of the worst
+bench: $(READY)
+	status=0; for name in bench_depthwise bench_search bench_eval bench_input; do \
+		$(BIN)/python benchmarks/$$name.py || status=$$?; \
+	done; exit $$status
 
 examples: $(READY)
 	$(BIN)/python -m pytest --slow tests/scripts/test_examples.py

@@ -34,6 +34,8 @@ COMMANDS = {
     "benchmarks/compare_networks.py": "benchmarks/compare_networks.py",
     "benchmarks/comparison_picture.py": "benchmarks/comparison_picture.py",
     "benchmarks/bench_eval.py": "benchmarks/bench_eval.py",
+    "benchmarks/bench_depthwise.py": "benchmarks/bench_depthwise.py",
+    "benchmarks/bench_search.py": "benchmarks/bench_search.py",
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
     "benchmarks/bench_input.py": "benchmarks/bench_input.py",
     "benchmarks/search_oracles.py": "benchmarks/search_oracles.py",

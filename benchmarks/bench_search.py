@@ -1,0 +1,338 @@
+"""What a step of the search costs beside a plain training step of the same network.
+
+    python benchmarks/bench_search.py
+    python benchmarks/bench_search.py --cases 32 --rounds 9 --save_json search.json
+
+The plain step is what a person would write first: the network of the same path alone, in NCHW memory and float32.
+Weight and architecture steps are those of search/run/loop.py, on the CPU (or ``--device cuda``, which has not been
+run). Images are random. Each task is timed between two plain steps; ``null`` is the plain step again, and says what a
+ratio is worth here. ``peak`` is memory beyond what a process held before, one process per task. The exit status is 1
+where a ratio misses what it should be.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+from benchmarks.turns import CLOCKS, Ratio, Rounds, beside, circumstances, median_of, peak_bytes, relative, verdict  # noqa: E402
+from proxyless_arch.arch.spec import imagenet_preprocessing  # noqa: E402
+from proxyless_arch.base import settings  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError, LostProcessError  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.machine import tune_allocator  # noqa: E402
+from proxyless_arch.base.memory import format_bytes  # noqa: E402
+from proxyless_arch.base.settings import setting  # noqa: E402
+from proxyless_arch.base.strict import listed  # noqa: E402
+from proxyless_arch.base.text import align  # noqa: E402
+from proxyless_arch.base.words import (  # noqa: E402
+    AUTO_KERNELS,
+    DEVICE,
+    KERNEL_CHOICES,
+    KERNELS,
+    SAVE_JSON,
+    THREADS,
+    new_file,
+)
+from proxyless_arch.data.streams import TorchStream  # noqa: E402
+from proxyless_arch.space.named import space_named  # noqa: E402
+
+PLAIN, WEIGHT, FOLDED = "plain", "weight step", "folded forward"
+SCORED = "scored path"
+CLASSES = 10
+MOST_MEMORY = 1.15
+"""Of the plain step's peak, for any step of the search."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images of a size in batches, in the space of that size; ``weight``: the goal of the weight step."""
+
+    space: str
+    pixels: int
+    batch: int
+    weight: float
+
+
+CASES = {"32": Case("small", 32, 64, 0.43), "224": Case("imagenet", 224, 8, 0.55)}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A task, what it is compared with, and what the ratio should be at most."""
+
+    task: str
+    base: str
+    most: float | None = None
+
+
+def goals(case: Case) -> tuple[Goal, ...]:
+    return (
+        Goal("null", PLAIN),
+        Goal("plain, channels_last", PLAIN),
+        Goal("plain, channels_last, kernels", PLAIN),
+        Goal("plain, channels_last, bf16, kernels", PLAIN),
+        Goal(WEIGHT, PLAIN, case.weight),
+        Goal("two", WEIGHT, 0.8),
+        Goal("full_v2", WEIGHT, 1.35),
+        Goal("REINFORCE, 10 paths", WEIGHT, 1.8),
+        Goal(FOLDED, PLAIN),
+        Goal(SCORED, FOLDED, 1.1),
+    )
+
+
+# --------------------------------------------------------------------------------------------------- what is timed
+
+
+class Tasks:
+    """The steps of one case, made when they are first asked for."""
+
+    def __init__(self, case: Case, config: Config) -> None:
+        import torch
+
+        from proxyless_nas.depthwise import kernels_in_use
+        from proxyless_nas.devices import pick_device
+        from search.algorithm.controllers import step_rng
+        from search.algorithm.gates import sample_path
+
+        self.config, self.device = config, pick_device(config.device)
+        self.kernels = kernels_in_use(config.kernels, self.device)
+        ordinary = imagenet_preprocessing(case.pixels)
+        preprocessing = replace(ordinary, resolution=case.pixels, resize=case.pixels)
+        self.space = space_named(case.space).build(num_classes=CLASSES, preprocessing=preprocessing)
+        rng = step_rng(config.seed, TorchStream.STEP_TIMING)
+        self.path = sample_path([torch.zeros(len(ops)) for ops in self.space.choices], rng)
+        self.images = torch.randn(case.batch, 3, case.pixels, case.pixels, generator=rng).to(self.device)
+        self.labels = torch.randint(self.space.num_classes, (case.batch,), generator=rng).to(self.device)
+
+    def named(self, name: str) -> Callable[[], object]:
+        if name in (PLAIN, "null"):
+            return self._plain()
+        if name.startswith("plain, "):
+            return self._plain(channels_last=True, kernels="kernels" in name, bf16="bf16" in name)
+        if name == WEIGHT:
+            search = self._search("full_v2")
+            return lambda: search.weight_step(self._nhwc(), self.labels)
+        if name in (FOLDED, SCORED):
+            return self._folded() if name == FOLDED else self._scored()
+        search = self._search("rl" if name.startswith("REINFORCE") else name)
+        return lambda: search.arch_step(self._nhwc(), self.labels)
+
+    def _nhwc(self) -> Any:
+        import torch
+
+        return self.images.contiguous(memory_format=torch.channels_last)
+
+    def _network(self) -> Any:
+        """The network of the path, alone."""
+        from proxyless_nas.network import build
+
+        return build(self.space.spec_for(self.path)).to(self.device)
+
+    def _plain(self, channels_last: bool = False, kernels: bool = False, bf16: bool = False) -> Callable[[], object]:
+        import torch
+        from torch.nn import functional as F
+
+        from proxyless_nas.depthwise import accelerate
+        from proxyless_nas.steps import sgd
+
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+        net = self._network().to(memory_format=memory).train()
+        if kernels:
+            accelerate(net, self.kernels)
+        optimizer = sgd(net, lr=0.01, momentum=0.9, nesterov=True, weight_decay=4e-5, no_decay_bn=False)
+
+        def step() -> None:
+            images = self.images.contiguous(memory_format=memory)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                logits = net(images).float()
+            F.cross_entropy(logits, self.labels, label_smoothing=0.1).backward()
+            optimizer.step()
+
+        return step
+
+    def _search(self, mode: str) -> Any:
+        """A search whose weight steps take the one path, and whose architecture steps draw theirs from equal alpha."""
+        from hardware.cost import price_by, price_space
+        from search.config import SearchConfig
+        from search.run.loop import Search, schedule_of
+
+        batch = len(self.labels)
+        algorithm = {"arch_algo": "rl"} if mode == "rl" else {"grad_binary_mode": mode}
+        config = SearchConfig.of(
+            data_path="none", dataset="imagefolder", batch_size=batch, target_hardware="flops", warmup_epochs=0,
+            kernels=self.config.kernels, seed=self.config.seed, **algorithm,
+        )  # fmt: skip
+        table = price_space(self.space, price_by(None))
+        schedule = schedule_of(config, 1_000_000 * batch)
+        search = Search(config, self.space, table, table.uniform_expected, schedule, self.device)
+        search.sampled_path = lambda number=0: self.path  # type: ignore[method-assign]
+        return search
+
+    def _folded(self) -> Callable[[], object]:
+        from proxyless_nas.inference import prepared
+
+        forward = prepared(self._network().eval(), self.device)
+        return lambda: forward(self.images)
+
+    def _scored(self) -> Callable[[], object]:
+        from proxyless_nas.steps import evaluate
+        from search.algorithm.supernet import PathNet
+        from search.run.scoring import ImageLosses
+
+        net = PathNet(self._search("two").supernet.eval(), self.path).eval()
+        return lambda: evaluate(net, [(self._nhwc(), self.labels)], self.device, ImageLosses())
+
+
+def _in_the_end(device: Any, run: Callable[[], object]) -> None:
+    """``run``, and all that it started has finished."""
+    run()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+# ------------------------------------------------------------------------------------------------------- the report
+
+
+def peak(config: Config, case: str, task: str) -> int | None:
+    """Bytes of a task's third step, in a process of its own."""
+    words = [sys.executable, str(Path(__file__).resolve()), "--cases", case, "--memory_of", task]
+    words += ["--device", config.device, "--kernels", config.kernels, "--threads", str(config.threads)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LostProcessError(f"{task}: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured_peak(config: Config) -> int | None:
+    """In this process."""
+    import torch
+
+    tasks = Tasks(CASES[config.cases.split(",")[0]], config)
+    step = partial(_in_the_end, tasks.device, tasks.named(config.memory_of or PLAIN))
+    if tasks.device.type == "cuda":
+        step()
+        torch.cuda.reset_peak_memory_stats(tasks.device)
+        step()
+        return torch.cuda.max_memory_allocated(tasks.device)
+    return peak_bytes(lambda: [step() for _ in range(3)])
+
+
+def ratios(rounds: Rounds, case: Case) -> Iterator[dict[str, Any]]:
+    """Of each goal by both clocks; the verdict is by the processor's, which other work slows down least."""
+    for goal in goals(case):
+        row: dict[str, Any] = {"task": goal.task, "over": goal.base, "at_most": goal.most}
+        for clock in CLOCKS:
+            values = relative(rounds, goal.task, clock)
+            if goal.base != PLAIN:
+                values = values / relative(rounds, goal.base, clock)
+            row[clock] = median_of(values)._asdict()
+            row[f"{clock}_ms"] = round(median(getattr(own, clock) for own, _ in rounds[goal.task]), 2)
+        yield {**row, "verdict": verdict(Ratio(**row["cpu"]), goal.most)}
+
+
+def compared(config: Config, name: str) -> dict[str, Any]:
+    """All of one case, for the record."""
+    import torch
+
+    case = CASES[name]
+    torch.set_num_threads(config.threads)
+    tasks = Tasks(case, config)
+    steps = {goal.task: partial(_in_the_end, tasks.device, tasks.named(goal.task)) for goal in goals(case)}
+    rounds = beside(partial(_in_the_end, tasks.device, tasks.named(PLAIN)), steps, config.rounds, config.block)
+    peaks = {}
+    if config.memory:
+        peaks = {task: peak(config, name, task) for task in (PLAIN, WEIGHT, "two", "full_v2", "REINFORCE, 10 paths")}
+    return {
+        "case": f"{case.pixels} px, batch {case.batch}, space {case.space}",
+        "kernels": tasks.kernels,
+        "ratios": list(ratios(rounds, case)),
+        "peak_bytes": peaks,
+    }
+
+
+def table(found: Mapping[str, Any]) -> list[str]:
+    rows = [("step", "over", "CPU time", "interval", "wall", "interval", "at most", "")]
+    for row in found["ratios"]:
+        shown = []
+        for clock in CLOCKS:
+            ratio = row[clock]
+            shown += [f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
+        most = "-" if row["at_most"] is None else f"{row['at_most']:g}"
+        rows.append((row["task"], row["over"], *shown, most, row["verdict"]))
+    lines = [f"{found['case']}, depthwise gradients by {found['kernels']}", *align(rows, left=(0, 1, 7))]
+    plain = found["peak_bytes"].get(PLAIN)
+    for task, size in found["peak_bytes"].items():
+        if size is not None and plain:
+            share = size / plain
+            said = "" if task == PLAIN else f", {share:.2f} of it: {'holds' if share <= MOST_MEMORY else 'MISSED'}"
+            lines.append(f"peak of {task}: {format_bytes(size)}{said}")
+    return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What bench_search.py is asked to do."""
+
+    cases: str = setting("32,224", "sizes of images, between commas: 32 (batch 64), 224 (batch 8)")
+    rounds: int = setting(7, "in which each task takes its turn", minimum=2)
+    block: int = setting(1, "steps of a task in a row", minimum=1)
+    threads: int = THREADS.setting(1, minimum=1, maximum=1024)
+    device: str = DEVICE.setting("cpu")
+    kernels: str = KERNELS.setting(AUTO_KERNELS, allowed=KERNEL_CHOICES)
+    seed: int = setting(0, "of the path, the weights and the images")
+    tuned: bool = setting(False, "with the C library's allocator tuned, as eval.py has it")
+    memory: bool = setting(True, "measure the peak of each step too, in processes of their own")
+    memory_of: str | None = setting(None, "only the peak of this task, in this process, as JSON")
+    save_json: Path | None = SAVE_JSON.setting(None, metavar="FILE", check=new_file)
+
+
+def run(argv: Sequence[str]) -> int:
+    config = settings.parse(Config, argv, "bench_search.py", __doc__)
+    if config.tuned:
+        tune_allocator()
+    if config.memory_of is not None:
+        print(json.dumps(measured_peak(config)))
+        return 0
+    record: dict[str, Any] = {**circumstances(["benchmarks/bench_search.py", *argv]), "cases": []}
+    for name in cases_of(config.cases):
+        found = compared(config, name)
+        record["cases"].append(found)
+        print(*table(found), "", sep="\n")
+    print(f"{record['date']}, {record['cpu']}, load {record['load_average']}, {record['command']}")
+    if config.save_json is not None:
+        write_json(config.save_json, record)
+    missed = any(row["verdict"] == "MISSED" for found in record["cases"] for row in found["ratios"])
+    return 1 if missed else 0
+
+
+def cases_of(cases: str) -> list[str]:
+    """The names of cases. Raises InputError for another."""
+    names = cases.split(",")
+    for name in names:
+        if name not in CASES:
+            raise InputError(f"expected {listed(CASES)}, got {name!r}", "--cases")
+    return names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
