@@ -129,7 +129,7 @@ class Environment:
     def _known_singles(self, number: int, singles: dict[str, Shrunk]) -> dict[str, Any] | None:
         """The record of a batch, where it is there and has all changes."""
         line = self.record.get(f"damage {number}")
-        return line if line is not None and {"", *singles} <= line.get("losses", {}).keys() else None
+        return line if line is not None and {"", *singles} <= (line.get("losses") or {}).keys() else None
 
     def _measured_singles(self, singles: dict[str, Shrunk]) -> list[dict[str, Any]]:
         """The records of all batches of the images that choose; those that are there are not measured again."""

@@ -164,7 +164,7 @@ class BitEnvironment:
             for number, (images, _) in enumerate(self.choosing):
                 key = f"damage {number}"
                 line = self.record.get(key)
-                if line is None or not self.singles.keys() <= line.get("damages", {}).keys():
+                if line is None or not self.singles.keys() <= (line.get("damages") or {}).keys():
                     line = self.record.put(key, damages=self._batch(images, bar))
                 for name in sums:
                     sums[name] += line["damages"][name]

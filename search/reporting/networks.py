@@ -46,14 +46,15 @@ class Plane:
 
 def accuracy_of(result: Mapping[str, Any]) -> float | None:
     """On the test images, in percent; None where the network was not scored."""
-    return result.get("finetuned_test_top1_percent", result.get("test_top1_percent"))
+    tuned = result.get("finetuned_test_top1_percent")
+    return result.get("test_top1_percent") if tuned is None else tuned
 
 
 def networks_of(run: Run) -> list[tuple[str, float, float | None]]:
     """(spec file, cost, test accuracy in percent where the run has one) of what a finished run made."""
     assert run.result is not None
     if run.is_random:
-        return [(entry.get("spec", ""), entry["cost"], accuracy_of(entry)) for entry in run.result["networks"]]
+        return [(entry.get("spec") or "", entry["cost"], accuracy_of(entry)) for entry in run.result["networks"]]
     return [(SPEC_FILE, run.predicted, accuracy_of(run.result))] if run.predicted is not None else []
 
 

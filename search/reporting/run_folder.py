@@ -154,7 +154,7 @@ class Run:
     @property
     def table_scale(self) -> float:
         """What the table was multiplied by to predict the derived network, after it was measured."""
-        return (self.result or {}).get("table_scale", 1.0)
+        return (self.result or {}).get("table_scale") or 1.0
 
     def costs(self, spec: ArchSpec, scale: float = 1.0) -> list[float] | None:
         """The price of each layer of ``spec`` and any constant behind them, in ``unit`` and times ``scale``."""
@@ -367,8 +367,9 @@ def _pricing(
 def _agrees(table: CostTable, result: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the table gives the costs that the run wrote down."""
     found: list[tuple[Sequence[int], float]] = []
-    if result is not None and "path" in result and table.unit is Unit.MS:
-        found.append((result["path"], result["predicted_latency_ms"] / result.get("table_scale", 1.0)))
+    predicted = (result or {}).get("predicted_latency_ms")
+    if result is not None and "path" in result and predicted is not None and table.unit is Unit.MS:
+        found.append((result["path"], predicted / (result.get("table_scale") or 1.0)))
     found += [
         (record["argmax_path"], record["argmax_cost"])
         for record in records[-1:]

@@ -310,5 +310,9 @@ def _best_size(runs: Sequence[Run]) -> str:
 def _scored_alike(run: Run) -> tuple[float, int, int]:
     """(top-1 in percent, of so many architecture-validation images, resolution): inherited, or fine-tuned."""
     assert run.result is not None
-    score = run.result.get("finetuned_top1_percent", run.result["top1_percent"])
-    return score, run.result["n_valid_images"], run.result["resolution"]
+    tuned = run.result.get("finetuned_top1_percent")
+    return (
+        run.result["top1_percent"] if tuned is None else tuned,
+        run.result["n_valid_images"],
+        run.result["resolution"],
+    )
