@@ -223,6 +223,13 @@ def _kind(value: Any) -> str:
     return shown(value) if value is None or isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
 
 
+_HAVE_DEFAULTS = (
+    "nesterov", "maximize", "foreach", "differentiable", "fused", "capturable", "amsgrad", "decoupled_weight_decay",
+    "lr_mult",
+)  # fmt: skip
+"""Settings of a group that came with a later torch, which sets them where they are not, or with a later one of ours."""
+
+
 def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, place: str, source: str | None = None) -> None:
     """Raises InputError where ``saved`` is no state of an optimizer of these tensors. Groups of an older torch may have
     fewer settings."""
@@ -231,9 +238,8 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, place: str, so
         fresh = optimizer.state_dict()["param_groups"]
         groups = parts["param_groups"].elements(len(fresh), len(fresh))
         for group, own in zip(groups, fresh, strict=True):
-            for key, node in group.fields(
-                ("params", "lr"), [name for name in own if name not in ("params", "lr")]
-            ).items():
+            needed = [name for name in own if name not in _HAVE_DEFAULTS]
+            for key, node in group.fields(needed, [name for name in own if name in _HAVE_DEFAULTS]).items():
                 _check_setting(node, own[key], key)
         tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
         state = parts["state"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import Optimization, TrainConfig, from_dict, to_dict
-from proxyless_arch.base.errors import StoppedError
+from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.settings import note_on_absent
 from proxyless_nas.layers import ConvBN
 from proxyless_nas.network import build
@@ -23,6 +23,7 @@ from proxyless_nas.steps import (
     warmup_cosine_lr,
     weighted_loss,
 )
+from proxyless_nas.train.checkpointing import check_optimizer
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
 from tests.proxyless_arch.nets import three_blocks
 
@@ -242,6 +243,21 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     for key, state in before[2].items():
         assert torch.equal(state["momentum_buffer"], run.optimizer.state_dict()["state"][key]["momentum_buffer"])
     assert (run.step, run.sums) == (6, before[3])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_a_saved_optimizer_has_what_torch_does_not_set(kind):
+    optimizer = kind([nn.Parameter(torch.zeros(2))], lr=0.1)
+    for name in list(optimizer.param_groups[0]):
+        state = copy.deepcopy(optimizer.state_dict())
+        state["param_groups"][0].pop(name)
+        try:
+            check_optimizer(state, optimizer, "optimizer")
+        except InputError as error:
+            assert error.place == f"optimizer.param_groups[0].{name}"
+        else:
+            optimizer.load_state_dict(state)
+            assert name in optimizer.param_groups[0], name
 
 
 def test_an_epoch_that_learns_nothing_at_many_times_the_loss_of_guessing_is_the_end():
