@@ -10,7 +10,8 @@ and stay. The alpha images are cut in two: networks are chosen by their loss on 
 2. Behind each, at each target: the predictor; the gradient and REINFORCE, each with the best of RESCORED networks
    around its probabilities.
 3. The gate: the network found is at least GATE standard deviations of the random networks better than their median,
-   in inherited loss on the images that chose nothing. What does not pass is not trained. The deviation is that of the
+   in inherited loss on the images that chose nothing. What does not pass is not trained until it is known why
+   (``--below_gate``). The deviation is that of the
    middle of the networks (1.4826 times their median distance from the median): of the 20 at the high target one is so
    bad that it alone makes the usual one 1.6 times as large. That was seen at the first gate; both are recorded.
 4. The networks found are trained alone, with two seeds, and compared with the random networks' recorded accuracies.
@@ -146,11 +147,13 @@ def found_behind(
     }  # fmt: skip
 
 
-def passed(found: dict[str, Any]) -> bool:
-    return found["z_of_the_middle"] >= GATE
+def passed(found: dict[str, Any], below_gate: bool = False) -> bool:
+    return below_gate or found["z_of_the_middle"] >= GATE
 
 
-def tasks(images: Images, work: Path, seeds: Sequence[int], lengths: Lengths, sizes: Sizes) -> list[Task]:
+def tasks(
+    images: Images, work: Path, seeds: Sequence[int], lengths: Lengths, sizes: Sizes, below_gate: bool = False
+) -> list[Task]:
     """All of it, in the order in which it is worth doing: supernet by supernet, the predictor first."""
     listed: list[Task] = []
     for seed in seeds:
@@ -162,11 +165,13 @@ def tasks(images: Images, work: Path, seeds: Sequence[int], lengths: Lengths, si
 
         listed.append(Task(work / "supernet" / f"{seed}.json", train))
         for algorithm in ALGORITHMS:
-            listed += _behind(images, work, algorithm, seed, lengths, sizes)
+            listed += _behind(images, work, algorithm, seed, lengths, sizes, below_gate)
     return listed
 
 
-def _behind(images: Images, work: Path, algorithm: str, seed: int, lengths: Lengths, sizes: Sizes) -> list[Task]:
+def _behind(
+    images: Images, work: Path, algorithm: str, seed: int, lengths: Lengths, sizes: Sizes, below_gate: bool
+) -> list[Task]:
     """The searches of ``algorithm`` behind a supernet, and the trainings of what passed the gate."""
     searches = [
         Task(
@@ -175,7 +180,11 @@ def _behind(images: Images, work: Path, algorithm: str, seed: int, lengths: Leng
         )
         for target in TARGETS
     ]
-    paths = [tuple(found["path"]) for task in searches if task.file.exists() and passed(found := read_json(task.file))]
+    paths = [
+        tuple(found["path"])
+        for task in searches
+        if task.file.exists() and passed(found := read_json(task.file), below_gate)
+    ]
     trainings = [
         Task(
             proof.alone_file(work, path, training_seed),
@@ -235,6 +244,7 @@ class ComparisonConfig:
     supernets: int = setting(3, "supernets", minimum=1, maximum=20)
     train_steps: int = setting(Lengths.train_steps, "of every training: the recorded ones have these", minimum=20)
     supernet_steps: int = setting(Lengths.supernet_steps, "of every supernet", minimum=1)
+    below_gate: bool = setting(False, "train what did not pass the gate, too")
     summary: bool = setting(False, "only read what is there")
     recorded: Path = setting(
         ROOT / "experiments" / "proof.json", "record of the random networks", shown="experiments/proof.json"
@@ -259,7 +269,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)
     proof.begin_work(config.work, lengths)
     images = Images.load(config.data_path, config.work)
-    proof.run_tasks(lambda: tasks(images, config.work, seeds, lengths, Sizes()))
+    proof.run_tasks(lambda: tasks(images, config.work, seeds, lengths, Sizes(), config.below_gate))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
