@@ -1,6 +1,7 @@
 """Write a network as files that run without this repository, with PyTorch: ONNX, torch.export, ExecuTorch, LiteRT.
 
     python export.py --arch proxyless_mobile --format onnx --output exported
+    python export.py --arch runs/bits --format onnx,onnx_int8 --calibration photos/ --check photos/ --output exported
     python export.py --arch runs/mine --format onnx,torch_export --output exported
     python export.py --arch net.json --weights net.pth --format onnx --output exported --check photos/
     python export.py --arch proxyless_mobile --format onnx,executorch,litert_torch --output exported
@@ -35,7 +36,9 @@ def run(argv: Sequence[str]) -> None:
     tune_allocator()
     net = build(network.spec)
     load_named(net, network.spec, network.tensors, network.weights)
-    backend = TorchBackend(net, arguments.threads, arguments.opset, arguments.bake_preprocessing)
+    backend = TorchBackend(
+        net, arguments.threads, arguments.opset, arguments.bake_preprocessing, network.bits, arguments.float_blocks
+    )
     record = exporting.export(arguments, ["export.py", *argv], network, backend, "export.json")
     say_next(*commands_after_export(arguments, record, "export.py"))
 

@@ -23,14 +23,17 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_bytes
 from proxyless_arch.base.quiet import captured_stderr
+from proxyless_arch.exports.bit_files import file_formats, first_blocks_float
 from proxyless_arch.exports.export_formats import Format
 from proxyless_arch.exports.exported_file import METADATA_NAME, Loaded
 from proxyless_arch.exports.exporting import FIRST_OPSET, write_file
 from proxyless_arch.exports.litert import load_litert, with_metadata
 from proxyless_arch.exports.onnx_file import INPUT, OUTPUT, load_onnx
+from proxyless_arch.exports.onnx_int8 import to_onnx_int8
 from proxyless_nas.inference import fold_bn
 from proxyless_nas.network import ProxylessNet
 
@@ -45,16 +48,27 @@ class TorchBackend:
         threads: of PyTorch and of the runtimes; sets PyTorch's.
         opset: of ONNX files.
         bake: whether ONNX files take uint8 images and scale them.
+        plan: of an int8 file, in place of ``float_blocks``.
+        float_blocks: the first blocks that stay float32 in an int8 file (default: a quarter).
     """
 
     channels = 1
 
-    def __init__(self, net: ProxylessNet, threads: int = 1, opset: int | None = None, bake: bool = False) -> None:
+    def __init__(
+        self,
+        net: ProxylessNet,
+        threads: int = 1,
+        opset: int | None = None,
+        bake: bool = False,
+        plan: BitPlan | None = None,
+        float_blocks: int | None = None,
+    ) -> None:
         torch.set_num_threads(threads)
         self.threads = threads
         self.framework = f"torch {torch.__version__}"
         self._net, self._folded = net.eval(), fold_bn(net)
         self._opset, self._bake = opset or FIRST_OPSET, bake
+        self._plan, self._float_blocks = plan, float_blocks
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -71,7 +85,22 @@ class TorchBackend:
     def write(self, format: Format, path: Path, metadata: str, calibration: np.ndarray | None) -> Mapping[str, Any]:
         if format.name == "onnx":
             return write_onnx(self._folded, path, metadata, opset=self._opset, bake=self._bake)
+        if format.name == "onnx_int8":
+            assert calibration is not None
+            return self._write_int8(path, metadata, self.native(calibration))
         return WRITERS[format.name](self._folded, path, metadata)
+
+    def _write_int8(self, path: Path, metadata: str, pixels: np.ndarray) -> Mapping[str, Any]:
+        spec, plan = self._net.spec, self._plan
+        formats = (
+            first_blocks_float(spec, self._float_blocks) if plan is None else file_formats(plan, spec, "onnx_int8")
+        )
+        made = write_onnx(self._folded, path, metadata, opset=self._opset)
+        write_file(path, to_onnx_int8(read_bytes(path), spec, formats, pixels))
+        by = {"float_blocks": self._float_blocks} if plan is None else {"plan": plan.digest}
+        float_layers = [name for name, each in formats.items() if each.is_float]
+        weights = "int8, one scale per output channel"
+        return {**made, "weights": weights, "activations": "int8", **by, "float_layers": float_layers}
 
     def load(self, format: Format, path: Path) -> Loaded:
         return LOADERS[format.name](path, self.threads)
@@ -261,6 +290,7 @@ def on_tensors(loaded: Loaded) -> Callable[[Tensor], Tensor]:
 
 LOADERS: Mapping[str, Callable[[Path, int], Loaded]] = {
     "onnx": load_onnx,
+    "onnx_int8": load_onnx,
     "torch_export": load_torch_export,
     "executorch": load_executorch,
     "litert_torch": load_litert_torch,

@@ -117,7 +117,8 @@ def _commands(result: BitsResult) -> list[str]:
     """What goes on with a quantized network, as a person would paste it."""
     run, images = result.folder, result.config.data_path
     found = [("eval.py", "--arch", str(run), "--data_path", images or DIGITS), attacking(run, images)]
-    if (words := export_words(run, images, result.plan, result.spec)) is not None:
+    words = export_words(run, images, result.plan, result.spec, result.config.hardware)
+    if words is not None:
         found.append(words)
     found.append(("train.py", "--arch", str(run), "--bits", str(run / PLAN_FILE)))
     return [command_line(*words) for words in found]

@@ -38,9 +38,12 @@ def commands_after_export(arguments: ExportConfig, record: Mapping[str, Any], sc
     return [after_export(files, images, script), page]
 
 
-def export_words(run: Path, images: str | None, plan: BitPlan | None, spec: ArchSpec) -> Words | None:
-    """Words that write a run's network, under its plan where it has one; None where no file can hold that."""
-    kind = formats_for(plan, spec)
+def export_words(
+    run: Path, images: str | None, plan: BitPlan | None, spec: ArchSpec, hardware: str | None = None
+) -> Words | None:
+    """Words that write a run's network for a ``hardware`` of quantize.py, under its plan where it has one; None where
+    no file can hold that."""
+    kind = formats_for(plan, spec, hardware)
     calibrates = plan is not None and needs_ranges(plan, "litert_mixed")
     return exporting(run, images, *kind, calibrates=calibrates) if kind is not None else None
 
@@ -58,5 +61,5 @@ def not_done_yet(step: Step) -> Iterator[Words]:
         yield quantizing(run)
     if not step.attacks:
         yield attacking(run, images)
-    if not step.exports and (words := export_words(run, images, plan, spec)) is not None:
+    if not step.exports and (words := export_words(run, images, plan, spec, step.hardware)) is not None:
         yield words

@@ -181,6 +181,7 @@ def _step(run: _Run) -> Step:
         name=name,
         folder=run.folder,
         data_path=run.config.get("data_path"),
+        hardware=run.config.get("hardware"),
         accuracy=_accuracy(run.result),
         latencies=tuple(_latencies(run)),
         sizes=tuple(_sizes(run)),

@@ -83,12 +83,14 @@ class Step:
     """A run, or what the first one was given.
 
     ``folder``: None where it is no run, or is gone; ``notes`` say so. ``data_path``: its images; None of the digits.
+    ``hardware``: of a quantization, what is to run it.
     """
 
     kind: Kind
     name: str
     folder: Path | None = None
     data_path: str | None = None
+    hardware: str | None = None
     accuracy: Accuracy | None = None
     latencies: tuple[Cost, ...] = ()
     sizes: tuple[Cost, ...] = ()

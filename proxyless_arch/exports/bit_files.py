@@ -1,7 +1,7 @@
 """Which formats of a bit plan a kind of file can hold, and what its runtime makes of them.
 
-No runtime here has a convolution below 8 bits: a file has float32 and W8A8 layers (``litert_int8``), and weights of 8
-or 4 bits that are unpacked before they are used (``litert_mixed``): storage, not speed.
+No runtime here has a convolution below 8 bits: a file has float32 and W8A8 layers (``litert_int8``, ``onnx_int8``), and
+weights of 8 or 4 bits that are unpacked before they are used (``litert_mixed``): storage, not speed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _mixed(layer: BitLayer) -> tuple[Format, ...]:
 
 
 HOLDS: Mapping[str, Callable[[BitLayer], tuple[Format, ...]]] = MappingProxyType(
-    {"litert_int8": _int8, "litert_mixed": _mixed}
+    {"litert_int8": _int8, "litert_mixed": _mixed, "onnx_int8": _int8}
 )
 """By kind of file: the formats that a layer may have in it."""
 
@@ -65,12 +65,20 @@ def fits(plan: BitPlan, spec: ArchSpec, kind: str) -> bool:
     return True
 
 
-def formats_for(plan: BitPlan | None, spec: ArchSpec) -> tuple[str, str] | None:
-    """(script, value of --format) that write a network under a plan, beside its float twin; None where no file can."""
+KINDS_FOR: Mapping[str, tuple[str, ...]] = MappingProxyType({"onnxruntime": ("onnx_int8",)})
+LITERT_KINDS = ("litert_mixed", "litert_int8")
+"""By what is to run a file: the kinds that can hold a plan, the best first."""
+
+
+def formats_for(plan: BitPlan | None, spec: ArchSpec, hardware: str | None = None) -> tuple[str, str] | None:
+    """(script, value of --format) that write a network under a plan for a ``hardware`` of quantize.py, beside its float
+    twin; None where no file can hold it."""
     if plan is None:
         return "export.py", "onnx"
-    kind = next((kind for kind in ("litert_mixed", "litert_int8") if fits(plan, spec, kind)), None)
-    return ("export_tf.py", f"litert,{kind}") if kind is not None else None
+    kind = next((kind for kind in KINDS_FOR.get(hardware or "", LITERT_KINDS) if fits(plan, spec, kind)), None)
+    if kind is None:
+        return None
+    return ("export.py", f"onnx,{kind}") if kind == "onnx_int8" else ("export_tf.py", f"litert,{kind}")
 
 
 def needs_ranges(plan: BitPlan | None, kind: str) -> bool:

@@ -64,6 +64,15 @@ TORCH_FORMATS: Mapping[str, Format] = _table(
     Format(
         name="onnx", suffix=".onnx", modules=("onnx", "onnxscript", "onnxruntime"), max_bytes=MAX_FLATBUFFER, bakes=True
     ),
+    Format(
+        name="onnx_int8",
+        suffix="_int8.onnx",
+        modules=("onnx", "onnxscript", "onnxruntime"),
+        max_bytes=MAX_FLATBUFFER,
+        tolerance=None,
+        quantized=True,
+        float_twin="onnx",
+    ),
     Format(name="torch_export", suffix=".pt2"),
     Format(
         name="executorch",
@@ -121,6 +130,7 @@ ALSO_CALLED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("tflite", "lite"), "litert"),
         **dict.fromkeys(("tflite_fp16", "fp16", "float16"), "litert_fp16"),
         **dict.fromkeys(("tflite_int8", "int8"), "litert_int8"),
+        **dict.fromkeys(("onnx_qdq", "qdq"), "onnx_int8"),
         **dict.fromkeys(("tflite_mixed", "mixed"), "litert_mixed"),
         **dict.fromkeys(("savedmodel", "tf", "tensorflow"), "saved_model"),
         **dict.fromkeys(("pt2", "torchscript"), "torch_export"),

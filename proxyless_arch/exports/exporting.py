@@ -550,11 +550,9 @@ def _ending(file: str) -> str:
 
 def _twins_to_time(formats: Sequence[Format]) -> list[Format]:
     """The float formats that quantized ones are held against, where they are not asked for as well."""
-    asked = {format.name for format in formats}
+    asked, known = {format.name for format in formats}, {**TORCH_FORMATS, **KERAS_FORMATS}
     return [
-        KERAS_FORMATS[twin]
-        for twin in dict.fromkeys(format.float_twin for format in formats)
-        if twin and twin not in asked
+        known[twin] for twin in dict.fromkeys(format.float_twin for format in formats) if twin and twin not in asked
     ]
 
 

@@ -25,7 +25,7 @@ ROOMS = {
 LAZY = {
     "proxyless_arch": {
         "h5py", "safetensors", "matplotlib", "PIL", "pillow_heif", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers",
-        "jinja2", "markupsafe", "onnxruntime",
+        "jinja2", "markupsafe", "onnx", "onnxruntime",
     },
     "proxyless_nas": {"onnx", "executorch", "litert_torch", "llvmlite"},
     "proxyless_nas_tensorflow": {"ai_edge_litert", "ai_edge_quantizer"},
@@ -48,7 +48,8 @@ OWNERS = {
         "sklearn": {"data/datasets.py", "apps/evaluation.py"},
         "tqdm": {"base/progress.py"},
         "ai_edge_litert": {"exports/litert.py"},
-        "onnxruntime": {"exports/onnx_file.py"},
+        "onnxruntime": {"exports/onnx_file.py", "exports/onnx_int8.py"},
+        "onnx": {"exports/onnx_int8.py"},
         "flatbuffers": {"exports/litert.py"},
     },
     "search": {
