@@ -3,6 +3,7 @@
     python quantize.py --arch runs/photos --average_bits 4
     python quantize.py --arch runs/photos --hardware litert --target_bytes 1e6 --run_dir runs/bits
     python quantize.py --arch proxyless_mobile --data_path imagenet/ --hardware bismo --keep 0.6 --method haq
+    python quantize.py --arch runs/photos --hardware litert --export_layers phone/
     python quantize.py --run_dir runs/bits --resume
 
 What each format does to the loss is measured, and the plan that does the least is chosen exactly within the target, by
@@ -26,7 +27,7 @@ from proxyless_arch.base.machine import tune_allocator
 from proxyless_arch.base.runs import resumes
 from proxyless_arch.base.words import DRY_RUN, RUN_DIR, add_resume_flag
 
-OPTIONS = ("path", "resume", "dry_run")  # flags that are no settings
+OPTIONS = ("path", "resume", "dry_run", "export_layers")  # flags that are no settings
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -35,6 +36,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
     add_resume_flag(section)
     section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
+    section.add_argument(
+        "--export_layers",
+        type=Path,
+        metavar="DIR",
+        help="write the layers in float32 and int8, to be timed on another device (for --latency_table), and stop",
+    )
     settings.add_flags(parser, BitsConfig)
     parsed = parser.parse_strictly(argv)
     parsed.resume = resumes(parsed.resume, parsed.path)
@@ -55,8 +62,12 @@ def run(argv: Sequence[str]) -> int:
 
     # imported here, so that a mistake in the command line is answered at once
     from compress import QuantizationStopped, run_quantization
+    from compress.bits.layer_times import write_layers
 
     tune_allocator()
+    if arguments.export_layers is not None:
+        print(write_layers(config, arguments.export_layers))
+        return 0
     try:
         result = run_quantization(
             config, arguments.path, resume=arguments.resume, command=["quantize.py", *argv], dry_run=arguments.dry_run

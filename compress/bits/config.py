@@ -55,7 +55,8 @@ class BitsConfig(TrainedConfig):
     )  # fmt: skip
     target_latency_ms: float | None = setting(
         None,
-        "measured layer by layer for litert and onnxruntime on this machine; simulated for bismo and bitfusion",
+        "measured layer by layer for litert and onnxruntime, here or on another device (--latency_table); simulated "
+        "for bismo and bitfusion",
         group="target",
         common=True,
         minimum=1e-9,
@@ -84,6 +85,12 @@ class BitsConfig(TrainedConfig):
     activation_bits: str | None = setting(
         None, "as --weight_bits (default: 8; of simulated chips: 2 to 8)", group="target", check=bit_list
     )
+    latency_table: str | None = setting(
+        None,
+        "times of the layers on another device: the results of run.py, from a folder of --export_layers",
+        group="target",
+        metavar="FILE",
+    )
     latency_threads: int = setting(1, "threads with litert and onnxruntime", group="target", minimum=1, maximum=1024)
     method: str = setting(
         "exact", "exact, haq (the paper's agent), uniform or random (controls)", METHODS, group="choosing", common=True
@@ -109,6 +116,9 @@ class BitsConfig(TrainedConfig):
         if self.hardware == STORAGE and self.target_latency_ms is not None:
             problem = "storage takes no time: add --hardware, one of litert, onnxruntime, bismo, bitfusion"
             raise InputError(problem, "--target_latency_ms")
+        if self.latency_table is not None and (self.hardware not in RUNTIMES or self.target_latency_ms is None):
+            problem = "is for --target_latency_ms with --hardware litert or onnxruntime alone"
+            raise InputError(problem, "--latency_table")
         if self.hardware in RUNTIMES:
             for name in ("weight_bits", "activation_bits"):
                 if getattr(self, name) is not None:

@@ -38,6 +38,11 @@ def cpu_name():
     return platform.processor() or platform.machine()
 
 
+def values(seed, shape, is_int8):
+    numbers = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return np.clip(np.rint(20 * numbers), -128, 127).astype(np.int8) if is_int8 else numbers
+
+
 def onnx_session(path, threads):
     import onnxruntime
 
@@ -45,7 +50,7 @@ def onnx_session(path, threads):
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
-    images = [np.random.default_rng(n).standard_normal(entry.shape, dtype=np.float32) for n in range(4)]
+    images = [values(n, entry.shape, entry.type == "tensor(int8)") for n in range(4)]
     state = {"turn": 0}
 
     def run():
@@ -61,7 +66,7 @@ def litert_session(path, threads):
     interpreter = Interpreter(model_path=path, num_threads=threads)
     interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]
-    interpreter.set_tensor(entry["index"], np.random.default_rng(0).standard_normal(entry["shape"], dtype=np.float32))
+    interpreter.set_tensor(entry["index"], values(0, entry["shape"], entry["dtype"] == np.int8))
     return interpreter.invoke
 
 

@@ -1,5 +1,6 @@
 """Bits per layer: calibration, damages, the methods, and quantize.py from its flags to its product."""
 
+import importlib.util
 import itertools
 import json
 from dataclasses import replace
@@ -16,6 +17,7 @@ from compress.bits.haq import Bits, decisions_of, haq, option_of
 from compress.bits.result import read_result
 from compress.environment import Record, score_of, unseen
 from compress.methods import exact, random, sample_within
+from hardware.profile.exported_layers import read_layer_times
 from hardware.projection import Limit, project
 from hardware.simulators import SIMULATORS
 from proxyless_arch.arch.bits import FLOAT32, INT8, Format, Range, bit_layers, check_plan, ties
@@ -316,6 +318,8 @@ def test_the_cheapest_plan_within_a_drop(network, tmp_path):
         (["--weight_bits", "4,9"], "--weight_bits"),
         (["--hardware", "litert", "--weight_bits", "4"], "--weight_bits"),
         (["--as_released"], "--as_released"),
+        (["--latency_table", "times.csv"], "--latency_table"),
+        (["--hardware", "litert", "--target_latency_ms", "1", "--latency_table", "times.csv"], "--latency_table"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(more, place, network, tmp_path, capsys):
@@ -329,3 +333,71 @@ def test_the_float_format_costs_nothing_in_accuracy():
     found = environment.score(nearest_path(environment.groups, FLOAT32))
     assert found.loss == pytest.approx(score_of(environment.float_net, batches(), CPU).loss, abs=1e-5)
     assert {len(chain) for chain in ties(SPEC)} == {1, 3}
+
+
+@pytest.fixture
+def layers(network, tmp_path):
+    """The layers of the network, written for another device."""
+    words = ["--arch", network, "--hardware", "onnxruntime", "--export_layers", str(tmp_path / "phone")]
+    assert main(words) == 0
+    return tmp_path / "phone"
+
+
+def results_of(layers, keep=lambda case: True, ms=lambda case: 1.0 if "int8" in case else 2.0):
+    """As run.py writes them, of a device on which int8 is twice as fast."""
+    path, rows = layers / "results-onnxruntime.csv", ["file,round,timing,ms"]
+    cases = json.loads((layers / "manifest.json").read_text())["cases"]
+    rows += [f"{case['file']},0,{n},{ms(case['case'])}" for case in cases if keep(case["case"]) for n in range(3)]
+    facts = {"device": "a phone", "runtime": "onnxruntime", "threads": 4}
+    path.write_text("\n".join([f"# {json.dumps(facts)}", *rows, ""]))
+    return path
+
+
+def test_a_plan_is_chosen_by_the_times_of_another_device(layers, network, tmp_path):
+    n_layers = len(bit_layers(DIGITS))
+    more = ["--hardware", "onnxruntime", "--target_latency_ms", str(1.5 * n_layers)]
+    more += ["--latency_table", str(results_of(layers)), "--run_dir", str(tmp_path / "run")]
+    assert main(["--arch", network, *FEW, *more]) == 0
+    record = read_result(tmp_path / "run").record
+    assert record["cost"] <= 1.5 * n_layers and "a phone" in record["source"]
+
+
+@pytest.mark.parametrize("lacks", ["int8 rows", "a row", "layers", "the file"])
+def test_a_table_without_int8_rows_names_what_measures_them(lacks, layers, network, tmp_path, capsys):
+    path = results_of(layers)
+    if lacks == "int8 rows":
+        path = results_of(layers, keep=lambda case: "int8" not in case)
+    elif lacks == "a row":
+        first = json.loads((layers / "manifest.json").read_text())["cases"][1]["case"]
+        path = results_of(layers, keep=lambda case: case != first)
+    elif lacks == "layers":  # a table of a search space, as a phone's import makes it
+        path = tmp_path / "table.json"
+        path.write_text("{}")
+    else:
+        path = tmp_path / "none.csv"
+    capsys.readouterr()
+    more = ["--hardware", "onnxruntime", "--target_latency_ms", "1000", "--latency_table", str(path)]
+    assert main(["--arch", network, *FEW, *more, "--run_dir", str(tmp_path / "run")]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert "--latency_table" in said and ("--export_layers" in said) == (lacks != "the file")
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_are_timed_where_they_are_brought(layers, monkeypatch, capsys):
+    runner = importlib.util.spec_from_file_location("runner", layers / "run.py")
+    module = importlib.util.module_from_spec(runner)
+    runner.loader.exec_module(module)
+    words = ["run.py", "--runtime", "onnxruntime", "--rounds", "1", "--runs", "1", "--warmup", "1", "--min_ms", "0"]
+    monkeypatch.setattr("sys.argv", words)
+    module.main()
+    times, facts = read_layer_times(layers / "results-onnxruntime.csv", bit_layers(DIGITS), "onnxruntime", "")
+    assert len(times) == 2 * len(bit_layers(DIGITS)) and min(times.values()) > 0 and facts["threads"] == 1
+
+
+def test_only_runtimes_have_layers_to_export(network, tmp_path, capsys):
+    assert main(["--arch", network, "--hardware", "bismo", "--export_layers", str(tmp_path / "x")]) == BAD_INPUT
+    assert "--export_layers" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    words = ["--arch", network, "--hardware", "litert", "--export_layers", str(tmp_path / "full")]
+    assert main(words) == BAD_INPUT
