@@ -221,7 +221,7 @@ def test_a_network_larger_than_the_format():
 def test_calibration_needs_a_quantized_format(tmp_path):
     with refused("--calibration", "litert_int8", "--format litert"):
         parsed(tmp_path, "--calibration", "photos")
-    with refused("--calibration", "int8", "--format onnx"):
+    with refused("--calibration", "onnx_int8", "--format onnx"):
         parsed(tmp_path, "--calibration", "photos", known=TORCH_FORMATS, formats="onnx")
 
 
