@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn
 
 from proxyless_arch.base.errors import InputError
@@ -22,23 +22,31 @@ from proxyless_arch.data.sources import ARCHIVES, EDITION, LAYOUT, Lister, Listi
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The parts of a data set, and the folder names that edition 1 knows for each."""
-WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "trainval", "trains", "trainings"), "train"),
-    **dict.fromkeys(
-        ("entrenamiento", "entrainement", "entraînement", "apprentissage", "treino", "treinamento"), "train"
-    ),
-    **dict.fromkeys(("addestramento", "trainieren", "обучение", "训练", "训练集", "訓練", "학습"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("vals", "validations", "validating", "validacion", "validación", "validação"), "val"),
-    **dict.fromkeys(("validierung", "validazione", "валидация", "验证", "验证集", "検証", "검증"), "val"),
-    **dict.fromkeys(("holdout", "holdouts", "heldout"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "tests", "testings", "unseen"), "test"),
-    **dict.fromkeys(
-        ("prueba", "pruebas", "essai", "essais", "teste", "testes", "testen", "тест", "测试", "测试集", "テスト"),
-        "test",
-    ),
+_WORDS = {
+    "train": """
+        train training trn trainval trains trainings
+        entrenamiento entrainement entraînement apprentissage treino treinamento addestramento allenamento trainieren
+        trainen trening träning traening træning treningowy treningowe uczący trénink trenink trénovací tanító opetus
+        eğitim egitim εκπαίδευση обучение обучающая тренировка навчання тренування pelatihan latih تدريب التدريب אימון
+        训练 训练集 訓練 訓練集 学習 학습 훈련
+    """,
+    "val": """
+        val valid validation validate dev development eval evaluation vals validations validating holdout holdouts
+        heldout
+        validacion validación validacao validação validierung validazione validatie validering walidacja walidacyjny
+        validace validáció validointi doğrulama dogrulama επικύρωση валидация валидационная валідація validasi التحقق
+        אימות 验证 验证集 驗證 驗證集 検証 評価 검증 평가
+    """,
+    "test": """
+        test testing tst tests testings unseen
+        prueba pruebas essai essais teste testes testen prova prove collaudo testowy testowe testovací tesztelés testi
+        sınama δοκιμή тест тестовая тестовый тестування pengujian uji
+        اختبار الاختبار מבחן 测试 测试集 測試 測試集
+        テスト 테스트 시험
+    """,
 }
-"""Words that make a folder a split, in small letters."""
+WORDS = {word: split for split, words in _WORDS.items() for word in words.split()}
+"""Words that make a folder a split, in small letters and many languages."""
 _FILLERS = """
     set sets data dataset datasets image images img imgs photo photos picture pictures pic pics jpg jpeg png folder
     folders dir seg split splits the my raw all full final original resized cropped new subset sample samples part files
@@ -151,8 +159,13 @@ def find_layout(lister: Lister, read: Reader, path: str, edition: int = EDITION)
     """How the images at ``path`` are laid out. Raises InputError for what may be splits or classes."""
     if edition == 1:
         return _first_edition(lister)
-    top = below_wrappers(lister, "")
-    return _by_split(lister, read, top, path) or _by_class(lister, top, path)
+    outer = below_wrappers(lister, "")
+    top = _beside_unsorted(lister, outer)
+    found = _by_split(lister, read, top, path) or _by_class(lister, top, path)
+    if top == outer:
+        return found
+    beside = [join(outer, name) for name in lister(outer).folders if join(outer, name) != top]
+    return replace(found, unused=(*found.unused, *filter(None, (_unused(lister, name, False) for name in beside))))
 
 
 # ------------------------------------------------------------------------------------------------ the names of folders
@@ -239,6 +252,17 @@ def _unused(lister: Lister, folder: str, is_split: bool) -> str:
     if not n_images:
         return f"{folder}/ (no images)" if is_split else ""
     return f"{folder}/ ({counted(n_images, 'image')}{', no class folders' if is_split else ''})"
+
+
+def _beside_unsorted(lister: Lister, top: str) -> str:
+    """The one folder beside images that nobody has sorted (``labeled/cat labeled/dog unlabeled``), if it holds
+    nothing but folders; else ``top``."""
+    sorted_ones = [name for name in lister(top).folders if not _is_unsorted(name) or lister(join(top, name)).folders]
+    if len(sorted_ones) != 1 or len(lister(top).folders) == 1:
+        return top
+    inside = lister(join(top, sorted_ones[0]))
+    is_split = (role := role_of(sorted_ones[0])) is not None and not role.rest
+    return top if inside.images or len(inside.folders) < 2 or is_split else join(top, sorted_ones[0])
 
 
 # ------------------------------------------------------------------------------------------------- train/cat, test/cat

@@ -66,6 +66,12 @@ def folder_of(split, folder, classes=("cat", "dog")):
         ("traindata", "testdata", "test"),
         ("imgs train", "imgs test", "test"),
         ("train2017", "val2017", "val"),
+        ("allenamento", "prova", "test"),
+        ("Trening", "Validering", "val"),
+        ("Eğitim", "sınama", "test"),
+        ("تدريب", "اختبار", "test"),
+        ("訓練集", "測試集", "test"),
+        ("학습", "시험", "test"),
         ("TrainImages", "TestImages", "test"),
         ("my train (1)", "my dev (1)", "val"),
         ("flowers_train", "flowers_validation", "val"),
@@ -123,6 +129,18 @@ def test_splits_within_a_split():
     assert found_in([*within, *split_by("test")]) == parts | folder_of("test", "test")
     with refused("", "val/", "train_val/val/", source="photos"):
         layout_of([*within, *split_by("val")])
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unsorted images", "to_predict"])
+def test_images_that_nobody_sorted_beside_a_folder_of_classes(name):
+    unused = (f"{name}/ (1 image)",)
+    layout = layout_of([*split_by("labeled"), f"{name}/1.png"])
+    assert {split: dict(part.classes) for split, part in layout.parts.items()} == folder_of("", "labeled")
+    assert layout.unused == unused
+    layout = layout_of([*split_by("labeled/train", "labeled/val"), f"{name}/1.png"])
+    assert set(layout.parts) == {"train", "val"} and layout.unused == unused
+    layout = layout_of([*split_by("train"), f"{name}/1.png"])
+    assert set(layout.parts) == {"train"} and layout.unused == unused
 
 
 def test_two_folders_of_one_split_are_refused():
