@@ -53,10 +53,23 @@ def parse_spec(text: str | bytes, source: str, image_size: int | None = None) ->
         InputError: with the JSON path and ``source``.
     """
     try:
-        node = Node(parse_json(text, source))
+        node, image_size = _out_of_wrapper(Node(parse_json(text, source)), image_size)
         return from_released(node, _name_of(source), image_size) if is_released(node) else spec_from_node(node)
     except InputError as error:
         raise error.from_source(source) from None
+
+
+def _out_of_wrapper(node: Node, image_size: int | None) -> tuple[Node, int | None]:
+    """The one network among the members of an object (``{"net_config": ..., "run_config": ...}``), and the image size
+    that lies beside it; the node itself where it is no such object."""
+    if not isinstance(node.value, dict) or "format" in node.value or is_released(node):
+        return node, image_size
+    members = {key: member for key, member in node.items() if isinstance(member.value, dict)}
+    networks = [member for member in members.values() if member.value.get("format") == FORMAT or is_released(member)]
+    if len(networks) != 1:
+        return node, image_size
+    sizes = (image_size_of(member) for member in (node, *members.values()) if member is not networks[0])
+    return networks[0], next((size for size in sizes if size is not None), image_size)
 
 
 def read_spec(path: str | os.PathLike[str]) -> ArchSpec:

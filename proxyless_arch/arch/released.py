@@ -168,7 +168,7 @@ def _block(node: Node, width: int) -> tuple[Block, str]:
 def _vanished(conv: Node, shortcut: Node, width: int) -> Block:
     """A block without an operation, which passes its input on, whether it has a shortcut or not."""
     if conv.value is not None:
-        zero = conv.fields(("name",), ("stride",))
+        zero = {key: _single(part) for key, part in conv.fields(("name",), ("stride",)).items()}
         _fixed(zero, {"stride": 1})
     if shortcut.value is not None:
         width = _identity(shortcut)

@@ -204,10 +204,11 @@ def _sorted(files: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 
 def by_ending(files: Iterable[tuple[str, int]], most: int = 5) -> str:
-    """``10 .heic, 3 .txt``, the most first."""
+    """``10 .heic, 3 .txt``, the most first; those that a package reads are among them however few they are."""
     files = list(files)
-    words = [f"{count} {name or 'without ending'}{_hint(name)}" for name, count in files[:most]]
-    return ", ".join([*words, *(["..."] if len(files) > most else [])])
+    said = [*files[:most], *(file for file in files[most:] if _hint(file[0]))]
+    words = [f"{count} {name or 'without ending'}{_hint(name)}" for name, count in said]
+    return ", ".join([*words, *(["..."] if len(files) > len(said) else [])])
 
 
 def _hint(name: str) -> str:

@@ -33,6 +33,8 @@ _KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "netwo
 _COUNTERS = frozenset(("num_batches_tracked", "n_averaged", "total_ops", "total_params"))
 """Last parts of the names of tensors that are no weights: of torch, of its averages and of the profiler thop."""
 _AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|$)")
+# a wrapper around one layer or block alone: torch.compile, FSDP, activation checkpointing, DataParallel
+_INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
 # blocks of once-for-all's later code; ours have the name that all released files have
 _LATER_BLOCK = re.compile(r"^(blocks\.[0-9]+\.)conv\.(?=(?:inverted_bottleneck|depth_conv|point_linear)\.)")
 
@@ -44,7 +46,7 @@ _TREE_BLOCK = re.compile(r"^blocks\.([1-9][0-9]*)\.(?=(?:in_bottle|cell|out_bott
 
 def our_name(name: str) -> str:
     """What a tensor is called here that a released network, without any wrapper, calls ``name``."""
-    name = _LATER_BLOCK.sub(r"\1mobile_inverted_conv.", name)
+    name = _LATER_BLOCK.sub(r"\1mobile_inverted_conv.", _INSIDE.sub("", name))
     name = _TREE_MIX.sub("feature_mix_layer", _TREE_STEM.sub("first_conv", name))
     return _TREE_BLOCK.sub(lambda found: f"blocks.{int(found[1]) - 1}.mobile_inverted_conv.", name)
 
@@ -160,7 +162,8 @@ def _best(
     order = sorted(complete, key=lambda one: (not one.is_average, one.rank))
     first, *others = order
     if others and (first.is_average, first.rank) == (others[0].is_average, others[0].rank):
-        raise InputError(f"several networks, of which none goes before the others: {'; '.join(map(str, order))}")
+        each = "; ".join(map(str, order))
+        raise InputError(f"several networks, of which none goes before the others: {each}; save one of them alone")
     return first, others
 
 
@@ -179,13 +182,21 @@ def _named_tensors(tree: Any, kind: Kind[AnyTensor]) -> Iterator[tuple[tuple[str
         if _is_optimizer(value):
             continue
         seen.add(id(value))
-        # the dict's own method: a pickle may have set another as an attribute
-        members = list(dict.items(value) if isinstance(value, dict) else enumerate(value))
+        members = _members(value, kind)
         tensors = {key: member for key, member in members if isinstance(member, kind) and isinstance(key, str)}
         if tensors:
             yield keys, tensors
         if len(keys) < MAX_DEPTH:
             waiting.extend(((*keys, str(key)), member) for key, member in members if isinstance(key, str | int))
+
+
+def _members(value: dict | list | tuple, kind: Kind[Any]) -> list[tuple[Any, Any]]:
+    """(key, value) of a dict, of a list of such pairs with tensors (``list(state_dict.items())``), or of a list."""
+    if isinstance(value, dict):
+        return list(dict.items(value))  # the dict's own method: a pickle may have set another as an attribute
+    pairs = [each for each in value if isinstance(each, tuple) and len(each) == 2 and isinstance(each[1], kind)]
+    is_named = len(pairs) == len(value) and all(isinstance(name, str) for name, _ in pairs)
+    return pairs if is_named else list(enumerate(value))
 
 
 def _without_prefix(
@@ -200,10 +211,11 @@ def _without_prefix(
     outside = []
     for name, tensor in weights.items():
         prefix = next((start for start in _starts(name) if start in prefixes), None)
-        if prefix is None:
+        own = name.removeprefix(prefix or "")
+        if prefix is None or (f"{prefix}first_conv.conv.weight" in weights and own.partition(".")[0] not in _LAYERS):
             outside.append(name)
         else:
-            grouped[prefix][our_name(name.removeprefix(prefix))] = tensor
+            grouped[prefix][our_name(own)] = tensor
     return [_StateDict(keys, prefix, members, is_ours=True) for prefix, members in grouped.items()], outside
 
 

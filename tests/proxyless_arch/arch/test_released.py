@@ -276,3 +276,21 @@ def test_released_once_for_all_networks(name, size, resize, blocks, shared_data)
     assert spec.preprocessing == Preprocessing(resolution=size, resize=resize)
     assert len(spec.blocks) == blocks
     assert parse_spec(released_to_json(spec), f"{spec.name}.json") == spec
+
+
+@pytest.mark.parametrize("key", ["net_config", "config", "net", "arch"])
+def test_a_config_within_an_object(key):
+    assert read({key: config(), "accuracy": 74.6}) == read(config())
+    sized = read({key: config(), "run_config": {"image_size": [160, 192], "n_epochs": 3}}).preprocessing
+    assert (sized.resolution, "run.config" in sized.assumed) == (192, True)
+    ours = {key: spec_to_dict(MOBILE), "image_size": 192}
+    assert read(ours) == MOBILE  # its own preprocessing
+    with refused("format", "missing", source="proxyless_mobile.json"):
+        read({key: config(), "other": config()})
+
+
+def test_a_vanished_block_with_its_stride_in_a_list():
+    value = config()
+    for layer in layers(value):
+        layer |= {"stride": [layer["stride"]] * 2} if "stride" in layer else {}
+    assert read(value) == read(config())
