@@ -27,7 +27,7 @@ def rows(family: Sequence[PruneResult]) -> list[tuple[str, ...]]:
     """The network before pruning, then each of the family: cells as HEADER names them."""
     record = family[0].record
     before = (
-        record["parent"],
+        record["parent"] or "-",
         "",
         _number(record["parent_predicted_latency_ms"]),
         _number(record["parent_measured_latency_ms"]),
@@ -73,7 +73,7 @@ class FamilyPage:
 def write_page(family: Sequence[PruneResult], curve: Scene, commands: Sequence[Sequence[str]], file: Path) -> None:
     """``commands``: of each network, a line each."""
     page = FamilyPage(
-        title=f"{family[0].record['parent']}, pruned to {len(family)} targets",
+        title=f"{family[0].record['parent'] or 'a network'}, pruned to {len(family)} targets",
         n_test_images=family[0].record["n_test_images"],
         curve=curve,
         header=HEADER,

@@ -113,7 +113,7 @@ def _record(path: Path) -> dict[str, Any]:
             amount(Node(record["measured_latency_ms"], "measured_latency_ms"))
     except InputError as error:
         raise error.from_source(str(path)) from None
-    return record
+    return {**dict.fromkeys(_SCHEMA), "finetuning_is_kept": True, **record}
 
 
 def _members(node: Node) -> None:
@@ -185,7 +185,7 @@ def commands(result: PruneResult) -> list[str]:
 def _tuning(record: Mapping[str, Any]) -> str:
     if not record["finetune_epochs"]:
         return "not fine-tuned"
-    if not record.get("finetuning_is_kept", True):
+    if not record["finetuning_is_kept"]:
         return (
             f"fine-tuning is not kept: it took the held-out images from {_top1(record['inherited_top1_percent'])} to "
             f"{_top1(record['finetuned_top1_percent'])}"
