@@ -14,8 +14,12 @@ from proxyless_arch.base.text import labeled
 
 def named(text: str, *values: object) -> None:
     """``text`` must hold every value as a word of its own (3 is in neither 30 nor 3.5), in whatever order."""
-    ends = r"(?<!\w)(?<!\d\.)", r"(?!\w)(?!\.\d)"
-    assert [value for value in values if not re.search(re.escape(str(value)).join(ends), text)] == [], text
+
+    def is_there(value: str) -> bool:
+        end = r"(?!\w)(?!\.\d)" if re.search(r"\w$", value) else ""
+        return re.search(rf"(?<!\w)(?<!\d\.){re.escape(value)}{end}", text) is not None
+
+    assert [value for value in values if not is_there(str(value))] == [], text
 
 
 @contextlib.contextmanager

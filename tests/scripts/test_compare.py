@@ -19,6 +19,7 @@ from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.cli import BAD_INPUT
 from proxyless_nas.network import build
+from tests.errors import error_line, named
 from tests.search.tiny import tiny_space
 
 needs_pytorchcv = pytest.mark.skipif(published.unavailable() is not None, reason=str(published.unavailable()))
@@ -187,37 +188,37 @@ def test_the_line_that_names_the_extra(without_pytorchcv, nets, tmp_path, capsys
 def test_another_version_of_pytorchcv_is_not_used(monkeypatch):
     monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(published.importlib.metadata, "version", lambda name: "0.0.74")
-    assert published.unavailable() == ("expected pytorchcv 0.0.67, found 0.0.74: pip install -e '.[compare]'")
+    named(published.unavailable(), "pytorchcv", "0.0.67", "0.0.74", "pip install -e '.[compare]'")
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "place", "values"),
     [
-        (["--networks", "mobilnetv2"], "--networks: expected proxyless_cpu"),
-        (["--networks", "mobilnetv2"], "did you mean 'mobilenetv2'?"),
-        (["--networks"], "--networks: expected at least one network"),
-        (["--networks", "proxyless_cpu", "proxyless_cpu"], "two networks are called 'proxyless_cpu'"),
-        (["--also", "nowhere.json"], "got 'nowhere.json'"),
-        (["--runtime", "litert"], "--runtime: expected 'onnxruntime' or 'torch', got 'litert'"),
-        (["--device", "tpu"], "--device: expected 'cpu' or 'cuda', got 'tpu'"),
-        (["--threads", "0"], "--threads: expected an integer in 1..1024, got 0"),
-        (["--batch", "-1"], "--batch_size: expected an integer in 1..4096, got -1"),
-        (["--batch", "0"], "--batch_size: expected an integer in 1..4096, got 0"),
-        (["--resolution", "31"], "--resolution: expected an integer in 32..4096, got 31"),
-        (["--rounds", "0"], "--rounds: expected an integer in 1..10000, got 0"),
-        (["--quikc"], "did you mean '--quick'?"),
+        (["--networks", "mobilnetv2"], "--networks", ["proxyless_cpu", "'mobilnetv2'", "'mobilenetv2'"]),
+        (["--networks"], "--networks", ["at least one"]),
+        (["--networks", "proxyless_cpu", "proxyless_cpu"], "--networks", ["two", "'proxyless_cpu'"]),
+        (["--also", "nowhere.json"], "", ["'nowhere.json'"]),
+        (["--runtime", "litert"], "--runtime", ["'onnxruntime'", "'torch'", "'litert'"]),
+        (["--device", "tpu"], "--device", ["'cpu'", "'cuda'", "'tpu'"]),
+        (["--threads", "0"], "--threads", ["integer", "1..1024", 0]),
+        (["--batch", "-1"], "--batch_size", ["integer", "1..4096", -1]),
+        (["--batch", "0"], "--batch_size", ["integer", "1..4096", 0]),
+        (["--resolution", "31"], "--resolution", ["integer", "32..4096", 31]),
+        (["--rounds", "0"], "--rounds", ["integer", "1..10000", 0]),
+        (["--quikc"], "--quikc", ["'--quick'"]),
     ],
 )
-def test_bad_words_leave_nothing(words, message, tmp_path, capsys):
+def test_bad_words_leave_nothing(words, place, values, tmp_path, capsys):
     assert compare(tmp_path, *words) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    error_line(error, place, *values)
+    assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_foreign_network_asked_for_by_name_needs_its_package(without_pytorchcv, tmp_path, capsys):
     assert compare(tmp_path, "--networks", "resnet34") == 2
-    assert "resnet34: pytorchcv is not installed: pip install -e '.[compare]'" in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "--networks", "resnet34", "pytorchcv", "pip install -e '.[compare]'")
 
 
 def test_cuda_where_there_is_none(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """hardware/profile_latency.py as a person runs it: on this machine, killed and resumed, exported and imported."""
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from hardware.table import LookupTable
 from proxyless_arch.base.cli import command_line
 from search import imagenet_arch_search
 from search.run import job as jobs
+from tests.errors import error_line, named
 from tests.hardware.fake_device import FakeDevice
 from tests.hardware.profile.test_profile import log
 
@@ -52,7 +54,7 @@ def test_a_killed_profile_goes_on_and_makes_a_table(tmp_path, capsys):
     status = profile_latency.main([*SMALL, "--output", str(folder)])
     out = capsys.readouterr().out
     assert lines_of(raw)[: len(kept)] == kept  # what was measured was not measured again, nor lost
-    assert f"resumed    {len(kept) - 1} timings are there already" in out
+    assert re.search(rf"resumed +{len(kept) - 1} timings", out)
 
     # on a busy machine the gate may close, but the files are there and say so
     table = load_latency_source(folder / "table.json")
@@ -92,7 +94,7 @@ def test_an_export_is_timed_by_its_own_runner_and_imported(tmp_path, capsys, run
     assert profile_latency.main([*EXPORT, "--export_ops", str(folder)]) == 0
     said = capsys.readouterr().out
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".onnx", ".tflite"))
-    assert f"40 operations and 20 networks as .onnx and .tflite: {size / 1e6:.0f} MB, written in " in said
+    named(said, "40 operations", "20 networks", ".onnx", ".tflite", f"{size / 1e6:.0f} MB")
     assert "python run.py --runtime onnxruntime (or) --runtime litert" in said
     done = time_export(folder, "--runtime", runtime, "--rounds", "2")
     assert done.returncode == 0, done.stderr
@@ -106,7 +108,7 @@ def test_an_export_is_timed_by_its_own_runner_and_imported(tmp_path, capsys, run
     assert profile_latency.main(words) == profile_latency.FAILED_GATE
     table = load_latency_source(out / "table.json")
     assert table.validation["passed"] is False
-    assert table.validation["reasons"][-1].startswith("10 networks were scored, 30 are needed")
+    named(table.validation["reasons"][-1], "10 networks", 30)
     facts = table.provenance
     assert (facts["device"], facts["runtime"], facts["threads"], facts["method"]) == (
         "my phone",
@@ -133,7 +135,7 @@ def test_the_log_of_a_loop_over_benchmark_model_is_imported(tmp_path, capsys):
     results.write_text(done.stdout)
     capsys.readouterr()
     assert profile_latency.main(["--import_results", str(results), "--output", str(out)]) == 2
-    assert "--device_name: the results do not name their machine" in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "--device_name")
     words = ["--import_results", str(results), "--device_name", "my phone", "--output", str(out)]
     assert profile_latency.main(words) == profile_latency.FAILED_GATE  # these few networks cannot vouch for it
     table = load_latency_source(out / "table.json")
@@ -153,7 +155,8 @@ def test_the_runner_goes_on_where_it_was_cut_off_and_under_the_same_conditions_a
     assert profile_latency.main([*EXPORT, "--export_ops", str(folder), "--runtime", "litert"]) == 0
     assert "as .tflite: " in capsys.readouterr().out and not list(folder.glob("*.onnx"))
     missing = time_export(folder)
-    assert missing.returncode == 1 and "60 of 60 cases were not exported as .onnx" in missing.stderr
+    assert missing.returncode == 1
+    named(missing.stderr, "60 of 60", ".onnx")
     litert = ("--runtime", "litert", "--rounds", "1")
     results = folder / "results-litert.csv"
     assert time_export(folder, *litert).returncode == 0
@@ -163,9 +166,9 @@ def test_the_runner_goes_on_where_it_was_cut_off_and_under_the_same_conditions_a
     cut = results.read_bytes()
     refused = time_export(folder, *litert, "--threads", "2")
     assert refused.returncode == 1
-    assert "results-litert.csv holds timings of other conditions (threads 1, now 2)" in refused.stderr
+    named(refused.stderr, "results-litert.csv", "(threads 1, now 2)")
     (folder / "thesis.txt").write_text("precious")
-    assert "no results of this script" in time_export(folder, *litert, "--output", "thesis.txt").stderr
+    named(time_export(folder, *litert, "--output", "thesis.txt").stderr, "thesis.txt", "no results")
     assert results.read_bytes() == cut and (folder / "thesis.txt").read_text() == "precious"
 
     assert time_export(folder, *litert).returncode == 0
@@ -180,7 +183,7 @@ def test_the_runner_goes_on_where_it_was_cut_off_and_under_the_same_conditions_a
     assert "other conditions (export " in time_export(folder, *litert).stderr
     capsys.readouterr()
     assert profile_latency.main(["--import_results", str(results), "--output", str(tmp_path / "out")]) == 2
-    assert "export: these are timings of another export than the manifest's" in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "export", "manifest's", source=results)
     assert not (tmp_path / "out").exists()
 
 
@@ -198,58 +201,46 @@ def test_the_runner_needs_numpy_and_the_runtime_alone():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "place", "values"),
     [
-        (["--target_hardware", "tpu"], "--target_hardware: expected cpu, or gpu and a batch size"),
-        (
-            ["--runtime", "litret"],
-            "--runtime: expected onnxruntime, litert or torch, got 'litret'; did you mean 'litert'?",
-        ),
-        (["--threads", "0"], "--threads: expected 1.."),
-        (["--batch_size", "0", "--space", "tiny"], "--batch_size: expected 1..4096, got 0"),
-        (["--target_hardware", "gpu8", "--batch_size", "4"], "--batch_size: the batch size of gpu8 is in its name"),
-        (["--space", "imagnet"], "got 'imagnet'; did you mean 'imagenet'"),
-        (["--target_hardware", "mobile"], "--target_hardware: a phone is timed where it is: --export_ops"),
-        (["--width_mult", "0"], "width_mult: expected a number in 0.05..10"),
-        (["--resolution", "4"], "--resolution: expected 8..4096, got 4"),
-        (["--method", "guess"], "--method: expected in_network or isolated, got 'guess'"),
-        (["--validation_nets", "5"], "--validation_nets: expected 20..10000, got 5"),
-        (["--validation_nets", "39"], "--validation_nets: expected 40..10000, got 39: 10 calibrate and 30 must score"),
-        (
-            ["--export_ops", "absent", "--export_networks", "39"],
-            "--export_networks: expected 40..1000, got 39: 10 calibrate and 30 must score",
-        ),
-        (["--rounds", "0"], "--rounds: expected 1..100, got 0"),
-        (
-            ["--import_results", "absent.csv"],
-            "--import_results: expected the export's manifest.json beside the results, there is none in .",
-        ),
-        (["--runtime", "torch", "--export_ops", "out"], "--runtime: expected onnxruntime or litert to export for, got"),
-        (["--quik"], "--quik: unknown argument; did you mean '--quick'?"),
+        (["--target_hardware", "tpu"], "--target_hardware", ["cpu", "gpu", "'tpu'"]),
+        (["--runtime", "litret"], "--runtime", ["onnxruntime", "litert", "torch", "'litret'", "'litert'"]),
+        (["--threads", "0"], "--threads", ["1..", 0]),
+        (["--batch_size", "0", "--space", "tiny"], "--batch_size", ["1..4096", 0]),
+        (["--target_hardware", "gpu8", "--batch_size", "4"], "--batch_size", ["gpu8"]),
+        (["--space", "imagnet"], "--space", ["'imagnet'", "'imagenet'"]),
+        (["--target_hardware", "mobile"], "--target_hardware", ["--export_ops", "--import_results"]),
+        (["--width_mult", "0"], "--width_mult", ["0.05..10"]),
+        (["--resolution", "4"], "--resolution", ["8..4096", 4]),
+        (["--method", "guess"], "--method", ["in_network", "isolated", "'guess'"]),
+        (["--validation_nets", "5"], "--validation_nets", ["20..10000", 5]),
+        (["--validation_nets", "39"], "--validation_nets", ["40..10000", 39, 10, 30]),
+        (["--export_ops", "absent", "--export_networks", "39"], "--export_networks", ["40..1000", 39, 10, 30]),
+        (["--rounds", "0"], "--rounds", ["1..100", 0]),
+        (["--import_results", "absent.csv"], "--import_results", ["manifest.json", "--manifest"]),
+        (["--runtime", "torch", "--export_ops", "out"], "--runtime", ["onnxruntime", "litert", "'torch'"]),
+        (["--quik"], "--quik", ["'--quick'"]),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, capsys, words, message):
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, capsys, words, place, values):
     monkeypatch.chdir(tmp_path)
     assert profile_latency.main([*words, "--output", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    assert message in captured.err
+    error_line(captured.err, place, *values)
+    assert captured.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_cuda_asked_for_and_absent(tmp_path, monkeypatch, capsys):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert profile_latency.main(["--target_hardware", "gpu8", "--output", str(tmp_path / "out")]) == 2
-    assert "CUDA requested, but torch" in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "--target_hardware", "CUDA", torch.__version__)
 
 
 def test_a_folder_of_other_conditions_is_left_alone(tmp_path, capsys):
     (tmp_path / "raw.jsonl").write_text('{"format": "proxyless-latency/raw", "version": 2, "conditions": {}}\n')
     assert profile_latency.main([*SMALL, "--output", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert "holds the timings of other conditions" in message and "or measure anew with --fresh" in message
+    error_line(capsys.readouterr().err, "", "batch_size None, now 1", "--fresh", source=tmp_path / "raw.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["raw.jsonl"]
 
 
@@ -286,8 +277,7 @@ def test_a_table_says_when_its_timings_were_taken(profiled, tmp_path, capsys):
     # timings of another protocol are not taken over; more rounds of the same one are added
     status, device, _ = profiled([word for word in TINY if word != "--quick"], "on Tuesday")
     assert (status, device.n_sessions) == (2, 0)
-    message = capsys.readouterr().err
-    assert "runs 6, now 10" in message and "or measure anew with --fresh" in message
+    error_line(capsys.readouterr().err, "", "runs 6, now 10", "--fresh", source=tmp_path / "lat" / "raw.jsonl")
     status, more, table = profiled([*TINY, "--rounds", "3"], "on Tuesday")
     assert status == 0 and 0 < more.n_sessions < with_date[1].n_sessions
     assert (table["provenance"]["rounds"], table["provenance"]["date"]) == (3, "Monday")
@@ -315,7 +305,7 @@ def test_the_command_that_is_printed_is_one_that_the_search_takes(profiled, tmp_
     script = shlex.split(command_line("search/imagenet_arch_search.py"))
     assert words == [*script, *start, "--width_mult", "0.5", "--resolution", "16",
                      "--runtime", "onnxruntime", "--latency_threads", "1"]  # fmt: skip
-    assert "made for images of 10 classes" in printed
+    named(printed, "10 classes")
     monkeypatch.setattr("hardware.profile.pricing.runtime_named", lambda *wanted: device)
     settings = imagenet_arch_search.effective_config(imagenet_arch_search.parse(words[2:]))
     job = jobs.prepare(settings, torch.device("cpu"))
@@ -327,5 +317,5 @@ def test_too_few_networks_do_not_vouch(profiled, capsys):
     assert status == 1 and table["validation"]["passed"] is False
     assert table["validation"]["n"] == 29
     printed = capsys.readouterr().out
-    assert "29 networks were scored, 30 are needed: use --validation_nets 40" in printed
+    named(printed, "29 networks", 30, "--validation_nets 40")
     assert "now search for it" not in printed

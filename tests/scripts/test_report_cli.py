@@ -15,6 +15,7 @@ from proxyless_arch.base.files import write_json
 from proxyless_arch.base.units import Unit
 from search import report, show
 from search.reporting.pictures import NAMES
+from tests.errors import error_line, named
 from tests.search.made_run import write_random, write_run, write_trained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,8 @@ def test_pictures_for_documents(tmp_path, capsys):
     words = ["".join(text.itertext()) for root in (drawn, went) for text in root.iter(f"{SVG}text")]
     assert "run: searched for mobile" in words and "Accuracy of sampled networks" in words
     assert report.main([str(tmp_path / "cut"), "--svg", str(tmp_path / "none")]) == 2
-    assert "holds no network to draw" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    error_line(capsys.readouterr().err, "", "no network", source=tmp_path / "cut")
+    assert not (tmp_path / "none").exists()
 
 
 def test_several_runs(tmp_path, capsys, monkeypatch):
@@ -71,26 +73,27 @@ def test_a_random_network_that_train_py_trained_is_a_control(tmp_path, capsys, m
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "place", "values", "source"),
     [
-        ([], "RUN"),
-        (["nowhere"], "no such folder (in nowhere)"),
-        (["."], "there is no config.json in it"),
-        (["run", "."], "there is no config.json in it"),
-        (["run", "run", "--gif", "x.gif"], "--gif: shows one search"),
-        (["run", "run", "--svg", "x"], "--svg: shows one search"),
-        (["run", "--output", "run"], "cannot be written"),
-        (["run", "--output", "run/spec.json/page.html"], "cannot be written"),
-        (["run", "--outptu", "x"], "did you mean '--output'?"),
+        ([], "", ["RUN"], None),
+        (["nowhere"], "", ["no such folder"], "nowhere"),
+        (["."], "", ["config.json"], "."),
+        (["run", "."], "", ["config.json"], "."),
+        (["run", "run", "--gif", "x.gif"], "--gif", ["one search"], None),
+        (["run", "run", "--svg", "x"], "--svg", ["one search"], None),
+        (["run", "--output", "run"], "", ["cannot be written"], "run"),
+        (["run", "--output", "run/spec.json/page.html"], "", ["cannot be written"], "run/spec.json/page.html"),
+        (["run", "--outptu", "x"], "--outptu", ["'--output'"], None),
     ],
 )
-def test_bad_words_leave_nothing(words, message, tmp_path, capsys, monkeypatch):
+def test_bad_words_leave_nothing(words, place, values, source, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(Path("run"))
     before = sorted(tmp_path.rglob("*"))
     assert report.main(words) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    error_line(error, place, *values, source=source)
+    assert error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -120,7 +123,7 @@ def test_as_a_script_from_another_folder_without_a_framework(script, tmp_path):
 def test_show_prices_a_network(tmp_path, capsys):
     assert show.main(["proxyless_mobile"]) == 0
     out = capsys.readouterr().out
-    assert "320,427,584" in out and "predicted: 85.17 ms by pixel1.json; not measured" in out
+    named(out, "320,427,584", "predicted: 85.17 ms by pixel1.json", "not measured")
     _, _, result, _ = write_run(tmp_path / "run")
     assert show.main([str(tmp_path / "run"), "--latency", str(ROOT / "hardware" / "tables" / "pixel1.json")]) == 0
     out = capsys.readouterr().out
@@ -149,7 +152,7 @@ def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
     assert by_pixel1 in shown(folder, "--latency", "pixel1")
     write_json(folder / "result.json", result | {"predicted_latency_ms": 1.25 * own_ms, "table_scale": 1.25})
     landed = shown(folder)
-    assert f"predicted: {Unit.MS.short(1.25 * own_ms)} by {twice} times 1.2500, as measured\n" in landed
+    named(landed, f"predicted: {Unit.MS.short(1.25 * own_ms)} by {twice} times 1.2500")
     assert re.search(rf"\ntotal .* {1.25 * own_ms:.2f}  100\.0 %\n", landed)
     write_json(folder / "result.json", result | {"predicted_latency_ms": own_ms})
     both = shown(folder, "proxyless_mobile")
@@ -159,7 +162,7 @@ def test_show_prices_a_searched_network_as_its_search_did(tmp_path, capsys):
     assert f"predicted: {Unit.MS.short(own_ms)} by {folder / 'latency_table'}; not measured\n" in shown(folder)
     (folder / "latency_table").unlink()
     gone = shown(folder)
-    assert by_pixel1 in gone and "note: what priced this search is not there any more" in gone
+    assert by_pixel1 in gone and "\nnote: what priced" in gone and "\nnote: what priced" not in landed
     write_trained(tmp_path / "trained", spec, 50.0)
     assert by_pixel1 in shown(tmp_path / "trained")
 

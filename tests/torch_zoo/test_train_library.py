@@ -15,6 +15,7 @@ from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.base.errors import InputError
 from proxyless_nas.train import TrainConfig, TrainingStopped, read_result, run_training
 from proxyless_nas.train.training import Training
+from tests.errors import refused
 from tests.scripts.mini import mini_net, same_run
 
 # two steps of each of two epochs, on 137 images
@@ -99,14 +100,14 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_training_goes_on(result, config, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "update", interrupted)
-        with pytest.raises(TrainingStopped, match="stopped and saved at step 2 of 4") as stopped:
+        with pytest.raises(TrainingStopped, match="step 2 of 4") as stopped:
             run_training(config, folder, say=None)
     assert isinstance(stopped.value, KeyboardInterrupt)
     assert stopped.value.folder == folder
-    with pytest.raises(InputError, match="did not come to its end"):
+    with refused("", "result.json", source=folder):
         read_result(folder)
     other = TrainConfig.of(**{**SETTINGS, "arch": config.arch, "n_epochs": 3})
-    with pytest.raises(InputError, match=r"keeps its settings; .*: n_epochs"):
+    with refused("--resume", "config.json", "n_epochs"):
         run_training(other, folder, resume=True, say=None)
     again = run_training(config, folder, resume=True, say=None)
     assert all(np.array_equal(array, again.tensors()[name]) for name, array in result.tensors().items())

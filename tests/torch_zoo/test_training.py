@@ -25,6 +25,7 @@ from proxyless_nas.steps import (
 )
 from proxyless_nas.train.checkpointing import check_optimizer
 from proxyless_nas.train.training import Ema, Schedule, Training, over_ranks
+from tests.errors import named
 from tests.proxyless_arch.nets import three_blocks
 
 SCHEDULE = Schedule(steps_per_epoch=5, n_epochs=4, warmup_epochs=1, init_lr=0.1)
@@ -235,8 +236,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     before = copy.deepcopy((values(run.net), values(run.ema.net), run.optimizer.state_dict()["state"], run.sums))
     images, labels = batch()
     images[3, 1, 2, 2] = math.nan
-    with pytest.raises(NonFiniteLossError, match=r"^training loss nan at batch 2 of 5 of epoch 2 \(step 6\)$"):
+    with pytest.raises(NonFiniteLossError) as caught:
         run.update(images, labels)
+    named(str(caught.value), "training loss nan", "batch 2 of 5", "epoch 2", "step 6")
     parameters = dict(run.net.named_parameters())
     assert_same_bits({name: before[0][name] for name in parameters}, {n: p.detach() for n, p in parameters.items()})
     assert_same_bits(before[1], values(run.ema.net))
@@ -273,8 +275,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update():
     weight = run.net.classifier.linear.weight
     before = weight.detach().clone()
     run.net.first_conv.conv.weight.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(NonFiniteLossError, match=r"^gradient norm (nan|inf) at batch 1 of 5 of epoch 1"):
+    with pytest.raises(NonFiniteLossError, match=r"^gradient norm (nan|inf)") as caught:
         run.update(*batch())
+    named(str(caught.value), "batch 1 of 5", "epoch 1")
     assert torch.equal(weight, before)
 
 
