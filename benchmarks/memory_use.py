@@ -64,6 +64,7 @@ def _search(kind: str) -> Case:
     from search.algorithm.supernet import Supernet
     from search.run import memory
 
+    tune_allocator()
     space = mbconv_space()
     net, path = Supernet(space, torch.Generator().manual_seed(0)).train(), memory.largest_path(space)
     optimizer = sgd(net, lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.0, no_decay_bn=True)

@@ -17,6 +17,7 @@ per_class.json (the test images by class) and result.json.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 
 from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
+from proxyless_arch.base.machine import tune_allocator  # noqa: E402
 from proxyless_arch.base.runs import RunStopped, resumes  # noqa: E402
+from proxyless_arch.base.text import labeled  # noqa: E402
 from proxyless_arch.base.words import add_run_flags  # noqa: E402
 from search import RandomResult, SearchResult, config  # noqa: E402
 
@@ -81,8 +84,15 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     return config.resumed_config(arguments.path, given, arguments.recipe)
 
 
+def _answer(settings: config.SearchConfig) -> None:
+    """The first line, before torch is there: a second or more that a person would wait without a sign."""
+    if os.environ.get("RANK", "0") == "0":
+        print(labeled("recipe", f"{settings.recipe}, seed {settings.manual_seed}"), flush=True)
+
+
 def run(words: Sequence[str]) -> int:
     arguments = parse(words)
+    tune_allocator()
     try:
         status = _family(arguments)
     except RunStopped:
@@ -90,6 +100,7 @@ def run(words: Sequence[str]) -> int:
     if status is not None:
         return status
     settings = effective_config(arguments)
+    _answer(settings)
     # imported here, so that a mistake in the command line is answered at once
     from search.run.runner import COMMAND, draw_random, run_search
 

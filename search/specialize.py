@@ -32,6 +32,7 @@ from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.machine import tune_allocator  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.strict import listed  # noqa: E402
 from proxyless_arch.base.text import align, in_one_line, ruled  # noqa: E402
@@ -197,6 +198,7 @@ def run(argv: Sequence[str]) -> None:
     if options.dry_run:
         family.say_what_would_be_done(members(goals, common), options.path, common.warmup_from)
         return
+    tune_allocator()
     with family.claimed(options.path) as folder:
         family.search_all(members(goals, common), folder, common.warmup_from)
         _compare(goals, folder)

@@ -26,6 +26,7 @@ from proxyless_arch.weights.files import load_safetensors
 from proxyless_nas.data import eval_batches
 from proxyless_nas.steps import evaluate, smoothed_loss
 from proxyless_nas.weights import load_weights
+from search import imagenet_arch_search
 from search.imagenet_arch_search import INTERRUPTED, effective_config, main, parse
 from search.run import announce, checkpoint, loop
 from search.run import job as jobs
@@ -193,6 +194,16 @@ def test_the_header_says_one_as_one():
     assert "1 warm-up + 1 search epoch of 1 step, 1 architecture step of 32 images (lr" in header
 
 
+@pytest.mark.parametrize(("rank", "lines"), [("0", ["  recipe     digits, seed 7"]), ("1", [])])
+def test_the_first_line_is_there_before_torch_is(rank, lines, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(imagenet_arch_search, "tune_allocator", lambda: True)
+    monkeypatch.setitem(sys.modules, "search.run.runner", None)  # whose import brings torch: here an ImportError
+    with pytest.raises(ImportError):
+        imagenet_arch_search.run(["--seed", "7"])
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 @pytest.mark.slow
 def test_the_header_comes_before_the_steps_that_are_timed(here, tmp_path, monkeypatch):
     timed = loop.seconds_per_step
@@ -334,8 +345,8 @@ def test_a_finished_run_resumed_says_its_end_again_and_changes_nothing(finished,
     status, printed, errors = here("--path", run_dir, "--resume")
     assert (status, errors) == (0, "")
     assert held_by(run_dir) == before
-    said, end = printed.split("\n", 1)
-    assert said == "this run is finished: nothing is done again"
+    recipe, said, end = printed.split("\n", 2)
+    assert (recipe.split()[0], said) == ("recipe", "this run is finished: nothing is done again")
     assert "few steps" not in printed  # it keeps its settings
     assert end.startswith("\nrun: 13 blocks") and "\nnext:\n" in end
     assert first.replace("straight/run", str(run_dir)).endswith(end)
