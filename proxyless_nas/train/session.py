@@ -1,6 +1,7 @@
 """What surrounds the training steps: settings become data and a network, a trained network becomes files and a record.
 
-With several processes the run folder must be on a disk that all of them see; rank 0 alone writes to it.
+With several processes rank 0 alone writes the run folder, and reads the weights it wrote for all. A resume reads the
+folder in every process.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ from proxyless_arch.data.batches import (
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
-from proxyless_arch.weights.files import read_tensors, save_safetensors
+from proxyless_arch.weights.files import WeightFile, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
@@ -782,6 +783,15 @@ def loop(
     return True
 
 
+def _weights_of_all(run_dir: Path) -> WeightFile:
+    """What the run wrote, read by the process that did: the others may be on machines without its disk."""
+    found = None
+    with distributed.fail_together():
+        if distributed.is_main():
+            found = read_tensors(own_weights(run_dir) or run_dir / BEST_FILE)
+    return distributed.broadcast_value(found)
+
+
 def finish(run: Run) -> dict[str, Any]:
     """Score what was written on the test images, write per_class.json and result.json, and return the record.
 
@@ -793,7 +803,7 @@ def finish(run: Run) -> dict[str, Any]:
     best = run.best
     net: nn.Module = training.net
     if best is not None:
-        found = read_tensors(own_weights(run.run_dir) or run.run_dir / BEST_FILE)
+        found = _weights_of_all(run.run_dir)
         if found.bits is not None:
             net = build_quantized(job.spec, found.tensors, found.bits).to(job.device)
             write_plan(run.run_dir / PLAN_FILE, found.bits) if distributed.is_main() else None

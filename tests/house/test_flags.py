@@ -47,6 +47,7 @@ COMMANDS = {
     "experiments/landing_digits.py": "experiments/landing_digits.py",
     "experiments/phone_photos.py": "experiments/phone_photos.py",
     "experiments/proof.py": "experiments/proof.py",
+    "experiments/search_cost.py": "experiments/search_cost.py",
 }
 
 

@@ -29,7 +29,7 @@ PLACEHOLDER = re.compile(r"\b(?:[A-Z]{3,}|[A-Z]{2,}(?:_[A-Z0-9]+)+)\b")
 SEARCH = "search/imagenet_arch_search.py"
 GENERATED = {"phone/run.py": "hardware/profile/standalone_runner.py"}
 """Scripts that a command writes, and what they are copies of."""
-LAUNCHER_FLAGS = {"--nproc_per_node"}
+LAUNCHER_FLAGS = {"--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}
 HISTORY = "docs/decisions.md"
 """The page that names flags and files of others, and of earlier days."""
 
