@@ -15,8 +15,7 @@ from typing import Any
 
 from proxyless_arch.apps.memory import whole_if_named
 from proxyless_arch.apps.orientation import AUTO, CHOICES, EXIF
-from proxyless_arch.apps.train_settings import IMAGES
-from proxyless_arch.apps.train_settings import effective_config as effective_training
+from proxyless_arch.apps.train_settings import IMAGES, images_of_network
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
@@ -490,9 +489,8 @@ def images_of_parent(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError for a network that is not there, and for a split that would hold out what it was trained on.
     """
     own = {name: given[name] for name in IMAGES if name in given}
-    found, _ = effective_training({"arch": given["parent"], **own}, "finetune")
-    told = {name: getattr(found.data, name) for name in IMAGES}
-    return {name: value for name, value in told.items() if value is not None and (name, value) != ("valid_size", 0)}
+    told = images_of_network({"arch": given["parent"], **own})
+    return {name: value for name, value in told.items() if (name, value) != ("valid_size", 0)}  # which a search needs
 
 
 def resumed_config(run_dir: Path, given: Mapping[str, Any], recipe: str | None = None) -> SearchConfig:

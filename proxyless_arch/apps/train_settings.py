@@ -461,6 +461,13 @@ def _data_of(
     )
 
 
+def images_of_network(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of images (IMAGES) that the network ``given["arch"]`` tells, where ``given`` does not: of a run
+    folder its images and their split. Raises InputError as effective_config does."""
+    spec, own_weights = find_network(given["arch"], "--arch")
+    return _data_of(given, spec, Path(given["arch"]).is_dir(), own_weights is not None)[0]
+
+
 def _images_of_run(folder: Path) -> dict[str, Any]:
     """What a run folder of the search or of train.py records of its images; empty where it does not name them."""
     file = folder / "config.json"

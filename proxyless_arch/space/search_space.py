@@ -199,7 +199,7 @@ def _label(op: Operation) -> str:
 
 
 def _label_with_width(op: Operation) -> str:
-    return op.label if op.shrinkable is None else f"{op.label} {op.shrinkable.hidden_channels}"
+    return op.label if op.shrinkable is None else f"{op.drawing.label} {op.shrinkable.hidden_channels}"
 
 
 def _labels(choices: Width | Sequence[Operation]) -> tuple[str, ...]:

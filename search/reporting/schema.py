@@ -69,13 +69,16 @@ NEEDED_BESIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "landed": ("landing_error_percent", "landed_by", "landing_tolerance_percent"),
         "finetuned_top1_percent": ("finetuned_test_top1_percent",),
         "argmax_top1_percent": ("argmax_test_top1_percent",),
+        "whole_top1_percent": ("whole_test_top1_percent", "whole_macs"),
         "table_anchor_ms": ("anchor_ms",),
         "argmax_latency_ms": ("argmax_path",),
         "argmax_macs": ("argmax_path",),
     }
 )
 """What a search's result must have as well where it has the first."""
-SHARES = tuple(f"{whose}{part}top1_percent" for whose in ("", "finetuned_", "argmax_") for part in ("", "test_"))
+SHARES = tuple(
+    f"{whose}{part}top1_percent" for whose in ("", "finetuned_", "argmax_", "whole_") for part in ("", "test_")
+)
 SEARCH: Schema = {
     **dict.fromkeys(
         ("target_hardware", "latency_source", "weights", "warmup_from", "landing_stopped", "landed_by"), Node.text
@@ -93,7 +96,7 @@ SEARCH: Schema = {
     **dict.fromkeys(("table_scale", "anchor_ms", "table_anchor_ms"), factor),
     **dict.fromkeys(
         ("macs", "params", "n_valid_images", "n_test_images", "unreadable_images", "measured_rounds", "resolution",
-         "num_classes", "manual_seed"),
+         "num_classes", "manual_seed", "whole_macs"),
         count,
     ),
     **dict.fromkeys(("path", "argmax_path"), path_of_choices),

@@ -191,6 +191,13 @@ def summary(run_dir: Path) -> str:
         f"{shown_score(record['top1_percent'], n_valid, 'architecture-validation images')}, "
         f"{shown_score(record['test_top1_percent'], n_test, 'test images')}; inherited weights, BN recalibrated",
     )
+    if record.get("whole_top1_percent") is not None:
+        say(
+            "whole",
+            f"{shown_score(record['whole_top1_percent'], n_valid, 'architecture-validation images')}, "
+            f"{shown_score(record['whole_test_top1_percent'], n_test, 'test images')}; the largest network, of "
+            f"{format_count(record['whole_macs'])} MACs, with the same weights",
+        )
     chance = 100 / spec.num_classes
     if record["top1_percent"] < NEAR_CHANCE * chance:
         say(

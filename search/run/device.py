@@ -25,7 +25,7 @@ def timed_space(space: SearchSpace) -> SearchSpace:
     holds."""
     if not space.shares_weights:
         return space
-    return mbconv_space(preprocessing=imagenet_preprocessing(space.preprocessing.resolution))
+    return mbconv_space(preprocessing=imagenet_preprocessing(space.preprocessing.side))
 
 
 def asked(target: Target) -> Asked:

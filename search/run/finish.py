@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,8 +241,8 @@ class Scored:
 
     ``recalibration``: cross-entropy on alpha's images of each way to recalibrate BN, the better one first. ``tuned``:
     the accuracies behind a fine-tune, empty without one. ``by_class``: the test images with the final weights.
-    ``unprojected``: the accuracies of the most probable network, empty where it is the derived one. ``left_out``:
-    places of the images that cannot be read.
+    ``beside``: the accuracies of the most probable network, where it is not the derived one, and of the whole network,
+    where its weights are shared. ``left_out``: places of the images that cannot be read.
     """
 
     net: ProxylessNet
@@ -251,7 +251,7 @@ class Scored:
     by_class: ClassScore
     recalibration: Mapping[str, float]
     tuned: Mapping[str, float]
-    unprojected: Mapping[str, float]
+    beside: Mapping[str, float]
     left_out: frozenset[str]
 
 
@@ -326,16 +326,20 @@ def score(job: Job, search: Search, derived: Derived, name: str, log: RunLog) ->
             "finetuned_test_top1_percent": by_class.total.top1_percent,
         }
     has_argmax = job.config.arch.arch_algo != "predictor" and derived.path != argmax_path(search.alphas)
-    unprojected = _scores_of_argmax(job, search, left_out) if has_argmax else {}
-    return Scored(net, valid, test, by_class, losses, tuned, unprojected, frozenset(left_out))
+    others = {"argmax": argmax_path(search.alphas)} if has_argmax else {}
+    if job.space.shares_weights:
+        others["whole"] = job.space.largest_path
+    beside = {key: value for name, path in others.items() for key, value in _of_path(job, search, path, name, left_out)}
+    return Scored(net, valid, test, by_class, losses, tuned, beside, frozenset(left_out))
 
 
-def _scores_of_argmax(job: Job, search: Search, left_out: set[str]) -> dict[str, float]:
-    """What the most probable network scores with inherited weights, BN recalibrated, as members of result.json."""
-    net = inherit(search.supernet, job.space, argmax_path(search.alphas)).to(job.device)
+def _of_path(job: Job, search: Search, path: Choices, name: str, left_out: set[str]) -> Iterator[tuple[str, float]]:
+    """What a network scores with inherited weights, BN recalibrated, as members of result.json that begin with
+    ``name``."""
+    net = inherit(search.supernet, job.space, path).to(job.device)
     net, valid, _ = recalibrated(job, net, left_out)
-    test = _scores(job, net, job.data.test, left_out)
-    return {"argmax_top1_percent": valid.top1_percent, "argmax_test_top1_percent": test.top1_percent}
+    yield f"{name}_top1_percent", valid.top1_percent
+    yield f"{name}_test_top1_percent", _scores(job, net, job.data.test, left_out).top1_percent
 
 
 def record_of(
@@ -348,7 +352,7 @@ def record_of(
         "top1_percent": scored.valid.top1_percent,
         "test_top1_percent": scored.test.top1_percent,
         **scored.tuned,
-        **scored.unprojected,
+        **scored.beside,
         "n_valid_images": scored.valid.n_images,
         "n_test_images": scored.test.n_images,
         "weights": f"inherited from the supernet, BN recalibrated on {next(iter(scored.recalibration))} images"
@@ -400,7 +404,13 @@ def _costs(job: Job, search: Search, derived: Derived, spec: ArchSpec, best: Cho
         "latency_source": table.source if table is not None and is_ms else None,
         "macs": total_macs(spec),
         "params": total_params(spec),
+        **({"whole_macs": total_macs(_whole(job.space))} if job.space.shares_weights else {}),
     }
+
+
+def _whole(space: SearchSpace) -> ArchSpec:
+    """The largest network of a space, whose weights the others share."""
+    return space.spec_for(space.largest_path)
 
 
 def write(job: Job, run_dir: Path, net: ProxylessNet, record: dict[str, Any]) -> None:

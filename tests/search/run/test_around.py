@@ -15,6 +15,7 @@ from proxyless_arch.weights.files import read_tensors, save_safetensors
 from proxyless_nas.steps import distillation_loss
 from search import SearchConfig, imagenet_arch_search
 from search.config import to_dict
+from search.reporting.summary import summary
 from search.run import device, loop
 from search.run.job import new_search, prepare
 from tests.compress.nets import tensors, trained
@@ -66,6 +67,8 @@ def test_the_product_is_a_smaller_network_with_its_weights(straight):
     assert found["first_conv.conv.weight"].shape == (8, 3, 3, 3)
     settings = json.loads((straight / "config.json").read_text())
     assert (settings["arch_algo"], settings["recipe"]) == ("predictor", "finetune")
+    assert record["whole_macs"] == total_macs(DIGITS) and 0 <= record["whole_test_top1_percent"] <= 100
+    assert "\n  whole  " in summary(straight)
     page = (straight / "report.html").read_text()
     assert "MB6 5×5 16" in page  # the choices of a block by their widths
 
@@ -110,12 +113,13 @@ def test_a_step_is_the_sandwich_rule(network):
     assert search.sums.train_images == 8
 
 
-def test_the_images_and_their_split_are_those_of_the_run(straight):
+def test_the_images_and_their_split_are_those_of_the_run(straight, network):
     """A search takes those of the run that it is around; its config says them all."""
     settings = to_dict(SearchConfig.of(parent=straight))
     before = json.loads((straight / "config.json").read_text())
     assert (settings["dataset"], settings["valid_size"], settings["split_seed"]) == ("digits", 1200, 0)
     assert before["split_seed"] is None and before["manual_seed"] == 0
+    assert SearchConfig.of(parent=network, dataset="digits").data.valid_size == SearchConfig().data.valid_size
     with pytest.raises(InputError) as caught:
         SearchConfig.of(parent=straight, valid_size=100)
     assert caught.value.place == "--valid_size"
