@@ -190,11 +190,11 @@ class Tasks:
 
     def _scored(self) -> Callable[[], object]:
         from proxyless_nas.steps import evaluate
-        from search.algorithm.supernet import PathNet
-        from search.run.scoring import ImageLosses
+        from search.run.scoring import ImageLosses, folded
 
-        net = PathNet(self._search("two").supernet.eval(), self.path).eval()
-        return lambda: evaluate(net, [(self._nhwc(), self.labels)], self.device, ImageLosses())
+        supernet = self._search("two").supernet
+        forward = folded(supernet, self.path, supernet.network(self.path), self.device)
+        return lambda: evaluate(forward, [(self._nhwc(), self.labels)], self.device, ImageLosses())
 
 
 def _in_the_end(device: Any, run: Callable[[], object]) -> None:

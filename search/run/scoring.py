@@ -26,7 +26,10 @@ from proxyless_arch.base.strict import Node
 from proxyless_arch.space.search_space import Path as Choices
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, TensorBatch
+from proxyless_nas.inference import prepared
+from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import evaluate, recalibrate_bn
+from search.algorithm.derive import inherit
 from search.algorithm.supernet import PathSupernet
 from search.run import memory
 from search.run.job import Job, mixed
@@ -165,7 +168,14 @@ class Scorer:
         net, device = self.supernet.network(path), self.job.device
         with statistics_kept(net):
             recalibrate_bn(net, self._training, device)
-            return evaluate(net, self._validation, device, ImageLosses()).score()
+            return evaluate(folded(self.supernet, path, net, device), self._validation, device, ImageLosses()).score()
+
+
+def folded(
+    supernet: PathSupernet, path: Choices, net: torch.nn.Module, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The fast forward pass of ``net``, which is ``path`` by itself with BN statistics made anew."""
+    return prepared(net if isinstance(net, ProxylessNet) else inherit(supernet, supernet.space, path), device)
 
 
 def _entry(path: Choices, score: Score) -> dict[str, Any]:
