@@ -106,13 +106,32 @@ def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
             )
         picked = torch.device("cuda", local)
         torch.cuda.set_device(picked)
-    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT, **_meeting_place())
     try:
         with Heartbeat.of_environment(dist.get_rank(), n_processes, TIMEOUT.total_seconds()):
             yield picked
     finally:
         gc.collect()  # a DistributedDataParallel in a circle of references would outlive its group
         dist.destroy_process_group()
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Where processes meet that torchrun started anew (--max-restarts), as arguments of init_process_group; else none.
+
+    Its agent keeps one store for all attempts, in which the addresses of processes that have ended still stand; torch
+    takes them for those of today. On one machine all have the same count of restarts, which tells attempts apart.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    is_kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if attempt == "0" or not is_kept or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    agent = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=TIMEOUT)
+    return {
+        "store": dist.PrefixStore(f"attempt {attempt}", agent),
+        "rank": int(os.environ["RANK"]),
+        "world_size": int(os.environ["WORLD_SIZE"]),
+    }
 
 
 def least_free(device: torch.device) -> Free:

@@ -135,7 +135,7 @@ class DataConfig:
     def warmup_sizes(self) -> tuple[int, ...]:
         """Of a warm-up on several sizes: pixels, rising; empty where there is one. Raises InputError."""
         words = self.mixed_resolutions.split(",") if self.mixed_resolutions is not None else []
-        if not all(word.isdecimal() and 8 <= int(word) <= 1024 for word in words) or len(words) == 1:
+        if not all(len(word) <= 4 and word.isdecimal() and 8 <= int(word) <= 1024 for word in words) or len(words) == 1:
             problem = f"expected sizes from 8 to 1024 between commas, two or more, got {self.mixed_resolutions!r}"
             raise InputError(problem, "--mixed_resolutions")
         return tuple(sorted(map(int, words)))

@@ -15,6 +15,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting
+from proxyless_arch.base.strict import shown
 
 FORMAT, VERSION = "proxyless-compress/bits-config", 1
 METHODS = ("exact", "haq", "uniform", "random")
@@ -28,8 +29,8 @@ DEFAULT_DROP = 0.5
 def bit_list(text: str) -> str:
     """A setting's check: whole numbers of bits, with commas between them."""
     words = text.split(",")
-    if not all(word.isdecimal() and 2 <= int(word) <= MAX_WEIGHT_BITS for word in words):
-        raise InputError(f"expected numbers in 2..{MAX_WEIGHT_BITS} with commas between them, got {text!r}")
+    if not all(len(word) == 1 and word.isdecimal() and 2 <= int(word) <= MAX_WEIGHT_BITS for word in words):
+        raise InputError(f"expected numbers in 2..{MAX_WEIGHT_BITS} with commas between them, got {shown(text)}")
     return text
 
 
