@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import config_to_resume
+from proxyless_arch.base.run_settings import RunSettings
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.words import (
     ARCH,
@@ -217,23 +214,4 @@ class PruneConfig(TrainedConfig):
         return Freedom(multiple=self.width_multiple, smallest=self.smallest_width, kernels=kernels, depth=depth)
 
 
-def to_dict(config: PruneConfig) -> dict[str, Any]:
-    return settings.to_dict(config, FORMAT, VERSION)
-
-
-def read_config(path: Path) -> PruneConfig:
-    """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
-    return settings.from_dict(PruneConfig, read_json(path), FORMAT, VERSION, str(path), fill_missing=True)
-
-
-def resumed_config(run_dir: Path, given: Mapping[str, Any]) -> PruneConfig:
-    """The settings that a run was started with. ``given`` may change those of FREE; the others it may only repeat."""
-    saved = read_config(config_to_resume(run_dir))
-    wanted = settings.with_settings(saved, given)
-    settings.resumed(saved, wanted, FREE, PATHS)
-    return wanted
-
-
-def anchored(config: PruneConfig, names: tuple[str, ...]) -> PruneConfig:
-    """As a run folder has it: readable from any working directory. ``names``: those of known networks."""
-    return settings.anchored(config, [name for name in PATHS if to_dict(config)[name] not in names])
+SETTINGS = RunSettings(PruneConfig, FORMAT, VERSION, FREE, PATHS)

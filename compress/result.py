@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import page
-from compress.config import PruneConfig, read_config
+from compress.config import SETTINGS, PruneConfig
 from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.apps.next_commands import exporting, quantizing
 from proxyless_arch.arch.spec import ArchSpec
@@ -65,7 +65,7 @@ def read_result(folder: Path | str) -> PruneResult:
     spec, weights = find_network(str(home))
     if weights is None:
         raise InputError("the weights of this run are gone", source=str(folder))
-    config = read_config(home / CONFIG_FILE)
+    config = SETTINGS.read(home / CONFIG_FILE)
     return PruneResult(folder=home, config=config, spec=spec, weights=weights, record=record)
 
 

@@ -24,7 +24,7 @@ import torch
 
 from compress import page, pictures
 from compress.choosing import plans
-from compress.config import FREE, PATHS, PruneConfig, anchored, read_config, to_dict
+from compress.config import SETTINGS, PruneConfig
 from compress.environment import measured_environment, measured_places
 from compress.methods import Found, best
 from compress.opening import as_resumed, folder_of, opened
@@ -109,7 +109,7 @@ def run_pruning(
     tell = say or be_silent
     folder = folder_of(path, resume)
     if folder is not None and resume:
-        config = as_resumed(read_config(runs.config_to_resume(folder)), config, FREE, PATHS)
+        config = as_resumed(SETTINGS.read(runs.config_to_resume(folder)), config, SETTINGS.free, SETTINGS.paths)
         runs.check_images_are_there(config.data_path, folder)
     config = config or PruneConfig()
     how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
@@ -146,7 +146,7 @@ def write_config(job: Job, home: Path) -> None:
     seed = job.training.manual_seed if data.split_seed is None else data.split_seed
     told = {"dataset": data.dataset, "data_path": data.data_path, "valid_size": data.valid_size, "split_seed": seed}
     config = replace(job.config, **told, data_edition=data.data_edition)
-    write_json(home / runs.CONFIG_FILE, to_dict(anchored(config, tuple(catalog.known_names()))))
+    write_json(home / runs.CONFIG_FILE, SETTINGS.to_dict(SETTINGS.anchored(config, catalog.known_names())))
 
 
 # --------------------------------------------------------------------------------------------------- what is said

@@ -14,58 +14,23 @@ curve.png.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from compress import PruneConfig
-from compress import config as pruning
-from proxyless_arch.base import settings
-from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
+from compress.config import SETTINGS
+from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
-from proxyless_arch.base.runs import resumes
-from proxyless_arch.base.words import DRY_RUN, RUN_DIR, add_resume_flag
-
-OPTIONS = ("path", "resume", "dry_run")  # flags that are no settings
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="prune.py", description=__doc__)
-    section = parser.add_argument_group("the run")
-    section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
-    add_resume_flag(section)
-    section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
-    settings.add_flags(parser, PruneConfig)
-    parsed = parser.parse_strictly(argv)
-    parsed.resume = resumes(parsed.resume, parsed.path)
-    return parsed
-
-
-def effective_config(arguments: argparse.Namespace) -> PruneConfig:
-    """The settings in force: the flags; or those of the run that is resumed."""
-    given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
-    if not arguments.resume:
-        return settings.with_settings(PruneConfig(), given)
-    return pruning.resumed_config(arguments.path, given)
+from proxyless_arch.base.run_settings import finished
 
 
 def run(argv: Sequence[str]) -> int:
-    arguments = parse(argv)
-    config = effective_config(arguments)
+    config, asked = SETTINGS.parse(argv, "prune.py", __doc__)
 
     # imported here, so that a mistake in the command line is answered at once
-    from compress import PruningStopped, run_pruning
+    from compress import run_pruning
 
     tune_allocator()
-    try:
-        result = run_pruning(
-            config, arguments.path, resume=arguments.resume, command=["prune.py", *argv], dry_run=arguments.dry_run
-        )
-    except PruningStopped:  # which has said how to go on
-        return INTERRUPTED
-    if result is not None:
-        print(result)
-    return 0
+    how = {"resume": asked.resume, "command": ["prune.py", *argv], "dry_run": asked.dry_run}
+    return finished(lambda: run_pruning(config, asked.path, **how))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,64 +19,34 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress import BitsConfig
-from compress.bits import config as quantizing
-from proxyless_arch.base import settings
-from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
+from compress.bits.config import SETTINGS
+from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
-from proxyless_arch.base.runs import resumes
-from proxyless_arch.base.words import DRY_RUN, RUN_DIR, add_resume_flag
-
-OPTIONS = ("path", "resume", "dry_run", "export_layers")  # flags that are no settings
+from proxyless_arch.base.run_settings import finished
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="quantize.py", description=__doc__)
-    section = parser.add_argument_group("the run")
-    section.add_argument(RUN_DIR.flag, *RUN_DIR.aliases, dest="path", type=Path, metavar="DIR", help=RUN_DIR.text)
-    add_resume_flag(section)
-    section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
+def add_more(section: argparse._ArgumentGroup) -> None:
     section.add_argument(
         "--export_layers",
         type=Path,
         metavar="DIR",
         help="write the layers in float32 and int8, to be timed on another device (for --latency_table), and stop",
     )
-    settings.add_flags(parser, BitsConfig)
-    parsed = parser.parse_strictly(argv)
-    parsed.resume = resumes(parsed.resume, parsed.path)
-    return parsed
-
-
-def effective_config(arguments: argparse.Namespace) -> BitsConfig:
-    """The settings in force: the flags; or those of the run that is resumed."""
-    given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
-    if not arguments.resume:
-        return settings.with_settings(BitsConfig(), given)
-    return quantizing.resumed_config(arguments.path, given)
 
 
 def run(argv: Sequence[str]) -> int:
-    arguments = parse(argv)
-    config = effective_config(arguments)
+    config, asked = SETTINGS.parse(argv, "quantize.py", __doc__, add_more)
 
     # imported here, so that a mistake in the command line is answered at once
-    from compress import QuantizationStopped, run_quantization
+    from compress import run_quantization
     from compress.bits.layer_times import write_layers
 
     tune_allocator()
-    if arguments.export_layers is not None:
-        print(write_layers(config, arguments.export_layers))
+    if asked.export_layers is not None:
+        print(write_layers(config, asked.export_layers))
         return 0
-    try:
-        result = run_quantization(
-            config, arguments.path, resume=arguments.resume, command=["quantize.py", *argv], dry_run=arguments.dry_run
-        )
-    except QuantizationStopped:  # which has said how to go on
-        return INTERRUPTED
-    if result is not None:
-        print(result)
-    return 0
+    how = {"resume": asked.resume, "command": ["quantize.py", *argv], "dry_run": asked.dry_run}
+    return finished(lambda: run_quantization(config, asked.path, **how))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from compress.config import FREE, PATHS, TrainedConfig
@@ -12,8 +10,7 @@ from hardware.simulators import SIMULATORS
 from proxyless_arch.arch.bits import CHANNEL, FLOAT32, INT8, MAX_WEIGHT_BITS, QUANTIZERS, Format
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import config_to_resume
+from proxyless_arch.base.run_settings import RunSettings
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import shown
 
@@ -180,24 +177,4 @@ def _bits(text: str | None) -> tuple[int, ...]:
     return () if text is None else tuple(sorted({int(word) for word in text.split(",")}))
 
 
-def to_dict(config: BitsConfig) -> dict[str, Any]:
-    return settings.to_dict(config, FORMAT, VERSION)
-
-
-def read_config(path: Path) -> BitsConfig:
-    """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
-    return settings.from_dict(BitsConfig, read_json(path), FORMAT, VERSION, str(path), fill_missing=True)
-
-
-def resumed_config(run_dir: Path, given: Mapping[str, Any]) -> BitsConfig:
-    """The settings that a run was started with. ``given`` may change those of FREE; the others it may only repeat."""
-    saved = read_config(config_to_resume(run_dir))
-    wanted = settings.with_settings(saved, given)
-    settings.resumed(saved, wanted, FREE, PATHS)
-    return wanted
-
-
-def anchored(config: BitsConfig, names: tuple[str, ...]) -> BitsConfig:
-    """As a run folder has it: readable from any working directory. ``names``: those of known networks."""
-    flat = to_dict(config)
-    return settings.anchored(config, [name for name in PATHS if name in flat and flat[name] not in names])
+SETTINGS = RunSettings(BitsConfig, FORMAT, VERSION, FREE, PATHS)

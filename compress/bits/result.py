@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.bits.config import RUNTIMES, BitsConfig, read_config
+from compress.bits.config import RUNTIMES, SETTINGS, BitsConfig
 from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.apps.next_commands import attacking
 from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan
@@ -69,7 +69,7 @@ def read_result(folder: Path | str) -> BitsResult:
         raise InputError("the weights of this run are gone", source=str(folder))
     return BitsResult(
         folder=home,
-        config=read_config(home / CONFIG_FILE),
+        config=SETTINGS.read(home / CONFIG_FILE),
         spec=spec,
         weights=weights,
         plan=read_plan(home / PLAN_FILE, spec),

@@ -23,12 +23,11 @@ import torch
 
 from compress.bits.calibration import calibrate
 from compress.bits.choices import uniform_path
-from compress.bits.config import BitsConfig, anchored, read_config, to_dict
+from compress.bits.config import SETTINGS, BitsConfig
 from compress.bits.environment import BitEnvironment
 from compress.bits.haq import haq
 from compress.bits.result import BitsResult, read_result
 from compress.bits.session import BitJob, prepare
-from compress.config import FREE, PATHS
 from compress.environment import Score, Watch, score_of, unseen
 from compress.methods import Found, best, exact, random
 from compress.opening import as_resumed, folder_of, opened
@@ -99,7 +98,7 @@ def run_quantization(
     tell = say or be_silent
     folder = folder_of(path, resume)
     if folder is not None and resume:
-        config = as_resumed(read_config(runs.config_to_resume(folder)), config, FREE, PATHS)
+        config = as_resumed(SETTINGS.read(runs.config_to_resume(folder)), config, SETTINGS.free, SETTINGS.paths)
         runs.check_images_are_there(config.data_path, folder)
     config = config or BitsConfig()
     how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
@@ -134,7 +133,7 @@ def write_config(job: BitJob, home: Path) -> None:
     seed = job.training.manual_seed if data.split_seed is None else data.split_seed
     told = {"dataset": data.dataset, "data_path": data.data_path, "valid_size": data.valid_size, "split_seed": seed}
     config = replace(job.config, **told, data_edition=data.data_edition)
-    write_json(home / runs.CONFIG_FILE, to_dict(anchored(config, tuple(catalog.known_names()))))
+    write_json(home / runs.CONFIG_FILE, SETTINGS.to_dict(SETTINGS.anchored(config, catalog.known_names())))
 
 
 def header(job: BitJob) -> str:

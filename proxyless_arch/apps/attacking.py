@@ -20,11 +20,10 @@ from proxyless_arch.apps.label_map import AUTO, STRICT
 from proxyless_arch.apps.orientation import AUTO as AUTO_EXIF
 from proxyless_arch.apps.orientation import CHOICES, EXIF
 from proxyless_arch.apps.scores import score_interval, shown_percent
-from proxyless_arch.arch import catalog
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
-from proxyless_arch.base.runs import config_to_resume, read_whole_lines
+from proxyless_arch.base.run_settings import RunSettings
+from proxyless_arch.base.runs import read_whole_lines
 from proxyless_arch.base.schema import amount, count, judge, mapping, quantity
 from proxyless_arch.base.settings import setting
 from proxyless_arch.base.strict import Node, counted, nearest
@@ -194,27 +193,7 @@ class AttackConfig:
         return tuple(name for name in possible if name != TRANSFER or self.transfer_from is not None)
 
 
-def to_dict(config: AttackConfig) -> dict[str, Any]:
-    return settings.to_dict(config, FORMAT, VERSION)
-
-
-def read_config(path: Path) -> AttackConfig:
-    """The settings of a run folder's config.json. Raises InputError for a bad file, or one of another command."""
-    return settings.from_dict(AttackConfig, read_json(path), FORMAT, VERSION, str(path), fill_missing=True)
-
-
-def resumed_config(run_dir: Path, given: Mapping[str, Any]) -> AttackConfig:
-    """The settings that a run was started with. ``given`` may change those of FREE; the others it may only repeat."""
-    saved = read_config(config_to_resume(run_dir))
-    wanted = settings.with_settings(saved, given)
-    settings.resumed(saved, wanted, FREE, PATHS)
-    return wanted
-
-
-def anchored(config: AttackConfig) -> AttackConfig:
-    """As a run folder has it: readable from any working directory."""
-    names = (*catalog.known_names(), NO_BITS)
-    return settings.anchored(config, [name for name in PATHS if to_dict(config)[name] not in names])
+SETTINGS = RunSettings(AttackConfig, FORMAT, VERSION, FREE, PATHS)
 
 
 # --------------------------------------------------------------------------------------------------- what is counted

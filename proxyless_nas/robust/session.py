@@ -43,20 +43,19 @@ from proxyless_arch.apps.attacking import (
     R_FGSM,
     RECORD_FORMAT,
     RECORD_VERSION,
+    SETTINGS,
     SQUARE,
     TRANSFER,
     WHITE,
     AttackConfig,
     Tally,
     alarms,
-    anchored,
     as_record,
     folder_name,
     read_batches,
     save_image,
     shown_row,
     steps_of,
-    to_dict,
 )
 from proxyless_arch.apps.evaluation import DIGITS, Network
 from proxyless_arch.apps.memory import HEAP, Free, Plan, Reading, image_bytes, places, plan
@@ -64,6 +63,7 @@ from proxyless_arch.apps.next_commands import network_words, reporting
 from proxyless_arch.apps.per_class import numbered
 from proxyless_arch.apps.prediction import class_names
 from proxyless_arch.apps.scores import hits_in_top
+from proxyless_arch.arch import catalog
 from proxyless_arch.arch.bits import BitPlan
 from proxyless_arch.arch.memory import BYTES, training_bytes
 from proxyless_arch.arch.preprocessing import preprocessing_to_dict
@@ -397,7 +397,8 @@ def run_attack(
         words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
         facts = runs.environment(words, torch=torch.__version__, numpy=np.__version__, device=device_name(job.device))
         runs.write_environment(home, facts, resume)
-        write_json(home / runs.CONFIG_FILE, to_dict(anchored(job.config)))
+        own = SETTINGS.anchored(job.config, (*catalog.known_names(), evaluation.NO_BITS))
+        write_json(home / runs.CONFIG_FILE, SETTINGS.to_dict(own))
         try:
             return _attack_in(job, home, tell, words)
         except KeyboardInterrupt:

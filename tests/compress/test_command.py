@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compress import PruneConfig, read_result, run_pruning
-from compress.config import to_dict
+from compress.config import SETTINGS
 from compress.environment import Environment
 from compress.result import commands
 from compress.session import split_images, training_config
@@ -130,7 +130,7 @@ def test_fine_tuning_learns_from_the_network_before(product):
 def test_a_setting_may_be_named_as_its_flag_or_as_in_config_json():
     keys = {"n_worker": 3, "manual_seed": 4, "train_batch_size": 9, "image_size": 24}
     config = PruneConfig.of(workers=3, seed=4, batch_size=9, resolution=24, keep=0.5, arch=Path("a"))
-    assert {name: to_dict(config)[name] for name in keys} == keys
+    assert {name: SETTINGS.to_dict(config)[name] for name in keys} == keys
     assert config == PruneConfig.of(**keys, keep="0.5", arch="a")
 
 

@@ -29,8 +29,8 @@ from PIL import Image
 from compress.bits import config as bits_config
 from compress.bits.config import BitsConfig
 from compress.bits.result import read_result as read_quantized
+from compress.config import SETTINGS as PRUNING
 from compress.config import PruneConfig
-from compress.config import to_dict as prune_dict
 from compress.result import read_result as read_pruned
 from hardware.cost import latency_price, price_space
 from hardware.latency import SHIPPED_FOLDER, load_latency_source, shipped
@@ -244,7 +244,7 @@ PRUNED = {
 
 
 def pruning_home(folder: Path) -> None:
-    write_json(folder / "config.json", prune_dict(PruneConfig(arch="x")))
+    write_json(folder / "config.json", PRUNING.to_dict(PruneConfig(arch="x")))
     write_spec(folder / "spec.json", SPEC)
     save_safetensors(folder / "weights.safetensors", SPEC, random_tensors(SPEC), {})
     write_json(folder / "result.json", PRUNED)
@@ -371,7 +371,7 @@ QUANTIZED = {
 
 
 def quantizing_home(folder: Path) -> None:
-    write_json(folder / "config.json", bits_config.to_dict(BitsConfig(arch="x")))
+    write_json(folder / "config.json", bits_config.SETTINGS.to_dict(BitsConfig(arch="x")))
     write_spec(folder / "spec.json", SPEC)
     write_plan(folder / PLAN_FILE, plans()[0])
     save_safetensors(folder / "weights.safetensors", SPEC, random_tensors(SPEC), {}, plans()[0])
@@ -1094,7 +1094,7 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader(
         "prune_config",
-        lambda: (dumped(prune_dict(PruneConfig(arch="x"))),),
+        lambda: (dumped(PRUNING.to_dict(PruneConfig(arch="x"))),),
         change_json,
         read_pruning_run,
         "config.json",
@@ -1120,7 +1120,7 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader(
         "quantized_config",
-        lambda: (dumped(bits_config.to_dict(BitsConfig(arch="x"))),),
+        lambda: (dumped(bits_config.SETTINGS.to_dict(BitsConfig(arch="x"))),),
         change_json,
         read_quantizing_run,
         "config.json",
@@ -1129,9 +1129,9 @@ READERS: tuple[Reader, ...] = (
     Reader("attack", attack_seeds, change_lines, read_attack, "metrics.jsonl"),
     Reader(
         "attack_config",
-        lambda: (dumped(attacking.to_dict(AttackConfig(arch="x", data_path="y"))),),
+        lambda: (dumped(attacking.SETTINGS.to_dict(AttackConfig(arch="x", data_path="y"))),),
         change_json,
-        attacking.read_config,
+        attacking.SETTINGS.read,
         "config.json",
     ),
     Reader("warm_up", warm_up_seeds, change_checkpoint, read_warm_up, warmup.NAME, warm_up_home),

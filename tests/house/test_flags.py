@@ -21,6 +21,7 @@ COMMANDS = {
     "predict_tf.py": "predict_tf.py",
     "train.py": "train.py",
     "prune.py": "prune.py",
+    "quantize.py": "quantize.py",
     "attack.py": "attack.py",
     "export.py": "export.py",
     "export_tf.py": "export_tf.py",

@@ -6,14 +6,13 @@ import pytest
 
 from proxyless_arch.apps.attacking import (
     ATTACKS,
+    SETTINGS,
     AttackConfig,
     Tally,
     alarms,
     as_record,
     folder_name,
-    read_config,
     steps_of,
-    to_dict,
 )
 from proxyless_arch.apps.scores import score_interval
 from proxyless_arch.base.errors import InputError
@@ -80,8 +79,8 @@ def test_the_attacks_that_are_possible():
 
 def test_settings_come_back_from_their_file(tmp_path):
     config = AttackConfig.of(arch="efficientnet_lite0", epsilon="0.05", attacks="pgd", limit=7)
-    write_json(tmp_path / "config.json", to_dict(config))
-    assert read_config(tmp_path / "config.json") == config
+    write_json(tmp_path / "config.json", SETTINGS.to_dict(config))
+    assert SETTINGS.read(tmp_path / "config.json") == config
 
 
 def test_sums_add_up():
