@@ -17,6 +17,7 @@ from hardware.profile.graphs import INPUT, Convolution, Graph, MatrixProduct, Ra
 from hardware.profile.measure import CpuSession, LiteRt, OnnxRuntime, Runtime, parse_hardware, runtime_named
 from proxyless_arch.arch.bits import BitLayer
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import judged_at
 from proxyless_arch.base.timing import measure
 
 Times = dict[tuple[str, bool], float]
@@ -50,7 +51,8 @@ def time_layers(layers: Sequence[BitLayer], runtime: str, threads: int, tell: Ca
 
     Raises InputError for a runtime that is not installed, or has no int8 files here.
     """
-    on = runtime_named(parse_hardware("cpu"), runtime, threads)
+    with judged_at("", {"--runtime": "--hardware", "--threads": "--latency_threads"}):
+        on = runtime_named(parse_hardware("cpu"), runtime, threads)
     known: dict[tuple[Graph, bool], float] = {}
     found: Times = {}
     for number, layer in enumerate(layers, start=1):

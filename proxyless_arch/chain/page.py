@@ -9,6 +9,7 @@ from pathlib import Path
 from proxyless_arch.apps.scores import shown_score
 from proxyless_arch.base.files import write_text, writing
 from proxyless_arch.base.text import readable, shell_line
+from proxyless_arch.base.timing import MAX_DRIFT
 from proxyless_arch.base.units import format_count
 from proxyless_arch.chain.commands import not_done_yet
 from proxyless_arch.chain.pictures import charts, picture
@@ -108,4 +109,6 @@ def _attack_cells(attack: Attack) -> tuple[str, ...]:
 def _export_cells(export: Export) -> tuple[str, ...]:
     score = shown_score(export.percent, export.n_images) if export.percent is not None else "-"
     ms, size = f"{export.ms:.4g} ms, measured ({export.runtime})", f"{format_count(export.n_bytes)}B"
-    return "exported", readable(export.file.name), score, ms, size, export.format
+    moved = f"; the machine's speed moved by {export.drift_percent:.0f} % while it was timed"
+    note = export.format + (moved if export.drift_percent > 100 * MAX_DRIFT else "")
+    return "exported", readable(export.file.name), score, ms, size, note

@@ -67,8 +67,9 @@ def _accuracies(chain: Chain) -> Chart:
             points.append(
                 Point(x=at, y=attack.percent, group=group, mark="triangle", color="s2", tip=tip, y_range=ends)
             )
-    x, frame = _names(chain)
-    guides = _lines(points)
+    x, frame = _names(chain)  # no line joins accuracies of other images
+    tested = {at: step.accuracy.tested for at, step in enumerate(chain.steps) if step.accuracy is not None}
+    guides = [line for line in _lines(points) if len({tested.get(round(at)) for at, _ in line.points}) == 1]
     return plane("Accuracy", points, x=x, y=Axis(label="top-1, %", bounds=(0, 100)), guides=guides, frame=frame)
 
 
@@ -93,7 +94,7 @@ def _costs(chain: Chain, title: str, unit: str, scale: float, of: Callable[[Step
 
 
 def _lines(points: Sequence[Point]) -> list[Guide]:
-    """From each point to the next of its group, where that is a step further."""
+    """From each point to the next of its group, in a later step."""
     groups: dict[str, list[Point]] = {}
     for point in points:
         groups.setdefault(point.group, []).append(point)

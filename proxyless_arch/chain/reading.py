@@ -82,7 +82,7 @@ _FILE: Schema = {
 }
 _EXPORT: Schema = {
     "weights_blob_sha1": Node.text,
-    "check": lambda node: judge(node, {"n_images": count}, ("n_images",)),
+    "check": lambda node: judge(node, {"n_images": count, "anchor_drift_percent": amount}, ("n_images",)),
     "files": list_of(_FILE, ("format", "file", "runtime", "size_bytes", "latency_ms")),
 }
 
@@ -270,10 +270,10 @@ def _exports(folder: Path, blob: str) -> Iterator[Export]:
             continue
         for file in found["files"] if found.get("weights_blob_sha1") == blob else ():
             if (record.parent / file["file"]).exists():
-                yield _export(record.parent, file, found["check"]["n_images"])
+                yield _export(record.parent, file, found["check"])
 
 
-def _export(folder: Path, file: Mapping[str, Any], n_images: int) -> Export:
+def _export(folder: Path, file: Mapping[str, Any], check: Mapping[str, Any]) -> Export:
     known = {**TORCH_FORMATS, **KERAS_FORMATS}.get(file["format"])
     return Export(
         file=folder / file["file"],
@@ -283,7 +283,8 @@ def _export(folder: Path, file: Mapping[str, Any], n_images: int) -> Export:
         ms=file["latency_ms"]["median"],
         n_bytes=file["size_bytes"],
         percent=file.get("top1_percent"),
-        n_images=n_images,
+        n_images=check["n_images"],
+        drift_percent=check.get("anchor_drift_percent") or 0.0,
     )
 
 

@@ -65,7 +65,8 @@ class Attack:
 class Export:
     """A file: its milliseconds in its runtime, its bytes, and its top-1 of the images that checked it, if labelled.
 
-    ``is_quantized``: whether it is of a kind with few bits.
+    ``is_quantized``: whether it is of a kind with few bits. ``drift_percent``: by how much the machine's speed moved
+    while it was timed.
     """
 
     file: Path
@@ -76,6 +77,7 @@ class Export:
     n_bytes: int
     percent: float | None
     n_images: int
+    drift_percent: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

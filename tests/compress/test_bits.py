@@ -17,6 +17,7 @@ from compress.bits.haq import Bits, decisions_of, haq, option_of
 from compress.bits.result import read_result
 from compress.environment import Record, score_of, unseen
 from compress.methods import exact, random, sample_within
+from hardware.profile import measure
 from hardware.profile.exported_layers import read_layer_times
 from hardware.projection import Limit, project
 from hardware.simulators import SIMULATORS
@@ -326,6 +327,22 @@ def test_what_cannot_be_is_refused_before_anything_is_written(more, place, netwo
     assert main(["--arch", network, *FEW, *more, "--run_dir", str(tmp_path / "run")]) == BAD_INPUT
     assert place in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_runtime_that_is_not_installed_is_named(network, tmp_path, monkeypatch, capsys):
+
+    there = importlib.import_module
+
+    def absent(module):
+        if module.startswith("ai_edge_litert"):
+            raise ModuleNotFoundError(module, name="ai_edge_litert")
+        return there(module)
+
+    monkeypatch.setattr(measure.importlib, "import_module", absent)
+    more = ["--hardware", "litert", "--target_latency_ms", "1", "--run_dir", str(tmp_path / "run")]
+    assert main(["--arch", network, *FEW, *more]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert "ai_edge_litert" in said and "--hardware" in said and not (tmp_path / "run").exists()
 
 
 def test_the_float_format_costs_nothing_in_accuracy():

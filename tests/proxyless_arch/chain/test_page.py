@@ -46,6 +46,22 @@ def test_the_page_names_what_was_not_done_yet(tmp_path):
     assert [line.split()[1] for line in chain_page(read_chain(bits)).commands] == ["attack.py", "export_tf.py"]
 
 
+def test_no_line_joins_accuracies_of_other_images(tmp_path):
+    photos = write_trained(tmp_path / "photos")
+    small = write_pruned(tmp_path / "small", photos)
+    lines = [shape.style for shape in charts(read_chain(small))[0].scene.shapes].count("bar line-s1")
+    write_pruned(small, photos, images={"test_names": "other"})
+    less = [shape.style for shape in charts(read_chain(small))[0].scene.shapes].count("bar line-s1")
+    assert lines == less + 1
+
+
+def test_a_time_of_a_machine_that_changed_says_so(tmp_path):
+    photos = write_trained(tmp_path / "photos")
+    write_export(photos, ("litert", "net.tflite", 2.0, 9000), check={"n_images": 50, "anchor_drift_percent": 54.0})
+    row = next(row for row in chain_page(read_chain(photos)).rows if row.cells[0] == "exported")
+    assert "54 %" in row.cells[-1]
+
+
 def test_report_py_writes_the_page_of_a_chain(bits, tmp_path, capsys):
     assert report.main([str(bits), "--svg", str(tmp_path / "docs")]) == 0
     page, drawn = capsys.readouterr().out.split()
