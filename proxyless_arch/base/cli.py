@@ -44,6 +44,13 @@ OTHERS: Mapping[str, Sequence[str]] = MappingProxyType(
         **dict.fromkeys(("model", "net", "network", "name"), ("--arch", "--networks")),
         **dict.fromkeys(("checkpoint", "ckpt", "model_path", "pretrained_path"), ("--weights",)),
         **dict.fromkeys(("data", "data_dir", "dataset_path", "images", "source"), ("--data_path",)),
+        **dict.fromkeys(("train_dir", "train_path", "val_dir", "root", "data_root", "dataset_dir"), ("--data_path",)),
+        **dict.fromkeys(("val_split", "validation_split", "val_size", "test_size", "holdout"), ("--valid_size",)),
+        **dict.fromkeys(("gpus", "cuda", "use_cuda", "accelerator"), ("--device",)),
+        **dict.fromkeys(("confusion_matrix", "classification_report"), ("--per_class",)),
+        **dict.fromkeys(("freeze", "freeze_backbone", "freeze_layers"), ("--freeze_epochs", "--backbone_lr_mult")),
+        **dict.fromkeys(("gray", "grey", "grayscale", "greyscale", "channels"), ("--in_chans",)),
+        **dict.fromkeys(("topk", "top_k", "threshold", "conf", "confidence"), ("--top",)),
         **dict.fromkeys(("imgsz", "img_size", "input_size", "size", "res"), ("--resolution",)),
         **dict.fromkeys(("num_workers", "nworkers", "jobs"), ("--workers",)),
         **dict.fromkeys(("bs", "batch"), ("--batch_size",)),
@@ -78,7 +85,13 @@ OWNERS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The command that a flag belongs to, for a person who gives it to another one."""
-ADVICE: Mapping[str, str] = MappingProxyType({"--threads": "put OMP_NUM_THREADS=1 in front of the command"})
+ADVICE: Mapping[str, str] = MappingProxyType(
+    {
+        "--threads": "put OMP_NUM_THREADS=1 in front of the command",
+        **dict.fromkeys(("--num_classes", "--nc"), "the classes are the folders of the images"),
+        **dict.fromkeys(("--wandb", "--mlflow"), "a run writes metrics.jsonl and TensorBoard files into its folder"),
+    }
+)
 """What does for a command what a flag does for others."""
 IMAGES = frozenset(("data_path", "data", "data_dir", "dataset_path", "images", "image", "input", "inputs", "source"))
 """What people call the images, as flags."""

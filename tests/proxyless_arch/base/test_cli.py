@@ -284,6 +284,23 @@ def test_a_flag_that_another_command_has_by_another_name():
         found.parse_strictly(["--threads", "1"])
 
 
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [("--val_split", "--valid_size"), ("--cuda", "--device"), ("--confusion-matrix", "--per_class"),
+     ("--train_dir", "--data_path"), ("--freeze_backbone", "--backbone_lr_mult"), ("--grayscale", "--in_chans"),
+     ("--threshold", "--top")],
+)  # fmt: skip
+def test_the_flags_of_other_trainers_lead_to_ours(flag, meant):
+    found = Parser(prog="tool.py")
+    for name in (meant, "--run_dir", "--freeze_bn", "--threads", "--wd"):
+        found.add_argument(name)
+    with refused(flag, f"did you mean {meant!r}?"):
+        found.parse_strictly([flag, "1"])
+    for name in ("--num_classes", "--wandb"):
+        with refused(name, "not a flag of tool.py"):
+            found.parse_strictly([name, "1"])
+
+
 def test_images_without_a_flag():
     found = Parser(prog="tool.py")
     found.add_argument("images", nargs="+", metavar="IMAGE")
