@@ -8,6 +8,7 @@ import pytest
 from experiments import landing_digits as landing
 from search import imagenet_arch_search
 from search.run.checkpoint import Checkpoint
+from tests.errors import error_line
 
 
 def row(**changes):
@@ -89,4 +90,4 @@ def test_it_goes_on_where_it_stopped_and_keeps_its_settings(short, tmp_path, mon
     assert [(r["seed"], r["target_share"], r["algorithm"]) for r in rows] == first + done
     monkeypatch.setattr(landing, "SHORT", landing.SHORT | {"warmup_lr": 0.3})
     assert landing.main(words) == 2
-    assert "--output: holds other searches: differs in settings" in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "--output", "settings", source=tmp_path / "out.json")

@@ -1,8 +1,7 @@
 """Every sentence that an expected failure ends in, in one file: tests/house/sentences.txt.
 
-Read it as a text when it changes: python -m tests.house.test_sentences writes it anew. Other tests should look at what
-an error names (tests.errors.refused: place, source, values). Not all do yet: several hundred compare words of a
-sentence and have to be changed along with it.
+Read it as a text when it changes: python -m tests.house.test_sentences writes it anew. Other tests look at what an
+error or a command names (tests.errors: place, source, values, labels), so that a sentence can be changed here alone.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import git_blob_sha1, to_tf_layout
 from proxyless_nas_tensorflow import build, proxyless_cpu, zoo
 from proxyless_nas_tensorflow.weights import load_named, load_pretrained, load_weights, save_weights, to_named
+from tests.errors import refused
 from tests.proxyless_arch.nets import assert_equal, random_tensors
 
 CPU = catalog.load("proxyless_cpu")
@@ -80,8 +81,8 @@ def test_a_fine_tuned_file_needs_its_number_of_classes(tiny_spec, tmp_path, name
 
 def test_bad_values_and_files(tiny_spec, tmp_path):
     for wrong in (1, None, ["a.pth"]):
-        message = refusal(pretrained, tiny_spec, wrong)
-        assert message.startswith("pretrained: expected True, False or a file, got ")
+        with refused("pretrained", True, False, "file"):
+            pretrained(tiny_spec, wrong)
     assert refusal(pretrained, tiny_spec, tmp_path / "no.weights.h5").startswith("no such file")
     (tmp_path / "bad.weights.h5").write_bytes(b"not HDF5")
     assert refusal(pretrained, tiny_spec, tmp_path / "bad.weights.h5").endswith("bad.weights.h5)")
@@ -127,9 +128,8 @@ def test_a_mismatch_lists_the_tensors_and_leaves_the_net_alone(tiny_spec, tmp_pa
 
 
 def test_what_cannot_be_saved(tiny_spec, tmp_path):
-    assert "expected a file that ends in .h5, .hdf5, .safetensors or .weights.h5, got '.pth'" in refusal(
-        save_weights, tmp_path / "a.pth", build(tiny_spec), PROVENANCE
-    )
+    with refused("", ".h5", ".hdf5", ".safetensors", ".weights.h5", "'.pth'", source=tmp_path / "a.pth"):
+        save_weights(tmp_path / "a.pth", build(tiny_spec), PROVENANCE)
     headless = build(tiny_spec, include_top=False)
     assert "2 missing (classifier" in refusal(save_weights, tmp_path / "a.h5", headless, PROVENANCE)
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.errors import named
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 RUN = """
@@ -27,7 +29,7 @@ def test_every_cell_runs(notebook, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=280)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "spec.json").is_file() and (tmp_path / "network.onnx").is_file()
-    assert "the same logits on 16 images" in done.stdout
+    named(done.stdout, "logits", "16 images")
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """export.py and export_tf.py as a person types them, and their files in eval.py and eval_tf.py."""
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -19,6 +20,7 @@ from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.spec import Preprocessing, with_classes
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.weights.files import save_h5
+from tests.errors import error_line, named
 from tests.proxyless_arch.nets import three_blocks
 from tests.scripts.test_eval_cli import tame_tensors
 
@@ -161,10 +163,10 @@ def test_a_format_that_is_not_installed_is_skipped_beside_others(tmp_path, run_f
     skipped = {line["format"]: line["reason"] for line in json.loads((output / "export.json").read_text())["skipped"]}
     printed = capsys.readouterr().out
     for name, extra in (("executorch", "executorch"), ("litert_torch", "litert-torch")):
-        assert skipped[name] == f"needs {extra}, not installed: pip install -e '.[{extra}]'"
+        named(skipped[name], extra, f"pip install -e '.[{extra}]'")
         assert f"skipped: {skipped[name]}" in printed
         words = ("--arch", run_folder, "--format", name, "--output", tmp_path / "alone")
-        assert f"--format: {name} {skipped[name]}" in error_of(capsys, "export", *words)
+        error_line(error_of(capsys, "export", *words), "--format", name, skipped[name])
     assert not (tmp_path / "alone").exists()
 
 
@@ -243,7 +245,7 @@ def test_bad_command_lines(script, run_folder, tmp_path, capsys):
 def test_an_output_below_a_file(script, run_folder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     words = ("--arch", run_folder, "--format", SCRIPTS[script], "--output", tmp_path / "file" / "out")
-    assert "--output: cannot be written: Not a directory" in error_of(capsys, script, *words)
+    error_line(error_of(capsys, script, *words), "--output", os.strerror(errno.ENOTDIR))
 
 
 def test_an_empty_calibration_folder(run_folder, tmp_path, capsys):

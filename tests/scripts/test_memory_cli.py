@@ -20,6 +20,7 @@ from proxyless_nas.weights import to_named
 from search import imagenet_arch_search, specialize
 from search.run import job as jobs
 from search.run import loop
+from tests.errors import line_of, named
 
 GB = 10**9
 
@@ -53,10 +54,6 @@ def here(capfd, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []  # nothing was written
 
 
-def line(printed, label):
-    return next(text[13:] for text in printed.splitlines() if text.startswith(f"  {label:<10} "))
-
-
 def test_the_first_command_of_the_readme_fits_24_gb(here, photos, monkeypatch):
     monkeypatch.setattr(jobs, "TIMED_PIXELS", 0)  # two images
     monkeypatch.setattr(loop, "ENOUGH_SECONDS", 0)  # once
@@ -64,13 +61,12 @@ def test_the_first_command_of_the_readme_fits_24_gb(here, photos, monkeypatch):
     words = ["--data_path", photos, "--target_latency_ms", "80", "--device", "cpu", "--threads", "1", "--dry_run"]
     status, printed, errors = here(imagenet_arch_search.main, 22, *words)
     assert status == 0, errors
-    needed, free, parts, part = re.search(
-        r"about (\d+) GB of (\d+) GB free; 256 images per step in (\d+) parts of (\d+)$", line(printed, "memory")
-    ).groups()
-    assert int(free) == 22
+    memory = re.search(r"(\d+) GB .* (\d+) GB .* (\d+) images .* (\d+) parts of (\d+)$", line_of(printed, "memory"))
+    needed, free, batch, parts, part = memory.groups()
+    assert (int(free), int(batch)) == (22, 256)
     assert 10 < int(needed) <= 0.9 * 22
     assert int(parts) == -(-256 // int(part)) >= 2
-    assert re.match(r"about .* ms per weight step", line(printed, "expected"))
+    named(line_of(printed, "expected"), "ms per weight step")
     assert "nothing written" in printed.splitlines()[-1]
     assert machine.resident_bytes(field="VmHWM") - before < 3 * GB
 
@@ -93,10 +89,10 @@ def test_a_dry_search_says_what_a_search_says_and_draws_no_networks(here):
     status, printed, _ = here(imagenet_arch_search.main, 22, *TINY, "--dry_run", "--run_dir", "run")
     assert status == 0
     for label in ("schedule", "memory", "expected", "run folder"):
-        assert line(printed, label)
+        assert line_of(printed, label)
     status, printed, _ = here(imagenet_arch_search.main, 22, *TINY, "--dry_run", "--arch_algo", "random")
     assert status == 0
-    assert line(printed, "reachable")
+    assert line_of(printed, "reachable")
     assert "nothing written" in printed.splitlines()[-1]
 
 
@@ -106,7 +102,7 @@ def test_a_dry_search_measures_no_device(here, monkeypatch):
     status, printed, errors = here(imagenet_arch_search.main, 22, *words)
     assert status == 0, errors
     assert "hardware/profile_latency.py" in printed
-    assert line(printed, "memory")
+    assert line_of(printed, "memory")
 
 
 def test_a_dry_run_refuses_a_folder_that_is_taken(tmp_path_factory, here):
@@ -132,9 +128,9 @@ def test_a_dry_training_fits_its_batch(here, photos, free, parts, monkeypatch):
     monkeypatch.setattr("proxyless_nas.train.memory.TIMED_PIXELS", 0)
     status, printed, errors = here(train.main, free, *SMALL, "--data_path", photos, "--dry_run", "--resolution", "192")
     assert status == 0, errors
-    said = line(printed, "memory")
+    said = line_of(printed, "memory")
     assert said.endswith("256 images at once") if parts == 1 else f"in {parts} parts of" in said
-    assert re.match(r"about .* ms per image", line(printed, "expected"))
+    assert re.match(r"about .* ms per image", line_of(printed, "expected"))
 
 
 def test_a_training_whose_batch_was_named_is_refused(here, photos):
@@ -155,14 +151,14 @@ def test_the_parts_are_kept_for_a_resume_and_taken_over_with_a_warm_up(tmp_path_
     parts = ["--accumulation", "2", "--run_dir", folder]
     status, printed, errors = here(imagenet_arch_search.main, 22, *words, *parts)
     assert status == 0, errors
-    assert "2 parts of 32" in line(printed, "memory")
+    assert "2 parts of 32" in line_of(printed, "memory")
     assert json.loads((folder / "config.json").read_text())["accumulation"] == 2
     status, _, errors = here(imagenet_arch_search.main, 60, "--run_dir", folder, "--resume")
     assert status == 0, errors
     status, printed, errors = here(imagenet_arch_search.main, 60, *words, "--warmup_from", folder, "--dry_run")
     assert status == 0, errors
-    assert "2 parts of 32" in line(printed, "memory")
-    assert str(folder) in line(printed, "warm-up")
+    assert "2 parts of 32" in line_of(printed, "memory")
+    assert str(folder) in line_of(printed, "warm-up")
 
 
 PALTRY = shlex.split("--resolution 32 --space tiny --width_mult 0.05")
@@ -176,16 +172,16 @@ def test_few_photos_get_a_batch_that_they_fill_and_the_command_that_works(here, 
     words = ["--data_path", few, *PALTRY, "--device", "cpu", "--threads", "1", "--dry_run"]
     status, printed, errors = here(imagenet_arch_search.main, 22, *words)
     assert status == 0, errors
-    assert "30 in all, 15 in the smallest class" in line(printed, "few images")
+    named(line_of(printed, "few images"), 30, 15)
     assert f"train.py --arch efficientnet_lite0 --pretrained --data_path {few}" in printed
     assert "not the recipe's 256" in printed
-    assert line(printed, "memory").endswith("2 images at once")
+    assert line_of(printed, "memory").endswith("2 images at once")
     status, _, errors = here(imagenet_arch_search.main, 22, *words, "--batch_size", "256")
     assert (status, "256 images per step" in errors) == (2, True)
     words = ["--data_path", few, *SMALL, "--dry_run", "--resolution", "32"]
     status, printed, errors = here(train.main, 22, *words)
     assert status == 0, errors
-    assert "trained from scratch" in line(printed, "few images")
+    assert "trained from scratch" in line_of(printed, "few images")
 
 
 @pytest.mark.parametrize("free", [22, 0.5])
@@ -197,9 +193,9 @@ def test_scoring_takes_the_usual_batch_or_what_fits(here, photos, free, tmp_path
     words = ["--arch", weights, "--data_path", photos, "--device", "cpu", "--threads", "1", "--workers", "0"]
     status, printed, errors = here(score.main, free, *words, "--dry_run")
     assert status == 0, errors
-    batch = int(re.search(r"(\d+) images at once", line(printed, "memory"))[1])
+    batch = int(re.search(r"(\d+) images at once", line_of(printed, "memory"))[1])
     assert batch == 32 if free == 22 else 1 <= batch < 32
-    assert re.match(r"about .* ms per image", line(printed, "expected"))
+    assert re.match(r"about .* ms per image", line_of(printed, "expected"))
     if free == 0.5:
         status, _, errors = here(score.main, free, *words, "--batch_size", "32")
         assert (status, "--batch_size" in errors, "--accumulation" in errors) == (2, True, False)

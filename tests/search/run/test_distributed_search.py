@@ -19,6 +19,7 @@ from search import imagenet_arch_search
 from search.config import SearchConfig, with_settings
 from search.run import checkpoint, loop, runner
 from search.run import job as jobs
+from tests.errors import error_line, named, refused
 from tests.processes import Child, ended, ranks
 from tests.search.run import two_processes
 
@@ -41,7 +42,10 @@ def found(tmp_path_factory):
 
 
 def test_alphas_that_differ_between_the_processes_are_an_error(found):
-    assert [each["apart"] for each in found] == [None, *["the processes' alphas differ at step 5"] * 2]
+    whole, *both = (each["apart"] for each in found)
+    assert whole is None
+    for said in both:
+        named(said, "alphas", "step 5")
 
 
 @pytest.mark.parametrize("algorithm", two_processes.ALGORITHMS)
@@ -65,16 +69,18 @@ def test_two_processes_equal_one(found, case, algorithm):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said", "of_rank_0"),
+    ("kind", "values", "of_rank_0"),
     [
-        ("weights", "training loss nan at weight step 0", False),
-        ("gradient", "gradient norm nan at weight step 0", True),  # known of the sum alone
-        ("grad", "loss nan at architecture step 0", False),
-        ("rl", "loss nan at architecture step 0", False),
+        ("weights", ["training loss nan", "weight step 0"], False),
+        ("gradient", ["gradient norm nan", "weight step 0"], True),  # known of the sum alone
+        ("grad", ["loss nan", "architecture step 0"], False),
+        ("rl", ["loss nan", "architecture step 0"], False),
     ],
 )
-def test_a_loss_that_is_not_finite_in_one_process_is_so_in_all(found, kind, said, of_rank_0):
-    assert [each["broken"][kind] for each in found] == [(said, True), (said, of_rank_0), (said, True)]
+def test_a_loss_that_is_not_finite_in_one_process_is_so_in_all(found, kind, values, of_rank_0):
+    said, of_own = zip(*(each["broken"][kind] for each in found), strict=True)
+    assert (len(set(said)), of_own) == (1, (True, of_rank_0, True))
+    named(said[0], *values)
 
 
 def test_ranks_drop_features_of_their_own_and_resume_so(found):
@@ -120,7 +126,7 @@ def test_a_killed_rank_and_a_resume_end_as_an_uninterrupted_run(tmp_path):
 def test_a_batch_must_be_shared_out_equally(setting, flag):
     config = with_settings(SearchConfig(), {"train_batch_size": 66, setting: 64})
     jobs.check_batches(config, 2)
-    with pytest.raises(InputError, match=rf"^--{flag}: expected a multiple of 3 \(the processes\), got 64$"):
+    with refused(f"--{flag}", "multiple of 3", 64):
         jobs.check_batches(config, 3)
 
 
@@ -139,7 +145,7 @@ def test_a_batch_for_other_processes_is_refused_once_and_first(tmp_path):
     words = ["--path", tmp_path / "run", "--train_batch_size", "64"]
     statuses, complaints = ended(imagenet_arch_search.main, words, n_ranks=3)
     assert statuses == [2, 2, 2]
-    assert complaints[0].startswith("error: --batch_size: expected a multiple of 3 (the processes), got 64")
+    error_line(complaints[0], "--batch_size", "multiple of 3", 64)
     assert complaints[1:] == ["", ""]
     assert list(tmp_path.iterdir()) == []
 
@@ -151,7 +157,7 @@ def search_that_cannot_measure(words):
     def profile(*_):
         assert os.environ["RANK"] == "0"
         time.sleep(0.5)
-        raise InputError("the machine is too busy to measure")
+        raise InputError("too busy")
 
     profiler.profile_device = profile
     profiler.default_output = lambda conditions: Path(folder) / "latency"
@@ -162,7 +168,7 @@ def search_that_cannot_measure(words):
 def test_a_latency_table_that_rank_0_cannot_make_ends_both_ranks(tmp_path):
     statuses, complaints = ended(search_that_cannot_measure, [tmp_path])
     assert statuses == [2, 2], complaints
-    assert complaints == ["error: the machine is too busy to measure\n", ""]
+    assert complaints == ["error: too busy\n", ""]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,13 +198,13 @@ def search_that_breaks_in_rank_1(words):
 
 
 @pytest.mark.parametrize(
-    ("step", "problem"),
+    ("step", "values"),
     [
-        ("weight", "training loss nan at weight"),
-        pytest.param("arch", "loss nan at arch", marks=pytest.mark.slow),
+        ("weight", ["training loss nan", "weight step 1"]),
+        pytest.param("arch", ["loss nan", "architecture step 1"], marks=pytest.mark.slow),
     ],
 )
-def test_of_a_loss_that_is_not_finite_the_images_of_its_process_are_named(tmp_path, step, problem):
+def test_of_a_loss_that_is_not_finite_the_images_of_its_process_are_named(tmp_path, step, values):
     schedule = "--train_batch_size 64 --warmup_epochs 0 --n_epochs 2 --grad_update_arch_param_every 1"
     words = [f"{step}_step", 1, "--path", tmp_path / "run", *TINY, *schedule.split()]
     statuses, complaints = ended(search_that_breaks_in_rank_1, words)
@@ -206,10 +212,9 @@ def test_of_a_loss_that_is_not_finite_the_images_of_its_process_are_named(tmp_pa
     data = load_for_search("digits", None, 1300, 0)
     images, seed = (data.train, 0) if step == "weight" else (data.valid, 1)
     plan = BatchPlan(n_images=len(images), batch_size=64, seed=seed, rank=1, world_size=2)
-    named = ", ".join(images.place(sample.image) for sample in next(plan.steps(1, 1))[:3])
+    first = ", ".join(images.place(sample.image) for sample in next(plan.steps(1, 1))[:3])
     (line,) = [line for each in complaints for line in each.splitlines() if line.startswith("error")]
-    assert line.startswith(f"error: stopped before the update: {problem}")
-    assert f" step 1; its first images: {named}; a new run" in line
+    error_line(line, "", *values, first)
 
 
 def photos_of(folder, n_images=40):

@@ -24,6 +24,7 @@ from search.config import SearchConfig, flags, from_recipe, read_config, to_dict
 from search.imagenet_arch_search import INTERRUPTED, main
 from search.run import checkpoint, family, runner, warmup
 from search.run.loop import Schedule, Search, run
+from tests.errors import error_line, named, refused
 from tests.search.tiny import tiny_batch, tiny_space
 
 # the smallest networks there are, on 137 images: two steps per epoch
@@ -142,10 +143,10 @@ def test_a_resume_needs_the_other_run_no_more(first, own, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(runner, "StopRequest", StopsAtOnce)
         assert main(["--path", str(folder), *SECOND, "--warmup_from", str(source)]) == INTERRUPTED
-    assert "stopped and saved at step 5 of 8" in capsys.readouterr().out
+    named(capsys.readouterr().out, "saved at step 5 of 8")
     shutil.rmtree(source)
     assert main(["--path", str(folder), "--resume", "--warmup_from", str(tmp_path / "other")]) == 2
-    assert f"--warmup_from: a resumed run keeps its warm-up ({source}); got " in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "--warmup_from", source, tmp_path / "other")
     assert main(["--path", str(folder), "--resume", "--warmup_from", str(source)]) == 0
     assert_same_search(folder, own)
     assert result_of(folder)["warmup_from"] == str(source)
@@ -189,29 +190,28 @@ def test_a_run_that_did_its_own_warm_up_keeps_it(own, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(own, folder)
     assert main(["--path", str(folder), "--resume", "--warmup_from", "other"]) == 2
-    assert "--warmup_from: a resumed run keeps its warm-up (its own); got other" in capsys.readouterr().err
+    error_line(capsys.readouterr().err, "--warmup_from", "its own", "other")
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
+    ("words", "values"),
     [
-        ("--warmup_lr 0.2", "warmup_lr was 0.1, here it is 0.2"),
-        ("--warmup_epochs 3", "warmup_epochs was 2, here it is 3"),
-        ("--manual_seed 6 --warmup_lr 0.2", "would do: manual_seed was 5, here it is 6; warmup_lr was 0.1, here it is"),
-        ("--label_smoothing 0.2 --momentum 0.8", "momentum was 0.9, here it is 0.8; label_smoothing was 0.0, here it"),
-        ("--width_mult 0.1", "width_mult was 0.05, here it is 0.1"),
-        ("--augment none", "augment was null, here it is 'none'"),
-        ("--valid_size 1200", "would do: valid_size was 1300.0, here it is 1200.0 (in "),
-        ("--warmup_epochs 0", "this search has no warm-up that another's could stand for (warmup_epochs is 0)"),
-        ("--arch_algo random", "--arch_algo random trains nothing: it has no use for a warm-up"),
+        ("--warmup_lr 0.2", ["warmup_lr", 0.1, 0.2]),
+        ("--warmup_epochs 3", ["warmup_epochs", 2, 3]),
+        ("--manual_seed 6 --warmup_lr 0.2", ["manual_seed", 5, 6, "warmup_lr", 0.1, 0.2]),
+        ("--label_smoothing 0.2 --momentum 0.8", ["momentum", 0.9, 0.8, "label_smoothing", 0.0, 0.2]),
+        ("--width_mult 0.1", ["width_mult", 0.05, 0.1]),
+        ("--augment none", ["augment", "null", "'none'"]),
+        ("--valid_size 1200", ["valid_size", 1300.0, 1200.0]),
+        ("--warmup_epochs 0", ["no warm-up", "warmup_epochs is 0"]),
+        ("--arch_algo random", ["--arch_algo random"]),
     ],
 )
-def test_another_warm_up_is_refused_before_anything_is_written(first, tmp_path, capsys, words, problem):
+def test_another_warm_up_is_refused_before_anything_is_written(first, tmp_path, capsys, words, values):
     folder = tmp_path / "run"
     assert main(["--path", str(folder), *SECOND, *words.split(), "--warmup_from", str(first)]) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith("error: --warmup_from: ")
-    assert problem in errors
+    error_line(errors, "--warmup_from", *values)
     assert not folder.exists()
 
 
@@ -233,26 +233,36 @@ def change_tensor(path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "problem"),
+    ("damage", "file", "values"),
     [
-        (shutil.rmtree, "--warmup_from: expected the folder of a run: there is no warmup.pt in it"),
-        (lambda run: (run / "warmup.pt").unlink(), "this run has not come to the end of a warm-up: there is no warm"),
-        (lambda run: cut(run / "warmup.pt"), "damaged; take the warm-up of another run, or run it again without --war"),
-        (lambda run: shutil.copy(run / "config.json", run / "warmup.pt"), "not a readable checkpoint"),
-        (lambda run: (run / "metrics.jsonl").unlink(), "no such file (in"),
-        (lambda run: cut(run / "metrics.jsonl"), "expected the 2 epochs of the warm-up, got 1"),
-        (lambda run: edit_record(run / "metrics.jsonl", 1, step=5), "line 2.step: expected 4, got 5"),
-        (lambda run: edit_record(run / "metrics.jsonl", 1, phase="search"), "line 2.phase: expected 'warmup', got"),
-        (lambda run: edit_record(run / "metrics.jsonl", 0, train_loss="?"), "line 1.train_loss: expected a number"),
-        (lambda run: change_tensor(run / "warmup.pt"), ": expected shape [8, 3, 3, 3], got [3] (in "),
+        (shutil.rmtree, "", ["--warmup_from", "warmup.pt"]),
+        (lambda run: (run / "warmup.pt").unlink(), "", ["end of a warm-up", "warmup.pt"]),
+        (lambda run: cut(run / "warmup.pt"), "warmup.pt", ["damaged", "--warmup_from"]),
+        (lambda run: shutil.copy(run / "config.json", run / "warmup.pt"), "warmup.pt", ["not a readable checkpoint"]),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl", ["no such file"]),
+        (lambda run: cut(run / "metrics.jsonl"), "metrics.jsonl", ["2 epochs", 1]),
+        (lambda run: edit_record(run / "metrics.jsonl", 1, step=5), "metrics.jsonl", ["line 2.step", 4, 5]),
+        (
+            lambda run: edit_record(run / "metrics.jsonl", 1, phase="search"),
+            "metrics.jsonl",
+            ["line 2.phase", "'warmup'", "'search'"],
+        ),
+        (
+            lambda run: edit_record(run / "metrics.jsonl", 0, train_loss="?"),
+            "metrics.jsonl",
+            ["line 1.train_loss", "number", "'?'"],
+        ),
+        (lambda run: change_tensor(run / "warmup.pt"), "warmup.pt", ["[8, 3, 3, 3]", "[3]"]),
     ],
-)  # fmt: skip
-def test_a_missing_or_damaged_file_is_refused(first, tmp_path, capsys, damage, problem):
+)
+def test_a_missing_or_damaged_file_is_refused(first, tmp_path, capsys, damage, file, values):
     source, folder = tmp_path / "first", tmp_path / "run"
     shutil.copytree(first, source)
     damage(source)
     assert main(["--path", str(folder), *SECOND, "--warmup_from", str(source)]) == 2
-    assert problem in capsys.readouterr().err
+    line = capsys.readouterr().err.splitlines()[-1]
+    named(line, *values)
+    assert line.endswith(f" (in {source / file})")
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
@@ -261,7 +271,7 @@ def test_the_state_of_another_step_is_refused(first, tmp_path):
     state = checkpoint.load(first / warmup.NAME)
     checkpoint.save(tmp_path / "run" / warmup.NAME, replace(state, step=3))
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
-    with pytest.raises(InputError, match="step: expected 4, the last step of the warm-up, got 3"):
+    with refused("step", 4, 3, source=tmp_path / "run" / warmup.NAME):
         warmup.read(tmp_path / "run", schedule, state.config, state.data, CPU)
 
 
@@ -272,24 +282,23 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     other_goal = {**fingerprint, "target": 7.0, "latency_table": "0" * 16}
     assert len(warmup.read(first, schedule, state.config, other_goal, CPU).epochs) == 2
     counts = {"train_images": 9, "train_names": "f00", "valid_names": "f00", "class_names": "f00"}
-    for changes, said in (
-        ({"train_names": "f00"}, "other training images"),
-        (counts, "train_images was 137, here it is 9; other architecture-validation images; other classes"),
+    for changes, values in (
+        ({"train_names": "f00"}, ["training images"]),
+        (counts, ["train_images", 137, 9, "architecture-validation images", "classes"]),
     ):
-        with pytest.raises(InputError) as caught:
+        with refused("--warmup_from", *values, source=first):
             warmup.read(first, schedule, state.config, {**fingerprint, **changes}, CPU)
-        assert caught.value.problem == f"not the warm-up that this search would do: {said}"
     # what follows from another data set is not said again
     elsewhere = {**state.config, "dataset": "imagefolder", "torch_threads": 2, "manual_seed": 0}
     with monkeypatch.context() as patch, pytest.raises(InputError) as caught:
         patch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
         warmup.read(first, schedule, elsewhere, {**fingerprint, **counts}, CPU)
-    assert caught.value.problem == (
-        "not the warm-up that this search would do: dataset was 'digits', here it is 'imagefolder'; manual_seed was 5, "
-        "here it is 0; torch_threads was 1, here it is 2"
-    )
+    dataset, seed, threads = caught.value.problem.split("; ")
+    named(dataset, "dataset", "'digits'", "'imagefolder'")
+    named(seed, "manual_seed", 5, 0)
+    named(threads, "torch_threads", 1, 2)
     monkeypatch.setattr(checkpoint.distributed, "world_size", lambda: 2)
-    with pytest.raises(InputError, match="processes was 1, here it is 2"):
+    with refused("--warmup_from", "processes", 1, 2, source=first):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
 
 
@@ -300,14 +309,14 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     config = read_config(first / "config.json")
     monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
-    with pytest.raises(InputError, match="num_threads was 1, here it is 2"):
+    with refused("--warmup_from", "num_threads", 1, 2, source=first):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
     assert family.warmed(config, [first]) == first  # it will set its threads to 1
     assert warmup.computed_alike(first, CPU, 1)
     assert not warmup.computed_alike(first, CPU, None)
     monkeypatch.undo()
     monkeypatch.setattr(checkpoint.torch, "__version__", "0.4")
-    with pytest.raises(InputError, match=r"torch_version was '.*', here it is '0\.4'"):
+    with refused("--warmup_from", "torch_version", "'0.4'", source=first):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
     assert family.warmed(config, [first]) is None
 
@@ -317,7 +326,7 @@ def test_another_kind_of_device_is_refused(first, tmp_path):
     assert state.data["device_type"] == "cpu"
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
-    with pytest.raises(InputError, match="would do: device_type was 'cpu', here it is 'cuda' "):
+    with refused("--warmup_from", "device_type", "'cpu'", "'cuda'", source=first):
         warmup.read(first, schedule, state.config, fingerprint, cuda)
     assert (warmup.computed_alike(first, CPU, 1), warmup.computed_alike(first, cuda, 1)) == (True, False)
     shutil.copytree(first, tmp_path / "older")  # it did not say where it was computed
