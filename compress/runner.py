@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from compress import page, pictures
 from compress.choosing import plans
 from compress.config import SETTINGS, PruneConfig
 from compress.environment import measured_environment, measured_places
+from compress.folder import top1_percent, write_config, write_environment
 from compress.methods import Found, best
 from compress.opening import as_resumed, folder_of, opened
 from compress.record import Record, read_record
@@ -36,9 +36,8 @@ from hardware.latency import network_ms
 from hardware.profile.landing import land, measured, middle
 from hardware.profile.profiling import Measured
 from hardware.projection import Limit, Projection
-from proxyless_arch.apps.scores import EvalResult
 from proxyless_arch.apps.train_settings import TrainConfig
-from proxyless_arch.arch import catalog, codec
+from proxyless_arch.arch import codec
 from proxyless_arch.arch.shrink import Shrunk, widths_of
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_macs, total_params, walk
@@ -53,17 +52,14 @@ from proxyless_arch.base.timing import Stopwatch, wall_ms
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.chain.page import write_chain
-from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_arch.space.shrinking import change_of, whole_path
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
-from proxyless_nas.data import eval_batches
 from proxyless_nas.devices import device_name, pick_device
-from proxyless_nas.network import ProxylessNet, build
+from proxyless_nas.network import build
 from proxyless_nas.opening import ROOT, Say, be_silent
-from proxyless_nas.steps import evaluate
 from proxyless_nas.train import TrainingStopped, run_training
 from proxyless_nas.weights import load_named, to_named
 
@@ -130,23 +126,10 @@ def run_pruning(
 def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
     """To the product, from the start or from what the folder has."""
     words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
-    runs.write_environment(
-        home,
-        runs.environment(words, torch=torch.__version__, numpy=np.__version__, device=device_name(job.device)),
-        resume,
-    )
-    write_config(job, home)
+    write_environment(home, words, job.device, resume)
+    write_config(SETTINGS, job.config, job.training, home)
     tell(labeled("expected", expected(job)))
     return _Run(job, home, tell).finish()
-
-
-def write_config(job: Job, home: Path) -> None:
-    """config.json, with which train.py finds the images and their split by the folder alone."""
-    data = job.training.data
-    seed = job.training.manual_seed if data.split_seed is None else data.split_seed
-    told = {"dataset": data.dataset, "data_path": data.data_path, "valid_size": data.valid_size, "split_seed": seed}
-    config = replace(job.config, **told, data_edition=data.data_edition)
-    write_json(home / runs.CONFIG_FILE, SETTINGS.to_dict(SETTINGS.anchored(config, catalog.known_names())))
 
 
 # --------------------------------------------------------------------------------------------------- what is said
@@ -372,7 +355,10 @@ class _Run:
         job = self.job
         found = self.record.get("parent")
         if found is None:
-            valid, test = self._score(self.parent, job.data.valid), self._score(self.parent, job.data.test)
+            valid, test = (
+                top1_percent(self.parent.eval(), job.data.valid, job),
+                top1_percent(self.parent.eval(), job.data.test, job),
+            )
             ms = self._settled(Shrunk()).ms if job.measured_on is not None else None
             found = self.record.put("parent", valid=valid, test=test, ms=ms)
         return {
@@ -385,24 +371,16 @@ class _Run:
             "parent_measured_latency_ms": found.get("ms"),
         }
 
-    def _score(self, net: ProxylessNet, images: ImageDataset) -> float | None:
-        if not len(images):
-            return None
-        job = self.job
-        size = min(job.config.test_batch_size, job.memory.images)
-        batches = eval_batches(images, job.spec.preprocessing, batch_size=size, n_workers=job.config.n_worker or 0)
-        return evaluate(net.eval(), batches, job.device, EvalResult()).top1_percent
-
     def _product(self, chosen: Chosen, folder: Path, parent: dict[str, Any]) -> dict[str, Any]:
         """Write the network of a target, fine-tuned where that is asked for; result.json."""
         if (folder / runs.RESULT_FILE).is_file():
             return dict(read_result(folder).record)
         folder.mkdir(exist_ok=True)
         if folder != self.home:
-            write_config(self.job, folder)
+            write_config(SETTINGS, self.job.config, self.job.training, folder)
         job, change = self.job, change_of(self.job.groups, chosen.found.path)
         net = self.environment.network(change)
-        inherited = self._score(net, job.data.valid), self._score(net, job.data.test)
+        inherited = top1_percent(net.eval(), job.data.valid, job), top1_percent(net.eval(), job.data.test, job)
         pictures.draw_plan(job, self.environment, chosen.found.path, net.spec, folder)
         tensors, after, tuned = to_named(net), inherited, None
         provenance = {"command": "prune", "run": readable(folder.name), "of": readable(job.spec.name)}

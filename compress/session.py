@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from compress.choices import price_groups
 from compress.config import PruneConfig, TrainedConfig
 from compress.device import latency_source
+from compress.folder import Batches, batches_of
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource
 from hardware.profile.pricing import Bench
@@ -28,9 +28,6 @@ from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.shrinking import Group, groups_of, whole_path
 from proxyless_arch.weights.files import NamedTensors
-from proxyless_nas.data import eval_batches
-
-Batches = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,7 @@ class Job:
 
     def batches(self, images: ImageDataset, *, drop_last: bool = False) -> Batches:
         size = min(self.config.test_batch_size, self.memory.images)
-        found = list(
-            eval_batches(images, self.spec.preprocessing, batch_size=size, n_workers=self.config.n_worker or 0)
-        )
+        found = list(batches_of(images, self.spec, self.config, self.memory))
         whole = [each for each in found if 2 * len(each[0]) >= size]
         return whole if drop_last and whole else found
 

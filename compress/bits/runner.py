@@ -14,11 +14,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from compress.bits.calibration import calibrate
@@ -29,12 +28,12 @@ from compress.bits.haq import haq
 from compress.bits.result import BitsResult, read_result
 from compress.bits.session import BitJob, prepare
 from compress.environment import Score, Watch, score_of, unseen
+from compress.folder import top1_percent, write_config, write_environment
 from compress.methods import Found, best, exact, random
 from compress.opening import as_resumed, folder_of, opened
 from compress.record import Record, read_record
 from hardware.projection import Limit
-from proxyless_arch.apps.scores import EvalResult
-from proxyless_arch.arch import catalog, codec
+from proxyless_arch.arch import codec
 from proxyless_arch.arch.bits import FLOAT32 as FLOAT_FORMAT
 from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, uniform_plan, write_plan
 from proxyless_arch.arch.walk import total_macs, total_params
@@ -47,17 +46,14 @@ from proxyless_arch.base.text import labeled, number_of, readable
 from proxyless_arch.base.units import format_count
 from proxyless_arch.base.words import DRY
 from proxyless_arch.chain.page import write_chain
-from proxyless_arch.data.datasets import ImageDataset
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
-from proxyless_nas.data import eval_batches
 from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.opening import ROOT, Say, be_silent
 from proxyless_nas.quantized import build_quantized, exact_forward
-from proxyless_nas.steps import evaluate
 from proxyless_nas.weights import load_named
 
 COMMAND = "quantize.py"
@@ -118,22 +114,9 @@ def run_quantization(
 def _quantize_in(job: BitJob, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> BitsResult:
     """To the product, from the start or from what the folder has."""
     words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
-    runs.write_environment(
-        home,
-        runs.environment(words, torch=torch.__version__, numpy=np.__version__, device=device_name(job.device)),
-        resume,
-    )
-    write_config(job, home)
+    write_environment(home, words, job.device, resume)
+    write_config(SETTINGS, job.config, job.training, home)
     return _Run(job, home, tell).finish()
-
-
-def write_config(job: BitJob, home: Path) -> None:
-    """config.json, with which train.py finds the images and their split by the folder alone."""
-    data = job.training.data
-    seed = job.training.manual_seed if data.split_seed is None else data.split_seed
-    told = {"dataset": data.dataset, "data_path": data.data_path, "valid_size": data.valid_size, "split_seed": seed}
-    config = replace(job.config, **told, data_edition=data.data_edition)
-    write_json(home / runs.CONFIG_FILE, SETTINGS.to_dict(SETTINGS.anchored(config, catalog.known_names())))
 
 
 def header(job: BitJob) -> str:
@@ -274,7 +257,7 @@ class _Run:
         found = self.record.get("parent")
         if found is None:
             net = self.environment.float_net
-            valid, test = (self._score(net, images) for images in (self.job.data.valid, self.job.data.test))
+            valid, test = (top1_percent(net, images, self.job) for images in (self.job.data.valid, self.job.data.test))
             found = self.record.put("parent", valid=valid, test=test)
         floats = uniform_plan(self.job.spec, FLOAT_FORMAT, {})
         return {
@@ -284,20 +267,12 @@ class _Run:
             "parent_size_bytes": floats.n_bytes(self.job.spec),
         }
 
-    def _score(self, forward: Any, images: ImageDataset) -> float | None:
-        if not len(images):
-            return None
-        job = self.job
-        size = min(job.config.test_batch_size, job.memory.images)
-        batches = eval_batches(images, job.spec.preprocessing, batch_size=size, n_workers=job.config.n_worker or 0)
-        return evaluate(forward, batches, job.device, EvalResult()).top1_percent
-
     def _write(self, found: Found, scored: Sequence[Found], parent: dict[str, Any]) -> None:
         """The network, its weights, the plan, result.json."""
         job, plan = self.job, self.environment.plan(found.path)
         _, tensors = self.environment.network(found.path)
         forward = exact_forward(build_quantized(job.spec, tensors, plan), job.device)
-        top1 = tuple(self._score(forward, images) for images in (job.data.valid, job.data.test))
+        top1 = tuple(top1_percent(forward, images, job) for images in (job.data.valid, job.data.test))
         codec.write_spec(self.home / SPEC_FILE, job.spec)
         write_plan(self.home / PLAN_FILE, plan)
         provenance = {"command": "quantize", "run": readable(self.home.name), "of": readable(job.spec.name)}

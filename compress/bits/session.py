@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from compress.bits.choices import (
     BitGroup,
@@ -18,6 +17,7 @@ from compress.bits.choices import (
 )
 from compress.bits.config import BitsConfig
 from compress.bits.layer_times import measured_table
+from compress.folder import Batches, batches_of
 from compress.session import split_images, training_config
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match, check_limits
@@ -32,9 +32,6 @@ from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_arch.weights.lookup import find_network
-from proxyless_nas.data import eval_batches
-
-Batches = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,7 @@ class BitJob:
         return [batch for part in self._parts[1:] if len(part) for batch in self.batches(part)]
 
     def batches(self, images: ImageDataset) -> Batches:
-        size = min(self.config.test_batch_size, self.memory.images)
-        workers = self.config.n_worker or 0
-        return list(eval_batches(images, self.spec.preprocessing, batch_size=size, n_workers=workers))
+        return list(batches_of(images, self.spec, self.config, self.memory))
 
 
 def prepare(config: BitsConfig, device: torch.device, free: Free) -> BitJob:
