@@ -55,7 +55,7 @@ def test_a_path_and_its_network():
     assert caught.value.place == "blocks[1].out_channels"
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
 def test_the_whole_space_is_projected_at_once_and_lands(seed):
     space, rng = wide_space(IMAGENET), np.random.default_rng(seed)
     assert space.size > 10**24

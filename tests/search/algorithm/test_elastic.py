@@ -57,7 +57,7 @@ SUPERNETS = {"mbconv": elastic, "uib": lambda: elastic(space_around(UIB, FREEDOM
 
 
 @pytest.mark.parametrize("make", SUPERNETS.values(), ids=SUPERNETS)
-@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("is_training", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_path_is_the_network_that_is_cut_out(make, is_training):
     supernet = make().train(is_training)
     space = supernet.space
