@@ -15,6 +15,7 @@ from hardware.profile.pricing import Asked, Bench
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.progress import speak
+from proxyless_arch.base.sides import in_words
 from proxyless_arch.space.mbconv import macro_named, mbconv_space
 
 PREDICTOR = "predictor.json"
@@ -46,8 +47,15 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
         measure: profile this machine now where that was not done yet; else that is an InputError.
 
     Raises:
-        InputError: as pricing.priced does.
+        InputError: as pricing.priced does; and images that are no squares.
     """
+    if isinstance(spec.resolution, tuple):
+        if config.target_hardware == "flops":
+            return None, None
+        problem = (
+            f"latencies are those of squares, not of {in_words(spec.resolution)} pixels; flops counts MACs instead"
+        )
+        raise InputError(problem, "--target_hardware")
     flags, settings = asked(config), profile_settings(config, spec.preprocessing.side)
     if pricing.missing(flags, settings, PREDICTOR):
         _profile(flags, settings, measure)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from proxyless_arch.apps.evaluation import DIGITS, EXPORTED_SUFFIXES, EvalConfig, NetworkConfig, RunConfig
 from proxyless_arch.apps.predict_command import PredictConfig
+from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.settings import flags, words_of
 from proxyless_arch.base.text import labeled
@@ -59,9 +60,11 @@ ATTACKED, EXPORTED = "attacked", "exported"
 """Folders in a run folder, where the page of the run finds them."""
 
 
-def pruning(run: Path) -> tuple[str, ...]:
-    """Words that make the network of a run half as slow on this machine."""
-    return "prune.py", "--arch", str(run), "--target_hardware", "cpu", "--keep", "0.5"
+def pruning(run: Path, spec: ArchSpec) -> tuple[str, ...]:
+    """Words that make the network of a run half as slow on this machine; half as large where only MACs have prices,
+    as of images that are no squares."""
+    hardware = "flops" if isinstance(spec.resolution, tuple) else "cpu"
+    return "prune.py", "--arch", str(run), "--target_hardware", hardware, "--keep", "0.5"
 
 
 def quantizing(run: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from proxyless_arch.arch.ops import Hwc
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
-from proxyless_arch.base.sides import Sides
+from proxyless_arch.base.sides import Sides, as_sides, in_words
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
@@ -45,10 +45,11 @@ def describe(
     calls = walk(spec, resolution)
     check_costs(calls, costs)
     vanished = sum(block.op.vanishes for block in spec.blocks)
+    size = in_words(as_sides(*calls[0].in_hwc[:2]))
     name = spec.name if len(spec.name) <= 40 else spec.name[:37] + "..."
     skipped = f" ({vanished} skipped)" if vanished else ""
     n_classes = counted(spec.num_classes, "class", "classes")
-    caption = f"{name}: {counted(len(spec.blocks), 'block')}{skipped}, {calls[0].in_hwc[0]} px, {n_classes}"
+    caption = f"{name}: {counted(len(spec.blocks), 'block')}{skipped}, {size} px, {n_classes}"
     lines = align(_cells(calls, costs, unit, exact=True), WORDS)
     if len(lines[0]) > MAX_COLUMNS:
         lines = align(_cells(calls, costs, unit, exact=False), WORDS)

@@ -17,7 +17,7 @@ from proxyless_arch.apps.next_commands import (
 )
 from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.spec import RGB, ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.chain.reading import is_in_chain
 from proxyless_arch.chain.values import Kind, Step
@@ -56,10 +56,10 @@ def not_done_yet(step: Step) -> Iterator[Words]:
     spec = read_spec(run / SPEC_FILE)
     plan = read_plan(run / PLAN_FILE, spec) if (run / PLAN_FILE).is_file() else None
     if step.kind in (Kind.SEARCHED, Kind.TRAINED) and plan is None:
-        yield pruning(run)
+        yield pruning(run, spec)
     if plan is None:
         yield quantizing(run)
-    if not step.attacks:
+    if not step.attacks and spec.preprocessing.hwc == (spec.resolution, spec.resolution, RGB):
         yield attacking(run, images)
     if not step.exports and (words := export_words(run, images, plan, spec, step.hardware)) is not None:
         yield words

@@ -22,6 +22,7 @@ from torch import nn
 from proxyless_arch.apps.evaluation import DIGITS, NO_BITS, READER_SHARE, describe_preprocessing
 from proxyless_arch.apps.few_images import FROM_SCRATCH, notes_on_few_images
 from proxyless_arch.apps.memory import ANY_AMOUNT, Free, Plan
+from proxyless_arch.apps.next_commands import pruning
 from proxyless_arch.apps.orientation import note_on_edition
 from proxyless_arch.apps.per_class import FILE as PER_CLASS_FILE
 from proxyless_arch.apps.per_class import ClassScore, numbered, per_class_record
@@ -930,8 +931,7 @@ def summary(config: TrainConfig, record: Mapping[str, Any], run_dir: Path) -> st
     ]
     if images != DIGITS:
         lines.append(("", command_line("predict.py", images, "--arch", str(run_dir))))
-    if can_shrink(codec.read_spec(run_dir / SPEC_FILE)):
-        lines.append(
-            ("", command_line("prune.py", "--arch", str(run_dir), "--target_hardware", "cpu", "--keep", "0.5"))
-        )
+    spec = codec.read_spec(run_dir / SPEC_FILE)
+    if can_shrink(spec):
+        lines.append(("", command_line(*pruning(run_dir, spec))))
     return "\n".join(["", *(labeled(*line) for line in lines)])

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from proxyless_arch.apps.evaluation import describe_preprocessing, resize_for
+from proxyless_arch.apps.next_commands import pruning
 from proxyless_arch.arch.codec import parse_spec, spec_to_json
 from proxyless_arch.arch.spec import Preprocessing, imagenet_preprocessing, with_channels
+from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.images import Augment, eval_transform, random_crop_box, train_transform
@@ -48,7 +51,7 @@ def test_a_spec_and_its_weights_say_it_in_their_files(tmp_path):
         )
     with pytest.raises(InputError, match=r"^std: expected as many"):
         Preprocessing(mean=(0.5,))
-    with pytest.raises(InputError, match="expected a square"):
+    with pytest.raises(InputError, match=r"^resolution: expected a square"):
         _ = GREY.preprocessing.side
 
 
@@ -110,3 +113,9 @@ def test_sizes_in_words_and_from_flags():
     said = describe_preprocessing(GREY.preprocessing)
     assert "10 x 22" in said and "256" in said and "grey" in said
     assert describe_preprocessing(square).startswith("short side 256 (bilinear), centre 224 x 224, mean 0.485")
+
+
+def test_a_pruning_of_other_images_is_priced_in_macs():
+    assert pruning(Path("run"), GREY)[3:5] == ("--target_hardware", "flops")
+    assert pruning(Path("run"), BASE)[3:5] == ("--target_hardware", "cpu")
+    assert describe(GREY).startswith("three: 3 blocks, 10 x 22 px, 5 classes")
