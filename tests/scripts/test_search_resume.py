@@ -294,8 +294,7 @@ def test_other_kernels_are_said_and_a_checkpoint_without_any_had_those_of_torch(
     saved, cpu = checkpoint.load(folder / checkpoint.NAME), torch.device("cpu")
     own = saved.data["kernels"]
     other = checkpoint.computed_otherwise(saved, cpu, "llvmlite 0.1")
-    end = "no longer equal to an uninterrupted run bit for bit"
-    assert other == f"kernels was {own!r}, here it is 'llvmlite 0.1': {end}"
+    named(other, "kernels", repr(own), "'llvmlite 0.1'", "bit for bit")
     assert checkpoint.computed_otherwise(saved, cpu, own) is None
     older = replace(saved, data={name: value for name, value in saved.data.items() if name != "kernels"})
     assert checkpoint.computed_otherwise(older, cpu, "torch") is None

@@ -628,7 +628,7 @@ def test_without_validation_images_the_last_epoch_is_kept(spec_file, tmp_path, c
     words = ["--arch", spec_file, "--valid_size", "0", "--epochs", "2", "-b", "256", "--path", tmp_path]
     code, out, _ = run(capsys, *words, "--ema_decay", "0")
     assert code == 0
-    named(out, "none to choose the epoch")
+    named(out, "none to choose")
     record = json.loads((tmp_path / "result.json").read_text())
     assert (record["n_train_images"], record["n_valid_images"], record["top1_percent"]) == (1437, 0, None)
     named(record["weights"], "network itself", "epoch 2")
@@ -655,7 +655,7 @@ def test_a_classifier_that_was_fitted_alone_is_said_to_be(straight, tmp_path, ca
     code, out, _ = run(capsys, *words, "--path", tmp_path / "run")
     assert (code, "\n  expected   about " in out) == (0, True)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    named(result["weights"], "classifier fitted", "other layers as they were")
+    named(result["weights"], "classifier fitted", "other layers")
     before, after = (load_safetensors(path / "weights.safetensors").tensors for path in (straight, tmp_path / "run"))
     assert {name for name in after if not np.array_equal(after[name], before[name])} == {
         "classifier.linear.weight",

@@ -305,6 +305,7 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
 def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     state = checkpoint.load(first / warmup.NAME)
     assert (state.data["torch_version"], state.data["num_threads"]) == (torch.__version__, 1)
+    kernels = state.data["kernels"]
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     config = read_config(first / "config.json")
@@ -312,8 +313,8 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     with refused("--warmup_from", "num_threads", 1, 2, source=first):
         warmup.read(first, schedule, state.config, fingerprint, CPU)
     assert family.warmed(config, [first]) == first  # it will set its threads to 1
-    assert warmup.computed_alike(first, CPU, 1)
-    assert not warmup.computed_alike(first, CPU, None)
+    assert warmup.computed_alike(first, CPU, 1, kernels)
+    assert not warmup.computed_alike(first, CPU, None, kernels)
     monkeypatch.undo()
     monkeypatch.setattr(checkpoint.torch, "__version__", "0.4")
     with refused("--warmup_from", "torch_version", "'0.4'", source=first):
@@ -324,16 +325,20 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
 def test_another_kind_of_device_is_refused(first, tmp_path):
     state, cuda = checkpoint.load(first / warmup.NAME), torch.device("cuda", 0)
     assert state.data["device_type"] == "cpu"
+    kernels = state.data["kernels"]
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     with refused("--warmup_from", "device_type", "'cpu'", "'cuda'", source=first):
         warmup.read(first, schedule, state.config, fingerprint, cuda)
-    assert (warmup.computed_alike(first, CPU, 1), warmup.computed_alike(first, cuda, 1)) == (True, False)
+    assert (warmup.computed_alike(first, CPU, 1, kernels), warmup.computed_alike(first, cuda, 1, kernels)) == (
+        True,
+        False,
+    )
     shutil.copytree(first, tmp_path / "older")  # it did not say where it was computed
     data = {name: value for name, value in state.data.items() if name != "device_type"}
     checkpoint.save(tmp_path / "older" / warmup.NAME, replace(state, data=data))
     assert warmup.read(tmp_path / "older", schedule, state.config, fingerprint, cuda).state.step == 4
-    assert warmup.computed_alike(tmp_path / "older", cuda, 1)
+    assert warmup.computed_alike(tmp_path / "older", cuda, 1, kernels)
 
 
 @pytest.mark.slow
