@@ -52,6 +52,8 @@ from proxyless_arch.space.named import space_named  # noqa: E402
 PLAIN, WEIGHT, FOLDED = "plain", "weight step", "folded forward"
 SCORED = "scored path"
 CLASSES = 10
+LIKELY = 10.0
+"""Alpha of the choices of the path, where that of the others is near 0."""
 MOST_MEMORY = 1.15
 """Of the plain step's peak, for any step of the search."""
 
@@ -165,7 +167,9 @@ class Tasks:
         return step
 
     def _search(self, mode: str) -> Any:
-        """A search whose weight steps take the one path, and whose architecture steps draw theirs from equal alpha."""
+        """A search whose weight steps take the one path, and whose architecture steps hardly ever draw another."""
+        import torch
+
         from hardware.cost import price_by, price_space
         from search.config import SearchConfig
         from search.run.loop import Search, schedule_of
@@ -179,6 +183,9 @@ class Tasks:
         table = price_space(self.space, price_by(None))
         schedule = schedule_of(config, 1_000_000 * batch)
         search = Search(config, self.space, table, table.uniform_expected, schedule, self.device)
+        with torch.no_grad():
+            for alpha, choice in zip(search.alphas, self.path, strict=True):
+                alpha[choice] = LIKELY
         search.sampled_path = lambda number=0: self.path  # type: ignore[method-assign]
         return search
 
