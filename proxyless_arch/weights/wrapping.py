@@ -211,11 +211,10 @@ def _without_prefix(
     outside = []
     for name, tensor in weights.items():
         prefix = next((start for start in _starts(name) if start in prefixes), None)
-        own = name.removeprefix(prefix or "")
-        if prefix is None or (f"{prefix}first_conv.conv.weight" in weights and own.partition(".")[0] not in _LAYERS):
+        if prefix is None:
             outside.append(name)
         else:
-            grouped[prefix][our_name(own)] = tensor
+            grouped[prefix][our_name(name.removeprefix(prefix))] = tensor
     return [_StateDict(keys, prefix, members, is_ours=True) for prefix, members in grouped.items()], outside
 
 

@@ -463,15 +463,3 @@ def test_a_wrapper_around_one_layer_alone(tmp_path, part):
 def test_the_items_of_a_state_dict(tmp_path):
     torch.save({"weights": list(state_of(PLAIN).items()), "epoch": 3}, tmp_path / "net.pth")
     assert_equal(read_tensors(tmp_path / "net.pth", SPEC).tensors, PLAIN)
-
-
-@pytest.mark.parametrize("prefix", ["", "model."])
-def test_tensors_beside_our_layers_are_left_out_and_named(tmp_path, prefix):
-    state = state_of(PLAIN, prefix) | {f"{prefix}loss_fn.weight": torch.zeros(5)}
-    torch.save(state, tmp_path / "net.pth")
-    found = read_tensors(tmp_path / "net.pth", SPEC)
-    assert_equal(found.tensors, PLAIN)
-    assert found.note == f"1 tensor left out ({prefix}loss_fn.weight)"
-    torch.save({name: tensor for name, tensor in state.items() if "blocks.1" not in name}, tmp_path / "part.pth")
-    with pytest.raises(InputError, match="15 missing"):
-        read_tensors(tmp_path / "part.pth", SPEC)
