@@ -199,7 +199,7 @@ def test_other_bad_input(tiny_spec):
         zoo.build(tiny_spec, seed=-1)
     with refused("input_shape", "(height, width, 3 or 1)", "(3, 224, 224)"):
         zoo.proxyless_cpu(input_shape=(3, 224, 224))
-    with refused("layer_names", "'blocks.9'", "'blocks"):
+    with refused("layer_names", "'blocks.9'", "'blocks."):
         feature_extractor(zoo.build(tiny_spec), ["blocks.9"])
 
 
