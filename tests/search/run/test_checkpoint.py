@@ -10,6 +10,7 @@ import torch
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import atomic_path
 from proxyless_arch.base.runs import PREVIOUS_FILE
+from proxyless_arch.base.strict import shown
 from proxyless_nas.train import checkpointing
 from search.run.checkpoint import FORMAT, VERSION, Checkpoint, load, save
 from tests.errors import refused
@@ -164,7 +165,7 @@ def test_another_version_is_refused(tmp_path):
     path = tmp_path / "checkpoint.pt"
     for version in (VERSION + 1, str(VERSION), None):
         torch.save({"format": FORMAT, "version": version, **vars(state())}, path)
-        with pytest.raises(InputError, match=f"version: expected version {VERSION}, got {version!r}"):
+        with pytest.raises(InputError, match=f"version: expected version {VERSION}, got {shown(version)}"):
             load(path)
 
 
