@@ -114,13 +114,13 @@ def checked() -> list[str]:
 
     import torch
 
-    from benchmarks import bench_search
+    from benchmarks.search_steps import CASES, Tasks
     from proxyless_arch.base.timing import cpu_ms
 
     torch.set_num_threads(1)
     rows, rate = [("step", "measured, ms", "by the model, ms", "ratio")], None
-    for name, case in bench_search.CASES.items():
-        tasks = bench_search.Tasks(case, bench_search.Config(cases=name))
+    for case in CASES.values():
+        tasks = Tasks(case)
         work = work_of(tasks.space)
         for task, macs in (("weight step", work.weight_step), ("full_v2", work.arch_step)):
             step = tasks.named(task)
