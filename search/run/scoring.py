@@ -175,6 +175,8 @@ def folded(
     supernet: PathSupernet, path: Choices, net: torch.nn.Module, device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The fast forward pass of ``net``, which is ``path`` by itself with BN statistics made anew."""
+    if not all(bool(torch.isfinite(weight).all()) for weight in net.parameters()):
+        return net.eval()  # whose loss says so; a network by itself has numbers for weights
     return prepared(net if isinstance(net, ProxylessNet) else inherit(supernet, supernet.space, path), device)
 
 

@@ -368,7 +368,8 @@ def test_every_setting_is_judged():
         "manual_seed device torch_threads dataset data_path valid_size resolution resize_scale augment "
         "train_batch_size accumulation strict_data exif data_edition space blocks_per_stage final_width "
         "width_mult bn_momentum bn_eps dropout zero_gamma warmup_epochs warmup_lr "
-        "momentum nesterov weight_decay no_decay_bn label_smoothing grad_clip paths_per_step mixed_resolutions"
+        "momentum nesterov weight_decay no_decay_bn label_smoothing grad_clip paths_per_step mixed_resolutions "
+        "split_seed parent sandwich_paths shared_rule"
     )
     assert sorted(warmup.settings_with_a_part()) == sorted(words.split())
     assert set(warmup.NO_PART) < set(flags())
