@@ -67,8 +67,8 @@ def test_a_verdict_is_by_the_whole_interval(low, high, said):
 
 
 def test_memory_that_was_held_in_between_is_seen():
-    found = turns.peak_bytes(lambda: np.ones(200_000_000 // 8).sum())  # more than the heap has left from other tests
-    assert found is None or 150e6 < found < 300e6
+    found = turns.peak_bytes(lambda: np.ones(400_000_000 // 8).sum())
+    assert found is None or 100e6 < found < 500e6  # pages that lie idle may be taken back meanwhile
 
 
 def test_what_is_compared_with_the_weight_step_is_divided_by_it():

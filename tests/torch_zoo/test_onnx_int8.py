@@ -57,6 +57,7 @@ def test_the_layers_of_the_plan_are_integers_and_the_network_is_the_same(tmp_pat
     assert onnx.load(tmp_path / "net.onnx").metadata_props[0].value == "{}"
 
 
+@pytest.mark.slow
 def test_without_a_plan_the_first_quarter_stays_float(tmp_path):
     _, made = exported(tmp_path / "net.onnx")
     wanted = first_blocks_float(SPEC)

@@ -73,6 +73,7 @@ def test_the_product_is_a_smaller_network_with_its_weights(straight):
     assert "MB6 5×5 16" in page  # the choices of a block by their widths
 
 
+@pytest.mark.slow
 def test_a_kill_and_a_resume_end_as_an_uninterrupted_search(words, straight, tmp_path, monkeypatch):
     """Killed in the second epoch; then the network it started from is gone, which a resume does not need."""
     folder, step = tmp_path / "run", loop.Search.weight_step

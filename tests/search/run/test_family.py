@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.runs import locked
 from search import SearchConfig, family_table, imagenet_arch_search, run_family
-from search.config import read_config
 from search.reporting.run_folder import read_run
 from search.run import job as jobs
 from search.run import warmup
@@ -101,6 +99,7 @@ def of_sizes(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_sizes_share_a_warm_up_and_a_target(of_sizes):
     large, small = json.loads((of_sizes / "family.json").read_text())["networks"]
     assert [(entry["run"], entry["resolution"]) for entry in (large, small)] == [("12px", 12), ("8px", 8)]
@@ -110,6 +109,7 @@ def test_sizes_share_a_warm_up_and_a_target(of_sizes):
     assert result["warmup_from"] == str((of_sizes / "12px").absolute())
 
 
+@pytest.mark.slow
 def test_the_size_that_scores_best_is_named(of_sizes, monkeypatch):
     runs = [read_run(of_sizes / name) for name in ("12px", "8px")]
     for run, score in zip(runs, (50.0, 90.0), strict=True):
@@ -121,11 +121,12 @@ def test_the_size_that_scores_best_is_named(of_sizes, monkeypatch):
     assert "8 px" in line and "12 px" in line  # as good, for all that is known
 
 
-def test_each_step_of_the_warm_up_has_one_size_for_all(of_sizes):
+def test_each_step_of_the_warm_up_has_one_size_for_all():
     """Drawn by the step; behind the warm-up images stay as they are."""
-    config = read_config(of_sizes / "12px" / "config.json")
-    longer = replace(config, warmup=replace(config.warmup, warmup_epochs=4))
-    search = jobs.new_search(jobs.prepare(longer, torch.device("cpu")))
+    config = SearchConfig.of(
+        space="tiny", width_mult=0.05, resolution=12, mixed_resolutions="8,12", device="cpu", warmup_epochs=2
+    )
+    search = jobs.new_search(jobs.prepare(config, torch.device("cpu")))
     images = torch.rand(2, 3, 12, 12)
     sizes = []
     for step in range(search.schedule.warmup_steps):
