@@ -5,6 +5,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from proxyless_arch.arch.codec import read_spec
@@ -109,6 +110,20 @@ def test_what_the_papers_run_on_cifar10_takes():
     for cells, name in zip(rows("Searched against random tree-structured cells"), ("search", "train"), strict=True):
         assert float(cells[1]) == pytest.approx(full[f"{name}_macs"], rel=0.01)
         assert_shown([*numbers(cells[2]), *numbers(cells[3])], hours[name])
+
+
+def test_the_predictor_behind_a_new_supernet():
+    """Each network that was trained, by target; the random networks are those of the earlier comparison."""
+    record_of = record("experiments/proof_predictor.json")["targets"]
+    found = [(target, each) for target in ("high", "low") for each in record_of[target]["networks"]]
+    shown = rows("Does searching beat not searching?")[: len(found)]
+    for cells, (target, network) in zip(shown, found, strict=True):
+        random = np.array(record("experiments/proof.json")["targets"][target]["random"]["test_top1_percent"])
+        assert_shown(numbers(cells[2]), [network["z_of_the_middle"]])
+        assert_shown(numbers(cells[3]), network["test_top1_percent"])
+        assert_shown(numbers(cells[4]), [random.mean(), random.std(ddof=1)])
+        assert_shown(numbers(cells[5]), [network["above_random_mean"]])
+        assert numbers(cells[6]) == [str(network["random_beaten"]), str(len(random))]
 
 
 def test_defensive_quantization():
