@@ -21,16 +21,6 @@ from proxyless_arch.space.mbconv import macro_named, mbconv_space
 PREDICTOR = "predictor.json"
 
 
-def asked(config: PruneConfig) -> Asked:
-    return Asked(
-        target_hardware=config.target_hardware,
-        table=config.latency_table,
-        runtime=config.runtime,
-        threads=config.latency_threads,
-        forced=config.force_latency_table,
-    )
-
-
 def profile_settings(config: PruneConfig, resolution: int) -> ProfileSettings:
     """What makes the predictor of this machine at a resolution."""
     return ProfileSettings(
@@ -56,7 +46,7 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
             f"latencies are those of squares, not of {in_words(spec.resolution)} pixels; flops counts MACs instead"
         )
         raise InputError(problem, "--target_hardware")
-    flags, settings = asked(config), profile_settings(config, spec.preprocessing.side)
+    flags, settings = Asked.by(config), profile_settings(config, spec.preprocessing.side)
     if pricing.missing(flags, settings, PREDICTOR):
         _profile(flags, settings, measure)
     found = pricing.priced(flags, spec.preprocessing.side, settings, PREDICTOR, judge=pricing.tell_what_speaks_against)

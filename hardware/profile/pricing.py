@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hardware.cost import CostTable
 from hardware.latency import PHONE, LatencySource, filled, load_latency_source, shipped
@@ -30,6 +30,21 @@ from proxyless_arch.base.words import MEASURABLE
 from proxyless_arch.space.search_space import SearchSpace
 
 
+class LatencyFlags(Protocol):
+    """Settings of a command that say what prices layers, by their flags."""
+
+    @property
+    def target_hardware(self) -> str: ...
+    @property
+    def latency_table(self) -> str | None: ...
+    @property
+    def runtime(self) -> str | None: ...
+    @property
+    def latency_threads(self) -> int: ...
+    @property
+    def force_latency_table(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Asked:
     """The flags that say what prices layers.
@@ -44,6 +59,18 @@ class Asked:
     runtime: str | None = None
     threads: int = 1
     forced: bool = False
+
+    @staticmethod
+    def by(flags: LatencyFlags, fallback: str | None = None) -> Asked:
+        """By the settings that a search and a pruning share."""
+        return Asked(
+            target_hardware=flags.target_hardware,
+            table=flags.latency_table,
+            fallback=fallback,
+            runtime=flags.runtime,
+            threads=flags.latency_threads,
+            forced=flags.force_latency_table,
+        )
 
     @property
     def is_measurable(self) -> bool:

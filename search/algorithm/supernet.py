@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
@@ -115,22 +116,22 @@ LAYERS: Mapping[type, Callable[..., nn.Module]] = {Block: ResidualBlock, Edge: C
 """Of a block of a space, by its class."""
 
 
-class PathSupernet(nn.Module):
+class PathSupernet(nn.Module, ABC):
     """All networks of ``space`` in one, one path of which runs at a time: what a search trains and asks."""
 
     space: SearchSpace
 
+    @abstractmethod
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         """(N, 3, H, W) -> (N, classes) logits of ``path``. With ``gates`` no running statistic moves."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
         """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def network(self, path: Path) -> nn.Module:
         """``path`` as a network by itself, whose BN statistics may be made anew."""
-        raise NotImplementedError
 
 
 class PathNet(nn.Module):

@@ -29,14 +29,7 @@ def timed_space(space: SearchSpace) -> SearchSpace:
 
 
 def asked(target: Target) -> Asked:
-    return Asked(
-        target_hardware=target.target_hardware,
-        table=target.latency_table,
-        fallback=target.latency_fallback,
-        runtime=target.runtime,
-        threads=target.latency_threads,
-        forced=target.force_latency_table,
-    )
+    return Asked.by(target, target.latency_fallback)
 
 
 def profile_settings(target: Target, space: SearchSpace) -> ProfileSettings:
