@@ -56,11 +56,15 @@ class Study:
 
 @dataclass(frozen=True)
 class Features:
-    """Of all images, (images, features), their classes, and the matrix of the classifier the network had."""
+    """Of all images, (images, features), their classes, and the matrix of the classifier the network had.
+
+    ``n_test``: the last so many are those that train.py holds out to test.
+    """
 
     values: Tensor
     labels: Tensor
     former: Tensor
+    n_test: int
 
 
 def features(study: Study) -> Features:
@@ -73,15 +77,19 @@ def features(study: Study) -> Features:
     net, sets = new_training(job).net, (job.data.train, job.data.valid, job.data.test)
     parts = [features_of(net, job.batches_as_they_are(images)) for images in sets]
     values, labels = (torch.cat(list(each)) for each in zip(*parts, strict=True))
-    return Features(values, labels, torch.from_numpy(job.start.former_classifier))
+    return Features(values, labels, torch.from_numpy(job.start.former_classifier), len(job.data.test))
 
 
 def measured(known: Features, seed: int) -> dict[str, Any]:
     """One row of the JSON: both classifiers on one split."""
+    return compared(known, seed, *stratified_split(known.labels.numpy(), HELD_OUT, seed))
+
+
+def compared(known: Features, seed: int, rest: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+    """Both classifiers, fitted to the images ``rest`` and scored on ``test``."""
     from sklearn.linear_model import LogisticRegression
 
     x, y = known.values, known.labels
-    rest, test = stratified_split(y.numpy(), HELD_OUT, seed)
     fitted_to = rest[stratified_split(y.numpy()[rest], HELD_OUT, seed)[0]]
     probe = LogisticRegression(max_iter=1000).fit(x[rest].numpy(), y[rest].numpy())
     classes = int(y.max()) + 1
@@ -121,15 +129,18 @@ def run(argv: Sequence[str]) -> int:
     tune_allocator()
     known = features(study)
     rows = [measured(known, seed) for seed in range(study.splits)]
+    own = compared(known, 0, *np.split(np.arange(len(known.labels)), [len(known.labels) - known.n_test]))
     found = summary(rows)
     facts = {name: value for name, value in asdict(study).items() if name not in ("data_path", "output")}
     facts |= {"images": len(known.labels), "classes": int(known.labels.max()) + 1}
     machine = {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")}
     record = {"format": FORMAT, "version": VERSION, "study": facts, "machine": machine}
-    write_json(study.output, {**record, "summary": found, "rows": rows})
+    write_json(study.output, {**record, "summary": found, "rows": rows, "train_py": own})
     low, high = found["gap_interval_95"]
     print(f"linear probe {found['probe_mean']:.1f} %, fitted classifier {found['ours_mean']:.1f} %")
     print(f"gap {found['gap']:.1f} points (95 %: {low:.1f} to {high:.1f}) over {study.splits} splits")
+    probe, ours = own["probe_top1_percent"], own["ours_top1_percent"]
+    print(f"on the {known.n_test} images that train.py holds out: linear probe {probe:.1f} %, fitted {ours:.1f} %")
     return 0
 
 

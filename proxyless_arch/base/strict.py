@@ -28,10 +28,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def listed(values: Iterable[Any]) -> str:
+def listed(values: Iterable[Any], last: str = "or") -> str:
     """``3, 5 or 7`` for an error message."""
     words = [str(value) for value in values]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:

@@ -172,7 +172,7 @@ def missing(format: Format) -> str | None:
     packages = [module.replace("_", "-") for module in format.modules if importlib.util.find_spec(module) is None]
     if not packages:
         return None
-    return f"needs {' and '.join(packages)}, not installed: pip install -e '.[{format.extra}]'"
+    return f"needs {listed(packages, 'and')}, not installed: pip install -e '.[{format.extra}]'"
 
 
 def check_runtimes(formats: Sequence[Format]) -> tuple[tuple[Format, ...], tuple[Skipped, ...]]:

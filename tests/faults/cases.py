@@ -224,8 +224,8 @@ def signalled(bench: Bench, folder: Path, rng: random.Random, name: str, sign: i
     goes_on(bench, name, home, n_ranks=n_ranks)
 
 
-def reader_killed(bench: Bench, folder: Path, rng: random.Random, name: str) -> None:
-    """A process that reads images is killed."""
+def reader_signalled(bench: Bench, folder: Path, rng: random.Random, name: str, sign: int) -> None:
+    """A process that reads images is killed, or stopped for a while."""
     home, more = folder / "run", "--workers 2"
     _, seconds = bench.straight(name, more)
     with started(bench, name, home, more) as (process,):
@@ -235,8 +235,11 @@ def reader_killed(bench: Bench, folder: Path, rng: random.Random, name: str) -> 
             time.sleep(0.01)
         if process.poll() is None and readers:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(readers), signal.SIGKILL)
-        ended_well([process], 0, NO_RESOURCE)
+                os.kill(reader := rng.choice(readers), sign)
+                if sign == signal.SIGSTOP:
+                    time.sleep(0.5)
+                    os.kill(reader, signal.SIGCONT)
+        ended_well([process], 0, *([NO_RESOURCE] if sign == signal.SIGKILL else []))
     goes_on(bench, name, home, more)
 
 
@@ -346,10 +349,15 @@ CASES: Mapping[str, Case] = MappingProxyType(
             for how, sign in _SIGNS.items()
         },
         **{
-            f"train rank {how}": functools.partial(signalled, name="train", sign=sign, n_ranks=2)
+            f"{name} rank {how}": functools.partial(signalled, name=name, sign=sign, n_ranks=2)
+            for name in ("train", "search")
             for how, sign in _SIGNS.items()
         },
-        **{f"{name} reader killed": functools.partial(reader_killed, name=name) for name in ("search", "train")},
+        **{
+            f"{name} reader {how}": functools.partial(reader_signalled, name=name, sign=_SIGNS[how])
+            for name in ("search", "train")
+            for how in ("killed", "stopped")
+        },
         **{f"{name} twice at once": functools.partial(two_at_once, name=name) for name in RUNS},
         **{f"{name} file spoilt": functools.partial(file_spoilt, name=name) for name in RUNS},
         **{f"{name} metrics gone": functools.partial(metrics_gone, name=name) for name in RUNS},
