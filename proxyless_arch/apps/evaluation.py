@@ -83,6 +83,7 @@ AnyBatch = TypeVar("AnyBatch", bound=tuple[Sized, Sized])
 
 
 WHAT, PREPARED, HOW = "what is evaluated", "how images are prepared (default: as the weights say)", "how it runs"
+CHANNELS = "per channel, or one number for all, of 0..1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,8 @@ class NetworkConfig:
         None, ", cut from the centre", group=PREPARED, minimum=1, maximum=8192, common=True
     )
     resize: int | None = setting(None, "short side of the image before the crop, in pixels", group=PREPARED, minimum=1)
-    mean: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
-    std: tuple[float, float, float] | None = setting(None, "per channel, of 0..1", group=PREPARED, metavar="X")
+    mean: tuple[float, ...] | None = setting(None, CHANNELS, group=PREPARED, metavar="X")
+    std: tuple[float, ...] | None = setting(None, CHANNELS, group=PREPARED, metavar="X")
     interpolation: str | None = setting(None, "of the resizing", ("bilinear", "bicubic"), group=PREPARED)
     exif: str = orientation.EXIF.setting(orientation.AUTO, allowed=orientation.CHOICES, group=PREPARED)
     in_chans: int | None = IN_CHANS.setting(None, group=PREPARED, minimum=GREY, maximum=RGB)
@@ -429,13 +430,21 @@ def _preprocessing(preprocessing: Preprocessing, arguments: NetworkConfig) -> Pr
         changes["interpolation"] = arguments.interpolation
     if arguments.exif != orientation.AUTO:
         changes["exif"] = arguments.exif == orientation.YES
-    changes |= {key: tuple(value) for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
+    given = {key: value for key in ("mean", "std") if (value := getattr(arguments, key)) is not None}
+    changes |= {key: _per_channel(value, len(preprocessing.mean), key) for key, value in given.items()}
     if {"mean", "std"} <= changes.keys():
         changes["assumed"] = ""
     try:
         return replace(preprocessing, **changes)
     except InputError as error:
         raise InputError(error.problem, f"--{error.place}") from None
+
+
+def _per_channel(values: Sequence[float], channels: int, name: str) -> tuple[float, ...]:
+    """One number for each of ``channels``; a single one is that of all. Raises InputError at the flag ``name``."""
+    if len(values) not in (1, channels):
+        raise InputError(f"expected one number, or one for each of {channels} channels, got {len(values)}", f"--{name}")
+    return tuple(values) * (channels // len(values))
 
 
 def resize_for(resolution: Sides, preprocessing: Preprocessing) -> Sides:

@@ -424,6 +424,17 @@ class _Switch(argparse.Action):
         setattr(namespace, self.dest, option != self._off)
 
 
+class _Numbers(argparse.Action):
+    """Several numbers, between spaces or commas: as a list."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(
+            namespace, self.dest, [each for value in values for each in (value if type(value) is tuple else (value,))]
+        )
+
+
 def add_flags(parser: argparse.ArgumentParser, cls: type, several: Mapping[str, str] | None = None) -> None:
     """One flag per setting, grouped as the dataclasses are. A flag that is not given is left out of the namespace.
 
@@ -457,6 +468,8 @@ def _add_flag(section: Any, name: str, field: dataclasses.Field, base: Any) -> l
         inner, many = typing.get_args(base), "*" if said["may_be_empty"] else "+"
         base, options["nargs"] = inner[0], many if inner[-1] is Ellipsis else len(inner)
     options["type"] = _reader(base, said["allowed"])
+    if options.get("nargs") == "+" and base in (int, float):
+        options |= {"type": _one_or_several(options["type"]), "action": _Numbers}
     options["metavar"] = said["metavar"] or ("{" + ",".join(said["allowed"]) + "}" if said["allowed"] else None)
     if said["is_positional"]:
         return [section.add_argument(name, **options)]

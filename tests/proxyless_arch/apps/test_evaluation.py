@@ -80,7 +80,6 @@ def test_flags_of_the_release_and_defaults(monkeypatch):
         (["--workers", "-1"], "--workers", ["integer", "0 or more", -1]),
         (["--limit", "0"], "--limit", ["integer", "1 or more", 0]),
         (["--mean", "0.5", "nan", "0.5"], "--mean", ["number", "nan"]),
-        (["--mean", "0.5"], "--mean", [3]),
         (["--precision", "fp8"], "--precision", ["'fp32'", "'bf16'", "'fp8'"]),
         (["--gpu", "-1"], "--gpu", ["integer", "0 or more", -1]),
         (["--gpu", "0", "--device", "cpu"], "--gpu", ["--device"]),
@@ -149,6 +148,7 @@ def test_the_recipe_of_the_weights_wins_over_the_spec_files(tmp_path, run_folder
         (["--image_size", "22", "--resize", "22"], {"resolution": 22, "resize": 22}),
         (["--resize", "40", "--interpolation", "bilinear"], {"resize": 40, "interpolation": "bilinear"}),
         (["--mean", "0", "0", "0", "--std", "1", "1", ".5"], {"mean": (0, 0, 0), "std": (1, 1, 0.5)}),
+        (["--mean", "0.5", "--std", ".5,.5,1"], {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 1)}),
     ],
 )
 def test_each_part_of_the_recipe_can_be_overridden(run_folder, argv, changes):
@@ -168,6 +168,7 @@ def test_imagenet_resizes_stay_imagenets(monkeypatch, run_folder):
     [
         (["--image_size", "20", "--resize", "10"], "--resize", ["integer", 20, 10]),
         (["--std", "1", "0", "1"], "--std", ["above 0"]),
+        (["--mean", "0.5", "0.5"], "--mean", ["one number", 3, 2]),
         (["--image_size", "10000"], "--resolution", ["integer", "1..8192", 10000]),
     ],
 )
