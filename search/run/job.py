@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -481,14 +482,17 @@ def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: 
     )
 
 
-def fingerprint(job: Job) -> dict[str, Any]:
-    """What a run must find again to be resumed: its images, classes, prices and goal. Plain values."""
+def fingerprint(job: Job, told: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What a run must find again to be resumed: its images, classes, prices and goal. Plain values.
+
+    ``told``: of a run whose images may be these within other folders (SearchData.fingerprint).
+    """
 
     table, costs = job.table, None
     if table is not None:
         terms = (table.terms,) if table.terms else ()
         costs = hashlib.sha256(repr((table.fixed, table.groups, *terms)).encode()).hexdigest()[:16]
-    return {**job.data.fingerprint(), "latency_table": costs, "target": job.goal}
+    return {**job.data.fingerprint(told), "latency_table": costs, "target": job.goal}
 
 
 def new_search(job: Job, *, starts: bool = True) -> Search:

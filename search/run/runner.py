@@ -12,6 +12,7 @@ speaks and has a result.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import sys
@@ -334,7 +335,7 @@ def _warm_up_to_start_from(request: _Request, job: Job) -> warmup.WarmUp | None:
     if source is None:
         _check_largest(request, job)
         return None
-    return warmup.read(source, job.schedule, to_dict(job.config), jobs.fingerprint(job), job.device)
+    return warmup.read(source, job.schedule, to_dict(job.config), functools.partial(jobs.fingerprint, job), job.device)
 
 
 def _check_largest(request: _Request, job: Job) -> None:

@@ -9,6 +9,7 @@ to run.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,15 @@ def keep(run_dir: Path, state: Checkpoint) -> None:
 
 
 def read(
-    folder: Path, schedule: Schedule, config: dict[str, Any], fingerprint: dict[str, Any], device: torch.device
+    folder: Path,
+    schedule: Schedule,
+    config: dict[str, Any],
+    fingerprint: Callable[[Mapping[str, Any]], dict[str, Any]],
+    device: torch.device,
 ) -> WarmUp:
-    """The warm-up of the run in ``folder``, for a search of this ``schedule``, ``config`` and ``fingerprint`` here.
+    """The warm-up of the run in ``folder``, for a search of this ``schedule`` and ``config`` here.
+
+    ``fingerprint``: of this search, for that of a run whose images may be these within other folders (job.fingerprint).
 
     Raises InputError when there is none, when a file of it is damaged, and when it is not the warm-up that the search
     would do: the message names what differs and both values.
@@ -160,11 +167,11 @@ def read(
         problem = "this run has not come to the end of a warm-up" if is_run else "expected the folder of a run"
         raise InputError(f"{problem}: there is no {NAME} in it", FLAG, str(folder))
     state = checkpoint.load(path, DAMAGED)
-    theirs = dict(Node(state.data, "data").items())
+    theirs = {name: node.value for name, node in Node(state.data, "data").items()}
     unequal = differences(config, state.config, str(path))
     kernels = kernels_in_use(config["kernels"], device)
-    own = {**_data(fingerprint), **checkpoint.computes(device, kernels=kernels)}
-    unequal |= _unequal_data(own, {name: node.value for name, node in theirs.items()})
+    own = {**_data(fingerprint(theirs)), **checkpoint.computes(device, kernels=kernels)}
+    unequal |= _unequal_data(own, theirs)
     if not any(name in unequal for name in HASHED):  # the same images, wherever they are now
         unequal.pop("data_path", None)
     if unequal:

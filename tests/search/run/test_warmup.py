@@ -272,7 +272,7 @@ def test_the_state_of_another_step_is_refused(first, tmp_path):
     checkpoint.save(tmp_path / "run" / warmup.NAME, replace(state, step=3))
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     with refused("step", 4, 3, source=tmp_path / "run" / warmup.NAME):
-        warmup.read(tmp_path / "run", schedule, state.config, state.data, CPU)
+        warmup.read(tmp_path / "run", schedule, state.config, lambda _: state.data, CPU)
 
 
 def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypatch):
@@ -280,26 +280,38 @@ def test_other_images_and_other_numbers_of_processes_are_refused(first, monkeypa
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     other_goal = {**fingerprint, "target": 7.0, "latency_table": "0" * 16}
-    assert len(warmup.read(first, schedule, state.config, other_goal, CPU).epochs) == 2
+    assert len(warmup.read(first, schedule, state.config, lambda _: other_goal, CPU).epochs) == 2
     counts = {"train_images": 9, "train_names": "f00", "valid_names": "f00", "class_names": "f00"}
     for changes, values in (
         ({"train_names": "f00"}, ["training images"]),
         (counts, ["train_images", 137, 9, "architecture-validation images", "classes"]),
     ):
         with refused("--warmup_from", *values, source=first):
-            warmup.read(first, schedule, state.config, {**fingerprint, **changes}, CPU)
+            warmup.read(first, schedule, state.config, lambda _, changes=changes: {**fingerprint, **changes}, CPU)
     # what follows from another data set is not said again
     elsewhere = {**state.config, "dataset": "imagefolder", "torch_threads": 2, "manual_seed": 0}
     with monkeypatch.context() as patch, pytest.raises(InputError) as caught:
         patch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
-        warmup.read(first, schedule, elsewhere, {**fingerprint, **counts}, CPU)
+        warmup.read(first, schedule, elsewhere, lambda _: {**fingerprint, **counts}, CPU)
     dataset, seed, threads = caught.value.problem.split("; ")
     named(dataset, "dataset", "'digits'", "'imagefolder'")
     named(seed, "manual_seed", 5, 0)
     named(threads, "torch_threads", 1, 2)
     monkeypatch.setattr(checkpoint.distributed, "world_size", lambda: 2)
     with refused("--warmup_from", "processes", 1, 2, source=first):
-        warmup.read(first, schedule, state.config, fingerprint, CPU)
+        warmup.read(first, schedule, state.config, lambda _: fingerprint, CPU)
+
+
+def test_the_same_images_within_other_folders_are_taken(first):
+    """A zip of the folder may hold it whole: the names of that run are asked for, as in a resume."""
+    state = checkpoint.load(first / warmup.NAME)
+    schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
+    moved = {**state.data, "train_names": "f00"}
+
+    def fingerprint(told):
+        return {**moved, "train_names": told["train_names"]} if told else moved
+
+    assert warmup.read(first, schedule, state.config, fingerprint, CPU).folder == first
 
 
 def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
@@ -311,14 +323,14 @@ def test_another_torch_and_other_threads_are_refused(first, monkeypatch):
     config = read_config(first / "config.json")
     monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 2)
     with refused("--warmup_from", "num_threads", 1, 2, source=first):
-        warmup.read(first, schedule, state.config, fingerprint, CPU)
+        warmup.read(first, schedule, state.config, lambda _: fingerprint, CPU)
     assert family.warmed(config, [first]) == first  # it will set its threads to 1
     assert warmup.computed_alike(first, CPU, 1, kernels)
     assert not warmup.computed_alike(first, CPU, None, kernels)
     monkeypatch.undo()
     monkeypatch.setattr(checkpoint.torch, "__version__", "0.4")
     with refused("--warmup_from", "torch_version", "'0.4'", source=first):
-        warmup.read(first, schedule, state.config, fingerprint, CPU)
+        warmup.read(first, schedule, state.config, lambda _: fingerprint, CPU)
     assert family.warmed(config, [first]) is None
 
 
@@ -329,7 +341,7 @@ def test_another_kind_of_device_is_refused(first, tmp_path):
     schedule = Schedule(steps_per_epoch=2, warmup_epochs=2, search_epochs=1, arch_every=1, arch_repeats=1)
     fingerprint = checkpoint.load(first / checkpoint.NAME).data
     with refused("--warmup_from", "device_type", "'cpu'", "'cuda'", source=first):
-        warmup.read(first, schedule, state.config, fingerprint, cuda)
+        warmup.read(first, schedule, state.config, lambda _: fingerprint, cuda)
     assert (warmup.computed_alike(first, CPU, 1, kernels), warmup.computed_alike(first, cuda, 1, kernels)) == (
         True,
         False,
@@ -337,7 +349,7 @@ def test_another_kind_of_device_is_refused(first, tmp_path):
     shutil.copytree(first, tmp_path / "older")  # it did not say where it was computed
     data = {name: value for name, value in state.data.items() if name != "device_type"}
     checkpoint.save(tmp_path / "older" / warmup.NAME, replace(state, data=data))
-    assert warmup.read(tmp_path / "older", schedule, state.config, fingerprint, cuda).state.step == 4
+    assert warmup.read(tmp_path / "older", schedule, state.config, lambda _: fingerprint, cuda).state.step == 4
     assert warmup.computed_alike(tmp_path / "older", cuda, 1, kernels)
 
 
