@@ -6,23 +6,17 @@ to a temporary file in the cache, which gets its name when it is whole and verif
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
 
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
+from proxyless_arch.base.download import STALL_S, Wanted, download
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import atomic_path, expanded, open_bytes
-from proxyless_arch.base.progress import Progress
+from proxyless_arch.base.files import expanded, open_bytes
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights.files import git_blob_sha1
 
@@ -30,16 +24,6 @@ Kind = Literal["pth", "tfinit"]
 
 HOME_VARIABLE = "PROXYLESSNAS_HOME"
 MAX_DOWNLOAD_BYTES = 200 * 2**20
-STALL_S = 20.0
-TRIES = 3
-
-_PIECE_BYTES = 1 << 16
-_HEADERS: Mapping[str, str] = MappingProxyType({"User-Agent": "proxyless-nas", "Accept-Encoding": "identity"})
-
-
-class _CutError(Exception):
-    """The connection broke or stalled; another try may fare better."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
@@ -199,66 +183,12 @@ def _check_cached(path: Path, file: _Published) -> None:
 
 
 def _download(file: _Published, stall_s: float) -> None:
-    """Bring ``file`` into the cache: whole and verified, or not at all. A broken connection is tried again."""
-    problem = ""
-    try:
-        file.cache.mkdir(parents=True, exist_ok=True)
-        for _ in range(TRIES):
-            try:
-                with atomic_path(file.cache / file.name) as temporary:
-                    _receive(temporary, file, stall_s)
-                    found = git_blob_sha1(temporary)
-                    if found != file.blob_sha1:
-                        raise file.failed(f"{_mismatch(found, file)}; it was discarded")
-                return
-            except _CutError as cut:
-                problem = str(cut)
-    except OSError as error:
-        raise file.failed(f"{error.filename or file.cache} cannot be written: {error.strerror}") from None
-    raise file.failed(f"{problem}, {TRIES} times")
+    """Bring ``file`` into the cache: whole and verified, or not at all."""
 
+    def check(path: Path) -> None:
+        found = git_blob_sha1(path)
+        if found != file.blob_sha1:
+            raise file.failed(f"{_mismatch(found, file)}; it was discarded")
 
-@contextlib.contextmanager
-def _network_errors() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise _CutError("the server stalled") from None
-    except (http.client.HTTPException, OSError) as error:
-        raise _CutError(f"the connection broke ({error or type(error).__name__})") from None
-
-
-def _open(file: _Published, stall_s: float) -> http.client.HTTPResponse:
-    with _network_errors():
-        try:
-            request = urllib.request.Request(file.url, headers=dict(_HEADERS))
-            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=stall_s)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise file.failed(f"HTTP {error.code}, {str(error.reason).partition(chr(10))[0]}") from None
-        except urllib.error.URLError as error:
-            raise file.failed(f"no connection ({error.reason})") from None
-    if response.status != http.HTTPStatus.OK:
-        response.close()
-        raise file.failed(f"HTTP {response.status}, {response.reason}")
-    return response
-
-
-def _receive(target: Path, file: _Published, stall_s: float) -> None:
-    """Write what the server sends to ``target``, with a bar where somebody watches."""
-    with contextlib.closing(_open(file, stall_s)) as response, open(target, "wb") as written:
-        total, done = response.length, 0
-        with Progress(total, "B", doing=file.name, unit_scale=True, unit_divisor=1024) as bar:
-            while max(done, total or 0) <= MAX_DOWNLOAD_BYTES and (piece := _read_piece(response)):
-                written.write(piece)
-                bar.update(len(piece))
-                done += len(piece)
-    if max(done, total or 0) > MAX_DOWNLOAD_BYTES:
-        raise file.failed(f"expected at most {MAX_DOWNLOAD_BYTES} bytes, got {max(done, total or 0)} or more")
-    if total is not None and done != total:
-        raise _CutError(f"the connection ended after {done} of {total} bytes")
-
-
-def _read_piece(response: http.client.HTTPResponse) -> bytes:
-    with _network_errors():
-        return response.read1(_PIECE_BYTES)
+    wanted = Wanted(name=file.name, url=file.url, at_most=MAX_DOWNLOAD_BYTES, failed=file.failed)
+    download(wanted, file.cache / file.name, check, stall_s)

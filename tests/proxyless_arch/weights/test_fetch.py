@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from proxyless_arch.arch import catalog
+from proxyless_arch.base.download import TRIES
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights import fetch
 from proxyless_arch.weights.fetch import cache_folder, find_weights, home_folder
@@ -187,8 +188,8 @@ def test_a_cut_is_tried_again(server, cached):
 def test_a_connection_that_always_breaks_leaves_nothing(server, cached, broken):
     server.answers = [broken]
     message = refusal(RELEASE, base_url=server.url)
-    assert f"{fetch.TRIES} times" in message and f"Put {NAME} (git blob sha1 {SHA1}" in message
-    assert list(cached.parent.iterdir()) == [] and len(server.paths) == fetch.TRIES
+    assert f"{TRIES} times" in message and f"Put {NAME} (git blob sha1 {SHA1}" in message
+    assert list(cached.parent.iterdir()) == [] and len(server.paths) == TRIES
     server.answers = [file_server.whole]
     assert find(server).read_bytes() == CONTENT
 
