@@ -43,6 +43,7 @@ COMMANDS = {
     "predict_tf": Command("proxyless_commands.predict_tf", (), "the same with TensorFlow"),
     "export": Command("proxyless_commands.export", (), "write a network as ONNX, torch.export, ..."),
     "export_tf": Command("proxyless_commands.export_tf", (), "write a network as LiteRT, SavedModel"),
+    "shard": Command("proxyless_commands.shard", (), "write images as tar files with an index"),
     "profile": Command("hardware.profile_latency", (), "measure a latency table of this machine"),
     "report": Command("search.report", (), "write the report page of runs"),
     "list": Command(ARCHITECTURES, ("list",), "the networks known by name"),

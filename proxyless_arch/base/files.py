@@ -27,6 +27,11 @@ def expanded(word: str) -> str:
     return os.path.expanduser(word) if word.startswith("~") else word  # noqa: PTH111  (that of Path fails on others)
 
 
+def is_url(word: str | os.PathLike[str]) -> bool:
+    """Whether a place is on the network, and no path."""
+    return isinstance(word, str) and word.startswith(("http://", "https://"))
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.

@@ -23,7 +23,7 @@ from typing import Any
 
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError, LostProcessError
-from proxyless_arch.base.files import parse_json, read_bytes, remove_abandoned, write_json
+from proxyless_arch.base.files import is_url, parse_json, read_bytes, remove_abandoned, write_json
 from proxyless_arch.base.machine import cpu_name
 from proxyless_arch.base.schema import judged
 from proxyless_arch.base.strict import Node
@@ -155,7 +155,7 @@ def config_to_resume(run_dir: Path) -> Path:
 
 def check_images_are_there(data_path: str | os.PathLike[str] | None, run_dir: Path) -> None:
     """Raises InputError where the images of the run in a folder are not at ``data_path`` (None: embedded) any more."""
-    if data_path is not None and not Path(data_path).exists():
+    if data_path is not None and not is_url(data_path) and not Path(data_path).exists():
         problem = f"the images of the run are not at {os.fspath(data_path)} any more: say where they are"
         raise InputError(problem, "--data_path", str(run_dir / CONFIG_FILE))
 

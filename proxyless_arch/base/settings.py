@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from proxyless_arch.base.cli import Parser
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import expanded, read_json
+from proxyless_arch.base.files import expanded, is_url, read_json
 from proxyless_arch.base.sides import Sides, check_sides, from_word, in_flag
 from proxyless_arch.base.strict import Node, listed, nearest, shown
 
@@ -362,7 +362,7 @@ def resumed(saved: Config, wanted: Config, free: Collection[str], paths: Collect
     def differs(name: str) -> bool:
         one, other = before[name], now[name]
         if name in paths and one is not None and other is not None:
-            return Path(one).absolute() != Path(other).absolute()
+            return one != other if is_url(one) or is_url(other) else Path(one).absolute() != Path(other).absolute()
         return one != other
 
     changed = [name for name in before if differs(name)]

@@ -38,7 +38,9 @@ ARCH = Word(
     "a network: a known name, a spec file, a net.config of the official implementation, a run folder, or a weight file "
     "that holds its network",
 )
-DATA_PATH = Word("--data_path", ("-d",), "images: a folder or .zip of class folders")
+DATA_PATH = Word(
+    "--data_path", ("-d",), "images: a folder or .zip of class folders, or shards of one (a folder or URL)"
+)
 RESOLUTION = Word("--resolution", ("--image_size",), "side of the images in pixels, or height x width (160x256)")
 IN_CHANS = Word("--in_chans", ("--input_channels",), "1 for grey images (default: the network's)")
 BATCH_SIZE = Word("--batch_size", ("-b", "--train_batch_size"), "images per step")

@@ -22,6 +22,7 @@ from proxyless_arch.base.text import readable
 from proxyless_arch.data.cifar import find_batches
 from proxyless_arch.data.images import Photo, open_photo
 from proxyless_arch.data.layout import Layout, Part, find_layout, images_under, look
+from proxyless_arch.data.shards import open_shards
 from proxyless_arch.data.sources import (
     EDITION,
     LAYOUT,
@@ -185,7 +186,7 @@ class ImageDataset:
 
 
 def open_folder(path: str | os.PathLike[str], split: str | None = None, edition: int = EDITION) -> ImageDataset:
-    """Labelled images from a folder or a .zip with one folder per class, or from CIFAR's pickled batches.
+    """Labelled images from a folder or a .zip with one folder per class, from shards or from CIFAR's pickled batches.
 
     layout.py says which folders are classes and which are splits. Images may lie deeper inside a class folder. Hidden
     files and those of systems are ignored, files that are no images are counted. Classes and images are in sorted
@@ -206,12 +207,26 @@ def open_folder(path: str | os.PathLike[str], split: str | None = None, edition:
     return replace(found.read(part), split=part or ALL)
 
 
+def parts_at(path: str | os.PathLike[str]) -> dict[str, ImageDataset]:
+    """All labelled images of a folder or .zip: ``train``, ``val``, ``test``, or '' for class folders that are no split.
+
+    Raises InputError as open_folder does, and for test images without classes.
+    """
+    found = _find(path, EDITION)
+    if found.layout.unlabeled_test is not None:
+        raise found.layout.unlabeled_test
+    return {name: found.read(name) for name in found.layout.parts}
+
+
 def any_images(path: str | os.PathLike[str]) -> ImageDataset:
-    """All images below a folder or in a .zip, whatever its layout; without classes (every label is 0).
+    """All images below a folder, in a .zip or in shards, whatever the layout; without classes (every label is 0).
 
     Raises:
         InputError: nothing there, or no image in it.
     """
+    if (shards := open_shards(os.fspath(path))) is not None:
+        found = shards.everything()
+        return ImageDataset(found.source, found.names, np.zeros(len(found.names), dtype=np.int64), ())
     source, lister = open_source(path)
     names, others = images_under(lister, "")
     if not names:
@@ -456,6 +471,9 @@ def _find(path: str | os.PathLike[str], edition: int) -> _Found:
     if batches is not None:
         parts = {split: Part(f"{batches.folder}/{split}", {}) for split in batches.files}
         return _Found(Layout(parts), lambda split: ImageDataset(*batches.read(split)))
+    if (shards := open_shards(os.fspath(path))) is not None:
+        there = {split: Part(split, {}) for split in shards.parts}
+        return _Found(Layout(there), lambda split: ImageDataset(*shards.read(split)))
     source, lister = open_source(path, edition)
     layout = find_layout(lister, lambda name: bytes_of(source, name), str(path), edition)
     return _Found(layout, lambda split: _read_part(source, lister, layout, split, str(path), edition))

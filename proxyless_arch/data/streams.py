@@ -57,6 +57,8 @@ class Stream(IntEnum):
     """Which images calibrate, choose and test bits, where no part of them is for training."""
     WARMUP_SIZE = 18
     """(weight step): the size of the images in a warm-up on several."""
+    SHARD_ORDER = 19
+    """Images in the shards of a data set."""
 
 
 @unique

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import is_url
 from proxyless_arch.data.datasets import ImageDataset, any_images
 from proxyless_arch.data.sources import FolderSource, LeftOut, Source, refuse_archive
 
@@ -49,7 +50,7 @@ def images_at(paths: Sequence[str]) -> ImageDataset:
 
 def _images_of(path: str) -> tuple[list[tuple[Source, str]], LeftOut]:
     where = Path(path)
-    if not where.exists():
+    if not where.exists() and not is_url(path):
         raise InputError("no such image, folder or .zip", source=path)
     if where.is_file() and where.suffix.lower() != ARCHIVE:
         refuse_archive(where)

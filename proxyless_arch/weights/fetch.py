@@ -25,6 +25,7 @@ Kind = Literal["pth", "tfinit"]
 HOME_VARIABLE = "PROXYLESSNAS_HOME"
 MAX_DOWNLOAD_BYTES = 200 * 2**20
 
+
 @dataclass(frozen=True, kw_only=True)
 class _Published:
     """A published file: how it is called, what it must be, where it is, and where a person may put it."""

@@ -115,6 +115,7 @@ SCRIPTS = {
     "predict.py": WITH_TORCH,
     "predict_tf.py": WITH_KERAS,
     "export.py": WITH_TORCH,
+    "shard.py": {"proxyless_arch"},
     "export_tf.py": WITH_KERAS,
 }
 # What stands where a command is started, and holds nothing of it.

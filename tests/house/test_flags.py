@@ -25,6 +25,7 @@ COMMANDS = {
     "attack.py": "attack.py",
     "export.py": "export.py",
     "export_tf.py": "export_tf.py",
+    "shard.py": "shard.py",
     "search/imagenet_arch_search.py": "search/imagenet_arch_search.py",
     "search/report.py": "search/report.py",
     "search/specialize.py": "search/specialize.py",
