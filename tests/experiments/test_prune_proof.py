@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments import prune_proof as proof
+from experiments import pruning
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, shrink
 from proxyless_arch.arch.walk import total_macs
 from proxyless_arch.data.datasets import open_folder
@@ -35,21 +36,30 @@ def test_the_figures_by_hand():
 def test_every_task_has_a_file_of_its_own_and_all_ways_of_a_share_are_there():
     names = [task.name for task in proof.tasks()]
     assert len(set(names)) == len(names)
-    ways = Counter((task.share, task.way.name.split()[0]) for task in proof.tasks())
+    ways = Counter((task.share, proof.way_of({"way": task.way.name})) for task in proof.tasks())
     for share in proof.SHARES:
-        assert ways[share, "random"] == proof.N_RANDOM
+        assert ways[share, "random"] == proof.N_RANDOM >= 12
         assert all(ways[share, name] == 2 for name in ("exact", "uniform", "amc"))
+        assert all(ways[share, name] == 1 for name in ("exact 400", "amc 400", "searched"))
+
+
+def test_patient_ways_are_compared_with_as_many_plans():
+    records = [record("exact", "1111", "1111"), record("exact 400", "1100", "1100")]
+    records += [record("amc 400", "1000", "1000")]
+    found = proof.summary(records)["0.5"]
+    assert found["amc 400"]["exact_ahead_after"]["mean"] == 25
+    assert "exact_ahead_after" not in found["exact 400"]
 
 
 def test_hits_are_kept_by_image():
     logits = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
-    hits = proof.Hits().plus(logits[:2], np.array([0, 0])).plus(logits[2:], np.array([0]))
+    hits = pruning.Hits().plus(logits[:2], np.array([0, 0])).plus(logits[2:], np.array([0]))
     assert hits.text == "101" and hits.percent == pytest.approx(200 / 3)
 
 
 def test_the_spec_of_a_network_that_was_cut_elsewhere():
     small = shrink(SPEC, Shrunk({STEM: 5, "blocks.1": 7, "blocks.4": 11, LAST_STAGE: 4, FEATURE_MIX: 9}))
-    found = proof.spec_of(build(small), SPEC)
+    found = pruning.spec_of(build(small), SPEC)
     assert total_macs(found) == total_macs(small)
     assert build(found).state_dict().keys() == build(small).state_dict().keys()
 
@@ -62,7 +72,7 @@ def test_images_that_judge_are_none_of_the_persons(tmp_path):
                 shade = (number, 100 * (name == "b"), 200 * (part == "test"))
                 Image.new("RGB", (4, 4), shade).save(tmp_path / "cifar" / part / name / f"{number}.png")
     study = proof.Study(work=tmp_path / "work", cifar=tmp_path / "cifar", n_photos=100, n_judges=100)
-    proof.make_photos(study)
+    pruning.make_photos(study)
 
     def shades(images):
         return {images.read(index).getpixel((0, 0)) for index in range(len(images))}

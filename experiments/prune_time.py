@@ -1,0 +1,415 @@
+"""What choosing is worth where a trained network is pruned to a share of its time on this machine.
+
+    python experiments/prune_time.py --cifar cifar10.zip --work DIR --evaluations 8
+
+The parent, its photos and the images that judge are those of prune_proof.py, in the same ``--work``. Layers are priced
+by the model that the profile of this machine fits at these pixels, once for onnxruntime and once for LiteRT
+(hardware/profile_latency.py; made now where it is not there). Each way chooses for a share of the parent's predicted
+time. Then all networks of a runtime are timed with the parent in one sitting: rounds over all of them in an order of
+their own, each between two timings of an anchor network, as in a landing. Where a network is more than 2 % off, it is
+chosen again for the share that makes up for that, and all are timed again. A last sitting, after the choice, gives the
+times that are reported: the median over its rounds of the ratio to the parent in the same round.
+
+The ways are exact, uniform and the best of as many random plans as exact scores; and smaller images, whose time is what
+it is. All are trained on as in prune_proof.py. What is there in ``--work`` is not done again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a script: the packages lie beside this folder
+    sys.path[0] = str(ROOT)
+
+import torch  # noqa: E402
+
+from compress import PruneConfig  # noqa: E402
+from compress.choices import price_groups  # noqa: E402
+from compress.choosing import plans  # noqa: E402
+from compress.device import latency_source  # noqa: E402
+from compress.environment import Environment, Record, measured_environment  # noqa: E402
+from compress.methods import best  # noqa: E402
+from experiments import pruning  # noqa: E402
+from experiments.pruning import CPU, EXACT, SHARES, SIZES, Hits, Way, gap, shown  # noqa: E402
+from hardware.cost import MACS, PARAMS, price_by  # noqa: E402
+from hardware.latency import LatencySource, network_ms  # noqa: E402
+from hardware.profile.pricing import Bench as Place  # noqa: E402
+from hardware.profile.profiling import time_once  # noqa: E402
+from hardware.projection import Limit  # noqa: E402
+from proxyless_arch.arch.shrink import Shrunk, shrink  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
+from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
+from proxyless_arch.base import runs  # noqa: E402
+from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.files import read_json, write_json  # noqa: E402
+from proxyless_arch.base.machine import cpu_name  # noqa: E402
+from proxyless_arch.base.settings import parse, setting  # noqa: E402
+from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
+from proxyless_arch.space.shrinking import change_of, groups_of  # noqa: E402
+
+FORMAT, VERSION = "proxyless-compress/time-proof", 1
+PARENT = "parent"
+NEAR = 0.02
+"""Of its share, how far off a network may be that is not chosen again."""
+MOST_SITTINGS = 3
+WAYS = (
+    Way(EXACT, {"method": "exact"}),
+    Way("uniform", {"method": "uniform"}),
+    Way("best random", {"method": "random"}),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeStudy(pruning.Person):
+    """What is compared, and on what."""
+
+    runtimes: str = setting("onnxruntime,litert", "what runs the networks")
+    rounds: int = setting(9, "of a sitting", minimum=3)
+    seeds: int = setting(1, "of each way", minimum=1)
+    output: Path = setting(ROOT / "experiments" / "prune_time.json", "record", shown="experiments/prune_time.json")
+
+    @property
+    def home(self) -> Path:
+        return self.work / "time"
+
+
+class Product(NamedTuple):
+    """A way at a share of the parent's time, with a seed."""
+
+    share: float
+    way: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.share:g}-{self.way.replace(' ', '_')}-{self.seed}"
+
+
+def products(study: TimeStudy) -> Iterator[Product]:
+    for seed in range(study.seeds):
+        yield from (Product(share, way.name, seed) for share in SHARES for way in WAYS)
+
+
+# ---------------------------------------------------------------------------------------------------------- choosing
+
+
+class Choice(NamedTuple):
+    """A plan, and the share of the parent's time that its prices predict."""
+
+    change: Shrunk
+    predicted: float
+
+
+@dataclass
+class Chooser:
+    """A seed's images, and the parent's layers measured on them: for every runtime and way the same."""
+
+    study: TimeStudy
+    seed: int
+
+    @cached_property
+    def bench(self) -> pruning.Bench:
+        return pruning.Bench(self.study, self.seed)
+
+    @cached_property
+    def environment(self) -> Environment:
+        job, home = self.bench.job, self.study.home / f"seed-{self.seed}"
+        home.mkdir(parents=True, exist_ok=True)
+        file = home / runs.METRICS_FILE
+        lines = runs.read_metrics(file) if file.is_file() else []
+        record = Record.opened(runs.MetricsFile(home, file.stat().st_size if lines else None), lines)
+        groups = groups_of(job.spec, PruneConfig().freedom)
+        images = job.calibration, job.choosing
+        return measured_environment(job.spec, job.tensors, groups, *images, CPU, record, seed=self.seed)[1]
+
+    def choose(self, way: Way, source: LatencySource, share: float) -> Choice:
+        """For a share of the parent's predicted time."""
+        assert way.given is not None
+        config, spec = self.bench.config(**way.given), self.bench.job.spec
+        environment = replace(self.environment, groups=groups_of(spec, config.freedom))
+        table, *counts = (price_groups(spec, environment.groups, each) for each in (price_by(source), MACS, PARAMS))
+        whole = network_ms(source, walk(spec))
+        found = plans(
+            config,
+            environment,
+            [Limit(table, share * whole, flag="--target_latency_ms")],
+            dict(zip(("macs", "params"), counts, strict=True)),
+        )
+        path = best(found).path
+        return Choice(change_of(environment.groups, path), table.of_path(path) / whole)
+
+
+# ------------------------------------------------------------------------------------------------------------ timing
+
+
+def sitting(place: Place, networks: Mapping[str, ArchSpec], rounds: int, seed: int) -> dict[str, list[float]]:
+    """By network, its time relative to the parent's in the same round, both relative to the anchor beside them."""
+    names, found = list(networks), {name: list[float]() for name in networks}
+    calls = {name: walk(spec) for name, spec in networks.items()}
+    for number in range(rounds):
+        ratios = {}
+        for index in numpy_rng(seed, Stream.TIMING_ORDER, number, len(names)).permutation(len(names)):
+            timed = time_once(place.anchor, calls[names[index]], 10, 5, place.anchor.min_ms)
+            ratios[names[index]] = float(np.median(timed.times.ms)) / timed.beside
+        for name, ratio in ratios.items():
+            found[name].append(ratio / ratios[PARENT])
+    return found
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a median, by order statistics: whatever the distribution (the range of fewer than 6)."""
+    ordered, count = sorted(values), len(values)
+    least = max(0, math.floor((count - 1.96 * math.sqrt(count)) / 2))
+    return ordered[least], ordered[count - 1 - least]
+
+
+@dataclass
+class Clock:
+    """A runtime of this machine, what prices layers for it, and what was timed there."""
+
+    study: TimeStudy
+    runtime: str
+    choosers: Mapping[int, Chooser]
+    tried: dict[Product, list[tuple[Choice, float]]] = field(default_factory=dict)
+    """By product: choices, and the shares that were measured of them."""
+
+    @cached_property
+    def spec(self) -> ArchSpec:
+        return self.choosers[0].bench.job.spec
+
+    @cached_property
+    def priced(self) -> tuple[LatencySource, Place]:
+        config = self.choosers[0].bench.config(target_hardware="cpu", runtime=self.runtime, keep=SHARES[0])
+        source, place = latency_source(config, self.spec, measure=True)
+        assert source is not None and place is not None
+        return source, place
+
+    def specs(self, choices: Mapping[Product, Choice]) -> dict[str, ArchSpec]:
+        """The parent, smaller images, and what was chosen."""
+        smaller = {way.name: pruning.smaller_images(self.spec, way) for way in SIZES.values()}
+        chosen = {product.name: shrink(self.spec, choice.change) for product, choice in choices.items()}
+        return {PARENT: self.spec, **smaller, **chosen}
+
+    def timed(self, number: int | str, choices: Mapping[Product, Choice]) -> dict[str, list[float]]:
+        """A sitting, from its file where that is of the same networks."""
+        file = self.study.home / f"{self.runtime}-sitting-{number}.json"
+        keys = {product.name: choice.change.key for product, choice in choices.items()}
+        if file.is_file() and (known := read_json(file))["networks"] == keys:
+            return known["ratios"]
+        seed = MOST_SITTINGS if isinstance(number, str) else number
+        ratios = sitting(self.priced[1], self.specs(choices), self.study.rounds, seed)
+        write_json(file, {"networks": keys, "ratios": ratios, "load_average": os.getloadavg()})
+        return ratios
+
+    def next_choice(self, product: Product) -> Choice | None:
+        """None where what was tried is near enough."""
+        share, tried = product.share, self.tried.get(product, [])
+        if not tried:
+            asked = share
+        else:
+            choice, measured = tried[-1]
+            if abs(measured / share - 1) <= NEAR or (len(tried) > 1 and choice == tried[-2][0]):
+                return None
+            asked = share * choice.predicted / measured
+        way = next(way for way in WAYS if way.name == product.way)
+        return self.choosers[product.seed].choose(way, self.priced[0], asked)
+
+    @cached_property
+    def landed(self) -> tuple[dict[Product, Choice], dict[str, list[float]]]:
+        """What was measured nearest to its share, and the last sitting."""
+        for number in range(MOST_SITTINGS):
+            choices = {product: self.next_choice(product) for product in products(self.study)}
+            fresh = {product: choice for product, choice in choices.items() if choice is not None}
+            if not fresh:
+                break
+            ratios = self.timed(number, fresh)
+            for product, choice in fresh.items():
+                self.tried.setdefault(product, []).append((choice, float(np.median(ratios[product.name]))))
+                print(f"{self.runtime} {product.name}: {self.tried[product][-1][1]:.3f} of the parent", flush=True)
+        nearest = {
+            product: min(tried, key=lambda each, share=product.share: abs(each[1] / share - 1))[0]  # type: ignore[misc]
+            for product, tried in self.tried.items()
+        }
+        return nearest, self.timed("last", nearest)
+
+
+# ---------------------------------------------------------------------------------------------------------- products
+
+
+def file_of(clock: Clock, product: Product) -> Path:
+    return clock.study.home / f"{clock.runtime}-{product.name}.json"
+
+
+def scored(clock: Clock, product: Product, choice: Choice) -> None:
+    """The network of a product, and its record before it is trained on."""
+    chooser, file = clock.choosers[product.seed], file_of(clock, product)
+    folder = file.with_suffix("")
+    if file.is_file() and read_json(file)["change"] == choice.change.key:
+        return
+    net = chooser.environment.network(choice.change)
+    pruning.save(net, folder, clock.study)
+    found = {
+        "change": choice.change.key,
+        "way": product.way,
+        "share": product.share,
+        "seed": product.seed,
+        "macs_share": total_macs(net.spec) / total_macs(clock.spec),
+        "hits_before": chooser.bench.hits(folder).text,
+    }
+    write_json(file, found)
+    print(f"{folder.name}: {Hits(found['hits_before']).percent:.1f} % before training", flush=True)
+
+
+def trained(clock: Clock, product: Product) -> None:
+    """And behind it."""
+    bench, file = clock.choosers[product.seed].bench, file_of(clock, product)
+    folder, known = file.with_suffix(""), read_json(file)
+    if "hits_after" in known:
+        return
+    after = bench.hits(bench.trained_on(folder, folder.with_name(f"{folder.name}-finetune")))
+    write_json(file, known | {"hits_after": after.text})
+    print(f"{folder.name}: {after.percent:.1f} % behind training", flush=True)
+
+
+def on_smaller_images(study: TimeStudy, way: Way) -> dict[str, Any]:
+    """prune_proof.py's record of them."""
+    task = pruning.Task(way, None, 0)
+    file = pruning.file_of(study, task)
+    if not file.exists():
+        write_json(file, pruning.done(study, task))
+    return read_json(file)
+
+
+def ratio_of(ratios: Sequence[float]) -> dict[str, Any]:
+    return {"median": float(np.median(ratios)), "interval_95": list(median_interval(ratios)), "rounds": len(ratios)}
+
+
+def entry(
+    records: Sequence[Mapping[str, Any]],
+    times: Sequence[Sequence[float]],
+    exact: Sequence[Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Of a way: accuracies, times by the last sitting, and what exact is ahead by."""
+    found: dict[str, Any] = {
+        "networks": len(records),
+        "macs_share": float(np.mean([each["macs_share"] for each in records])),
+        "time_shares": [ratio_of(each) for each in times],
+    }
+    for stage in ("hits_before", "hits_after"):
+        if all(stage in each for each in records):
+            hits, name = [each[stage] for each in records], stage.removeprefix("hits_")
+            found[name] = shown(hits)
+            if exact is not None and exact is not records and all(stage in each for each in exact):
+                found[f"exact_ahead_{name}"] = gap([each[stage] for each in exact], hits)
+    return found
+
+
+def of_runtime(clock: Clock) -> dict[str, Any]:
+    """What is there of a runtime: by share and way."""
+    choices, last = clock.landed
+    records = {product: read_json(file_of(clock, product)) for product in choices}
+    found: dict[str, Any] = {}
+    for share in SHARES:
+        ways = {way.name: [product for product in records if product[:2] == (share, way.name)] for way in WAYS}
+        own = {way: [records[product] for product in list_] for way, list_ in ways.items()}
+        found[f"{share:g}"] = {
+            way: entry(own[way], [last[product.name] for product in list_], own[EXACT]) for way, list_ in ways.items()
+        }
+    found["any"] = {
+        way.name: entry([on_smaller_images(clock.study, way)], [last[way.name]], None) for way in SIZES.values()
+    }
+    source, place = clock.priced
+    facts = getattr(source, "provenance", {})
+    return {
+        "runtime_version": place.anchor.runtime.facts()["runtime_version"],
+        "predictor": {name: facts.get(name) for name in ("date", "tool", "rounds")},
+        "summary": found,
+    }
+
+
+def table(record: Mapping[str, Any]) -> list[str]:
+    """The rows of docs/results.md."""
+
+    def words(value: Mapping[str, Any] | None) -> str:
+        if value is None:
+            return ""
+        low, high = value["interval_95"]
+        return f"{value['mean']:.1f} ({low:.1f} to {high:.1f})"
+
+    def percent(value: Mapping[str, Any]) -> str:
+        low, high = value["interval_95"]
+        return f"{100 * value['median']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+    lines = [
+        "| runtime | asked, % of the time | way | measured, % | MACs, % | top-1 pruned | top-1 fine-tuned "
+        "| exact ahead, pruned | exact ahead, fine-tuned |"
+    ]
+    lines.append("| --- " * 9 + "|")
+    for runtime, found in record["runtimes"].items():
+        for share, ways in found["summary"].items():
+            asked = share if share == "any" else f"{100 * float(share):.0f}"
+            for way, each in ways.items():
+                cells = (
+                    runtime, asked, way, "; ".join(map(percent, each["time_shares"])),
+                    f"{100 * each['macs_share']:.0f}", words(each["before"]), words(each.get("after")),
+                    words(each.get("exact_ahead_before")), words(each.get("exact_ahead_after")),
+                )  # fmt: skip
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def run(argv: Sequence[str]) -> int:
+    study = parse(TimeStudy, argv, "prune_time.py", __doc__)
+    torch.set_num_threads(1)
+    study.work.mkdir(parents=True, exist_ok=True)
+    pruning.make_photos(study)
+    pruning.make_parent(study)
+    choosers = {seed: Chooser(study, seed) for seed in range(study.seeds)}
+    clocks = [Clock(study, name, choosers) for name in study.runtimes.split(",")]
+    for clock in clocks:
+        for product, choice in clock.landed[0].items():
+            scored(clock, product, choice)
+        write(study, clocks[: clocks.index(clock) + 1])
+    for clock in clocks:
+        for product in products(study):
+            trained(clock, product)
+        write(study, clocks)
+    return 0
+
+
+def write(study: TimeStudy, clocks: Sequence[Clock]) -> None:
+    """The record of what is there, and its table."""
+    parent = read_json(study.work / "parent.json")
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "study": {
+            name: getattr(study, name)
+            for name in ("n_photos", "n_judges", "resolution", "finetune_epochs", "evaluations", "images", "rounds",
+                         "seeds")
+        },
+        "machine": {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")},
+        "parent": {"macs": parent["macs"], **shown([parent["hits"]])},
+        "runtimes": {clock.runtime: of_runtime(clock) for clock in clocks},
+    }  # fmt: skip
+    write_json(study.output, record)
+    print("\n".join(table(record)), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_code(run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
