@@ -33,7 +33,7 @@ from compress.result import PruneResult, commands, read_result
 from compress.session import Goal, Job, prepare
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
-from hardware.profile.landing import land, measured, middle
+from hardware.profile.landing import land, settled
 from hardware.profile.profiling import Measured
 from hardware.projection import Limit, Projection
 from proxyless_arch.apps.train_settings import TrainConfig
@@ -111,7 +111,8 @@ def run_pruning(
     how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
     with opened(COMMAND, PruningStopped, folder, tell, **how) as claim:
         device = pick_device(config.device)
-        job = prepare(config, device, distributed.least_free(device), measure=not dry_run)
+        known = whole_ms_of(folder) if folder is not None and resume else None
+        job = prepare(config, device, distributed.least_free(device), measure=not dry_run, whole_ms=known)
         tell(header(job))
         if dry_run:
             runs.free_run_dir(folder, ROOT) if not resume else None
@@ -121,6 +122,12 @@ def run_pruning(
         home = claim()
         tell(labeled("run folder", str(home)))
         return _prune_in(job, home, tell, command, resume)
+
+
+def whole_ms_of(folder: Path) -> float | None:
+    """What the whole network took when the run began; None where that is not in its record."""
+    lines, _ = read_record(folder / runs.METRICS_FILE)
+    return next((line["ms"] for line in lines if line.get("key") == "parent"), None)
 
 
 def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
@@ -162,6 +169,7 @@ def header(job: Job) -> str:
         ),
         ("target", _target_text(job)),
         ("reachable", f"{table.reachable}; the network costs {table.shown(job.whole_cost)} ({table.source})"),
+        *([("measured", _measured_text(job))] if job.whole_ms is not None else []),
         ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored for each target"),
         ("training", _finetuning_text(config)),
         ("runs on", f"{device_name(job.device)}, torch {torch.__version__}"),
@@ -183,6 +191,10 @@ def _target_text(job: Job) -> str:
         what = ", ".join(job.table.shown(goal.value) for goal in job.goals)
     most = f"; at most {job.config.max_params:,.0f} parameters" if job.config.max_params is not None else ""
     return f"{hardware}: {what}{most}"
+
+
+def _measured_text(job: Job) -> str:
+    return f"the network takes {job.whole_ms:.3f} ms here, predicted were {job.predicted_ms:.3f} ms"
 
 
 def _finetuning_text(config: PruneConfig) -> str:
@@ -322,10 +334,6 @@ class _Run:
             line = self.record.put(key, **self.job.measured_on.time(walk(spec))._asdict())
         return Measured(**{name: line[name] for name in Measured._fields})
 
-    def _settled(self, change: Shrunk) -> Measured:
-        """Measured until it can be believed."""
-        return middle(measured(lambda: self._timed(change), lambda timing: True))
-
     def _within_drop(self) -> Chosen:
         """The cheapest plan found whose top-1 is within --max_drop of the parent's, halving the range of costs."""
         job = self.job
@@ -345,7 +353,8 @@ class _Run:
             else:
                 low = half
         if job.measured_on is not None:
-            taken = replace(taken, timing=self._settled(change_of(job.groups, taken.found.path)))
+            change = change_of(job.groups, taken.found.path)
+            taken = replace(taken, timing=settled(lambda: self._timed(change)))
         return taken
 
     # the product
@@ -359,15 +368,14 @@ class _Run:
                 top1_percent(self.parent.eval(), job.data.valid, job),
                 top1_percent(self.parent.eval(), job.data.test, job),
             )
-            ms = self._settled(Shrunk()).ms if job.measured_on is not None else None
-            found = self.record.put("parent", valid=valid, test=test, ms=ms)
+            found = self.record.put("parent", valid=valid, test=test, ms=job.whole_ms)
         return {
             "parent": readable(job.spec.name),
             "parent_top1_percent": found["valid"],
             "parent_test_top1_percent": found["test"],
             "parent_macs": total_macs(job.spec),
             "parent_params": total_params(job.spec),
-            "parent_predicted_latency_ms": job.whole_cost if job.table.unit is Unit.MS else None,
+            "parent_predicted_latency_ms": job.predicted_ms,
             "parent_measured_latency_ms": found.get("ms"),
         }
 
@@ -439,11 +447,11 @@ class _Run:
             "macs": total_macs(spec),
             "params": total_params(spec),
             "predicted_latency_ms": network_ms(job.source, walk(spec)) if job.source is not None else None,
-            "table_scale": chosen.scale,
+            "table_scale": chosen.scale * job.scale,
             "measured_latency_ms": timing.ms if timing is not None else None,
             "runtime": job.source.provenance.get("runtime") if job.source is not None and timing is not None else None,
             "landed": chosen.landed,
-            "latency_source": job.table.source if is_ms else None,
+            "latency_source": job.source.source if job.source is not None else None,
             "inherited_top1_percent": inherited[0],
             "inherited_test_top1_percent": inherited[1],
             "top1_percent": after[0],

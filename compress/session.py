@@ -15,13 +15,15 @@ from compress.config import PruneConfig, TrainedConfig
 from compress.device import latency_source
 from compress.folder import Batches, batches_of
 from hardware.cost import MACS, PARAMS, CostTable, price_by
-from hardware.latency import LatencySource
+from hardware.latency import LatencySource, network_ms
+from hardware.profile.landing import settled
 from hardware.profile.pricing import Bench
 from hardware.projection import Limit, check_limits
 from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
 from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig, effective_config, open_data, start_of
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, SearchData
@@ -41,7 +43,11 @@ class Goal:
 
 @dataclass(frozen=True)
 class Job:
-    """Settings with everything they refer to found, opened and checked."""
+    """Settings with everything they refer to found, opened and checked.
+
+    ``whole_ms``: what the whole network takes on ``measured_on``; ``table`` has been multiplied by that over what it
+    was predicted to take, so that a target is one of measured ms. None where nothing is measured.
+    """
 
     config: PruneConfig
     training: TrainConfig
@@ -55,6 +61,7 @@ class Job:
     device: torch.device
     source: LatencySource | None
     measured_on: Bench | None
+    whole_ms: float | None
     memory: Plan
     notes: tuple[str, ...] = ()
 
@@ -69,6 +76,16 @@ class Job:
     @cached_property
     def whole_cost(self) -> float:
         return self.table.of_path(whole_path(self.groups))
+
+    @cached_property
+    def predicted_ms(self) -> float | None:
+        """Of the whole network."""
+        return network_ms(self.source, walk(self.spec)) if self.source is not None else None
+
+    @property
+    def scale(self) -> float:
+        """What the prices were multiplied by."""
+        return self.whole_ms / self.predicted_ms if self.whole_ms and self.predicted_ms else 1.0
 
     def limits(self, target: float, flag: str = "--keep") -> list[Limit]:
         """What a plan must keep to, the target first."""
@@ -132,8 +149,15 @@ def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]
     return found, notes
 
 
-def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool = True) -> Job:
-    """Open everything. Raises InputError before anything is written."""
+def prepare(
+    config: PruneConfig, device: torch.device, free: Free, measure: bool = True, whole_ms: float | None = None
+) -> Job:
+    """Open everything. Raises InputError before anything is written.
+
+    Args:
+        measure: profile this machine now where that was not done yet.
+        whole_ms: what the whole network took when the run began; None: it is timed now where it can be.
+    """
     training, notes = training_config(config)
     data = open_data(training)
     start = start_of(training, data.train)
@@ -144,6 +168,9 @@ def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool
         raise InputError("nothing of this network can become smaller", "--arch", config.arch)
     source, measured_on = latency_source(config, spec, measure)
     table = price(spec, groups, source)
+    if measured_on is not None:
+        whole_ms = whole_ms or settled(lambda: measured_on.time(walk(spec))).ms
+        table = table.scaled(whole_ms / table.of_path(whole_path(groups)))
     parts = split_images(data, config)
     reading = Reading(
         image_bytes=image_bytes(spec.preprocessing),
@@ -165,6 +192,7 @@ def prepare(config: PruneConfig, device: torch.device, free: Free, measure: bool
         device=device,
         source=source,
         measured_on=measured_on,
+        whole_ms=whole_ms if measured_on is not None else None,
         memory=memory,
         notes=notes,
     )

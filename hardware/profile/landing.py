@@ -106,6 +106,11 @@ def measured(time: Callable[[], Measured], is_enough: Callable[[Measured], bool]
     return tuple(timings)
 
 
+def settled(time: Callable[[], Measured]) -> Measured:
+    """A network's time that can be believed: the middle one of as many measurements as that takes."""
+    return middle(measured(time, lambda timing: True))
+
+
 def _scale(attempts: Sequence[Attempt], table: CostTable) -> float | None:
     """By how much the table is off: the median over the attempts whose times agree; None where no times do."""
     ratios = [attempt.ms / table.of_path(attempt.projection.path) for attempt in attempts if attempt.is_settled]
