@@ -42,7 +42,7 @@ def _amounts(node: Node) -> list[float]:
 
 _SCORE: Schema = {"loss": quantity, "hits": count, "n_images": factor}
 _DAMAGE: Schema = {"damages": _amounts, "losses": _amounts, "n_images": factor}
-_PARENT: Schema = dict.fromkeys(("valid", "test", "ms"), amount)
+_PARENT: Schema = dict.fromkeys(("valid", "test", "ms", "anchor_ms"), amount)
 _KINDS: Mapping[str, tuple[Schema, tuple[str, ...]]] = MappingProxyType(
     {
         "plan": (_SCORE, tuple(_SCORE)),

@@ -30,7 +30,7 @@ from compress.methods import Found, best
 from compress.opening import as_resumed, folder_of, opened
 from compress.record import Record, read_record
 from compress.result import PruneResult, commands, read_result
-from compress.session import Goal, Job, prepare
+from compress.session import Goal, Job, Whole, prepare
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
 from hardware.profile.landing import land, settled
@@ -111,8 +111,8 @@ def run_pruning(
     how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
     with opened(COMMAND, PruningStopped, folder, tell, **how) as claim:
         device = pick_device(config.device)
-        known = whole_ms_of(folder) if folder is not None and resume else None
-        job = prepare(config, device, distributed.least_free(device), measure=not dry_run, whole_ms=known)
+        known = whole_of(folder) if folder is not None and resume else None
+        job = prepare(config, device, distributed.least_free(device), measure=not dry_run, known=known)
         tell(header(job))
         if dry_run:
             runs.free_run_dir(folder, ROOT) if not resume else None
@@ -124,10 +124,11 @@ def run_pruning(
         return _prune_in(job, home, tell, command, resume)
 
 
-def whole_ms_of(folder: Path) -> float | None:
+def whole_of(folder: Path) -> Whole | None:
     """What the whole network took when the run began; None where that is not in its record."""
     lines, _ = read_record(folder / runs.METRICS_FILE)
-    return next((line["ms"] for line in lines if line.get("key") == "parent"), None)
+    found = next((line for line in lines if line.get("key") == "parent" and line.get("ms")), None)
+    return Whole(found["ms"], found.get("anchor_ms")) if found is not None else None
 
 
 def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
@@ -368,7 +369,8 @@ class _Run:
                 top1_percent(self.parent.eval(), job.data.valid, job),
                 top1_percent(self.parent.eval(), job.data.test, job),
             )
-            found = self.record.put("parent", valid=valid, test=test, ms=job.whole_ms)
+            speed = job.measured_on.reference_ms if job.measured_on is not None else None
+            found = self.record.put("parent", valid=valid, test=test, ms=job.whole_ms, anchor_ms=speed)
         return {
             "parent": readable(job.spec.name),
             "parent_top1_percent": found["valid"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,13 @@ class Goal:
     value: float
     name: str
     flag: str
+
+
+class Whole(NamedTuple):
+    """What the network took before it was pruned, at the speed at which the anchor takes ``anchor_ms``."""
+
+    ms: float
+    anchor_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -150,13 +157,13 @@ def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]
 
 
 def prepare(
-    config: PruneConfig, device: torch.device, free: Free, measure: bool = True, whole_ms: float | None = None
+    config: PruneConfig, device: torch.device, free: Free, measure: bool = True, known: Whole | None = None
 ) -> Job:
     """Open everything. Raises InputError before anything is written.
 
     Args:
         measure: profile this machine now where that was not done yet.
-        whole_ms: what the whole network took when the run began; None: it is timed now where it can be.
+        known: what the whole network took when the run began; None: it is timed now where it can be.
     """
     training, notes = training_config(config)
     data = open_data(training)
@@ -169,8 +176,9 @@ def prepare(
     source, measured_on = latency_source(config, spec, measure)
     table = price(spec, groups, source)
     if measured_on is not None:
-        whole_ms = whole_ms or settled(lambda: measured_on.time(walk(spec))).ms
-        table = table.scaled(whole_ms / table.of_path(whole_path(groups)))
+        bench = measured_on = measured_on.steady(known.anchor_ms if known else None)
+        known = known or Whole(settled(lambda: bench.time(walk(spec))).ms, bench.reference_ms)
+        table = table.scaled(known.ms / table.of_path(whole_path(groups)))
     parts = split_images(data, config)
     reading = Reading(
         image_bytes=image_bytes(spec.preprocessing),
@@ -192,7 +200,7 @@ def prepare(
         device=device,
         source=source,
         measured_on=measured_on,
-        whole_ms=whole_ms if measured_on is not None else None,
+        whole_ms=known.ms if known is not None and measured_on is not None else None,
         memory=memory,
         notes=notes,
     )

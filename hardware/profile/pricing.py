@@ -93,6 +93,10 @@ class Bench:
         """A network, measured once."""
         return measure_network(self.anchor, calls, self.reference_ms)
 
+    def steady(self, reference_ms: float | None = None) -> Bench:
+        """At one speed for all networks: the one given, else the one known, else the anchor's of now."""
+        return replace(self, reference_ms=reference_ms or self.reference_ms or self.anchor.now())
+
 
 @dataclass(frozen=True)
 class Device:
@@ -126,14 +130,12 @@ class Device:
         ``source``: what ``table`` was priced by; a table measured here knows its anchor's time, and networks are
         measured at that speed of the machine; else all of them at the anchor's of now.
         """
-        bench = self.bench(beside or space, source)
-        reference_ms = bench.reference_ms
-        if reference_ms is None:
-            bench = replace(bench, reference_ms=bench.anchor.now())
+        known = self.bench(beside or space, source)
+        bench = known.steady()
         landing = land(
             choose, table, goal, lambda path: bench.time(walk(space.spec_for(path))), lower=lower, limits=limits
         )
-        return replace(landing, reference_ms=reference_ms)
+        return replace(landing, reference_ms=known.reference_ms)
 
     def kept_in(self, settings: ProfileSettings) -> Path:
         """The folder under runs/latency of what ``settings`` measures on this device."""

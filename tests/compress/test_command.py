@@ -77,7 +77,12 @@ class Slower:
     spills its cache; the first timing of each network is noise."""
 
     def __init__(self, source):
-        self.source, self.timed = source, []
+        self.source, self.timed, self.reference_ms = source, [], None
+        self.speed = 4.0
+
+    def steady(self, reference_ms=None):
+        self.reference_ms = reference_ms or self.speed
+        return self
 
     def time(self, calls):
         is_first = calls not in self.timed
@@ -130,10 +135,12 @@ def test_a_resumed_run_keeps_the_time_of_the_network_before(network, tmp_path, s
     assert main([*words, "--finetune_epochs", "0", "--run_dir", str(tmp_path / "run")]) == INTERRUPTED
     monkeypatch.setattr(Environment, "score", score)
     predicted = network_ms(slower.source, walk(DIGITS))
+    slower.speed = 8.0
     monkeypatch.setattr(slower, "time", lambda calls: pytest.fail("timed again") if calls == walk(DIGITS) else
                         Slower.time(slower, calls))  # fmt: skip
     assert main(["--run_dir", str(tmp_path / "run"), "--resume"]) == 0
     assert record_of(tmp_path / "run")["target_latency_ms"] == pytest.approx(0.8 * 1.5 * predicted)
+    assert slower.reference_ms == 4.0  # and the speed at which that was measured
 
 
 @pytest.mark.parametrize("is_better", [True, False])
