@@ -27,11 +27,11 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from experiments.class_folders import subset, write_images  # noqa: E402
+from experiments.class_folders import subset, write_parts  # noqa: E402
 from experiments.intervals import interval  # noqa: E402
+from experiments.small_net import COMMON, spec_of, trained  # noqa: E402
 from proxyless_arch.arch.bits import BitPlan  # noqa: E402
 from proxyless_arch.arch.codec import write_spec  # noqa: E402
-from proxyless_arch.arch.spec import ArchSpec, Preprocessing  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
@@ -40,7 +40,6 @@ from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH, THREADS  # noqa: E402
 from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
-from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
 from proxyless_arch.weights.files import WeightFile, read_tensors  # noqa: E402
 from proxyless_nas.data import eval_batches  # noqa: E402
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate, orthogonality, quantize_activations  # noqa: E402
@@ -50,7 +49,6 @@ from proxyless_nas.robust.amplification import amplification  # noqa: E402
 from proxyless_nas.robust.attacks import answer, fgsm, pgd  # noqa: E402
 from proxyless_nas.robust.ball import Ball, Forward, pixel_forward  # noqa: E402
 from proxyless_nas.robust.square import square  # noqa: E402
-from proxyless_nas.train import TrainConfig, run_training  # noqa: E402
 from proxyless_nas.weights import load_named  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/defensive-quantization-study", 1
@@ -60,27 +58,6 @@ BITS = (0, 8, 6, 5, 4, 3)
 PENALTIES = (0.0, 3e-4)
 SOURCE_SEED = 100
 """Of the float network whose adversarial images are tried on all others."""
-MACRO = Macro(
-    name="dq_proof",
-    stem_width=16,
-    stem_stride=2,
-    first_width=8,
-    stages=(Stage(16, 2, 2), Stage(24, 2, 2), Stage(40, 2, 1)),
-    mix_width=160,
-)
-"""7 blocks; all but the first are 3x3 with expansion 3, and half of them have a skip."""
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-COMMON: dict[str, Any] = {
-    "recipe": "default",
-    "device": "cpu",
-    "n_worker": 0,
-    "valid_size": 0,
-    "train_batch_size": 64,
-    "weight_decay": 1e-4,
-    "label_smoothing": 0.0,
-    "ema_decay": 0.0,
-    "save_every_seconds": 3600.0,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,36 +96,21 @@ def cases(study: Study) -> Iterator[Case]:
 # ---------------------------------------------------------------------------------------------------------- training
 
 
-def spec_of() -> ArchSpec:
-    preprocessing = Preprocessing(resolution=32, resize=32, mean=MEAN, std=STD)
-    space = mbconv_space(macro=MACRO, num_classes=10, preprocessing=preprocessing)
-    return space.spec_for((0,) * 6, "dq_proof")
-
-
 def photos_of(study: Study) -> Path:
     """The images as class folders, written once."""
-    photos = Path(study.work) / "photos"
-    if not (photos / "test").exists():
-        write_images(subset(open_folder(study.data_path, "train"), study.n_train, 0), photos / "train")
-        write_images(subset(open_folder(study.data_path, "test"), study.n_test, 0), photos / "test")
-    return photos
+    return write_parts(study.data_path, Path(study.work) / "photos", study.n_train, study.n_test)
 
 
-def trained(study: Study, folder: Path, **settings: Any) -> Path:
-    """The folder of a finished training: as it is, or made."""
-    if not (folder / "result.json").exists():
-        config = TrainConfig.of(
-            **{**COMMON, "arch": Path(study.work) / "spec.json", "data_path": photos_of(study), **settings}
-        )
-        run_training(config, folder, say=None, resume=(folder / "config.json").exists())
-    return folder
+def trained_here(study: Study, folder: Path, **settings: Any) -> Path:
+    """A training of the study's network on its images."""
+    return trained(folder, arch=Path(study.work) / "spec.json", data_path=photos_of(study), **settings)
 
 
 def base(study: Study, seed: int, penalty: float) -> Path:
     """A float network from scratch."""
     folder = Path(study.work) / f"base_{seed}_{penalty:g}"
     settings = {"weights": "scratch", "n_epochs": study.n_epochs, "init_lr": 0.1, "warmup_epochs": 1}
-    return trained(study, folder, manual_seed=seed, lipschitz=penalty, **settings)
+    return trained_here(study, folder, manual_seed=seed, lipschitz=penalty, **settings)
 
 
 def copy_of(study: Study, case: Case) -> Path:
@@ -156,7 +118,7 @@ def copy_of(study: Study, case: Case) -> Path:
     start = base(study, case.seed, case.penalty)
     folder = Path(study.work) / f"copy_{case.seed}_{case.penalty:g}_{case.bits}"
     settings = {"weights": start / "weights.safetensors", "n_epochs": study.more_epochs, "init_lr": 0.02}
-    return trained(
+    return trained_here(
         study,
         folder,
         manual_seed=case.seed,
