@@ -9,10 +9,10 @@ from proxyless_arch.base.lazy import on_demand
 
 _HOMES = {
     "PruneConfig": "compress.config",
-    "PruneResult": "compress.result",
-    "read_result": "compress.result",
-    "PruningStopped": "compress.runner",
-    "run_pruning": "compress.runner",
+    "PruneResult": "compress.pruning.result",
+    "read_result": "compress.pruning.result",
+    "PruningStopped": "compress.pruning.runner",
+    "run_pruning": "compress.pruning.runner",
     "BitsConfig": "compress.bits.config",
     "QuantizationStopped": "compress.bits.runner",
     "run_quantization": "compress.bits.runner",

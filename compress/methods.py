@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from compress.environment import Environment, Score
+from compress.pruning.environment import Environment, Score
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match, k_best, project
 from proxyless_arch.base.errors import InputError
@@ -41,7 +41,7 @@ Tell = Callable[[Found], None]
 
 
 class Judge(Protocol):
-    """What scores plans: of widths (compress/environment.py) or of bits."""
+    """What scores plans: of widths (compress/pruning/environment.py) or of bits."""
 
     @property
     def matches(self) -> tuple[Match, ...]:

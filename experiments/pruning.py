@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from compress import PruneConfig, run_pruning
-from compress.runner import PRUNED, finetune_config
-from compress.session import Job, prepare
-from compress.statistics import make_bn_true
+from compress.pruning.runner import PRUNED, finetune_config
+from compress.pruning.session import Job, prepare
+from compress.pruning.statistics import make_bn_true
 from experiments.class_folders import subset, write_images
 from proxyless_arch.apps.scores import Z, hits_in_top
 from proxyless_arch.arch.codec import write_spec

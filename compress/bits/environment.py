@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from compress.bits.calibration import Calibration
 from compress.bits.choices import BitGroup, plan_of, settled
-from compress.environment import Images, Score, Watch, layers_of, score_of, unseen
+from compress.pruning.environment import Images, Score, Watch, layers_of, score_of, unseen
 from compress.record import Record
 from hardware.cost import Path
 from hardware.projection import Match

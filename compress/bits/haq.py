@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compress.amc import scaled
 from compress.bits.choices import BitGroup
 from compress.bits.environment import BitEnvironment
 from compress.ddpg import Agent, AgentSettings
 from compress.methods import Found, Tell
+from compress.pruning.amc import scaled
 from hardware.cost import Path
 from hardware.projection import Limit
 from proxyless_arch.arch.bits import Format

@@ -27,10 +27,10 @@ from compress.bits.environment import BitEnvironment
 from compress.bits.haq import haq
 from compress.bits.result import BitsResult, read_result
 from compress.bits.session import BitJob, prepare
-from compress.environment import Score, Watch, score_of, unseen
 from compress.folder import top1_percent, write_config, write_environment
 from compress.methods import Found, best, exact, random
 from compress.opening import as_resumed, folder_of, opened
+from compress.pruning.environment import Score, Watch, score_of, unseen
 from compress.record import Record, read_record
 from hardware.projection import Limit
 from proxyless_arch.arch import codec

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from compress.amc import States, Walk, decisions_of
-from compress.choices import price_groups
 from compress.ddpg import Agent, AgentSettings, truncated_normal
+from compress.pruning.amc import States, Walk, decisions_of
+from compress.pruning.choices import price_groups
 from hardware.cost import MACS, PARAMS
 from hardware.projection import Limit
 from proxyless_arch.arch import catalog

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from compress.choices import price_groups
+from compress.pruning.choices import price_groups
 from hardware.cost import MACS, PARAMS, latency_price
 from hardware.latency import network_ms, shipped
 from hardware.projection import Limit, project

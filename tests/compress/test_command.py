@@ -11,9 +11,9 @@ import torch
 
 from compress import PruneConfig, read_result, run_pruning
 from compress.config import SETTINGS
-from compress.environment import Environment
-from compress.result import commands
-from compress.session import split_images, training_config
+from compress.pruning.environment import Environment
+from compress.pruning.result import commands
+from compress.pruning.session import split_images, training_config
 from hardware.latency import load_latency_source, network_ms
 from hardware.profile.profiling import Measured
 from proxyless_arch.apps.train_settings import open_data
@@ -99,7 +99,7 @@ def total_of(calls):
 def slower(monkeypatch):
     source = load_latency_source(ROOT / "hardware" / "tables" / "amd_epyc_onnxruntime_predictor.json")
     machine = Slower(source)
-    monkeypatch.setattr("compress.session.latency_source", lambda *_: (source, machine))
+    monkeypatch.setattr("compress.pruning.session.latency_source", lambda *_: (source, machine))
     return machine
 
 
@@ -154,7 +154,7 @@ def test_fine_tuning_that_makes_it_worse_is_not_kept(is_better, network, tmp_pat
         )
         return other, (100.0 if is_better else 0.0, 50.0)
 
-    monkeypatch.setattr("compress.runner._Run._finetune", tuned)
+    monkeypatch.setattr("compress.pruning.runner._Run._finetune", tuned)
     words = ["--arch", network, *FEW, "--keep", "0.6", "--finetune_epochs", "1", "--run_dir", str(tmp_path / "run")]
     assert main(words) == 0
     record, kept = record_of(tmp_path / "run"), read_tensors(tmp_path / "run/weights.safetensors").tensors
@@ -261,7 +261,7 @@ def test_progress_is_shown_before_the_first_plan(network, tmp_path, monkeypatch)
             super().__init__(total, unit, **given)
             bars.append(self)
 
-    monkeypatch.setattr("compress.runner.Progress", Bar)
+    monkeypatch.setattr("compress.pruning.runner.Progress", Bar)
     lines = []
     config = PruneConfig.of(
         arch=network, dataset="digits", target_hardware="flops", keep=0.6, width_multiple=4, device="cpu",
@@ -383,7 +383,7 @@ def test_images_of_as_many_other_classes_are_refused(tmp_path, capsys):
 
 
 def test_fewer_images_than_classes_are_refused(tmp_path, capsys, monkeypatch):
-    from compress import session
+    from compress.pruning import session
 
     wide = replace(DIGITS, name="wide")
     save_safetensors(tmp_path / "net.safetensors", wide, tensors(trained(wide)), {})

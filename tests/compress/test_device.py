@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import compress.device as devices
+import compress.pruning.device as devices
 from compress.config import PruneConfig
 from hardware.profile import pricing
 from hardware.profile.trust import MAX_MOVED

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from compress import reconstruct
-from compress.reconstruct import Moments, best_ridge, by_size, error, fit, importance, ridge_of
+from compress.pruning import reconstruct
+from compress.pruning.reconstruct import Moments, best_ridge, by_size, error, fit, importance, ridge_of
 
 CHANNELS, OUTPUTS = 9, 4
 

@@ -31,7 +31,7 @@ from compress.bits.config import BitsConfig
 from compress.bits.result import read_result as read_quantized
 from compress.config import SETTINGS as PRUNING
 from compress.config import PruneConfig
-from compress.result import read_result as read_pruned
+from compress.pruning.result import read_result as read_pruned
 from hardware.cost import latency_price, price_space
 from hardware.latency import SHIPPED_FOLDER, load_latency_source, shipped
 from hardware.profile.device import open_log

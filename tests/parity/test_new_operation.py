@@ -17,9 +17,9 @@ from torch.nn import functional as F
 import proxyless_nas_tensorflow as keras_zoo
 import proxyless_nas_tensorflow.export as keras_export
 import proxyless_nas_tensorflow.weights as keras_weights
-from compress.choices import price_groups
-from compress.pruner import Pruner
-from compress.statistics import collect
+from compress.pruning.choices import price_groups
+from compress.pruning.pruner import Pruner
+from compress.pruning.statistics import collect
 from hardware.cost import MACS, latency_price, price_space
 from hardware.latency import load_latency_source
 from hardware.profile.graphs import INPUT, LOWERINGS, Node, to_litert, to_onnx, trace

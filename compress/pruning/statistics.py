@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.pruner import Statistics, sites_of
-from compress.reconstruct import Moments
+from compress.pruning.pruner import Statistics, sites_of
+from compress.pruning.reconstruct import Moments
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE
 from proxyless_arch.data.streams import TorchStream, torch_seed
 from proxyless_arch.space.shrinking import Group

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.environment import Environment
+from compress.pruning.environment import Environment
 from hardware.cost import Path as Choices
 from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.arch.spec import ArchSpec
@@ -16,7 +16,7 @@ from proxyless_arch.drawing.charts import Point, compose, plane
 from proxyless_arch.drawing.scene import Scene, write_picture
 
 if TYPE_CHECKING:
-    from compress.session import Job
+    from compress.pruning.session import Job
 
 ARCHITECTURE, DAMAGE, CURVE = "architecture.png", "damage.png", "curve.png"
 STAGES = (("inherited_test_top1_percent", "pruned", "s2"), ("test_top1_percent", "fine-tuned", "s1"))

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from compress.choices import price_groups
 from compress.config import PruneConfig, TrainedConfig
-from compress.device import latency_source
 from compress.folder import Batches, batches_of
+from compress.pruning.choices import price_groups
+from compress.pruning.device import latency_source
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource, network_ms
 from hardware.profile.landing import settled

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.reconstruct import Covariance, best_ridge, by_size, error, fit, importance, ridge_of
+from compress.pruning.reconstruct import Covariance, best_ridge, by_size, error, fit, importance, ridge_of
 from proxyless_arch.arch.ops import Shrinkable
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec

@@ -21,16 +21,16 @@ from typing import Any
 
 import torch
 
-from compress import page, pictures
-from compress.choosing import plans
 from compress.config import SETTINGS, PruneConfig
-from compress.environment import measured_environment, measured_places
 from compress.folder import top1_percent, write_config, write_environment
 from compress.methods import Found, best
 from compress.opening import as_resumed, folder_of, opened
+from compress.pruning import page, pictures
+from compress.pruning.choosing import plans
+from compress.pruning.environment import measured_environment, measured_places
+from compress.pruning.result import PruneResult, commands, read_result
+from compress.pruning.session import Goal, Job, Whole, prepare
 from compress.record import Record, read_record
-from compress.result import PruneResult, commands, read_result
-from compress.session import Goal, Job, Whole, prepare
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
 from hardware.profile.landing import land, settled

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.pruner import Pruner
+from compress.pruning.pruner import Pruner
+from compress.pruning.statistics import collect, make_bn_true
 from compress.record import Record
-from compress.statistics import collect, make_bn_true
 from hardware.cost import Path
 from hardware.projection import Match
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of

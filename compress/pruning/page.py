@@ -16,7 +16,7 @@ from proxyless_arch.drawing.pages import rendered
 from proxyless_arch.drawing.scene import Scene
 
 if TYPE_CHECKING:
-    from compress.result import PruneResult
+    from compress.pruning.result import PruneResult
 
 FILE = "family.html"
 HEADER = ("network", "asked", "predicted ms", "measured ms", "MACs", "parameters", "top-1 pruned, %", "fine-tuned, %")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compress.amc import amc
 from compress.config import PruneConfig
-from compress.environment import Environment
 from compress.methods import Found, Tell, exact, random, uniform
+from compress.pruning.amc import amc
+from compress.pruning.environment import Environment
 from hardware.cost import CostTable
 from hardware.projection import Limit
 from proxyless_arch.data.streams import Stream, numpy_rng

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compress.ddpg import Agent, AgentSettings
-from compress.environment import Environment, Score
 from compress.methods import Found, Tell
+from compress.pruning.environment import Environment, Score
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit
 from proxyless_arch.arch.spec import ArchSpec
