@@ -34,8 +34,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def workers_text(n_workers: int) -> str:
-    return f"{counted(n_workers, 'worker')} to read images" if n_workers else "images read in this process"
+def workers_text(n_workers: int, processes: int = 1) -> str:
+    """``2 workers to read images``; of several ``processes`` each has its own."""
+    each = " in each process" if processes > 1 else ""
+    return f"{counted(n_workers, 'worker')}{each} to read images" if n_workers else "images read in this process"
 
 
 def threads_text(n: int) -> str:

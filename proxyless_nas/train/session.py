@@ -99,6 +99,16 @@ FIT_IMAGES = 20_000
 """Most images that a classifier is fitted to before the first step: 100 MB of features."""
 
 
+def readers_of(config: TrainConfig, device: str) -> int:
+    """Processes that read images for one rank: the ranks of a machine share its cores."""
+    if config.data.n_worker is not None:
+        return config.data.n_worker
+    if config.data.dataset == "digits":
+        return 0
+    cores = usable_cores() // distributed.local_size()
+    return max(1, min(MAX_READERS, cores if device == "cuda" else cores // READER_SHARE))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Settings with everything they refer to found, opened and checked. ``start`` is None in a resumed run."""
@@ -141,12 +151,8 @@ class Job:
     @property
     def n_workers(self) -> int:
         """Image reading processes of this rank."""
-        if self.config.data.n_worker is not None:
-            return min(self.config.data.n_worker, self.schedule.total_steps or self.config.data.n_worker)
-        if self.config.data.dataset == "digits":
-            return 0
-        cores = usable_cores() // distributed.local_size()
-        return max(1, min(MAX_READERS, cores if self.device.type == "cuda" else cores // READER_SHARE))
+        found = readers_of(self.config, self.device.type)
+        return min(found, self.schedule.total_steps or found)
 
     def train_batches(self, first_step: int) -> Batches:
         """This rank's share of the batches from ``first_step`` to the end of the schedule."""
@@ -388,7 +394,7 @@ def header(job: Job) -> str:
         (
             "runs on",
             f"{device_name(job.device)}, {config.precision}, torch {torch.__version__}{kernels_text(job.kernels)}, "
-            f"{f'{world} processes, ' if world > 1 else ''}{workers_text(job.n_workers)}",
+            f"{f'{world} processes, ' if world > 1 else ''}{workers_text(job.n_workers, world)}",
         ),
         *(job.memory.lines() if job.memory is not None else []),
     ]

@@ -8,6 +8,7 @@ import torch
 
 from proxyless_arch.apps.few_images import SEARCHING, notes_on_few_images
 from proxyless_arch.apps.orientation import in_words, note_on_edition
+from proxyless_arch.base.machine import workers_text
 from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
@@ -73,6 +74,12 @@ def _size_of(space: SearchSpace, width_mult: float) -> str:
     return f"{counted(len(space.blocks), 'block')}, up to {width} channels: {space.n_edges} searched edges"
 
 
+def _images_text(job: Job) -> str:
+    """How image files are read: for weights and for alpha by processes of their own."""
+    readers = workers_text(job.n_workers, distributed.world_size())
+    return f"{in_words(job.space.preprocessing.exif)}; {readers}{', as many for alpha' if job.n_workers else ''}"
+
+
 def header(job: Job) -> str:
     """What is about to happen, for a person: all that is known without a step."""
     config, space, table = job.config, job.space, job.table
@@ -86,7 +93,7 @@ def header(job: Job) -> str:
             f"{name}: {len(data.train)} training, {len(data.valid)} architecture-validation and {len(data.test)} test "
             f"images, {space.num_classes} classes, {resolution} px",
         ),
-        *([("images", in_words(space.preprocessing.exif))] if config.data.dataset != "digits" else []),
+        *([("images", _images_text(job))] if config.data.dataset != "digits" else []),
         *[("note", line) for line in (*note_on_edition(config.data), *data.left_out.lines())],
         (
             "space",

@@ -14,6 +14,7 @@ from proxyless_arch.apps.train_settings import to_dict
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.base.errors import InputError
 from proxyless_nas.train import TrainConfig, TrainingStopped, read_result, run_training
+from proxyless_nas.train import session as train_session
 from proxyless_nas.train.training import Training
 from tests.errors import refused
 from tests.scripts.mini import mini_net, same_run
@@ -133,3 +134,17 @@ def test_threads_are_those_asked_for_else_as_the_environment_says(asked, named, 
     run_training(replace(config, torch_threads=asked), say=None, dry_run=True)
     assert seen[:-1] == ([] if used is None else [used])
     assert seen[-1] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "ranks", "readers"),
+    [("cuda", 16, 1, 8), ("cuda", 8, 2, 4), ("cuda", 8, 4, 2), ("cuda", 2, 4, 1), ("cpu", 16, 1, 4), ("cpu", 16, 2, 2)],
+)
+def test_the_ranks_of_a_machine_share_its_readers(config, device, cores, ranks, readers, monkeypatch):
+    monkeypatch.setattr(train_session, "usable_cores", lambda: cores)
+    monkeypatch.setattr(train_session.distributed, "local_size", lambda: ranks)
+    photos = replace(config, data=replace(config.data, dataset="imagefolder", data_path="photos"))
+    assert train_session.readers_of(photos, device) == readers
+    assert train_session.readers_of(config, device) == 0  # digits
+    named = replace(photos, data=replace(photos.data, n_worker=7))
+    assert train_session.readers_of(named, device) == 7

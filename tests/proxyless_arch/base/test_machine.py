@@ -3,8 +3,8 @@
 import pytest
 
 from proxyless_arch.base import machine
-from proxyless_arch.base.machine import busy_note, network_threads, parse_device
-from tests.errors import refused
+from proxyless_arch.base.machine import busy_note, network_threads, parse_device, workers_text
+from tests.errors import named, refused
 
 
 def test_devices_by_name():
@@ -68,3 +68,9 @@ def test_the_load_of_cores_that_this_process_has_not_is_not_taken(monkeypatch, t
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
     monkeypatch.delattr(machine.os, "getloadavg")
     assert machine._load_average() is None
+
+
+def test_who_reads_images():
+    assert workers_text(0, 2) == workers_text(0)
+    named(workers_text(1), "1 worker")
+    named(workers_text(3, 2), "3 workers", "each process")
