@@ -315,7 +315,8 @@ class SearchSpace:
         return tuple(index for index, _ in self.entries)
 
     @cached_property
-    def _width_entries(self) -> tuple[int, ...]:
+    def width_entries(self) -> tuple[int, ...]:
+        """Which entries of a path are widths."""
         return tuple(entry for entry, (_, each) in enumerate(self.entries) if isinstance(each, Width))
 
     @cached_property
@@ -347,13 +348,21 @@ class SearchSpace:
         if len(path) != self.n_edges:
             raise ValueError(f"expected one element for each of {self.n_edges} edges, got {len(path)}")
         if self.widths:
-            path = [each for entry, each in enumerate(path) if entry not in self._width_entries]
+            path = [each for entry, each in enumerate(path) if entry not in self.width_entries]
         found, start = [], 0
         for block in self.blocks:
             count = 0 if isinstance(block, Block) else len(block.choices)
             found.append(path[start : start + count])
             start += count
         return found
+
+    def vanishing(self, path: Path) -> tuple[int, ...]:
+        """The entries whose blocks ``path`` leaves out."""
+        return tuple(
+            entry
+            for entry, (choice, (_, each)) in enumerate(zip(path, self.entries, strict=True))
+            if not isinstance(each, Width) and each[choice].vanishes
+        )
 
     @property
     def size(self) -> int:
@@ -443,7 +452,7 @@ class SearchSpace:
 
     def _with_widths(self, blocks: Sequence[Block], path: Path) -> tuple[list[Block], Conv | NormAct]:
         """(blocks, feature mix) with the widths that ``path`` chooses."""
-        chosen = {entry: self.entries[entry][1].options[path[entry]] for entry in self._width_entries}  # type: ignore[union-attr]
+        chosen = {entry: self.entries[entry][1].options[path[entry]] for entry in self.width_entries}  # type: ignore[union-attr]
         found, into = [], self.stem.out_channels
         for index, block in enumerate(blocks):
             own = self._widths_of_blocks.get(index)
@@ -557,7 +566,7 @@ class SearchSpace:
         blocks = {f"blocks.{index}": block for index, block in self.open_blocks}
         fixed: list[LayerCall] = []
         edges: list[tuple[LayerCall, ...]] = []
-        for call in self.walks[0]:
+        for call in walk(self.spec_for(self.largest_path)) if self.widths else self.walks[0]:
             always, choices = blocks[call.name].calls(call.name, call.in_hwc) if call.name in blocks else ((call,), ())
             fixed += always
             edges += choices
@@ -571,9 +580,16 @@ class SearchSpace:
             return tuple(call for call in walk(self.spec_for(self.largest_path)) if call.name not in changed)
         return self._calls[0]
 
+    @cached_property
+    def layer_calls(self) -> tuple[LayerCall, ...]:
+        """Every layer that any of its networks has, and no other; some more than once."""
+        if self.widths:
+            return (*self.fixed_calls, *(call for each in self.priced_together for call in each.calls))
+        return tuple(call for calls in self.walks for call in calls)
+
     @property
     def edge_calls(self) -> tuple[tuple[LayerCall, ...], ...]:
-        """One layer per choice of each edge."""
+        """One layer per choice of each edge; where widths are chosen, at the largest."""
         return self._calls[1]
 
     @cached_property

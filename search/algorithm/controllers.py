@@ -62,14 +62,16 @@ def resolved_arch_lr(opt: ArchOpt, total_steps: int) -> float:
 
 
 class ExpectedCost:
-    """E[cost] = fixed + sum_b sum_j p_bj c_bj (eq. 5), differentiable in alpha; exact, as costs are additive."""
+    """E[cost] = fixed + sum_b sum_j p_bj c_bj (eq. 5), differentiable in alpha.
+
+    What choices cost together (cost.Term) is a sum over all of their combinations, each with the product of its
+    probabilities: choices of different entries are drawn independently, so this is exact, too.
+    """
 
     def __init__(self, table: CostTable, scale: float = 1.0) -> None:
-        if table.terms:
-            raise ValueError("the gradient needs costs that add up over choices")
         # in double precision, which mps does not have: on the CPU
         self.fixed = table.fixed * scale
-        self.edges = [torch.tensor(edge, dtype=torch.float64) * scale for edge in table.groups]
+        self.parts = [(part.groups, torch.tensor(part.costs, dtype=torch.float64) * scale) for part in table.parts]
 
     def __call__(
         self, alphas: Sequence[Tensor], temperature: float = 1.0, gates: Sequence[Gate] | None = None
@@ -79,19 +81,47 @@ class ExpectedCost:
         With the ``gates`` of mode ``two`` the value is the same, and the gradient is the one within the sampled pair
         at constant probability of all other operations, which is how that mode moves alpha.
         """
+        moved = [alpha.cpu().double() for alpha in alphas]
+        rows = probabilities(moved, temperature)
+        if gates is not None:
+            rows = [_within_pair(*each, temperature) for each in zip(rows, moved, gates, strict=True)]
         terms = []
-        for block, (p, cost) in enumerate(
-            zip(probabilities([a.cpu().double() for a in alphas], temperature), self.edges, strict=True)
-        ):
-            candidates = gates[block].candidates if gates is not None else range(len(p))
-            if len(candidates) == len(p):
-                terms.append((p * cost).sum())
-            else:
-                pair = list(candidates)
-                outside = (p * cost).sum() - (p[pair] * cost[pair]).sum()
-                within = F.softmax(alphas[block][pair].cpu().double() / temperature, dim=0)
-                terms.append(outside.detach() + p[pair].sum().detach() * (within * cost[pair]).sum())
+        for groups, costs in self.parts:
+            for group in reversed(groups):  # the last axis first
+                costs = (rows[group] * costs).sum(-1)
+            terms.append(costs)
         return torch.stack(terms).sum() + self.fixed
+
+
+def _within_pair(p: Tensor, alpha: Tensor, gate: Gate, temperature: float) -> Tensor:
+    """The probabilities ``p``, with a gradient within the candidates of ``gate`` alone: their sum and all others are
+    constant."""
+    if len(gate.candidates) == len(p):
+        return p
+    pair, found = list(gate.candidates), p.detach().clone()
+    within = F.softmax(alpha[pair] / temperature, dim=0)
+    return found.index_put((torch.tensor(pair),), p[pair].sum().detach() * within)
+
+
+def _widths(supernet: PathSupernet) -> tuple[int, ...]:
+    """The entries of a path that are widths; a supernet may be any function."""
+    return supernet.space.width_entries if isinstance(supernet, PathSupernet) else ()
+
+
+def _losses_of_other_widths(
+    supernet: PathSupernet, images: Tensor, labels: Tensor, path: Path, gates: Sequence[Gate]
+) -> dict[int, dict[int, Tensor]]:
+    """By entry and candidate of its gate: the loss of the network that differs from ``path``'s in that width alone."""
+    found: dict[int, dict[int, Tensor]] = {}
+    for entry in _widths(supernet):
+        found[entry] = {}
+        for choice in gates[entry].candidates:
+            if choice != path[entry]:
+                other = (*path[:entry], choice, *path[entry + 1 :])
+                with torch.no_grad():
+                    logits = supernet(images, other, fixed_gates(other, images.device))
+                    found[entry][choice] = F.cross_entropy(logits, labels)
+    return found
 
 
 def _through_gates(supernet: PathSupernet, images: Tensor, path: Path, gates: Sequence[Gate]) -> Tensor:
@@ -104,6 +134,27 @@ def _through_gates(supernet: PathSupernet, images: Tensor, path: Path, gates: Se
     finally:
         for weight in weights:
             weight.requires_grad_()
+
+
+def _cross_entropy(
+    supernet: PathSupernet, images: Tensor, labels: Tensor, path: Path, gates: Sequence[Gate]
+) -> tuple[Tensor, Tensor]:
+    """(the loss of ``path``, its logits); the gates have a gradient of the loss.
+
+    That of a width's gate for width k is the loss of the network with k in place of the width chosen. With softmax's
+    Jacobian it is the derivative of the expected loss by this width's alpha, the other choices as they were drawn
+    (Titsias, Lazaro-Gredilla, "Local expectation gradients for black box variational inference", NeurIPS 2015).
+    Deviation: TuNAS learns widths by REINFORCE alone; eq. 4 would need the outputs that a smaller width leaves out.
+    """
+    others = _losses_of_other_widths(supernet, images, labels, path, gates)
+    logits = _through_gates(supernet, images, path, gates)
+    loss = F.cross_entropy(logits, labels)
+    own = loss.detach()
+    for entry, losses in others.items():
+        gate = gates[entry]
+        row = torch.stack([losses.get(choice, own) for choice in gate.candidates])
+        loss = loss + ((gate.values - gate.values.detach()) * row).sum()
+    return loss, logits
 
 
 class Controller:
@@ -239,14 +290,13 @@ class GradientController(Controller):
         ce_before, hits, moved = 0.0, 0, []
         for some, right in earlier:
             path, gates = self._gates()
-            logits = _through_gates(supernet, some, path, gates)
-            share = F.cross_entropy(logits, right) * (len(right) / len(labels))
+            loss, logits = _cross_entropy(supernet, some, right, path, gates)
+            share = loss * (len(right) / len(labels))
             moved.append(torch.autograd.grad(share, self.alphas))
             ce_before += share.item()
             hits += int((logits.argmax(1) == right).sum())
         path, gates = self._gates()
-        logits = _through_gates(supernet, part, path, gates)
-        ce = F.cross_entropy(logits, answers)
+        ce, logits = _cross_entropy(supernet, part, answers, path, gates)
         if earlier:
             ce = ce * (len(answers) / len(labels)) + ce_before
         cost = self.cost(self.alphas, temperature, gates) if self.cost is not None else None
@@ -260,9 +310,8 @@ class GradientController(Controller):
         by_ce, *found = torch.autograd.grad(loss, [ce, *self.alphas])
         gradients: list[Tensor | None] = [sum((by_ce * part[b] for part in moved), g) for b, g in enumerate(found)]
         if self.opt.zero_rule == "release":
-            for index, (block, choice) in enumerate(zip(supernet.space.choices, path, strict=True)):
-                if block[choice].vanishes:
-                    gradients[index] = None
+            for entry in supernet.space.vanishing(path):
+                gradients[entry] = None
         before = [alpha.detach().clone() for alpha in self.alphas]
         try:
             if n_broken:

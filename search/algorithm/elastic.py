@@ -7,11 +7,15 @@ running statistics are mixed over all widths, and are made anew wherever a netwo
 
 It is trained by the sandwich rule (Yu, Huang, ICCV 2019; BigNAS, Yu et al., ECCV 2020): each step trains the largest
 network on labels, and the smallest and some random ones on what the largest says.
+
+An architecture gradient goes through the gates of operations as in any supernet (gates.BinarizedPath), all of them at
+the widths of the path. Widths have no gate in the network: their gradient is one of losses (controllers.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +23,12 @@ from torch import Tensor, nn
 from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import Block
 from proxyless_arch.arch.tensors import nested_place
-from proxyless_arch.space.search_space import Path, SearchSpace
+from proxyless_arch.space.search_space import Edge, Path, SearchSpace, resized
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.layers import ResidualBlock, build_op
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.weights import load_named, to_named
-from search.algorithm.gates import Gate
+from search.algorithm.gates import BinarizedPath, Gate
 from search.algorithm.supernet import PathSupernet, pure_call
 
 
@@ -62,35 +66,51 @@ class ElasticNet(PathSupernet):
 
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         spec, moves = self.space.spec_for(path), gates is None
+        opened = self.space.by_block(gates) if gates is not None else [()] * len(self.blocks)
         x = self._run(self.first_conv, x, moves)
-        for layer, whole, block in zip(self.blocks, self._largest.blocks, spec.blocks, strict=True):
-            if block == whole:
+        for index, (layer, whole, block, gate) in enumerate(
+            zip(self.blocks, self._largest.blocks, spec.blocks, opened, strict=True)
+        ):
+            if gate and len(gate[0].candidates) > 1:
+                x = self._run_gated(index, block, gate[0], x)
+            elif block == whole:
                 x = self._run(layer, x, moves)
             elif not block.op.vanishes:
-                x = self._run_smaller(layer, block, x, moves)
+                x = self._within(layer, block, moves)(x)
         mix = spec.feature_mix
         assert mix is not None
         is_whole = mix == self._largest.feature_mix
         x = (
             self._run(self.feature_mix_layer, x, moves)
             if is_whole
-            else self._run_smaller(self.feature_mix_layer, mix, x, moves)
+            else self._within(self.feature_mix_layer, mix, moves)(x)
         )
         return self.classifier(x.mean((2, 3)))
+
+    def _run_gated(self, index: int, block: Block, gate: Gate, x: Tensor) -> Tensor:
+        """``block``, what is chosen at ``index``, with the gates of its candidates, all of its widths."""
+        edge, layer = self.space.blocks[index], self.blocks[index]
+        assert isinstance(edge, Edge)
+        ends = block.op.in_channels, block.op.out_channels
+        ops = [resized(edge.ops[choice], *ends) for choice in gate.candidates]
+        runs = [self._within(layer.mobile_inverted_conv, op, False) for op in ops]  # type: ignore[arg-type]
+        active, others = ops.index(block.op), [partial(_without_gradient, run) for run in runs]
+        out = BinarizedPath.apply(runs[active](x), gate.values, x.detach(), active, others, gate.keep_outputs)
+        return x + out if block.skip else out
 
     @staticmethod
     def _run(layer: nn.Module, x: Tensor, moves_statistics: bool) -> Tensor:
         return layer(x) if moves_statistics else pure_call(layer, x)
 
-    def _run_smaller(self, layer: nn.Module, part: Block | Operation, x: Tensor, moves_statistics: bool) -> Tensor:
+    def _within(self, layer: nn.Module, part: Block | Operation, moves_statistics: bool) -> Callable[[Tensor], Tensor]:
         """``part`` on the tensors of ``layer``, the largest one in its place."""
-        small = self._layer_of(part)
+        small = self._layer_of(part).train(self.training)
         whole = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
         own = {**dict(small.named_parameters()), **dict(small.named_buffers())}
         views = {name: whole[name][nested_place(whole[name].shape, tensor.shape)] for name, tensor in own.items()}
         if not moves_statistics:
             views |= {name: views[name].clone() for name, _ in small.named_buffers()}
-        return torch.func.functional_call(small.train(self.training), views, (x,))
+        return lambda x: torch.func.functional_call(small, views, (x,))
 
     def _layer_of(self, part: Block | Operation) -> nn.Module:
         """A layer without weights, made once."""
@@ -100,3 +120,8 @@ class ElasticNet(PathSupernet):
                 build_part = ResidualBlock if isinstance(part, Block) else build_op
                 self._smaller[part] = build_part(part, bn, padding)  # type: ignore[operator, arg-type]
         return self._smaller[part]
+
+
+def _without_gradient(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return run(x)

@@ -74,7 +74,8 @@ def arch_step_bytes(space: SearchSpace, mode: str) -> int:
 def step_bytes(config: SearchConfig, space: SearchSpace) -> int:
     """Peak per image of the steps there are."""
     weight, mode = weight_step_bytes(space), config.arch.grad_binary_mode
-    has_no_gates = config.arch.arch_algo == "rl" or space.shares_weights
+    algorithm = config.arch.arch_algo
+    has_no_gates = algorithm == "rl" or (space.shares_weights and algorithm != "grad")
     return weight if has_no_gates else max(weight, arch_step_bytes(space, mode))
 
 

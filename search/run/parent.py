@@ -20,8 +20,6 @@ from search.config import SearchConfig, SpaceConfig
 FLAG = "--from"
 FREEDOM = Freedom(most=5)
 """Of each block: five widths, from a fifth on. A search learns what each is worth from a few hundred networks."""
-TAKEN = ("predictor", "random")
-"""Algorithms that need no weights of each operation's own."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,3 @@ def check_sharing(config: SearchConfig) -> None:
     """Raises InputError for settings that have no meaning where networks share weights."""
     if config.weights.paths_per_step is not None and config.weights.shared_rule == "sandwich":
         raise InputError("has no meaning with the sandwich rule: --sandwich_paths takes its place", "--paths_per_step")
-    algorithm = config.arch.arch_algo
-    if algorithm not in TAKEN:
-        problem = f"expected {' or '.join(TAKEN)} where networks share weights, got {algorithm}"
-        raise InputError(f"{problem}, which learns beside weights that each operation has of its own", "--arch_algo")

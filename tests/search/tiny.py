@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import torch
 
@@ -9,6 +10,8 @@ from hardware.cost import CostTable
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
+from proxyless_arch.space.wide import wide_space
+from search.algorithm.elastic import ElasticNet
 from search.algorithm.supernet import Supernet
 
 MACRO = Macro(
@@ -30,14 +33,28 @@ def tiny_space(**changes):
     return mbconv_space(**(settings | changes))
 
 
+def tiny_wide_space(**changes):
+    """Two stages of two widths each, blocks of two expansions, the last one with Zero: 2 x 2 x 2 x 2 x 3 networks."""
+    macro = replace(MACRO, name="tiny wide", stages=(Stage(16, 1, 1), Stage(16, 2, 2)))
+    settings = {
+        "num_classes": CLASSES,
+        "preprocessing": Preprocessing(resolution=RESOLUTION, resize=RESOLUTION),
+        "multipliers": (0.5, 1),
+        "kernel_sizes": (3,),
+        "expand_ratios": (1, 3),
+    }
+    return wide_space(macro, **(settings | changes))
+
+
 def all_paths(space):
-    return list(itertools.product(*(range(len(ops)) for ops in space.choices)))
+    return list(itertools.product(*map(range, space.sizes)))
 
 
 def tiny_supernet(space=None, *, dtype=torch.float64, seed=0):
     """A supernet whose every operation matters: no zero gammas, BN scales, shifts and statistics away from 1 and 0."""
     rng = torch.Generator().manual_seed(seed)
-    net = Supernet(space or tiny_space(), rng, zero_gamma=False).to(dtype)
+    space = space or tiny_space()
+    net = (ElasticNet(space, rng) if space.shares_weights else Supernet(space, rng, zero_gamma=False)).to(dtype)
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
             if name.endswith(("bn.weight", "running_var")):
@@ -59,7 +76,7 @@ def random_alphas(sizes, *, seed=2, std=1.0, dtype=torch.float64):
 
 
 def sizes_of(space):
-    return [len(ops) for ops in space.choices]
+    return list(space.sizes)
 
 
 def random_table(sizes, *, seed=3, unit=Unit.MS, scale=1.0):

@@ -129,8 +129,6 @@ def test_the_images_and_their_split_are_those_of_the_run(straight, network):
 @pytest.mark.parametrize(
     ("given", "place"),
     [
-        ({"arch_algo": "grad"}, "--arch_algo"),
-        ({"arch_algo": "rl"}, "--arch_algo"),
         ({"space": "tiny"}, "--space"),
         ({"width_mult": 0.5}, "--width_mult"),
         ({"paths_per_step": 2}, "--paths_per_step"),

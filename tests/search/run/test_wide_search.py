@@ -1,5 +1,6 @@
 """A search that chooses widths too: its product, a stop and a resume, the other rule of training, what it refuses."""
 
+import itertools
 import json
 import shlex
 from pathlib import Path
@@ -12,9 +13,14 @@ from proxyless_arch.arch.walk import total_macs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import SearchSpace
 from search import SearchConfig, imagenet_arch_search
+from search.algorithm.derive import choose_path
 from search.run import runner
 from search.run.job import new_search, prepare
+from search.run.loop import run
+from tests.search.run import two_processes
 from tests.search.run.test_scoring import found_in
+from tests.search.run.two_processes import batches
+from tests.search.tiny import assert_same_bits, tiny_wide_space
 
 TABLES = Path(__file__).resolve().parents[3] / "hardware" / "tables"
 SETTINGS = {"space": "wide_tiny", "width_mult": 0.35, "resolution": 8, "target_hardware": "flops", "valid_size": 1200}
@@ -87,10 +93,41 @@ def test_the_largest_first_and_then_any():
     assert not torch.equal(before, search.supernet.state_dict()["classifier.linear.bias"])
 
 
+@pytest.mark.parametrize("algorithm", ["grad", "rl"])
+@pytest.mark.parametrize("rule", ["sandwich", pytest.param("largest_first", marks=pytest.mark.slow)])
+def test_a_resumed_search_by_alpha_ends_as_an_uninterrupted_one(algorithm, rule):
+    def ending(search, last):
+        train, valid = batches("wide", 20, 1), batches("wide", 15, 2)
+        train, valid = itertools.islice(train, search.step, None), itertools.islice(valid, search.controller.step, None)
+        run(search, train, valid, on_epoch=lambda record: None, on_step=lambda state: state.step < last)
+        return search.checkpoint({}, {}, 0, 0.0)
+
+    def begun():
+        return two_processes.new_search(algorithm, torch.device("cpu"), space=tiny_wide_space(), shared_rule=rule)
+
+    straight, again = ending(begun(), 20), begun()
+    again.restore(ending(begun(), 9))
+    resumed = ending(again, 20)
+    assert_same_bits(straight.supernet, resumed.supernet)
+    for one, other in zip(straight.controller["alphas"], resumed.controller["alphas"], strict=True):
+        assert torch.equal(one, other) and one.abs().max() > 0.02
+    path, projection = choose_path(again.alphas, again.table, again.goal, lower=0.9)
+    assert again.space.check(path) and 0.9 * again.goal <= projection.cost <= again.goal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["grad", "rl"])
+def test_a_network_found_by_alpha_lands(algorithm, tmp_path):
+    words = ["--arch_algo", algorithm, "--n_epochs", "2", "--grad_binary_mode", "two", "--rl_batch_size", "2"]
+    words += ["--run_dir", str(tmp_path), *WORDS, "--warmup_epochs", "1"]
+    assert imagenet_arch_search.main(words) == 0
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert 0.99 * record["target_macs"] <= record["macs"] <= record["target_macs"]
+
+
 @pytest.mark.parametrize(
     ("given", "place"),
     [
-        ({"arch_algo": "grad"}, "--arch_algo"),
         ({"target_macs": 10}, "--target_macs"),  # no width reaches it
         ({"target_macs": 1e12}, "--target_macs"),
         ({"width_mult": 0.05}, "--width_mult"),  # nothing but 8 channels to choose from
@@ -107,3 +144,11 @@ def test_a_table_that_lacks_a_layer_names_what_has_it():
     with pytest.raises(InputError) as caught:
         job_of(**settings, latency_table=str(TABLES / "amd_epyc_onnxruntime.json"))
     assert "predictor.json" in caught.value.problem
+    command = "python hardware/profile_latency.py --target_hardware cpu --threads 1 --space wide_tiny"
+    assert command in caught.value.problem
+
+
+def test_a_size_that_the_strides_do_not_divide():
+    with pytest.raises(InputError) as caught:
+        job_of(mixed_resolutions="8,10")
+    assert caught.value.place == "--resolutions"

@@ -3,7 +3,8 @@
 ``twins``: every batch holds each image twice, and each of two processes gets one of the twins. The BN statistics of a
 share then equal those of the batch, so that BN in training mode must agree too. ``halves``: other images on each rank,
 BN in eval mode. ``short``: as halves, but each rank could not read some of its images, rank 1 more of them. ``paths``:
-other images and another path on each rank, which one process trains in turn; BN in training mode.
+other images and another path on each rank, which one process trains in turn; BN in training mode. ``wide``: as twins,
+in a space of shared weights and widths.
 """
 
 import itertools
@@ -18,10 +19,10 @@ from proxyless_nas import distributed
 from proxyless_nas.steps import NonFiniteLossError
 from search.config import SearchConfig, with_settings
 from search.run.loop import Schedule, Search, run
-from tests.search.tiny import tiny_space
+from tests.search.tiny import tiny_space, tiny_wide_space
 
 SHARE = 8
-CASES = ("twins", "halves", "short", "paths")
+CASES = ("twins", "halves", "short", "paths", "wide")
 ALGORITHMS = ("grad", "rl")
 BROKEN = ("weights", "gradient", "grad", "rl")
 
@@ -34,7 +35,7 @@ def images_of(step, seed, n):
 def share_of(case, step, seed):
     """This rank's part of a step's batch; all of it where there is one process."""
     alone = distributed.world_size() == 1
-    if case == "twins":
+    if case in ("twins", "wide"):
         images, labels = images_of(step, seed, SHARE)
         return (torch.cat([images, images]), torch.cat([labels, labels])) if alone else (images, labels)
     images, labels = images_of(step, seed, 2 * SHARE)
@@ -51,8 +52,8 @@ def batches(case, n_steps, seed):
     return (share_of(case, step, seed) for step in range(n_steps))
 
 
-def new_search(algorithm, device, dropout_rate=0.0, **settings):
-    space = tiny_space(dropout_rate=dropout_rate)
+def new_search(algorithm, device, dropout_rate=0.0, space=None, **settings):
+    space = space or tiny_space(dropout_rate=dropout_rate)
     table = price_space(space, MACS)
     fixed = {"arch_algo": algorithm, "rl_freeze": 0.0, "rl_batch_size": 3, "arch_lr": 0.05, "train_batch_size": 16}
     config = with_settings(SearchConfig(), fixed | settings)
@@ -69,7 +70,8 @@ def use_running_statistics(net):
 
 def steps(case, algorithm, device):
     records = []
-    search = new_search(algorithm, device, paths_per_step=2 if case == "paths" else 1)
+    space = tiny_wide_space() if case == "wide" else None
+    search = new_search(algorithm, device, space=space, paths_per_step={"paths": 2, "wide": None}.get(case, 1))
     if case in ("halves", "short"):
         use_running_statistics(search.supernet)
     train, valid = batches(case, 20, 1), batches("twins" if case == "paths" else case, 15, 2)
