@@ -28,9 +28,9 @@ from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes, parse_json, write_json
 from proxyless_arch.base.progress import Progress
-from proxyless_arch.base.runs import locked
+from proxyless_arch.base.runs import format_seconds, locked
 from proxyless_arch.base.settings import setting
-from proxyless_arch.base.strict import listed
+from proxyless_arch.base.strict import counted, listed
 from proxyless_arch.base.words import RESOLUTION, SEED, THREADS
 from proxyless_arch.space.named import TIMED, space_named
 from proxyless_arch.space.search_space import SearchSpace
@@ -362,6 +362,14 @@ class Sitting:
         )
 
 
+def expected(left: profiling.Left) -> str:
+    """What is about to be measured and how long that takes, for a person."""
+    return (
+        f"  expected   about {format_seconds(left.seconds)}: {counted(left.ops, 'timing')} of operations and "
+        f"{counted(left.networks, 'timing')} of networks are left"
+    )
+
+
 def profile_device(
     settings: ProfileSettings, runtime: Runtime | None = None, say: Callable[[str], Any] = print
 ) -> Profiled:
@@ -401,6 +409,7 @@ def profile_device(
                     sitting.runtime, sitting.space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms
                 )
                 bench = Bench(anchor, log, protocol, tick)
+                say(expected(profiling.left_to_measure(bench, plan)))
                 provenance = facts | conditions | begun | {"source": "measured here"}
                 outcome = profiling.profile(bench, plan, provenance)
         write(outcome, plan, folder, protocol.calibration_nets)

@@ -148,7 +148,7 @@ class Device:
             what: is missing, for a person.
         """
         say(
-            f"no {what} of this device yet: measuring one now, some minutes (once; it is kept in "
+            f"no {what} of this device yet: measuring one now (once; it is kept in "
             f"{self.kept_in(settings)})\n  {settings.command()}"
         )
         say(profiler.profile_device(settings, self.runtime, say).summary())

@@ -54,10 +54,10 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes
 from proxyless_arch.base.runs import MetricsFile
 from proxyless_arch.base.strict import Node, shown
-from proxyless_arch.base.timing import MAX_DRIFT, Session, Times, anchor_drift, measure, steady_rounds
+from proxyless_arch.base.timing import MAX_DRIFT, Session, Stopwatch, Times, anchor_drift, measure, steady_rounds
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.search_space import Path as Choices
-from proxyless_arch.space.search_space import SearchSpace
+from proxyless_arch.space.search_space import SearchSpace, Width
 
 RAW_FORMAT, RAW_VERSION = "proxyless-latency/raw", 2
 OPS, NETWORKS = "ops", "networks"  # phases
@@ -66,6 +66,7 @@ TAUS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NETWORK_NOISE = 0.01  # s above; only its ratio to tau matters
 FOLDS = 5
 NOW_TIMES = 9
+SAMPLED = 3
 HUBER_STEPS, HUBER_LIMIT = 3, 2.0  # limit in standard deviations of the residuals
 
 
@@ -98,14 +99,22 @@ class Case(NamedTuple):
 
 
 def unique_ops(space: SearchSpace) -> dict[LayerKey, LayerCall]:
-    """Every operation of the space with a price, once, in network order."""
+    """Every operation of the space with a price, once; of a width that is chosen, beside each before it."""
     found: dict[LayerKey, LayerCall] = {}
-    for calls in space.walks:
-        for part in (part for call in calls for part in call.parts):
-            key = layer_key(part)
-            if key is not None:
-                found.setdefault(key, part)
+    for part in (part for call in space.layer_calls for part in call.parts):
+        key = layer_key(part)
+        if key is not None:
+            found.setdefault(key, part)
     return found
+
+
+def _sizes_of_choices(space: SearchSpace) -> list[list[float]]:
+    """Of each entry of a path: how large its choices are, in multiply-adds or channels."""
+    edges = iter(space.edge_calls)
+    return [
+        list(map(float, each.options)) if isinstance(each, Width) else [float(call.macs) for call in next(edges)]
+        for _, each in space.entries
+    ]
 
 
 def sample_paths(space: SearchSpace, count: int, rng: np.random.Generator) -> list[Choices]:
@@ -114,8 +123,8 @@ def sample_paths(space: SearchSpace, count: int, rng: np.random.Generator) -> li
     Uniform samples alone crowd around the mean of the space; a search lands where few of them are.
     """
     weights = []
-    for calls in space.edge_calls:
-        values = np.array([call.macs for call in calls], dtype=np.float64)
+    for sizes in _sizes_of_choices(space):
+        values = np.array(sizes)
         weights.append((values - values.mean()) / max(float(values.std()), 1e-9))
     found: dict[Choices, None] = {}
     while len(found) < min(count, space.size):
@@ -731,6 +740,37 @@ def total_effort(plan: Plan, protocol: Protocol) -> float:
     for cases in (plan.op_cases(), plan.network_cases()):
         total += sum(effort(case, protocol) for case in cases)
     return protocol.rounds * total
+
+
+class Left(NamedTuple):
+    """Timings that a log lacks of the planned rounds, of operations and of networks, and about how long they take."""
+
+    ops: int
+    networks: int
+    seconds: float
+
+
+def left_to_measure(bench: Bench, plan: Plan) -> Left:
+    """From timing SAMPLED cases of each kind, small to large, that no log keeps."""
+    counts, seconds = [], 0.0
+    for phase, cases in ((OPS, plan.op_cases()), (NETWORKS, plan.network_cases())):
+        rounds = range(bench.protocol.rounds)
+        left = [case for number in rounds for case in cases if bench.log.get(phase, number, case.name) is None]
+        counts.append(len(left))
+        if left:
+            seconds += len(left) * _mean_seconds(bench, left)
+    n_ops, n_networks = counts
+    return Left(n_ops, n_networks, seconds)
+
+
+def _mean_seconds(bench: Bench, cases: Sequence[Case]) -> float:
+    protocol, by_effort = bench.protocol, sorted(cases, key=lambda case: effort(case, bench.protocol))
+    sampled = [by_effort[int(share * (len(cases) - 1))] for share in np.linspace(0.1, 0.9, SAMPLED)]
+    bench.anchor.ms()  # builds its session, once
+    watch = Stopwatch()
+    for case in sampled:
+        time_once(bench.anchor, case.calls, protocol.runs, protocol.warmup, protocol.min_ms)
+    return watch.seconds / SAMPLED
 
 
 def profile(bench: Bench, plan: Plan, provenance: Mapping[str, Any]) -> Outcome:

@@ -31,10 +31,7 @@ SPACES: Mapping[str, NamedSpace] = MappingProxyType(
     {
         **{name: NamedSpace(partial(mbconv_space, macro), macro.resolution) for name, macro in MACROS.items()},
         **{name: NamedSpace(partial(uib.uib_space, macro), macro.resolution) for name, macro in uib.NAMES.items()},
-        **{
-            name: NamedSpace(partial(wide.wide_space, macro), macro.resolution, is_timed=False)
-            for name, macro in wide.NAMES.items()
-        },
+        **{name: NamedSpace(partial(wide.wide_space, macro), macro.resolution) for name, macro in wide.NAMES.items()},
         tree.NAME: NamedSpace(tree.tree_space, tree.RESOLUTION, is_timed=False),
     }
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hardware.profile.profiling import unique_ops
 from proxyless_arch.apps.few_images import SEARCHING, notes_on_few_images
 from proxyless_arch.apps.orientation import in_words, note_on_edition
 from proxyless_arch.base.machine import workers_text
@@ -20,6 +21,7 @@ from proxyless_nas.depthwise import kernels_text
 from proxyless_nas.devices import device_name
 from search.algorithm.controllers import resolved_arch_lr
 from search.config import TARGET_KEY, SearchConfig
+from search.run.device import timed_space
 from search.run.job import Job
 from search.run.loop import Schedule, Search
 from search.run.warmup import WarmUp
@@ -130,7 +132,8 @@ def header(job: Job) -> str:
             )
     elif job.unmeasured is not None:
         lines.append(("target", f"{config.target.target_hardware}, whose latency table would be measured first"))
-        lines.append(("", f"some minutes, once: {job.unmeasured.command()}"))
+        n_layers = len(unique_ops(timed_space(job.space)))
+        lines.append(("", f"{counted(n_layers, 'layer')} and whole networks, once: {job.unmeasured.command()}"))
     else:
         lines.append(("target", "none: accuracy alone"))
     if job.limits:

@@ -11,19 +11,25 @@ from hardware.profile.pricing import Asked, Priced, tell_what_speaks_against
 from hardware.profile.trust import check_trusted
 from proxyless_arch.arch.spec import imagenet_preprocessing
 from proxyless_arch.space.mbconv import mbconv_space
+from proxyless_arch.space.named import TIMED
 from proxyless_arch.space.search_space import SearchSpace
 from search.config import Target
 
 
+def has_table(space: SearchSpace) -> bool:
+    """Whether a table can hold its layers: of the named spaces, not of what is left of a trained network."""
+    return space.name in TIMED
+
+
 def own_file(space: SearchSpace) -> str:
-    """The file of this device's that prices a space: a table holds the widths of one named space alone."""
-    return "predictor.json" if space.shares_weights else "table.json"
+    """The file of this device's that prices a space."""
+    return "table.json" if has_table(space) or not space.shares_weights else "predictor.json"
 
 
 def timed_space(space: SearchSpace) -> SearchSpace:
     """The named space whose networks those of ``space`` are timed beside: itself, but for one whose layers no table
     holds."""
-    if not space.shares_weights:
+    if own_file(space) == "table.json":
         return space
     return mbconv_space(preprocessing=imagenet_preprocessing(space.preprocessing.side))
 
@@ -33,7 +39,8 @@ def asked(target: Target) -> Asked:
 
 
 def profile_settings(target: Target, space: SearchSpace) -> ProfileSettings:
-    """What makes the table of this space on this device; of one that shares weights the model that prices any width."""
+    """What makes the table of this space on this device or, where no table can hold it, the model that prices any
+    width."""
     space = timed_space(space)
     return ProfileSettings(
         target_hardware=target.target_hardware,
@@ -66,5 +73,5 @@ def make_table(
 def load_prices(target: Target, space: SearchSpace) -> Priced:
     """What prices the layers of a space for a target. Raises InputError as pricing.priced does."""
     settings = profile_settings(target, space)
-    judge = tell_what_speaks_against if space.shares_weights else check_trusted
+    judge = check_trusted if own_file(space) == "table.json" else tell_what_speaks_against
     return pricing.priced(asked(target), space.preprocessing.side, settings, own_file(space), judge=judge)

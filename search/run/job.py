@@ -46,7 +46,7 @@ from search.config import (
     default_space,
 )
 from search.run import choosing, memory
-from search.run.device import load_prices, make_table, missing_table
+from search.run.device import has_table, load_prices, make_table, missing_table, profile_settings
 from search.run.loop import Schedule, Search, schedule_of
 from search.run.parent import Parent, check_around, check_sharing
 
@@ -297,13 +297,23 @@ def _cost_table(config: SearchConfig, space: SearchSpace, source: LatencySource 
     try:
         return price_space(space, price_by(source))
     except InputError as error:
-        if isinstance(source, LookupTable) and space.shares_weights:
-            hint = f"{error.problem}; a table holds the widths of one space alone: give the predictor.json beside it"
-            raise InputError(hint, error.place, error.source) from None
-        if not isinstance(source, LookupTable) or hardware != "mobile":
+        if not isinstance(source, LookupTable):
             raise
-        hint = f"{error.problem}; measure it, or let the fitted predictor fill in with --latency_fallback predictor"
-        raise InputError(hint, error.place, error.source) from None
+        raise InputError(f"{error.problem}; {_what_has_it(config.target, space)}", error.place, error.source) from None
+
+
+def _what_has_it(target: Target, space: SearchSpace) -> str:
+    """What prices the layers of ``space`` that a table lacks, for a person."""
+    if not has_table(space):
+        return "a table holds the widths of one space alone: give the predictor.json beside it"
+    settings = profile_settings(target, space)
+    if target.target_hardware == "mobile":
+        export = replace(settings, target_hardware="cpu").command()  # of no matter to what is exported
+        return (
+            f"measure it ({export} --export_ops DIR), or let the fitted predictor fill in with "
+            "--latency_fallback predictor"
+        )
+    return f"measure this space ({settings.command()}), or give the predictor.json beside it"
 
 
 def _goal(config: SearchConfig, table: CostTable | None) -> float | None:
