@@ -3,6 +3,7 @@
     python hardware/profile_latency.py --target_hardware cpu
     python hardware/profile_latency.py --target_hardware cpu --runtime litert --quick
     python hardware/profile_latency.py --target_hardware gpu8
+    python hardware/profile_latency.py --target_hardware cpu --from runs/photos    # all that prune.py may make of it
 
 For a phone or any other machine: export the operations, run run.py there (or Android's LiteRT benchmark_model on the
 .tflite files), and read the timings back.
@@ -107,11 +108,16 @@ def search_words(known: Mapping[str, Any], target_hardware: str, table: Path) ->
     return ["search/imagenet_arch_search.py", *words]
 
 
-def next_step(outcome: Outcome, folder: Path, target_hardware: str) -> str:
+def next_step(outcome: Outcome, folder: Path, target_hardware: str, parent: str | None = None) -> str:
     """What a person does with a table that passed; empty where it did not."""
     if not outcome.verdict.passed:
         return ""
     known, table = outcome.table.provenance, folder / "table.json"
+    if parent is not None:
+        flags = {"arch": parent, "target_hardware": target_hardware, "runtime": known["runtime"],
+                 "latency_threads": known["threads"], "latency_table": table, "keep": 0.5}  # fmt: skip
+        given = (str(word) for name, value in flags.items() for word in (f"--{name}", value))
+        return f"now prune by it:\n   {command_line('prune.py', *given)}"
     try:
         words = search_words(known, target_hardware, table)
     except InputError as error:
@@ -195,13 +201,15 @@ def run(argv: Sequence[str]) -> int:
     if arguments.import_results is not None:
         return import_results(arguments, protocol)
     if arguments.export_ops is not None:
+        if asked.parent is not None:
+            raise InputError("has no meaning with --export_ops, which writes the layers of a space", "--from")
         export_ops(arguments, protocol, conditions_of(asked))
         return 0
     if arguments.dry_run:
         print(Sitting.of(asked).header(), DRY, sep="\n")
         return 0
     done = profile_device(asked)
-    print(done.summary(), next_step(done.outcome, done.folder, asked.target_hardware), sep="\n")
+    print(done.summary(), next_step(done.outcome, done.folder, asked.target_hardware, asked.parent), sep="\n")
     return 0 if done.verdict.passed else FAILED_GATE
 
 

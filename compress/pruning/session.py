@@ -174,7 +174,7 @@ def prepare(
     if not groups:
         raise InputError("nothing of this network can become smaller", "--arch", config.arch)
     source, measured_on = latency_source(config, spec, measure)
-    table = price(spec, groups, source)
+    table = price(spec, groups, source, config)
     if measured_on is not None:
         bench = measured_on = measured_on.steady(known.anchor_ms if known else None)
         known = known or Whole(settled(lambda: bench.time(walk(spec))).ms, bench.reference_ms)
@@ -231,16 +231,23 @@ def _training(config: PruneConfig) -> str:
     return command_line("train.py", "--arch", str(config.arch), *words)
 
 
-def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None) -> CostTable:
+def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None, config: PruneConfig) -> CostTable:
     """MACs without a source of ms. Raises InputError where a width has no price, naming what measures it."""
     try:
         return price_groups(spec, groups, price_by(source))
     except InputError as error:
         hint = (
-            f"{error.problem}; a table holds the widths of one search space alone, and pruning needs others: give the "
-            "predictor.json beside it, which prices any width (python hardware/profile_latency.py makes both)"
+            f"{error.problem}; a table holds the layers that were measured, and pruning needs others: measure them "
+            f"({profiling_of(config, spec)}), or give the predictor.json beside it, which prices any width"
         )
         raise InputError(hint, error.place, error.source) from None
+
+
+def profiling_of(config: PruneConfig, spec: ArchSpec) -> str:
+    """The command that measures every layer that a pruning may make."""
+    words = ["--target_hardware", "cpu", "--from", str(config.arch), "--resolution", str(spec.preprocessing.side)]
+    words += ["--runtime", config.runtime] if config.runtime is not None else []
+    return command_line("hardware/profile_latency.py", *words)
 
 
 def _goals(job: Job) -> tuple[Goal, ...]:

@@ -9,6 +9,7 @@ the same call goes on where an earlier one was interrupted.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import subprocess
@@ -24,20 +25,27 @@ from hardware.profile.measure import Runtime, parse_hardware, runtime_named
 from hardware.profile.pictures import draw_validation
 from hardware.profile.profiling import MIN_SCORED, QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog, Verdict
 from hardware.table import LookupTable
+from proxyless_arch.arch import codec
 from proxyless_arch.arch.spec import imagenet_preprocessing
+from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes, parse_json, write_json
 from proxyless_arch.base.progress import Progress
 from proxyless_arch.base.runs import format_seconds, locked
 from proxyless_arch.base.settings import setting
-from proxyless_arch.base.strict import counted, listed
+from proxyless_arch.base.sides import in_words
+from proxyless_arch.base.strict import counted, judged_at, listed
 from proxyless_arch.base.words import RESOLUTION, SEED, THREADS
 from proxyless_arch.space.named import TIMED, space_named
 from proxyless_arch.space.search_space import SearchSpace
+from proxyless_arch.space.shrinking import Freedom, groups_of, layers_of, space_around
+from proxyless_arch.weights.lookup import find_network
 
 ROOT = Path(__file__).resolve().parents[2]
 MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock")  # of a runtime's facts, to resume
 METHODS = ("in_network", "isolated")
+OF_A_SPACE = ("space", "width_mult", "num_classes")
+"""Settings that a trained network has its own of."""
 MAY_GROW = ("rounds", "extra_rounds")  # of the protocol: more rounds are added to those that are there
 
 
@@ -57,6 +65,15 @@ class ProfileSettings:
         None, " (default: that of the space: 224; 32 for small and tiny)", common=True
     )
     num_classes: int = setting(1000, "classes of the classifier", common=True)
+    parent: str | None = setting(
+        None,
+        "a trained network, a run folder or a known name: the layers of all that prune.py may make of it, in place of "
+        "a space",
+        flag="--from",
+        aliases=("--parent",),
+        metavar="RUN_OR_NAME",
+        common=True,
+    )
     method: str = setting(METHODS[0], "in_network (whole networks as well) or isolated operations")
     quick: bool = setting(False, "fewer rounds and networks", common=True)
     rounds: int | None = setting(
@@ -79,13 +96,14 @@ class ProfileSettings:
     def command(self) -> str:
         """The command that does the same, for a person."""
         words = ["python", "hardware/profile_latency.py"]
-        always = ("target_hardware", "threads", "space", "width_mult", "resolution", "num_classes")
+        always = {"target_hardware", "threads", "resolution"} | (set(OF_A_SPACE) if self.parent is None else set())
         usual = ProfileSettings()
         for name, value in asdict(self).items():
+            flag = "--from" if name == "parent" else f"--{name}"
             if isinstance(value, bool):
-                words += [f"--{name}"] if value else []
+                words += [flag] if value else []
             elif value is not None and (name in always or value != getattr(usual, name)):
-                words += [f"--{name}", str(value)]
+                words += [flag, str(value)]
         return shlex.join(words)
 
 
@@ -160,40 +178,77 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
     )
 
 
-def _resolution(settings: ProfileSettings) -> int:
-    if settings.resolution is not None:
-        return settings.resolution
-    return space_named(settings.space).resolution
+@dataclass(frozen=True)
+class Subject:
+    """What is profiled: the networks of a space, and layers that none of them has.
+
+    ``name``: of the space, as a table says it.
+    """
+
+    space: SearchSpace
+    name: str
+    more: tuple[LayerCall, ...] = ()
 
 
-def conditions_of(settings: ProfileSettings) -> dict[str, Any]:
+def subject_of(settings: ProfileSettings) -> Subject:
+    """Raises InputError for a space that is not timed, or a network that is not there or cannot become smaller."""
+    if settings.parent is not None:
+        return _around(settings, settings.parent)
+    if not space_named(settings.space).is_timed:
+        raise InputError(f"expected {listed(map(repr, TIMED))}, got {settings.space!r}", "--space")
+    resolution = settings.resolution or space_named(settings.space).resolution
+    return Subject(space_of(settings.space, settings.width_mult, resolution, settings.num_classes), settings.space)
+
+
+def _around(settings: ProfileSettings, word: str) -> Subject:
+    """All that may be pruned of a network, by prune.py's own settings."""
+    usual = ProfileSettings()
+    for name in OF_A_SPACE:
+        if getattr(settings, name) != getattr(usual, name):
+            raise InputError("has no meaning with --from: the network has its own", f"--{name}")
+    spec, _ = find_network(word, "--from")
+    side = settings.resolution or spec.resolution
+    if isinstance(side, tuple):
+        raise InputError(f"latencies are those of squares, not of {in_words(side)} pixels", "--from", word)
+    check_within(side, 8, 4096, "--resolution")
+    spec = replace(spec, preprocessing=replace(spec.preprocessing, resolution=side, resize=side))
+    with judged_at("", {"blocks": "--from", "feature_mix": "--from"}):
+        space = space_around(spec, Freedom())
+    digest = hashlib.sha256(codec.spec_to_json(spec).encode()).hexdigest()[:8]
+    return Subject(space, f"around {spec.name} {digest}", tuple(layers_of(spec, groups_of(spec, Freedom()))))
+
+
+def conditions_of(settings: ProfileSettings, subject: Subject | None = None) -> dict[str, Any]:
     """What the flags fix about the network's input and the space; JSON values."""
     hardware = parse_hardware(settings.target_hardware)
     if settings.batch_size is not None and hardware.kind != "cpu":
         raise InputError(f"the batch size of {settings.target_hardware} is in its name", "--batch_size")
     batch_size = hardware.batch_size if settings.batch_size is None else settings.batch_size
     check_within(batch_size, 1, 4096, "--batch_size")
-    if not space_named(settings.space).is_timed:
-        raise InputError(f"expected {listed(map(repr, TIMED))}, got {settings.space!r}", "--space")
+    found = subject or subject_of(settings)
     return {
         "batch_size": batch_size,
-        "resolution": _resolution(settings),
-        "space": settings.space,
-        "width_mult": settings.width_mult,
-        "num_classes": settings.num_classes,
+        "resolution": found.space.preprocessing.side,
+        "space": found.name,
+        "width_mult": found.space.width_mult,
+        "num_classes": found.space.num_classes,
     }
 
 
 def default_output(conditions: dict[str, Any]) -> Path:
     """runs/latency/<device>-<runtime>-t1-b1-r224-w1.0, with the space in it when it is not imagenet."""
-    device = re.sub(r"[^a-z0-9]+", "-", str(conditions["device"]).lower()).strip("-") or "device"
-    space = "" if conditions["space"] == "imagenet" else f"-{conditions['space']}"
+    device = _slug(str(conditions["device"])) or "device"
+    space = "" if conditions["space"] == "imagenet" else f"-{_slug(conditions['space'])}"
     classes = "" if conditions["num_classes"] == 1000 else f"-c{conditions['num_classes']}"
     threads = f"-t{conditions['threads']}" if conditions["threads"] else ""
     return ROOT / "runs" / "latency" / (
         f"{device}-{conditions['runtime']}{threads}-b{conditions['batch_size']}-r{conditions['resolution']}"
         f"-w{conditions['width_mult']}{space}{classes}"
     )  # fmt: skip
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def tool_name() -> str:
@@ -339,13 +394,14 @@ class Sitting:
     @staticmethod
     def of(settings: ProfileSettings, runtime: Runtime | None = None) -> Sitting:
         """Raises InputError for settings outside what is allowed, or a runtime that is not installed."""
-        protocol, conditions = protocol_of(settings), conditions_of(settings)
+        protocol, subject = protocol_of(settings), subject_of(settings)
+        conditions = conditions_of(settings, subject)
         if runtime is None:
             runtime = runtime_named(parse_hardware(settings.target_hardware), settings.runtime, settings.threads)
-        space = space_of(*(conditions[name] for name in ("space", "width_mult", "resolution", "num_classes")))
         facts = runtime.facts()
         folder = settings.output or default_output(conditions | {name: facts[name] for name in MATCHED})
-        return Sitting(protocol, conditions, runtime, space, facts, folder, Plan.of(space, protocol, settings.method))
+        plan = Plan.of(subject.space, protocol, settings.method, subject.more)
+        return Sitting(protocol, conditions, runtime, subject.space, facts, folder, plan)
 
     def header(self) -> str:
         """For a person."""

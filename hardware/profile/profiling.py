@@ -22,6 +22,7 @@ cross-validation over the networks to solve from; else these do. The figures are
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -98,13 +99,15 @@ class Case(NamedTuple):
     calls: tuple[LayerCall, ...]
 
 
-def unique_ops(space: SearchSpace) -> dict[LayerKey, LayerCall]:
-    """Every operation of the space with a price, once; of a width that is chosen, beside each before it."""
+def unique_ops(space: SearchSpace, more: Iterable[LayerCall] = ()) -> dict[LayerKey, LayerCall]:
+    """Every operation of the space with a price, once; of a width that is chosen, beside each before it. Behind them
+    those of ``more``."""
     found: dict[LayerKey, LayerCall] = {}
-    for part in (part for call in space.layer_calls for part in call.parts):
-        key = layer_key(part)
-        if key is not None:
-            found.setdefault(key, part)
+    for call in itertools.chain(space.layer_calls, more):
+        for part in call.parts:
+            key = layer_key(part)
+            if key is not None:
+                found.setdefault(key, part)
     return found
 
 
@@ -151,13 +154,14 @@ class Plan:
     space: SearchSpace
 
     @classmethod
-    def of(cls, space: SearchSpace, protocol: Protocol, method: str) -> Plan:
+    def of(cls, space: SearchSpace, protocol: Protocol, method: str, more: Iterable[LayerCall] = ()) -> Plan:
+        """Of all operations of a space; ``more``: layers that no network of it has, which are timed alone."""
         n_design = protocol.design_nets if method == "in_network" else 0
         rng = np.random.default_rng(protocol.seed)  # no number: exported networks must be found again
         paths = sample_paths(space, n_design + protocol.validation_nets, rng)
         # first the validation networks, so that they are the same for either method
         cut = protocol.validation_nets
-        return cls(unique_ops(space), tuple(paths[cut:]), tuple(paths[:cut]), space)
+        return cls(unique_ops(space, more), tuple(paths[cut:]), tuple(paths[:cut]), space)
 
     def op_cases(self) -> list[Case]:
         return [Case(str(key), (call,)) for key, call in self.ops.items()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,6 +16,7 @@ from typing import Literal
 from proxyless_arch.arch.ops import KERNEL_SIZES, Operation, Zero
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, block_name, shrink, widths_of
 from proxyless_arch.arch.spec import ArchSpec
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import Edge, Path, SearchSpace
 
@@ -172,6 +173,13 @@ def space_around(spec: ArchSpec, freedom: Freedom) -> SearchSpace:
         class_names=spec.class_names,
         weights="shared",
     )
+
+
+def layers_of(spec: ArchSpec, groups: Sequence[Group]) -> Iterator[LayerCall]:
+    """Every layer that a choice makes of ``spec``; many of them more than once."""
+    for group in groups:
+        for change in group.choices:
+            yield from (call for call in walk(shrink(spec, change)) if call.name in group.layers)
 
 
 def _is_left_out(spec: ArchSpec, index: int) -> bool:
