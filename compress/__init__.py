@@ -8,7 +8,7 @@ from __future__ import annotations
 from proxyless_arch.base.lazy import on_demand
 
 _HOMES = {
-    "PruneConfig": "compress.config",
+    "PruneConfig": "compress.pruning.config",
     "PruneResult": "compress.pruning.result",
     "read_result": "compress.pruning.result",
     "PruningStopped": "compress.pruning.runner",

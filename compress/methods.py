@@ -14,11 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from compress.pruning.environment import Environment, Score
+from compress.scoring import Score
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match, k_best, project
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.space.shrinking import Group
 
 BY_SUM = 4
 """Plans that the sums of damages like best, which are scored first."""
@@ -139,35 +138,3 @@ def random(
 
 RANDOM_LOWER = 0.97
 """Of the first limit, what a random plan costs at least."""
-
-
-def uniform_path(groups: Sequence[Group], limits: Sequence[Limit]) -> Path:
-    """Every width at the same share of what it was, the largest that keeps to all limits; kernels and blocks stay.
-
-    Raises InputError when not even the smallest widths do.
-    """
-    shares = sorted({option / axis.options[-1] for group in groups for axis in group.axes for option in axis.options})
-    for share in reversed(shares):
-        path = tuple(group.index(_at_share(group, share)) for group in groups)
-        if all(limit.holds(path) for limit in limits):
-            return path
-    raise InputError(f"no uniform width keeps to {' and '.join(map(str, limits))}", limits[0].flag)
-
-
-def _at_share(group: Group, share: float) -> list[int]:
-    """The widths nearest to the share, kernels as they are."""
-    found = []
-    for axis in group.axes:
-        last = len(axis.options) - 1
-        near = min(
-            range(last + 1), key=lambda place, axis=axis: (abs(axis.options[place] - share * axis.options[-1]), place)
-        )  # type: ignore[misc]
-        found.append(near if axis.kind == "width" else last)
-    return found
-
-
-def uniform(environment: Environment, limits: Sequence[Limit], tell: Tell) -> list[Found]:
-    path = uniform_path(environment.groups, limits)
-    found = Found(path, environment.score(path))
-    tell(found)
-    return [found]

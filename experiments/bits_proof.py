@@ -187,7 +187,7 @@ def environment_of(
     from compress.bits.calibration import calibrate
     from compress.bits.choices import groups_of, matches_of
     from compress.bits.environment import BitEnvironment
-    from compress.pruning.environment import Record
+    from compress.record import Record
     from proxyless_nas.network import build
     from proxyless_nas.weights import load_named
 

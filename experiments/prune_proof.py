@@ -48,7 +48,8 @@ from compress import PruneConfig  # noqa: E402
 from compress.methods import best  # noqa: E402
 from compress.pruning.choices import price_groups  # noqa: E402
 from compress.pruning.choosing import plans  # noqa: E402
-from compress.pruning.environment import Environment, Record, measured_environment  # noqa: E402
+from compress.pruning.environment import Environment, measured_environment  # noqa: E402
+from compress.record import Record  # noqa: E402
 from experiments.pruning import (  # noqa: E402
     CPU,
     EXACT,

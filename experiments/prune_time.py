@@ -39,7 +39,8 @@ from compress.methods import best  # noqa: E402
 from compress.pruning.choices import price_groups  # noqa: E402
 from compress.pruning.choosing import plans  # noqa: E402
 from compress.pruning.device import latency_source  # noqa: E402
-from compress.pruning.environment import Environment, Record, measured_environment  # noqa: E402
+from compress.pruning.environment import Environment, measured_environment  # noqa: E402
+from compress.record import Record  # noqa: E402
 from experiments import pruning  # noqa: E402
 from experiments.pruning import CPU, EXACT, SHARES, SIZES, Hits, Way, gap, shown  # noqa: E402
 from hardware.cost import MACS, PARAMS, price_by  # noqa: E402

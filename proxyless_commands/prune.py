@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.config import SETTINGS
+from compress.pruning.config import SETTINGS
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
 from proxyless_arch.base.run_settings import finished

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from compress.bits.calibration import Calibration
 from compress.bits.choices import BitGroup, plan_of, settled
-from compress.pruning.environment import Images, Score, Watch, layers_of, score_of, unseen
 from compress.record import Record
+from compress.scoring import Images, Score, Watch, layers_of, score_of, unseen
 from hardware.cost import Path
 from hardware.projection import Match
 from proxyless_arch.arch.bits import BitLayer, BitPlan, Range

@@ -30,8 +30,8 @@ from compress.bits.session import BitJob, prepare
 from compress.folder import top1_percent, write_config, write_environment
 from compress.methods import Found, best, exact, random
 from compress.opening import as_resumed, folder_of, opened
-from compress.pruning.environment import Score, Watch, score_of, unseen
 from compress.record import Record, read_record
+from compress.scoring import Score, Watch, score_of, unseen
 from hardware.projection import Limit
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.bits import FLOAT32 as FLOAT_FORMAT

@@ -18,7 +18,7 @@ from compress.bits.choices import (
 from compress.bits.config import BitsConfig
 from compress.bits.layer_times import measured_table
 from compress.folder import Batches, batches_of
-from compress.pruning.session import split_images, training_config
+from compress.start import split_images, training_config
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match, check_limits
 from hardware.simulators import SIMULATORS

@@ -20,7 +20,8 @@ import numpy as np
 
 from compress.ddpg import Agent, AgentSettings
 from compress.methods import Found, Tell
-from compress.pruning.environment import Environment, Score
+from compress.pruning.environment import Environment
+from compress.scoring import Score
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit
 from proxyless_arch.arch.spec import ArchSpec

@@ -7,7 +7,7 @@ rescaled by measured over predicted, and the network is chosen again.
 
 from __future__ import annotations
 
-from compress.config import PruneConfig
+from compress.pruning.config import PruneConfig
 from hardware.latency import LatencySource
 from hardware.profile import pricing
 from hardware.profile.device import ProfileSettings

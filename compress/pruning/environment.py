@@ -8,7 +8,7 @@ scored is on disk: a run that is resumed asks for the same plans and is answered
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from compress.pruning.pruner import Pruner
 from compress.pruning.statistics import collect, make_bn_true
 from compress.record import Record
+from compress.scoring import Images, Score, Watch, layers_of, score_of, unseen
 from hardware.cost import Path
 from hardware.projection import Match
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of
@@ -35,26 +36,6 @@ from proxyless_nas.weights import load_named, to_named
 
 MEASURED_WIDTHS = 5
 """Of each width's choices; the damage of the others follows their layer errors."""
-Images = Sequence[tuple[Tensor, Tensor]]
-Watch = Callable[[str, float, str], Progress]
-"""Shows what is being done, and how far so many of a unit have come."""
-
-
-def unseen(doing: str, total: float, unit: str) -> Progress:
-    return Progress(total, unit, hidden=True)
-
-
-@dataclass(frozen=True)
-class Score:
-    """On the images that choose: mean cross-entropy, and hits of top-1."""
-
-    loss: float
-    hits: int
-    n_images: int
-
-    @property
-    def top1_percent(self) -> float:
-        return 100 * self.hits / self.n_images
 
 
 @dataclass
@@ -256,36 +237,9 @@ def measured_places(axis: Axis) -> list[int]:
     return sorted({round(place * count / most) for place in range(most)})
 
 
-def layers_of(net: ProxylessNet) -> list[nn.Module]:
-    """first_conv, blocks, and the rest from the feature mix to the logits."""
-    return [net.first_conv, *net.blocks, _Head(net)]
-
-
-class _Head(nn.Module):
-    """Feature mix, pool and classifier."""
-
-    def __init__(self, net: ProxylessNet) -> None:
-        super().__init__()
-        self.feature_mix_layer, self.classifier = net.feature_mix_layer, net.classifier
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.feature_mix_layer(x).mean((2, 3)))
-
-
 def span(change: Shrunk, n_blocks: int) -> tuple[int, int]:
     """Which of layers_of a network hold other weights behind a change: the first and the last."""
     ends = {STEM: (0, 1), LAST_STAGE: (n_blocks, n_blocks + 1), FEATURE_MIX: (n_blocks + 1, n_blocks + 1)}
     found = [ends.get(name) or (int(name.removeprefix("blocks.")) + 1,) * 2 for name in change.widths]
     found += [(index + 1, index + 1) for index in (*change.kernels, *change.left_out)]
     return min(first for first, _ in found), max(last for _, last in found)
-
-
-@torch.no_grad()
-def score_of(net: ProxylessNet, batches: Images, device: torch.device) -> Score:
-    losses, hits, count = [], 0, 0
-    for images, labels in batches:
-        logits, labels = net(images.to(device)).float(), labels.to(device)
-        losses.append(F.cross_entropy(logits, labels, reduction="sum").item())
-        hits += int((logits.argmax(1) == labels).sum())
-        count += len(labels)
-    return Score(math.fsum(losses) / count, hits, count)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.config import SETTINGS, PruneConfig
 from compress.pruning import page
+from compress.pruning.config import SETTINGS, PruneConfig
 from proxyless_arch.apps.evaluation import DIGITS
 from proxyless_arch.apps.next_commands import exporting, quantizing
 from proxyless_arch.arch.spec import ArchSpec

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from compress.config import SETTINGS, PruneConfig
 from compress.folder import top1_percent, write_config, write_environment
 from compress.methods import Found, best
 from compress.opening import as_resumed, folder_of, opened
 from compress.pruning import page, pictures
 from compress.pruning.choosing import plans
+from compress.pruning.config import SETTINGS, PruneConfig
 from compress.pruning.environment import measured_environment, measured_places
 from compress.pruning.result import PruneResult, commands, read_result
 from compress.pruning.session import Goal, Job, Whole, prepare

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from compress.config import PruneConfig, TrainedConfig
+from compress.config import TrainedConfig
 from compress.folder import Batches, batches_of
 from compress.pruning.choices import price_groups
+from compress.pruning.config import PruneConfig
 from compress.pruning.device import latency_source
+from compress.start import split_images, training_config
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource, network_ms
 from hardware.profile.landing import settled
 from hardware.profile.pricing import Bench
 from hardware.projection import Limit, check_limits
 from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
-from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig, effective_config, open_data, start_of
+from proxyless_arch.apps.train_settings import TrainConfig, open_data, start_of
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, SearchData
-from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.space.shrinking import Group, groups_of, whole_path
 from proxyless_arch.weights.files import NamedTensors
 
@@ -119,41 +120,6 @@ class Job:
         found = list(batches_of(images, self.spec, self.config, self.memory))
         whole = [each for each in found if 2 * len(each[0]) >= size]
         return whole if drop_last and whole else found
-
-
-def split_images(data: SearchData, config: TrainedConfig) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
-    """(images to calibrate with, images to choose by in two parts), disjoint; the test images are neither.
-
-    Those that choose are the held-out ones and, where they are too few, training images that do not calibrate.
-    """
-    order = numpy_rng(config.manual_seed, Stream.RECALIBRATION).permutation(len(data.train))
-    n_calibrating = min(config.calibration_images, max(1, len(order) * 3 // 4))
-    calibrating, left = data.train.subset(order[:n_calibrating]), order[n_calibrating:]
-    held = numpy_rng(config.manual_seed, Stream.RECALIBRATION, 1).permutation(len(data.valid))
-    held = held[: config.choosing_images]
-    return calibrating, data.valid.subset(held), data.train.subset(left[: config.choosing_images - len(held)])
-
-
-def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]]:
-    """The settings with which train.py would take up the network: its images, its split, its weights."""
-    if not config.arch:
-        raise InputError("name a trained network: a known name, a run folder, or a weight file", "--arch")
-    given: dict[str, Any] = {
-        "arch": config.arch,
-        "manual_seed": config.manual_seed,
-        "data_edition": config.data_edition,
-    }
-    for name in ("dataset", "data_path", "valid_size", "split_seed", "image_size", "n_worker"):
-        value = getattr(config, name)
-        if value is not None:
-            given[name] = value
-    known = config.arch in catalog.known_names()
-    if config.weights is not None or known:
-        given["weights"] = config.weights or PRETRAINED
-    found, notes = effective_config(given, "finetune")
-    if found.weights not in (INHERIT, PRETRAINED) and config.weights is None:
-        raise InputError("this network has no weights: it takes a trained one", "--arch", config.arch)
-    return found, notes
 
 
 def prepare(

@@ -16,7 +16,8 @@ from compress.bits.environment import BitEnvironment, correct_biases, means_of, 
 from compress.bits.haq import Bits, decisions_of, haq, option_of
 from compress.bits.result import read_result
 from compress.methods import exact, random, sample_within
-from compress.pruning.environment import Record, score_of, unseen
+from compress.record import Record
+from compress.scoring import score_of, unseen
 from hardware.profile import measure
 from hardware.profile.exported_layers import read_layer_times
 from hardware.projection import Limit, project

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from compress import PruneConfig, read_result, run_pruning
-from compress.config import SETTINGS
+from compress.pruning.config import SETTINGS
 from compress.pruning.environment import Environment
 from compress.pruning.result import commands
-from compress.pruning.session import split_images, training_config
+from compress.start import split_images, training_config
 from hardware.latency import load_latency_source, network_ms
 from hardware.profile.profiling import Measured
 from proxyless_arch.apps.train_settings import open_data

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import compress.pruning.device as devices
-from compress.config import PruneConfig
+from compress.pruning.config import PruneConfig
 from hardware.profile import pricing
 from hardware.profile.trust import MAX_MOVED
 from proxyless_arch.arch import catalog

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from compress.methods import best, exact, random, uniform, uniform_path
+from compress.methods import best, exact, random
 from compress.pruning.choices import price_groups
-from compress.pruning.environment import Environment, Record, span
+from compress.pruning.choosing import uniform, uniform_path
+from compress.pruning.environment import Environment, span
 from compress.pruning.pruner import Pruner
 from compress.pruning.statistics import collect, make_bn_true
+from compress.record import Record
 from hardware.cost import MACS
 from hardware.projection import Limit
 from proxyless_arch.arch.shrink import FEATURE_MIX, LAST_STAGE, STEM, Shrunk, widths_of

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from compress.config import FREE, PATHS, PruneConfig
+from compress.config import FREE, PATHS
 from compress.opening import as_resumed, opened
+from compress.pruning.config import PruneConfig
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from tests.errors import refused

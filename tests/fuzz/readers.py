@@ -29,8 +29,8 @@ from PIL import Image
 from compress.bits import config as bits_config
 from compress.bits.config import BitsConfig
 from compress.bits.result import read_result as read_quantized
-from compress.config import SETTINGS as PRUNING
-from compress.config import PruneConfig
+from compress.pruning.config import SETTINGS as PRUNING
+from compress.pruning.config import PruneConfig
 from compress.pruning.result import read_result as read_pruned
 from hardware.cost import latency_price, price_space
 from hardware.latency import SHIPPED_FOLDER, load_latency_source, shipped
