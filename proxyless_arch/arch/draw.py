@@ -1,7 +1,8 @@
 """The renderer of architectures: as a row of stages for a page, as a picture file, as an animation.
 
-A block's color is its kernel, its height the expansion ratio, its width the square root of the output channels; a
-dashed outline is a block that is skipped. A tree-structured cell is drawn edge by edge, from left to right. Above stand
+A block's color is its kernel, its height the expansion ratio, its width the square root of the output channels or,
+where a search chose how many, their share of the most (Room), to scale, in front of a shade as wide as that; a dashed
+outline is a block that is skipped. A tree-structured cell is drawn edge by edge, from left to right. Above stand
 output size and channels; below, where costs are given, each layer's share of their sum. Sizes are in pixels.
 """
 
@@ -43,7 +44,7 @@ HEAD, BODY, BARS = 36.0, 122.0, 58.0
 MIDDLE, BARS_TOP = HEAD + BODY / 2, HEAD + BODY + 4
 LOWEST, HIGHEST, FIXED_HEIGHT = 60.0, 114.0, 66.0
 USUAL_EXPANSION = 6.0  # stands for HIGHEST unless a drawing holds a larger one
-NARROWEST_STAGE = 58.0
+NARROWEST_STAGE, WIDEST_BOX = 58.0, 52.0
 BAR, LONGEST_BAR = 14.0, 34.0
 TREE_WIDTH = 92.0  # of a block that is drawn in parts
 PALEST = 0.12  # opacity of a block whose choice is quite undecided
@@ -70,7 +71,7 @@ FILM_FRAMES, LAST_FRAME_SECONDS = 80, 3
 class Look:
     """How a layer is drawn: classes and height of its box, label, tooltip; ``cost`` is None when not priced.
 
-    ``tiles``: what it is drawn as in place of its label.
+    ``width`` of the box, which stands for ``channels``. ``tiles``: what it is drawn as in place of its label.
     """
 
     style: str
@@ -78,7 +79,17 @@ class Look:
     label: str
     tip: str
     cost: float | None
+    width: float
+    channels: int
     tiles: tuple[Tile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Room:
+    """The most ``channels`` that a layer could put out, and the number of the stage whose layers are as wide as it."""
+
+    channels: int
+    stage: int
 
 
 def with_times(text: str) -> str:
@@ -91,16 +102,24 @@ def shows_trees(stages: Sequence[Scene]) -> bool:
     return any("symbol" in shape.style.split() for stage in stages for shape in every_shape(stage.shapes))
 
 
+def shows_rooms(stages: Sequence[Scene]) -> bool:
+    """Whether widths that were chosen are in a drawing."""
+    return any("room" in shape.style.split() for stage in stages for shape in every_shape(stage.shapes))
+
+
 def _color(kernel: int | None) -> str:
     style = f"k{kernel}"
     return style if style in STYLES else "fixed"
 
 
-def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL_EXPANSION) -> Look:
-    """The look of a layer in a drawing whose largest expansion is ``highest``."""
-    op, drawing = call.op, call.op.drawing
+def look(
+    call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL_EXPANSION, room: Room | None = None
+) -> Look:
+    """The look of a layer in a drawing whose largest expansion is ``highest``; ``room``: where its width is chosen."""
+    op, drawing, channels = call.op, call.op.drawing, call.out_hwc[2]
+    width = _slot(call, room) * (channels / room.channels if room is not None else 1.0)
     if op.vanishes:
-        return Look("box gone", FIXED_HEIGHT, "", f"{call.name}: skipped", cost)
+        return Look("box gone", FIXED_HEIGHT, "", f"{call.name}: skipped", cost, width, channels)
     expansion, style = drawing.expansion, _color(drawing.kernel)
     height = FIXED_HEIGHT if expansion is None else LOWEST + (HIGHEST - LOWEST) * (expansion - 1) / (highest - 1)
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
@@ -108,8 +127,8 @@ def look(call: LayerCall, cost: float | None, unit: Unit, highest: float = USUAL
     facts = f"{op.label}, {sizes}, {call.params:,} parameters, {call.macs:,} MACs{price}"
     label, tip = map(with_times, (drawing.label, facts))
     if drawing.tiles:
-        return Look("box ground", HIGHEST, "", f"{call.name}: {tip}", cost, drawing.tiles)
-    return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost)
+        return Look("box ground", HIGHEST, "", f"{call.name}: {tip}", cost, width, channels, drawing.tiles)
+    return Look(f"box {style}", height, label, f"{call.name}: {tip}", cost, width, channels)
 
 
 def highest_expansion(*specs: ArchSpec) -> float:
@@ -130,10 +149,13 @@ def shares_of(costs: Sequence[float] | None) -> list[float]:
     return [cost / total for cost in costs or ()] if total > 0 else []
 
 
-def _width(call: LayerCall) -> float:
+def _slot(call: LayerCall, room: Room | None) -> float:
+    """The width that a layer takes in its row: of its box, unless that is narrower than its room."""
     if call.op.drawing.tiles:
         return TREE_WIDTH
-    return 32.0 if call.op.pools_first else min(52.0, 22 + 0.85 * math.sqrt(call.out_hwc[2]))
+    if room is not None:
+        return WIDEST_BOX
+    return 32.0 if call.op.pools_first else min(WIDEST_BOX, 22 + 0.85 * math.sqrt(call.out_hwc[2]))
 
 
 @dataclass(frozen=True)
@@ -142,14 +164,24 @@ class _Block:
     look: Look
     share: float | None
     opacity: float
+    room: Room | None
+
+    @property
+    def slot(self) -> float:
+        return _slot(self.call, self.room)
 
 
 def _draw_block(block: _Block, left: float, top_share: float, prefix: str) -> Group:
-    drawn, width = block.look, _width(block.call)
-    centre = left + width / 2
+    drawn, slot, width = block.look, block.slot, block.look.width
+    centre = left + slot / 2
     opacity = block.opacity if block.opacity < 1 else None
     top = MIDDLE - drawn.height / 2
-    shapes: list[Shape] = [Rect(left, top, width, drawn.height, 4, style=drawn.style, opacity=opacity)]
+    shapes: list[Shape] = []
+    if block.room is not None:
+        shapes.append(Rect(left, MIDDLE - HIGHEST / 2, slot, HIGHEST, 4, style="room"))
+        shapes.append(line(left, MIDDLE, left + slot, MIDDLE, "flow"))
+    left = centre - width / 2
+    shapes.append(Rect(left, top, width, drawn.height, 4, style=drawn.style, opacity=opacity))
     if drawn.tiles:
         for tile in drawn.tiles:
             shapes += _draw_tile(tile, Rect(left, top, width, drawn.height), opacity)
@@ -186,6 +218,7 @@ def draw_stages(
     top_share: float | None = None,
     highest: float | None = None,
     certainty: Mapping[str, float] = MappingProxyType({}),
+    rooms: Mapping[str, Room] = MappingProxyType({}),
 ) -> list[Scene]:
     """The network from left to right, one scene per stage: side by side they are the network, wherever a row ends.
 
@@ -195,6 +228,7 @@ def draw_stages(
         top_share: the share that the longest bar stands for; default: the largest here.
         highest: the expansion that the highest block stands for; default: see highest_expansion.
         certainty: by layer name how decided a layer is, from 0 (drawn pale) to 1 (which one not named is).
+        rooms: by layer name, where widths were chosen.
 
     Raises:
         ValueError: costs of another length.
@@ -206,9 +240,10 @@ def draw_stages(
     blocks = [
         _Block(
             call,
-            look(call, costs[index] if costs is not None else None, unit, highest),
+            look(call, costs[index] if costs is not None else None, unit, highest, rooms.get(call.name)),
             shares[index] if shares else None,
             PALEST + (1 - PALEST) * certainty.get(call.name, 1.0),
+            rooms.get(call.name),
         )
         for index, call in enumerate(calls)
     ]
@@ -217,14 +252,16 @@ def draw_stages(
 
 
 def _stages(blocks: Sequence[_Block]) -> Iterator[list[_Block]]:
-    """Layers of one kind (stem, block, head) with one output size and width."""
-    for _, members in groupby(blocks, key=lambda block: (block.call.name.split(".")[0], block.call.out_hwc)):
+    """Layers of one kind (stem, block, head) with one output size and width, chosen together where it is chosen."""
+    for _, members in groupby(
+        blocks, key=lambda block: (block.call.name.split(".")[0], block.call.out_hwc, block.room)
+    ):
         yield list(members)
 
 
 def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scene:
     first = blocks[0].call
-    inner = sum(_width(block.call) for block in blocks) + GAP * (len(blocks) - 1)
+    inner = sum(block.slot for block in blocks) + GAP * (len(blocks) - 1)
     width = max(inner, NARROWEST_STAGE) + 2 * PAD
     rows, columns, channels = first.out_hwc
     size = "classes" if first.op.pools_first else f"{rows}{TIMES}{columns}"
@@ -236,7 +273,7 @@ def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scen
     left = (width - inner) / 2
     for block in blocks:
         shapes.append(_draw_block(block, left, top_share, prefix))
-        left += _width(block.call) + GAP
+        left += block.slot + GAP
     height = HEAD + BODY + (BARS if blocks[0].share is not None else 0)
     return Scene(shapes, width, height, f"{size}, {channels}: {', '.join(block.call.op.label for block in blocks)}")
 
@@ -250,10 +287,13 @@ def legend(has_trees: bool = False) -> list[Entry]:
     return [*entries[:-1], *symbols] if has_trees else entries
 
 
-def legend_note(priced: str = "", has_trees: bool = False) -> str:
+def legend_note(priced: str = "", has_trees: bool = False, has_rooms: bool = False) -> str:
     """What the sizes mean. ``priced``: what the shares below are of."""
+    widths = "width: output channels"
+    if has_rooms:
+        widths += " (shade: the most to choose)"
     below = f"; below: share of {priced}, in %" if priced else ""
-    shapes = "a cell: edges from left to right" if has_trees else "height: expansion ratio; width: output channels"
+    shapes = "a cell: edges from left to right" if has_trees else f"height: expansion ratio; {widths}"
     return f"{shapes}; above: output size and channels{below}"
 
 
@@ -292,6 +332,7 @@ def draw_architectures(
     path: str | os.PathLike[str],
     *,
     unit: Unit = Unit.MS,
+    rooms: Mapping[str, Room] = MappingProxyType({}),
 ) -> None:
     """Draw networks one below the other, to one scale, as in the paper's figure of specialized networks.
 
@@ -300,6 +341,7 @@ def draw_architectures(
             and, where there is one, a constant that is no layer's.
         path: the picture to write, ``.png`` or ``.svg``; an earlier file is replaced only by a whole new one.
         unit: unit of the costs.
+        rooms: as in draw_stages, of all of them.
 
     Raises:
         InputError: another suffix. ValueError: no rows, or costs of another length. OSError: it cannot be written.
@@ -311,12 +353,12 @@ def draw_architectures(
         _Row(
             title,
             _facts(spec, costs, unit),
-            draw_stages(spec, costs, unit, prefix=f"row{index}.", top_share=top_share, highest=highest),
+            draw_stages(spec, costs, unit, prefix=f"row{index}.", top_share=top_share, highest=highest, rooms=rooms),
         )
         for index, (title, spec, costs) in enumerate(rows)
     ]
     has_trees = any(map(_has_trees, (spec for _, spec, _ in rows)))
-    write_picture(_compose(drawn, unit.priced if top_share else "", has_trees), path)
+    write_picture(_compose(drawn, unit.priced if top_share else "", has_trees, bool(rooms)), path)
 
 
 def draw_film(
@@ -324,6 +366,7 @@ def draw_film(
     path: str | os.PathLike[str],
     *,
     unit: Unit = Unit.MS,
+    rooms: Mapping[str, Room] = MappingProxyType({}),
 ) -> None:
     """Draw how a network formed as an animated GIF, one picture as of ``draw_architectures`` per frame.
 
@@ -333,6 +376,7 @@ def draw_film(
         frames: (title, network, costs, certainty), all networks of one search space; certainty as in draw_stages.
         path: the film, ``.gif``; an earlier file is replaced only by a whole new one.
         unit: unit of the costs.
+        rooms: as in draw_stages.
 
     Raises:
         InputError: another suffix. ValueError: no frames, or costs of another length. OSError: it cannot be written.
@@ -345,9 +389,9 @@ def draw_film(
     highest = highest_expansion(*(spec for _, spec, *_ in kept))
     scenes = []
     for title, spec, costs, certainty in kept:
-        stages = draw_stages(spec, costs, unit, top_share=top_share, highest=highest, certainty=certainty)
+        stages = draw_stages(spec, costs, unit, top_share=top_share, highest=highest, certainty=certainty, rooms=rooms)
         row = _Row(title, _facts(spec, costs, unit), stages)
-        scenes.append(_compose([row], unit.priced if top_share else "", _has_trees(spec)))
+        scenes.append(_compose([row], unit.priced if top_share else "", _has_trees(spec), bool(rooms)))
     write_film(scenes, path, frames_per_second=max(2, min(10, len(kept) // 8)), hold_seconds=LAST_FRAME_SECONDS)
 
 
@@ -374,11 +418,12 @@ def _facts(spec: ArchSpec, costs: Sequence[float] | None, unit: Unit) -> str:
     return ", ".join(facts)
 
 
-def _compose(rows: Sequence[_Row], priced: str, has_trees: bool) -> Scene:
+def _compose(rows: Sequence[_Row], priced: str, has_trees: bool, has_rooms: bool) -> Scene:
     """Titles, networks and a legend on one ground."""
-    note = legend_note(priced, has_trees)
+    note = legend_note(priced, has_trees, has_rooms)
     heads = (text_width(row.title, 15) + 24 + text_width(row.facts, 12) for row in rows)
-    width = 2 * MARGIN + max(MIN_WIDTH, *heads, *(row.width for row in rows))
+    narrowest = text_width(note, 12) if has_rooms else MIN_WIDTH  # which is as long as the usual note
+    width = 2 * MARGIN + max(narrowest, *heads, *(row.width for row in rows))
     shapes: list[Shape] = []
     top = ROW_GAP / 2
     for row in rows:

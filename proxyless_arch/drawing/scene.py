@@ -94,6 +94,7 @@ STYLES: Mapping[str, Style] = {
     "axis": Style(stroke="grey", stroke_width=1),
     "whisker": Style(stroke="ink", stroke_width=1.2),
     "shade": Style(fill="shade"),
+    "room": Style(fill="shade", stroke="grid", stroke_width=1),
     "band": Style(fill="band"),
     "flow": Style(stroke="bar", stroke_width=1.4),
     "share": Style(fill="bar"),

@@ -15,10 +15,12 @@ from proxyless_arch.arch.draw import (
     PALEST,
     USUAL_EXPANSION,
     Look,
+    Room,
     draw_film,
     draw_stages,
     look,
 )
+from proxyless_arch.arch.shrink import block_name
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.errors import InputError
@@ -26,7 +28,7 @@ from proxyless_arch.base.files import writing
 from proxyless_arch.base.units import Unit
 from proxyless_arch.drawing.scene import Scene
 from proxyless_arch.space.search_space import Path as Choices
-from proxyless_arch.space.search_space import SearchSpace
+from proxyless_arch.space.search_space import SearchSpace, Width
 from search.reporting.history import phase_name
 from search.reporting.run_folder import Run, read_run
 from search.reporting.titles import title_of
@@ -89,13 +91,16 @@ class Film:
 def film(run: Run) -> Film | None:
     """The film of a run; None when its choices are not known, or when they are edges within blocks."""
     shots = frames(run)
-    if not shots or run.space is None or len(run.space.edges) < run.space.n_edges:
+    if not shots or run.space is None or len(run.space.edges) < len(run.space.choices):
         return None
     space, unit = run.space, run.unit or Unit.MS
     last = run.spec if run.spec is not None else space.spec_for(shots[-1].path, run.name)
     highest = max((USUAL_EXPANSION, *(op.drawing.expansion or 1.0 for ops in space.choices for op in ops)))
-    looks = [[look(call, _price(run, call), unit, highest) for call in calls] for calls in _options(space)]
-    chosen = [_taken(space, looks, shot.path) for shot in shots]
+    rooms, networks = rooms_of(space), [walk(space.spec_for(shot.path)) for shot in shots]
+    chosen = [
+        [look(call, _price(run, call), unit, highest, rooms.get(call.name)) for call in calls] for calls in networks
+    ]
+    looks = [list(dict.fromkeys(layer)) for layer in zip(*chosen, strict=True)]
     constant = run.table_scale * run.source.offset_ms if run.source is not None else 0.0
     totals = [constant + sum(_costs(row)) for row in chosen]
     top_share = None
@@ -110,35 +115,44 @@ def film(run: Run) -> Film | None:
         "pale": PALEST,
         "top": top_share,
         "constant": constant,
-        "choices": [
-            [[each.style, round(each.height, 2), each.label, each.tip, each.cost] for each in options]
-            for options in looks
-        ],
-        "searched": list(space.walk_places),
+        "choices": [list(map(_for_player, options)) for options in looks],
         "frames": [
             {
                 "caption": shot.caption,
-                "path": list(shot.path),
-                "sure": [round(value, 3) for value in shot.confidence],
+                "looks": [options.index(each) for options, each in zip(looks, row, strict=True)],
+                "sure": [round(certainty.get(call.name, 1.0), 3) for call in calls],
                 "facts": _facts(run, shot.scale / run.table_scale * total),
             }
-            for shot, total in zip(shots, totals, strict=True)
+            for shot, row, calls, certainty, total in zip(
+                shots, chosen, networks, (_certainty(space, shot) for shot in shots), totals, strict=True
+            )
         ],
     }
-    stages = draw_stages(last, costs, unit, prefix=PREFIX, top_share=top_share, highest=highest)
+    stages = draw_stages(last, costs, unit, prefix=PREFIX, top_share=top_share, highest=highest, rooms=rooms)
     return Film(spec=last, stages=stages, data=data)
 
 
-def _options(space: SearchSpace) -> list[tuple[LayerCall, ...]]:
-    """Per layer of a walk, what it is under each of its choices: in every network of the space at the same sizes."""
-    searched = dict(zip(space.walk_places, space.edge_calls, strict=True))
-    return [searched.get(index, (call,)) for index, call in enumerate(space.walks[0])]
+def _for_player(look: Look) -> list[Any]:
+    """As templates/page.js reads it."""
+    return [look.style, round(look.height, 2), look.label, look.tip, look.cost, round(look.width, 2), look.channels]
 
 
-def _taken(space: SearchSpace, looks: Sequence[Sequence[Look]], path: Choices) -> list[Look]:
-    """The look of each layer of a walk in the network of ``path``."""
-    choices = dict(zip(space.walk_places, path, strict=True))
-    return [options[choices.get(index, 0)] for index, options in enumerate(looks)]
+def rooms_of(space: SearchSpace | None) -> dict[str, Room]:
+    """By layer, the widest that each block could be where that is chosen."""
+    return {
+        block_name(block): Room(width.options[-1], number)
+        for number, width in enumerate(space.widths if space is not None else ())
+        for block in range(width.first, width.last + 1)
+    }
+
+
+def _certainty(space: SearchSpace, shot: Frame) -> dict[str, float]:
+    """By layer, how decided it is: as its least decided choice, of its operation or its width."""
+    found: dict[str, float] = {}
+    for (place, each), sure in zip(space.entries, shot.confidence, strict=True):
+        for block in range(each.first, each.last + 1) if isinstance(each, Width) else (place,):
+            found[block_name(block)] = min(sure, found.get(block_name(block), 1.0))
+    return found
 
 
 def _costs(looks: Sequence[Look]) -> list[float]:
@@ -168,13 +182,14 @@ def write_film(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -
     """
     run = read_run(Path(folder))
     shots = frames(run)
-    if not shots or run.space is None or run.space.widths:
+    if not shots or run.space is None:
         raise InputError("holds no architecture to film: no epoch was finished, or it is no search", source=str(folder))
+    is_by_block = len(run.space.edges) == len(run.space.choices)
     drawn = []
     for shot in shots:
         spec = run.space.spec_for(shot.path, run.name)
-        certainty = dict(zip(run.space.layer_names, shot.confidence, strict=True))
+        certainty = _certainty(run.space, shot) if is_by_block else {}
         drawn.append((f"{title_of(run)}: {shot.caption}", spec, run.costs(spec, shot.scale), certainty))
     with writing(output):
-        draw_film(drawn, output, unit=run.unit or Unit.MS)
+        draw_film(drawn, output, unit=run.unit or Unit.MS, rooms=rooms_of(run.space))
     return Path(output)

@@ -9,6 +9,7 @@ from proxyless_arch.arch.draw import draw_architectures
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import writing
 from proxyless_arch.base.units import Unit
+from search.reporting.film import rooms_of
 from search.reporting.history import draw_search
 from search.reporting.run_folder import Run, read_run
 from search.reporting.titles import is_named, title_of
@@ -35,7 +36,8 @@ def draw_pictures(run: Run, folder: Path, suffix: str) -> list[Path]:
     assert spec is not None and run.result is not None
     architecture, search = (folder / f"{name}{suffix}" for name in NAMES)
     searched_for = f"{title}: searched for {run.settings['target_hardware']}" if is_named(run) else title
-    draw_architectures([(searched_for, spec, run.costs(spec, run.table_scale))], architecture, unit=unit)
+    row = (searched_for, spec, run.costs(spec, run.table_scale))
+    draw_architectures([row], architecture, unit=unit, rooms=rooms_of(run.space))
     draw_search(
         run.records,
         search,

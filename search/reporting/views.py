@@ -8,7 +8,7 @@ from typing import Any
 
 from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.draw import draw_stages, shows_trees
+from proxyless_arch.arch.draw import draw_stages, shows_rooms, shows_trees
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
@@ -20,7 +20,7 @@ from proxyless_arch.drawing.charts import Chart, Guide, Point, Series, line_char
 from proxyless_arch.drawing.scene import Scene
 from search.config import RECIPE_DIR, from_recipe, to_dict
 from search.reporting.commands import next_commands
-from search.reporting.film import film
+from search.reporting.film import film, rooms_of
 from search.reporting.history import (
     SEARCHES,
     choice_map,
@@ -57,6 +57,10 @@ class Drawing:
     @property
     def has_trees(self) -> bool:
         return shows_trees(self.stages)
+
+    @property
+    def has_rooms(self) -> bool:
+        return shows_rooms(self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,8 @@ def _network(run: Run) -> Network | None:
     if shots is None:
         if run.spec is None:
             return None
-        drawing = Drawing(draw_stages(run.spec, run.costs(run.spec, run.table_scale), unit))
+        costs = run.costs(run.spec, run.table_scale)
+        drawing = Drawing(draw_stages(run.spec, costs, unit, rooms=rooms_of(run.space)))
         return Network(title="The network", drawing=drawing, table=_table(run, run.spec))
     title = "The network, and how it formed" if run.spec is not None else "The most probable network so far"
     known = run.spec is not None or run.settings["dataset"] != "imagefolder"
@@ -192,7 +197,8 @@ def _controls(run: Run) -> list[Network]:
     for index, entry in enumerate(run.result["networks"][:MAX_DRAWN_CONTROLS]):
         spec = read_spec(run.folder / entry["spec"])
         title = f"{spec.name}: {unit.short(entry['cost'])}, {format_count(total_params(spec))} parameters"
-        drawn.append(Network(title=title, drawing=Drawing(draw_stages(spec, None, unit, prefix=f"c{index}-"))))
+        stages = draw_stages(spec, None, unit, prefix=f"c{index}-", rooms=rooms_of(run.space))
+        drawn.append(Network(title=title, drawing=Drawing(stages)))
     return drawn
 
 
@@ -295,7 +301,8 @@ def _compared(run: Run, index: int) -> Network:
     facts = [f"{format_count(total_macs(spec))} MACs", f"{format_count(total_params(spec))} parameters"]
     if run.predicted is not None and run.unit is Unit.MS and is_named(run):
         facts.insert(0, f"{cost_text(run.predicted, Unit.MS)} predicted")
-    stages = draw_stages(spec, run.costs(spec, run.table_scale), run.unit or Unit.MS, prefix=f"r{index}-")
+    costs, rooms = run.costs(spec, run.table_scale), rooms_of(run.space)
+    stages = draw_stages(spec, costs, run.unit or Unit.MS, prefix=f"r{index}-", rooms=rooms)
     return Network(title=f"{title_of(run)}: {', '.join(facts)}", drawing=Drawing(stages), color=series_color(index))
 
 

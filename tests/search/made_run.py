@@ -49,19 +49,19 @@ def write_run(
     source = replace(shipped("pixel1"), offset_ms=constant)
     table = price_space(space, MACS) if hardware == "flops" else price_space(space, latency_price(source))
     unit = table.unit
-    chosen = path or tuple(int(rng.integers(len(ops))) for ops in space.choices)
+    chosen = path or tuple(int(rng.integers(size)) for size in space.sizes)
     target = float(f"{table.of_path(chosen) * 1.005:.4g}")
-    noise = [rng.normal(0, 0.01, len(ops)) for ops in space.choices]
+    noise = [rng.normal(0, 0.01, size) for size in space.sizes]
     speed = rng.uniform(0.5, 1.5, space.n_edges)
     records = []
     for index in range(warmup + epochs):
         phase = "warmup" if index < warmup else "search"
         done = 0 if phase == "warmup" else (index - warmup + 1) / max(epochs, 1)
         blocks = []
-        for block, ops in enumerate(space.choices):
+        for block, size in enumerate(space.sizes):
             logits = noise[block].copy()
             logits[chosen[block]] += 9 * done * speed[block]
-            logits[(chosen[block] + 1) % len(ops)] += 5 * done * (1 - done)
+            logits[(chosen[block] + 1) % size] += 5 * done * (1 - done)
             blocks.append(np.exp(logits) / np.exp(logits).sum())
         best = tuple(int(block.argmax()) for block in blocks)
         records.append(

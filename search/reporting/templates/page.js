@@ -8,20 +8,20 @@
   const button = document.getElementById("film-play");
   const caption = document.getElementById("film-caption");
   const groups = film.ids.map((id) => document.getElementById(id));
+  const centres = groups.map((group) => {
+    const box = group.querySelector(".box");
+    return Number(box.getAttribute("x")) + Number(box.getAttribute("width")) / 2;
+  });
   const last = film.frames.length - 1;
   let timer = null;
 
   function show(index) {
     const frame = film.frames[index];
-    const chosen = film.choices.map((options, layer) => {
-      const block = film.searched.indexOf(layer);
-      return options[block >= 0 ? frame.path[block] : 0];
-    });
+    const chosen = film.choices.map((options, layer) => options[frame.looks[layer]]);
     const total = chosen.reduce((sum, look) => sum + (look[4] || 0), film.constant);
-    chosen.forEach(([style, height, label, tip, cost], layer) => {
+    chosen.forEach(([style, height, label, tip, cost, width, channels], layer) => {
       const group = groups[layer];
-      const block = film.searched.indexOf(layer);
-      const sure = block >= 0 ? frame.sure[block] : 1;
+      const sure = frame.sure[layer];
       const box = group.querySelector(".box");
       const share = group.querySelector(".share");
       group.setAttribute("class", sure < 0.65 ? "block unsure" : "block");
@@ -29,6 +29,9 @@
       group.querySelector("title").textContent = sure < 1 ? tip + " (certainty " + Math.round(100 * sure) + " %)" : tip;
       box.setAttribute("y", film.middle - height / 2);
       box.setAttribute("height", height);
+      box.setAttribute("x", centres[layer] - width / 2);
+      box.setAttribute("width", width);
+      group.closest("svg").querySelector(".channels").textContent = channels;
       box.setAttribute("fill-opacity", film.pale + (1 - film.pale) * sure);
       group.querySelector(".op").textContent = label;
       if (share && total > 0) {

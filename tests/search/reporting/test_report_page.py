@@ -26,15 +26,18 @@ from proxyless_arch.base.files import write_json
 from proxyless_arch.base.units import Unit
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.drawing.scene import to_svg
+from proxyless_arch.space.mbconv import TINY
+from proxyless_arch.space.wide import wide_space
 from search.reporting import views
 from search.reporting.commands import next_commands
 from search.reporting.film import frames, write_film
 from search.reporting.networks import released_points
+from search.reporting.pictures import write_svg
 from search.reporting.report_page import comparison, report, write_comparison, write_report
 from search.reporting.run_folder import read_run, read_trained
 from search.reporting.trainings import with_trained
 from tests.errors import named, refused
-from tests.search.made_run import write_random, write_run, write_trained
+from tests.search.made_run import DIGITS, write_random, write_run, write_trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BROWSERS_OWN = ("googleapis.com", "google.com")
@@ -213,8 +216,7 @@ def test_the_layer_table_adds_up_to_the_prediction(constant, scale, tmp_path):
     data = page.json["film-data"]
     frame = data["frames"][-1]
     assert frame["facts"] == f"{predicted:.2f} ms predicted"
-    taken = [0, 0, *frame["path"], *[0] * (len(data["choices"]) - 2 - len(frame["path"]))]
-    costs = [options[choice][4] or 0.0 for options, choice in zip(data["choices"], taken, strict=True)]
+    costs = [options[look][4] or 0.0 for options, look in zip(data["choices"], frame["looks"], strict=True)]
     assert data["constant"] + sum(costs) == pytest.approx(predicted, rel=1e-9)
 
 
@@ -263,14 +265,40 @@ def test_the_film_holds_every_epoch_and_ends_at_the_derived_network(tmp_path):
     assert max(max(shot.confidence) for shot in shots) <= 1
     page, _ = page_of(tmp_path / "run")
     data = page.json["film-data"]
-    assert [frame["path"] for frame in data["frames"]] == [list(shot.path) for shot in shots]
+    for frame, shot in zip(data["frames"], shots, strict=True):
+        calls = walk(run.space.spec_for(shot.path))
+        taken = [options[place] for options, place in zip(data["choices"], frame["looks"], strict=True)]
+        assert [look[6] for look in taken] == [call.out_hwc[2] for call in calls]
+        assert [not look[2] for look in taken] == [call.op.vanishes for call in calls]
+        assert frame["sure"] == [1, 1, *(round(sure, 3) for sure in shot.confidence), 1, 1]
     assert data["ids"] == [f"film-{call.name}" for call in walk(spec)] == list(page.boxes)
-    assert data["searched"] == list(range(2, 2 + run.space.n_edges))
-    for layer, options in enumerate(data["choices"]):
-        searched = 2 <= layer < 2 + run.space.n_edges
-        assert len(options) == (len(run.space.choices[layer - 2]) if searched else 1)
-    chosen = [data["choices"][layer][choice][4] for layer, choice in enumerate([0, 0, *PATH, 0, 0])]
-    assert sum(chosen) == pytest.approx(result["predicted_latency_ms"])
+    assert sum(look[4] for look in taken) == pytest.approx(result["predicted_latency_ms"])
+
+
+def test_widths_that_were_chosen_are_drawn_to_scale_and_the_film_moves_them(tmp_path):
+    from PIL import Image
+
+    space = wide_space(TINY, 0.5, num_classes=10, preprocessing=DIGITS)
+    path = tuple(size // 2 for size in space.sizes)
+    write_run(tmp_path / "run", path=path, space=space)
+    page, _ = page_of(tmp_path / "run")
+    data, shots = page.json["film-data"], frames(read_run(tmp_path / "run"))
+    assert len(page.classed("room")) == len(space.edges) and "shade: the most to choose" in page.words
+    place = {name.removeprefix("film-"): index for index, name in enumerate(data["ids"])}
+    seen = set()
+    for frame, shot in zip(data["frames"], shots, strict=True):
+        for number, (entry, width) in enumerate(zip(space.width_entries, space.widths, strict=True)):
+            chosen = width.options[shot.path[entry]]
+            seen.add((number, chosen))
+            for block in range(width.first, width.last + 1):
+                look = data["choices"][place[f"blocks.{block}"]][frame["looks"][place[f"blocks.{block}"]]]
+                assert look[6] == chosen
+                assert look[5] == pytest.approx(52 * chosen / width.options[-1], abs=0.01)
+    assert len(seen) > len(space.widths)  # the widths changed on the way
+    (svg,) = write_svg(tmp_path / "run", tmp_path / "out")[:1]
+    assert svg.read_text().count('class="room"') == len(space.edges)
+    with Image.open(write_film(tmp_path / "run", tmp_path / "film.gif")) as film:
+        assert film.n_frames == len(shots)
 
 
 def test_a_gif_of_the_film(tmp_path):
