@@ -42,6 +42,7 @@ def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]
     if config.weights is not None or known:
         given["weights"] = config.weights or PRETRAINED
     found, notes = effective_config(given, "finetune")
-    if found.weights not in (INHERIT, PRETRAINED) and config.weights is None:
+    has_own = found.weights == INHERIT or (known and config.arch in catalog.trained_names())
+    if config.weights is None and not has_own:
         raise InputError("this network has no weights: it takes a trained one", "--arch", config.arch)
     return found, notes

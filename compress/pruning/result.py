@@ -75,7 +75,7 @@ _SCHEMA: Schema = {
     **dict.fromkeys(("target_hardware", "method", "latency_source", "parent", "runtime"), Node.text),
     **dict.fromkeys((*_SHARES, "choosing_top1_percent", "finetuned_top1_percent"), percent),
     **dict.fromkeys(
-        ("target_macs", "max_drop", "choosing_loss", "wall_seconds", "measured_latency_ms",
+        ("target_macs", "max_drop", "max_params", "choosing_loss", "wall_seconds", "measured_latency_ms",
          "parent_predicted_latency_ms", "parent_measured_latency_ms"),
         amount,
     ),
@@ -83,7 +83,7 @@ _SCHEMA: Schema = {
         ("target_latency_ms", "predicted_latency_ms", "table_scale", "parent_macs", "parent_params"), factor
     ),
     **dict.fromkeys(
-        ("max_params", "evaluations", "macs", "params", "finetune_epochs", "n_valid_images", "n_test_images",
+        ("evaluations", "macs", "params", "finetune_epochs", "n_valid_images", "n_test_images",
          "num_classes", "manual_seed"),
         count,
     ),

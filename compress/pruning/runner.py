@@ -12,6 +12,7 @@ and asks for nothing twice.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -68,6 +69,8 @@ PRUNED, FINETUNED = "pruned", "finetune"
 """Folders of a product: the network before fine-tuning, and the fine-tuning."""
 ORDERING_SECONDS = 5e-10
 """Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
+CHANCE = 2.0
+"""Standard deviations of what guessing gets right, within which a network is called no better."""
 HALVINGS = 6
 """Of the range of costs, to find the fastest network within --max_drop."""
 
@@ -231,6 +234,18 @@ def expected(job: Job) -> str:
 # ------------------------------------------------------------------------------------------------------- the run
 
 
+def doubts(job: Job, top1_percent: float | None) -> list[str]:
+    """Whether the images are those of a network whose weights do not say what its classes are called."""
+    if top1_percent is None:
+        return []
+    chance = 1 / job.spec.num_classes
+    most = chance + CHANCE * math.sqrt(chance * (1 - chance) / len(job.data.valid))
+    if top1_percent > 100 * most:
+        return []
+    return [f"the network gets {top1_percent:.1f} % of the held-out images right, as guessing would: are these the "
+            "classes that it was trained for?"]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A plan that was taken, all that were scored for it, and its time where it was measured."""
@@ -268,6 +283,8 @@ class _Run:
     def finish(self) -> PruneResult:
         job = self.job
         parent = self._parent_scores()
+        for note in doubts(job, parent["parent_top1_percent"]):
+            self.tell(labeled("note", note))
         chosen = [self._within_drop()] if job.config.max_drop is not None else [self._land(goal) for goal in job.goals]
         folders = [self.home] if len(chosen) == 1 else [self.home / each.goal.name for each in chosen]
         records = [self._product(each, folder, parent) for each, folder in zip(chosen, folders, strict=True)]

@@ -18,6 +18,7 @@ from proxyless_arch.weights.slicing import by_importance
 from search.config import SearchConfig, SpaceConfig
 
 FLAG = "--from"
+NO_WEIGHTS = "this network has no weights: it takes a trained one"
 FREEDOM = Freedom(most=5)
 """Of each block: five widths, from a fifth on. A search learns what each is worth from a few hundred networks."""
 
@@ -33,9 +34,11 @@ class Parent:
     def start(self) -> Start:
         name, data = self.config.space.parent, self.config.data
         assert name is not None
+        if name in catalog.known_names() and name not in catalog.trained_names():
+            raise InputError(NO_WEIGHTS, FLAG, name)
         found = start_of(self._training, self.images)
         if not found.tensors:
-            raise InputError("this network has no weights: it takes a trained one", FLAG, name)
+            raise InputError(NO_WEIGHTS, FLAG, name)
         if found.has_fresh_classifier:
             words = ["--pretrained"] if name in catalog.known_names() else []
             words += ["--data_path", data.data_path] if data.data_path is not None else []

@@ -220,6 +220,29 @@ def test_every_method_keeps_to_the_target(method, network, tmp_path):
     assert record["evaluations"] == (1 if method == "uniform" else 2) == read_result(tmp_path / "run").config.n_plans
 
 
+@pytest.mark.parametrize("more", [["--keep", "0.7"], []])
+def test_most_parameters_are_kept_to(more, network, tmp_path):
+    words = ["--arch", network, *FEW, *more, "--max_params", "2.5e3", "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
+    record = read_result(tmp_path / "run").record
+    assert record["params"] <= record["max_params"] == 2500 < record["parent_params"]
+
+
+def test_images_that_the_network_gets_right_by_chance_alone_are_doubted(network, tmp_path, capsys):
+    """Of a weight file that does not name its classes, nothing else tells."""
+    tensors_of = dict(read_tensors(network).tensors)
+    tensors_of["classifier.linear.weight"] = np.zeros_like(tensors_of["classifier.linear.weight"])
+    save_safetensors(tmp_path / "zero.safetensors", DIGITS, tensors_of, {})
+    words = [*FEW, "--keep", "0.6", "--finetune_epochs", "0", "--method", "uniform"]
+    assert main(["--arch", str(tmp_path / "zero.safetensors"), *words, "--run_dir", str(tmp_path / "run")]) == 0
+    found = record_of(tmp_path / "run")["parent_top1_percent"]
+    assert any(f"{found:.1f} %" in line for line in lines_labeled("note", capsys.readouterr().out))
+
+
+def lines_labeled(label, out):
+    return [line for line in out.splitlines() if line.split()[:1] == [label]]
+
+
 def test_several_targets_share_their_measurements(network, tmp_path, capsys):
     words = ["--arch", network, *FEW, "--keep", "0.5,0.8", "--finetune_epochs", "0"]
     assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
@@ -349,6 +372,11 @@ def test_the_reachable_range_is_named(network):
 def test_a_network_without_weights_is_refused(tmp_path, capsys):
     write_spec(tmp_path / "net.json", DIGITS)
     assert "--arch" in refused(["--arch", str(tmp_path / "net.json"), *FEW], capsys)
+
+
+def test_a_known_network_without_weights_is_refused(tmp_path, capsys):
+    error = refused(["--arch", "mobilenetv4_conv_small", *FEW, "--run_dir", str(tmp_path / "run")], capsys)
+    assert error.startswith("error: --arch:") and "mobilenetv4_conv_small" in error
 
 
 def test_a_checkpoint_as_peoples_scripts_write_them_is_a_start(tmp_path, capsys):
