@@ -1,4 +1,4 @@
-"""How long the gradients of depthwise convolutions take: torch's, and those of proxyless_nas/depthwise.py.
+"""How long the gradients of depthwise convolutions take: torch's, and those of proxyless_nas/fast/depthwise.py.
 
     pip install -e '.[fast]'
     python benchmarks/bench_depthwise.py
@@ -43,8 +43,8 @@ def layer(size: int, channels: int, pixels: int, stride: int, is_bf16: bool) -> 
     import torch
     from torch.nn import functional as F
 
-    from proxyless_nas.depthwise import input_gradient
-    from proxyless_nas.depthwise_kernel import weight_gradient
+    from proxyless_nas.fast.depthwise import input_gradient
+    from proxyless_nas.fast.depthwise_kernel import weight_gradient
 
     rng, pad = torch.Generator().manual_seed(0), size // 2
     dtype = torch.bfloat16 if is_bf16 else torch.float32
@@ -78,9 +78,9 @@ def run(argv: Sequence[str]) -> None:
     config = settings.parse(Config, argv, "bench_depthwise.py", __doc__)
     import torch
 
-    from proxyless_nas import depthwise_kernel
+    from proxyless_nas.fast import compiler
 
-    if depthwise_kernel.version() is None:
+    if compiler.version() is None:
         print(
             "no llvmlite here, or no processor for it: torch alone computes these gradients (pip install -e '.[fast]')"
         )
@@ -95,7 +95,7 @@ def run(argv: Sequence[str]) -> None:
             place = f"{size}x{size}{' s2' if stride > 1 else ''}, {channels} channels, {pixels} px"
             rows.append((place, precision, *(f"{quartiles(ms).median:.2f}" for ms in times.values()), f"{apart:.0e}"))
     print(*align([("layer", "precision", *parts, "apart"), *rows], left=(0, 1)), sep="\n")
-    print(f"{cpu_name()}, torch {torch.__version__}, {depthwise_kernel.version()}, {config.rounds} rounds")
+    print(f"{cpu_name()}, torch {torch.__version__}, {compiler.version()}, {config.rounds} rounds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

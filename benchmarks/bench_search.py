@@ -153,7 +153,7 @@ def table(found: Mapping[str, Any]) -> list[str]:
             shown += [f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
         most = "-" if row["at_most"] is None else f"{row['at_most']:g}"
         rows.append((row["task"], row["over"], *shown, most, row["verdict"]))
-    lines = [f"{found['case']}, depthwise gradients by {found['kernels']}", *align(rows, left=(0, 1, 7))]
+    lines = [f"{found['case']}, kernels by {found['kernels']}", *align(rows, left=(0, 1, 7))]
     plain = found["peak_bytes"].get(PLAIN)
     for task, size in found["peak_bytes"].items():
         if size is not None and plain:

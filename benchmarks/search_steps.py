@@ -36,8 +36,8 @@ class Tasks:
     def __init__(self, case: Case, device: str = "auto", kernels: str = "auto", seed: int = 0) -> None:
         import torch
 
-        from proxyless_nas.depthwise import kernels_in_use
         from proxyless_nas.devices import pick_device
+        from proxyless_nas.fast import kernels_in_use
         from search.algorithm.controllers import step_rng
         from search.algorithm.gates import sample_path
 
@@ -79,7 +79,7 @@ class Tasks:
         import torch
         from torch.nn import functional as F
 
-        from proxyless_nas.depthwise import accelerate
+        from proxyless_nas.fast import accelerate
         from proxyless_nas.steps import sgd
 
         memory = torch.channels_last if channels_last else torch.contiguous_format

@@ -55,8 +55,7 @@ THREADS = Word("--threads", (), "threads on the CPU")
 KERNELS = Word(
     "--kernels",
     (),
-    "auto (on a CPU, where the extra [fast] is installed, depthwise convolutions have faster gradients, equal up to "
-    "rounding) or torch",
+    "auto (on a CPU, where the extra [fast] is installed, layers are faster, equal up to rounding) or torch",
 )
 KERNEL_CHOICES = AUTO_KERNELS, TORCH_KERNELS = "auto", "torch"
 DEVICE = Word("--device", (), "auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps")

@@ -76,8 +76,8 @@ from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained,
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate
-from proxyless_nas.depthwise import accelerate, kernels_in_use, kernels_text
 from proxyless_nas.devices import device_name
+from proxyless_nas.fast import accelerate, kernels_in_use, kernels_text
 from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.quantized import build_quantized
 from proxyless_nas.quantized_training import learnt_plan
@@ -145,7 +145,7 @@ class Job:
 
     @property
     def kernels(self) -> str:
-        """What computes the gradients of depthwise convolutions."""
+        """What computes beside torch: fast.kernels_in_use."""
         return kernels_in_use(self.config.kernels, self.device)
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hardware.cost import CostTable
@@ -126,7 +126,7 @@ def _losses_of_other_widths(
 
 def _through_gates(supernet: PathSupernet, images: Tensor, path: Path, gates: Sequence[Gate]) -> Tensor:
     """Logits that only the gates have a gradient of: a layer of ours cannot see that its weights' is not asked for."""
-    weights = list(supernet.parameters()) if isinstance(supernet, nn.Module) else []  # any function of these will do
+    weights = supernet.weights if isinstance(supernet, PathSupernet) else []  # any function of these will do
     try:
         for weight in weights:
             weight.requires_grad_(False)

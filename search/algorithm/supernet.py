@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,29 @@ def _call(module: nn.Module, x: Tensor) -> Tensor:
     return module(x)
 
 
-def pure_call(module: nn.Module, x: Tensor) -> Tensor:
-    """``module(x)`` with its own batch statistics but without moving its running statistics."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    return torch.func.functional_call(module, buffers, (x,))
+def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Its layers that keep running statistics."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats]
 
 
-def _pure_call_no_grad(module: nn.Module, x: Tensor) -> Tensor:
+def pure_call(module: nn.Module, x: Tensor, norms: Sequence[nn.BatchNorm2d] | None = None) -> Tensor:
+    """``module(x)`` with its own batch statistics but without moving its running statistics.
+
+    ``norms``: norms_of the module, where they are known already.
+    """
+    norms = norms_of(module) if norms is None else norms
+    for layer in norms:
+        layer.track_running_stats = False
+    try:
+        return module(x)
+    finally:
+        for layer in norms:
+            layer.track_running_stats = True
+
+
+def _pure_call_no_grad(module: nn.Module, norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     with torch.no_grad():
-        return pure_call(module, x)
+        return pure_call(module, x, norms)
 
 
 class Choices(nn.Module):
@@ -37,14 +51,15 @@ class Choices(nn.Module):
     def __init__(self, ops: Sequence[Operation], bn: BatchNorm, padding: Padding) -> None:
         super().__init__()
         self.choices = nn.ModuleList(build_op(op, bn, padding) for op in ops)
+        self._norms = [norms_of(choice) for choice in self.choices]
 
     def chosen(self, x: Tensor, choice: int, gate: Gate | None) -> Tensor:
         """What the ``choice`` makes of ``x``; with a gate, which then has a gradient, no running statistic moves."""
         if gate is None:
             return self.choices[choice](x)
-        others = [partial(_pure_call_no_grad, self.choices[j]) for j in gate.candidates]
+        others = [partial(_pure_call_no_grad, self.choices[j], self._norms[j]) for j in gate.candidates]
         return BinarizedPath.apply(
-            pure_call(self.choices[choice], x),
+            pure_call(self.choices[choice], x, self._norms[choice]),
             gate.values,
             x.detach(),
             gate.candidates.index(choice),
@@ -120,6 +135,11 @@ class PathSupernet(nn.Module, ABC):
     """All networks of ``space`` in one, one path of which runs at a time: what a search trains and asks."""
 
     space: SearchSpace
+
+    @cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """All of ``parameters()``, without a walk through the layers each time."""
+        return list(self.parameters())
 
     @abstractmethod
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:

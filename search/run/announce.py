@@ -17,8 +17,8 @@ from proxyless_arch.base.units import format_count
 from proxyless_arch.data.batches import note_on_few_steps
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
-from proxyless_nas.depthwise import kernels_text
 from proxyless_nas.devices import device_name
+from proxyless_nas.fast import kernels_text
 from search.algorithm.controllers import resolved_arch_lr
 from search.config import TARGET_KEY, SearchConfig
 from search.run.device import timed_space

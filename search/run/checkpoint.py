@@ -58,7 +58,7 @@ COMPUTES = ("processes", "torch_version", "num_threads", "device_type", "kernels
 def computes(device: torch.device, threads: int | None = None, kernels: str = TORCH_KERNELS) -> dict[str, Any]:
     """What computes: the processes matter to the BN of a share, all else to the order of sums.
 
-    ``threads``: of torch (default: those it has now). ``kernels``: depthwise.kernels_in_use.
+    ``threads``: of torch (default: those it has now). ``kernels``: fast.kernels_in_use.
     """
     n_threads = threads or torch.get_num_threads()
     values = (distributed.world_size(), str(torch.__version__), n_threads, device.type, kernels)

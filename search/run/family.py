@@ -27,8 +27,8 @@ from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_nas import distributed
-from proxyless_nas.depthwise import kernels_in_use
 from proxyless_nas.devices import pick_device
+from proxyless_nas.fast import kernels_in_use
 from proxyless_nas.opening import ROOT
 from search.config import LEFT_OPEN, TARGET_KEY, SearchConfig, default_space, to_dict, with_settings
 from search.reporting.networks import plane_of

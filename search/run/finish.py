@@ -32,7 +32,7 @@ from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import train_batches
-from proxyless_nas.depthwise import accelerate
+from proxyless_nas.fast import accelerate
 from proxyless_nas.network import ProxylessNet
 from proxyless_nas.steps import NonFiniteLossError, evaluate, recalibrate_bn
 from proxyless_nas.train.training import EpochSums, Schedule, Training

@@ -33,7 +33,7 @@ from proxyless_arch.space.named import space_named
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
-from proxyless_nas.depthwise import kernels_in_use
+from proxyless_nas.fast import kernels_in_use
 from search.algorithm import objective
 from search.config import (
     LIMIT_KEY,
@@ -213,7 +213,7 @@ class Job:
 
     @property
     def kernels(self) -> str:
-        """What computes the gradients of depthwise convolutions."""
+        """What computes beside torch: fast.kernels_in_use."""
         return kernels_in_use(self.config.kernels, self.device)
 
     @property

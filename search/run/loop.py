@@ -26,7 +26,7 @@ from proxyless_arch.data.streams import Stream, TorchStream, numpy_rng
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas import distributed
-from proxyless_nas.depthwise import accelerate, kernels_in_use
+from proxyless_nas.fast import accelerate, kernels_in_use
 from proxyless_nas.steps import (
     NonFiniteLossError,
     cosine_lr,
@@ -173,7 +173,7 @@ class Search:
 
     @property
     def kernels(self) -> str:
-        """What computes the gradients of depthwise convolutions."""
+        """What computes beside torch: fast.kernels_in_use."""
         return kernels_in_use(self.config.kernels, self.device)
 
     @property
@@ -259,7 +259,8 @@ class Search:
         Gradients add up over the parts of the batch; batch normalization sees one part at a time.
         """
         weights, paths = self.config.weights, self.trained_paths()
-        self.supernet.train()
+        if not self.supernet.training:
+            self.supernet.train()
         self._seed_dropout(TorchStream.WEIGHT_DROPOUT, self.step)
         set_lr(self.optimizer, self.learning_rate())
         self.optimizer.zero_grad(set_to_none=True)
@@ -278,7 +279,7 @@ class Search:
         if totals[3]:
             raise NonFiniteLossError(f"training loss {totals[0] / totals[2]:.4g} at weight step {self.step}", broken)
         self._average_gradients(paths)
-        limit_gradients(self.supernet.parameters(), weights.grad_clip, f"weight step {self.step}")
+        limit_gradients(self.supernet.weights, weights.grad_clip, f"weight step {self.step}")
         self.optimizer.step()
         self.sums.train_loss += totals[0]
         self.sums.train_hits += totals[1]

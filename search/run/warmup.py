@@ -23,7 +23,7 @@ from proxyless_arch.base.runs import METRICS_FILE, read_metrics
 from proxyless_arch.base.settings import absent
 from proxyless_arch.base.strict import Node, shown
 from proxyless_arch.base.words import TORCH_KERNELS
-from proxyless_nas.depthwise import kernels_in_use
+from proxyless_nas.fast import kernels_in_use
 from search.config import PATHS, SearchConfig, flags, from_dict, to_dict
 from search.run import checkpoint
 from search.run.checkpoint import Checkpoint

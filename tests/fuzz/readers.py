@@ -84,7 +84,7 @@ from proxyless_arch.space.uib import uib_space
 from proxyless_arch.weights.files import read_tensors, save_h5, save_safetensors
 from proxyless_arch.weights.lookup import find_network, find_trained
 from proxyless_arch.weights.quantizer import quantized_tensors
-from proxyless_nas.depthwise import kernels_in_use
+from proxyless_nas.fast import kernels_in_use
 from proxyless_nas.network import build
 from proxyless_nas.train.result import read_result as read_trained_result
 from proxyless_nas.train.session import CHECKPOINT_FIELDS, CHECKPOINT_FORMAT, CHECKPOINT_VERSION

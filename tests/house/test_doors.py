@@ -55,7 +55,7 @@ OWNERS = {
     "search": {
         "tensorboardX": {"run/log.py"},
     },
-    "proxyless_nas": {"llvmlite": {"depthwise_kernel.py"}},
+    "proxyless_nas": {"llvmlite": {"fast/compiler.py"}},
     "hardware": {"torch": {"profile/measure.py"}, "proxyless_nas": {"profile/measure.py"}},
 }
 # Inside a room, which folder may import which others; "" is the files that lie in the room itself.

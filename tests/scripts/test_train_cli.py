@@ -27,7 +27,8 @@ from proxyless_arch.base.runs import PREVIOUS_FILE, locked, read_metrics, resume
 from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_arch.data.datasets import load_for_search
 from proxyless_arch.weights.files import load_safetensors, save_h5
-from proxyless_nas import depthwise_kernel, steps
+from proxyless_nas import steps
+from proxyless_nas.fast import compiler
 from proxyless_nas.train import checkpointing
 from proxyless_nas.train import session as train_session
 from tests.errors import error_line, line_of, named
@@ -823,7 +824,7 @@ def test_other_processes_another_torch_thread_count_and_kernels_are_said(straigh
     folder = with_ran_on(straight, tmp_path / "other", torch="1.0", threads=3, processes=4, kernels="llvmlite 0.1")
     code, out, err = run(capsys, "--path", folder, "--resume")
     assert (code, err) == (0, "")
-    own = depthwise_kernel.version() or TORCH_KERNELS
+    own = compiler.version() or TORCH_KERNELS
     (line,) = (line for line in out.splitlines() if said in line)
     named(line, f"torch {torch.__version__} (was 1.0)", "threads 1 (was 3)", "processes 1 (was 4)")
     named(line, f"kernels {own} (was llvmlite 0.1)")

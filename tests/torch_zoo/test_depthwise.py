@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from proxyless_arch.base.words import TORCH_KERNELS
-from proxyless_nas import depthwise, depthwise_kernel
 from proxyless_nas.convolution import SameConv2d, convolution
-from proxyless_nas.depthwise import FastDepthwise, FastSameDepthwise, accelerate, kernels_in_use
-from proxyless_nas.depthwise_kernel import Registers, registers_of
+from proxyless_nas.fast import accelerate, compiler, depthwise, depthwise_kernel, kernels_in_use
+from proxyless_nas.fast.compiler import Registers, registers_of
+from proxyless_nas.fast.depthwise import FastDepthwise, FastSameDepthwise
 
-OURS = depthwise_kernel.version()
+OURS = compiler.version()
 CPU = torch.device("cpu")
 compiled = pytest.mark.skipif(OURS is None, reason="needs the extra [fast]: llvmlite")
 
@@ -148,9 +148,9 @@ def test_copies_and_states_know_nothing_of_it():
 def test_torch_is_used_where_it_is_asked_for_or_nothing_else_is_there(monkeypatch):
     assert kernels_in_use("torch", CPU) == TORCH_KERNELS
     assert kernels_in_use("auto", torch.device("cuda", 0)) == TORCH_KERNELS
-    monkeypatch.setattr(depthwise_kernel, "version", lambda: None)
+    monkeypatch.setattr(compiler, "version", lambda: None)
     assert kernels_in_use("auto", CPU) == TORCH_KERNELS
-    monkeypatch.setattr(depthwise_kernel, "version", lambda: "llvmlite 1.2")
+    monkeypatch.setattr(compiler, "version", lambda: "llvmlite 1.2")
     assert kernels_in_use("auto", CPU) == "llvmlite 1.2"
     layer = convolution(24, 24, 5, "same", groups=24)
     accelerate(layer, TORCH_KERNELS)

@@ -13,9 +13,10 @@ from hardware.cost import MACS, price_space
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.data.datasets import digits
 from proxyless_arch.data.streams import TorchStream
-from proxyless_nas import depthwise_kernel
 from proxyless_nas.data import train_batches
-from proxyless_nas.depthwise import FastDepthwise
+from proxyless_nas.fast import compiler
+from proxyless_nas.fast.depthwise import FastDepthwise
+from proxyless_nas.fast.norm import FastConvBN
 from proxyless_nas.steps import NonFiniteLossError, cosine_lr, seed_dropout
 from search.config import ArchOpt, DataConfig, SearchConfig, SpaceConfig, Target, Warmup, WeightOpt
 from search.run import checkpoint, loop
@@ -139,7 +140,7 @@ def test_resumed_is_uninterrupted(uninterrupted, tmp_path, stops):
     resume_and_compare(uninterrupted, tmp_path, stops)
 
 
-@pytest.mark.skipif(depthwise_kernel.version() is None, reason="needs the extra [fast]: llvmlite")
+@pytest.mark.skipif(compiler.version() is None, reason="needs the extra [fast]: llvmlite")
 def test_faster_kernels_move_weights_and_alpha_as_those_of_torch_do():
     searches = []
     for kernels in ("torch", "auto"):
@@ -147,8 +148,9 @@ def test_faster_kernels_move_weights_and_alpha_as_those_of_torch_do():
         go_on(search, [], stop_at=2)  # the second one with an architecture step
         searches.append(search)
     plain, fast = searches
-    assert (plain.kernels, fast.kernels) == ("torch", depthwise_kernel.version())
-    assert any(isinstance(layer, FastDepthwise) for layer in fast.supernet.modules())
+    assert (plain.kernels, fast.kernels) == ("torch", compiler.version())
+    for kind in (FastDepthwise, FastConvBN):
+        assert any(isinstance(layer, kind) for layer in fast.supernet.modules())
     for own, theirs in zip(fast.supernet.parameters(), plain.supernet.parameters(), strict=True):
         torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-6)
     for own, theirs in zip(fast.alphas, plain.alphas, strict=True):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from proxyless_arch.base.words import TORCH_KERNELS
-from proxyless_nas import depthwise_kernel
 from proxyless_nas.convolution import SameConv2d
+from proxyless_nas.fast import depthwise_kernel
+from proxyless_nas.fast.compiler import registers
 
 SMALLEST_KERNEL = {torch.float32: 5, torch.bfloat16: 3}
 """From which on a kernel of ours was faster, by the type of the input: torch's is as fast for 3x3 in float32."""
@@ -24,40 +24,14 @@ WORTH_SHARING = 4_000_000
 """Multiply-adds below which one thread computes a gradient: waking another takes as long."""
 
 
-def kernels_in_use(asked: str, device: torch.device) -> str:
-    """What computes the gradients of depthwise convolutions: ``torch``, or our kernel's compiler with its version.
-
-    ``asked``: the setting ``kernels``, auto or torch.
-    """
-    if asked == TORCH_KERNELS or device.type != "cpu":
-        return TORCH_KERNELS
-    return depthwise_kernel.version() or TORCH_KERNELS
-
-
-def kernels_text(kernels: str) -> str:
-    """What a person is told of them, behind the version of torch."""
-    return "" if kernels == TORCH_KERNELS else f" with depthwise gradients by {kernels}"
-
-
-def accelerate(net: nn.Module, kernels: str) -> None:
-    """Let our kernel compute the gradients of the depthwise convolutions of ``net``; ``kernels``: kernels_in_use.
-
-    The layers stay the objects they are, so that optimizers, names and copies of ``net`` need not know.
-    """
-    if kernels == TORCH_KERNELS:
-        return
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d) and type(layer) in _FAST and _is_depthwise(layer):
-            layer.__class__ = _FAST[type(layer)]
-
-
-def _is_depthwise(layer: nn.Conv2d) -> bool:
+def is_depthwise(layer: nn.Conv2d) -> bool:
+    """Whether our kernel may be there for it."""
     square = len({*layer.kernel_size}) == len({*layer.stride}) == 1
     return square and layer.groups == layer.in_channels == layer.out_channels and set(layer.dilation) == {1}
 
 
 class FastDepthwise(nn.Conv2d):
-    """A depthwise convolution without bias; made by ``accelerate``."""
+    """A depthwise convolution without bias; made by ``accelerate`` of this folder."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not (
@@ -76,12 +50,12 @@ class FastSameDepthwise(FastDepthwise, SameConv2d):
     """The same with TensorFlow's padding."""
 
 
-_FAST: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: FastDepthwise, SameConv2d: FastSameDepthwise}
+FAST: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: FastDepthwise, SameConv2d: FastSameDepthwise}
 
 
 def _fits(x: Tensor, kernel_size: int) -> bool:
     """Whether our kernel takes an input, and is faster."""
-    machine = depthwise_kernel.registers()
+    machine = registers()
     return (
         machine is not None
         and kernel_size >= SMALLEST_KERNEL.get(x.dtype, kernel_size + 1)
