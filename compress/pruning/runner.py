@@ -34,7 +34,7 @@ from compress.pruning.session import Goal, Job, Whole, prepare
 from compress.record import Record, read_record
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
-from hardware.profile.landing import land, settled
+from hardware.profile.landing import land, lands, settled
 from hardware.profile.profiling import Measured
 from hardware.projection import Limit, Projection
 from proxyless_arch.apps.train_settings import TrainConfig
@@ -69,6 +69,8 @@ PRUNED, FINETUNED = "pruned", "finetune"
 """Folders of a product: the network before fine-tuning, and the fine-tuning."""
 ORDERING_SECONDS = 5e-10
 """Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
+RIVALS = 4
+"""Plans that are measured for a target, the best first, until one takes the time that was asked for."""
 CHANCE = 2.0
 """Standard deviations of what guessing gets right, within which a network is called no better."""
 HALVINGS = 6
@@ -324,22 +326,33 @@ class _Run:
                 tried = self._choose(limits)
             except InputError:  # no plan of this method in the window: one that costs less
                 tried = self._choose([Limit(limits[0].table, limits[0].upper, flag=goal.flag), *limits[1:]])
-            found = best(tried)
+            found = self._nearest(tried, goal) if job.measured_on is not None else best(tried)
             scored[found.path] = found, tuple(tried)
             return Projection(found.path, tuple(limit.table.of_path(found.path) for limit in limits), 0.0, 0)
 
         if job.measured_on is None:
             return Chosen(goal, *scored[choose([target, *others]).path], 1.0, None, None)
-
-        def time_of(path: Choices) -> Measured:
-            timing = self._timed(change_of(job.groups, path))
-            self.tell(f"  measured {timing.ms:.3f} ms of {goal.value:.3f} ms")
-            return timing
-
-        landing = land(choose, job.table, goal.value, time_of, limits=others)
+        landing = land(choose, job.table, goal.value, lambda path: self._told(path, goal), limits=others)
         if landing.stopped:
             self.tell(f"  {landing.stopped}")
         return Chosen(goal, *scored[landing.best.projection.path], landing.best.scale, landing.final, landing.landed)
+
+    def _nearest(self, tried: Sequence[Found], goal: Goal) -> Found:
+        """Of the best plans, which cost the same by their prices, the first that measures as was asked for.
+
+        Prices are off by some per cent, and for each plan by others. Where none of them does, the one that is nearest.
+        """
+        ms = dict[Choices, float]()
+        for found in sorted(tried, key=lambda each: each.score.loss)[:RIVALS]:
+            ms[found.path] = settled(lambda path=found.path: self._told(path, goal)).ms  # type: ignore[misc]
+            if lands(ms[found.path], goal.value):
+                return found
+        return min((found for found in tried if found.path in ms), key=lambda each: abs(ms[each.path] / goal.value - 1))
+
+    def _told(self, path: Choices, goal: Goal) -> Measured:
+        timing = self._timed(change_of(self.job.groups, path))
+        self.tell(f"  measured {timing.ms:.3f} ms of {goal.value:.3f} ms")
+        return timing
 
     def _timed(self, change: Shrunk) -> Measured:
         """One measurement, another one each time; of a run that goes on, those that it has, in order."""

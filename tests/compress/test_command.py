@@ -116,6 +116,27 @@ def test_a_device_is_measured_until_the_network_lands_on_it(network, tmp_path, s
     assert slower.timed.count(slower.timed[-1]) > 2  # once more behind the choice, which flatters
 
 
+class OneOff(Slower):
+    """A machine as its prices say, but for the first network that is pruned, which takes a tenth more."""
+
+    def time(self, calls):
+        self.timed.append(calls)
+        pruned = [each for each in self.timed if total_of(each) != total_macs(DIGITS)]
+        ms = (1.1 if pruned[:1] == [calls] else 1.0) * network_ms(self.source, calls)
+        return Measured(ms=ms, sd=0.0, rounds=9, n=9, other_ms=ms, raw_ms=ms, anchor_ms=1.0)
+
+
+def test_where_the_best_plan_is_off_the_next_best_is_measured(network, tmp_path, slower, monkeypatch):
+    machine = OneOff(slower.source)
+    monkeypatch.setattr("compress.pruning.session.latency_source", lambda *_: (slower.source, machine))
+    words = ["--arch", network, *FEW, "--target_hardware", "cpu", "--keep", "0.8", "--finetune_epochs", "0"]
+    assert main([*words, "--run_dir", str(tmp_path / "run")]) == 0
+    record = record_of(tmp_path / "run")
+    assert record["landed"] is True and record["table_scale"] == pytest.approx(1)  # projected once
+    assert record["choosing_loss"] == max(each["loss"] for each in record["scored"])
+    assert len({each["loss"] for each in record["scored"]}) == 2
+
+
 def test_a_target_is_judged_by_what_the_network_takes_and_not_by_its_prediction(network, tmp_path, slower, capsys):
     predicted = network_ms(slower.source, walk(DIGITS))
     words = ["--arch", network, *FEW, "--target_hardware", "cpu", "--finetune_epochs", "0", "--dry_run"]
