@@ -53,6 +53,7 @@ from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
 from proxyless_arch.base import runs  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import parse, setting  # noqa: E402
@@ -214,7 +215,7 @@ class Clock:
         return ratios
 
     def next_choice(self, product: Product) -> Choice | None:
-        """None where what was tried is near enough."""
+        """None where what was tried is near enough, or the way has nothing that costs so little."""
         share, tried = product.share, self.tried.get(product, [])
         if not tried:
             asked = share
@@ -224,7 +225,11 @@ class Clock:
                 return None
             asked = share * choice.predicted / measured
         way = next(way for way in WAYS if way.name == product.way)
-        return self.choosers[product.seed].choose(way, self.priced[0], asked)
+        try:
+            return self.choosers[product.seed].choose(way, self.priced[0], asked)
+        except InputError as error:
+            print(f"{self.runtime} {product.name}: {error.problem}", flush=True)
+            return None
 
     @cached_property
     def landed(self) -> tuple[dict[Product, Choice], dict[str, list[float]]]:
@@ -325,7 +330,9 @@ def of_runtime(clock: Clock) -> dict[str, Any]:
         ways = {way.name: [product for product in records if product[:2] == (share, way.name)] for way in WAYS}
         own = {way: [records[product] for product in list_] for way, list_ in ways.items()}
         found[f"{share:g}"] = {
-            way: entry(own[way], [last[product.name] for product in list_], own[EXACT]) for way, list_ in ways.items()
+            way: entry(own[way], [last[product.name] for product in list_], own[EXACT])
+            for way, list_ in ways.items()
+            if list_
         }
     found["any"] = {
         way.name: entry([on_smaller_images(clock.study, way)], [last[way.name]], None) for way in SIZES.values()
@@ -383,7 +390,7 @@ def run(argv: Sequence[str]) -> int:
             scored(clock, product, choice)
         write(study, clocks[: clocks.index(clock) + 1])
     for clock in clocks:
-        for product in products(study):
+        for product in clock.landed[0]:
             trained(clock, product)
         write(study, clocks)
     return 0

@@ -1,9 +1,22 @@
 """experiments/prune_time.py: its intervals, and how a network comes to its share of the time."""
 
+import json
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import prune_time as study
+from hardware.latency import shipped
+from hardware.profile.pricing import Bench
+from hardware.profile.profiling import Anchor
+from proxyless_arch.apps.train_settings import TrainConfig
+from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.shrink import Shrunk
+from proxyless_arch.space.named import space_named
+from proxyless_nas.train import run_training
+from tests.hardware.fake_device import FakeDevice
+from tests.scripts.mini import mini_net
 
 
 def test_the_interval_of_a_median_leaves_out_what_order_statistics_allow():
@@ -42,3 +55,46 @@ def test_a_network_that_is_off_is_chosen_again_for_what_makes_up_for_it(tmp_path
 def test_every_product_has_a_file_of_its_own(tmp_path):
     names = [product.name for product in study.products(study.TimeStudy(work=tmp_path, seeds=2))]
     assert len(set(names)) == len(names) == 2 * len(study.SHARES) * len(study.WAYS)
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A person's photos and trained network, and images that judge."""
+    rng = np.random.default_rng(0)
+    for part, count in (("photos/train", 30), ("photos/test", 5), ("judges", 26)):
+        for label in range(4):
+            folder = tmp_path / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.normal(60 * label, 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    write_spec(tmp_path / "net.json", mini_net(num_classes=4))
+    given = {"arch": tmp_path / "net.json", "weights": "scratch", "data_path": tmp_path / "photos", "n_epochs": 1}
+    run_training(TrainConfig.of(**given, device="cpu", n_worker=0), tmp_path / "parent", say=None)
+    (tmp_path / "parent.json").write_text(json.dumps({"hits": "01" * 52, "macs": 387_000}))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_all_of_it_on_a_simulated_device_and_nothing_twice(work, monkeypatch, capsys):
+    device = FakeDevice(interaction=0.05, overhead_ms=0.01)
+    place = Bench(Anchor(device, space_named("tiny").build(num_classes=4), 1), None)
+    monkeypatch.setattr(study, "latency_source", lambda *_, **__: (shipped("pixel1"), place))
+    words = ["--work", str(work), "--runtimes", "onnxruntime", "--evaluations", "2", "--images", "16", "--rounds", "3"]
+    words += ["--finetune_epochs", "1", "--output", str(work / "record.json")]
+    assert study.main(words) == 0
+    record = json.loads((work / "record.json").read_text())
+    found = record["runtimes"]["onnxruntime"]["summary"]
+    for way, entry in found["0.5"].items():
+        assert entry["time_shares"][0]["rounds"] == 3 and 0.4 < entry["time_shares"][0]["median"] < 0.6
+        assert {"before", "after"} <= entry.keys()
+        assert ("exact_ahead_after" in entry) == (way != "exact")
+    assert {"exact", "best random"} <= found["0.5"].keys()
+    assert found.keys() == {"0.5", "0.3", "any"}  # not all ways reach 0.3, which is no error
+    assert set(found["any"]) == {"36 px", "32 px"}
+    timed, said = device.n_timings, capsys.readouterr().out
+    assert "| onnxruntime | 50 | exact |" in said
+    assert study.main(words) == 0
+    assert (
+        device.n_timings == timed and json.loads((work / "record.json").read_text())["runtimes"] == record["runtimes"]
+    )
