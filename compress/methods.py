@@ -26,6 +26,8 @@ SPREAD = 0.5
 TRIES = 8
 """Factors drawn for a plan that is to be scored: many lead to one that is known."""
 DRAWS = 20_000
+HALVINGS = 6
+"""Of the range of costs, to find the cheapest plan of an accuracy."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,28 @@ def random(
 
 RANDOM_LOWER = 0.97
 """Of the first limit, what a random plan costs at least."""
+
+
+def cheapest(
+    choose: Callable[[float], Sequence[Found]], table: CostTable, whole: Found, least: float
+) -> tuple[Found, list[Sequence[Found]]]:
+    """The cheapest plan found of at least ``least`` percent top-1, halving the range of costs; ``whole`` at worst.
+
+    Args:
+        choose: the plans that are scored for a target.
+
+    Returns:
+        It, and all that were scored, by target.
+    """
+    taken, tries = whole, list[Sequence[Found]]()
+    low, high = table.minimum, table.of_path(whole.path)
+    for _ in range(HALVINGS):
+        half = (low + high) / 2
+        tries.append(choose(half))
+        good = [found for found in tries[-1] if found.score.top1_percent >= least]
+        if good:
+            taken = min(good, key=lambda each: table.of_path(each.path))
+            high = table.of_path(taken.path)
+        else:
+            low = half
+    return taken, tries

@@ -1,21 +1,117 @@
-"""How a run of this room is opened: its settings, its folder, which one process holds, and what a Ctrl-C leaves."""
+"""How a run of this room goes from its settings to its end: its folder, which one process holds, and what a Ctrl-C
+leaves."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import torch
+
+from compress.config import TrainedConfig
+from compress.folder import write_config, write_environment
+from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.base import runs, settings
 from proxyless_arch.base.errors import InputError
-from proxyless_nas.opening import ROOT, Say, with_threads
+from proxyless_arch.base.run_settings import RunSettings
+from proxyless_arch.base.text import labeled
+from proxyless_arch.base.words import DRY
+from proxyless_nas.devices import pick_device
+from proxyless_nas.opening import ROOT, Say, be_silent, with_threads
 
 KEPT = "what was measured is kept"
 TOLD = ("dataset", "data_path", "valid_size", "split_seed", "data_edition")
 """Settings that config.json has as they were found, also where they were not given."""
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=TrainedConfig)
+Product = TypeVar("Product")
+
+
+class Opened(Protocol):
+    """What every job has: its settings, and those with which train.py would take the network up."""
+
+    @property
+    def config(self) -> TrainedConfig: ...
+
+    @property
+    def training(self) -> TrainConfig: ...
+
+
+Job = TypeVar("Job", bound=Opened)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a run is opened with. ``resumed``: the folder of one that goes on."""
+
+    device: torch.device
+    resumed: Path | None
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Config, Job, Product]):
+    """What runs of a command do between their opening and their end.
+
+    Attributes:
+        prepare: opens everything; raises InputError before anything is written.
+        header: what is about to happen, for a person.
+        expected: how long it will take; None where that is not said.
+        finish: to the product, from the start or from what the folder has.
+    """
+
+    command: str
+    settings: RunSettings[Config]
+    stopped: type[runs.RunStopped]
+    prepare: Callable[[Config, Opening], Job]
+    header: Callable[[Job], str]
+    expected: Callable[[Job], str] | None
+    finish: Callable[[Job, Path, Say], Product]
+
+    def tell_time(self, job: Job, tell: Say) -> None:
+        if self.expected is not None:
+            tell(labeled("expected", self.expected(job)))
+
+
+def run(
+    kind: Kind[Config, Job, Product],
+    config: Config | None,
+    path: str | os.PathLike[str] | None,
+    *,
+    resume: bool,
+    say: Say | None,
+    command: Sequence[str] | None,
+    dry_run: bool,
+) -> Product | None:
+    """A run from its settings to its product: run_pruning and run_quantization, whose arguments these are."""
+    tell = say or be_silent
+    folder = folder_of(path, resume)
+    resumed = folder if resume else None
+    if resumed is not None:
+        saved = kind.settings.read(runs.config_to_resume(resumed))
+        config = as_resumed(saved, config, kind.settings.free, kind.settings.paths)
+        runs.check_images_are_there(config.data_path, resumed)
+    config = config or kind.settings.kind()
+    how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
+    with opened(kind.command, kind.stopped, folder, tell, **how) as claim:
+        opening = Opening(pick_device(config.device), resumed, dry_run)
+        job = kind.prepare(config, opening)
+        tell(kind.header(job))
+        if dry_run:
+            runs.free_run_dir(folder, ROOT) if not resume else None
+            kind.tell_time(job, tell)
+            tell(DRY)
+            return None
+        home = claim()
+        tell(labeled("run folder", str(home)))
+        words = list(command) if command is not None else [kind.command, "--run_dir", str(home)]
+        write_environment(home, words, opening.device, resume)
+        write_config(kind.settings, job.config, job.training, home)
+        kind.tell_time(job, tell)
+        return kind.finish(job, home, tell)
 
 
 def folder_of(path: Any, resume: bool) -> Path | None:

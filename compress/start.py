@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from compress.config import TrainedConfig
+from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
 from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig, effective_config
 from proxyless_arch.arch import catalog
+from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.streams import Stream, numpy_rng
@@ -46,3 +48,15 @@ def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]
     if config.weights is None and not has_own:
         raise InputError("this network has no weights: it takes a trained one", "--arch", config.arch)
     return found, notes
+
+
+def memory_plan(spec: ArchSpec, data: SearchData, config: TrainedConfig, free: Free) -> Plan:
+    """How many images are scored at once, where those that calibrate and choose are held."""
+    parts, each = split_images(data, config), image_bytes(spec.preprocessing)
+    reading = Reading(
+        image_bytes=each,
+        readers=config.n_worker or 0,
+        n_images=len(data.train),
+        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * each,
+    )
+    return scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)

@@ -11,14 +11,12 @@ run that is resumed takes the same way again, and asks for nothing twice.
 
 from __future__ import annotations
 
+import itertools
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from compress.bits.calibration import calibrate
 from compress.bits.choices import uniform_path
@@ -27,10 +25,12 @@ from compress.bits.environment import BitEnvironment
 from compress.bits.haq import haq
 from compress.bits.result import BitsResult, read_result
 from compress.bits.session import BitJob, prepare
-from compress.folder import top1_percent, write_config, write_environment
-from compress.methods import Found, best, exact, random
-from compress.opening import as_resumed, folder_of, opened
-from compress.record import Record, read_record
+from compress.folder import top1_percent
+from compress.methods import Found, best, cheapest, exact, random
+from compress.opening import Kind, Opening, run
+from compress.record import Record
+from compress.run import Run
+from compress.run import header as described
 from compress.scoring import Score, Watch, score_of, unseen
 from hardware.projection import Limit
 from proxyless_arch.arch import codec
@@ -40,25 +40,20 @@ from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.progress import Progress, speak
+from proxyless_arch.base.progress import speak
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled, number_of, readable
-from proxyless_arch.base.units import format_count
-from proxyless_arch.base.words import DRY
+from proxyless_arch.base.text import readable
 from proxyless_arch.chain.page import write_chain
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
-from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.network import ProxylessNet, build
-from proxyless_nas.opening import ROOT, Say, be_silent
+from proxyless_nas.opening import Say
 from proxyless_nas.quantized import build_quantized, exact_forward
 from proxyless_nas.weights import load_named
 
 COMMAND = "quantize.py"
-HALVINGS = 6
-"""Of the range of costs, to find the cheapest plan within --max_drop."""
 
 
 class QuantizationStopped(runs.RunStopped):
@@ -76,74 +71,35 @@ def run_quantization(
 ) -> BitsResult | None:
     """Choose the bits of a trained network.
 
-    Args:
-        config: the settings. A resumed run keeps its own; these may only repeat them.
-        path: the run folder (default: a dated one under runs/).
-        resume: go on with the run in ``path``.
-        say: gets each line that is for a person; None for silence.
-        command: the words of the command line, for environment.json.
-        dry_run: say what would be done, and stop; nothing is written.
-
-    Returns:
-        The product; None of a dry run.
+    Arguments as of compress.run_pruning. Returns the product; None of a dry run.
 
     Raises:
         InputError: settings, images, weights or prices that do not fit; nothing is written then.
         QuantizationStopped: a Ctrl-C; the run can be resumed.
     """
-    tell = say or be_silent
-    folder = folder_of(path, resume)
-    if folder is not None and resume:
-        config = as_resumed(SETTINGS.read(runs.config_to_resume(folder)), config, SETTINGS.free, SETTINGS.paths)
-        runs.check_images_are_there(config.data_path, folder)
-    config = config or BitsConfig()
-    how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
-    with opened(COMMAND, QuantizationStopped, folder, tell, **how) as claim:
-        device = pick_device(config.device)
-        job = prepare(config, device, distributed.least_free(device))
-        tell(header(job))
-        if dry_run:
-            runs.free_run_dir(folder, ROOT) if not resume else None
-            tell(DRY)
-            return None
-        home = claim()
-        tell(labeled("run folder", str(home)))
-        return _quantize_in(job, home, tell, command, resume)
+    how = {"resume": resume, "say": say, "command": command, "dry_run": dry_run}
+    return run(Kind(COMMAND, SETTINGS, QuantizationStopped, _prepared, header, None, _finish), config, path, **how)
 
 
-def _quantize_in(job: BitJob, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> BitsResult:
-    """To the product, from the start or from what the folder has."""
-    words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
-    write_environment(home, words, job.device, resume)
-    write_config(SETTINGS, job.config, job.training, home)
+def _prepared(config: BitsConfig, opening: Opening) -> BitJob:
+    return prepare(config, opening.device, distributed.least_free(opening.device))
+
+
+def _finish(job: BitJob, home: Path, tell: Say) -> BitsResult:
     return _Run(job, home, tell).finish()
 
 
 def header(job: BitJob) -> str:
     """What is about to happen, for a person."""
-    config, spec, table = job.config, job.spec, job.table
+    config, table = job.config, job.table
     n_formats = max(len(group.formats) for group in job.groups)
     lines = [
-        (
-            "network",
-            f"{spec.name}: {format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters",
-        ),
-        ("weights", job.origin),
-        (
-            "data",
-            f"{config.data_path or job.training.data.data_path or 'digits (scikit-learn, embedded)'}: "
-            f"{sum(len(labels) for _, labels in job.calibration)} images to calibrate, "
-            f"{sum(len(labels) for _, labels in job.choosing)} to choose by, {len(job.data.test)} to test",
-        ),
-        *[("note", note) for note in job.notes],
         ("choices", f"{counted(len(job.groups), 'layer')}, {counted(n_formats, 'format')} each"),
         ("target", _target_text(job)),
         ("reachable", f"{table.reachable} ({table.source})"),
         ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored"),
-        ("runs on", f"{device_name(job.device)}, torch {torch.__version__}"),
-        *job.memory.lines(),
     ]
-    return "\n".join(labeled(*line) for line in lines)
+    return described(job, lines)
 
 
 def _target_text(job: BitJob) -> str:
@@ -152,21 +108,12 @@ def _target_text(job: BitJob) -> str:
     return f"at most {job.table.shown(job.target)} ({job.flag})"
 
 
-class _Run:
+class _Run(Run[BitJob]):
     """A quantization on its way."""
 
     def __init__(self, job: BitJob, home: Path, tell: Say) -> None:
-        self.job, self.home, self.tell = job, home, tell
-        self.started = time.perf_counter()
-        file = home / runs.METRICS_FILE
-        lines, whole = read_record(file)
-        self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
-        self.record = Record.opened(self.metrics, lines)
-        self.environment = environment_of(job, self.record, self._watch)
-
-    def _watch(self, doing: str, total: float, unit: str) -> Progress:
-        self.tell(doing)
-        return Progress(total, unit, hidden=self.tell is be_silent)
+        super().__init__(job, home, tell)
+        self.environment = environment_of(job, self.record, self.doing)
 
     def finish(self) -> BitsResult:
         if not (self.home / runs.RESULT_FILE).is_file():
@@ -192,27 +139,19 @@ class _Run:
         self.n_told = 0
         match config.method:
             case "exact":
-                return exact(self.environment, limits, n, rng, self._tell_plan)
+                return exact(self.environment, limits, n, rng, self.tell_plan)
             case "random":
-                return random(self.environment, limits, n, rng, self._tell_plan)
+                return random(self.environment, limits, n, rng, self.tell_plan)
             case "uniform":
                 path = uniform_path(self.job.groups, limits)
                 found = Found(path, self.environment.score(path))
-                self._tell_plan(found)
+                self.tell_plan(found)
                 return [found]
             case _:
                 return haq(
-                    self.environment, limits, n, config.manual_seed, self._tell_plan,
+                    self.environment, limits, n, config.manual_seed, self.tell_plan,
                     self._float_score().top1_percent, as_released=config.as_released,
                 )  # fmt: skip
-
-    def _tell_plan(self, found: Found) -> None:
-        self.n_told += 1
-        table = self.job.table
-        self.tell(
-            f"  plan {self.n_told:>3}/{self.job.config.n_plans}  {table.unit.short(table.of_path(found.path))}  "
-            f"loss {number_of(found.score.loss, 1, 3)}  top-1 {found.score.top1_percent:.1f} %"
-        )
 
     def _float_score(self) -> Score:
         """On the images that choose."""
@@ -224,31 +163,23 @@ class _Run:
         return Score(line["loss"], line["hits"], line["n_images"])
 
     def _within_drop(self) -> tuple[Found, list[Found]]:
-        """The cheapest plan found within --max_drop of the float network's top-1, halving the range of costs."""
+        """The cheapest plan found within --max_drop of the float network's top-1."""
         job = self.job
         assert job.config.drop is not None
         least = self._float_score().top1_percent - job.config.drop
-        taken = Found(job.whole, self.environment.score(job.whole))
-        if taken.score.top1_percent < least:
-            self.tell(
-                f"  even the most bits lose {self._float_score().top1_percent - taken.score.top1_percent:.1f} points"
-            )
-            return taken, [taken]
-        low, high, every = job.table.minimum, job.table.of_path(job.whole), [taken]
-        for _ in range(HALVINGS):
-            half = (low + high) / 2
-            try:
-                scored = self._choose(job.limits(half))
-            except InputError:  # nothing costs so little
-                scored = []
-            good = [found for found in scored if found.score.top1_percent >= least]
-            every += scored
-            if good:
-                taken = min(good, key=lambda each: job.table.of_path(each.path))
-                high = job.table.of_path(taken.path)
-            else:
-                low = half
-        return taken, every
+        whole = Found(job.whole, self.environment.score(job.whole))
+        if whole.score.top1_percent < least:
+            lost = self._float_score().top1_percent - whole.score.top1_percent
+            self.tell(f"  even the most bits lose {lost:.1f} points")
+            return whole, [whole]
+        found, tries = cheapest(self._affordable, job.table, whole, least)
+        return found, [whole, *itertools.chain(*tries)]
+
+    def _affordable(self, target: float) -> list[Found]:
+        try:
+            return self._choose(self.job.limits(target))
+        except InputError:  # nothing costs so little
+            return []
 
     # the product
 
@@ -309,7 +240,7 @@ class _Run:
             "manual_seed": job.config.manual_seed,
             "images": job.data.fingerprint(),
             "scored": [{"cost": table.of_path(each.path), **asdict(each.score)} for each in scored],
-            "wall_seconds": time.perf_counter() - self.started,
+            "wall_seconds": self.watch.seconds,
         }
 
 

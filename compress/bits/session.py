@@ -18,12 +18,12 @@ from compress.bits.choices import (
 from compress.bits.config import BitsConfig
 from compress.bits.layer_times import measured_table
 from compress.folder import Batches, batches_of
-from compress.start import split_images, training_config
+from compress.start import memory_plan, split_images, training_config
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match, check_limits
 from hardware.simulators import SIMULATORS
 from proxyless_arch.apps.evaluation import open_images
-from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
+from proxyless_arch.apps.memory import Free, Plan
 from proxyless_arch.apps.train_settings import TrainConfig, open_data, start_of
 from proxyless_arch.arch.bits import INT8
 from proxyless_arch.arch.spec import ArchSpec
@@ -102,13 +102,6 @@ def prepare(config: BitsConfig, device: torch.device, free: Free) -> BitJob:
     parts = split_images(data, config)
     if not sum(map(len, parts[1:])):
         raise InputError("no images are left to choose by: give more of them", "--data_path", config.data_path)
-    reading = Reading(
-        image_bytes=image_bytes(spec.preprocessing),
-        readers=config.n_worker or 0,
-        n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.preprocessing),
-    )
-    memory = scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)
     table = price(config, groups)
     target, flag = target_of(config, groups, table)
     matches = matches_of(spec, groups)
@@ -128,7 +121,7 @@ def prepare(config: BitsConfig, device: torch.device, free: Free) -> BitJob:
         target=target,
         flag=flag,
         device=device,
-        memory=memory,
+        memory=memory_plan(spec, data, config, free),
         notes=(*notes, *start.notes, *more),
     )
 

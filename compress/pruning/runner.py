@@ -16,22 +16,24 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compress.folder import top1_percent, write_config, write_environment
-from compress.methods import Found, best
-from compress.opening import as_resumed, folder_of, opened
+from compress.folder import top1_percent, write_config
+from compress.methods import HALVINGS, Found, best, cheapest
+from compress.opening import Kind, Opening, run
 from compress.pruning import page, pictures
 from compress.pruning.choosing import plans
 from compress.pruning.config import SETTINGS, PruneConfig
 from compress.pruning.environment import measured_environment, measured_places
 from compress.pruning.result import PruneResult, commands, read_result
 from compress.pruning.session import Goal, Job, Whole, prepare
-from compress.record import Record, read_record
+from compress.record import read_record
+from compress.run import Run
+from compress.run import header as described
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
 from hardware.profile.landing import land, lands, settled
@@ -45,22 +47,20 @@ from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base import runs
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
-from proxyless_arch.base.progress import Progress, speak
+from proxyless_arch.base.progress import speak
 from proxyless_arch.base.sides import in_words
 from proxyless_arch.base.strict import counted
-from proxyless_arch.base.text import labeled, number_of, readable
-from proxyless_arch.base.timing import Stopwatch, wall_ms
+from proxyless_arch.base.text import labeled, readable
+from proxyless_arch.base.timing import wall_ms
 from proxyless_arch.base.units import Unit, format_count
-from proxyless_arch.base.words import DRY
 from proxyless_arch.chain.page import write_chain
 from proxyless_arch.drawing.scene import write_picture
 from proxyless_arch.space.shrinking import change_of, whole_path
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
-from proxyless_nas.devices import device_name, pick_device
 from proxyless_nas.network import build
-from proxyless_nas.opening import ROOT, Say, be_silent
+from proxyless_nas.opening import Say
 from proxyless_nas.train import TrainingStopped, run_training
 from proxyless_nas.weights import load_named, to_named
 
@@ -73,8 +73,6 @@ RIVALS = 4
 """Plans that are measured for a target, the best first, until one takes the time that was asked for."""
 CHANCE = 2.0
 """Standard deviations of what guessing gets right, within which a network is called no better."""
-HALVINGS = 6
-"""Of the range of costs, to find the fastest network within --max_drop."""
 
 
 class PruningStopped(runs.RunStopped):
@@ -107,26 +105,18 @@ def run_pruning(
         InputError: settings, images, weights or prices that do not fit; nothing is written then.
         PruningStopped: a Ctrl-C; the run can be resumed.
     """
-    tell = say or be_silent
-    folder = folder_of(path, resume)
-    if folder is not None and resume:
-        config = as_resumed(SETTINGS.read(runs.config_to_resume(folder)), config, SETTINGS.free, SETTINGS.paths)
-        runs.check_images_are_there(config.data_path, folder)
-    config = config or PruneConfig()
-    how = {"resume": resume, "dry_run": dry_run, "threads": config.torch_threads}
-    with opened(COMMAND, PruningStopped, folder, tell, **how) as claim:
-        device = pick_device(config.device)
-        known = whole_of(folder) if folder is not None and resume else None
-        job = prepare(config, device, distributed.least_free(device), measure=not dry_run, known=known)
-        tell(header(job))
-        if dry_run:
-            runs.free_run_dir(folder, ROOT) if not resume else None
-            tell(labeled("expected", expected(job)))
-            tell(DRY)
-            return None
-        home = claim()
-        tell(labeled("run folder", str(home)))
-        return _prune_in(job, home, tell, command, resume)
+    how = {"resume": resume, "say": say, "command": command, "dry_run": dry_run}
+    return run(Kind(COMMAND, SETTINGS, PruningStopped, _prepared, header, expected, _finish), config, path, **how)
+
+
+def _prepared(config: PruneConfig, opening: Opening) -> Job:
+    known = whole_of(opening.resumed) if opening.resumed is not None else None
+    free = distributed.least_free(opening.device)
+    return prepare(config, opening.device, free, measure=not opening.dry_run, known=known)
+
+
+def _finish(job: Job, home: Path, tell: Say) -> PruneResult:
+    return _Run(job, home, tell).finish()
 
 
 def whole_of(folder: Path) -> Whole | None:
@@ -136,38 +126,16 @@ def whole_of(folder: Path) -> Whole | None:
     return Whole(found["ms"], found.get("anchor_ms")) if found is not None else None
 
 
-def _prune_in(job: Job, home: Path, tell: Say, command: Sequence[str] | None, resume: bool) -> PruneResult:
-    """To the product, from the start or from what the folder has."""
-    words = list(command) if command is not None else [COMMAND, "--run_dir", str(home)]
-    write_environment(home, words, job.device, resume)
-    write_config(SETTINGS, job.config, job.training, home)
-    tell(labeled("expected", expected(job)))
-    return _Run(job, home, tell).finish()
-
-
 # --------------------------------------------------------------------------------------------------- what is said
 
 
 def header(job: Job) -> str:
     """What is about to happen, for a person."""
-    config, spec, table = job.config, job.spec, job.table
+    config, table = job.config, job.table
     widths = sum(axis.kind == "width" for group in job.groups for axis in group.axes)
     kernels = sum(axis.kind == "kernel" for group in job.groups for axis in group.axes)
     blocks = sum(group.block is not None for group in job.groups)
     lines = [
-        (
-            "network",
-            f"{spec.name}: {format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters",
-        ),
-        ("weights", job.origin),
-        (
-            "data",
-            f"{config.data_path or job.training.data.data_path or 'digits (scikit-learn, embedded)'}: "
-            f"{sum(len(labels) for _, labels in job.calibration)} training images to calibrate, "
-            f"{sum(len(labels) for _, labels in job.choosing)} to choose by, {len(job.data.test)} to test, "
-            f"{spec.num_classes} classes, {in_words(spec.resolution)} px",
-        ),
-        *[("note", note) for note in job.notes],
         (
             "choices",
             f"{counted(widths, 'width')} (multiples of {config.width_multiple} from {100 * config.smallest_width:g} % "
@@ -178,15 +146,12 @@ def header(job: Job) -> str:
         *([("measured", _measured_text(job))] if job.whole_ms is not None else []),
         ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored for each target"),
         ("training", _finetuning_text(config)),
-        ("runs on", f"{device_name(job.device)}, torch {torch.__version__}"),
-        *job.memory.lines(),
     ]
     if table.extrapolated:
         count = len(table.extrapolated)
-        lines.insert(
-            -2, ("note", f"{counted(count, 'layer price')} outside the latency model's fitted range: estimates")
-        )
-    return "\n".join(labeled(*line) for line in lines)
+        lines.append(("note", f"{counted(count, 'layer price')} outside the latency model's fitted range: estimates"))
+    size = f", {job.spec.num_classes} classes, {in_words(job.spec.resolution)} px"
+    return described(job, lines, images="training images", more=size)
 
 
 def _target_text(job: Job) -> str:
@@ -260,27 +225,18 @@ class Chosen:
     landed: bool | None
 
 
-class _Run:
+class _Run(Run[Job]):
     """A pruning on its way."""
 
     def __init__(self, job: Job, home: Path, tell: Say) -> None:
-        self.job, self.home, self.tell = job, home, tell
-        self.watch = Stopwatch()
-        file = home / runs.METRICS_FILE
-        lines, whole = read_record(file)
-        self.metrics = runs.MetricsFile(home, whole if file.is_file() else None)
-        self.record = Record.opened(self.metrics, lines)
+        super().__init__(job, home, tell)
         self.n_timed: Counter[str] = Counter()
         self.parent, self.environment = measured_environment(
             job.spec, job.tensors, job.groups, job.calibration, job.choosing, job.device, self.record,
             seed=job.config.manual_seed, reconstructs=job.config.reconstruct, by_size=job.config.as_released,
-            watch=self._watch,
+            watch=self.doing,
         )  # fmt: skip
         self.pruner = self.environment.pruner
-
-    def _watch(self, doing: str, total: float, unit: str) -> Progress:
-        self.tell(doing)
-        return Progress(total, unit, hidden=self.tell is be_silent)
 
     def finish(self) -> PruneResult:
         job = self.job
@@ -306,15 +262,7 @@ class _Run:
     def _choose(self, limits: Sequence[Limit]) -> list[Found]:
         self.n_told = 0
         tables = {"macs": self.job.macs, "params": self.job.params}
-        return plans(self.job.config, self.environment, limits, tables, self._tell_plan)
-
-    def _tell_plan(self, found: Found) -> None:
-        self.n_told += 1
-        cost = self.job.table.of_path(found.path)
-        self.tell(
-            f"  plan {self.n_told:>3}/{self.job.config.n_plans}  {self.job.table.unit.short(cost)}  "
-            f"loss {number_of(found.score.loss, 1, 3)}  top-1 {found.score.top1_percent:.1f} %"
-        )
+        return plans(self.job.config, self.environment, limits, tables, self.tell_plan)
 
     def _land(self, goal: Goal) -> Chosen:
         """Choose; where the device is here, measure, and choose again on rescaled prices while that is off."""
@@ -366,27 +314,19 @@ class _Run:
         return Measured(**{name: line[name] for name in Measured._fields})
 
     def _within_drop(self) -> Chosen:
-        """The cheapest plan found whose top-1 is within --max_drop of the parent's, halving the range of costs."""
-        job = self.job
+        """The cheapest plan found whose top-1 is within --max_drop of the parent's."""
+        job, path = self.job, whole_path(self.job.groups)
         assert job.config.max_drop is not None
-        whole = self.environment.score(whole_path(job.groups))
-        least = whole.top1_percent - job.config.max_drop
-        low, high = job.table.minimum, job.whole_cost
-        taken = Chosen(Goal(high, "whole", "--max_drop"), Found(whole_path(job.groups), whole), (), 1.0, None, None)
-        for _ in range(HALVINGS):
-            half = (low + high) / 2
-            scored = self._choose(job.limits(half, flag="--max_drop"))
-            good = [found for found in scored if found.score.top1_percent >= least]
-            if good:
-                found = min(good, key=lambda each: job.table.of_path(each.path))
-                high = job.table.of_path(found.path)
-                taken = Chosen(Goal(high, "within", "--max_drop"), found, tuple(scored), 1.0, None, None)
-            else:
-                low = half
-        if job.measured_on is not None:
-            change = change_of(job.groups, taken.found.path)
-            taken = replace(taken, timing=settled(lambda: self._timed(change)))
-        return taken
+        whole = Found(path, self.environment.score(path))
+        found, tries = cheapest(
+            lambda target: self._choose(job.limits(target, flag="--max_drop")),
+            job.table, whole, whole.score.top1_percent - job.config.max_drop,
+        )  # fmt: skip
+        scored = next((tuple(each) for each in reversed(tries) if found in each), ())
+        goal = Goal(job.table.of_path(found.path), "within" if scored else "whole", "--max_drop")
+        change = change_of(job.groups, found.path)
+        timing = settled(lambda: self._timed(change)) if job.measured_on is not None else None
+        return Chosen(goal, found, scored, 1.0, timing, None)
 
     # the product
 

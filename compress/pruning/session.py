@@ -15,13 +15,13 @@ from compress.folder import Batches, batches_of
 from compress.pruning.choices import price_groups
 from compress.pruning.config import PruneConfig
 from compress.pruning.device import latency_source
-from compress.start import split_images, training_config
+from compress.start import memory_plan, split_images, training_config
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource, network_ms
 from hardware.profile.landing import settled
 from hardware.profile.pricing import Bench
 from hardware.projection import Limit, check_limits
-from proxyless_arch.apps.memory import Free, Plan, Reading, cached_bytes, image_bytes, scoring_plan
+from proxyless_arch.apps.memory import Free, Plan
 from proxyless_arch.apps.train_settings import TrainConfig, open_data, start_of
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec
@@ -145,14 +145,6 @@ def prepare(
         bench = measured_on = measured_on.steady(known.anchor_ms if known else None)
         known = known or Whole(settled(lambda: bench.time(walk(spec))).ms, bench.reference_ms)
         table = table.scaled(known.ms / table.of_path(whole_path(groups)))
-    parts = split_images(data, config)
-    reading = Reading(
-        image_bytes=image_bytes(spec.preprocessing),
-        readers=config.n_worker or 0,
-        n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * image_bytes(spec.preprocessing),
-    )
-    memory = scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)
     job = Job(
         config=config,
         training=training,
@@ -167,7 +159,7 @@ def prepare(
         source=source,
         measured_on=measured_on,
         whole_ms=known.ms if known is not None and measured_on is not None else None,
-        memory=memory,
+        memory=memory_plan(spec, data, config, free),
         notes=notes,
     )
     return replace(job, goals=_goals(job))

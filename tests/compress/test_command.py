@@ -305,7 +305,7 @@ def test_progress_is_shown_before_the_first_plan(network, tmp_path, monkeypatch)
             super().__init__(total, unit, **given)
             bars.append(self)
 
-    monkeypatch.setattr("compress.pruning.runner.Progress", Bar)
+    monkeypatch.setattr("compress.run.Progress", Bar)
     lines = []
     config = PruneConfig.of(
         arch=network, dataset="digits", target_hardware="flops", keep=0.6, width_multiple=4, device="cpu",
