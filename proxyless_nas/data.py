@@ -245,6 +245,7 @@ def _as_is(batch: tuple) -> tuple:
 def _loader(reader: _Reader, steps: _Steps, n_workers: int) -> DataLoader:
     if n_workers < 0:
         raise InputError(f"expected 0 or more, got {n_workers}", "n_workers")
+    reader.dataset.prepared(reader.preprocessing, reader.augment)  # found here, once, and not by each reader
     return DataLoader(
         reader,
         batch_sampler=steps,

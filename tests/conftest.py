@@ -20,6 +20,7 @@ if WORKERS > 1:
 # what else runs on this machine is no matter of a test
 machine.LOAD_AT_START = None
 # what the scripts print says ``python``, which is this one in every test
+os.environ.setdefault("PROXYLESSNAS_DECODED_GB", "0")  # no test writes into the cache of whoever starts it
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 

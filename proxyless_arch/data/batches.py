@@ -21,7 +21,7 @@ from proxyless_arch.base.errors import InputError, LeftOutWarning
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.data.datasets import ImageDataset
-from proxyless_arch.data.images import Augment, eval_transform, train_transform
+from proxyless_arch.data.images import Augment, eval_transform, train_transform, transform_prepared
 from proxyless_arch.data.streams import Stream, numpy_rng
 
 ENOUGH_STEPS = 10
@@ -69,7 +69,7 @@ def seconds_to_read(
     """Of each of a few images, evenly spaced, in this process; 0 where none of them can be read."""
     watch = Stopwatch()
     (samples,) = eval_steps(len(dataset), count, limit=count)
-    batch = read_batch(dataset, preprocessing, augment, 0, samples)
+    batch = read_batch(dataset.read_once(), preprocessing, augment, 0, samples)
     return watch.seconds / len(batch.labels) if len(batch.labels) else 0.0
 
 
@@ -175,24 +175,37 @@ def read_batch(
         seed: with a sample's epoch and index it decides that image's augmentation.
         samples: which images.
     """
+    pixels = dataset.prepared(preprocessing, augment)
     images: list[np.ndarray] = []
-    labels: list[int] = []
+    read: list[Sample] = []
     errors: list[InputError] = []
-    for epoch, index in samples:
+    for sample in samples:
         try:
-            photo = dataset.photo(index, upright=bool(preprocessing.exif))
-            if augment is None:
-                pixels = eval_transform(photo.decoded(), preprocessing)
+            if pixels is not None:
+                images.append(pixels(sample.image))
             else:
-                rng = numpy_rng(seed, Stream.AUGMENT, epoch, index)
-                pixels = train_transform(photo, preprocessing, rng, augment)
+                images.append(_transformed(dataset, preprocessing, augment, seed, sample))
+            read.append(sample)
         except InputError as error:
-            errors.append(error.from_source(dataset.place(index)))
-            continue
-        images.append(pixels)
-        labels.append(int(dataset.labels[index]))
+            errors.append(error.from_source(dataset.place(sample.image)))
     stacked = np.stack(images) if images else np.empty((0, *preprocessing.hwc), dtype=np.float32)
-    return Batch(stacked, np.array(labels, dtype=np.int64), tuple(errors))
+    if pixels is not None and images:
+        stacked = transform_prepared(stacked, preprocessing, augment, lambda number: _rng(seed, read[number]))
+    labels = np.array([dataset.labels[sample.image] for sample in read], dtype=np.int64)
+    return Batch(stacked, labels, tuple(errors))
+
+
+def _rng(seed: int, sample: Sample) -> np.random.Generator:
+    return numpy_rng(seed, Stream.AUGMENT, *sample)
+
+
+def _transformed(
+    dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment | None, seed: int, sample: Sample
+) -> np.ndarray:
+    photo = dataset.photo(sample.image, upright=bool(preprocessing.exif))
+    if augment is None:
+        return eval_transform(photo.decoded(), preprocessing)
+    return train_transform(photo, preprocessing, _rng(seed, sample), augment)
 
 
 READERS = "read ahead"

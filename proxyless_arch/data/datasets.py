@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import counted, listed, nearest
 from proxyless_arch.base.text import readable
 from proxyless_arch.data.cifar import find_batches
-from proxyless_arch.data.images import Photo, open_photo
+from proxyless_arch.data.images import Augment, Photo, open_photo, prepare
 from proxyless_arch.data.layout import Layout, Part, find_layout, images_under, look
+from proxyless_arch.data.prepared import Prepared
 from proxyless_arch.data.shards import open_shards
 from proxyless_arch.data.sources import (
     EDITION,
@@ -107,6 +109,15 @@ class ImageDataset:
     left_out: LeftOut = LeftOut()
     split: str = ""
     _cache: _DecodedCache = field(default_factory=_DecodedCache, repr=False)
+    _whole: Prepared | None = field(default=None, repr=False)
+    """What is kept of the images that these are of."""
+    _numbers: np.ndarray | None = field(default=None, repr=False)
+    """Which of them these are; None for all."""
+
+    def __post_init__(self) -> None:
+        if self._whole is None or self._whole.source is not self.source:
+            object.__setattr__(self, "_whole", Prepared(self.source, self.names))
+            object.__setattr__(self, "_numbers", None)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -150,6 +161,28 @@ class ImageDataset:
 
         return Photo(whole.size, self._cache.scales.get(key, False), decoded)
 
+    def prepared(self, preprocessing: Preprocessing, augment: Augment | None) -> Callable[[int], np.ndarray] | None:
+        """What gives an image as every epoch begins with it (images.prepare), kept from the first time on.
+
+        None where the images do not begin alike, or are not kept (see prepared.py). It raises InputError as ``read``.
+        """
+        assert self._whole is not None
+        store, names = self._whole.store(preprocessing, augment), self._whole.names
+        if store is None:
+            return None
+
+        def pixels(index: int) -> np.ndarray:
+            number = index if self._numbers is None else int(self._numbers[index])
+            is_same = names[number] == self.names[index]
+            found = store.get(number) if is_same else None
+            if found is None:
+                found = prepare(self._opened(index, bool(preprocessing.exif)), preprocessing, augment)
+                if is_same:
+                    store.put(number, found)
+            return found
+
+        return pixels
+
     def _opened(self, index: int, upright: bool) -> Photo:
         found = self.source.read(self.names[index])
         return open_photo(found, self.place(index), upright=upright) if isinstance(found, bytes) else Photo.of(found)
@@ -176,13 +209,22 @@ class ImageDataset:
 
     def read_once(self) -> ImageDataset:
         """The same images for a single pass over them: none is kept once it is decoded."""
-        return replace(self, _cache=_DecodedCache(keeps=False))
+        return replace(self, _cache=_DecodedCache(keeps=False), _whole=Prepared(self.source, (), keeps=False))
 
     def subset(self, indices: np.ndarray | Sequence[int]) -> ImageDataset:
         """The images at these indices, in this order, with the same classes."""
         chosen = np.asarray(indices, dtype=np.int64)
         names = tuple(self.names[index] for index in chosen.tolist())
-        return ImageDataset(self.source, names, self.labels[chosen], self.class_names, self.left_out)
+        numbers = chosen if self._numbers is None else self._numbers[chosen]
+        return ImageDataset(
+            self.source,
+            names,
+            self.labels[chosen],
+            self.class_names,
+            self.left_out,
+            _whole=self._whole,
+            _numbers=numbers,
+        )
 
 
 def open_folder(path: str | os.PathLike[str], split: str | None = None, edition: int = EDITION) -> ImageDataset:

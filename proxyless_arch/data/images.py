@@ -114,6 +114,20 @@ def decoders() -> Decoders:
     return found
 
 
+@functools.cache
+def decoder_versions() -> tuple[str, ...]:
+    """Of what decodes and resizes: another one may give other pixels."""
+    import PIL
+    from PIL import features
+
+    found = [f"Pillow {PIL.__version__}", *(f"{name} {features.version(name)}" for name in ("jpg", "webp", "avif"))]
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        found.append(f"pillow-heif {pillow_heif.__version__}")
+    return tuple(found)
+
+
 def names_an_image(ending: str) -> bool | None:
     """Whether files of an ending (in small letters, with its dot) are images; None where it says nothing."""
     if ending in decoders().endings:
@@ -398,13 +412,18 @@ class Augment:
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"expected a finite number, 0 or more, got {getattr(self, name)}", name)
 
+    @property
+    def colours(self) -> dict[str, float]:
+        """By how much those that are changed may change."""
+        found = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation")}
+        return {name: share for name, share in found.items() if share}
+
     def in_words(self) -> str:
         """For a person, in the order in which it is done."""
         crop = f"random crops of {100 * self.min_scale:g} % of the image or more"
         words = [f"shifted by up to {self.pad_crop} px" if self.pad_crop else crop]
         words += ["half of them mirrored"] if self.flip else []
-        colours = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation")}
-        words += [f"{name} by up to {100 * share:.0f} %" for name, share in colours.items() if share]
+        words += [f"{name} by up to {100 * share:.0f} %" for name, share in self.colours.items()]
         words += [f"a square of {self.cutout} px cut out"] if self.cutout else []
         return ", ".join(words)
 
@@ -445,11 +464,61 @@ def train_transform(
 
     photo = image if isinstance(image, Photo) else Photo.of(image)
     cut = (_shifted if augment.pad_crop else _cropped)(photo, preprocessing, rng, augment)
-    if augment.flip and rng.random() < 0.5:
+    if _is_mirrored(rng, augment):
         cut = cut.transpose(Transpose.FLIP_LEFT_RIGHT)
     coloured = _pixels(_jitter(cut, rng, augment), preprocessing)
     pixels = normalize(coloured, preprocessing.mean, preprocessing.std)
     return _with_hole(pixels, augment.cutout, rng) if augment.cutout else pixels
+
+
+def prepare(photo: Photo, preprocessing: Preprocessing, augment: Augment | None) -> np.ndarray:
+    """What every epoch begins with where ``augment`` is None, or shifts without changing colours.
+
+    Returns uint8, ``preprocessing.hwc``. Raises InputError as the transforms do.
+    """
+    if augment is None:
+        return _pixels(_centre(photo.decoded(), preprocessing), preprocessing)
+    return _pixels(_to_shift(photo, preprocessing, augment), preprocessing)
+
+
+def transform_prepared(
+    images: np.ndarray,
+    preprocessing: Preprocessing,
+    augment: Augment | None,
+    rngs: Callable[[int], np.random.Generator],
+) -> np.ndarray:
+    """A batch of images from ``prepare``, as eval_transform and train_transform give them, bit for bit.
+
+    Args:
+        images: uint8, (n, *preprocessing.hwc).
+        preprocessing: the preprocessing.
+        augment: as they were prepared for.
+        rngs: the generator of each image, by its number in the batch.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if augment is None:
+        return normalize(images, preprocessing.mean, preprocessing.std)
+    generators = [rngs(number) for number in range(len(images))]
+    moved = np.zeros_like(images)
+    for target, image, rng in zip(moved, images, generators, strict=True):
+        _move(target, image, *_shift(rng, augment), is_mirrored=_is_mirrored(rng, augment))
+    pixels = normalize(moved, preprocessing.mean, preprocessing.std)
+    for image, rng in zip(pixels, generators, strict=True) if augment.cutout else ():
+        _with_hole(image, augment.cutout, rng)
+    return pixels
+
+
+def _move(target: np.ndarray, image: np.ndarray, left: int, top: int, *, is_mirrored: bool) -> None:
+    """Write into ``target``, which is black, the part of ``image`` that a frame sees which begins at (left, top)."""
+    height, width = image.shape[:2]
+    rows, columns = slice(max(top, 0), max(height + min(top, 0), 0)), slice(max(left, 0), max(width + min(left, 0), 0))
+    seen = image[rows, columns]
+    y, x = max(-top, 0), max(-left, 0)
+    if is_mirrored:
+        seen, x = seen[:, ::-1], width - x - seen.shape[1]
+    target[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
 
 
 def _with_hole(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -464,10 +533,23 @@ def _with_hole(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.nd
 def _shifted(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:
     """The evaluation crop, moved by up to ``pad_crop`` pixels."""
     width, height = _size(preprocessing.resolution)
-    left, top = rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
-    image = photo.decoded(_shrink(photo.size, _size(preprocessing.resize), augment))
+    left, top = _shift(rng, augment)
     # Pillow fills the part of a crop that lies outside the image with black.
-    return _centre(image, preprocessing).crop((left, top, left + width, top + height))
+    return _to_shift(photo, preprocessing, augment).crop((left, top, left + width, top + height))
+
+
+def _to_shift(photo: Photo, preprocessing: Preprocessing, augment: Augment) -> Image:
+    """The evaluation crop, perhaps of an image that was scaled down while it was decoded."""
+    return _centre(photo.decoded(_shrink(photo.size, _size(preprocessing.resize), augment)), preprocessing)
+
+
+def _shift(rng: np.random.Generator, augment: Augment) -> list[int]:
+    """[left, top] in pixels."""
+    return rng.integers(-augment.pad_crop, augment.pad_crop + 1, size=2).tolist()
+
+
+def _is_mirrored(rng: np.random.Generator, augment: Augment) -> bool:
+    return augment.flip and rng.random() < 0.5
 
 
 def _cropped(photo: Photo, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> Image:

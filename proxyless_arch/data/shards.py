@@ -26,7 +26,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import is_url, open_bytes, parse_json, read_bytes
 from proxyless_arch.base.progress import Progress
 from proxyless_arch.base.strict import Node, counted, listed
-from proxyless_arch.data.sources import MAX_FILE_BYTES
+from proxyless_arch.data.sources import MAX_FILE_BYTES, state_of
 
 FORMAT, VERSION = "proxyless-arch/shards", 1
 INDEX = "index.json"
@@ -102,6 +102,11 @@ class ShardSource:
             problem = "the shard has changed since its index was written: bring it back, or write the shards again"
             raise InputError(problem, source=self.place(name))
         return found
+
+    def state(self, names: Sequence[str]) -> str | None:
+        """Changes with an image of them; None where one cannot be asked."""
+        rows = hashlib.sha256(repr([(name, self.where[self.rows[name]].tolist()) for name in names]).encode())
+        return state_of((f"{file} {rows.hexdigest()}", str(self.folder / file)) for file in self.files)
 
 
 class Part(NamedTuple):

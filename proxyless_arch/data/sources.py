@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -100,6 +101,10 @@ class FolderSource:
     def read(self, name: str) -> bytes:
         return read_bytes(self.place(name), MAX_FILE_BYTES)
 
+    def state(self, names: Sequence[str]) -> str | None:
+        """Changes with a file, as far as its size and times say so; None where one cannot be asked."""
+        return state_of((name, self.place(name)) for name in names)
+
 
 @dataclass(frozen=True)
 class ZipSource:
@@ -127,6 +132,10 @@ class ZipSource:
         except _DAMAGED as error:
             raise InputError(f"cannot be read from the archive: {error}", source=self.place(name)) from None
 
+    def state(self, names: Sequence[str]) -> str | None:
+        """Changes with the archive, as far as its size and times say so; None where it cannot be asked."""
+        return state_of([(repr(tuple(names)), self.path)])
+
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_handles": {}}
 
@@ -138,6 +147,7 @@ class ArraySource:
     title: str
     pixels: np.ndarray
     """uint8, (images, height, width) in gray or (images, height, width, 3) in RGB."""
+    is_in_memory: ClassVar[bool] = True
 
     def place(self, name: str) -> str:
         return f"{self.title}:{name}"
@@ -146,6 +156,22 @@ class ArraySource:
         from PIL import Image
 
         return Image.fromarray(self.pixels[int(name)]).convert("RGB")
+
+
+def state_of(files: Iterable[tuple[str, str]]) -> str | None:
+    """A digest of (name, path of the file that it is in) and of what the system tells of each file.
+
+    The time of the last change of a file's entry is among it, which no program can set back.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name, path in files:
+            found = os.stat(path)  # noqa: PTH116 (of many files)
+            told = (name, str(Path(path).absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            digest.update(repr(told).encode())
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def bytes_of(source: Source, name: str) -> bytes:
