@@ -3,16 +3,19 @@
     python benchmarks/bench_input.py
     python benchmarks/bench_input.py --width 4000 --height 3000 --files 50000
 
-One thread. The photo is smoothed noise, a JPEG of quality 90; both ways of decoding make the same crops, in turn. The
-files are empty, in 100 class folders, with a usual ending and without one, which has to be looked into.
+One thread; times are the processor's. The photo is smoothed noise, a JPEG of quality 90; both ways of decoding make the
+same crops, in turn. Batches are of 64 images, each way in turn; what is kept (data/prepared.py) was decoded before. The
+files of a folder are empty, in 100 class folders, with a usual ending and without one, which has to be looked into.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,14 +32,22 @@ from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
-from proxyless_arch.base.timing import in_turn, quartiles, wall_ms  # noqa: E402
+from proxyless_arch.base.timing import cpu_ms, in_turn, quartiles  # noqa: E402
 from proxyless_arch.data.batches import BatchPlan, read_batch  # noqa: E402
 from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
 from proxyless_arch.data.images import Augment, open_photo, train_transform  # noqa: E402
+from proxyless_arch.data.prepared import LIMIT_VARIABLE, Prepared  # noqa: E402
+from proxyless_arch.data.shard_writing import write_shards  # noqa: E402
 
 CLASSES = 100
 SCANS = 3
-SMALL, SMALL_BATCH = 32, 64
+BATCH = 64
+KEPT = {
+    "training image of 32 px (PNG, shifts and mirrors)": (32, "PNG", Augment.small(32)),
+    "scored image of 32 px (PNG)": (32, "PNG", None),
+    "scored image of 224 px (JPEG of 448 px)": (224, "JPEG", None),
+}
+"""Batches of small images and of photos: side in pixels, kind of file, how they are changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +60,9 @@ class Config:
     rounds: int = setting(15, "photos read in each way", minimum=1)
 
 
-def photo(width: int, height: int) -> bytes:
+def photo(width: int, height: int, seed: int = 0) -> bytes:
     """A JPEG with about as much detail as a photo."""
-    noise = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
@@ -63,34 +74,59 @@ def reading(config: Config) -> dict[str, list[float]]:
 
     def reader(augment: Augment) -> Callable[[], float]:
         rng = np.random.default_rng(0)  # of its own: both ways make the same crops
-        return lambda: wall_ms(lambda: train_transform(open_photo(data, "photo"), preprocessing, rng, augment))
+        return lambda: cpu_ms(lambda: train_transform(open_photo(data, "photo"), preprocessing, rng, augment))
 
     ways = {"decoded whole": reader(Augment(scaled_decoding=False)), "decoded scaled": reader(Augment())}
-    ways["decoded by Pillow alone"] = lambda: wall_ms(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
+    ways["decoded by Pillow alone"] = lambda: cpu_ms(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
     return in_turn(ways, config.rounds, 1)
 
 
-def small_images(config: Config) -> dict[str, list[float]]:
-    """ms of each of SMALL_BATCH images of SMALL pixels: from files in class folders, and as they are kept decoded."""
-    preprocessing = replace(Preprocessing(), resolution=SMALL, resize=SMALL)
-    noise = np.random.default_rng(0).integers(0, 256, (SMALL_BATCH, SMALL, SMALL, 3), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as home:
-        for number, pixels in enumerate(noise):
-            folder = Path(home, str(number % 2))
-            folder.mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
-        kept = open_folder(home)
-        (samples,) = BatchPlan(n_images=SMALL_BATCH, batch_size=SMALL_BATCH, seed=0).steps(0, 1)
+def kept_images(config: Config, side: int, kind: str, augment: Augment | None) -> dict[str, list[float]]:
+    """ms of each image of a batch, in turn: from files, from shards of them, and as they are kept.
+
+    Kept in memory, as before there were files of them, they are changed one by one; kept in a file, all together.
+    """
+    preprocessing = replace(Preprocessing(), resolution=side, resize=side)
+    with tempfile.TemporaryDirectory() as home, _cache_in(home):
+        _write_photos(Path(home, "photos"), side * (1 if kind == "PNG" else 2), kind)
+        write_shards(str(Path(home, "photos")), Path(home, "shards"), 10**9)
+        images, shards = open_folder(Path(home, "photos")), open_folder(Path(home, "shards"))
+        in_memory = replace(images, _whole=Prepared(images.source, (), keeps=False))
+        (samples,) = BatchPlan(n_images=BATCH, batch_size=BATCH, seed=0).steps(0, 1)
 
         def reader(dataset: Callable[[], ImageDataset]) -> Callable[[], float]:
-            def read() -> object:
-                return read_batch(dataset(), preprocessing, Augment.small(SMALL), 0, samples)
+            return lambda: cpu_ms(lambda: read_batch(dataset(), preprocessing, augment, 0, samples)) / BATCH
 
-            return lambda: wall_ms(read) / SMALL_BATCH
+        ways = {
+            "from files": reader(images.read_once),
+            "from shards": reader(shards.read_once),
+            "kept in memory": reader(lambda: in_memory),
+            "kept in a file": reader(lambda: images),
+        }
+        return in_turn(ways, config.rounds, 1)
 
-        return in_turn(
-            {"from its file": reader(kept.read_once), "decoded before": reader(lambda: kept)}, config.rounds, 1
-        )
+
+@contextlib.contextmanager
+def _cache_in(home: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ |= {"XDG_CACHE_HOME": home, LIMIT_VARIABLE: "1"}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _write_photos(folder: Path, side: int, kind: str) -> None:
+    """BATCH square images in two class folders."""
+    for number in range(BATCH):
+        place = folder / str(number % 2) / f"{number:03d}.{kind.lower()}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "JPEG":
+            place.write_bytes(photo(side, side, number))
+        else:
+            noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(place)
 
 
 def finding(n_files: int, ending: str) -> list[float]:
@@ -100,18 +136,19 @@ def finding(n_files: int, ending: str) -> list[float]:
             folder = Path(home, f"{number % CLASSES:03d}")
             folder.mkdir(exist_ok=True)
             (folder / f"{number}{ending}").write_bytes(b"\xff\xd8\xff\xe0")
-        return [wall_ms(lambda: open_folder(home)) for _ in range(SCANS)]
+        return [cpu_ms(lambda: open_folder(home)) for _ in range(SCANS)]
 
 
 def run(argv: Sequence[str]) -> None:
     config = settings.parse(Config, argv, "bench_input.py", __doc__)
     times = {f"a photo, {name}": ms for name, ms in reading(config).items()}
-    times |= {f"one of {SMALL_BATCH} images of {SMALL} px, {name}": ms for name, ms in small_images(config).items()}
+    for what, how in KEPT.items():
+        times |= {f"{what}, {name}": ms for name, ms in kept_images(config, *how).items()}
     times |= {f"{config.files} files{end or ', no ending'}": finding(config.files, end) for end in (".jpg", "")}
-    rows = [("", "ms", "quartiles")]
+    rows = [("", "ms", "quartiles", "a second")]
     for name, ms in times.items():
         middle, low, high = quartiles(ms)
-        rows.append((name, f"{middle:.3g}", f"{low:.3g} to {high:.3g}"))
+        rows.append((name, f"{middle:.3g}", f"{low:.3g} to {high:.3g}", f"{1000 / middle:.0f}"))
     print("\n".join([*align(rows), f"{config.width} x {config.height} pixels, {cpu_name()}"]))
 
 

@@ -20,6 +20,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.memory import format_bytes
 from proxyless_arch.base.words import ACCUMULATION, BATCH_SIZE, RESOLUTION, WORKERS
 from proxyless_arch.data.datasets import ImageDataset
+from proxyless_arch.data.images import Augment
 
 Config = TypeVar("Config")
 
@@ -261,9 +262,9 @@ def rounded_batch(images: int) -> int:
     return images if images < 16 else images - images % 8
 
 
-def cached_bytes(*sets: ImageDataset) -> int:
+def cached_bytes(preprocessing: Preprocessing, *sets: tuple[ImageDataset, Augment | None]) -> int:
     """Bytes of decoded images that a process which reads all of ``sets`` comes to keep (data/datasets.CACHE_BYTES)."""
-    return sum(images.bytes_to_cache() for images in sets)
+    return sum(images.bytes_to_cache(preprocessing, augment) for images, augment in sets)
 
 
 def as_begun(saved: Config, wanted: Config) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from proxyless_arch.base.text import readable
 from proxyless_arch.data.cifar import find_batches
 from proxyless_arch.data.images import Augment, Photo, open_photo, prepare
 from proxyless_arch.data.layout import Layout, Part, find_layout, images_under, look
-from proxyless_arch.data.prepared import Prepared
+from proxyless_arch.data.prepared import Prepared, in_words
 from proxyless_arch.data.shards import open_shards
 from proxyless_arch.data.sources import (
     EDITION,
@@ -198,8 +199,16 @@ class ImageDataset:
 
         return Photo(photo.size, photo.scales, decoded)
 
-    def bytes_to_cache(self) -> int:
+    def bytes_kept(self, preprocessing: Preprocessing, augment: Augment | None) -> int:
+        """Of the images on the disk, where they are kept as ``prepared`` gives them; 0 where they are not."""
+        assert self._whole is not None
+        is_kept = self._whole.is_kept(preprocessing, augment) and not self._whole.is_in_memory
+        return len(self) * math.prod(preprocessing.hwc) if is_kept else 0
+
+    def bytes_to_cache(self, preprocessing: Preprocessing, augment: Augment | None) -> int:
         """Of the decoded images that a process which reads them all comes to keep, by the size of the first one."""
+        if self.bytes_kept(preprocessing, augment):
+            return 0
         try:
             first = self.read(0)
         except (InputError, IndexError):
@@ -373,6 +382,11 @@ class SearchData:
         """What lies beside the images and is not used."""
         same = self.train.left_out is self.test.left_out
         return self.train.left_out if same else self.train.left_out + self.test.left_out
+
+    def kept_in_words(self, preprocessing: Preprocessing, augment: Augment | None) -> list[tuple[str, str]]:
+        """For a header, as (label, text): where images are kept that every epoch begins with, if any are."""
+        scored = sum(images.bytes_kept(preprocessing, None) for images in (self.valid, self.test))
+        return in_words(self.train.bytes_kept(preprocessing, augment) + scored)
 
     @property
     def _sets(self) -> dict[str, ImageDataset]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import weakref
@@ -24,6 +25,7 @@ import numpy as np
 
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.memory import format_bytes
 from proxyless_arch.base.sides import height_width
 from proxyless_arch.data.images import Augment, decoder_versions
 from proxyless_arch.weights.fetch import cache_folder
@@ -80,7 +82,7 @@ class FileStore:
 
     @property
     def _row_bytes(self) -> int:
-        return int(np.prod(self.shape)) + _MARK_BYTES
+        return math.prod(self.shape) + _MARK_BYTES
 
     def get(self, number: int) -> np.ndarray | None:
         if self._file is None and (self.is_broken or not self.open()):
@@ -143,7 +145,7 @@ class Prepared:
 
     def store(self, preprocessing: Preprocessing, augment: Augment | None) -> FileStore | MemoryStore | None:
         """Where images are kept that are prepared like this; None where they are not."""
-        if not self.keeps or not is_prepared_once(augment):
+        if not self.is_kept(preprocessing, augment):
             return None
         is_scaled = augment is not None and augment.scaled_decoding
         key = (*_sizes(preprocessing), preprocessing.interpolation, bool(preprocessing.exif), is_scaled)
@@ -152,18 +154,32 @@ class Prepared:
         found = self.stores[key]
         return None if found is None or found.is_broken else found
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the images are arrays already."""
+        return getattr(self.source, "is_in_memory", False)
+
+    def is_kept(self, preprocessing: Preprocessing, augment: Augment | None) -> bool:
+        """Whether images are to be kept that are prepared like this: as far as is known without looking at the disk."""
+        if not self.keeps or not is_prepared_once(augment):
+            return False
+        limit = MEMORY_BYTES if self.is_in_memory else limit_bytes() if isinstance(self.source, HasState) else 0
+        return self._n_bytes(preprocessing) <= limit
+
+    def _n_bytes(self, preprocessing: Preprocessing) -> int:
+        return len(self.names) * math.prod(preprocessing.hwc)
+
     def _made(self, preprocessing: Preprocessing, key: tuple) -> FileStore | MemoryStore | None:
-        n_bytes = len(self.names) * int(np.prod(preprocessing.hwc))
-        if getattr(self.source, "is_in_memory", False):
-            return MemoryStore() if n_bytes <= MEMORY_BYTES else None
-        if not isinstance(self.source, HasState) or n_bytes > limit_bytes():
-            return None
+        if self.is_in_memory:
+            return MemoryStore()
         if self._state is None:
             self._state = self.source.state(self.names) or ""
         if not self._state:
             return None
         told = repr((EDITION, key, decoder_versions(), self._state))
-        return _file_store(hashlib.sha256(told.encode()).hexdigest()[:32], preprocessing.hwc, n_bytes)
+        return _file_store(
+            hashlib.sha256(told.encode()).hexdigest()[:32], preprocessing.hwc, self._n_bytes(preprocessing)
+        )
 
 
 def is_prepared_once(augment: Augment | None) -> bool:
@@ -181,6 +197,16 @@ def limit_bytes() -> float:
         return max(0.0, float(os.environ.get(LIMIT_VARIABLE, LIMIT_GB))) * 1e9
     except ValueError:
         return 0.0
+
+
+def in_words(n_bytes: int) -> list[tuple[str, str]]:
+    """For a header, as (label, text): that images are decoded once, and where they are kept; nothing where none are."""
+    try:
+        where = folder()
+    except InputError:
+        return []
+    told = f"once, into {where} ({format_bytes(n_bytes)}; {LIMIT_VARIABLE}=0: every time)"
+    return [("decoded", told)] if n_bytes else []
 
 
 def folder() -> Path:

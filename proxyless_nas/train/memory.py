@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proxyless_arch.apps.memory import HEAP, SCORING_HEAP, Free, Plan, Reading, cached_bytes, image_bytes, places, plan
-from proxyless_arch.apps.train_settings import TrainConfig
+from proxyless_arch.apps.train_settings import TrainConfig, augment_for
 from proxyless_arch.arch.memory import BYTES, scoring_bytes, training_bytes
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import total_params, walk
@@ -42,7 +42,7 @@ def plan_of(
         readers=n_workers,
         loaders=LOADERS,
         n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train),
+        cached_bytes=cached_bytes(spec.preprocessing, (data.train, augment_for(config, spec.resolution))),
     )
     here = places(
         free,

@@ -375,6 +375,7 @@ def header(job: Job) -> str:
         *[("note", line) for line in (*note_on_edition(config.data), *data.left_out.lines())],
         ("images", describe_preprocessing(spec.preprocessing)),
         *[("note", note) for note in assumption(spec.preprocessing)],
+        *data.kept_in_words(spec.preprocessing, job.augment),
         ("recipe", config.recipe),
         *(
             [("teacher", f"{config.teacher}: {100 * o.distillation:g} % of the loss")]
@@ -451,7 +452,7 @@ def expected(job: Job, training: Training) -> str | None:
     size = memory.timed_images(job.memory, job.spec, job.device) if job.memory is not None else memory.FEWEST_TIMED
     samples = eval_steps(len(job.data.train), size, limit=size)[0]
     watch = Stopwatch()
-    batch = read_batch(job.data.train, job.spec.preprocessing, job.augment, job.config.manual_seed, samples)
+    batch = read_batch(job.data.train.read_once(), job.spec.preprocessing, job.augment, job.config.manual_seed, samples)
     if len(batch.labels) < memory.FEWEST_TIMED:
         return None
     reading = watch.seconds / len(batch.labels)

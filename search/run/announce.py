@@ -96,6 +96,7 @@ def header(job: Job) -> str:
             f"images, {space.num_classes} classes, {resolution} px",
         ),
         *([("images", _images_text(job))] if config.data.dataset != "digits" else []),
+        *data.kept_in_words(space.preprocessing, job.augment),
         *[("note", line) for line in (*note_on_edition(config.data), *data.left_out.lines())],
         (
             "space",

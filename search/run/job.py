@@ -384,7 +384,15 @@ def prepare(
         config, notes = _with_batch_for(config, len(data.train))
         plan = None
         if config.arch.arch_algo != "random":
-            plan = memory.plan_of(config, data, space, readers_of(config), free, resumed=resumed)
+            plan = memory.plan_of(
+                config,
+                data,
+                space,
+                _augment(config, space.preprocessing.side),
+                readers_of(config),
+                free,
+                resumed=resumed,
+            )
             config = replace(config, data=replace(config.data, accumulation=plan.parts))
     missing = None
     with distributed.fail_together():  # the others wait here for the one that measures

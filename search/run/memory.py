@@ -6,6 +6,7 @@ from proxyless_arch.apps.memory import USABLE, Free, Plan, Reading, cached_bytes
 from proxyless_arch.arch.memory import BYTES, LayerMemory, peak_bytes, scored, scoring_bytes, trained, values_in
 from proxyless_arch.arch.walk import LayerCall, total_params, walk
 from proxyless_arch.data.datasets import SearchData
+from proxyless_arch.data.images import Augment
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas import distributed
 from search.config import SearchConfig
@@ -80,7 +81,14 @@ def step_bytes(config: SearchConfig, space: SearchSpace) -> int:
 
 
 def plan_of(
-    config: SearchConfig, data: SearchData, space: SearchSpace, n_workers: int, free: Free, *, resumed: bool = False
+    config: SearchConfig,
+    data: SearchData,
+    space: SearchSpace,
+    augment: Augment | None,
+    n_workers: int,
+    free: Free,
+    *,
+    resumed: bool = False,
 ) -> Plan:
     """How this process computes its share of each batch.
 
@@ -92,7 +100,11 @@ def plan_of(
         readers=n_workers,
         loaders=LOADERS,
         n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train, data.valid),
+        cached_bytes=cached_bytes(
+            space.preprocessing,
+            (data.train, augment),
+            (data.valid, augment if config.arch.arch_augment else None),
+        ),
     )
     here = places(
         free,
