@@ -229,6 +229,12 @@ class WeightOpt:
         ("sandwich", "largest_first"),
         older="sandwich",
     )
+    kernel_transform: bool = _flag(
+        False,
+        "where networks share weights: smaller kernels are the middle of larger ones times a matrix that is learned, "
+        "the identity at first (once-for-all)",
+        older=False,
+    )
     sandwich_paths: int = _flag(
         2,
         "with sandwich: random networks that a weight step trains beside the largest and the smallest",

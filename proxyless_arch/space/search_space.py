@@ -18,15 +18,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.ops import Conv, Hwc, Linear, Operation, operation_from_node, operation_to_dict
 from proxyless_arch.arch.preact import TREE_EDGES, NormAct, TreeEdge
 from proxyless_arch.arch.preprocessing import preprocessing_from_node, preprocessing_to_dict
 from proxyless_arch.arch.shrink import FEATURE_MIX
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
-from proxyless_arch.arch.tensors import expected_tensors, nested_place
+from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.tree import TreeBlock
 from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.base.checks import check, check_line, check_number, check_one_of, is_int
@@ -522,16 +520,6 @@ class SearchSpace:
             into = out
         mix: Any = resized(self.feature_mix, into, self.feature_mix.out_channels)
         return replace(self, blocks=tuple(blocks), feature_mix=mix, widths=())
-
-    def inherited_tensors(self, path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Those of ``path``'s network, of a supernet's ``tensors``."""
-        if not self.shares_weights:
-            return {own: tensors[source] for own, source in self.tensor_map(path).items()}
-        found = {}
-        for name, shape in expected_tensors(self.spec_for(path)).items():
-            whole = tensors[name]
-            found[name] = np.ascontiguousarray(whole[nested_place(whole.shape, shape)])
-        return found
 
     def tensor_map(self, path: Path) -> dict[str, str]:
         """``{tensor of the derived network: tensor of the supernet}``: how weights of choices' own are inherited."""

@@ -13,7 +13,7 @@ from hardware.cost import CostTable
 from hardware.projection import LOWER, Limit, Projection, project, window
 from proxyless_arch.space.search_space import Path, SearchSpace
 from proxyless_nas.network import ProxylessNet, build
-from proxyless_nas.weights import load_named, to_named
+from proxyless_nas.weights import load_named
 from search.algorithm.gates import argmax_path
 from search.algorithm.supernet import PathSupernet
 
@@ -52,5 +52,5 @@ def inherit(supernet: PathSupernet, space: SearchSpace, path: Path, name: str = 
     """The stand-alone network of ``path`` with the supernet's weights: same logits as the path has inside."""
     spec = space.spec_for(path, name)
     net = build(spec)
-    load_named(net, spec, space.inherited_tensors(path, to_named(supernet)), "supernet")
+    load_named(net, spec, supernet.inherited(path), "supernet")
     return net

@@ -14,22 +14,27 @@ the widths of the path. Widths have no gate in the network: their gradient is on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import Block
-from proxyless_arch.arch.tensors import nested_place
+from proxyless_arch.arch.tensors import expected_tensors, nested_place
+from proxyless_arch.arch.walk import LayerCall, walk
 from proxyless_arch.space.search_space import Edge, Path, SearchSpace, resized
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.layers import ResidualBlock, build_op
 from proxyless_nas.network import ProxylessNet, build
-from proxyless_nas.weights import load_named, to_named
+from proxyless_nas.weights import load_named
 from search.algorithm.gates import BinarizedPath, Gate
 from search.algorithm.supernet import PathSupernet, pure_call
+
+TRANSFORM = "to_"
+"""What the names of matrices that make smaller kernels begin with, the size behind it."""
 
 
 class ElasticNet(PathSupernet):
@@ -37,10 +42,17 @@ class ElasticNet(PathSupernet):
 
     Args:
         tensors: of the largest network; without them the weights are random, drawn by ``generator``.
+        kernel_transform: a smaller kernel is the middle of the next larger one times a matrix that is learned, the
+            same for all channels, the identity at first (Cai et al., ICLR 2020, section 3.3).
     """
 
     def __init__(
-        self, space: SearchSpace, generator: torch.Generator | None = None, tensors: NamedTensors | None = None
+        self,
+        space: SearchSpace,
+        generator: torch.Generator | None = None,
+        tensors: NamedTensors | None = None,
+        *,
+        kernel_transform: bool = False,
     ) -> None:
         super().__init__()
         self.space = space
@@ -52,16 +64,42 @@ class ElasticNet(PathSupernet):
         self.feature_mix_layer, self.classifier = net.feature_mix_layer, net.classifier
         self._largest = largest
         self._smaller: dict[Block | Operation, nn.Module] = {}  # no layers of this network: they have no weights
+        if kernel_transform:
+            for name in self._transforms_of(call for calls in space.edge_calls for call in calls):
+                conv, _, matrix = name.rpartition(".")
+                size = int(matrix.removeprefix(TRANSFORM))
+                self.get_submodule(conv).register_parameter(matrix, nn.Parameter(torch.eye(size * size)))
+
+    def _transforms_of(self, calls: Iterable[LayerCall]) -> list[str]:
+        """The names of the matrices that make the kernels of these layers, where they are smaller than the largest."""
+        whole, found = dict(self.named_parameters()), dict[str, None]()
+        for call in calls:
+            for name, shape in call.op.tensors(call.tensor_prefix):
+                if len(shape) == 4:
+                    conv = name.removesuffix(".weight")
+                    sizes = range(whole[name].shape[-1] - 2, shape[-1] - 1, -2)
+                    found |= dict.fromkeys(f"{conv}.{TRANSFORM}{size}" for size in sizes)
+        return list(found)
 
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
-        """All: the largest network is among the paths of each step."""
-        return list(self.parameters())
+        """All but the matrices of kernels that none of them has: the largest network is among each step's paths."""
+        used = {name for path in paths for name in self._transforms_of(walk(self.space.spec_for(path)))}
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if not name.rpartition(".")[2].startswith(TRANSFORM) or name in used
+        ]
+
+    @torch.no_grad()
+    def inherited(self, path: Path) -> NamedTensors:
+        whole, shapes = self.state_dict(), expected_tensors(self.space.spec_for(path))
+        return {name: np.array(_nested(whole, name, shape).cpu().numpy()) for name, shape in shapes.items()}
 
     def network(self, path: Path) -> ProxylessNet:
         """A copy."""
         spec = self.space.spec_for(path)
         net = build(spec)
-        load_named(net, spec, self.space.inherited_tensors(path, to_named(self)))
+        load_named(net, spec, self.inherited(path))
         return net.to(next(self.parameters()).device)
 
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
@@ -107,7 +145,7 @@ class ElasticNet(PathSupernet):
         small = self._layer_of(part).train(self.training)
         whole = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
         own = {**dict(small.named_parameters()), **dict(small.named_buffers())}
-        views = {name: whole[name][nested_place(whole[name].shape, tensor.shape)] for name, tensor in own.items()}
+        views = {name: _nested(whole, name, tensor.shape) for name, tensor in own.items()}
         if not moves_statistics:
             views |= {name: views[name].clone() for name, _ in small.named_buffers()}
         return lambda x: torch.func.functional_call(small, views, (x,))
@@ -120,6 +158,18 @@ class ElasticNet(PathSupernet):
                 build_part = ResidualBlock if isinstance(part, Block) else build_op
                 self._smaller[part] = build_part(part, bn, padding)  # type: ignore[operator, arg-type]
         return self._smaller[part]
+
+
+def _nested(whole: Mapping[str, Tensor], name: str, shape: Sequence[int]) -> Tensor:
+    """A smaller layer's tensor as a part of the larger one's of that name among ``whole``: a view, unless matrices make
+    it."""
+    large = whole[name]
+    large = large[nested_place(large.shape[:2], shape[:2])]
+    conv = name.removesuffix("weight")
+    while len(shape) == 4 and (size := large.shape[-1] - 2) >= shape[-1] and f"{conv}{TRANSFORM}{size}" in whole:
+        inner = large[nested_place(large.shape, (*shape[:2], size, size))]
+        large = (inner.flatten(2) @ whole[f"{conv}{TRANSFORM}{size}"]).reshape(inner.shape)
+    return large[nested_place(large.shape, shape)]
 
 
 def _without_gradient(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

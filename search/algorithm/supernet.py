@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from proxyless_arch.arch.ops import Operation
 from proxyless_arch.arch.spec import BatchNorm, Block, Padding
 from proxyless_arch.space.search_space import Edge, OpenTree, Path, SearchSpace
+from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
+from proxyless_nas.weights import to_named
 from search.algorithm.gates import BinarizedPath, Gate
 
 
@@ -150,6 +152,10 @@ class PathSupernet(nn.Module, ABC):
         """The parameters that any of ``paths`` runs through, in the order of ``parameters()``."""
 
     @abstractmethod
+    def inherited(self, path: Path) -> NamedTensors:
+        """The tensors of ``path``'s network."""
+
+    @abstractmethod
     def network(self, path: Path) -> nn.Module:
         """``path`` as a network by itself, whose BN statistics may be made anew."""
 
@@ -212,6 +218,10 @@ class Supernet(PathSupernet):
             for parameter in op.parameters()
         }
         return [parameter for parameter in self.parameters() if id(parameter) not in resting]
+
+    def inherited(self, path: Path) -> NamedTensors:
+        own = to_named(self)
+        return {name: own[source] for name, source in self.space.tensor_map(path).items()}
 
     def network(self, path: Path) -> PathNet:
         """Of the supernet's own layers."""

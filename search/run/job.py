@@ -374,8 +374,7 @@ def prepare(
         data = open_images(config)
         parent = _parent(config, data) if space is None or space.shares_weights else None
         space = space or (parent.space if parent is not None else _space(config, data.class_names))
-        if space.shares_weights:
-            check_sharing(config)
+        check_sharing(config, space)
         n_classes = len(data.class_names)
         if space.num_classes != n_classes and not resumed:  # then the fingerprint says what came or went
             raise InputError(f"expected {n_classes} classes, those of the images, got {space.num_classes}", "space")

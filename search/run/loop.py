@@ -168,7 +168,7 @@ class Search:
 
     def _new_supernet(self, rng: torch.Generator, tensors: NamedTensors | None) -> PathSupernet:
         if self.space.shares_weights:
-            return ElasticNet(self.space, rng, tensors)
+            return ElasticNet(self.space, rng, tensors, kernel_transform=self.config.weights.kernel_transform)
         return Supernet(self.space, rng, zero_gamma=self.config.space.zero_gamma)
 
     @property

@@ -88,7 +88,11 @@ def check_around(config: SearchConfig) -> None:
             raise InputError(f"has no meaning with {FLAG}: the network has its own", f"--{field.name}")
 
 
-def check_sharing(config: SearchConfig) -> None:
-    """Raises InputError for settings that have no meaning where networks share weights."""
+def check_sharing(config: SearchConfig, space: SearchSpace) -> None:
+    """Raises InputError for settings that have no meaning where networks share weights, or where they do not."""
+    if not space.shares_weights:
+        if config.weights.kernel_transform:
+            raise InputError("has no meaning where each operation has weights of its own", "--kernel_transform")
+        return
     if config.weights.paths_per_step is not None and config.weights.shared_rule == "sandwich":
         raise InputError("has no meaning with the sandwich rule: --sandwich_paths takes its place", "--paths_per_step")

@@ -41,8 +41,8 @@ def elastic(space=SPACE, spec=SPEC):
 def cut_out(supernet, path):
     """The network of ``path`` on its own, in double precision."""
     net = build(supernet.space.spec_for(path)).double()
-    own = supernet.space.inherited_tensors(path, {name: t.numpy() for name, t in supernet.state_dict().items()})
-    net.load_state_dict({name: torch.from_numpy(array) for name, array in own.items()}, strict=False)
+    own = {name: torch.from_numpy(array) for name, array in supernet.inherited(path).items()}
+    net.load_state_dict(own, strict=False)
     return net
 
 
@@ -76,6 +76,35 @@ def test_a_path_is_the_network_that_is_cut_out(make, is_training):
             rest = whole[name].grad.clone()
             rest[place] = 0
             assert not rest.any(), name
+
+
+@pytest.mark.parametrize("make", [elastic, wide])
+def test_smaller_kernels_by_matrices_begin_as_the_middle_and_are_those_of_the_network_cut_out(make):
+    plain = make().train()
+    space, x = plain.space, images(4, side=plain.space.preprocessing.resolution).double()
+    supernet = ElasticNet(space, torch.Generator().manual_seed(0), kernel_transform=True).double().train()
+    matrices = {name: each for name, each in supernet.named_parameters() if ".to_" in name}
+    kernels = {name: each.shape[-1] for name, each in supernet.named_parameters() if "depth_conv.conv.weight" in name}
+    chains = [f"{name.removesuffix('weight')}to_{size}" for name, k in kernels.items() for size in range(k - 2, 2, -2)]
+    assert {*matrices} <= {*chains} and matrices
+    supernet.load_state_dict(plain.state_dict(), strict=False)
+    for path in paths(space):
+        assert torch.equal(supernet(x, path), plain(x, path))
+    rng = torch.Generator().manual_seed(1)
+    taken = []
+    for each in matrices.values():
+        each.data += 0.3 * torch.randn(each.shape, generator=rng)
+    for path in paths(space):
+        ours = supernet(x, path)
+        assert torch.equal(ours, cut_out(supernet, path).train()(x))
+        on = {id(each) for each in supernet.parameters_on([path])}
+        used = {name for name, each in matrices.items() if id(each) in on}
+        assert torch.equal(ours, plain(x, path)) == (not used)
+        supernet.zero_grad()
+        ours.square().sum().backward()
+        assert used == {name for name, each in matrices.items() if each.grad is not None}
+        taken.append(bool(used))
+    assert not taken[0] and any(taken)
 
 
 def test_the_largest_network_is_the_trained_one():

@@ -381,7 +381,7 @@ def test_every_setting_is_judged():
         "train_batch_size accumulation strict_data exif data_edition space blocks_per_stage final_width "
         "width_mult bn_momentum bn_eps dropout zero_gamma warmup_epochs warmup_lr "
         "momentum nesterov weight_decay no_decay_bn label_smoothing grad_clip paths_per_step mixed_resolutions "
-        "split_seed parent sandwich_paths shared_rule"
+        "split_seed parent sandwich_paths shared_rule kernel_transform"
     )
     assert sorted(warmup.settings_with_a_part()) == sorted(words.split())
     assert set(warmup.NO_PART) < set(flags())

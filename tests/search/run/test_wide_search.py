@@ -130,6 +130,7 @@ def test_a_network_found_by_alpha_lands(algorithm, tmp_path):
     [
         ({"target_macs": 10}, "--target_macs"),  # no width reaches it
         ({"target_macs": 1e12}, "--target_macs"),
+        ({"space": "tiny", "kernel_transform": True}, "--kernel_transform"),
         ({"width_mult": 0.05}, "--width_mult"),  # nothing but 8 channels to choose from
     ],
 )
