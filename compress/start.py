@@ -57,6 +57,7 @@ def memory_plan(spec: ArchSpec, data: SearchData, config: TrainedConfig, free: F
         image_bytes=each,
         readers=config.n_worker or 0,
         n_images=len(data.train),
-        cached_bytes=cached_bytes(data.train, data.valid) + sum(map(len, parts)) * each,
+        cached_bytes=cached_bytes(spec.preprocessing, (data.train, None), (data.valid, None))
+        + sum(map(len, parts)) * each,
     )
     return scoring_plan(spec, min(config.test_batch_size, len(parts[0])), reading, free)
