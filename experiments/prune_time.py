@@ -10,6 +10,9 @@ their own, each between two timings of an anchor network, as in a landing. Where
 chosen again for the share that makes up for that, and all are timed again. A last sitting, after the choice, gives the
 times that are reported: the median over its rounds of the ratio to the parent in the same round.
 
+What prune_proof.py left in ``--work``, at shares of the MACs, is timed too, in a sitting of its own (``--macs_alone``:
+that and no more).
+
 The ways are exact, uniform and the best of as many random plans as exact scores; and smaller images, whose time is what
 it is. All are trained on as in prune_proof.py. What is there in ``--work`` is not done again.
 """
@@ -48,6 +51,7 @@ from hardware.latency import LatencySource, network_ms  # noqa: E402
 from hardware.profile.pricing import Bench as Place  # noqa: E402
 from hardware.profile.profiling import time_once  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
+from proxyless_arch.arch.codec import read_spec  # noqa: E402
 from proxyless_arch.arch.shrink import Shrunk, shrink  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
@@ -59,9 +63,11 @@ from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import parse, setting  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.space.shrinking import change_of, groups_of  # noqa: E402
+from proxyless_arch.weights.lookup import SPEC_FILE  # noqa: E402
 
 FORMAT, VERSION = "proxyless-compress/time-proof", 1
 PARENT = "parent"
+BY_MACS = (EXACT, "uniform", "amc", "best random", "depth", "magnitude")
 NEAR = 0.02
 """Of its share, how far off a network may be that is not chosen again."""
 MOST_SITTINGS = 3
@@ -79,6 +85,7 @@ class TimeStudy(pruning.Person):
     runtimes: str = setting("onnxruntime,litert", "what runs the networks")
     rounds: int = setting(9, "of a sitting", minimum=3)
     seeds: int = setting(1, "of each way", minimum=1)
+    macs_alone: bool = setting(False, "time prune_proof.py's networks, and choose none")
     output: Path = setting(ROOT / "experiments" / "prune_time.json", "record", shown="experiments/prune_time.json")
 
     @property
@@ -288,6 +295,29 @@ def trained(clock: Clock, product: Product) -> None:
     print(f"{folder.name}: {after.percent:.1f} % behind training", flush=True)
 
 
+def macs_networks(study: TimeStudy) -> list[tuple[pruning.Task, ArchSpec]]:
+    """What prune_proof.py pruned to shares of the MACs, as far as it is there."""
+    tasks = [pruning.Task(Way(name), share, 0) for share in SHARES for name in BY_MACS]
+    files = [(task, study.work / task.name / SPEC_FILE) for task in tasks]
+    return [(task, read_spec(file)) for task, file in files if file.is_file()]
+
+
+def times_by_macs(clock: Clock) -> dict[str, Any]:
+    """By share of the MACs and way, times of a sitting of all of them and of smaller images; from its file if there."""
+    networks = macs_networks(clock.study)
+    file = clock.study.home / f"{clock.runtime}-macs.json"
+    if file.is_file():
+        ratios = read_json(file)["ratios"]
+    else:
+        specs = clock.specs({}) | {task.name: spec for task, spec in networks}
+        ratios = sitting(clock.priced[1], specs, clock.study.rounds, 0)
+        write_json(file, {"ratios": ratios, "load_average": os.getloadavg()})
+    found: dict[str, Any] = {}
+    for task, _ in networks:
+        found.setdefault(f"{task.share:g}", {})[task.way.name] = ratio_of(ratios[task.name])
+    return found | {"any": {way.name: ratio_of(ratios[way.name]) for way in SIZES.values()}}
+
+
 def on_smaller_images(study: TimeStudy, way: Way) -> dict[str, Any]:
     """prune_proof.py's record of them."""
     task = pruning.Task(way, None, 0)
@@ -322,7 +352,18 @@ def entry(
 
 
 def of_runtime(clock: Clock) -> dict[str, Any]:
-    """What is there of a runtime: by share and way."""
+    """What is there of a runtime: by share of its time, and of the MACs, and way."""
+    source, place = clock.priced
+    facts = getattr(source, "provenance", {})
+    return {
+        "runtime_version": place.anchor.runtime.facts()["runtime_version"],
+        "predictor": {name: facts.get(name) for name in ("date", "tool", "rounds")},
+        "by_macs": times_by_macs(clock),
+        "summary": {} if clock.study.macs_alone else by_time(clock),
+    }
+
+
+def by_time(clock: Clock) -> dict[str, Any]:
     choices, last = clock.landed
     records = {product: read_json(file_of(clock, product)) for product in choices}
     found: dict[str, Any] = {}
@@ -337,28 +378,35 @@ def of_runtime(clock: Clock) -> dict[str, Any]:
     found["any"] = {
         way.name: entry([on_smaller_images(clock.study, way)], [last[way.name]], None) for way in SIZES.values()
     }
-    source, place = clock.priced
-    facts = getattr(source, "provenance", {})
-    return {
-        "runtime_version": place.anchor.runtime.facts()["runtime_version"],
-        "predictor": {name: facts.get(name) for name in ("date", "tool", "rounds")},
-        "summary": found,
-    }
+    return found
 
 
-def table(record: Mapping[str, Any]) -> list[str]:
-    """The rows of docs/results.md."""
+def words(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return ""
+    low, high = value["interval_95"]
+    return f"{value['mean']:.1f} ({low:.1f} to {high:.1f})"
 
-    def words(value: Mapping[str, Any] | None) -> str:
-        if value is None:
-            return ""
-        low, high = value["interval_95"]
-        return f"{value['mean']:.1f} ({low:.1f} to {high:.1f})"
 
-    def percent(value: Mapping[str, Any]) -> str:
-        low, high = value["interval_95"]
-        return f"{100 * value['median']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+def percent(value: Mapping[str, Any]) -> str:
+    low, high = value["interval_95"]
+    return f"{100 * value['median']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
+
+def table_by_macs(record: Mapping[str, Any]) -> list[str]:
+    """The rows of docs/results.md: what each runtime takes for prune_proof.py's networks."""
+    every = record["runtimes"]
+    lines = [f"| asked, share of the MACs | way | {' | '.join(every)} |", "| --- " * (2 + len(every)) + "|"]
+    shares = next(iter(every.values()))["by_macs"]
+    for share, ways in shares.items():
+        for way in ways:
+            cells = [share, way, *(percent(found["by_macs"][share][way]) for found in every.values())]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def table_by_time(record: Mapping[str, Any]) -> list[str]:
+    """And those of the networks that were pruned to shares of its time."""
     lines = [
         "| runtime | asked, % of the time | way | measured, % | MACs, % | top-1 pruned | top-1 fine-tuned "
         "| exact ahead, pruned | exact ahead, fine-tuned |"
@@ -385,6 +433,9 @@ def run(argv: Sequence[str]) -> int:
     pruning.make_parent(study)
     choosers = {seed: Chooser(study, seed) for seed in range(study.seeds)}
     clocks = [Clock(study, name, choosers) for name in study.runtimes.split(",")]
+    if study.macs_alone:
+        write(study, clocks)
+        return 0
     for clock in clocks:
         for product, choice in clock.landed[0].items():
             scored(clock, product, choice)
@@ -412,7 +463,7 @@ def write(study: TimeStudy, clocks: Sequence[Clock]) -> None:
         "runtimes": {clock.runtime: of_runtime(clock) for clock in clocks},
     }  # fmt: skip
     write_json(study.output, record)
-    print("\n".join(table(record)), flush=True)
+    print("\n".join([*table_by_macs(record), "", *table_by_time(record)]), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

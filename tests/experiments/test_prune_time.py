@@ -52,6 +52,13 @@ def test_a_network_that_is_off_is_chosen_again_for_what_makes_up_for_it(tmp_path
         assert last[product.name][0] == pytest.approx(0.99 * product.share)
 
 
+def test_networks_at_shares_of_the_macs_are_those_that_are_there(tmp_path):
+    (tmp_path / "0.5-best_random-0").mkdir()
+    write_spec(tmp_path / "0.5-best_random-0" / "spec.json", mini_net())
+    found = study.macs_networks(study.TimeStudy(work=tmp_path))
+    assert [(task.share, task.way.name, spec.name) for task, spec in found] == [(0.5, "best random", "mini")]
+
+
 def test_every_product_has_a_file_of_its_own(tmp_path):
     names = [product.name for product in study.products(study.TimeStudy(work=tmp_path, seeds=2))]
     assert len(set(names)) == len(names) == 2 * len(study.SHARES) * len(study.WAYS)
@@ -92,6 +99,7 @@ def test_all_of_it_on_a_simulated_device_and_nothing_twice(work, monkeypatch, ca
     assert {"exact", "best random"} <= found["0.5"].keys()
     assert found.keys() == {"0.5", "0.3", "any"}  # not all ways reach 0.3, which is no error
     assert set(found["any"]) == {"36 px", "32 px"}
+    assert {"any"} == record["runtimes"]["onnxruntime"]["by_macs"].keys()
     timed, said = device.n_timings, capsys.readouterr().out
     assert "| onnxruntime | 50 | exact |" in said
     assert study.main(words) == 0

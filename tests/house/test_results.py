@@ -141,6 +141,35 @@ def test_defensive_quantization():
                 assert_shown(ends, [max(0, end) for end in found[name]["interval_95"]])
 
 
+def assert_interval(cell: str, value) -> None:
+    """``65.9 (63.8 to 68.0)``; an empty cell is none."""
+    assert_shown(numbers(cell), [value["mean"], *value["interval_95"]] if value is not None else [])
+
+
+def test_ways_to_a_smaller_network():
+    """Each line of the study: fine-tuned, by share of MACs; and of ImageNet, without any training."""
+    found, cells = record("experiments/prune_proof.json"), rows("Pruning a trained network")
+    shown = {(row[0], row[1]): row[2:] for row in cells if len(row) == 7 and row[2].isdecimal()}
+    assert shown.keys() == {(share, way) for share, ways in found["summary"].items() for way in ways}
+    for (share, way), (count, macs, before, after, ahead) in shown.items():
+        entry = found["summary"][share][way]
+        assert int(count) == entry["networks"]
+        assert_shown([macs], [100 * entry["macs_share"]])
+        for cell, key in ((before, "before"), (after, "after"), (ahead, "exact_ahead_after")):
+            assert_interval(cell, entry.get(key))
+    photos = {(row[0], row[1]): row[2:] for row in cells if len(row) == 4 and row[0] in ("all", "0.75", "0.5")}
+    names = {"`exact`": "exact", "`uniform`": "uniform", "`amc`": "amc", "`random`": "random",
+             "the first random plan": "a random one"}  # fmt: skip
+    assert_interval(photos.pop(("all", "before pruning"))[0], found["imagenet"]["before"])
+    assert {(share, names[way]) for share, way in photos} == {
+        (share, way) for share in ("0.75", "0.5") for way in found["imagenet"][share]
+    }
+    for (share, way), (score, ahead) in photos.items():
+        entry = found["imagenet"][share][names[way]]
+        assert_interval(score, entry)
+        assert_interval(ahead, entry.get("exact_ahead") if way != "`exact`" else None)
+
+
 @pytest.fixture
 def proof():
     return record("experiments/proof.json")["targets"]
