@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import expanded
 from proxyless_arch.base.strict import listed, nearest
+from proxyless_arch.base.text import readable
 from proxyless_arch.weights.demo import demo_weights, is_demo
 from proxyless_arch.weights.fetch import find_weights
 from proxyless_arch.weights.files import READ, WeightFile, read_tensors, weight_kind
@@ -102,6 +104,11 @@ def _advice(place: str) -> str:
     return "give the network by name, and the weights with weights="
 
 
+FAMILY_FILES = ("family.json", "family.html")
+"""What a search and a pruning with several targets leave in the folder of their networks."""
+MOST_MEMBERS = 12
+
+
 def _in_folder(folder: Path, place: str, word: str) -> tuple[ArchSpec, Path | None]:
     """The network of a run folder, or of a folder with a released ``net.config``."""
     if (folder / SPEC_FILE).is_file():
@@ -109,11 +116,22 @@ def _in_folder(folder: Path, place: str, word: str) -> tuple[ArchSpec, Path | No
     released = folder / NET_CONFIG
     if released.is_file():
         return read_spec(released), released_sibling(released, RELEASED_WEIGHTS)
+    members = _members(folder)
+    if members:
+        raise InputError(f"expected one network, there are several in this folder: {listed(members)}", place, word)
     try:
         inside = f"; for the weights in it ({file_in(folder).name}) {_advice(place)}"
     except InputError:
         inside = ""
-    raise InputError(f"expected the run folder of a search: there is no {SPEC_FILE} in it{inside}", place, word)
+    raise InputError(f"expected a run folder: there is no {SPEC_FILE} in it{inside}", place, word)
+
+
+def _members(folder: Path) -> list[str]:
+    """The networks of a run with several targets, as they are named; no more than a person would read."""
+    if not any((folder / name).is_file() for name in FAMILY_FILES):
+        return []
+    found = sorted(each.parent for each in itertools.islice(folder.glob(f"*/{SPEC_FILE}"), MOST_MEMBERS))
+    return [readable(str(each)) for each in found]
 
 
 def find_trained(word: str, weights: Path | None = None, place: str = "", flag: str = "weights") -> Trained:

@@ -273,6 +273,9 @@ def test_several_targets_share_their_measurements(network, tmp_path, capsys):
     assert family[0].record["macs"] <= 0.5 * family[0].record["parent_macs"]
     assert family[0].record["macs"] <= family[1].record["macs"] <= 0.8 * family[0].record["parent_macs"]
     assert (tmp_path / "run" / "curve.png").is_file()
+    error = refused(["--arch", str(tmp_path / "run"), *FEW], capsys)  # which of them?
+    assert error.startswith("error: --arch:")
+    assert all(str(tmp_path / "run" / each) in error for each in ("0.5", "0.8"))
 
 
 def assert_picked_from(folder, family, out):
