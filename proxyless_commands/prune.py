@@ -20,17 +20,18 @@ from compress.pruning.config import SETTINGS
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
 from proxyless_arch.base.run_settings import finished
+from proxyless_arch.launch.launcher import LaunchFlags
 
 
 def run(argv: Sequence[str]) -> int:
-    config, asked = SETTINGS.parse(argv, "prune.py", __doc__)
+    config, asked = SETTINGS.parse(argv, "prune.py", __doc__, beside=LaunchFlags)
 
     # imported here, so that a mistake in the command line is answered at once
     from compress import run_pruning
 
     tune_allocator()
     how = {"resume": asked.resume, "command": ["prune.py", *argv], "dry_run": asked.dry_run}
-    return finished(lambda: run_pruning(config, asked.path, **how))
+    return finished(lambda: run_pruning(config, asked.path, launcher=asked.beside.chosen, **how))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

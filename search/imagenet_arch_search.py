@@ -30,11 +30,15 @@ from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.machine import tune_allocator  # noqa: E402
 from proxyless_arch.base.runs import RunStopped, resumes  # noqa: E402
+from proxyless_arch.base.settings import add_flags, flags, of, with_settings  # noqa: E402
 from proxyless_arch.base.text import labeled  # noqa: E402
 from proxyless_arch.base.words import add_run_flags  # noqa: E402
+from proxyless_arch.launch.launcher import LaunchFlags  # noqa: E402
 from search import RandomResult, SearchResult, config  # noqa: E402
 
-OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing", "dry_run")  # flags that are no settings
+LAUNCH = tuple(flags(LaunchFlags))
+OPTIONS = ("path", "resume", "recipe", "warmup_from", "strict_landing", "dry_run", *LAUNCH)
+"""Flags that are no settings."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help=f"exit status {NOT_LANDED} where the network is not at its target, as measured (or else predicted)",
     )
+    add_flags(parser, LaunchFlags)
     config.add_flags(parser, takes_families=True)
     parsed = parser.parse_strictly(argv)
     parsed.resume = resumes(parsed.resume, parsed.path)
@@ -60,15 +65,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _family(arguments: argparse.Namespace) -> int | None:
     """Run the searches for several targets or image sizes; None where there is one."""
-    given = {name: value for name, value in vars(arguments).items() if name not in OPTIONS}
+    given = vars(arguments)
     kinds = (*config.TARGET_KEY.values(), "resolution")
     several = {key: given[key] for key in kinds if isinstance(given.get(key), tuple)}
+    launch = of(LaunchFlags, given)
     if not several:
+        if launch:
+            raise InputError(
+                "one search is one run: several targets, or image sizes, take it", f"--{next(iter(launch))}"
+            )
         return None
-    settings = config.effective_config({name: given[name] for name in given if name not in several}, arguments.recipe)
+    one = {name: given[name] for name in given if name not in (*several, *OPTIONS)}
+    settings = config.effective_config(one, arguments.recipe)
     from search import family_table, run_family  # here, so that a mistake in the command line is answered at once
 
-    runs = run_family(settings, arguments.path, warmup_from=arguments.warmup_from, dry_run=arguments.dry_run, **several)
+    how = {"warmup_from": arguments.warmup_from, "dry_run": arguments.dry_run}
+    launcher = with_settings(LaunchFlags(), launch).chosen
+    runs = run_family(settings, arguments.path, launcher=launcher, **how, **several)
     if runs is None:
         return 0
     print(f"\n{family_table(runs)}")

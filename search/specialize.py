@@ -2,6 +2,7 @@
 
     python search/specialize.py --targets mobile,cpu,flops
     python search/specialize.py --targets mobile,cpu:onnxruntime,cpu:litert --run_dir runs/special --data_path photos/
+    python search/specialize.py --targets mobile,flops --launcher local --jobs 2
 
 A target is a --target_hardware of the search, for the CPU with a runtime behind a colon. All other flags go to each
 search. The warm-up depends on no target: the first search does it, the others start behind it. A search that is there
@@ -38,6 +39,7 @@ from proxyless_arch.base.strict import listed  # noqa: E402
 from proxyless_arch.base.text import align, in_one_line, ruled  # noqa: E402
 from proxyless_arch.base.units import Unit, format_count  # noqa: E402
 from proxyless_arch.base.words import DRY_RUN, RUN_DIR  # noqa: E402
+from proxyless_arch.launch.launcher import LaunchFlags  # noqa: E402
 from search.config import SearchConfig, effective_config  # noqa: E402
 from search.reporting.run_folder import Run, read_run  # noqa: E402
 from search.run import family  # noqa: E402
@@ -174,7 +176,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LaunchFlags):
     """What specialize.py is asked beside the settings of its searches."""
 
     targets: str = setting(REQUIRED, "comma-separated: mobile, cpu, cpu:RUNTIME, gpu8, flops")
@@ -200,7 +202,7 @@ def run(argv: Sequence[str]) -> None:
         return
     tune_allocator()
     with family.claimed(options.path) as folder:
-        family.search_all(members(goals, common), folder, common.warmup_from)
+        family.search_all(members(goals, common), folder, common.warmup_from, options.chosen)
         _compare(goals, folder)
 
 

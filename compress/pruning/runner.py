@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from hardware.latency import network_ms
 from hardware.profile.landing import land, lands, settled
 from hardware.profile.profiling import Measured
 from hardware.projection import Limit, Projection
+from proxyless_arch.apps import train_settings
 from proxyless_arch.apps.train_settings import TrainConfig
 from proxyless_arch.arch import codec
 from proxyless_arch.arch.shrink import Shrunk, widths_of
@@ -55,11 +56,13 @@ from proxyless_arch.base.timing import wall_ms
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.chain.page import write_chain
 from proxyless_arch.drawing.scene import write_picture
+from proxyless_arch.launch.launcher import Job as LaunchedJob
+from proxyless_arch.launch.launcher import Launcher, all_done
 from proxyless_arch.space.shrinking import change_of, whole_path
 from proxyless_arch.weights.files import NamedTensors, read_tensors, save_safetensors
 from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES
 from proxyless_nas import distributed
-from proxyless_nas.network import build
+from proxyless_nas.network import ProxylessNet, build
 from proxyless_nas.opening import Say
 from proxyless_nas.train import TrainingStopped, run_training
 from proxyless_nas.weights import load_named, to_named
@@ -71,6 +74,8 @@ ORDERING_SECONDS = 5e-10
 """Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
 RIVALS = 4
 """Plans that are measured for a target, the best first, until one takes the time that was asked for."""
+FINETUNING = "compress.pruning.runner:finetune"
+HERE = Launcher()
 CHANCE = 2.0
 """Standard deviations of what guessing gets right, within which a network is called no better."""
 
@@ -87,6 +92,7 @@ def run_pruning(
     say: Say | None = speak,
     command: Sequence[str] | None = None,
     dry_run: bool = False,
+    launcher: Launcher = HERE,
 ) -> PruneResult | None:
     """Make a trained network smaller.
 
@@ -97,6 +103,7 @@ def run_pruning(
         say: gets each line that is for a person; None for silence.
         command: the words of the command line, for environment.json.
         dry_run: say what would be done, with memory and time, and stop; nothing is written.
+        launcher: where the networks of several targets are fine-tuned. One that fails leaves the others alone.
 
     Returns:
         The product (of several targets the first, whose ``family`` has them all); None of a dry run.
@@ -104,19 +111,20 @@ def run_pruning(
     Raises:
         InputError: settings, images, weights or prices that do not fit; nothing is written then.
         PruningStopped: a Ctrl-C; the run can be resumed.
+        StoppedError: fine-tunings that another process did have failed; the message names them.
     """
     how = {"resume": resume, "say": say, "command": command, "dry_run": dry_run}
-    return run(Kind(COMMAND, SETTINGS, PruningStopped, _prepared, header, expected, _finish), config, path, **how)
+
+    def finish(job: Job, home: Path, tell: Say) -> PruneResult:
+        return _Run(job, home, tell, launcher).finish()
+
+    return run(Kind(COMMAND, SETTINGS, PruningStopped, _prepared, header, expected, finish), config, path, **how)
 
 
 def _prepared(config: PruneConfig, opening: Opening) -> Job:
     known = whole_of(opening.resumed) if opening.resumed is not None else None
     free = distributed.least_free(opening.device)
     return prepare(config, opening.device, free, measure=not opening.dry_run, known=known)
-
-
-def _finish(job: Job, home: Path, tell: Say) -> PruneResult:
-    return _Run(job, home, tell).finish()
 
 
 def whole_of(folder: Path) -> Whole | None:
@@ -228,7 +236,8 @@ class Chosen:
 class _Run(Run[Job]):
     """A pruning on its way."""
 
-    def __init__(self, job: Job, home: Path, tell: Say) -> None:
+    def __init__(self, job: Job, home: Path, tell: Say, launcher: Launcher) -> None:
+        self.launcher = launcher
         super().__init__(job, home, tell)
         self.n_timed: Counter[str] = Counter()
         self.parent, self.environment = measured_environment(
@@ -245,6 +254,8 @@ class _Run(Run[Job]):
             self.tell(labeled("note", note))
         chosen = [self._within_drop()] if job.config.max_drop is not None else [self._land(goal) for goal in job.goals]
         folders = [self.home] if len(chosen) == 1 else [self.home / each.goal.name for each in chosen]
+        if not self.launcher.is_here and job.config.finetune_epochs:
+            self._finetune_elsewhere(chosen, folders)
         records = [self._product(each, folder, parent) for each, folder in zip(chosen, folders, strict=True)]
         self.metrics.close()
         curve = pictures.curve(records, [folder.name for folder in folders], parent, job.table.unit)
@@ -355,22 +366,17 @@ class _Run(Run[Job]):
         """Write the network of a target, fine-tuned where that is asked for; result.json."""
         if (folder / runs.RESULT_FILE).is_file():
             return dict(read_result(folder).record)
-        folder.mkdir(exist_ok=True)
-        if folder != self.home:
-            write_config(SETTINGS, self.job.config, self.job.training, folder)
         job, change = self.job, change_of(self.job.groups, chosen.found.path)
-        net = self.environment.network(change)
+        net = self._pruned(chosen, folder)
         inherited = top1_percent(net.eval(), job.data.valid, job), top1_percent(net.eval(), job.data.test, job)
         pictures.draw_plan(job, self.environment, chosen.found.path, net.spec, folder)
         tensors, after, tuned = to_named(net), inherited, None
-        provenance = {"command": "prune", "run": readable(folder.name), "of": readable(job.spec.name)}
-        self._save(folder / PRUNED, net.spec, tensors, provenance)
         self.tell(labeled("pruned", f"{_cost_text(job, net.spec)}; top-1 {_percent(inherited[0])} of held-out images"))
         if job.config.finetune_epochs:
             learnt, tuned = self._finetune(folder, net.spec)
             if tuned[0] is None or inherited[0] is None or tuned[0] >= inherited[0]:
                 tensors, after = learnt, tuned
-        self._save(folder, net.spec, tensors, provenance)
+        self._save(folder, net.spec, tensors, self._provenance(folder))
         kept = {"finetuned_top1_percent": tuned[0] if tuned else None, "finetuning_is_kept": after is tuned}
         record = self._record(chosen, net.spec, change, inherited, after) | kept | parent
         write_json(folder / runs.RESULT_FILE, record)
@@ -381,20 +387,48 @@ class _Run(Run[Job]):
         codec.write_spec(folder / SPEC_FILE, spec)
         save_safetensors(folder / WEIGHT_FILES[0], spec, tensors, provenance)
 
+    def _provenance(self, folder: Path) -> dict[str, Any]:
+        return {"command": "prune", "run": readable(folder.name), "of": readable(self.job.spec.name)}
+
+    def _pruned(self, chosen: Chosen, folder: Path) -> ProxylessNet:
+        """The network of a target before fine-tuning, written with its settings."""
+        folder.mkdir(exist_ok=True)
+        if folder != self.home:
+            write_config(SETTINGS, self.job.config, self.job.training, folder)
+        net = self.environment.network(change_of(self.job.groups, chosen.found.path))
+        self._save(folder / PRUNED, net.spec, to_named(net), self._provenance(folder))
+        return net
+
+    def _finetuning(self, folder: Path) -> TrainConfig:
+        """The settings of a target's fine-tuning, whose teacher is written."""
+        teacher = self.home / "parent"
+        if self.job.config.distillation and not (teacher / SPEC_FILE).is_file():
+            provenance = {"command": "prune", "of": readable(self.job.spec.name)}
+            self._save(teacher, self.job.spec, self.job.tensors, provenance)
+        return finetune_config(self.job, folder / PRUNED, teacher)
+
     def _finetune(self, folder: Path, spec: ArchSpec) -> tuple[NamedTensors, tuple[float | None, float | None]]:
         """Train the pruned network with the train library, on the images of the pruning; (weights, top-1)."""
-        job, place = self.job, folder / FINETUNED
-        teacher = self.home / "parent"
-        if job.config.distillation and not (teacher / SPEC_FILE).is_file():
-            self._save(teacher, job.spec, job.tensors, {"command": "prune", "of": readable(job.spec.name)})
+        place = folder / FINETUNED
         begun = (place / runs.CONFIG_FILE).is_file()
-        config = None if begun else finetune_config(job, folder / PRUNED, teacher)
+        config = None if begun else self._finetuning(folder)
         try:
             result = run_training(config, place, resume=begun, say=self.tell, command=[COMMAND])
         except TrainingStopped:
             raise KeyboardInterrupt from None
         assert result is not None
         return dict(read_tensors(result.weights).tensors), (result.top1_percent, result.test_top1_percent)
+
+    def _finetune_elsewhere(self, chosen: Sequence[Chosen], folders: Sequence[Path]) -> None:
+        """Every fine-tuning to its end, where the launcher does them; _finetune then finds it."""
+        listed = []
+        for each, folder in zip(chosen, folders, strict=True):
+            if not (folder / runs.RESULT_FILE).is_file():
+                self._pruned(each, folder)
+                config = train_settings.anchored(self._finetuning(folder))
+                arguments = {"config": train_settings.to_dict(config), "folder": str((folder / FINETUNED).absolute())}
+                listed.append(LaunchedJob(folder.name, FINETUNING, arguments))
+        all_done(self.launcher.run(lambda ended: listed, self.home, say=self.tell), "fine-tuning", self.tell)
 
     def _record(
         self,
@@ -441,6 +475,13 @@ class _Run(Run[Job]):
             "scored": [{"cost": job.table.of_path(each.path), **asdict(each.score)} for each in chosen.scored],
             "wall_seconds": self.watch.seconds,
         }
+
+
+def finetune(config: Mapping[str, Any], folder: str) -> None:
+    """A fine-tuning, from where it stands: what another process is asked for, so all is JSON."""
+    begun = (Path(folder) / runs.CONFIG_FILE).is_file()
+    settings = None if begun else train_settings.from_dict(config, folder)
+    run_training(settings, folder, resume=begun, command=[COMMAND])
 
 
 def finetune_config(job: Job, pruned: Path, teacher: Path) -> TrainConfig:

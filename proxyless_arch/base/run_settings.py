@@ -57,11 +57,13 @@ class RunSettings(Generic[Config]):
         prog: str,
         description: str | None,
         add_more: Callable[[argparse._ArgumentGroup], Any] = lambda section: None,
+        beside: type | None = None,
     ) -> tuple[Config, argparse.Namespace]:
         """(the settings in force: the flags, or those of the run that is resumed; path, resume, dry_run and more).
 
         Args:
             add_more: adds flags that are no settings, to the group of the run.
+            beside: has more such flags, a dataclass of settings; its object is ``beside`` of the namespace.
         """
         parser = Parser(prog=prog, description=description)
         section = parser.add_argument_group("the run")
@@ -69,10 +71,14 @@ class RunSettings(Generic[Config]):
         add_resume_flag(section)
         section.add_argument(DRY_RUN.flag, action="store_true", help=DRY_RUN.text)
         add_more(section)
+        if beside is not None:
+            settings.add_flags(parser, beside)
         settings.add_flags(parser, self.kind)
         parsed = parser.parse_strictly(argv)
         parsed.resume = resumes(parsed.resume, parsed.path)
-        given = {name: value for name, value in vars(parsed).items() if name in settings.flags(self.kind)}
+        given = settings.of(self.kind, vars(parsed))
+        if beside is not None:
+            parsed.beside = settings.with_settings(beside(), settings.of(beside, vars(parsed)))
         config = self.resumed(parsed.path, given) if parsed.resume else settings.with_settings(self.kind(), given)
         return config, parsed
 

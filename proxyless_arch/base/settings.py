@@ -540,6 +540,12 @@ def parse(cls: type[Config], argv: Sequence[str] | None, prog: str, description:
     return _built(cls, vars(parser_of(cls, prog, description).parse_strictly(argv)))
 
 
+def of(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given of the settings of a dataclass."""
+    known = flags(cls)
+    return {name: value for name, value in given.items() if name in known}
+
+
 def parse_beside(
     options: type[Config], cls: type, argv: Sequence[str] | None, prog: str, description: str | None
 ) -> tuple[Config, dict[str, Any]]:

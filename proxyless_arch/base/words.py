@@ -70,6 +70,14 @@ MEASURABLE = ("cpu", "gpu8")
 DRY_RUN = Word("--dry_run", (), "say what would be done, and stop")
 DRY = "dry run: nothing was done, nothing written"
 """The last line of one."""
+LAUNCHER = Word("--launcher", (), "where the runs are done: local (this machine), ray or slurm; docs/scale.md has both")
+JOBS = Word("--jobs", (), "runs at a time (default: one here, all of them elsewhere)")
+LAUNCHER_OPTIONS = Word(
+    "--launcher_options",
+    (),
+    "what each run is given by ray (address=auto,num_gpus=1) or, by submitit's names, by slurm "
+    "(slurm_partition=gpu,gpus_per_node=1,timeout_min=600)",
+)
 SAVE_JSON = Word("--save_json", ("--json",), "write the record to this file")
 
 

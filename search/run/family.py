@@ -10,14 +10,14 @@ the family's. A search that is there already is taken as it is, an unfinished on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxyless_arch.apps.scores import score_interval, shown_score
-from proxyless_arch.base.errors import ElsewhereError, InputError, StoppedError
+from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.progress import speak
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE, locked, new_run_dir
@@ -25,12 +25,23 @@ from proxyless_arch.base.schema import judged
 from proxyless_arch.base.strict import counted, listed, plain_number
 from proxyless_arch.base.text import align, ruled
 from proxyless_arch.base.units import Unit, format_count
+from proxyless_arch.base.words import LAUNCHER, MEASURABLE
 from proxyless_arch.drawing.scene import write_picture
+from proxyless_arch.launch.launcher import LOCAL, Job, Launcher, all_done
 from proxyless_nas import distributed
 from proxyless_nas.devices import pick_device
 from proxyless_nas.fast import kernels_in_use
 from proxyless_nas.opening import ROOT
-from search.config import LEFT_OPEN, TARGET_KEY, SearchConfig, default_space, to_dict, with_settings
+from search.config import (
+    LEFT_OPEN,
+    TARGET_KEY,
+    SearchConfig,
+    anchored,
+    default_space,
+    from_dict,
+    to_dict,
+    with_settings,
+)
 from search.reporting.networks import plane_of
 from search.reporting.run_folder import Run, read_run
 from search.reporting.titles import told_apart
@@ -39,6 +50,8 @@ from search.run import warmup
 from search.run.runner import run_search
 
 RECORD, CURVE = "family.json", "family.png"
+MEMBER = "search.run.family:search_member"
+HERE = Launcher()
 SIZE = "resolution"
 
 
@@ -48,6 +61,7 @@ def run_family(
     *,
     warmup_from: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
+    launcher: Launcher = HERE,
     **several: Sequence[float],
 ) -> list[Run] | None:
     """Search a network for each of several targets, or at each of several image sizes; else by ``config``'s settings.
@@ -57,9 +71,10 @@ def run_family(
         several: ``target_latency_ms``, ``target_macs`` or ``resolution``, several of one of them. Sizes are compared at
             the target of ``config``, behind one warm-up whose steps have images of all of them.
         warmup_from, dry_run: as for run_search.
+        launcher: where the searches are done. One that fails leaves the others alone.
 
-    Returns the runs; None in all processes but the first, and of a dry run. Raises what run_search raises, and
-    InputError for a target or size that is named twice or cannot be met, before anything is begun.
+    Returns the runs; None in all processes but the first, and of a dry run. Raises InputError for a target or size that
+    is named twice or cannot be met, before anything is begun, and what search_all raises.
     """
     members = _members(config, several)
     source = Path(warmup_from) if warmup_from is not None else None
@@ -71,7 +86,7 @@ def run_family(
         for each in members.values():
             jobs.prepare(each, device, lambda line: None, measures=False)
         with claimed(own) as folder:
-            search_all(members, folder, source)
+            search_all(members, folder, source, launcher)
             if not distributed.is_main():
                 return None
             runs = [read_run(folder / name) for name in members]
@@ -167,29 +182,91 @@ class _State:
         return cls((own / RESULT_FILE).is_file(), is_begun, None if is_begun else source)
 
 
-def search_all(members: Mapping[str, SearchConfig], folder: Path, warmup_from: Path | None = None) -> None:
-    """Every search in turn: finished already, resumed, or begun; behind the warm-up of another where that is the one
-    that it needs. Raises what run_search raises, naming the search that did not finish."""
+def search_all(
+    members: Mapping[str, SearchConfig], folder: Path, warmup_from: Path | None = None, launcher: Launcher = HERE
+) -> None:
+    """Every search: finished already, resumed, or begun; behind the warm-up of another where that is the one that it
+    needs.
+
+    Raises:
+        InputError: a launcher that cannot do them; or each search that did not finish refused its input.
+        StoppedError: searches did not finish; the message names them. With several processes (torchrun) the first that
+            fails ends all, with what run_search raises.
+    """
     if distributed.is_main() and (line := sharing(members, folder, warmup_from)) is not None:
         speak(line)
+    if not launcher.is_here:
+        _check_launcher(members, launcher)
+        members = {name: anchored(config) for name, config in members.items()}
+        folder, warmup_from = folder.absolute(), warmup_from.absolute() if warmup_from is not None else None
+    common = {
+        "members": {
+            name: to_dict(config if launcher.is_here else anchored(config)) for name, config in members.items()
+        },
+        "folder": str(folder if launcher.is_here else folder.absolute()),
+        "warmup_from": str(warmup_from.absolute()) if warmup_from is not None else None,
+    }
+    every = {name: Job(name, MEMBER, {"name": name, **common}) for name in members}
+
+    def ready(ended: Collection[str]) -> list[Job]:
+        names = members if launcher.is_here else _ready(members, folder, warmup_from, ended)
+        return [every[name] for name in names]
+
+    goes_on = distributed.world_size() == 1
+    all_done(launcher.run(ready, folder, goes_on=goes_on, say=speak), "search", say=speak)
+
+
+def _check_launcher(members: Mapping[str, SearchConfig], launcher: Launcher) -> None:
+    """Raises InputError where searches in other processes would not do; makes the latency tables that they need."""
+    if distributed.world_size() > 1:
+        raise InputError("has no use where torchrun starts the processes", LAUNCHER.flag)
+    measured = [config for config in members.values() if config.target.target_hardware in MEASURABLE]
+    if not measured:
+        return
+    if launcher.kind != LOCAL:
+        hardware = measured[0].target.target_hardware
+        raise InputError(
+            f"a search for {hardware} measures the machine that it runs on: expected {LOCAL}, got {launcher.kind}",
+            LAUNCHER.flag,
+        )
+    for config in measured:  # now, while the machine is quiet
+        jobs.prepare(config, pick_device(config.device), speak)
+    speak("note: networks are measured while other searches run, which takes longer and is less exact")
+
+
+def _ready(
+    members: Mapping[str, SearchConfig], folder: Path, source: Path | None, ended: Collection[str]
+) -> Iterator[str]:
+    """The searches that can begin now. Of those that need a warm-up one does it; the others wait for it."""
+    warms_up = False
     for name, config in members.items():
-        with distributed.fail_together():
-            state = _State.of(name, members, folder, warmup_from) if distributed.is_main() else None
-        state = distributed.broadcast_value(state)
-        if state.is_done:
-            continue
-        if distributed.is_main():
-            shared = state.warmup_from is not None and warmup_from is None
-            speak(f"\n== {name}{f', behind the warm-up of {state.warmup_from.name}' if shared else ''} ==")
-        own, given = folder / name, None if state.is_begun else config
-        try:
-            result = run_search(given, own, resume=state.is_begun, warmup_from=state.warmup_from)
-        except ElsewhereError:
-            raise
-        except (InputError, StoppedError) as error:
-            raise InputError(f"the search for this target did not finish: {error}", name, str(own)) from None
-        if result is not None:
-            speak(str(result))
+        own = folder / name
+        state = _State.of(name, members, folder, source)
+        lacks = bool(config.warmup.warmup_epochs) and source is None and state.warmup_from is None
+        lacks = lacks and not (state.is_done or name in ended or (own / warmup.NAME).is_file())
+        if state.is_begun or not lacks or not warms_up:
+            yield name
+        warms_up = warms_up or lacks
+
+
+def search_member(
+    name: str, members: Mapping[str, dict[str, Any]], folder: str, warmup_from: str | None = None
+) -> None:
+    """One search of a family, from where it stands: a job, so all is JSON. Raises what run_search does."""
+    configs = {each: from_dict(value, each) for each, value in members.items()}
+    own, source = Path(folder) / name, Path(warmup_from) if warmup_from is not None else None
+    with distributed.fail_together():
+        state = _State.of(name, configs, Path(folder), source) if distributed.is_main() else None
+    state = distributed.broadcast_value(state)
+    if state.is_done:
+        return
+    if distributed.is_main():
+        shared = state.warmup_from is not None and source is None
+        speak(f"\n== {name}{f', behind the warm-up of {state.warmup_from.name}' if shared else ''} ==")
+    given = None if state.is_begun else configs[name]
+    result = run_search(given, own, resume=state.is_begun, warmup_from=state.warmup_from)
+    if result is not None:
+        speak(str(result))
 
 
 def say_what_would_be_done(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from compress import PruneConfig, read_result, run_pruning
+from compress.pruning import runner
 from compress.pruning.config import SETTINGS
 from compress.pruning.environment import Environment
 from compress.pruning.result import commands
@@ -20,8 +21,8 @@ from proxyless_arch.apps.train_settings import open_data
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, walk
-from proxyless_arch.base.cli import BAD_INPUT, INTERRUPTED
-from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.cli import BAD_INPUT, FAILED, INTERRUPTED
+from proxyless_arch.base.errors import InputError, StoppedError
 from proxyless_arch.base.progress import Progress
 from proxyless_arch.base.units import format_count
 from proxyless_arch.weights.files import read_tensors, save_safetensors
@@ -29,6 +30,8 @@ from proxyless_commands import eval as evaluating
 from proxyless_commands.prune import main
 from tests.compress.nets import tensors, trained
 from tests.compress.specs import SPEC
+from tests.errors import named
+from tests.proxyless_arch.launch.made_engines import Inline
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = replace(SPEC, name="digits", classifier=replace(SPEC.classifier, out_features=10))
@@ -276,6 +279,42 @@ def test_several_targets_share_their_measurements(network, tmp_path, capsys):
     error = refused(["--arch", str(tmp_path / "run"), *FEW], capsys)  # which of them?
     assert error.startswith("error: --arch:")
     assert all(str(tmp_path / "run" / each) in error for each in ("0.5", "0.8"))
+
+
+@pytest.mark.slow
+def test_networks_that_are_fine_tuned_elsewhere_are_the_same(network, tmp_path, monkeypatch):
+    words = ["--arch", network, *FEW, "--keep", "0.5,0.8", "--finetune_epochs", "1", "--threads", "1"]
+    assert main([*words, "--run_dir", str(tmp_path / "here")]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--jobs", "2", "--run_dir", "there"]) == 0
+    for name in ("0.5", "0.8"):
+        one, other = (read_tensors(tmp_path / run / name / "weights.safetensors") for run in ("here", "there"))
+        assert one.spec == other.spec
+        assert all(np.array_equal(one.tensors[each], other.tensors[each]) for each in one.tensors)
+        own, theirs = (record_of(tmp_path / run / name) for run in ("here", "there"))
+        assert {key for key in own if own[key] != theirs[key]} <= {"wall_seconds"}
+        assert "epoch" in (tmp_path / "there" / "jobs" / f"{name}.log").read_text()
+
+
+def test_a_fine_tuning_that_fails_is_named_and_leaves_the_other_to_go_on(network, tmp_path, monkeypatch, capsys):
+    """The others are trained to their end; given again, only what is missing is done."""
+    train, begun = runner.run_training, []
+
+    def break_once(config, place, **how):
+        begun.append(Path(place).parent.name)
+        if begun == ["0.5"]:
+            raise StoppedError("the loss is no finite number")
+        return train(config, place, **how)
+
+    monkeypatch.setattr(runner, "run_training", break_once)
+    monkeypatch.setattr("proxyless_arch.launch.launcher.Launcher._place", lambda *launcher: Inline())
+    run = str(tmp_path / "run")
+    words = ["--arch", network, *FEW, "--keep", "0.5,0.8", "--finetune_epochs", "1", "--distillation", "0"]
+    assert main([*words, "--jobs", "2", "--run_dir", run]) == FAILED
+    named(capsys.readouterr().err.splitlines()[-1], "0.5", "finite")
+    assert (begun, (tmp_path / "run" / "0.8" / "finetune" / "result.json").is_file()) == (["0.5", "0.8"], True)
+    assert main(["--jobs", "2", "--run_dir", run, "--resume"]) == 0
+    assert [member.folder.name for member in read_result(run).family] == ["0.5", "0.8"]
 
 
 def assert_picked_from(folder, family, out):

@@ -25,7 +25,7 @@ ROOMS = {
 LAZY = {
     "proxyless_arch": {
         "h5py", "safetensors", "matplotlib", "PIL", "pillow_heif", "sklearn", "tqdm", "ai_edge_litert", "flatbuffers",
-        "jinja2", "markupsafe", "onnx", "onnxruntime",
+        "jinja2", "markupsafe", "onnx", "onnxruntime", "ray", "submitit",
     },
     "proxyless_nas": {"onnx", "executorch", "litert_torch", "llvmlite"},
     "proxyless_nas_tensorflow": {"ai_edge_litert", "ai_edge_quantizer"},
@@ -51,6 +51,8 @@ OWNERS = {
         "onnxruntime": {"exports/onnx_file.py", "exports/onnx_int8.py"},
         "onnx": {"exports/onnx_int8.py"},
         "flatbuffers": {"exports/litert.py"},
+        "ray": {"launch/on_ray.py"},
+        "submitit": {"launch/on_slurm.py"},
     },
     "search": {
         "tensorboardX": {"run/log.py"},
@@ -63,6 +65,7 @@ INNER = {
     "proxyless_arch": {
         "base": set(),
         "drawing": {"base"},
+        "launch": {"base"},
         "arch": {"base", "drawing"},
         "space": {"base", "arch"},
         "data": {"base", "arch", "weights"},

@@ -12,12 +12,16 @@ from hardware.profile.profiling import Anchor
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.arch.walk import total_macs, walk
+from proxyless_arch.base.cli import FAILED
+from proxyless_arch.base.errors import StoppedError
 from proxyless_arch.space.mbconv import TINY as TINY_MACRO
 from proxyless_arch.space.mbconv import mbconv_space
+from proxyless_arch.weights.files import load_safetensors
 from search import specialize
 from search.run import family
 from tests.errors import error_line, named
 from tests.hardware.fake_device import FakeDevice
+from tests.proxyless_arch.launch.made_engines import Inline
 
 TINY = shlex.split(
     "--warmup_epochs 0 --n_epochs 1 --space tiny --width_mult 0.1 --resolution 8 --valid_size 1300 "
@@ -97,6 +101,70 @@ def test_a_search_that_fails_is_named(tmp_path, capsys):
     assert specialize.main(["--targets", "mobile", "--path", str(tmp_path), "--train_batch_size", "60000"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     named(line, "--batch_size", 60000, "mobile")
+
+
+@pytest.mark.slow
+def test_searches_in_other_processes_are_the_same(tmp_path, monkeypatch):
+    common = ["--targets", "mobile,flops", *TINY, "--warmup_epochs", "1", "--threads", "1"]
+    assert specialize.main([*common, "--path", str(tmp_path / "here")]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert specialize.main([*common, "--path", "there", "--launcher", "local", "--jobs", "2"]) == 0
+    here, there = (json.loads((tmp_path / run / "specialization.json").read_text()) for run in ("here", "there"))
+    for one, other in zip(here["networks"], there["networks"], strict=True):
+        name = one["searched_for"]
+        assert (other.pop("run"), one.pop("run")) == (f"there/{name}", str(tmp_path / "here" / name))
+        own, theirs = (load_safetensors(tmp_path / run / name / "weights.safetensors") for run in ("here", "there"))
+        assert all((own.tensors[each] == theirs.tensors[each]).all() for each in own.tensors)
+    assert here == there
+    warm = [
+        json.loads((tmp_path / "there" / name / "result.json").read_text())["warmup_from"]
+        for name in ("mobile", "flops")
+    ]
+    assert warm == [None, str(tmp_path / "there" / "mobile")]
+
+
+def test_a_search_that_fails_leaves_the_others_alone(tmp_path, capsys, monkeypatch):
+    """It is named with what it said."""
+    search = family.run_search
+
+    def break_one(config, path, **how):
+        if path.name == "mobile":
+            raise StoppedError("the loss is no finite number")
+        return search(config, path, **how)
+
+    monkeypatch.setattr(family, "run_search", break_one)
+    monkeypatch.setattr("proxyless_arch.launch.launcher.Launcher._place", lambda *launcher: Inline())
+    assert specialize.main(["--targets", "mobile,flops", *TINY, "--path", str(tmp_path), "--jobs", "2"]) == FAILED
+    named(capsys.readouterr().err.splitlines()[-1], "mobile", "finite")
+    assert [(tmp_path / name / "result.json").exists() for name in ("mobile", "flops")] == [False, True]
+
+
+def test_only_one_search_warms_up_and_the_others_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        family, "warmed", lambda config, folders: next((f for f in folders if (f / "warmup.pt").is_file()), None)
+    )
+    members = specialize.members(specialize.parse_goals("mobile,flops,gpu8"), specialize.Common({}))
+
+    def ready(*ended):
+        return list(family._ready(members, tmp_path, None, ended))
+
+    assert ready() == ["mobile"]
+    (tmp_path / "mobile").mkdir()
+    (tmp_path / "mobile" / "config.json").touch()
+    assert ready() == ["mobile"]  # it has begun, and is not there yet
+    assert ready("mobile") == ["mobile", "flops"]  # it failed: another one warms up
+    (tmp_path / "mobile" / "warmup.pt").touch()
+    assert ready() == ["mobile", "flops", "gpu8"]
+    assert list(family._ready(members, tmp_path / "other", tmp_path, ())) == ["mobile", "flops", "gpu8"]
+    cold = specialize.members(specialize.parse_goals("mobile,flops"), specialize.Common({"warmup_epochs": 0}))
+    assert list(family._ready(cold, tmp_path / "other", None, ())) == ["mobile", "flops"]
+
+
+def test_what_a_launcher_cannot_do_is_refused(tmp_path, capsys):
+    command = ["--targets", "mobile,cpu", "--path", str(tmp_path / "run"), *TINY]
+    assert specialize.main([*command, "--launcher", "slurm"]) == 2
+    error_line(capsys.readouterr().err, "--launcher", "cpu", "local", "slurm")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
