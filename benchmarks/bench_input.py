@@ -11,6 +11,7 @@ files of a folder are empty, in 100 class folders, with a usual ending and witho
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
+from benchmarks.turns import peak_bytes  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
@@ -41,7 +43,7 @@ from proxyless_arch.data.shard_writing import write_shards  # noqa: E402
 
 CLASSES = 100
 SCANS = 3
-BATCH = 64
+BATCH, MANY = 64, 2048
 KEPT = {
     "training image of 32 px (PNG, shifts and mirrors)": (32, "PNG", Augment.small(32)),
     "scored image of 32 px (PNG)": (32, "PNG", None),
@@ -58,6 +60,7 @@ class Config:
     height: int = setting(3000, "of the photo, in pixels", minimum=64, maximum=9000)
     files: int = setting(50_000, "in the folder", minimum=CLASSES, maximum=2_000_000)
     rounds: int = setting(15, "photos read in each way", minimum=1)
+    epochs: int = setting(0, f"over {MANY} small images, whose growth of memory is measured", minimum=0)
 
 
 def photo(width: int, height: int, seed: int = 0) -> bytes:
@@ -106,6 +109,26 @@ def kept_images(config: Config, side: int, kind: str, augment: Augment | None) -
         return in_turn(ways, config.rounds, 1)
 
 
+def memory_over_epochs(epochs: int) -> dict[str, float]:
+    """MB that a process grows by over ``epochs`` of small training images behind the first ten, by where they are."""
+    preprocessing, augment = replace(Preprocessing(), resolution=32, resize=32), Augment.small(32)
+    with tempfile.TemporaryDirectory() as home, _cache_in(home):
+        _write_photos(Path(home, "photos"), 32, "PNG", MANY)
+        images = open_folder(Path(home, "photos"))
+        plan = BatchPlan(n_images=MANY, batch_size=BATCH, seed=0)
+
+        def read(dataset: ImageDataset, first: int, count: int) -> None:
+            for samples in plan.steps(first * plan.steps_per_epoch, count * plan.steps_per_epoch):
+                read_batch(dataset, preprocessing, augment, 0, samples)
+
+        found = {}
+        for name, dataset in (("kept in a file", images), ("from files", images.read_once())):
+            read(dataset, 0, 10)
+            grown = peak_bytes(functools.partial(read, dataset, 10, epochs))
+            found[name] = float("nan") if grown is None else grown / 1e6
+        return found
+
+
 @contextlib.contextmanager
 def _cache_in(home: str) -> Iterator[None]:
     before = dict(os.environ)
@@ -117,9 +140,9 @@ def _cache_in(home: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _write_photos(folder: Path, side: int, kind: str) -> None:
-    """BATCH square images in two class folders."""
-    for number in range(BATCH):
+def _write_photos(folder: Path, side: int, kind: str, count: int = BATCH) -> None:
+    """Square images in two class folders."""
+    for number in range(count):
         place = folder / str(number % 2) / f"{number:03d}.{kind.lower()}"
         place.parent.mkdir(parents=True, exist_ok=True)
         if kind == "JPEG":
@@ -150,6 +173,8 @@ def run(argv: Sequence[str]) -> None:
         middle, low, high = quartiles(ms)
         rows.append((name, f"{middle:.3g}", f"{low:.3g} to {high:.3g}", f"{1000 / middle:.0f}"))
     print("\n".join([*align(rows), f"{config.width} x {config.height} pixels, {cpu_name()}"]))
+    for name, grown in memory_over_epochs(config.epochs).items() if config.epochs else ():
+        print(f"memory over {config.epochs} epochs of {MANY} images of 32 px, {name}: at most {grown:.1f} MB more")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

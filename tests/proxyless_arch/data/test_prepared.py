@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from proxyless_arch.arch.spec import Preprocessing
+from proxyless_arch.base.memory import resident_bytes
 from proxyless_arch.data import prepared
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import digits, open_folder
@@ -231,3 +232,13 @@ def test_a_training_with_readers_keeps_them(photos, cache):
         assert any(np.array_equal(pixels, batch.images[0]) and label == batch.labels[0] for batch in plain)
     buffer = io.BytesIO(next(cache.iterdir()).read_bytes())
     assert len(buffer.getvalue()) == 6 * (16 * 12 * 3 + 8)
+
+
+def test_memory_does_not_grow_with_epochs(photos):
+    images, held = open_folder(photos), []
+    for epoch in range(300):
+        read_batch(images, PREPROCESSING, PLAIN, 0, [Sample(epoch, number) for number in range(6)])
+        if epoch in (50, 299):
+            held.append(resident_bytes())
+    assert held[0] is None or held[1] - held[0] < 2**20
+    assert not images._cache.pixels
