@@ -175,7 +175,7 @@ def commands(result: PruneResult) -> list[str]:
     run, images = result.folder, result.config.data_path
     return [
         command_line("eval.py", "--arch", str(run), "--data_path", images or DIGITS),
-        command_line(*quantizing(run)),
+        command_line(*quantizing(run, result.spec)),
         command_line(*exporting(run, images, "export.py", "onnx")),
         command_line(*exporting(run, images, "export_tf.py", "litert")),
         command_line("train.py", "--arch", str(run)),

@@ -7,11 +7,13 @@ flags) become a line for the terminal with ``command_line``, or for a page with 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from proxyless_arch.apps.evaluation import DIGITS, EXPORTED_SUFFIXES, EvalConfig, NetworkConfig, RunConfig
 from proxyless_arch.apps.predict_command import PredictConfig
+from proxyless_arch.arch.bits import least_share
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.base.settings import flags, words_of
@@ -58,6 +60,8 @@ def after_export(files: Sequence[Path], images: str | None, script: str) -> str 
 
 ATTACKED, EXPORTED = "attacked", "exported"
 """Folders in a run folder, where the page of the run finds them."""
+KEEP = 0.3
+"""Of the bytes in float32, what a network with few bits is shown to keep."""
 
 
 def pruning(run: Path, spec: ArchSpec) -> tuple[str, ...]:
@@ -67,9 +71,10 @@ def pruning(run: Path, spec: ArchSpec) -> tuple[str, ...]:
     return "prune.py", "--arch", str(run), "--target_hardware", hardware, "--keep", "0.5"
 
 
-def quantizing(run: Path) -> tuple[str, ...]:
-    """Words that choose the bits of a run's network, for LiteRT."""
-    return "quantize.py", "--arch", str(run), "--hardware", "litert", "--keep", "0.3"
+def quantizing(run: Path, spec: ArchSpec) -> tuple[str, ...]:
+    """Words that choose the bits of a run's network, for LiteRT: three times smaller, or as small as it becomes."""
+    keep = max(KEEP, math.ceil(100 * least_share(spec)) / 100)
+    return "quantize.py", "--arch", str(run), "--hardware", "litert", "--keep", f"{keep:g}"
 
 
 def attacking(run: Path, images: str | None) -> tuple[str, ...]:

@@ -135,6 +135,13 @@ def bit_layers(spec: ArchSpec) -> tuple[BitLayer, ...]:
     return tuple(layer for call in walk(spec) for layer in _layers_of(call))
 
 
+def least_share(spec: ArchSpec) -> float:
+    """Of its bytes in float32, what ``spec`` takes with all weights in 8 bits: biases and scales stay float32."""
+    layers = bit_layers(spec)
+    floats, least = (math.fsum(layer.n_bytes(format) for layer in layers) for format in (FLOAT32, INT8))
+    return least / floats
+
+
 def _layers_of(call: LayerCall) -> list[BitLayer]:
     weights = [
         (name, shape)
@@ -148,6 +155,11 @@ def _layers_of(call: LayerCall) -> list[BitLayer]:
         BitLayer(name.removesuffix(".weight").removesuffix(".conv"), call, conv, name, shape, leads=index == 0)
         for index, ((name, shape), conv) in enumerate(zip(weights, convs, strict=True))
     ]
+
+
+def folds(spec: ArchSpec) -> bool:
+    """Whether plans are made for ``spec``: see check_folds."""
+    return all(layer.conv.norm == "behind" for layer in bit_layers(spec))
 
 
 def check_folds(spec: ArchSpec) -> None:

@@ -15,8 +15,9 @@ from proxyless_arch.apps.next_commands import (
     quantizing,
     reporting,
 )
-from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, read_plan
+from proxyless_arch.arch.bits import PLAN_FILE, BitPlan, folds, read_plan
 from proxyless_arch.arch.codec import read_spec
+from proxyless_arch.arch.shrink import can_shrink
 from proxyless_arch.arch.spec import RGB, ArchSpec
 from proxyless_arch.base.cli import command_line
 from proxyless_arch.chain.reading import is_in_chain
@@ -55,10 +56,10 @@ def not_done_yet(step: Step) -> Iterator[Words]:
         return
     spec = read_spec(run / SPEC_FILE)
     plan = read_plan(run / PLAN_FILE, spec) if (run / PLAN_FILE).is_file() else None
-    if step.kind in (Kind.SEARCHED, Kind.TRAINED) and plan is None:
+    if step.kind in (Kind.SEARCHED, Kind.TRAINED) and plan is None and can_shrink(spec):
         yield pruning(run, spec)
-    if plan is None:
-        yield quantizing(run)
+    if plan is None and folds(spec):
+        yield quantizing(run, spec)
     if not step.attacks and spec.preprocessing.hwc == (spec.resolution, spec.resolution, RGB):
         yield attacking(run, images)
     if not step.exports and (words := export_words(run, images, plan, spec, step.hardware)) is not None:
