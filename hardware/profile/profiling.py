@@ -68,6 +68,7 @@ NETWORK_NOISE = 0.01  # s above; only its ratio to tau matters
 FOLDS = 5
 NOW_TIMES = 9
 SAMPLED = 3
+REPEATS = 2  # of what is noisy; in the log, rounds below 0
 HUBER_STEPS, HUBER_LIMIT = 3, 2.0  # limit in standard deviations of the residuals
 
 
@@ -210,7 +211,7 @@ class Timed(NamedTuple):
 def _timed(line: Node) -> tuple[tuple[str, int, str], Timed]:
     """((phase, round, case), its timings) of a line of raw.jsonl. Raises InputError."""
     parts = line.fields(("phase", "round", "case", "ms", "other_ms", "anchor_ms"))
-    key = parts["phase"].text(), parts["round"].integer(0), parts["case"].text()
+    key = parts["phase"].text(), parts["round"].integer(-REPEATS), parts["case"].text()
     times = Times(
         tuple(map(parse_ms, parts["ms"].elements(1))),
         tuple(each.number(0, MAX_MS) for each in parts["other_ms"].elements()),
@@ -394,7 +395,7 @@ class Bench:
             protocol.max_drift,
         )
         rounds = {case.name: [self.time_of(phase, number, case) for number in kept] for case in cases}
-        for again in range(2):
+        for again in range(REPEATS):
             noisy = [case for case in cases if _spread(rounds[case.name]) > protocol.max_spread]
             for case in noisy:
                 rounds[case.name].append(self.time(phase, -1 - again, case))  # below 0: no round of its own

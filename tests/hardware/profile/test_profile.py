@@ -265,6 +265,15 @@ def test_nothing_is_measured_twice_after_an_interruption(tmp_path):
     assert profiled(again, tmp_path / "cut")[0].table.entries == outcome.table.entries
 
 
+def test_cases_that_were_repeated_for_their_noise_are_read_again(tmp_path):
+    few = Protocol(rounds=2, runs=2, warmup=1, min_ms=0.0, validation_nets=20, extra_rounds=0)
+    before, _ = profiled(FakeDevice(noise=0.3), tmp_path, few, "isolated")
+    lines = map(json.loads, (tmp_path / "raw.jsonl").read_text().splitlines()[1:])
+    assert min(line["round"] for line in lines) == -profiling.REPEATS
+    again, _ = profiled(FakeDevice(stop_after=0), tmp_path, few, "isolated")
+    assert again.table.entries == before.table.entries
+
+
 def test_timings_of_other_conditions_are_not_mixed(tmp_path):
     with RawLog(tmp_path / "raw.jsonl", CONDITIONS):
         pass
