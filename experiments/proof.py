@@ -45,7 +45,7 @@ sys.path.insert(0, str(ROOT))
 
 from hardware.cost import MACS, CostTable, price_space  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
-from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec, Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
@@ -199,12 +199,20 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 def train_alone(
     images: Images, path: Choices, seed: int, lengths: Lengths = Lengths(), settings: Optimization = TRAIN
 ) -> dict[str, Any]:
-    """Train the network of ``path`` from scratch; score it on alpha's images and on the test images, as train.py does.
+    """Train the network of ``path`` as ``train_spec`` does."""
+    trained = train_spec(images, SPACE.spec_for(path), seed, lengths, settings)
+    return {"path": list(path), "seed": seed, "macs": TABLE.of_path(path), **trained}
+
+
+def train_spec(
+    images: Images, spec: ArchSpec, seed: int, lengths: Lengths = Lengths(), settings: Optimization = TRAIN
+) -> dict[str, Any]:
+    """Train a network from scratch; score it on alpha's images and on the test images, as train.py does.
 
     That is with the BN statistics that ran along in training.
     """
     start = time.perf_counter()
-    net = build(SPACE.spec_for(path), torch.Generator().manual_seed(seed), zero_gamma=settings.zero_gamma)
+    net = build(spec, torch.Generator().manual_seed(seed), zero_gamma=settings.zero_gamma)
     schedule = Schedule(
         steps_per_epoch=lengths.train_steps // TRAIN_PARTS,
         n_epochs=settings.n_epochs,
@@ -218,9 +226,6 @@ def train_alone(
     net.eval()
     scores = {name: evaluate(net, images.batches(name)) for name in ("valid", "test")}
     return {
-        "path": list(path),
-        "seed": seed,
-        "macs": TABLE.of_path(path),
         "train_loss": sums.loss / sums.images,
         **{f"{name}_top1_percent": 100 * score.top1_hits / score.n_images for name, score in scores.items()},
         "test_loss": scores["test"].loss_sum / scores["test"].n_images,

@@ -50,7 +50,7 @@ from proxyless_arch.base.words import DATA_PATH  # noqa: E402
 from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
 from search.algorithm.derive import log_probabilities  # noqa: E402
 from search.algorithm.predictor import Predictor, PredictorOptions, rescored  # noqa: E402
-from search.algorithm.supernet import PathNet, Supernet  # noqa: E402
+from search.algorithm.supernet import PathSupernet  # noqa: E402
 from search.run.scoring import statistics_kept  # noqa: E402
 
 PREDICTOR = "predictor"
@@ -76,7 +76,7 @@ class Scorer:
     """Losses with inherited weights: on the even alpha images, which choose, and on the odd ones, which judge."""
 
     images: Images
-    supernet: Supernet
+    supernet: PathSupernet
     sizes: Sizes
 
     @cached_property
@@ -91,7 +91,7 @@ class Scorer:
     @torch.no_grad()
     def both(self, path: Choices) -> tuple[float, float]:
         """(loss on the images that choose, on those that judge)."""
-        net = PathNet(self.supernet, path)
+        net = self.supernet.network(path)
         with statistics_kept(net):
             recalibrate_bn(net, self._training)
             found = [evaluate(net, zip(*(part.split(500) for part in half), strict=True)) for half in self._halves]
