@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import hashlib
 import importlib
 import io
 import json
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +72,7 @@ from proxyless_arch.base.runs import write_environment
 from proxyless_arch.data.cifar import find_batches
 from proxyless_arch.data.datasets import open_folder
 from proxyless_arch.data.images import as_image
+from proxyless_arch.data.shard_writing import write_shards
 from proxyless_arch.data.unlabelled import images_at
 from proxyless_arch.exports.bit_files import HOLDS, file_formats
 from proxyless_arch.exports.exported_file import METADATA_NAME, metadata_in, metadata_text
@@ -979,6 +982,54 @@ def read_cifar(path: Path) -> Any:
     return found.read("train")[2]
 
 
+def shards_home(folder: Path) -> None:
+    """Three images in two classes as shards; the photos they were written from lie elsewhere."""
+    with tempfile.TemporaryDirectory() as photos:
+        for number, label in enumerate("aab"):
+            place = Path(photos, label, f"{number}.png")
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(_picture("PNG"))
+        write_shards(photos, folder, 10**9)
+
+
+def foreign_home(folder: Path) -> None:
+    """The same tar as others have it, without an index."""
+    shards_home(folder)
+    (folder / SHARD_TABLE).unlink()
+    (folder / "index.json").unlink()
+
+
+SHARD, SHARD_TABLE = "images-000000.tar", "images-000000.json"
+
+
+@cached
+def shard_index_seeds() -> Sequence[bytes]:
+    return written(shards_home, "index.json")
+
+
+@cached
+def shard_table_seeds() -> Sequence[bytes]:
+    return written(shards_home, SHARD_TABLE)
+
+
+@cached
+def tar_seeds() -> Sequence[bytes]:
+    return written(shards_home, SHARD)
+
+
+def read_shards(path: Path) -> Any:
+    return read_zip(path.parent)
+
+
+def read_shard_table(path: Path) -> Any:
+    """With the hash that the index has of it put right."""
+    index = path.with_name("index.json")
+    found = json.loads(index.read_text())
+    found["parts"]["all"][0]["table_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    index.write_text(json.dumps(found))
+    return read_zip(path.parent)
+
+
 # ------------------------------------------------------------------------------------------------------ configs alone
 
 
@@ -1189,6 +1240,9 @@ READERS: tuple[Reader, ...] = (
     Reader("images", other_image_seeds, change_bytes, read_image, "image"),
     Reader("zip", zip_seeds, change_image_zip, read_zip, "images.zip"),
     Reader("unlabelled", zip_seeds, change_image_zip, read_unlabelled, "images.zip"),
+    Reader("shard_index", shard_index_seeds, change_json, read_shards, "index.json", shards_home),
+    Reader("shard_table", shard_table_seeds, change_json, read_shard_table, SHARD_TABLE, shards_home),
+    Reader("shard", tar_seeds, change_bytes, read_shards, SHARD, foreign_home),
     Reader("label_map", map_seeds, change_json, read_label_map, "labels.json"),
     Reader("cifar", cifar_seeds, change_pickle, read_cifar, "data_batch_1", cifar_home),
     Reader("cifar_classes", class_seeds, change_pickle, read_cifar, "batches.meta", cifar_home),
