@@ -30,12 +30,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 
 from proof import Task, run_tasks  # noqa: E402
 
+from experiments.one_study import check_same, facts_of  # noqa: E402
 from hardware.cost import MACS, price_space  # noqa: E402
 from hardware.projection import window  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
@@ -53,7 +53,6 @@ from search.run.scoring import Scorer  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/shared-weights-study", 1
 OUTPUT = ROOT / "experiments" / "shared_weights.json"
-STUDY_FILE = "study.json"
 CPU = torch.device("cpu")
 MACRO = Macro(name="few", stem_width=8, stem_stride=1, first_width=8, stages=(Stage(16, 2, 2), Stage(32, 2, 2)),
               mix_width=64)  # fmt: skip
@@ -83,16 +82,6 @@ class Study:
 
 FACTS = ("n_networks", "n_epochs", "supernet_epochs", "resolution")
 """What makes two studies one."""
-
-
-def check_same(study: Study) -> None:
-    """Raises InputError where the folder holds another study; a new one is noted down."""
-    file, facts = study.work / STUDY_FILE, {name: getattr(study, name) for name in FACTS}
-    if not file.is_file():
-        study.work.mkdir(parents=True, exist_ok=True)
-        write_json(file, facts)
-    elif read_json(file) != facts:
-        raise InputError(f"holds a study with other {', '.join(FACTS)}: name another --work", source=str(file))
 
 
 def space_of(study: Study) -> SearchSpace:
@@ -217,7 +206,7 @@ def summarize(study: Study) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "study": {name: getattr(study, name) for name in FACTS},
+        "study": facts_of(study, FACTS),
         "macro": asdict(MACRO),
         "machine": cpu_name(),
         "n_networks": len(done),
@@ -230,7 +219,7 @@ def summarize(study: Study) -> dict[str, Any]:
 def run(argv: Sequence[str]) -> None:
     study = settings.parse(Study, argv, "shared_weights.py", __doc__)
     torch.set_num_threads(1)
-    check_same(study)
+    check_same(study, FACTS)
     if not study.summary:
         run_tasks(lambda: tasks(study))
     record = summarize(study)

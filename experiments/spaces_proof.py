@@ -39,6 +39,7 @@ from proof import Images, Lengths, Task  # noqa: E402
 from proof_predictor import Scorer, Sizes  # noqa: E402
 
 from experiments.intervals import interval  # noqa: E402
+from experiments.one_study import check_same, facts_of  # noqa: E402
 from hardware.cost import CostTable, latency_price, price_space  # noqa: E402
 from hardware.latency import load_latency_source  # noqa: E402
 from hardware.profile import profiling  # noqa: E402
@@ -64,7 +65,6 @@ from search.config import SearchConfig, with_settings  # noqa: E402
 from search.run.loop import Schedule, Search  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/spaces-study", 1
-STUDY_FILE = "study.json"
 COMMON: Mapping[str, Any] = {
     "num_classes": 10,
     "preprocessing": Preprocessing(resolution=32, resize=32, mean=proof.MEAN, std=proof.STD),
@@ -113,16 +113,6 @@ class Study:
 
 FACTS = ("target_ms", "runtime", "n_random", "train_steps", "supernet_steps")
 """What makes two studies one."""
-
-
-def check_same(study: Study) -> None:
-    """Raises InputError where the folder holds another study; a new one is noted down."""
-    file, facts = study.work / STUDY_FILE, {name: getattr(study, name) for name in FACTS}
-    if not file.is_file():
-        study.work.mkdir(parents=True, exist_ok=True)
-        write_json(file, facts)
-    elif read_json(file) != facts:
-        raise InputError(f"holds a study with other {', '.join(FACTS)}: name another --work", source=str(file))
 
 
 # Times --------------------------------------------------------------------------------------------------------------
@@ -324,14 +314,14 @@ def summarize(study: Study) -> dict[str, Any]:
             **({"of_networks": interval(top1.mean(axis=1).tolist())} if len(top1) else {}),
             **({"gate": spread_of(study, kind)} if kind in SPACES else {}),
         }
-    facts = {name: getattr(study, name) for name in FACTS}
+    facts = facts_of(study, FACTS)
     return {"format": FORMAT, "version": VERSION, "study": facts, "machine": cpu_name(), "networks": kinds}
 
 
 def run(argv: Sequence[str]) -> None:
     study = settings.parse(Study, argv, "spaces_proof.py", __doc__)
     torch.set_num_threads(1)
-    check_same(study)
+    check_same(study, FACTS)
     if not study.summary:
         if study.data_path is None:
             raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)

@@ -27,13 +27,13 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
 import torch  # noqa: E402
 
 from experiments.class_folders import subset, write_images  # noqa: E402
+from experiments.one_study import check_same  # noqa: E402
 from hardware.cost import MACS, PARAMS, price_space  # noqa: E402
 from proxyless_arch.apps.scores import score_interval  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.codec import read_spec, write_spec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, total_params  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.runs import CONFIG_FILE, RESULT_FILE  # noqa: E402
@@ -52,7 +52,6 @@ from search.run import memory  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/tree-cells-study", 1
 OUTPUT = ROOT / "experiments" / "tree_cells.json"
-STUDY_FILE = "study.json"
 BATCH = 50
 
 
@@ -72,15 +71,6 @@ class Study:
 
 FACTS = ("n_train", "n_test", "n_epochs", "n_random")
 """What makes two studies one."""
-
-
-def check_same(study: Study) -> None:
-    """Raises InputError where the folder holds another study; a new one is noted down."""
-    file, facts = study.work / STUDY_FILE, {name: getattr(study, name) for name in FACTS}
-    if not file.is_file():
-        write_json(file, facts)
-    elif read_json(file) != facts:
-        raise InputError(f"holds a study with other {', '.join(FACTS)}: name another --work", source=str(file))
 
 
 def photos(study: Study) -> Path:
@@ -293,7 +283,7 @@ def summarize(study: Study) -> list[dict[str, Any]]:
 def run(argv: Sequence[str]) -> int:
     study = parse(Study, argv, "tree_cells.py", __doc__)
     torch.set_num_threads(1)
-    check_same(study)
+    check_same(study, FACTS)
     if not study.summary:
         work(study)
     print("\n".join(table(summarize(study))))

@@ -50,10 +50,10 @@ def test_the_record_is_kendalls_tau_with_the_mean_of_both_trainings(tmp_path):
 
 
 def test_another_study_in_the_same_folder_is_refused(tmp_path):
-    shared_weights.check_same(study(tmp_path))
-    shared_weights.check_same(study(tmp_path))
+    shared_weights.check_same(study(tmp_path), shared_weights.FACTS)
+    shared_weights.check_same(study(tmp_path), shared_weights.FACTS)
     with pytest.raises(InputError):
-        shared_weights.check_same(study(tmp_path, n_epochs=9))
+        shared_weights.check_same(study(tmp_path, n_epochs=9), shared_weights.FACTS)
 
 
 @pytest.mark.slow

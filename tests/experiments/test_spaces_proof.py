@@ -14,7 +14,7 @@ import spaces_proof
 
 from hardware.profile.profiling import Protocol
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.base.files import write_json
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space
 from proxyless_arch.space.wide import wide_space
 from search.algorithm.predictor import PredictorOptions
@@ -70,7 +70,7 @@ def test_the_true_spread_is_without_the_noise_of_the_training_seed():
 @pytest.mark.usefixtures("few")
 def test_the_whole_way_at_equal_times(tmp_path, monkeypatch):
     study, proofs = study_of(tmp_path), images()
-    spaces_proof.check_same(study)
+    spaces_proof.check_same(study, spaces_proof.FACTS)
     timer = timer_of(study)
     proof.run_tasks(lambda: spaces_proof.tasks(study, timer, proofs, SIZES))
     record = spaces_proof.summarize(study)
@@ -84,7 +84,7 @@ def test_the_whole_way_at_equal_times(tmp_path, monkeypatch):
     passed = {name for name in spaces_proof.SPACES if record["networks"][name]["gate"]["passed"]}
     assert {kind for kind in record["networks"] if kind.startswith("found")} == {f"found {name}" for name in passed}
     assert passed
-    (steps,) = {read_json(tmp_path / spaces_proof.STUDY_FILE)["supernet_steps"]}
+    steps = study.supernet_steps
     for name in passed:
         whole = proof.read_state(tmp_path / "supernet" / f"{name}.pt")["step"]
         assert whole == (steps // spaces_proof.PASSES if name == "wide" else steps)
@@ -98,9 +98,9 @@ def test_a_target_that_no_space_has_is_refused(tmp_path):
 
 
 def test_another_study_in_the_same_folder_is_refused(tmp_path):
-    spaces_proof.check_same(study_of(tmp_path))
+    spaces_proof.check_same(study_of(tmp_path), spaces_proof.FACTS)
     with pytest.raises(InputError):
-        spaces_proof.check_same(study_of(tmp_path, target_ms=0.5))
+        spaces_proof.check_same(study_of(tmp_path, target_ms=0.5), spaces_proof.FACTS)
 
 
 def test_what_is_found_waits_for_the_gate(tmp_path):

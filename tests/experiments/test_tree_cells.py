@@ -43,10 +43,10 @@ def test_the_interval_holds_a_network_that_is_drawn_like_the_others():
 
 
 def test_another_study_in_the_folder_is_refused(study):
-    tree_cells.check_same(study)
-    tree_cells.check_same(study)
+    tree_cells.check_same(study, tree_cells.FACTS)
+    tree_cells.check_same(study, tree_cells.FACTS)
     with pytest.raises(InputError, match=r"study\.json"):
-        tree_cells.check_same(Study(data_path="none.zip", work=study.work, n_test=999))
+        tree_cells.check_same(Study(data_path="none.zip", work=study.work, n_test=999), tree_cells.FACTS)
 
 
 def test_what_the_papers_run_takes():

@@ -114,6 +114,17 @@ def test_a_step_is_the_sandwich_rule(network):
     assert search.sums.train_images == 8
 
 
+@pytest.mark.parametrize("algorithm", ["grad", "rl"])
+def test_alpha_learns_beside_the_weights(network, algorithm):
+    given = {"arch_algo": algorithm, "n_epochs": 1, "rl_freeze": 0.0, "rl_batch_size": 2, "kernel_transform": True}
+    search = new_search(job_of(network, **given))
+    before = [alpha.detach().clone() for alpha in search.alphas]
+    weights = snapshot(search.supernet)
+    search.arch_step(torch.randn(8, 3, 12, 12), torch.arange(8))
+    assert_same_bits(weights, snapshot(search.supernet))
+    assert all(not torch.equal(old, alpha) for old, alpha in zip(before, search.alphas, strict=True))
+
+
 def test_the_images_and_their_split_are_those_of_the_run(straight, network):
     """A search takes those of the run that it is around; its config says them all."""
     settings = to_dict(SearchConfig.of(parent=straight))
