@@ -16,7 +16,7 @@ d. the searched networks are compared with random networks of equal cost (search
 They are judged at the end: nothing stops where one fails, and the searches run before the trainings that gate b needs.
 
 Work is cut into tasks that each write one file into ``--work``; a task whose file is there is not done again, and
-several processes may work on the same folder at once. ``--summary`` reads the files and writes experiments/proof.json
+several processes may work on the same folder at once (``--jobs 2``, or --launcher). ``--summary`` reads the files and writes experiments/proof.json
 and docs/proof.svg. A task takes a few minutes; the training of a supernet, most of an hour, saves its state as it goes.
 """
 
@@ -43,6 +43,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from experiments.launched import run_launched  # noqa: E402
 from hardware.cost import MACS, CostTable, price_space  # noqa: E402
 from proxyless_arch.apps.train_settings import Optimization  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing  # noqa: E402
@@ -58,6 +59,7 @@ from proxyless_arch.data.streams import ProofStream, numpy_rng  # noqa: E402
 from proxyless_arch.drawing.axes import PERCENT, Axis, Frame  # noqa: E402
 from proxyless_arch.drawing.charts import Chart, Guide, Point, compose, plane  # noqa: E402
 from proxyless_arch.drawing.scene import Group, Scene, write_picture  # noqa: E402
+from proxyless_arch.launch.launcher import Launcher, LaunchFlags  # noqa: E402
 from proxyless_arch.space.mbconv import Macro, Stage, mbconv_space  # noqa: E402
 from proxyless_arch.space.search_space import Path as Choices  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402
@@ -271,6 +273,11 @@ def supernet_file(work: Path, seed: int) -> Path:
     return work / "supernet" / f"{seed}.pt"
 
 
+def finished_supernet(work: Path, seed: int) -> Path:
+    """The file that is there once the supernet is trained."""
+    return work / "supernet" / f"{seed}.json"
+
+
 def read_state(file: Path) -> dict[str, Any]:
     """What ``warm_up`` saved. Raises InputError where it is missing or damaged."""
     names = ("supernet", "optimizer", "step", "seconds")
@@ -408,10 +415,21 @@ def controls(target: str) -> dict[str, Choices]:
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work and the file it writes; ``work`` returns None while what it needs is not there yet."""
+    """One piece of work and the file it writes; ``work`` returns None while what it needs is not there yet.
+
+    ``needs``: a file without which it is not worth a process of its own.
+    """
 
     file: Path
     work: Callable[[], dict[str, Any] | None]
+    needs: Path | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.file.exists() and (self.needs is None or self.needs.exists())
+
+    def name_in(self, work: Path) -> str:
+        return self.file.relative_to(work).with_suffix("").as_posix()
 
 
 def alone_file(folder: Path, path: Choices, seed: int) -> Path:
@@ -429,7 +447,7 @@ def tasks(images: Images, work: Path, lengths: Lengths) -> list[Task]:
             warm_up(images, new_search(seed, {}, TARGETS["high"], 1, lengths), supernet_file(work, seed))
             return {"seed": seed, "steps": lengths.supernet_steps}
 
-        return Task(work / "supernet" / f"{seed}.json", train)
+        return Task(finished_supernet(work, seed), train)
 
     def ranking(seed: int, target: str) -> Task:
         def rank() -> dict[str, Any] | None:
@@ -438,12 +456,13 @@ def tasks(images: Images, work: Path, lengths: Lengths) -> list[Task]:
                 return None
             return {"scores": [inherited_scores(images, search, path) for path in random_paths(target)]}
 
-        return Task(work / "ranking" / f"{seed}-{target}.json", rank)
+        return Task(work / "ranking" / f"{seed}-{target}.json", rank, finished_supernet(work, seed))
 
     def search(algorithm: str, target: str, seed: int) -> Task:
         return Task(
             work / "search" / f"{algorithm}-{target}-{seed}.json",
             lambda: search_once(images, work, algorithm, target, seed, lengths),
+            finished_supernet(work, seed),
         )
 
     def trained_result(algorithm: str, target: str, seed: int, training_seed: int) -> list[Task]:
@@ -474,22 +493,48 @@ def run_tasks(list_tasks: Callable[[], list[Task]]) -> None:
     while True:
         listed = list_tasks()
         for number, task in enumerate(listed, 1):
-            if task.file.exists():
-                continue
-            with locked(task.file, wait=False) as mine:
-                if not mine or task.file.exists():
-                    continue
-                start = time.perf_counter()
-                result = task.work()
-                if result is None:
-                    continue
-                write_json(task.file, result)
-            shown = {name: value for name, value in result.items() if isinstance(value, float)}
-            line = ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
-            print(f"[{number}/{len(listed)}] {task.file.stem}: {time.perf_counter() - start:.0f} s, {line}", flush=True)
-            break
+            if not task.file.exists() and do_task(task, f"[{number}/{len(listed)}] "):
+                break
         else:
             return
+
+
+def do_task(task: Task, prefix: str = "") -> bool:
+    """Do a task, unless another process does or what it needs is not there; whether it was done."""
+    with locked(task.file, wait=False) as mine:
+        if not mine or task.file.exists():
+            return False
+        start = time.perf_counter()
+        result = task.work()
+        if result is None:
+            return False
+        write_json(task.file, result)
+    shown = {name: value for name, value in result.items() if isinstance(value, float)}
+    line = ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
+    print(f"{prefix}{task.file.stem}: {time.perf_counter() - start:.0f} s, {line}", flush=True)
+    return True
+
+
+def do_one(argv: Sequence[str], name: str) -> None:
+    """The task of this name, in a process of its own; ``argv``: the words that the experiment was started with."""
+    arguments, lengths = read_words(argv)
+    images = Images.load(arguments.data_path, arguments.work)
+    do_task(named(tasks(images, arguments.work, lengths), name, arguments.work))
+
+
+def named(listed: Sequence[Task], name: str, work: Path) -> Task:
+    return next(task for task in listed if task.name_in(work) == name)
+
+
+def run_all(
+    list_tasks: Callable[[], list[Task]], launcher: Launcher, work: Path, function: str, argv: Sequence[str]
+) -> None:
+    """Every task, in this process or where ``launcher`` has ``function`` called with the name of each."""
+    if launcher.is_here:
+        run_tasks(list_tasks)
+    else:
+        ready = lambda: [task.name_in(work) for task in list_tasks() if task.is_ready]  # noqa: E731
+        run_launched(launcher, work, function, argv, ready)
 
 
 def alone_records(work: Path, path: Choices) -> dict[int, dict[str, Any]]:
@@ -916,7 +961,7 @@ def check_same_work(work: Path, lengths: Lengths) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProofConfig:
+class ProofConfig(LaunchFlags):
     """What proof.py is asked to do."""
 
     data_path: Path | None = DATA_PATH.setting(None, ": cifar10.zip, with train/ and test/")
@@ -928,12 +973,17 @@ class ProofConfig:
     picture: Path = setting(ROOT / "docs" / "proof.svg", "picture of --summary", shown="docs/proof.svg")
 
 
-def run(argv: Sequence[str]) -> None:
+def read_words(argv: Sequence[str]) -> tuple[ProofConfig, Lengths]:
     arguments = settings.parse(ProofConfig, argv, "proof.py", __doc__)
     lengths = Lengths(arguments.train_steps, arguments.supernet_steps)
     if lengths.train_steps < TRAIN_PARTS or lengths.train_steps % TRAIN_PARTS:
         raise InputError(f"expected a multiple of {TRAIN_PARTS}, got {lengths.train_steps}", "--train_steps")
     torch.set_num_threads(1)
+    return arguments, lengths
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments, lengths = read_words(argv)
     if arguments.summary:
         check_same_work(arguments.work, lengths)
         record = summarize(arguments.work, lengths)
@@ -945,7 +995,13 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)
     begin_work(arguments.work, lengths)
     images = Images.load(arguments.data_path, arguments.work)
-    run_tasks(lambda: tasks(images, arguments.work, lengths))
+    run_all(
+        lambda: tasks(images, arguments.work, lengths),
+        arguments.chosen,
+        arguments.work,
+        "experiments.proof:do_one",
+        argv,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ and stay. The alpha images are cut in two: networks are chosen by their loss on 
    bad that it alone makes the usual one 1.6 times as large. That was seen at the first gate; both are recorded.
 4. The networks found are trained alone, with two seeds, and compared with the random networks' recorded accuracies.
 
-Work is cut into tasks as in proof.py: give the command again to go on, or twice to use two cores.
+Work is cut into tasks as in proof.py: give the command again to go on, with ``--jobs 2`` to use two cores.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH  # noqa: E402
+from proxyless_arch.launch.launcher import LaunchFlags  # noqa: E402
 from proxyless_nas.steps import evaluate, recalibrate_bn  # noqa: E402
 from search.algorithm.derive import log_probabilities  # noqa: E402
 from search.algorithm.predictor import Predictor, PredictorOptions, rescored  # noqa: E402
@@ -163,7 +164,7 @@ def tasks(
             proof.warm_up(images, search, proof.supernet_file(work, seed))
             return {"seed": seed, "steps": lengths.supernet_steps}
 
-        listed.append(Task(work / "supernet" / f"{seed}.json", train))
+        listed.append(Task(proof.finished_supernet(work, seed), train))
         for algorithm in ALGORITHMS:
             listed += _behind(images, work, algorithm, seed, lengths, sizes, below_gate)
     return listed
@@ -177,6 +178,7 @@ def _behind(
         Task(
             found_file(work, algorithm, target, seed),
             lambda target=target: found_behind(images, work, algorithm, target, seed, lengths, sizes),
+            proof.finished_supernet(work, seed),
         )
         for target in TARGETS
     ]
@@ -236,7 +238,7 @@ def summarize(work: Path, seeds: Sequence[int], lengths: Lengths, recorded: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonConfig:
+class ComparisonConfig(LaunchFlags):
     """What proof_predictor.py is asked to do."""
 
     data_path: Path | None = DATA_PATH.setting(None, ": cifar10.zip, with train/ and test/")
@@ -254,6 +256,20 @@ class ComparisonConfig:
     )
 
 
+def _tasks_of(config: ComparisonConfig, images: Images) -> list[Task]:
+    lengths, seeds = Lengths(config.train_steps, config.supernet_steps), range(config.supernets)
+    return tasks(images, config.work, seeds, lengths, Sizes(), config.below_gate)
+
+
+def do_one(argv: Sequence[str], name: str) -> None:
+    """As in proof.py."""
+    config = settings.parse(ComparisonConfig, argv, "proof_predictor.py", __doc__)
+    assert config.data_path is not None
+    torch.set_num_threads(1)
+    images = Images.load(config.data_path, config.work)
+    proof.do_task(proof.named(_tasks_of(config, images), name, config.work))
+
+
 def run(argv: Sequence[str]) -> None:
     config = settings.parse(ComparisonConfig, argv, "proof_predictor.py", __doc__)
     lengths, seeds = Lengths(config.train_steps, config.supernet_steps), range(config.supernets)
@@ -269,7 +285,8 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)
     proof.begin_work(config.work, lengths)
     images = Images.load(config.data_path, config.work)
-    proof.run_tasks(lambda: tasks(images, config.work, seeds, lengths, Sizes(), config.below_gate))
+    list_tasks = lambda: _tasks_of(config, images)  # noqa: E731
+    proof.run_all(list_tasks, config.chosen, config.work, "experiments.proof_predictor:do_one", argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,6 +50,7 @@ from compress.pruning.choices import price_groups  # noqa: E402
 from compress.pruning.choosing import plans  # noqa: E402
 from compress.pruning.environment import Environment, measured_environment  # noqa: E402
 from compress.record import Record  # noqa: E402
+from experiments.launched import run_launched  # noqa: E402
 from experiments.pruning import (  # noqa: E402
     CPU,
     EXACT,
@@ -83,6 +84,7 @@ from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.drawing.axes import PERCENT, Axis  # noqa: E402
 from proxyless_arch.drawing.charts import Chart, Guide, Point, compose, plane  # noqa: E402
 from proxyless_arch.drawing.scene import write_picture  # noqa: E402
+from proxyless_arch.launch.launcher import LaunchFlags  # noqa: E402
 from proxyless_arch.space.shrinking import change_of, groups_of  # noqa: E402
 from proxyless_arch.weights.lookup import find_trained  # noqa: E402
 from proxyless_nas.data import eval_batches  # noqa: E402
@@ -94,7 +96,7 @@ N_RANDOM = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Person):
+class Study(Person, LaunchFlags):
     """What is compared, and on what."""
 
     imagenet: Path | None = setting(None, "photos of ImageNet, one of each class", metavar="FILE")
@@ -217,23 +219,38 @@ def run_sample(study: Study) -> None:
 # --------------------------------------------------------------------------------------------------------- the study
 
 
-def run_tasks(study: Study) -> None:
+def run_tasks(study: Study, argv: Sequence[str] = ()) -> None:
     parent = study.work / "parent.json"
     if not parent.exists():
         hits = Bench(study, 0).hits(study.parent)
         write_json(parent, {"hits": hits.text, "macs": total_macs(Bench(study, 0).job.spec)})
-    for task in tasks():
-        if file_of(study, task).exists():
-            continue
-        if task.way == MAGNITUDE and not has_torch_pruning():
+    wanted = [task for task in tasks() if not file_of(study, task).exists()]
+    able = [task for task in wanted if task.way != MAGNITUDE or has_torch_pruning()]
+    for task in wanted:
+        if task not in able:
             print(f"{task.name}: not run, there is no torch-pruning", flush=True)
-            continue
-        start = time.perf_counter()
-        found = done(study, task)
-        write_json(file_of(study, task), found)
-        before, after = Hits(found["hits_before"]).percent, Hits(found["hits_after"]).percent
-        seconds = time.perf_counter() - start
-        print(f"{task.name}: {seconds:.0f} s, {before:.1f} % before, {after:.1f} % after", flush=True)
+    if not study.chosen.is_here:
+        names = [task.name for task in able]
+        run_launched(study.chosen, study.work, "experiments.prune_proof:do_one", argv, lambda: names)
+        return
+    for task in able:
+        do_task(study, task)
+
+
+def do_task(study: Study, task: Task) -> None:
+    start = time.perf_counter()
+    found = done(study, task)
+    write_json(file_of(study, task), found)
+    before, after = Hits(found["hits_before"]).percent, Hits(found["hits_after"]).percent
+    seconds = time.perf_counter() - start
+    print(f"{task.name}: {seconds:.0f} s, {before:.1f} % before, {after:.1f} % after", flush=True)
+
+
+def do_one(argv: Sequence[str], name: str) -> None:
+    """The task of this name, in a process of its own; ``argv``: the words that the study was started with."""
+    study = parse(Study, argv, "prune_proof.py", __doc__)
+    torch.set_num_threads(1)
+    do_task(study, next(task for task in tasks() if task.name == name))
 
 
 # ------------------------------------------------------------------------------------------------------- the summary
@@ -297,6 +314,7 @@ def summarize(study: Study) -> dict[str, Any]:
     whole = study.work / "imagenet-parent.json"
     sample = {"before": shown([read_json(whole)["hits"]])} | sample_summary(study.work) if whole.exists() else None
     facts = {name: value for name, value in asdict(study).items() if isinstance(value, int | float)}
+    facts.pop("jobs", None)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -377,7 +395,7 @@ def run(argv: Sequence[str]) -> int:
     study.work.mkdir(parents=True, exist_ok=True)
     make_photos(study)
     make_parent(study)
-    run_tasks(study)
+    run_tasks(study, argv)
     run_sample(study)
     return 0
 

@@ -5,11 +5,14 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+
+from proxyless_arch.launch import launcher
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -246,3 +249,35 @@ def test_the_picture_says_what_each_network_is(tmp_path):
     bars = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if "bar" in path.get("class", "").split()]
     networks = [one for target in record["targets"].values() for one in (*target["controls"], *target["searched"])]
     assert len(bars) == len(networks) == 16
+
+
+def test_tasks_that_a_launcher_does_are_those_of_one_process(images, tmp_path, monkeypatch):
+    """Each is found by its name, what it needs first, and its file is the one it always has."""
+    work, begun = tmp_path / "work", []
+
+    class Place:
+        most, tick_s = 2, 0
+
+        def begin(self, request, slot):
+            wanted = json.loads(request.read_text())
+            begun.append(wanted["arguments"]["name"])
+            assert wanted["function"] == "experiments.proof:do_one"
+            proof.do_one(**wanted["arguments"])
+            return SimpleNamespace(status=lambda: 0, stop=lambda: None, kill=lambda: None)
+
+    def tasks(images, work, lengths):
+        first, second = proof.finished_supernet(work, 0), work / "search" / "x.json"
+        return [
+            proof.Task(second, lambda: {"one": 1.0}, first),
+            proof.Task(first, lambda: {"steps": lengths.train_steps}),
+        ]
+
+    monkeypatch.setattr(proof, "tasks", tasks)
+    monkeypatch.setattr(proof.Images, "load", lambda data_path, work: images)
+    monkeypatch.setattr(launcher.Launcher, "_place", lambda *words: Place())
+    words = ["--data_path", str(tmp_path), "--work", str(work), "--train_steps", "20", "--jobs", "2"]
+    assert proof.main(words) == 0
+    assert begun == ["supernet/0", "search/x"]
+    assert json.loads((work / "supernet" / "0.json").read_text()) == {"steps": 20}
+    assert proof.main(words) == 0
+    assert len(begun) == 2
