@@ -16,8 +16,9 @@ d. the searched networks are compared with random networks of equal cost (search
 They are judged at the end: nothing stops where one fails, and the searches run before the trainings that gate b needs.
 
 Work is cut into tasks that each write one file into ``--work``; a task whose file is there is not done again, and
-several processes may work on the same folder at once (``--jobs 2``, or --launcher). ``--summary`` reads the files and writes experiments/proof.json
-and docs/proof.svg. A task takes a few minutes; the training of a supernet, most of an hour, saves its state as it goes.
+several processes may work on the same folder at once (``--jobs 2``, or --launcher). ``--summary`` reads the files and
+writes experiments/proof.json and docs/proof.svg. A task takes a few minutes; the training of a supernet, most of an
+hour, saves its state as it goes.
 """
 
 from __future__ import annotations
@@ -995,13 +996,9 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("expected the zip of CIFAR-10", DATA_PATH.flag)
     begin_work(arguments.work, lengths)
     images = Images.load(arguments.data_path, arguments.work)
-    run_all(
-        lambda: tasks(images, arguments.work, lengths),
-        arguments.chosen,
-        arguments.work,
-        "experiments.proof:do_one",
-        argv,
-    )
+    list_tasks = lambda: tasks(images, arguments.work, lengths)  # noqa: E731
+    list_tasks = lambda: tasks(images, arguments.work, lengths)  # noqa: E731
+    run_all(list_tasks, arguments.chosen, arguments.work, "experiments.proof:do_one", argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
