@@ -93,9 +93,14 @@ class Bench:
         """A network, measured once."""
         return measure_network(self.anchor, calls, self.reference_ms)
 
-    def steady(self, reference_ms: float | None = None) -> Bench:
-        """At one speed for all networks: the one given, else the one known, else the anchor's of now."""
-        return replace(self, reference_ms=reference_ms or self.reference_ms or self.anchor.now())
+    def steady(self) -> Bench:
+        """At one speed for all networks: the one known, else the anchor's of now."""
+        return replace(self, reference_ms=self.reference_ms or self.anchor.now())
+
+    def beside(self, calls: Sequence[LayerCall], reference_ms: float | None = None) -> Bench:
+        """Beside another network, at the speed at which that takes ``reference_ms`` (None: what it takes now)."""
+        anchor = replace(self.anchor, calls=tuple(calls), _session=None)
+        return Bench(anchor, reference_ms or anchor.now())
 
 
 @dataclass(frozen=True)

@@ -176,19 +176,24 @@ class Plan:
 
 @dataclass
 class Anchor:
-    """The network that is timed beside every other: every block's second choice. Its session is built once."""
+    """The network that is timed beside every other: every block's second choice, or the one given by its layers.
+
+    Its session is built once.
+    """
 
     runtime: Runtime
     space: SearchSpace
     batch_size: int
     runs: int = 5
     min_ms: float = 2.0
+    calls: tuple[LayerCall, ...] | None = None
     _session: Session | None = None
 
     def ms(self) -> float:
         """What it takes at this moment."""
         if self._session is None:
-            self._session = self.runtime.session(walk(self.space.spec_for(self.space.same_choice(1))), self.batch_size)
+            calls = self.calls or walk(self.space.spec_for(self.space.same_choice(1)))
+            self._session = self.runtime.session(calls, self.batch_size)
             self._session.times(self.runs)
         return float(np.median(measure(self._session, runs=self.runs, warmup=1, min_ms=self.min_ms).ms))
 

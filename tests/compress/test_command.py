@@ -83,7 +83,8 @@ class Slower:
         self.source, self.timed, self.reference_ms = source, [], None
         self.speed = 4.0
 
-    def steady(self, reference_ms=None):
+    def beside(self, calls, reference_ms=None):
+        assert total_of(calls) < total_macs(DIGITS) / 3
         self.reference_ms = reference_ms or self.speed
         return self
 

@@ -1,6 +1,7 @@
 """Landing on a device that the table misjudges, simulated: the measured network must reach what was asked."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,12 +12,13 @@ from hardware.cost import CostTable, latency_price, price_space
 from hardware.latency import shipped
 from hardware.profile.device import MATCHED
 from hardware.profile.landing import land, lands
-from hardware.profile.pricing import Device
+from hardware.profile.pricing import Bench, Device
 from hardware.profile.profiling import Anchor, Measured
 from hardware.profile.trust import anchor_of
 from hardware.projection import project
 from hardware.table import LookupTable
 from proxyless_arch.arch.ops import Zero
+from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
 from proxyless_arch.space.mbconv import mbconv_space
@@ -211,3 +213,13 @@ class Exact:
 
     def extrapolated(self, call):
         return ()
+
+
+def test_another_network_may_be_the_one_that_is_timed_beside():
+    device, small = FakeDevice(), walk(SPACE.spec_for(SPACE.same_choice(0)))
+    bench = Bench(Anchor(device, SPACE, 1), 7.0)
+    beside = bench.beside(small)
+    assert beside.reference_ms == pytest.approx(device.true_ms(small)) and bench.reference_ms == 7.0
+    slower = replace(bench, anchor=Anchor(FakeDevice(slower=0.5), SPACE, 1)).beside(small, beside.reference_ms)
+    network = walk(SPACE.spec_for(SPACE.same_choice(2)))
+    assert slower.time(network).ms == pytest.approx(beside.time(network).ms)
