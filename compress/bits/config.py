@@ -25,8 +25,8 @@ DEFAULT_DROP = 0.5
 
 def bit_list(text: str) -> str:
     """A setting's check: whole numbers of bits, with commas between them."""
-    words = text.split(",")
-    if not all(len(word) == 1 and word.isdecimal() and 2 <= int(word) <= MAX_WEIGHT_BITS for word in words):
+    allowed = {str(bits) for bits in range(2, MAX_WEIGHT_BITS + 1)}
+    if not allowed.issuperset(text.split(",")):
         raise InputError(f"expected numbers in 2..{MAX_WEIGHT_BITS} with commas between them, got {shown(text)}")
     return text
 

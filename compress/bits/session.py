@@ -25,7 +25,7 @@ from hardware.simulators import SIMULATORS
 from proxyless_arch.apps.evaluation import open_images
 from proxyless_arch.apps.memory import Free, Plan
 from proxyless_arch.apps.train_settings import TrainConfig, open_data, start_of
-from proxyless_arch.arch.bits import INT8
+from proxyless_arch.arch.bits import FLOAT_BITS, INT8
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import ImageDataset, SearchData
@@ -169,10 +169,11 @@ def target_of(config: BitsConfig, groups: tuple[BitGroup, ...], table: CostTable
 
 
 def check_reachable(config: BitsConfig, table: CostTable, target: float, flag: str) -> None:
-    """Raises InputError below the cheapest plan, and above the dearest."""
+    """Raises InputError below the cheapest plan."""
     if table.minimum <= target * (1 + 1e-12):
         return
-    got = table.shown(target) if flag != "--average_bits" else f"{config.average_bits:g} bits"
-    raise InputError(
-        f"the formats of --hardware {config.hardware} reach {table.reachable} ({table.source}), got {got}", flag
-    )
+    reach, got = f"{table.reachable} ({table.source})", table.shown(target)
+    if flag == "--average_bits":
+        bits = [format.weight_bits or FLOAT_BITS for format in config.formats]
+        reach, got = f"{min(bits)} to {max(bits)} bits per weight", f"{config.average_bits:g}"
+    raise InputError(f"the formats of --hardware {config.hardware} reach {reach}, got {got}", flag)

@@ -262,7 +262,7 @@ def uniform_plan(
 
 
 def check_plan(plan: BitPlan, spec: ArchSpec, source: str | None = None) -> None:
-    """Whether ``plan`` is one of ``spec``: every layer once, and joined inputs in one format.
+    """Whether ``plan`` is one of ``spec``: its name, every layer once, and joined inputs in one format.
 
     Raises InputError naming the layer.
     """
@@ -275,6 +275,8 @@ def check_plan(plan: BitPlan, spec: ArchSpec, source: str | None = None) -> None
         if name not in plan.formats:
             problem = f"a plan of another network, or of a part: {spec.name!r} has this layer, too"
             raise InputError(problem, f"layers.{name}", source)
+    if plan.network != spec.name:
+        raise InputError(f"a plan of another network: expected {spec.name!r}, got {plan.network!r}", "network", source)
     for chain in ties(spec):
         for one, other in itertools.pairwise(chain):
             bits = [plan.formats[name].activation_bits for name in (one, other)]

@@ -31,7 +31,7 @@ from proxyless_commands.quantize import main
 from proxyless_nas.quantized import build_quantized, exact_forward
 from tests.compress.nets import batches, images, tensors, trained
 from tests.compress.specs import SPEC
-from tests.errors import refused
+from tests.errors import error_line, refused
 
 CPU = torch.device("cpu")
 ALL = tuple(Format(w, a) for w in (2, 4, 8) for a in (2, 4, 8))
@@ -318,6 +318,7 @@ def test_the_cheapest_plan_within_a_drop(network, tmp_path):
         (["--target_latency_ms", "3"], "--target_latency_ms"),
         (["--average_bits", "4", "--max_drop", "1"], "--average_bits"),
         (["--weight_bits", "4,9"], "--weight_bits"),
+        (["--weight_bits", "４"], "--weight_bits"),
         (["--hardware", "litert", "--weight_bits", "4"], "--weight_bits"),
         (["--as_released"], "--as_released"),
         (["--latency_table", "times.csv"], "--latency_table"),
@@ -328,6 +329,11 @@ def test_what_cannot_be_is_refused_before_anything_is_written(more, place, netwo
     assert main(["--arch", network, *FEW, *more, "--run_dir", str(tmp_path / "run")]) == BAD_INPUT
     assert place in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_average_bits_below_the_fewest_are_told_in_bits(network, capsys):
+    assert main(["--arch", network, *FEW, "--average_bits", "1.5", "--weight_bits", "3,7", "--dry_run"]) == BAD_INPUT
+    error_line(capsys.readouterr().err, "--average_bits", 3, 7, "1.5")
 
 
 def test_a_runtime_that_is_not_installed_is_named(network, tmp_path, monkeypatch, capsys):

@@ -99,6 +99,8 @@ def test_a_plan_of_another_network_is_refused():
         check_plan(plan_of(SPEC), three_blocks())
     with refused(f"layers.{BLOCK.format(4, 'inverted_bottleneck')}"):
         check_plan(plan_of(three_blocks()), SPEC)
+    with refused("network", "'other'", f"{SPEC.name!r}", source="bits.json"):  # of the same layers
+        check_plan(replace(plan_of(SPEC), network="other"), SPEC, "bits.json")
 
 
 def test_joined_inputs_in_two_formats_are_refused():
