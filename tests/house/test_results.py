@@ -157,9 +157,9 @@ def test_ways_to_a_smaller_network():
         assert_shown([macs], [100 * entry["macs_share"]])
         for cell, key in ((before, "before"), (after, "after"), (ahead, "exact_ahead_after")):
             assert_interval(cell, entry.get(key))
-    photos = {(row[0], row[1]): row[2:] for row in cells if len(row) == 4 and row[0] in ("all", "0.75", "0.5")}
     names = {"`exact`": "exact", "`uniform`": "uniform", "`amc`": "amc", "`random`": "random",
              "the first random plan": "a random one"}  # fmt: skip
+    photos = {(row[0], row[1]): row[2:] for row in cells if row[1] in ("before pruning", *names) and len(row) == 4}
     assert_interval(photos.pop(("all", "before pruning"))[0], found["imagenet"]["before"])
     assert {(share, names[way]) for share, way in photos} == {
         (share, way) for share in ("0.75", "0.5") for way in found["imagenet"][share]
@@ -168,6 +168,19 @@ def test_ways_to_a_smaller_network():
         entry = found["imagenet"][share][names[way]]
         assert_interval(score, entry)
         assert_interval(ahead, entry.get("exact_ahead") if way != "`exact`" else None)
+
+
+def test_what_smaller_networks_take():
+    """In each runtime, by share of the MACs."""
+    found = record("experiments/prune_time.json")["runtimes"]
+    ways = {(share, way) for share, own in found["onnxruntime"]["by_macs"].items() for way in own}
+    cells = [row for row in rows("Pruning a trained network") if len(row) == 4 and tuple(row[:2]) in ways]
+    assert {tuple(row[:2]) for row in cells} == ways and len(cells) == len(ways)
+    for share, way, *times in cells:
+        for cell, runtime in zip(times, ("onnxruntime", "litert"), strict=True):
+            value = found[runtime]["by_macs"][share][way]
+            wanted = [value["median"], *value["interval_95"]]
+            assert_shown(numbers(cell), [100 * each for each in wanted])
 
 
 @pytest.fixture
