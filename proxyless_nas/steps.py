@@ -17,6 +17,15 @@ from proxyless_nas import distributed
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The number formats in which layers may compute; parameters, batch statistics and losses are float32 always."""
+
+
+def computing_in(precision: str, device: torch.device) -> torch.autocast:
+    """Within it layers compute in ``precision``, of this thread alone; nothing changes for fp32."""
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+
+
 EXPLODED = 1e6
 """Nats. Guessing among a million classes costs 14."""
 

@@ -19,6 +19,7 @@ from proxyless_arch.apps.train_settings import IMAGES, images_of_network
 from proxyless_arch.base import settings
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import read_json
+from proxyless_arch.base.machine import PRECISIONS
 from proxyless_arch.base.runs import config_to_resume
 from proxyless_arch.base.settings import setting as _flag
 from proxyless_arch.base.strict import listed
@@ -451,6 +452,14 @@ class SearchConfig:
         None, " (default: torch's own choice)", aliases=("--torch_threads",), minimum=1, maximum=1024
     )
     kernels: str = KERNELS.setting(AUTO_KERNELS, allowed=KERNEL_CHOICES, older=TORCH_KERNELS)
+    precision: str = _flag(
+        "fp32",
+        "of the layers while they are trained and scored: fp32, or bf16 (autocast; weights, alpha and losses stay in "
+        "float32)",
+        PRECISIONS,
+        older="fp32",
+        common=True,
+    )
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     warmup: Warmup = field(default_factory=Warmup)

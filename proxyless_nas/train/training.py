@@ -30,7 +30,9 @@ from proxyless_nas.network import ProxylessNet
 from proxyless_nas.quantized import quantizers
 from proxyless_nas.quantized_training import look_for_clips, share_weight_clips, train_under, weight_clips
 from proxyless_nas.steps import (
+    DTYPES,
     NonFiniteLossError,
+    computing_in,
     cosine_lr,
     distillation_loss,
     in_parts,
@@ -45,9 +47,6 @@ from proxyless_nas.steps import (
 )
 from proxyless_nas.train.checkpointing import check_like, check_optimizer
 from proxyless_nas.trees import set_path_drop
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 LONGEST_WARMUP = 0.25
 """Of the steps that train everything: a run that ends as its warm-up does would end at its highest rate."""
@@ -178,7 +177,7 @@ class Training:
         self.batch_size, self.seed = batch_size, seed
         self.teacher = teacher
         self.device = next(net.parameters()).device
-        self.dtype = DTYPES[precision]
+        self.precision, self.dtype = precision, DTYPES[precision]
         self.step = 0
         self.left_out = 0
         """Images of all batches and ranks so far that could not be read."""
@@ -262,7 +261,7 @@ class Training:
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 logits, in the training precision."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with computing_in(self.precision, self.device):
             return self._parallel(images).float()
 
     def epochs(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[EpochSums]:
@@ -333,7 +332,7 @@ class Training:
         share = self.settings.distillation
         if self.teacher is None or not share:
             return of_labels
-        with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.no_grad(), computing_in(self.precision, self.device):
             taught = self.teacher(images).float()
         return (1 - share) * of_labels + share * distillation_loss(logits, taught)
 

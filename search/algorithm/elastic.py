@@ -102,7 +102,7 @@ class ElasticNet(PathSupernet):
         load_named(net, spec, self.inherited(path))
         return net.to(next(self.parameters()).device)
 
-    def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
+    def logits(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         spec, moves = self.space.spec_for(path), gates is None
         opened = self.space.by_block(gates) if gates is not None else [()] * len(self.blocks)
         x = self._run(self.first_conv, x, moves)

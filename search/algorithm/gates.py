@@ -131,6 +131,8 @@ class BinarizedPath(torch.autograd.Function):
     ) -> Tensor:
         """``others[j]`` computes o_j(x) without side effects; the entry of the active candidate is not called."""
         ctx.active, ctx.others = active, others
+        kind = x.device.type
+        ctx.precision = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         ctx.kept = None
         if keep_outputs:
             ctx.kept = [None if j == active else run(x) for j, run in enumerate(others)]
@@ -146,9 +148,13 @@ class BinarizedPath(torch.autograd.Function):
                 return active_out
             return ctx.others[j](x) if ctx.kept is None else ctx.kept[j]
 
+        wide = torch.promote_types(grad_out.dtype, torch.float32)
+
         def gradient(j: int) -> Tensor:
-            with torch.no_grad():  # which every thread has to be told
-                return (grad_out * output(j)).sum()
+            kind, dtype, is_lower = ctx.precision
+            with torch.no_grad(), torch.autocast(kind, dtype, enabled=is_lower):  # which every thread has to be told
+                out = output(j)
+            return (grad_out.to(wide) * out.to(wide)).sum()
 
         small = x.device.type == "cpu" and x.nbytes <= MOST_AT_ONCE
         found = each(gradient, range(len(ctx.others)), spare_threads() if small else 1)

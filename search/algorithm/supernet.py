@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -14,6 +15,7 @@ from proxyless_arch.arch.spec import BatchNorm, Block, Padding
 from proxyless_arch.space.search_space import Edge, OpenTree, Path, SearchSpace
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_nas.layers import ResidualBlock, build_op, init_weights, zero_last_gamma
+from proxyless_nas.steps import computing_in
 from proxyless_nas.weights import to_named
 from search.algorithm.gates import BinarizedPath, Gate
 
@@ -134,18 +136,37 @@ LAYERS: Mapping[type, Callable[..., nn.Module]] = {Block: ResidualBlock, Edge: C
 
 
 class PathSupernet(nn.Module, ABC):
-    """All networks of ``space`` in one, one path of which runs at a time: what a search trains and asks."""
+    """All networks of ``space`` in one, one path of which runs at a time: what a search trains and asks.
+
+    ``precision``: in which its layers compute, fp32 or bf16.
+    """
 
     space: SearchSpace
+    precision: str = "fp32"
+
+    @contextlib.contextmanager
+    def in_precision(self, precision: str) -> Iterator[None]:
+        """Within it its layers compute in ``precision``."""
+        before, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = before
 
     @cached_property
     def weights(self) -> list[nn.Parameter]:
         """All of ``parameters()``, without a walk through the layers each time."""
         return list(self.parameters())
 
-    @abstractmethod
     def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
-        """(N, 3, H, W) -> (N, classes) logits of ``path``. With ``gates`` no running statistic moves."""
+        """(N, 3, H, W) -> (N, classes) float32 logits of ``path``. With ``gates`` no running statistic moves."""
+        with computing_in(self.precision, x.device):
+            found = self.logits(x, path, gates)
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    @abstractmethod
+    def logits(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
+        """What ``forward`` gives, in the precision of the layers."""
 
     @abstractmethod
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
@@ -227,7 +248,7 @@ class Supernet(PathSupernet):
         """Of the supernet's own layers."""
         return PathNet(self, path)
 
-    def forward(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
+    def logits(self, x: Tensor, path: Path, gates: Sequence[Gate] | None = None) -> Tensor:
         """Logits of ``path``. With ``gates`` they carry the architecture gradient, and no running statistic moves."""
         fixed = _call if gates is None else pure_call
         choices = self.space.by_block(path)

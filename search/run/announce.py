@@ -89,6 +89,8 @@ def header(job: Job) -> str:
     data = job.data
     name = "digits (scikit-learn, embedded)" if config.data.dataset == "digits" else str(config.data.data_path)
     resolution = space.preprocessing.resolution
+    precision = f", {config.precision}" if config.precision != "fp32" else ""
+    computes = f"torch {torch.__version__}{kernels_text(job.kernels)}"
     lines = [
         (
             "data",
@@ -102,7 +104,7 @@ def header(job: Job) -> str:
             "space",
             f"{space.name}, {_size_of(space, config.space.width_mult)}, {format_count(space.size)} networks",
         ),
-        ("device", f"{processes}{device_name(job.device)}, torch {torch.__version__}{kernels_text(job.kernels)}"),
+        ("device", f"{processes}{device_name(job.device)}{precision}, {computes}"),
     ]
     if table is not None and job.goal is not None:
         flag = f"--{TARGET_KEY[table.unit]}"
@@ -167,6 +169,15 @@ def expected_time(
     if scored[0]:
         parts.append(f"{1000 * scored[1]:.0f} ms for each of at most {scored[0]} networks that are scored")
     return f"about {format_seconds(total)} ({', '.join(parts)}{slow})"
+
+
+def what_it_pays(precision: str, taken: tuple[float, float], in_fp32: tuple[float, float], schedule: Schedule) -> str:
+    """Whether a precision makes a search faster here, by the measured seconds of (weight steps, architecture steps)."""
+    wholes = [schedule.total_steps * weight + schedule.arch_steps * arch for weight, arch in (taken, in_fp32)]
+    ratio = wholes[0] / wholes[1] if wholes[1] else 1.0
+    if ratio < 1:
+        return f"{precision} takes {ratio:.2f} of the time of fp32 here"
+    return f"{precision} takes {ratio:.2f} times as long as fp32 here: it does not pay on this machine"
 
 
 def beginning(

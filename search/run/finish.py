@@ -138,7 +138,14 @@ def finetune(job: Job, net: ProxylessNet, log: RunLog, steps_before: int) -> tup
     )
     accelerate(net, job.kernels)
     with distributed.by_itself():
-        training = Training(net, settings, schedule, batch_size=config.data.train_batch_size, seed=config.manual_seed)
+        training = Training(
+            net,
+            settings,
+            schedule,
+            batch_size=config.data.train_batch_size,
+            seed=config.manual_seed,
+            precision=config.precision,
+        )
         try:
             for sums in training.epochs(batches):
                 log.epoch(_finetune_record(job, training, sums, watch.lap(), steps_before))

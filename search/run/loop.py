@@ -150,6 +150,7 @@ class Search:
         seed = self.config.manual_seed
         self.supernet = self._new_supernet(step_rng(seed, TorchStream.SUPERNET), tensors)
         self.supernet.to(self.device)
+        self.supernet.precision = self.config.precision
         accelerate(self.supernet, self.kernels)
         weights = self.config.weights
         self.optimizer = sgd(

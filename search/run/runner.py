@@ -547,7 +547,13 @@ def _announce(
         step_images, arch_images = (
             size // distributed.world_size() for size in (job.config.data.train_batch_size, job.arch_batch_size)
         )
-        timing = loop.seconds_per_step(search, job.first_batch(), arch_images, step_images)
+        batch = job.first_batch()
+        timing = loop.seconds_per_step(search, batch, arch_images, step_images)
+        if job.config.precision != "fp32" and job.device.type == "cpu":
+            with search.supernet.in_precision("fp32"):
+                plain = loop.seconds_per_step(search, batch, arch_images, step_images)
+            paid = announce.what_it_pays(job.config.precision, timing, plain, job.schedule)
+            tell(labeled("precision", paid))
         each = job.seconds_to_read()
         reading = step_images * each, arch_images * each
         n_networks = rounds.most_scored(job)

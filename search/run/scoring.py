@@ -28,7 +28,7 @@ from proxyless_nas import distributed
 from proxyless_nas.data import Batches, TensorBatch
 from proxyless_nas.inference import prepared
 from proxyless_nas.network import ProxylessNet
-from proxyless_nas.steps import evaluate, recalibrate_bn
+from proxyless_nas.steps import computing_in, evaluate, recalibrate_bn
 from search.algorithm.derive import inherit
 from search.algorithm.supernet import PathSupernet
 from search.run import memory
@@ -167,17 +167,20 @@ class Scorer:
     def _score(self, path: Choices) -> Score:
         net, device = self.supernet.network(path), self.job.device
         with statistics_kept(net):
-            recalibrate_bn(net, self._training, device)
+            with computing_in(self.supernet.precision, device):
+                recalibrate_bn(net, self._training, device)
             return evaluate(folded(self.supernet, path, net, device), self._validation, device, ImageLosses()).score()
 
 
 def folded(
     supernet: PathSupernet, path: Choices, net: torch.nn.Module, device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The fast forward pass of ``net``, which is ``path`` by itself with BN statistics made anew."""
+    """The fast forward pass of ``net``, which is ``path`` by itself with BN statistics made anew, in the supernet's
+    precision."""
     if not all(bool(torch.isfinite(weight).all()) for weight in net.parameters()):
         return net.eval()  # whose loss says so; a network by itself has numbers for weights
-    return prepared(net if isinstance(net, ProxylessNet) else inherit(supernet, supernet.space, path), device)
+    by_itself = net if isinstance(net, ProxylessNet) else inherit(supernet, supernet.space, path)
+    return prepared(by_itself, device, supernet.precision)
 
 
 def _entry(path: Choices, score: Score) -> dict[str, Any]:

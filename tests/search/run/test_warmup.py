@@ -19,6 +19,7 @@ from hardware.cost import MACS, price_space
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import write_json
 from proxyless_arch.base.runs import PREVIOUS_FILE, WALL_CLOCK_FIELDS, read_metrics
+from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_arch.weights.files import load_safetensors
 from search.config import SearchConfig, flags, from_recipe, read_config, to_dict, with_settings
 from search.imagenet_arch_search import INTERRUPTED, main
@@ -348,9 +349,10 @@ def test_another_kind_of_device_is_refused(first, tmp_path):
     )
     shutil.copytree(first, tmp_path / "older")  # it did not say where it was computed
     data = {name: value for name, value in state.data.items() if name != "device_type"}
+    data["kernels"] = TORCH_KERNELS  # as on any other device
     checkpoint.save(tmp_path / "older" / warmup.NAME, replace(state, data=data))
     assert warmup.read(tmp_path / "older", schedule, state.config, lambda _: fingerprint, cuda).state.step == 4
-    assert warmup.computed_alike(tmp_path / "older", cuda, 1, kernels)
+    assert warmup.computed_alike(tmp_path / "older", cuda, 1, TORCH_KERNELS)
 
 
 @pytest.mark.slow
@@ -381,7 +383,7 @@ def test_every_setting_is_judged():
         "train_batch_size accumulation strict_data exif data_edition space blocks_per_stage final_width "
         "width_mult bn_momentum bn_eps dropout zero_gamma warmup_epochs warmup_lr "
         "momentum nesterov weight_decay no_decay_bn label_smoothing grad_clip paths_per_step mixed_resolutions "
-        "split_seed parent sandwich_paths shared_rule kernel_transform"
+        "split_seed parent sandwich_paths shared_rule kernel_transform precision"
     )
     assert sorted(warmup.settings_with_a_part()) == sorted(words.split())
     assert set(warmup.NO_PART) < set(flags())
