@@ -5,8 +5,10 @@
 
 Forward passes only; no image is read. The variants take turns, one batch each, so that whatever else the machine does
 falls on all of them; a ratio is taken within a round, and the table gives its median and range. Weights are random:
-they do not change the time. The exit status is 1 when a ratio's low end or the agreement of the float32 logits
-misses what is expected (of the ratios at batch 32 only); the record, which is written all the same, lists what did.
+they do not change the time. Peers, of which nothing is promised: the same network of pytorchcv 0.0.67, where that is
+installed (the extra [compare]), and Keras Applications' MobileNetV2, another network of about that size. The exit
+status is 1 when a ratio's low end or the agreement of the float32 logits misses what is expected (of the ratios at
+batch 32 only); the record, which is written all the same, lists what did.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from proxyless_arch.base.errors import LostProcessError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
+from proxyless_arch.base.sides import height_width  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.timing import in_turn, wall_ms  # noqa: E402
 from proxyless_arch.base.words import BATCH_SIZE, SAVE_JSON, THREADS, new_file  # noqa: E402
@@ -48,11 +51,19 @@ from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 Forward = Callable[[np.ndarray], np.ndarray]
 """(N, H, W, 3) float32 images -> (N, classes) logits."""
 
+PEERS = {
+    "proxyless_cpu": "proxylessnas_cpu",
+    "proxyless_gpu": "proxylessnas_gpu",
+    "proxyless_mobile": "proxylessnas_mobile",
+    "proxyless_mobile_14": "proxylessnas_mobile14",
+}
+"""pytorchcv's names of our networks."""
+OTHERS = CV, MOBILENET = "pytorchcv", "Keras MobileNetV2"
 # One process each, because the allocator's settings belong to the process: (framework, allocator tuned) -> variants.
 PROCESSES: Mapping[tuple[str, bool], tuple[str, ...]] = {
-    ("torch", False): ("torch plain",),
+    ("torch", False): ("torch plain", CV),
     ("torch", True): ("torch plain tuned", "eval.py", "eval.py bf16"),
-    ("tensorflow", False): ("tf.function",),
+    ("tensorflow", False): ("tf.function", MOBILENET),
     ("tensorflow", True): ("eval_tf.py", "eval_tf.py bf16"),
 }
 RATIOS = (
@@ -61,6 +72,8 @@ RATIOS = (
     ("eval.py bf16", "torch plain", None),
     ("eval_tf.py", "tf.function", 0.9),
     ("eval_tf.py bf16", "eval_tf.py", None),
+    ("eval.py", CV, None),
+    ("eval_tf.py", MOBILENET, None),
 )
 """(variant, compared with, the factor it should at least have at PROMISED_BATCH)."""
 PROMISED_BATCH = 32
@@ -110,7 +123,27 @@ def torch_variants(spec: ArchSpec) -> dict[str, Forward]:
         "torch plain tuned": plain,
         "eval.py": lambda images: fast(nchw(images)).numpy(),
         "eval.py bf16": lambda images: half(nchw(images)).numpy(),
+        **_peer_of(spec, nchw),
     }
+
+
+def _peer_of(spec: ArchSpec, nchw: Callable[[np.ndarray], Any]) -> dict[str, Forward]:
+    """pytorchcv's network of the same name, as its users call it, where that is installed."""
+    import torch
+
+    try:
+        from pytorchcv.model_provider import get_model
+    except ImportError:
+        return {}
+    if spec.name not in PEERS:
+        return {}
+    peer = get_model(PEERS[spec.name], pretrained=False).eval()
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return peer(nchw(images).contiguous()).numpy()
+
+    return {CV: forward}
 
 
 def tensorflow_variants(spec: ArchSpec) -> dict[str, Forward]:
@@ -127,10 +160,14 @@ def tensorflow_variants(spec: ArchSpec) -> dict[str, Forward]:
     load_named(net, spec, random_tensors(spec))
     bare = tf.function(lambda images: net(images, training=False), autograph=False)
     fast, half = prepared(net, "CPU:0"), prepared(net, "CPU:0", "bf16")
+    shape = (*height_width(spec.resolution), 3)
+    peer = tf.keras.applications.MobileNetV2(input_shape=shape, weights=None, classes=spec.num_classes)
+    bare_peer = tf.function(lambda images: peer(images, training=False), autograph=False)
     return {
         "tf.function": lambda images: np.asarray(bare(images)),
         "eval_tf.py": lambda images: np.asarray(fast(images)),
         "eval_tf.py bf16": lambda images: np.asarray(half(images)),
+        MOBILENET: lambda images: np.asarray(bare_peer(images)),
     }
 
 
@@ -142,8 +179,9 @@ def serve(framework: str, tuned: bool, arch: str, batch_size: int) -> None:
     every = {"torch": torch_variants, "tensorflow": tensorflow_variants}[framework](spec)
     images = np.random.default_rng(1).normal(size=(batch_size, spec.resolution, spec.resolution, 3)).astype(np.float32)
     reference = next(iter(every.values()))(images)
-    differences = {name: float(np.abs(every[name](images) - reference).max()) for name in PROCESSES[framework, tuned]}
-    print(json.dumps({"largest_difference": differences, "logit_std": float(reference.std())}), flush=True)
+    mine = [name for name in PROCESSES[framework, tuned] if name in every]
+    differences = {name: float(np.abs(every[name](images) - reference).max()) for name in mine if name not in OTHERS}
+    print(json.dumps({"variants": mine, "differences": differences, "logit_std": float(reference.std())}), flush=True)
     for line in sys.stdin:
         print(wall_ms(functools.partial(every[line.strip()], images)), flush=True)
 
@@ -186,18 +224,20 @@ def asked_ms(process: subprocess.Popen[str], name: str) -> float:
 
 
 def measure(arguments: SpeedConfig) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
-    """({variant: ms of each round}, {variant: largest logit difference}, {framework: logit std})."""
+    """({variant: ms of each round}, {variant: largest logit difference}, {framework: logit std}).
+
+    A peer that is not installed is in none of them, and one that is has other weights: no difference.
+    """
     differences: dict[str, float] = {}
     deviations: dict[str, float] = {}
+    takers: dict[str, Callable[[], float]] = {}
     with contextlib.ExitStack() as stack:
         children = {key: stack.enter_context(child(arguments, *key)) for key in PROCESSES}
         for key, process in children.items():
             ready = json.loads(ask(process))
-            differences |= ready["largest_difference"]
+            differences |= ready["differences"]
             deviations[key[0]] = ready["logit_std"]
-        takers = {
-            name: functools.partial(asked_ms, children[key], name) for key, names in PROCESSES.items() for name in names
-        }
+            takers |= {name: functools.partial(asked_ms, process, name) for name in ready["variants"]}
         times = in_turn(takers, arguments.rounds, arguments.warmup)
     return times, differences, deviations
 
@@ -229,14 +269,16 @@ def run(argv: Sequence[str]) -> int:
     times, differences, deviations = measure(arguments)
     per_image = {
         name: spread([value / arguments.batch_size for value in values])
-        | {"largest_difference": differences[name] if math.isfinite(differences[name]) else None}
+        | {"largest_difference": differences[name] if math.isfinite(differences.get(name, math.inf)) else None}
         for name, values in times.items()
     }
     ratios = [
         {"variant": name, "over": base, "at_least": least if arguments.batch_size == PROMISED_BATCH else None}
         | spread([slow / fast for fast, slow in zip(times[name], times[base], strict=True)])
         for name, base, least in RATIOS
+        if base in times
     ]
+    absent = [name for name in OTHERS if name not in times]
     record = {
         "arch": arguments.arch,
         "batch_size": arguments.batch_size,
@@ -254,11 +296,16 @@ def run(argv: Sequence[str]) -> int:
     print(f"{arguments.arch} at batch {arguments.batch_size}, {arguments.threads} thread(s), {arguments.rounds} rounds")
     print(f"{record['cpu']}, load {record['load_average']}, {record['versions']}")
     rows = [("variant", "ms per image", "low", "high", "logits within")]
-    rows += [(name, *_figures(row), f"{differences[name]:.1e}") for name, row in per_image.items()]
+    rows += [
+        (name, *_figures(row), f"{differences[name]:.1e}" if name in differences else "-")
+        for name, row in per_image.items()
+    ]
     print(*align(rows), "", sep="\n")
     rows = [("variant", "over", "times faster", "low", "high", "expected")]
     rows += [(row["variant"], row["over"], *_figures(row), _least(row["at_least"])) for row in ratios]
     print(*align(rows, left=(0, 1)), sep="\n")
+    for name in absent:
+        print(f"not measured: {name}, which is not installed or has no such network (pip install -e '.[compare]')")
     if arguments.save_json:
         write_json(arguments.save_json, record)
     for miss in record["missed"]:
@@ -293,7 +340,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("torch", "tensorflow-cpu", "tensorflow", "keras", "numpy"):
+    for name in ("torch", "tensorflow-cpu", "tensorflow", "keras", "numpy", "pytorchcv"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

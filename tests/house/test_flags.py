@@ -38,6 +38,7 @@ COMMANDS = {
     "benchmarks/bench_eval.py": "benchmarks/bench_eval.py",
     "benchmarks/bench_depthwise.py": "benchmarks/bench_depthwise.py",
     "benchmarks/bench_search.py": "benchmarks/bench_search.py",
+    "benchmarks/bench_growth.py": "benchmarks/bench_growth.py",
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
     "benchmarks/bench_input.py": "benchmarks/bench_input.py",
     "benchmarks/search_oracles.py": "benchmarks/search_oracles.py",
