@@ -42,7 +42,8 @@ class Growth:
 
 
 def _space(px: int = 16, width: float = 1.0, blocks: int = 2, choices: int = 6, classes: int = 10) -> SearchSpace:
-    macro = Macro("growth", 16, 2, 16, (Stage(24, blocks, 1), Stage(40, blocks, 2)), 64)
+    stages = Stage(24, blocks, 1), Stage(40, blocks, 2)
+    macro = Macro(name="growth", stem_width=16, stem_stride=2, first_width=16, stages=stages, mix_width=64)
     kernels = (3, 5, 7)[: max(1, choices // 2)]
     ratios = tuple(range(1, 1 + choices // len(kernels)))
     pixels = Preprocessing(resolution=px, resize=px)

@@ -12,6 +12,8 @@ import datetime
 import gc
 import hashlib
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,7 +34,7 @@ from proxyless_nas.heartbeat import Heartbeat
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """A rank that is silent for so long is taken for dead (rank 0 may be writing files, or reading a large data set)."""
-
+MEETING_TICK_S = 0.05
 
 _by_itself = False
 
@@ -118,20 +120,50 @@ def init_from_environment(device: str = "auto") -> Iterator[torch.device]:
 def _meeting_place() -> dict[str, Any]:
     """Where processes meet that torchrun started anew (--max-restarts), as arguments of init_process_group; else none.
 
-    Its agent keeps one store for all attempts, in which the addresses of processes that have ended still stand; torch
-    takes them for those of today. On one machine all have the same count of restarts, which tells attempts apart.
+    Its agents keep one store for all attempts, in which the addresses of processes that have ended still stand; torch
+    takes them for those of today where the agents' counts of restarts differ, as they do on several machines: only the
+    agent whose process failed counts. Each attempt meets under a name of its own.
     """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    on_one_machine = os.environ.get("GROUP_WORLD_SIZE") == "1"
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    is_kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if attempt == "0" or not is_kept or os.environ.get("GROUP_WORLD_SIZE") != "1":
+    if on_one_machine and attempt == "0":
         return {}
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     agent = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=TIMEOUT)
-    return {
-        "store": dist.PrefixStore(f"attempt {attempt}", agent),
-        "rank": int(os.environ["RANK"]),
-        "world_size": int(os.environ["WORLD_SIZE"]),
-    }
+    if not on_one_machine:
+        attempt = agreed_attempt(dist.PrefixStore("meeting", agent), number, size, TIMEOUT.total_seconds())
+    return {"store": dist.PrefixStore(f"attempt {attempt}", agent), "rank": number, "world_size": size}
+
+
+def agreed_attempt(store: Any, number: int, size: int, patience: float) -> str:
+    """A name that all processes of this attempt have, and none of an earlier one: it is held by rank 0 and each other
+    one of those that are alive.
+
+    Rank 0 draws it, each other process signs it with a name of its own, and rank 0 says whose signatures it has. A
+    process that finds itself not among them looks at what is left from an attempt before, and waits for another name.
+
+    Raises:
+        RuntimeError: not all came within ``patience`` seconds.
+    """
+    own, end = uuid.uuid4().hex, time.monotonic() + patience
+    if number == 0:
+        store.set("attempt", own)
+        signed = [store.get(f"{own}/{other}").decode() for other in range(1, size)]  # waits
+        store.set(f"{own}/complete", ",".join(signed))
+        return own
+    signed_last = ""
+    while time.monotonic() < end:
+        found = store.get("attempt").decode()
+        if found != signed_last:
+            store.set(f"{found}/{number}", own)
+            signed_last = found
+        if store.check([f"{found}/complete"]) and own in store.get(f"{found}/complete").decode().split(","):
+            return found
+        time.sleep(MEETING_TICK_S)
+    raise RuntimeError(f"connection closed by peer: rank {number} found no others within {patience:g} s")
 
 
 def least_free(device: torch.device) -> Free:

@@ -34,6 +34,12 @@ def preload(*modules: str) -> None:
     _CONTEXT.set_forkserver_preload(_preloaded)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Child:
     """A running ``program(words)``, with one thread; its output goes to files. Its status is that of a script."""
 
@@ -115,10 +121,7 @@ def _run(
 @contextlib.contextmanager
 def ranks(program, words=(), n_ranks=2):
     """The ranks of a distributed program, started as torchrun starts them; none of them outlives the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    size = str(n_ranks)
+    port, size = str(free_port()), str(n_ranks)
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     found = [
         Child(program, words, environment=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from proxyless_arch.base.errors import ElsewhereError, InputError
 from proxyless_commands import train
 from proxyless_nas import distributed
 from search import imagenet_arch_search
-from tests.processes import ended, ranks
+from tests.processes import ended, free_port, ranks
 from tests.scripts.mini import TRAIN, mini_net, same_run
 from tests.torch_zoo import two_processes
 
@@ -157,13 +158,13 @@ def test_train_counts_once_and_survives_a_killed_rank(start, tmp_path):
     same_run(straight, broken)
 
 
-def rank_of(agent: int, rank: int) -> int:
-    """The number of a process that torchrun's agent has started."""
+def rank_of(agent: int, rank: int) -> int | None:
+    """The number of a process that torchrun's agent has started; None where it is another's."""
     for place in Path(f"/proc/{agent}/task").glob("*/children"):
         for child in map(int, place.read_text().split()):
             if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
                 return child
-    raise AssertionError(f"no rank {rank} of {agent}")
+    return None
 
 
 @pytest.mark.slow
@@ -186,6 +187,54 @@ def test_torchrun_goes_on_by_itself_where_a_rank_was_killed(victim, tmp_path):
         assert agent.wait(600) == 0, (tmp_path / "output").read_text()
     assert len(json.loads((broken / "environment.json").read_text())["resumed"]) == 1
     same_run(straight, broken)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell of its processes")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_two_agents_go_on_by_themselves_where_a_process_of_one_was_killed(victim, tmp_path):
+    """The other agent does not count the restart; both meet anew at once, and the run comes to the same bits."""
+    write_spec(tmp_path / "mini.json", mini_net())
+    words = [*TRAIN, "--epochs", "3", "--arch", str(tmp_path / "mini.json"), "--device", "cpu", "--resume", "auto"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    forked([*words, "--run_dir", straight])
+    agents = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--max-restarts=1"]
+    agents += ["--monitor-interval=0.1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}"]
+    command = [sys.executable, *agents, "--rdzv_id=two", str(ROOT / "train.py"), *words, "--run_dir", str(broken)]
+    with open(tmp_path / "output", "w") as output:
+        begun = [subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output) for _ in range(2)]
+        try:
+            while not (broken / "checkpoint.pt").exists() and begun[0].poll() is None:
+                time.sleep(0.01)
+            (number,) = [found for agent in begun if (found := rank_of(agent.pid, victim)) is not None]
+            os.kill(number, signal.SIGKILL)
+            assert [agent.wait(300) for agent in begun] == [0, 0], (tmp_path / "output").read_text()
+        finally:
+            for agent in begun:
+                agent.kill()
+    assert len(json.loads((broken / "environment.json").read_text())["resumed"]) == 1
+    same_run(straight, broken)
+
+
+def meeting(store, size):
+    """What ``size`` processes of one attempt agree on; each is a thread."""
+    with ThreadPoolExecutor(size) as pool:
+        found = [pool.submit(distributed.agreed_attempt, store, number, size, 20.0) for number in range(size)]
+        return [each.result() for each in found]
+
+
+def test_processes_of_one_attempt_agree_and_none_takes_what_an_earlier_one_left(monkeypatch):
+    monkeypatch.setattr(distributed, "MEETING_TICK_S", 0.001)
+    store = torch.distributed.HashStore()
+    first, second = meeting(store, 3), meeting(store, 3)
+    assert len(set(first)) == len(set(second)) == 1
+    assert first[0] != second[0]
+    # of a third one rank 1 signed, and was killed before the others came
+    with ThreadPoolExecutor(3) as pool:
+        gone = [pool.submit(distributed.agreed_attempt, store, number, 3, 0.2) for number in (1, 2)]
+        assert all(isinstance(each.exception(), RuntimeError) for each in gone)
+    fourth = meeting(store, 2)  # and the next one has a process less
+    assert len({*first, *second, *fourth}) == 3
 
 
 @pytest.mark.parametrize("command", [train.main, imagenet_arch_search.main])
