@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -152,4 +153,4 @@ def learnt_plan(spec: ArchSpec, net: nn.Module, plan: BitPlan) -> BitPlan:
         for layer in bit_layers(spec)
         if (each := found.get(layer.input_place)) is not None and plan.formats[layer.name].activation_bits is not None
     }
-    return BitPlan(network=spec.name, formats=plan.formats, ranges=ranges, quantizer=plan.quantizer)
+    return replace(plan, network=spec.name, ranges=ranges)

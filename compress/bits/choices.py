@@ -14,7 +14,17 @@ from dataclasses import dataclass, replace
 from hardware.cost import CostTable, Path
 from hardware.projection import Limit, Match
 from hardware.simulators import Simulator
-from proxyless_arch.arch.bits import IMAGE_LAYER, BitLayer, BitPlan, Format, Range, bit_layers, check_folds, ties
+from proxyless_arch.arch.bits import (
+    IMAGE_LAYER,
+    BitLayer,
+    BitPlan,
+    Format,
+    Range,
+    bit_layers,
+    check_folds,
+    count_weights,
+    ties,
+)
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit
@@ -90,7 +100,7 @@ def plan_of(
         for name, format in formats.items()
         if format.activation_bits is not None
     }
-    return BitPlan(network=spec.name, formats=formats, ranges=used, quantizer=quantizer)
+    return BitPlan(network=spec.name, formats=formats, ranges=used, quantizer=quantizer, n_weights=count_weights(spec))
 
 
 # ------------------------------------------------------------------------------------------------------------ costs

@@ -135,6 +135,11 @@ def bit_layers(spec: ArchSpec) -> tuple[BitLayer, ...]:
     return tuple(layer for call in walk(spec) for layer in _layers_of(call))
 
 
+def count_weights(spec: ArchSpec) -> int:
+    """Of the layers between the first and the last one, which change with the channels of images and the classes."""
+    return sum(layer.n_weights for layer in bit_layers(spec)[1:-1])
+
+
 def least_share(spec: ArchSpec) -> float:
     """Of its bytes in float32, what ``spec`` takes with all weights in 8 bits: biases and scales stay float32."""
     layers = bit_layers(spec)
@@ -197,13 +202,15 @@ def ties(spec: ArchSpec) -> tuple[tuple[str, ...], ...]:
 class BitPlan:
     """The format of every layer of a network, and the range of every input that is quantized.
 
-    ``network``: its name; ``quantizer``: of the weights.
+    ``network``: its name; ``quantizer``: of the weights; ``n_weights``: their number (count_weights), which tells
+    a network from the one that it was pruned from (None: not known, as of the first plans).
     """
 
     network: str
     formats: Mapping[str, Format]
     ranges: Mapping[str, Range] = field(default_factory=dict)
     quantizer: str = CHANNEL
+    n_weights: int | None = None
 
     def __post_init__(self) -> None:
         check_one_of("quantizer", self.quantizer, QUANTIZERS)
@@ -258,7 +265,7 @@ def uniform_plan(
     if not image:
         formats[IMAGE_LAYER] = replace(format, activation_bits=None)
     used = {name: ranges[name] for name, each in formats.items() if each.activation_bits is not None and name in ranges}
-    return BitPlan(network=spec.name, formats=formats, ranges=used, quantizer=quantizer)
+    return BitPlan(network=spec.name, formats=formats, ranges=used, quantizer=quantizer, n_weights=count_weights(spec))
 
 
 def check_plan(plan: BitPlan, spec: ArchSpec, source: str | None = None) -> None:
@@ -277,6 +284,11 @@ def check_plan(plan: BitPlan, spec: ArchSpec, source: str | None = None) -> None
             raise InputError(problem, f"layers.{name}", source)
     if plan.network != spec.name:
         raise InputError(f"a plan of another network: expected {spec.name!r}, got {plan.network!r}", "network", source)
+    if plan.n_weights not in (None, (own := count_weights(spec))):
+        problem = (
+            f"a plan of another network of this name, as of one before it was pruned: expected {own} weights, got "
+        )
+        raise InputError(f"{problem}{plan.n_weights}", "weights", source)
     for chain in ties(spec):
         for one, other in itertools.pairwise(chain):
             bits = [plan.formats[name].activation_bits for name in (one, other)]
@@ -294,7 +306,8 @@ def _bits(bits: int | None) -> str:
 
 def plan_to_json(plan: BitPlan) -> str:
     """Text with one layer per line."""
-    head = {"format": FORMAT, "version": VERSION, "network": plan.network, "quantizer": plan.quantizer}
+    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "network": plan.network, "quantizer": plan.quantizer}
+    head |= {} if plan.n_weights is None else {"weights": plan.n_weights}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     layers = [f"    {json.dumps(name)}: {json.dumps(_layer_to_dict(plan, name))}" for name in plan.formats]
     return "\n".join(["{", *lines, '  "layers": {', ",\n".join(layers), "  }", "}", ""])
@@ -315,7 +328,7 @@ def parse_plan(text: str | bytes, source: str) -> BitPlan:
 
 
 def _plan_from_node(node: Node) -> BitPlan:
-    fields = node.fields(("format", "version", "network", "quantizer", "layers"))
+    fields = node.fields(("format", "version", "network", "quantizer", "layers"), ("weights",))
     fields["format"].exactly(FORMAT)
     fields["version"].exactly(VERSION)
     formats: dict[str, Format] = {}
@@ -327,7 +340,10 @@ def _plan_from_node(node: Node) -> BitPlan:
             if "clip" in parts:
                 ranges[name] = Range(parts["clip"].number(), "signed" in parts and parts["signed"].boolean())
     quantizer = fields["quantizer"].text(QUANTIZERS)
-    return BitPlan(network=fields["network"].text(), formats=formats, ranges=ranges, quantizer=quantizer)
+    n_weights = fields["weights"].integer(1, 2**53) if "weights" in fields else None
+    return BitPlan(
+        network=fields["network"].text(), formats=formats, ranges=ranges, quantizer=quantizer, n_weights=n_weights
+    )
 
 
 def read_plan(path: str | os.PathLike[str], spec: ArchSpec | None = None) -> BitPlan:

@@ -12,6 +12,7 @@ from proxyless_arch.arch.bits import (
     Range,
     bit_layers,
     check_plan,
+    count_weights,
     parse_plan,
     plan_to_json,
     read_plan,
@@ -19,6 +20,7 @@ from proxyless_arch.arch.bits import (
     uniform_plan,
     write_plan,
 )
+from proxyless_arch.arch.shrink import Shrunk, shrink, widths_of
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs
 from tests.errors import refused
@@ -101,6 +103,18 @@ def test_a_plan_of_another_network_is_refused():
         check_plan(plan_of(three_blocks()), SPEC)
     with refused("network", "'other'", f"{SPEC.name!r}", source="bits.json"):  # of the same layers
         check_plan(replace(plan_of(SPEC), network="other"), SPEC, "bits.json")
+
+
+def test_a_plan_of_the_network_before_it_was_pruned_is_refused(tmp_path):
+    """Its name and its layers are the same."""
+    name = next(iter(widths_of(SPEC)))
+    small = shrink(SPEC, Shrunk(widths={name: widths_of(SPEC)[name] // 2}))
+    plan = uniform_plan(small, Format(4), {})
+    write_plan(tmp_path / "bits.json", plan)
+    assert read_plan(tmp_path / "bits.json", small) == plan
+    with refused("weights", count_weights(SPEC), count_weights(small), source=tmp_path / "bits.json"):
+        read_plan(tmp_path / "bits.json", SPEC)
+    check_plan(replace(plan, n_weights=None), SPEC)  # of a plan that does not say it, as the first ones
 
 
 def test_joined_inputs_in_two_formats_are_refused():
