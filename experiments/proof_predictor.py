@@ -40,7 +40,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 import proof  # noqa: E402
 from proof import TABLE, TARGETS, Choices, Images, Lengths, Task  # noqa: E402
 
-from hardware.projection import window  # noqa: E402
+from hardware.projection import Limit, window  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
@@ -109,7 +109,12 @@ def find(images: Images, search: proof.Search, algorithm: str, target: str, stat
     if algorithm != PREDICTOR:
         proof.move_alpha(images, search, algorithm, target)
         return rescored(log_probabilities(search.alphas), limits, sizes.rescored, scorer.chooses)[0]
-    predictor = Predictor(limits, sizes.predictor, search.config.manual_seed)
+    return predicted(limits, scorer, state, search.config.manual_seed)
+
+
+def predicted(limits: Sequence[Limit], scorer: Scorer, state: Path, seed: int) -> Choices:
+    """The network that a predictor takes. Its rounds are kept in ``state``, from which it goes on."""
+    predictor = Predictor(limits, scorer.sizes.predictor, seed)
     if state.exists():
         predictor.load_state_dict(read_json(state))
     while paths := predictor.ask():

@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 
 import proof  # noqa: E402
 from proof import Images, Lengths, Task  # noqa: E402
-from proof_predictor import Scorer, Sizes  # noqa: E402
+from proof_predictor import Scorer, Sizes, predicted  # noqa: E402
 
 from experiments.intervals import interval  # noqa: E402
 from experiments.one_study import check_same, facts_of  # noqa: E402
@@ -59,7 +59,6 @@ from proxyless_arch.space.mbconv import mbconv_space  # noqa: E402
 from proxyless_arch.space.search_space import SearchSpace  # noqa: E402
 from proxyless_arch.space.uib import uib_space  # noqa: E402
 from proxyless_arch.space.wide import wide_space  # noqa: E402
-from search.algorithm.predictor import Predictor  # noqa: E402
 from search.algorithm.random_control import sample_at_cost  # noqa: E402
 from search.config import SearchConfig, with_settings  # noqa: E402
 from search.run.loop import Schedule, Search  # noqa: E402
@@ -161,11 +160,13 @@ def is_of_the_target(ms: float, study: Study) -> bool:
 
 
 def scaled_to_measured(study: Study, timer: Timer, name: str) -> CostTable:
-    """A space's table times the median of measured over predicted, of some networks of the target."""
-    table = timer.table(name)
-    paths = sample_at_cost(table, study.target_ms, CALIBRATED_ON, np.random.default_rng(0), LOWER)
-    ratios = [timer.ms(SPACES[name].spec_for(path)) / table.of_path(path) for path in paths]
-    return table.scaled(float(np.median(ratios)))
+    """A space's table times the median of measured over predicted, of some networks of the target; that is kept."""
+    table, file = timer.table(name), study.work / "profile" / name / "scale.json"
+    if not file.exists():
+        paths = sample_at_cost(table, study.target_ms, CALIBRATED_ON, np.random.default_rng(0), LOWER)
+        ratios = [timer.ms(SPACES[name].spec_for(path)) / table.of_path(path) for path in paths]
+        write_json(file, {"measured_over_predicted": float(np.median(ratios))})
+    return table.scaled(read_json(file)["measured_over_predicted"])
 
 
 def random_networks(study: Study, timer: Timer, name: str) -> dict[str, Any]:
@@ -219,10 +220,8 @@ def find(study: Study, timer: Timer, images: Images, name: str, sizes: Sizes) ->
     search = new_search(study, timer, name)
     proof.warm_up(images, search, study.work / "supernet" / f"{name}.pt")
     scorer = Scorer(images, search.supernet, sizes)
-    predictor = Predictor([window(scaled_to_measured(study, timer, name), study.target_ms, LOWER)], sizes.predictor, 0)
-    while paths := predictor.ask():
-        predictor.tell(scorer.chooses(paths))
-    path = predictor.result().path
+    limits = [window(scaled_to_measured(study, timer, name), study.target_ms, LOWER)]
+    path = predicted(limits, scorer, study.work / "supernet" / f"{name}.state.json", 0)
     return {"path": list(path), "ms": timer.ms(SPACES[name].spec_for(path))}
 
 
