@@ -239,6 +239,19 @@ def test_searches_on_tables():
         assert_shown([number for cell in line[1:] for number in numbers(cell)], [headline[key] for key in keys])
 
 
+def test_supernets_of_shared_weights():
+    found = record("experiments/shared_weights.json")
+    ways = list(found["ways"].values())  # by way of training: statistics made anew, and running ones
+    pairs = zip(ways[::2], ways[1::2], strict=True)
+    for cells, pair in zip(rows("How supernets of shared weights rank"), pairs, strict=True):
+        wanted = [value for each in pair for value in (each["tau"], *each["interval_95"])]
+        assert_shown(numbers(" ".join(cells[1:]).replace(" to ", " ")), wanted)
+    assert_shown(["0.24"], [found["tau_between_training_seeds"]])
+    ahead = [ways[-1]["ahead_of_the_first"], *ways[-1]["ahead_interval_95"]]
+    assert_shown(["-0.62", "-1.03", "-0.22"], ahead)
+    assert all(way["ahead_interval_95"][0] < 0 < way["ahead_interval_95"][1] for way in ways[1:-1])
+
+
 def test_the_checks_can_fail():
     for shown, value in (("1.6", 1.66), ("72.3", 72.36), ("-0.9", -0.84)):
         with pytest.raises(AssertionError):
