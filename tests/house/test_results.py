@@ -279,3 +279,21 @@ def test_bits_per_layer():
         assert_shown(numbers(" ".join(cells[1:])), wanted)
     assert 0.591 <= found["H1"]["first_input_7_bits"] < found["H1"]["first_input_8_bits"] <= 0.5965
     assert all(row["exact"] <= row["rule"] for row in found["H2"])
+
+
+def test_bits_after_fine_tuning():
+    """By bits and way: plans scored, top-1 as rounded and as trained on, and the gains."""
+    summary = record("experiments/bits_finetune.json")["summary"]
+    for cells, found in zip(rows("Bits after fine-tuning"), summary, strict=True):
+        assert cells[:2] == [str(found["bits"]), found["method"]]
+        assert numbers(cells[2]) == [str(count) for count in found["evaluations"][:1] if count is not None]
+        wanted = [(found[stage]["top1_percent"], found[stage].get("over_uniform")) for stage in ("before", "after")]
+        for (top, gain), (shown, over) in zip(wanted, (cells[3:5], cells[5:7]), strict=True):
+            assert_shown([shown], [top])
+            assert_gain(over, gain)
+        assert_gain(cells[7], found["after"].get("over_float"))
+
+
+def assert_gain(cell: str, gain) -> None:
+    """``+2.1 (1.7)``; an empty cell is none."""
+    assert_shown(numbers(cell), [gain["points"], gain["half_width"]] if gain is not None else [])
