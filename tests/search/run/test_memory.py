@@ -11,6 +11,7 @@ from proxyless_arch.arch.memory import training_bytes
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.datasets import SearchData, digits
+from proxyless_arch.data.images import Augment
 from proxyless_arch.space.mbconv import mbconv_space
 from search.algorithm.gates import Gate
 from search.algorithm.supernet import Supernet
@@ -62,7 +63,7 @@ GB = 10**9
 
 def planned(free, **given):
     config = SearchConfig.of(**({"dataset": "imagefolder", "recipe": "default"} | given))
-    return memory.plan_of(config, IMAGES, PHOTOS, 2, Free(free * GB))
+    return memory.plan_of(config, IMAGES, PHOTOS, Augment.imagenet(), 2, Free(free * GB))
 
 
 def test_the_default_recipe_at_224_px_needs_28_gb_and_more():
