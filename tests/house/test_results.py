@@ -170,6 +170,16 @@ def test_ways_to_a_smaller_network():
         assert_interval(ahead, entry.get("exact_ahead") if way != "`exact`" else None)
 
 
+def test_the_first_page_shows_the_pruning_that_is_told():
+    """Of the network trained: MACs, predicted, measured, top-1 of further images; of the pruned one when trained on."""
+    trained, pruned, tuned = rows("Pruning a trained network")[:3]
+    section = README.split("## Smaller, to the millisecond")[1].split("\n## ")[0]
+    first, second = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][-2:]
+    for shown, told in ((first, [*trained[1:4], trained[6]]), (second, [*pruned[1:4], tuned[6]])):
+        assert_shown([numbers(cell)[0] for cell in shown[1:]], [float(numbers(cell)[0]) for cell in told])
+    assert numbers(second[0]) == numbers(pruned[0])
+
+
 def test_what_smaller_networks_take():
     """In each runtime, by share of the MACs."""
     found = record("experiments/prune_time.json")["runtimes"]
