@@ -472,7 +472,7 @@ def read_warm_up(path: Path) -> Any:
     """Whether it is the one, what it was, and the search behind it."""
     search = new_search()
     is_alike = warmup.computed_alike(path.parent, search.device, None, _kernels(search.device))
-    found = warmup.read(path.parent, search.schedule, _search_config(), _DATA, search.device)
+    found = warmup.read(path.parent, search.schedule, _search_config(), lambda _: _DATA, search.device)
     found.put_before(search)
     return search.supernet.state_dict(), found.seconds, found.epochs, is_alike
 
