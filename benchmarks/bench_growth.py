@@ -124,18 +124,18 @@ def chosen(config: GrowthConfig, every: Mapping[str, Growth]) -> list[Growth]:
 
 def run(argv: Sequence[str]) -> int:
     config = settings.parse(GrowthConfig, argv, "bench_growth.py", __doc__)
+    record: dict[str, Any] = circumstances(["benchmarks/bench_growth.py", *argv]) | {"rounds": config.rounds}
     found = list[Found]()
     with tempfile.TemporaryDirectory(prefix="growth") as folder:
         for growth in chosen(config, growths(Path(folder), config.most_images)):
             found.append(measure(growth, config.rounds))
             print(*align(rows(found[-1:])), sep="\n", flush=True)
+            if config.output is not None:  # the last ones may take long
+                done = [asdict(each) | {"verdict": each.verdict} for each in found]
+                write_json(config.output, record | {"growths": done})
     print("", *align(rows(found)), sep="\n")
     faster = [each.name for each in found if each.verdict == "MISSED"]
     print(f"grows faster than the work: {', '.join(faster)}" if faster else "nothing grows faster than the work")
-    record: dict[str, Any] = circumstances(["benchmarks/bench_growth.py", *argv])
-    record |= {"rounds": config.rounds, "growths": [asdict(each) | {"verdict": each.verdict} for each in found]}
-    if config.output is not None:
-        write_json(config.output, record)
     if config.picture is not None:
         write_picture(compose("How the work grows", [chart(each) for each in found], 4), config.picture)
     return 1 if faster else 0
