@@ -36,6 +36,7 @@ COMMANDS = {
     "benchmarks/compare_networks.py": "benchmarks/compare_networks.py",
     "benchmarks/comparison_picture.py": "benchmarks/comparison_picture.py",
     "benchmarks/bench_eval.py": "benchmarks/bench_eval.py",
+    "benchmarks/bench_checkouts.py": "benchmarks/bench_checkouts.py",
     "benchmarks/bench_depthwise.py": "benchmarks/bench_depthwise.py",
     "benchmarks/bench_search.py": "benchmarks/bench_search.py",
     "benchmarks/bench_growth.py": "benchmarks/bench_growth.py",
