@@ -112,18 +112,33 @@ def test_what_the_papers_run_on_cifar10_takes():
         assert_shown([*numbers(cells[2]), *numbers(cells[3])], hours[name])
 
 
-def test_the_predictor_behind_a_new_supernet():
-    """Each network that was trained, by target; the random networks are those of the earlier comparison."""
-    record_of = record("experiments/proof_predictor.json")["targets"]
-    found = [(target, each) for target in ("high", "low") for each in record_of[target]["networks"]]
-    shown = rows("Does searching beat not searching?")[: len(found)]
-    for cells, (target, network) in zip(shown, found, strict=True):
+def test_what_is_found_behind_new_supernets():
+    """Each network that was trained, by target, and all of an algorithm; random ones are those of proof.json."""
+    targets = record("experiments/proof_predictor.json")["targets"]
+    lines = rows("Does searching beat not searching?")
+    found = [(target, each) for target in ("high", "low") for each in targets[target]["networks"]]
+    for cells, (target, network) in zip(lines, found, strict=False):
         random = np.array(record("experiments/proof.json")["targets"][target]["random"]["test_top1_percent"])
-        assert_shown(numbers(cells[2]), [network["z_of_the_middle"]])
-        assert_shown(numbers(cells[3]), network["test_top1_percent"])
-        assert_shown(numbers(cells[4]), [random.mean(), random.std(ddof=1)])
-        assert_shown(numbers(cells[5]), [network["above_random_mean"]])
-        assert numbers(cells[6]) == [str(network["random_beaten"]), str(len(random))]
+        assert cells[2] == str(network["seed"])
+        assert_shown(numbers(cells[3]), [network["z_of_the_middle"]])
+        assert_shown(numbers(cells[4]), network["test_top1_percent"])
+        assert_shown(numbers(cells[5]), [random.mean(), random.std(ddof=1)])
+        assert_shown(numbers(cells[6]), [network["above_random_mean"]])
+        assert numbers(cells[7]) == [str(network["random_beaten"]), str(len(random))]
+    together = [targets[target][name] for target in ("high", "low") for name in ("predictor", "grad", "rl_others")]
+    for cells, each in zip(lines[len(found) + 2 :], together, strict=False):
+        assert_shown(numbers(cells[2]), [each["gap"], *each["gap_interval_95"]])
+        assert_shown(numbers(cells[3]), [each["permutation_p"]])
+        assert_shown(numbers(cells[4]), [each["power_by_points"]["1.3"]])
+
+
+def test_the_first_page_on_the_predictor():
+    """with `--arch_algo predictor` +1.3 (p = 0.04) and +0.6 (p = 0.38; ..., power for 1.3: 0.36, 0.47)."""
+    (said,) = re.findall(r"predictor` (\+1\.3 .*?\))\. ", README)
+    high, low = (record("experiments/proof_predictor.json")["targets"][name]["predictor"] for name in ("high", "low"))
+    gains = [high["gap"], high["permutation_p"], low["gap"], low["permutation_p"]]
+    powers = [each["power_by_points"]["1.3"] for each in (high, low)]
+    assert_shown(numbers(said.replace("power for 1.3", "")), [*gains, *powers])
 
 
 def test_defensive_quantization():
