@@ -355,4 +355,4 @@ def test_mps_needs_no_double_precision_in_the_cost():
     from search.algorithm.controllers import ExpectedCost
 
     cost = ExpectedCost(CostTable(1.0, ((0.0, 2.0),), Unit.MS, "made up"))
-    assert all(edge.device.type == "cpu" for edge in cost.edges)
+    assert all(costs.device.type == "cpu" for _, costs in cost.parts)

@@ -59,7 +59,7 @@ def test_every_setting_is_saved_under_its_flag():
     nested = dataclasses.asdict(SearchConfig())
     leaves = [name for value in nested.values() if isinstance(value, dict) for name in value]
     assert len(leaves) == len(set(leaves))  # flat names cannot collide
-    assert set(leaves) | {"manual_seed", "device", "torch_threads", "kernels"} == set(flags())
+    assert set(leaves) | {"manual_seed", "device", "precision", "torch_threads", "kernels"} == set(flags())
 
 
 @pytest.mark.parametrize("name", recipe_names())

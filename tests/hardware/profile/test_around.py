@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from compress.config import PruneConfig
+from compress.pruning.config import PruneConfig
 from compress.pruning.choices import price_groups
 from hardware import profile_latency
 from hardware.cost import price_by
