@@ -64,6 +64,7 @@ def test_a_new_folder_is_made_when_it_is_claimed(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_says_how_to_go_on(number, tmp_path):
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind a shell
     said, before = [], signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped) as stopped, run(tmp_path / "new", said) as claim:
         claim()
@@ -72,6 +73,7 @@ def test_a_signal_says_how_to_go_on(number, tmp_path):
     assert stopped.value.folder == tmp_path / "new"
     assert len(said) == 1 and f"--run_dir {tmp_path / 'new'} --resume" in said[0]
     assert signal.getsignal(signal.SIGTERM) == before
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def test_stopped_before_there_is_a_folder(tmp_path):
