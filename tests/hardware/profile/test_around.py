@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from compress.pruning.config import PruneConfig
 from compress.pruning.choices import price_groups
+from compress.pruning.config import PruneConfig
 from hardware import profile_latency
 from hardware.cost import price_by
 from hardware.latency import load_latency_source
