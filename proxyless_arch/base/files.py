@@ -32,6 +32,17 @@ def is_url(word: str | os.PathLike[str]) -> bool:
     return isinstance(word, str) and word.startswith(("http://", "https://"))
 
 
+def cache_folder() -> Path:
+    """``proxyless_nas`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that is unset or relative."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            raise InputError("you have no home folder: set XDG_CACHE_HOME or give the path of a weight file") from None
+    return base / "proxyless_nas"
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.

@@ -25,10 +25,10 @@ import numpy as np
 
 from proxyless_arch.arch.spec import Preprocessing
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import cache_folder
 from proxyless_arch.base.memory import format_bytes
 from proxyless_arch.base.sides import height_width
 from proxyless_arch.data.images import Augment, decoder_versions
-from proxyless_arch.weights.fetch import cache_folder
 
 EDITION = 1
 """Of what is in a file; another one makes other files."""

@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 
 from proxyless_arch.base.download import Wanted, download
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import read_json
+from proxyless_arch.base.files import cache_folder, read_json
 from proxyless_arch.data.shards import INDEX, Shard, Shards, check_hash, check_size, judged, read_table
-from proxyless_arch.weights.fetch import cache_folder
 
 MOST_INDEX_BYTES = 2**30
 LOCK = ".lock"

@@ -16,7 +16,7 @@ from proxyless_arch.arch import catalog
 from proxyless_arch.arch.catalog import Release
 from proxyless_arch.base.download import STALL_S, Wanted, download
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import expanded, open_bytes
+from proxyless_arch.base.files import cache_folder, expanded, open_bytes
 from proxyless_arch.base.strict import listed
 from proxyless_arch.weights.files import git_blob_sha1
 
@@ -48,17 +48,6 @@ class _Published:
 
 
 # ------------------------------------------------------------------------------------------------------- the search
-
-
-def cache_folder() -> Path:
-    """``proxyless_nas`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that is unset or relative."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError:
-            raise InputError("you have no home folder: set XDG_CACHE_HOME or give the path of a weight file") from None
-    return base / "proxyless_nas"
 
 
 def home_folder() -> Path | None:

@@ -12,8 +12,9 @@ import pytest
 from proxyless_arch.arch import catalog
 from proxyless_arch.base.download import TRIES
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import cache_folder
 from proxyless_arch.weights import fetch
-from proxyless_arch.weights.fetch import cache_folder, find_weights, home_folder
+from proxyless_arch.weights.fetch import find_weights, home_folder
 from tests.errors import named
 from tests.proxyless_arch.weights import file_server
 from tests.proxyless_arch.weights.file_server import FileServer
