@@ -39,7 +39,7 @@ def cache_folder() -> Path:
         try:
             base = Path.home() / ".cache"
         except RuntimeError:
-            raise InputError("you have no home folder: set XDG_CACHE_HOME or give the path of a weight file") from None
+            raise InputError("you have no home folder: set XDG_CACHE_HOME") from None
     return base / "proxyless_nas"
 
 
