@@ -47,8 +47,10 @@ def straight_rounded(x: Tensor) -> Tensor:
 def fake_quantized(x: Tensor, bits: int, clip: Tensor | float, *, signed: bool = False) -> Tensor:
     """``x`` in the steps of its format (quantizer.quantized_activation), differentiable in ``x`` and ``clip``."""
     most = levels(bits, signed=signed)
-    steps = torch.clamp(x * (most / clip), -most if signed else 0, most)
-    return straight_rounded(steps) * (clip / most)
+    least, steps = -most if signed else 0, x * (most / clip)
+    if not torch.is_grad_enabled():  # the same numbers, in one new array: it is memory that takes the time
+        return steps.clamp_(least, most).round_().mul_(clip / most)
+    return straight_rounded(torch.clamp(steps, least, most)) * (clip / most)
 
 
 class InputQuantizer(nn.Module):

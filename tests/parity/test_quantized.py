@@ -59,11 +59,15 @@ def test_rounding_is_the_definition_and_gradients_pass_straight_through(bits, si
     given = Range(4.0, signed)
     wanted = quantized_activation(x, bits, given)
     inside = (np.abs(x) < 4) & (signed | (x > 0))
-    tensor = torch.from_numpy(x).requires_grad_()
+    tensor = torch.from_numpy(x.copy()).requires_grad_()
     found = torch_quantized.fake_quantized(tensor, bits, given.clip, signed=signed)
     found.sum().backward()
     np.testing.assert_array_equal(found.detach().numpy(), wanted)
     np.testing.assert_allclose(tensor.grad.numpy(), inside)
+    with torch.no_grad():  # in place, but not in x
+        again = torch_quantized.fake_quantized(tensor, bits, given.clip, signed=signed)
+    np.testing.assert_array_equal(again.numpy(), wanted)
+    np.testing.assert_array_equal(tensor.detach().numpy(), x)
     layer, variable = keras_quantized.InputQuantizer(bits, given.clip, signed, dtype="float64"), tf.Variable(x)
     with tf.GradientTape() as tape:
         result = layer(variable)
