@@ -1,24 +1,28 @@
 """Which bits are best where the network is trained on under them? Uniform, random, haq and exact plans of equal bytes.
 
     nice python experiments/bits_finetune.py --data_path cifar10.zip
+    nice python experiments/bits_finetune.py --data_path cifar10.zip --parent DIR --output bits_lite0.json
 
-A small network (experiments/small_net.py) is trained on a subset of CIFAR-10. quantize.py chooses plans of 3, 4 and 5
-bits per weight, inputs in 8 bits, by each method, all of which score equally many whole plans on held-out images
-(uniform: one). Then train.py --bits trains each under its plan, on the training images, equally long; the float network
-is trained on as long, too. Test images are looked at twice: before the fine-tuning and behind it.
+A small network (experiments/small_net.py) is trained on a subset of CIFAR-10; or with --parent EfficientNet-Lite0 is
+fine-tuned on photos, as in prune_proof.py, whose --work it may be. quantize.py chooses plans of 3, 4 and 5 bits per
+weight, inputs in 8 bits, by each method, all of which score equally many whole plans on held-out images (uniform: one),
+and ``haq 600`` and ``random 600`` as many as HAQ's paper. Then train.py --bits trains each under its plan, on the
+training images, equally long; the float network is trained on as long, too. Test images are looked at twice: before the
+fine-tuning and behind it.
 
 Differences are image by image, over the test images and averaged over the seeds; half widths are of 95% intervals over
-images. The figures go to experiments/bits_finetune.json after every case; given again, the command goes on where it
-stopped (--work).
+images. Each case writes one file into ``--work``; one whose file is there is not done again. With --jobs or --launcher
+cases are done side by side. ``--summary`` reads what is there and writes the record.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,20 +35,25 @@ import torch  # noqa: E402
 
 from compress import BitsConfig, run_quantization  # noqa: E402
 from experiments.class_folders import write_parts  # noqa: E402
+from experiments.intervals import paired  # noqa: E402
+from experiments.launched import run_launched  # noqa: E402
+from experiments.one_study import check_same, facts_of  # noqa: E402
+from experiments.pruning import CPU, Hits, Person, make_parent, make_photos  # noqa: E402
 from experiments.small_net import COMMON, spec_of, trained  # noqa: E402
-from proxyless_arch.apps.scores import hits_in_top  # noqa: E402
 from proxyless_arch.arch.bits import PLAN_FILE  # noqa: E402
-from proxyless_arch.arch.codec import write_spec  # noqa: E402
+from proxyless_arch.arch.codec import read_spec, write_spec  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, total_params  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH, THREADS  # noqa: E402
-from proxyless_arch.data.datasets import open_folder  # noqa: E402
+from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
+from proxyless_arch.launch.launcher import LaunchFlags  # noqa: E402
 from proxyless_arch.weights.files import read_tensors  # noqa: E402
+from proxyless_arch.weights.lookup import SPEC_FILE  # noqa: E402
 from proxyless_nas.data import eval_batches  # noqa: E402
 from proxyless_nas.network import build  # noqa: E402
 from proxyless_nas.quantized import build_quantized  # noqa: E402
@@ -55,16 +64,25 @@ FORMAT, VERSION = "proxyless-nas/bits-finetuning-study", 1
 OUTPUT = ROOT / "experiments" / "bits_finetune.json"
 FLOAT = "float32"
 BITS = (3, 4, 5)
-METHODS = ("uniform", "random", "haq", "exact")
+PAPER_PLANS = 600
+METHODS = ("uniform", "random", "haq", "exact", f"random {PAPER_PLANS}", f"haq {PAPER_PLANS}")
 STAGES = ("before", "after")
-CPU = torch.device("cpu")
+SAME = ("network", "tuning_epochs", "tuning_lr", "evaluations", "n_calibration", "n_choosing")
+"""Settings that all cases of a record have in common."""
+SAME_SMALL = ("n_train", "n_test", "n_epochs", "init_lr")
+"""And those that the small network has."""
+SAME_PERSON = ("n_photos", "n_judges", "resolution", "parent_epochs")
+"""Or EfficientNet-Lite0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(LaunchFlags):
     """What is trained, chosen and compared, on how many images."""
 
     data_path: str = DATA_PATH.setting(REQUIRED, " of train/ and test/")
+    parent: Path | None = setting(
+        None, "in place of the small network: the --work of prune_proof.py, made where it is not there", metavar="DIR"
+    )
     n_train: int = setting(3000, "training images, a tenth of which is held out: it chooses", minimum=100)
     n_test: int = setting(2000, "test images", minimum=10)
     n_epochs: int = setting(10, "epochs of the float network", minimum=1)
@@ -76,8 +94,13 @@ class Study:
     n_choosing: int = setting(256, "held-out images that plans are scored on", minimum=8)
     seeds: int = setting(2, "how many seeds, from 0", minimum=1)
     threads: int = THREADS.setting(1, minimum=1)
+    summary: bool = setting(False, "only read what is there")
     work: Path = setting(Path("runs/bits_finetune"), "folder of the trainings", metavar="DIR")
     output: Path = setting(OUTPUT, "the figures", shown="experiments/bits_finetune.json", metavar="FILE")
+
+    @property
+    def network(self) -> str:
+        return "small" if self.parent is None else "efficientnet_lite0"
 
 
 class Case(NamedTuple):
@@ -89,60 +112,94 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.seed}_{self.bits}_{self.method}"
+        return f"{self.seed}_{self.bits}_{self.method.replace(' ', '_')}"
 
 
 def cases(study: Study) -> Iterator[Case]:
+    """In the order of the record."""
     for seed in range(study.seeds):
         yield Case(seed, 32, FLOAT)
-        for bits in BITS:
-            for method in METHODS:
-                yield Case(seed, bits, method)
+        yield from (Case(seed, bits, method) for bits, method in itertools.product(BITS, METHODS))
+
+
+# ---------------------------------------------------------------------------------------------- what plans are made for
+
+
+@dataclass(frozen=True)
+class Start:
+    """A float network, images to test it with, and how its copies are trained.
+
+    ``base``: its run folder, by seed. ``images``: settings of its other images, ``training``: of a training.
+    ``facts``: for the record.
+    """
+
+    spec: ArchSpec
+    test: ImageDataset
+    base: Callable[[int], Path]
+    images: Mapping[str, Any]
+    training: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+@cache
+def start_of(study: Study) -> Start:
+    """Its images are written, and EfficientNet-Lite0 is trained, where they are not there yet."""
+    if study.parent is None:
+        return small_network(study)
+    return fine_tuned(Person(work=study.parent, cifar=Path(study.data_path)))
+
+
+def small_network(study: Study) -> Start:
+    """Trained from scratch, with each seed."""
+    study.work.mkdir(parents=True, exist_ok=True)
+    write_spec(study.work / SPEC_FILE, spec_of())
+    photos = write_parts(study.data_path, study.work / "photos", study.n_train, study.n_test)
+    images = {"data_path": photos, "valid_size": study.n_train // 10}
+
+    def base(seed: int) -> Path:
+        return trained(
+            study.work / f"base_{seed}", arch=study.work / SPEC_FILE, weights="scratch", n_epochs=study.n_epochs,
+            init_lr=study.init_lr, warmup_epochs=1, manual_seed=seed, **images,
+        )  # fmt: skip
+
+    return Start(spec_of(), open_folder(photos, "eval"), base, images, {}, facts_of(study, SAME_SMALL))
+
+
+def fine_tuned(person: Person) -> Start:
+    """The parent of prune_proof.py, of one seed, and the images by which all is compared there."""
+    make_photos(person)
+    make_parent(person)
+    images = {"data_path": person.photos, "valid_size": 0.15, "split_seed": 0}
+    training = {"recipe": "finetune", "fit_classifier": False, "freeze_bn": False, "backbone_lr_mult": 1.0}
+    spec, facts = read_spec(person.parent / SPEC_FILE), facts_of(person, SAME_PERSON)
+    return Start(spec, open_folder(person.judges), lambda seed: person.parent, images, training, facts)
 
 
 # ---------------------------------------------------------------------------------------------------------- one case
 
 
-def base(study: Study, seed: int) -> Path:
-    """The run folder of the float network."""
-    return trained(
-        study.work / f"base_{seed}",
-        arch=study.work / "spec.json", data_path=study.work / "photos", weights="scratch", n_epochs=study.n_epochs,
-        init_lr=study.init_lr, warmup_epochs=1, valid_size=study.n_train // 10, manual_seed=seed,
-    )  # fmt: skip
-
-
 def quantized(study: Study, case: Case) -> Path:
     """The run folder of quantize.py."""
-    folder = study.work / f"plan_{case.name}"
+    folder, start = study.work / f"plan_{case.name}", start_of(study)
+    method, *count = case.method.split()
     config = BitsConfig.of(
-        arch=base(study, case.seed), average_bits=case.bits, method=case.method, evaluations=study.evaluations,
-        calibration_images=study.n_calibration, choosing_images=study.n_choosing, manual_seed=case.seed, device="cpu",
+        arch=start.base(case.seed), average_bits=case.bits, method=method,
+        evaluations=int(count[0]) if count else study.evaluations, calibration_images=study.n_calibration,
+        choosing_images=study.n_choosing, manual_seed=case.seed, device="cpu", n_worker=0, **start.images,
     )  # fmt: skip
     begun = (folder / "config.json").exists()
     run_quantization(None if begun else config, folder, resume=begun, say=None)
     return folder
 
 
-def tuned(study: Study, case: Case, start: Path) -> Path:
-    """The run folder of train.py, from the weights of ``start`` and under its plan, where it has one."""
-    plan = {"bits": start / PLAN_FILE} if case.method != FLOAT else {}
-    weights, photos = start / "weights.safetensors", study.work / "photos"
+def tuned(study: Study, case: Case, folder: Path) -> Path:
+    """The run folder of train.py, from the weights of ``folder`` and under its plan, where it has one."""
+    plan, start = {"bits": folder / PLAN_FILE} if case.method != FLOAT else {}, start_of(study)
     return trained(
         study.work / f"tuned_{case.name}",
-        arch=start, weights=weights, data_path=photos, n_epochs=study.tuning_epochs, init_lr=study.tuning_lr,
-        warmup_epochs=0, valid_size=study.n_train // 10, manual_seed=case.seed, **plan,
+        arch=folder, weights=folder / "weights.safetensors", n_epochs=study.tuning_epochs, init_lr=study.tuning_lr,
+        warmup_epochs=0, manual_seed=case.seed, **plan, **start.images, **start.training,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Hits:
-    """A score that keeps which images a network gets right, as a text of 0 and 1."""
-
-    text: str = ""
-
-    def plus(self, logits: np.ndarray, labels: np.ndarray) -> Hits:
-        return Hits(self.text + "".join("01"[int(hit)] for hit in hits_in_top(logits, labels, 1)))
 
 
 def hits(study: Study, folder: Path) -> str:
@@ -154,14 +211,14 @@ def hits(study: Study, folder: Path) -> str:
     else:
         net = build(found.spec)
         load_named(net, found.spec, found.tensors)
-    images = open_folder(study.work / "photos", "eval")
-    return evaluate(net.eval(), eval_batches(images, found.spec.preprocessing, batch_size=100), CPU, Hits()).text
+    batches = eval_batches(start_of(study).test, found.spec.preprocessing, batch_size=100)
+    return evaluate(net.eval(), batches, CPU, Hits()).text
 
 
 def measured(study: Study, case: Case) -> dict[str, Any]:
     """What a case leaves: its bytes, the plans scored for it, and which test images are right."""
     start = time.process_time()
-    folder = base(study, case.seed) if case.method == FLOAT else quantized(study, case)
+    folder = start_of(study).base(case.seed) if case.method == FLOAT else quantized(study, case)
     plan = {} if case.method == FLOAT else read_json(folder / "result.json")
     return {
         **case._asdict(),
@@ -181,38 +238,39 @@ def right(rows: Sequence[Mapping[str, Any]], stage: str) -> np.ndarray:
     return np.mean([[hit == "1" for hit in row[stage]] for row in rows], axis=0)
 
 
-def difference(ours: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """In points, and half of a 95 % interval over images."""
-    gains = ours - others
-    half = 1.96 * float(gains.std(ddof=1)) / math.sqrt(len(gains))
-    return {"points": 100 * float(gains.mean()), "half_width": 100 * half}
+def controls_of(bits: int, method: str) -> dict[str, tuple[int, str]]:
+    """By name, the bits and method that one is compared with; random plans are as many as its own."""
+    if method == FLOAT:
+        return {}
+    as_many = method.partition(" ")[2]
+    others = {"float": (32, FLOAT), "uniform": (bits, "uniform"), "random": (bits, f"random {as_many}".strip())}
+    return {name: other for name, other in others.items() if other != (bits, method)}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By bits and method, over its seeds: top-1, and what it gains over the float network and over the controls."""
-    found = []
-    for bits, method in [(32, FLOAT), *((bits, method) for bits in BITS for method in METHODS)]:
-        own = [row for row in rows if (row["bits"], row["method"]) == (bits, method)]
-        if not own:
-            continue
-        seeds = {row["seed"] for row in own}
-        others = {"float": (32, FLOAT)} | (
-            {"uniform": (bits, "uniform"), "random": (bits, "random")} if bits < 32 else {}
-        )
-        facts: dict[str, Any] = {"bits": bits, "method": method, "seeds": sorted(seeds)}
-        facts |= {"size_bytes": [row["size_bytes"] for row in own], "evaluations": [row["evaluations"] for row in own]}
-        for stage in STAGES:
-            hit = right(own, stage)
-            facts[stage] = {
-                "top1_percent": 100 * float(hit.mean()),
-                "by_seed": [100 * float(right([row], stage).mean()) for row in own],
-            }
-            for name, key in others.items():
-                control = [row for row in rows if (row["bits"], row["method"]) == key and row["seed"] in seeds]
-                if key != (bits, method) and len(control) == len(own):
-                    facts[stage][f"over_{name}"] = difference(hit, right(control, stage))
-        found.append(facts)
-    return found
+    by_kind: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["bits"] != 32, row["bits"])):
+        by_kind.setdefault((row["bits"], row["method"]), []).append(row)
+    return [_entry(kind, by_kind) for kind in by_kind]
+
+
+def _entry(kind: tuple[int, str], by_kind: Mapping[tuple[int, str], list[Mapping[str, Any]]]) -> dict[str, Any]:
+    own = by_kind[kind]
+    seeds = {row["seed"] for row in own}
+    facts: dict[str, Any] = {"bits": kind[0], "method": kind[1], "seeds": sorted(seeds)}
+    facts |= {name: [row[name] for row in own] for name in ("size_bytes", "evaluations")}
+    for stage in STAGES:
+        hit = right(own, stage)
+        facts[stage] = {
+            "top1_percent": 100 * float(hit.mean()),
+            "by_seed": [100 * float(right([row], stage).mean()) for row in own],
+        }
+        for name, other in controls_of(*kind).items():
+            control = [row for row in by_kind.get(other, []) if row["seed"] in seeds]
+            if len(control) == len(own):
+                facts[stage][f"over_{name}"] = paired(hit, right(control, stage))
+    return facts
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -233,49 +291,56 @@ def _gain(gain: Mapping[str, float] | None) -> str:
 
 # ---------------------------------------------------------------------------------------------------------- the record
 
-SAME = ("n_train", "n_test", "n_epochs", "init_lr", "tuning_epochs", "tuning_lr", "evaluations", "n_choosing")
-"""Settings that all cases of a record have in common."""
+
+def file_of(study: Study, case: Case) -> Path:
+    return study.work / f"case_{case.name}.json"
 
 
-def known(study: Study) -> list[dict[str, Any]]:
-    """The cases that are there. Raises InputError when they are of another study."""
-    file = study.work / "cases.json"
-    if not file.is_file():
-        return []
-    saved = read_json(file)
-    if other := [name for name in SAME if saved["study"][name] != getattr(study, name)]:
-        raise InputError(f"holds a study with other {', '.join(other)}: name another --work", source=str(file))
-    return saved["rows"]
+def ready(study: Study) -> list[Case]:
+    """What is not done; the float network of a seed comes first."""
+    wanted = [case for case in cases(study) if not file_of(study, case).exists()]
+    floats = [case.seed for case in wanted if case.method == FLOAT]
+    return [case for case in wanted if case.method == FLOAT or case.seed not in floats]
 
 
-def save(study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
-    facts = {name: value for name, value in asdict(study).items() if name not in ("data_path", "output", "work")}
-    machine = {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")}
-    training = {name: COMMON[name] for name in ("train_batch_size", "weight_decay")}
-    spec = spec_of()
-    record = {
-        "format": FORMAT, "version": VERSION, "study": facts, "training": training, "machine": machine,
-        "macs": total_macs(spec), "params": total_params(spec),
-    }  # fmt: skip
-    write_json(study.work / "cases.json", {"study": facts, "rows": list(rows)})
+def do_case(argv: Sequence[str], name: str) -> None:
+    """The case of this name; ``argv``: the words that the study was started with."""
+    study = parse(Study, argv, "bits_finetune.py", __doc__)
+    torch.set_num_threads(study.threads)
+    case = next(case for case in cases(study) if case.name == name)
+    row = measured(study, case)
+    write_json(file_of(study, case), row)
+    print(f"{case.name}: {row['cpu_seconds']:.0f} s", flush=True)
+
+
+def record(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    start = start_of(study)
     plain = [{name: value for name, value in row.items() if name not in STAGES} for row in rows]
-    write_json(study.output, {**record, "summary": summary(rows), "rows": plain})
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "study": facts_of(study, (*SAME, "seeds", "threads")) | start.facts,
+        "training": {name: COMMON[name] for name in ("train_batch_size", "weight_decay")},
+        "machine": {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")},
+        "test_images": len(start.test),
+        "macs": total_macs(start.spec),
+        "params": total_params(start.spec),
+        "summary": summary(rows),
+        "rows": plain,
+    }
 
 
 def run(argv: Sequence[str]) -> int:
     study = parse(Study, argv, "bits_finetune.py", __doc__)
     torch.set_num_threads(study.threads)
-    study.work.mkdir(parents=True, exist_ok=True)
-    write_spec(study.work / "spec.json", spec_of())
-    write_parts(study.data_path, study.work / "photos", study.n_train, study.n_test)
-    rows = known(study)
-    done = {Case(row["seed"], row["bits"], row["method"]) for row in rows}
-    for case in cases(study):
-        if case not in done:
-            rows.append(measured(study, case))
-            save(study, rows)
-            print(f"{case.name}: {rows[-1]['cpu_seconds']:.0f} s", flush=True)
-    save(study, rows)
+    check_same(study, (*SAME, *SAME_SMALL))
+    start_of(study)
+    if not study.summary:
+        names = lambda: [case.name for case in ready(study)]  # noqa: E731
+        run_launched(study.chosen, study.work, "experiments.bits_finetune:do_case", argv, names)
+    files = [file_of(study, case) for case in cases(study)]
+    rows = [read_json(file) for file in files if file.exists()]
+    write_json(study.output, record(study, rows))
     print("\n".join(table(summary(rows))))
     return 0
 

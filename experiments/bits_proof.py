@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
+from experiments.intervals import paired  # noqa: E402
 from proxyless_arch.apps import evaluation  # noqa: E402
 from proxyless_arch.apps.evaluation import Network  # noqa: E402
 from proxyless_arch.arch.bits import FLOAT32, INT8, Format, bit_layers  # noqa: E402
@@ -220,13 +221,6 @@ def is_right(net: Any, photos: Photos, chosen: np.ndarray) -> list[bool]:
         return [bool(hit) for images, labels in photos.batches(chosen) for hit in net(images).argmax(1) == labels]
 
 
-def difference(right: Sequence[bool], other: Sequence[bool]) -> dict[str, float]:
-    """In points, and half of a 95 % interval."""
-    gains = np.asarray(right, float) - np.asarray(other, float)
-    half = 1.96 * float(gains.std(ddof=1)) / math.sqrt(len(gains))
-    return {"points": 100 * float(gains.mean()), "half_width": 100 * half}
-
-
 # ------------------------------------------------------------------------------------------------------------- H3
 
 
@@ -252,8 +246,8 @@ def prove_bits(network: Network, photos: Photos, config: ProofConfig) -> list[di
             "method": method,
             "top1_percent": 100 * float(np.mean(hits)),
             **facts.get((bits, method), {}),
-            **({"over_uniform": difference(hits, right[bits, "uniform"])} if bits != 32 else {}),
-            "over_float": difference(hits, right[32, "float32"]),
+            **({"over_uniform": paired(hits, right[bits, "uniform"])} if bits != 32 else {}),
+            "over_float": paired(hits, right[32, "float32"]),
         }
         for (bits, method), hits in right.items()
     ]
@@ -306,7 +300,7 @@ def prove_files(network: Network, photos: Photos, config: ProofConfig) -> list[d
             "file": name,
             "top1_percent": 100 * float(np.mean(hits)),
             **facts[name],
-            "over_float": difference(hits, right["float32"]),
+            "over_float": paired(hits, right["float32"]),
         }
         for name, hits in right.items()
     ]

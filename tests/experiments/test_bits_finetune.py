@@ -1,11 +1,11 @@
 """experiments/bits_finetune.py: the means over seeds, the differences image by image, and a record of another study."""
 
+import json
 import math
 
 import pytest
 
 from experiments import bits_finetune
-from tests.errors import refused
 
 
 def row(seed, bits, method, before, after):
@@ -42,18 +42,61 @@ def test_a_control_of_other_seeds_is_left_out():
     assert "over_uniform" not in found[-1]["before"]
 
 
-def test_every_plan_has_its_float_network():
-    cases = list(bits_finetune.cases(bits_finetune.Study(data_path="")))
-    assert len(cases) == len(set(cases)) == 2 * (1 + 3 * 4)
-    assert [case.seed for case in cases if case.method == "float32"] == [0, 1]
+def test_random_plans_that_are_compared_are_as_many():
+    assert bits_finetune.controls_of(3, "haq 600") == {
+        "float": (32, "float32"), "uniform": (3, "uniform"), "random": (3, "random 600"),
+    }  # fmt: skip
+    assert bits_finetune.controls_of(3, "random") == {"float": (32, "float32"), "uniform": (3, "uniform")}
+    assert bits_finetune.controls_of(32, "float32") == {}
 
 
-def test_a_record_of_another_study_is_refused(tmp_path):
-    study = bits_finetune.Study(data_path="", work=tmp_path, output=tmp_path / "out.json")
-    bits_finetune.save(study, ROWS)
-    assert bits_finetune.known(study) == ROWS
-    with refused("", "evaluations", source=tmp_path / "cases.json"):
-        bits_finetune.known(bits_finetune.Study(data_path="", work=tmp_path, evaluations=7))
+def study_in(folder, **given):
+    return bits_finetune.Study(data_path="", work=folder, output=folder / "out.json", seeds=1, **given)
+
+
+def test_every_plan_has_its_float_network_which_comes_first(tmp_path):
+    study = study_in(tmp_path)
+    cases = list(bits_finetune.cases(study))
+    assert len({case.name for case in cases}) == len(cases) == 1 + 3 * 6
+    assert [case.method for case in bits_finetune.ready(study)] == ["float32"]
+    for case in cases[:2]:
+        bits_finetune.file_of(study, case).touch()
+    assert bits_finetune.ready(study) == cases[2:]
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A study in which nothing is left to do, and what its cases left."""
+    start = bits_finetune.Start(bits_finetune.spec_of(), [None] * 4, None, {}, {}, {"n_train": 5})
+    monkeypatch.setattr(bits_finetune, "start_of", lambda study: start)
+    for case, row in zip(bits_finetune.cases(study_in(tmp_path)), [ROWS[0], ROWS[2]], strict=False):
+        bits_finetune.file_of(study_in(tmp_path), case).write_text(json.dumps(row))
+    return ["--data_path", "", "--work", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "1"]
+
+
+def test_a_record_is_of_what_is_there(begun, tmp_path, capsys):
+    assert bits_finetune.main([*begun, "--summary"]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [one["method"] for one in found["summary"]] == ["float32", "uniform"]
+    assert found["study"]["n_train"] == 5 and found["test_images"] == 4
+    assert "before" not in found["rows"][0]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_folder_of_another_study_is_refused(begun, capsys):
+    assert bits_finetune.main([*begun, "--summary"]) == 0
+    assert bits_finetune.main([*begun, "--summary", "--evaluations", "7"]) == 2
+    assert "evaluations" in capsys.readouterr().err
+
+
+def test_cases_are_done_by_their_names(begun, tmp_path, monkeypatch):
+    """Here one after the other, and elsewhere by this function."""
+    done = []
+    monkeypatch.setattr(bits_finetune, "measured", lambda study, case: done.append(case) or ROWS[0])
+    assert bits_finetune.main(begun) == 0
+    study = study_in(tmp_path)
+    assert done == list(bits_finetune.cases(study))[2:]
+    assert not bits_finetune.ready(study)
 
 
 def test_the_table_has_a_line_for_each_method():
