@@ -5,11 +5,13 @@
 H1 the cost of HAQ's published MobileNetV2 policy on HAQ's released table, against uniform bits. H2 exact plans against
 HAQ's last-to-first reduction from 8/8 on that table, damages drawn at random. H3 the same bytes as 3, 4 and 5 bits per
 weight, 8-bit activations: uniform, random, haq and exact plans. H4 {float32, W8A8} per layer in real LiteRT files,
-against the first quarter of the blocks in float32, at equal bytes.
+against the first quarter of the blocks in float32, at equal bytes. H4W the same with {float32, W8, W8A8}, the files of
+quantize.py and export_tf.py's litert_mixed: a layer that is W8 is computed in float32.
 
-Every network of H3 and H4 is calibrated and chosen on one half of the photos and scored on the other, then the other
-way round. Differences come with the half width of a 95 % interval of paired differences (McNemar). The record goes to
-experiments/bits_proof.json; what was measured already is kept in --work, from which a run goes on.
+Every network of H3, H4 and H4W is calibrated and chosen on one half of the photos and scored on the other, then the
+other way round. Differences come with the half width of a 95 % interval of paired differences (McNemar). The record
+goes to experiments/bits_proof.json, in which other parts stay as they are; what was measured already is kept in --work,
+from which a run goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,11 @@ from experiments.intervals import paired  # noqa: E402
 from proxyless_arch.apps import evaluation  # noqa: E402
 from proxyless_arch.apps.evaluation import Network  # noqa: E402
 from proxyless_arch.arch.bits import FLOAT32, INT8, Format, bit_layers  # noqa: E402
+from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.base import runs, settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
-from proxyless_arch.base.files import write_json  # noqa: E402
+from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
@@ -46,7 +49,8 @@ from proxyless_arch.base.units import Unit  # noqa: E402
 from proxyless_arch.base.words import ARCH, DATA_PATH, SAVE_JSON, SEED  # noqa: E402
 from proxyless_arch.data.batches import Sample, read_batch  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
-from proxyless_arch.exports.bit_files import first_blocks_float  # noqa: E402
+from proxyless_arch.exports.bit_files import STORED_8, file_formats, first_blocks_float  # noqa: E402
+from proxyless_arch.weights.files import NamedTensors  # noqa: E402
 
 FORMAT, VERSION = "proxyless-nas/bits-proof", 1
 PUBLISHED_POLICY = (
@@ -67,7 +71,7 @@ class ProofConfig(evaluation.NetworkConfig):
     arch: str = ARCH.setting(REQUIRED)
     data_path: str = DATA_PATH.setting(REQUIRED, ", labeled")
     haq_table: Path | None = setting(None, "the released table of cycles (53, 8, 8), for H1 and H2", metavar="FILE")
-    parts: str = setting("H1,H2,H3,H4", "which of them")
+    parts: str = setting("H1,H2,H3,H4,H4W", "which of them")
     evaluations: int = setting(8, "whole plans scored by each method of H3", minimum=1)
     halves: int = setting(2, "1: only the second half is scored", minimum=1, maximum=2)
     rounds: int = setting(30, "timings of each LiteRT file", minimum=1)
@@ -153,6 +157,10 @@ class Half:
     calibration: np.ndarray
     choosing: np.ndarray
     test: np.ndarray
+
+    @property
+    def ours(self) -> np.ndarray:
+        return np.concatenate([self.calibration, self.choosing])
 
 
 def halves_of(count: int, config: ProofConfig) -> Iterator[Half]:
@@ -283,13 +291,17 @@ def chosen_by(method: str, environment: Any, bits: int, config: ProofConfig) -> 
 # ------------------------------------------------------------------------------------------------------------- H4
 
 
-def prove_files(network: Network, photos: Photos, config: ProofConfig) -> list[dict[str, Any]]:
+Contents = dict[str, bytes]
+"""LiteRT files, by what they are called; the float one first."""
+RULE, EXACT = "first quarter float", "exact, bytes of the first quarter"
+
+
+def prove_files(photos: Photos, config: ProofConfig, files: Callable[[Half], Contents]) -> list[dict[str, Any]]:
     """One row per LiteRT file, over all halves: bytes, ms and top-1."""
     right: dict[str, list[bool]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for half in halves_of(len(photos.labels), config):
-        plans = file_plans(network, photos, half, config)
-        for name, (right_here, fact) in run_files(network, photos, half, plans, config).items():
+        for name, (right_here, fact) in run_files(files(half), photos, half, config).items():
             right.setdefault(name, []).extend(right_here)
             facts.setdefault(name, {"size_bytes": [], "ms": []})
             for key in ("size_bytes", "ms"):
@@ -301,49 +313,83 @@ def prove_files(network: Network, photos: Photos, config: ProofConfig) -> list[d
             "top1_percent": 100 * float(np.mean(hits)),
             **facts[name],
             "over_float": paired(hits, right["float32"]),
+            "over_rule": paired(hits, right[RULE]),
         }
         for name, hits in right.items()
     ]
 
 
-def file_plans(network: Network, photos: Photos, half: Half, config: ProofConfig) -> dict[str, dict[str, Format]]:
-    """By name, the formats of int8 files: today's rule, and exact plans of no more bytes."""
+def rule_of(spec: ArchSpec, few: Format, blocks: int | None = None) -> dict[str, Format]:
+    """Today's: the stem and the first blocks float32, every other layer in ``few``."""
+    formats = first_blocks_float(spec, blocks)
+    return {name: format if format.is_float else few for name, format in formats.items()}
+
+
+def exact_within(environment: Any, budget: float, config: ProofConfig) -> tuple[int, ...]:
+    """The choices of the exact plan of at most so many bytes."""
     from compress.bits.choices import bytes_table
     from compress.methods import best, exact
     from hardware.projection import Limit
 
-    spec = network.spec
-    rule = first_blocks_float(spec)
-    environment = environment_of(network, photos, half, (FLOAT32, INT8), True, config.work / f"h4_{half.number}")
-    table = bytes_table(environment.groups)
-    layers = {layer.name: layer for layer in bit_layers(spec)}
-    plans: dict[str, dict[str, Format]] = {
-        "all int8": dict(first_blocks_float(spec, 0)),
-        "first quarter float": dict(rule),
-    }
-    size = math.fsum(layers[name].n_bytes(format) for name, format in rule.items())
-    for name, budget in (("exact, bytes of the first quarter", size), ("exact, a third of float32", table.maximum / 3)):
-        rng = numpy_rng(config.seed, Stream.PRUNING_CHOICE)
-        found = best(exact(environment, [Limit(table, budget)], config.evaluations, rng, lambda each: None))
-        plans[name] = dict(environment.plan(found.path).formats)
-    return plans
+    limits = [Limit(bytes_table(environment.groups), budget)]
+    rng = numpy_rng(config.seed, Stream.PRUNING_CHOICE)
+    return best(exact(environment, limits, config.evaluations, rng, lambda each: None)).path
 
 
-def run_files(
-    network: Network, photos: Photos, half: Half, plans: dict[str, dict[str, Format]], config: ProofConfig
-) -> dict[str, tuple[list[bool], dict[str, Any]]]:
-    """Write each file, score it on the photos of the other half, and time it beside the float one."""
-    from proxyless_arch.exports.litert import load_litert
+def n_bytes(spec: ArchSpec, formats: Mapping[str, Format]) -> float:
+    return math.fsum(layer.n_bytes(formats[layer.name]) for layer in bit_layers(spec))
+
+
+def int8_files(network: Network, photos: Photos, half: Half, config: ProofConfig) -> Contents:
+    """Of TensorFlow's converter: today's rule, and exact plans of no more bytes."""
     from proxyless_nas_tensorflow.export import calibrated, float_names, quantized, to_litert
+
+    spec = network.spec
+    rule = rule_of(spec, INT8)
+    plans = {"all int8": rule_of(spec, INT8, 0), RULE: rule}
+    environment = environment_of(network, photos, half, (FLOAT32, INT8), True, config.work / f"h4_{half.number}")
+    third = n_bytes(spec, dict.fromkeys(rule, FLOAT32)) / 3
+    for name, budget in ((EXACT, n_bytes(spec, rule)), ("exact, a third of float32", third)):
+        plans[name] = dict(environment.plan(exact_within(environment, budget, config)).formats)
+    net = keras_net(network, network.tensors)
+    quantizer = calibrated(net, photos.pixels[half.ours[:200]])
+    made = {name: quantized(quantizer, float_names=float_names(spec, each)) for name, each in plans.items()}
+    return {"float32": to_litert(net)} | made
+
+
+def mixed_files(network: Network, photos: Photos, half: Half, config: ProofConfig) -> Contents:
+    """Of ai-edge-quantizer: today's rule with W8, and the exact plan of no more bytes, its biases corrected."""
+    from proxyless_nas_tensorflow.export import to_litert
+    from proxyless_nas_tensorflow.mixed import to_mixed
+
+    spec = network.spec
+    float_file = to_litert(keras_net(network, network.tensors))
+    plans = {"all W8": rule_of(spec, STORED_8, 0), RULE: rule_of(spec, STORED_8)}
+    contents = {"float32": float_file} | {name: to_mixed(float_file, spec, each, None) for name, each in plans.items()}
+    formats = (FLOAT32, STORED_8, INT8)
+    environment = environment_of(network, photos, half, formats, True, config.work / f"h4_{half.number}")
+    path = exact_within(environment, n_bytes(spec, plans[RULE]), config)
+    chosen = to_litert(keras_net(network, environment.network(path)[1]))
+    planned = file_formats(environment.plan(path), spec, "litert_mixed")
+    contents[EXACT] = to_mixed(chosen, spec, planned, photos.pixels[half.ours[:200]])
+    return contents
+
+
+def keras_net(network: Network, tensors: NamedTensors) -> Any:
     from proxyless_nas_tensorflow.network import build
     from proxyless_nas_tensorflow.weights import load_named
 
-    spec, ours = network.spec, np.concatenate([half.calibration, half.choosing])
-    net = build(spec, spec.resolution)
-    load_named(net, spec, network.tensors, network.weights)
-    quantizer = calibrated(net, photos.pixels[ours[:200]])
-    contents = {"float32": to_litert(net)}
-    contents |= {name: quantized(quantizer, float_names=float_names(spec, each)) for name, each in plans.items()}
+    net = build(network.spec, network.spec.resolution)
+    load_named(net, network.spec, tensors, network.weights)
+    return net
+
+
+def run_files(
+    contents: Contents, photos: Photos, half: Half, config: ProofConfig
+) -> dict[str, tuple[list[bool], dict[str, Any]]]:
+    """Score each file on the photos of the other half, and time it beside the float one."""
+    from proxyless_arch.exports.litert import load_litert
+
     config.work.mkdir(parents=True, exist_ok=True)
     loaded = {}
     for index, (name, content) in enumerate(contents.items()):
@@ -380,35 +426,51 @@ def run(argv: Sequence[str]) -> None:
     images = evaluation.open_images(config.data_path, network.spec)
     batch = read_batch(images, network.spec.preprocessing, None, 0, [Sample(0, index) for index in range(len(images))])
     photos = Photos(batch.images, batch.labels)
-    record: dict[str, Any] = {
+    record = known(config.save_json, network) | {
         "format": FORMAT,
         "version": VERSION,
-        "command": shlex.join(["python", "experiments/bits_proof.py", *argv]),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "arch": network.spec.name,
         "weights_blob_sha1": network.weights_blob_sha1,
         "n_images": len(photos.labels),
         "cpu": cpu_name(),
         "threads": 1,
         "seed": config.seed,
-        "evaluations": config.evaluations,
-        "halves": config.halves,
     }
     table = None if config.haq_table is None else np.load(config.haq_table, allow_pickle=False)
     steps = {
         "H1": lambda: prove_policy(table),
         "H2": lambda: prove_rule(table, range(5)),
-        "H4": lambda: prove_files(network, photos, config),
+        "H4W": lambda: prove_files(photos, config, lambda half: mixed_files(network, photos, half, config)),
+        "H4": lambda: prove_files(photos, config, lambda half: int8_files(network, photos, half, config)),
         "H3": lambda: prove_bits(network, photos, config),
     }
     for name, step in steps.items():
         if name in parts:
             print(name, flush=True)
             record[name] = step()
+            record["runs"] = record.get("runs", {}) | {name: facts_of(argv, config)}
             write_json(config.save_json, record)
-    for name in ("H3", "H4"):
-        if name in record:
+    for name in ("H3", "H4", "H4W"):
+        if name in parts:
             print(*align(_cells(record[name])), sep="\n")
+
+
+def known(file: Path, network: Network) -> dict[str, Any]:
+    """The parts of a record. Raises InputError when they are of another network."""
+    found = read_json(file) if file.is_file() else {}
+    if found and found["weights_blob_sha1"] != network.weights_blob_sha1:
+        raise InputError(f"holds figures of another {found['arch']}: name another --save_json", source=str(file))
+    return found
+
+
+def facts_of(argv: Sequence[str], config: ProofConfig) -> dict[str, Any]:
+    """How a part was measured."""
+    return {
+        "command": shlex.join(["python", "experiments/bits_proof.py", *argv]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "evaluations": config.evaluations,
+        "halves": config.halves,
+    }
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:

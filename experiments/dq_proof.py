@@ -5,8 +5,9 @@
 Networks of one kind are trained on a subset of CIFAR-10, without and with the penalty. Of each there are copies whose
 layers take in few bits: rounded after training, with clips of 512 training images, or with --more_epochs trained on so.
 Every copy is attacked on the same test images (proxyless_nas/robust): along its own gradients, by images that fool an
-independent float network, and by its answers alone. Means and Student's 95% intervals are over seeds. The figures go to
-experiments/dq_proof.json after every copy; given again, the command goes on where it stopped.
+independent float network, and by its answers alone. Means and Student's 95% intervals are over seeds. Each copy writes
+one file into --work; one whose file is there is not done again. With --jobs or --launcher copies are done side by side.
+--summary reads what is there and writes the record.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,17 +31,19 @@ from torch import Tensor  # noqa: E402
 
 from experiments.class_folders import subset, write_parts  # noqa: E402
 from experiments.intervals import interval  # noqa: E402
+from experiments.launched import run_launched  # noqa: E402
+from experiments.one_study import check_same, facts_of  # noqa: E402
 from experiments.small_net import COMMON, spec_of, trained  # noqa: E402
 from proxyless_arch.arch.bits import BitPlan  # noqa: E402
 from proxyless_arch.arch.codec import write_spec  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH, THREADS  # noqa: E402
 from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
+from proxyless_arch.launch.launcher import LaunchFlags  # noqa: E402
 from proxyless_arch.weights.files import WeightFile, read_tensors  # noqa: E402
 from proxyless_nas.data import eval_batches  # noqa: E402
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate, orthogonality, quantize_activations  # noqa: E402
@@ -61,7 +65,7 @@ SOURCE_SEED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(LaunchFlags):
     """What is trained, and on how many images."""
 
     data_path: str = DATA_PATH.setting(REQUIRED, " of train/ and test/")
@@ -74,8 +78,9 @@ class Study:
     pgd_steps: int = setting(10, "of pgd and transfer", minimum=2)
     queries: int = setting(50, "of square, for each image", minimum=2)
     threads: int = THREADS.setting(1, minimum=1)
-    work: str = setting("runs/dq_proof", "folder of the trainings")
-    output: str = setting(str(OUTPUT), "the figures")
+    summary: bool = setting(False, "only read what is there")
+    work: Path = setting(Path("runs/dq_proof"), "folder of the trainings", metavar="DIR")
+    output: Path = setting(OUTPUT, "the figures", shown="experiments/dq_proof.json", metavar="FILE")
 
 
 class Case(NamedTuple):
@@ -84,6 +89,10 @@ class Case(NamedTuple):
     seed: int
     penalty: float
     bits: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.seed}_{self.penalty:g}_{self.bits}"
 
 
 def cases(study: Study) -> Iterator[Case]:
@@ -98,17 +107,17 @@ def cases(study: Study) -> Iterator[Case]:
 
 def photos_of(study: Study) -> Path:
     """The images as class folders, written once."""
-    return write_parts(study.data_path, Path(study.work) / "photos", study.n_train, study.n_test)
+    return write_parts(study.data_path, study.work / "photos", study.n_train, study.n_test)
 
 
 def trained_here(study: Study, folder: Path, **settings: Any) -> Path:
     """A training of the study's network on its images."""
-    return trained(folder, arch=Path(study.work) / "spec.json", data_path=photos_of(study), **settings)
+    return trained(folder, arch=study.work / "spec.json", data_path=photos_of(study), **settings)
 
 
 def base(study: Study, seed: int, penalty: float) -> Path:
     """A float network from scratch."""
-    folder = Path(study.work) / f"base_{seed}_{penalty:g}"
+    folder = study.work / f"base_{seed}_{penalty:g}"
     settings = {"weights": "scratch", "n_epochs": study.n_epochs, "init_lr": 0.1, "warmup_epochs": 1}
     return trained_here(study, folder, manual_seed=seed, lipschitz=penalty, **settings)
 
@@ -116,7 +125,7 @@ def base(study: Study, seed: int, penalty: float) -> Path:
 def copy_of(study: Study, case: Case) -> Path:
     """A copy of a float network, trained on as ``case`` says."""
     start = base(study, case.seed, case.penalty)
-    folder = Path(study.work) / f"copy_{case.seed}_{case.penalty:g}_{case.bits}"
+    folder = study.work / f"copy_{case.name}"
     settings = {"weights": start / "weights.safetensors", "n_epochs": study.more_epochs, "init_lr": 0.02}
     return trained_here(
         study,
@@ -172,6 +181,7 @@ class TestImages(NamedTuple):
     transferred: Tensor
 
 
+@cache
 def test_images(study: Study) -> TestImages:
     images: ImageDataset = open_folder(photos_of(study), "eval")
     arrays = np.stack([np.asarray(images.read(index)) for index in range(len(images))])
@@ -286,36 +296,49 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
 SAME = ("n_train", "n_test", "n_epochs", "more_epochs", "epsilon", "pgd_steps", "queries")
 
 
-def known(study: Study) -> list[dict[str, Any]]:
-    """The rows that are there. Raises InputError when they are of another study."""
-    output, facts = Path(study.output), asdict(study)
-    if not output.is_file():
-        return []
-    saved = read_json(output)
-    if other := [name for name in SAME if saved["study"][name] != facts[name]]:
-        raise InputError(f"holds a study with other {', '.join(other)}: name another --output", source=str(output))
-    return saved["rows"]
+def file_of(study: Study, case: Case) -> Path:
+    return study.work / f"case_{case.name}.json"
 
 
-def save(study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
-    facts = {name: value for name, value in asdict(study).items() if name not in ("data_path", "output", "work")}
-    machine = {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")}
-    training = {name: COMMON[name] for name in ("train_batch_size", "weight_decay")}
-    record = {"format": FORMAT, "version": VERSION, "study": facts, "training": training, "machine": machine}
-    write_json(Path(study.output), {**record, "summary": summary(rows), "rows": list(rows)})
+def ready(study: Study) -> list[Case]:
+    """What is not done; the first copy of a network, which trains it, comes before others."""
+    wanted = [case for case in cases(study) if not file_of(study, case).exists()]
+    first = {(case.seed, case.penalty): case for case in wanted if case.bits == BITS[0]}
+    return [case for case in wanted if first.get((case.seed, case.penalty), case) == case]
+
+
+def do_case(argv: Sequence[str], name: str) -> None:
+    """The copy of this name; ``argv``: the words that the study was started with."""
+    study = parse(Study, argv, "dq_proof.py", __doc__)
+    torch.set_num_threads(study.threads)
+    case = next(case for case in cases(study) if case.name == name)
+    write_json(file_of(study, case), measured(study, case, test_images(study)))
+
+
+def record(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "study": facts_of(study, (*SAME, "seeds", "threads")),
+        "training": {name: COMMON[name] for name in ("train_batch_size", "weight_decay")},
+        "machine": {"cpu": cpu_name(), "torch": str(torch.__version__), "date": time.strftime("%Y-%m-%d")},
+        "summary": summary(rows),
+        "rows": list(rows),
+    }
 
 
 def run(argv: Sequence[str]) -> int:
     study = parse(Study, argv, "dq_proof.py", __doc__)
     torch.set_num_threads(study.threads)
-    Path(study.work).mkdir(parents=True, exist_ok=True)
-    write_spec(Path(study.work) / "spec.json", spec_of())
-    rows, images = known(study), test_images(study)
-    done = {(row["seed"], row["penalty"], row["bits"]) for row in rows}
-    for case in cases(study):
-        if case not in done:
-            rows.append(measured(study, case, images))
-            save(study, rows)
+    check_same(study, SAME)
+    if not study.summary:
+        write_spec(study.work / "spec.json", spec_of())
+        test_images(study)  # and so the network that they are of is there
+        names = lambda: [case.name for case in ready(study)]  # noqa: E731
+        run_launched(study.chosen, study.work, "experiments.dq_proof:do_case", argv, names)
+    files = [file_of(study, case) for case in cases(study)]
+    rows = [read_json(file) for file in files if file.exists()]
+    write_json(study.output, record(study, rows))
     print("\n".join(table(summary(rows))))
     return 0
 

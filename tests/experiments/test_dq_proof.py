@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from experiments import dq_proof
-from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import save_safetensors
 from proxyless_nas.weights import to_named
 from tests.compress.nets import trained
@@ -30,11 +29,10 @@ def study(tmp_path, monkeypatch):
         save_safetensors(tmp_path / name / "weights.safetensors", spec, to_named(trained(spec, seed)), {})
         (tmp_path / name / "result.json").write_text("{}")
     monkeypatch.setattr(dq_proof, "CALIBRATED", 10)
-    output = str(tmp_path / "figures.json")
-    return dq_proof.Study(data_path="", work=str(tmp_path), output=output, epsilon=8, pgd_steps=2, queries=3)
+    return dq_proof.Study(data_path="", work=tmp_path, epsilon=8, pgd_steps=2, queries=3)
 
 
-def test_a_row_its_record_and_a_record_of_another_study(study):
+def test_a_row_and_its_record(study):
     images = dq_proof.test_images(study)
     assert images.pixels.shape == (10, 3, 32, 32)
     assert (images.transferred - images.pixels).abs().max() <= 8
@@ -45,10 +43,9 @@ def test_a_row_its_record_and_a_record_of_another_study(study):
     assert row["clean"] == 100
     assert row["all"] <= min(row[name] for name in ("fgsm", "pgd", "transfer", "square"))
     assert next(iter(row["amplification"])) == "image"
-    dq_proof.save(study, [row])
-    assert dq_proof.known(study) == json.loads(json.dumps([row]))
-    with pytest.raises(InputError):
-        dq_proof.known(dq_proof.Study(data_path="", output=study.output))
+    found = dq_proof.record(study, [row])
+    assert found["rows"] == [row] and found["study"]["epsilon"] == 8
+    assert len(found["summary"]) == 1
 
 
 def row(seed, penalty, bits, value):
@@ -89,3 +86,24 @@ def test_the_table_has_a_line_for_each_kind():
 def test_every_case_once():
     cases = list(dq_proof.cases(dq_proof.Study(data_path="")))
     assert len(cases) == len(set(cases)) == 36
+
+
+def test_a_network_is_there_before_its_copies(tmp_path):
+    study = dq_proof.Study(data_path="", work=tmp_path)
+    cases = list(dq_proof.cases(study))
+    assert dq_proof.ready(study) == [case for case in cases if case.bits == 0]
+    dq_proof.file_of(study, cases[0]).touch()
+    ready = dq_proof.ready(study)
+    assert cases[0] not in ready and len(ready) == 5 + 5
+    assert all(case.bits == 0 or (case.seed, case.penalty) == (0, 0.0) for case in ready)
+
+
+def test_cases_are_done_by_their_names_and_a_folder_of_another_study_is_refused(tmp_path, monkeypatch, capsys):
+    words = ["--data_path", "", "--work", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "2"]
+    monkeypatch.setattr(dq_proof, "test_images", lambda study: None)
+    monkeypatch.setattr(dq_proof, "measured", lambda study, case, images: row(*case, 10.0))
+    assert dq_proof.main(words) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert len(found["rows"]) == 24 and len(found["summary"]) == 12
+    assert dq_proof.main([*words, "--summary", "--queries", "7"]) == 2
+    assert "queries" in capsys.readouterr().err
