@@ -21,7 +21,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +45,11 @@ from proxyless_arch.arch.codec import read_spec, write_spec  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, total_params  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.files import read_json, write_json  # noqa: E402
 from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import REQUIRED, parse, setting  # noqa: E402
+from proxyless_arch.base.strict import shown  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.words import DATA_PATH, THREADS  # noqa: E402
 from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
@@ -75,6 +77,13 @@ SAME_PERSON = ("n_photos", "n_judges", "resolution", "parent_epochs")
 """Or EfficientNet-Lite0."""
 
 
+def method_list(text: str) -> str:
+    """A setting's check: names of METHODS, with commas between them."""
+    if not set(METHODS).issuperset(text.split(",")):
+        raise InputError(f"expected names of {', '.join(METHODS)} with commas between them, got {shown(text)}")
+    return text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study(LaunchFlags):
     """What is trained, chosen and compared, on how many images."""
@@ -89,6 +98,7 @@ class Study(LaunchFlags):
     init_lr: float = setting(0.1, "learning rate of them", minimum=0)
     tuning_epochs: int = setting(2, "epochs of the fine-tuning", minimum=1)
     tuning_lr: float = setting(0.02, "learning rate of them", minimum=0)
+    methods: str = setting(",".join(METHODS), "which of them", check=method_list)
     evaluations: int = setting(200, "whole plans that each method scores (of haq: episodes)", minimum=1)
     n_calibration: int = setting(128, "training images that calibrate", minimum=8)
     n_choosing: int = setting(256, "held-out images that plans are scored on", minimum=8)
@@ -116,10 +126,10 @@ class Case(NamedTuple):
 
 
 def cases(study: Study) -> Iterator[Case]:
-    """In the order of the record."""
+    """Of each seed its float network first."""
     for seed in range(study.seeds):
         yield Case(seed, 32, FLOAT)
-        yield from (Case(seed, bits, method) for bits, method in itertools.product(BITS, METHODS))
+        yield from (Case(seed, bits, method) for bits, method in itertools.product(BITS, study.methods.split(",")))
 
 
 # ---------------------------------------------------------------------------------------------- what plans are made for
@@ -338,7 +348,7 @@ def run(argv: Sequence[str]) -> int:
     if not study.summary:
         names = lambda: [case.name for case in ready(study)]  # noqa: E731
         run_launched(study.chosen, study.work, "experiments.bits_finetune:do_case", argv, names)
-    files = [file_of(study, case) for case in cases(study)]
+    files = [file_of(study, case) for case in cases(replace(study, methods=",".join(METHODS)))]
     rows = [read_json(file) for file in files if file.exists()]
     write_json(study.output, record(study, rows))
     print("\n".join(table(summary(rows))))

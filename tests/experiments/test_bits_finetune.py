@@ -101,3 +101,10 @@ def test_cases_are_done_by_their_names(begun, tmp_path, monkeypatch):
 
 def test_the_table_has_a_line_for_each_method():
     assert len(bits_finetune.table(bits_finetune.summary(ROWS))) == 4
+
+
+def test_methods_can_be_named(tmp_path, begun, capsys):
+    named = [case.method for case in bits_finetune.cases(study_in(tmp_path, methods="exact,haq 600"))]
+    assert named == ["float32", *["exact", "haq 600"] * 3]
+    assert bits_finetune.main([*begun, "--methods", "exact,magic"]) == 2
+    assert "magic" in capsys.readouterr().err
