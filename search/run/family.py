@@ -282,6 +282,8 @@ def say_what_would_be_done(
         if state.is_done:
             continue
         own, given = folder / name if folder is not None else None, None if state.is_begun else config
+        if given is not None and name != next(iter(members)) and state.warmup_from is None:
+            given = with_settings(given, {"mixed_resolutions": None})  # the first one's warm-up has the others' sizes
         try:
             run_search(given, own, resume=state.is_begun, warmup_from=state.warmup_from, dry_run=True)
         except InputError as error:

@@ -109,6 +109,15 @@ def test_sizes_share_a_warm_up_and_a_target(of_sizes):
     assert result["warmup_from"] == str((of_sizes / "12px").absolute())
 
 
+@pytest.mark.parametrize("space", ["tiny", pytest.param("wide_tiny", marks=pytest.mark.slow)])
+def test_a_dry_run_says_what_each_size_would_do(space, tmp_path, capsys):
+    words = ["--target_macs", "1e6", "--space", space, "--width_mult", "0.35", "--dry_run"]
+    assert searched_at(tmp_path / "family", "8,12", *words) == 0
+    said = capsys.readouterr().out
+    assert said.index("== 12px ==") < said.index("== 8px ==") and said.count("expected") == 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_size_that_scores_best_is_named(of_sizes, monkeypatch):
     runs = [read_run(of_sizes / name) for name in ("12px", "8px")]
