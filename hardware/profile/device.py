@@ -423,6 +423,7 @@ def expected(left: profiling.Left) -> str:
     return (
         f"  expected   about {format_seconds(left.seconds)}: {counted(left.ops, 'timing')} of operations and "
         f"{counted(left.networks, 'timing')} of networks are left"
+        + (", and repeats: this machine is doing other work" if left.times_repeated > 1 else "")
     )
 
 
@@ -454,17 +455,11 @@ def profile_device(
             if len(log):
                 say(f"  resumed    {len(log)} timings are there already")
             layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
-            total = profiling.total_effort(plan, protocol)
-            with Progress(total, doing="measuring", bar_format=layout) as bar:
-
-                def tick(effort: float) -> None:
-                    bar.total = max(total, bar.done + effort)  # repeated rounds come on top
-                    bar.update(effort)
-
+            with Progress(profiling.total_effort(plan, protocol), doing="measuring", bar_format=layout) as bar:
                 anchor = Anchor(
                     sitting.runtime, sitting.space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms
                 )
-                bench = Bench(anchor, log, protocol, tick)
+                bench = Bench(anchor, log, protocol, bar.update, bar.expect)
                 say(expected(profiling.left_to_measure(bench, plan)))
                 provenance = facts | conditions | begun | {"source": "measured here"}
                 outcome = profiling.profile(bench, plan, provenance)

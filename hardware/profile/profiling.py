@@ -67,7 +67,7 @@ TAUS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NETWORK_NOISE = 0.01  # s above; only its ratio to tau matters
 FOLDS = 5
 NOW_TIMES = 9
-SAMPLED = 3
+SAMPLED = 5
 REPEATS = 2  # of what is noisy; in the log, rounds below 0
 HUBER_STEPS, HUBER_LIMIT = 3, 2.0  # limit in standard deviations of the residuals
 
@@ -367,13 +367,15 @@ def time_once(anchor: Anchor, calls: Sequence[LayerCall], runs: int, warmup: int
 class Bench:
     """A runtime (the anchor's), its log and the protocol: measures cases, or takes them from the log.
 
-    ``tick(effort)`` is called after every timing, whether it was measured now or read.
+    ``tick(effort)`` is called after every timing, whether it was measured now or read; ``more(effort)`` before what
+    was not planned.
     """
 
     anchor: Anchor
     log: RawLog
     protocol: Protocol
     tick: Callable[[float], Any] = field(default=lambda effort: None)
+    more: Callable[[float], Any] = field(default=lambda effort: None)
 
     def time(self, phase: str, number: int, case: Case) -> Timed:
         known = self.log.get(phase, number, case.name)
@@ -386,6 +388,8 @@ class Bench:
 
     def _round(self, phase: str, number: int, cases: Sequence[Case]) -> float:
         """One pass over the cases in an order of its own; how far the anchor moved."""
+        if number >= self.protocol.rounds:
+            self._announce(cases)
         order = numpy_rng(self.protocol.seed, Stream.TIMING_ORDER, number, len(cases)).permutation(len(cases))
         found = [self.time(phase, number, cases[index]) for index in order]
         return anchor_drift([ms for timed in found for ms in timed.anchor_ms])
@@ -402,9 +406,13 @@ class Bench:
         rounds = {case.name: [self.time_of(phase, number, case) for number in kept] for case in cases}
         for again in range(REPEATS):
             noisy = [case for case in cases if _spread(rounds[case.name]) > protocol.max_spread]
+            self._announce(noisy)
             for case in noisy:
                 rounds[case.name].append(self.time(phase, -1 - again, case))  # below 0: no round of its own
         return Phase(rounds, max(drifts[number] for number in kept), len(drifts) - len(kept))
+
+    def _announce(self, cases: Sequence[Case]) -> None:
+        self.more(sum(effort(case, self.protocol) for case in cases))
 
     def time_of(self, phase: str, number: int, case: Case) -> Timed:
         known = self.log.get(phase, number, case.name)
@@ -753,34 +761,51 @@ def total_effort(plan: Plan, protocol: Protocol) -> float:
 
 
 class Left(NamedTuple):
-    """Timings that a log lacks of the planned rounds, of operations and of networks, and about how long they take."""
+    """Timings that a log lacks of the planned rounds, of operations and of networks; about how long they take; and how
+    many times as long as that with what is noisy and therefore repeated, on a machine as busy as this one is now."""
 
     ops: int
     networks: int
-    seconds: float
+    planned_seconds: float
+    times_repeated: float
+
+    @property
+    def seconds(self) -> float:
+        return self.planned_seconds * self.times_repeated
 
 
 def left_to_measure(bench: Bench, plan: Plan) -> Left:
     """From timing SAMPLED cases of each kind, small to large, that no log keeps."""
-    counts, seconds = [], 0.0
+    counts, seconds, anchors = [], 0.0, list[float]()
     for phase, cases in ((OPS, plan.op_cases()), (NETWORKS, plan.network_cases())):
         rounds = range(bench.protocol.rounds)
         left = [case for number in rounds for case in cases if bench.log.get(phase, number, case.name) is None]
         counts.append(len(left))
         if left:
-            seconds += len(left) * _mean_seconds(bench, left)
+            bench.anchor.ms()  # builds its session, once
+            watch = Stopwatch()
+            sampled = _sampled(bench, left)
+            seconds += len(left) * watch.seconds / SAMPLED
+            anchors += [ms for timed in sampled for ms in timed.anchor_ms]
     n_ops, n_networks = counts
-    return Left(n_ops, n_networks, seconds)
+    return Left(n_ops, n_networks, seconds, times_repeated(bench.protocol, anchors))
 
 
-def _mean_seconds(bench: Bench, cases: Sequence[Case]) -> float:
+def times_repeated(protocol: Protocol, anchors: Sequence[float]) -> float:
+    """How many times the planned rounds are likely to be measured, where the anchor moves as in these times: once on a
+    steady machine, else with half of the repeats of what is noisy, and with all further rounds where it drifts."""
+    moved, repeats = anchor_drift(anchors) if anchors else 0.0, 0.0
+    if moved > protocol.max_spread:
+        repeats += REPEATS / 2
+    if moved > protocol.max_drift:
+        repeats += protocol.extra_rounds
+    return 1 + repeats / protocol.rounds
+
+
+def _sampled(bench: Bench, cases: Sequence[Case]) -> list[Timed]:
     protocol, by_effort = bench.protocol, sorted(cases, key=lambda case: effort(case, bench.protocol))
     sampled = [by_effort[int(share * (len(cases) - 1))] for share in np.linspace(0.1, 0.9, SAMPLED)]
-    bench.anchor.ms()  # builds its session, once
-    watch = Stopwatch()
-    for case in sampled:
-        time_once(bench.anchor, case.calls, protocol.runs, protocol.warmup, protocol.min_ms)
-    return watch.seconds / SAMPLED
+    return [time_once(bench.anchor, case.calls, protocol.runs, protocol.warmup, protocol.min_ms) for case in sampled]
 
 
 def profile(bench: Bench, plan: Plan, provenance: Mapping[str, Any]) -> Outcome:

@@ -101,6 +101,10 @@ class Progress:
             self._said = time.monotonic()
             print(labeled(self.doing, self.line()), file=sys.stderr, flush=True)
 
+    def expect(self, count: float) -> None:
+        """There are ``count`` more to do than was known."""
+        self.total = (self.total or 0) + count
+
     def line(self) -> str:
         """``1.20 k of 5.00 k img (24 %), 35 img/s, 2 min 10 s left``, as far as it is known."""
         seconds, count = time.monotonic() - self._start, self.done - self._before

@@ -9,9 +9,22 @@ from hardware.cost import latency_price, price_space
 from hardware.latency import load_latency_source, network_ms
 from hardware.profile import device
 from hardware.profile.device import ProfileSettings, profile_device
-from hardware.profile.profiling import left_to_measure, sample_paths, unique_ops
+from hardware.profile.profiling import (
+    NETWORKS,
+    OPS,
+    Anchor,
+    Bench,
+    Plan,
+    Protocol,
+    RawLog,
+    left_to_measure,
+    sample_paths,
+    total_effort,
+    unique_ops,
+)
 from hardware.table import layer_key
 from proxyless_arch.arch.walk import walk
+from proxyless_arch.base.progress import Progress
 from proxyless_arch.space.named import space_named
 from tests.hardware.fake_device import FakeDevice
 from tests.search.tiny import all_paths
@@ -66,8 +79,6 @@ def test_it_says_how_much_and_how_long_and_its_rows_price_every_network(profiled
 
 
 def test_what_a_log_has_is_not_counted(tmp_path):
-    from hardware.profile.profiling import OPS, Anchor, Bench, Plan, Protocol, RawLog
-
     space, simulated = tiny_wide(), FakeDevice()
     protocol = Protocol(rounds=1, runs=2, warmup=1, min_ms=0.0, design_nets=4, validation_nets=4)
     plan = Plan.of(space, protocol, "in_network")
@@ -78,6 +89,36 @@ def test_what_a_log_has_is_not_counted(tmp_path):
         after = left_to_measure(bench, plan)
     assert (before.ops, before.networks) == (len(plan.ops), 8) and before.seconds > 0
     assert (after.ops, after.networks) == (before.ops - 1, 8)
+
+
+@pytest.mark.parametrize(("drift", "times"), [(0.0, 1), (0.002, 1.5), (0.01, 2)])  # of each timing
+def test_a_machine_that_is_busy_repeats_what_is_noisy(tmp_path, drift, times):
+    """Each once at a mean, of two rounds; and, where the anchor moved too far for a round, one round more."""
+    few = {"rounds": 2, "extra_rounds": 1, "runs": 2, "warmup": 1, "design_nets": 4, "validation_nets": 4}
+    space, protocol = tiny_wide(), Protocol(**few, min_ms=0.0)
+    with RawLog(tmp_path / "raw.jsonl", {}) as log:
+        bench = Bench(Anchor(FakeDevice(drift=drift), space, 1, 1, 0.0), log, protocol)
+        left = left_to_measure(bench, Plan.of(space, protocol, "in_network"))
+    assert left.times_repeated == times
+    assert left.seconds == pytest.approx(times * left.planned_seconds)
+
+
+def test_what_is_repeated_is_announced_first(tmp_path):
+    """So there is always as much to do as is being done, and all is done at the end."""
+    space, protocol = tiny_wide(), Protocol(rounds=2, runs=2, warmup=1, min_ms=0.0, design_nets=20, validation_nets=10)
+    plan = Plan.of(space, protocol, "in_network")
+    bar, planned = Progress(total_effort(plan, protocol), hidden=True), total_effort(plan, protocol)
+
+    def tick(effort):
+        bar.update(effort)
+        assert bar.done <= bar.total * (1 + 1e-9)
+
+    with RawLog(tmp_path / "raw.jsonl", {}) as log:
+        device = FakeDevice(noise=0.2)
+        bench = Bench(Anchor(device, space, 1, 1, 0.0), log, protocol, tick, bar.expect)
+        for phase, cases in ((OPS, plan.op_cases()), (NETWORKS, plan.network_cases())):
+            bench.phase(phase, cases)
+    assert bar.done == pytest.approx(bar.total) and bar.total > 1.5 * planned
 
 
 def test_the_whole_space_has_fewer_than_two_thousand():
