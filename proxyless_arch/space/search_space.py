@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 from proxyless_arch.arch import codec
@@ -169,7 +170,8 @@ class Width:
 
     def __post_init__(self) -> None:
         good = isinstance(self.options, tuple) and bool(self.options) and all(map(is_int, self.options))
-        check(good and list(self.options) == sorted(set(self.options)), "options", "ascending integers", self.options)
+        good = good and self.options[0] > 0 and list(self.options) == sorted(set(self.options))
+        check(good, "options", "positive integers, ascending", self.options)
         check(is_int(self.first) and self.first >= 0, "first", "the index of a block", self.first)
         check(is_int(self.last) and self.last >= self.first, "last", f"an index from {self.first} on", self.last)
 
@@ -372,8 +374,8 @@ class SearchSpace:
         if len(path) != self.n_edges:
             raise InputError(f"expected {self.n_edges} choices, got {len(path)}", "path")
         for index, (choice, size) in enumerate(zip(path, self.sizes, strict=True)):
-            if not 0 <= choice < size:
-                raise InputError(f"expected 0..{size - 1}, got {choice}", f"path[{index}]")
+            if not isinstance(choice, Integral) or not 0 <= choice < size:
+                raise InputError(f"expected 0..{size - 1}, got {choice!r}", f"path[{index}]")
         return tuple(path)
 
     def same_choice(self, choice: int) -> Path:

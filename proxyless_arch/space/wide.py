@@ -6,12 +6,14 @@ a block share one set of weights: MBConv of every expansion and kernel, at every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from proxyless_arch.arch.ops import make_divisible
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.strict import shown
 from proxyless_arch.space.mbconv import IMAGENET, MACROS, Macro, mbconv_space
 from proxyless_arch.space.search_space import SearchSpace, Width
 
@@ -29,12 +31,15 @@ NAMES: Mapping[str, Macro] = {space_name(macro): macro for macro in MACROS.value
 
 
 def width_options(width: float, multipliers: Sequence[float] = MULTIPLIERS) -> tuple[int, ...]:
-    """Multiples of 8 near ``width`` times the multipliers, each once. Raises InputError where only one is left."""
+    """Multiples of 8 near ``width`` times the multipliers, each once. Raises InputError where only one is left, and for
+    what is no multiplier."""
+    if not all(isinstance(each, int | float) and 0 < each < math.inf for each in multipliers) or not multipliers:
+        raise InputError(f"expected positive numbers, got {shown(tuple(multipliers))}", "multipliers")
     found = tuple(sorted({make_divisible(width * each) for each in multipliers}))
     if len(found) == 1:
-        shown = ", ".join(f"{each:g}" for each in multipliers)
+        times = ", ".join(f"{each:g}" for each in multipliers)
         raise InputError(
-            f"of a stage of {width:g} channels, times {shown}, only {found[0]} is left as a multiple of 8: there is no "
+            f"of a stage of {width:g} channels, times {times}, only {found[0]} is left as a multiple of 8: there is no "
             "width to choose; take a larger one",
             "--width_mult",
         )

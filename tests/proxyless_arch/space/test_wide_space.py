@@ -1,5 +1,6 @@
 """A space whose widths are chosen: what its networks cost, exactly; its file; and what it refuses."""
 
+import math
 import time
 from dataclasses import replace
 
@@ -77,12 +78,27 @@ def test_widths_are_multiples_of_8():
     assert caught.value.place == "--width_mult"
 
 
+@pytest.mark.parametrize("multipliers", [(), (-1, 2), (0, 1), (math.nan, 1), (math.inf, 1), ("a", 1), (None,)])
+def test_what_is_no_multiplier(multipliers):
+    with pytest.raises(InputError) as caught:
+        wide_space(TINY, multipliers=multipliers)
+    assert caught.value.place == "multipliers"
+
+
+@pytest.mark.parametrize("choice", [0.5, "a", None, -1, 99])
+def test_what_is_no_choice(choice):
+    with pytest.raises(InputError) as caught:
+        SMALL.spec_for((0, choice, 0, 0, 0, 0))
+    assert caught.value.place == "path[1]"
+
+
 @pytest.mark.parametrize(
     ("widths", "place"),
     [
         ([{"options": [8, 24], "first": 1, "last": 3}, {"options": [16, 32, 48], "first": 3, "last": 4}], "blocks[3]"),
         ([{"options": [8, 20], "first": 1, "last": 2}], "blocks[1]"),
         ([{"options": [24, 8], "first": 1, "last": 2}], "widths[0].options"),
+        ([{"options": [0, 24], "first": 1, "last": 2}], "widths[0].options"),
         ([{"options": [8, 24], "first": 0, "last": 2}], "blocks[0]"),
         ([{"options": [8, 24], "first": 1, "last": 9}], "widths[0]"),
     ],
