@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from proxyless_nas import distributed
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+_within = threading.local()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,17 +32,24 @@ def spare_threads() -> int:
 
 
 def each(run: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
-    """``run`` of every item, in their order; this thread and ``threads - 1`` others take the next one when they can."""
+    """``run`` of every item, in their order; this thread and ``threads - 1`` others take the next one when they can.
+
+    Within another such call it runs them alone: those threads have work, and would wait for themselves.
+    """
     items = list(items)
     others = min(threads, len(items)) - 1
-    if others < 1:
+    if others < 1 or getattr(_within, "another", False):
         return [run(item) for item in items]
     found: list[Any] = [None] * len(items)
     left = iter(list(enumerate(items)))
 
     def work() -> None:
-        for place, item in left:
-            found[place] = run(item)
+        _within.another = True
+        try:
+            for place, item in left:
+                found[place] = run(item)
+        finally:
+            _within.another = False
 
     waiting = [_pool(threads).submit(work) for _ in range(others)]
     try:

@@ -2,7 +2,8 @@
 
 Where the extra ``[fast]`` is installed they are compiled when they are first needed (compiler.py): the weight gradient
 of a depthwise convolution, which takes torch several times as long as the rest of the layer and in bfloat16 tens of
-times (docs/results.md), and batch normalization with the activation behind it. 1x1 convolutions are matrix products.
+times (docs/results.md), and batch normalization with the activation behind it. 1x1 convolutions are matrix products;
+of small images, inverted bottlenecks are computed as wholes (bottleneck.py).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from torch import nn
 
 from proxyless_arch.base.words import TORCH_KERNELS
 from proxyless_nas.fast import compiler
+from proxyless_nas.fast.bottleneck import FastMBConv, FastZero, is_fused
 from proxyless_nas.fast.depthwise import FAST, is_depthwise
 from proxyless_nas.fast.norm import FastConvBN
 from proxyless_nas.fast.pointwise import FastPointwise, is_pointwise
-from proxyless_nas.layers import ConvBN
+from proxyless_nas.layers import ConvBN, MBConvLayer, ZeroLayer
 
 
 def kernels_in_use(asked: str, device: torch.device) -> str:
@@ -47,3 +49,8 @@ def accelerate(net: nn.Module, kernels: str) -> None:
             layer.__class__ = FastPointwise
         elif type(layer) is ConvBN:
             layer.__class__ = FastConvBN
+    for layer in net.modules():  # whose own layers are ours by now
+        if type(layer) is MBConvLayer and is_fused(layer):
+            layer.__class__ = FastMBConv
+        elif type(layer) is ZeroLayer:
+            layer.__class__ = FastZero

@@ -63,7 +63,11 @@ def weight_gradient(
 def _scratch(out_height: int, out_width: int, kernel_size: int, stride: int, lanes: int) -> Tensor:
     """Zeros for the padded input and the gradient of one image's ``lanes`` channels, aligned."""
     padded = ((out_height - 1) * stride + kernel_size) * ((out_width - 1) * stride + kernel_size)
-    count = (padded + out_height * out_width) * lanes
+    return aligned_zeros((padded + out_height * out_width) * lanes)
+
+
+def aligned_zeros(count: int) -> Tensor:
+    """(count,) float32, whose first lies where the longest vector may."""
     room = torch.zeros(count + ALIGNMENT // 4)
     start = -room.data_ptr() % ALIGNMENT // 4
     return room[start : start + count]

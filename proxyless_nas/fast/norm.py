@@ -30,24 +30,31 @@ class FastConvBN(ConvBN):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         limits = LIMITS.get(type(self.act))
-        if limits is None or not _fits(x, self.bn):
+        if limits is None or not fits(x, self.bn):
             return self.act(self.bn(x))
         return norm_act(x, self.bn, limits)
 
 
-def _fits(x: Tensor, bn: nn.Module) -> bool:
-    """Whether our kernels take an input."""
+def fits(x: Tensor, bn: nn.Module) -> bool:
+    """Whether our kernels take an input of ``bn``, or of a convolution in front of it."""
     return (
-        type(bn) is nn.BatchNorm2d
-        and bn.training
-        and bn.weight is not None
-        and bn.weight.dtype == torch.float32
+        takes_norm(bn)
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.ndim == 4
         and x.numel() > x.shape[1]  # a single number has no variance: torch says so
         and x.is_contiguous(memory_format=torch.channels_last)
-        and norm_kernel.lanes_of(x.shape[1]) is not None
+    )
+
+
+def takes_norm(bn: nn.Module) -> bool:
+    """Whether our kernels are there for a normalization, as it is now."""
+    return (
+        type(bn) is nn.BatchNorm2d
+        and bn.training
+        and bn.weight is not None
+        and bn.weight.dtype == torch.float32
+        and norm_kernel.lanes_of(bn.num_features) is not None
     )
 
 
@@ -56,16 +63,17 @@ def norm_act(x: Tensor, bn: nn.BatchNorm2d, limits: Range) -> Tensor:
     if torch.is_grad_enabled():
         y, known = NormAct.apply(x, bn.weight, bn.bias, bn.eps, limits)
     else:
-        known = norm_kernel.statistics(x, bn.weight, bn.bias, bn.eps, _threads(x))
-        y = norm_kernel.normalized(x, known, limits, _threads(x), out=x)
-    if bn.track_running_stats:
-        _move(bn, known, x.numel() // x.shape[1])
+        known = norm_kernel.statistics(x, bn.weight, bn.bias, bn.eps, threads_for(x))
+        y = norm_kernel.normalized(x, known, limits, threads_for(x), out=x)
+    move_statistics(bn, known, x.numel() // x.shape[1])
     return y
 
 
 @torch.no_grad()
-def _move(bn: nn.BatchNorm2d, known: Tensor, count: int) -> None:
-    """The running statistics, as torch moves them by a batch of ``count`` pixels."""
+def move_statistics(bn: nn.BatchNorm2d, known: Tensor, count: int) -> None:
+    """The running statistics, if it has any, as torch moves them by a batch of ``count`` pixels."""
+    if not bn.track_running_stats:
+        return
     assert bn.num_batches_tracked is not None and bn.running_mean is not None and bn.running_var is not None
     bn.num_batches_tracked.add_(1)
     momentum = 1 / float(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
@@ -73,7 +81,7 @@ def _move(bn: nn.BatchNorm2d, known: Tensor, count: int) -> None:
     bn.running_var.mul_(1 - momentum).add_(known[VARIANCE], alpha=momentum * count / (count - 1))
 
 
-def _threads(x: Tensor) -> int:
+def threads_for(x: Tensor) -> int:
     return torch.get_num_threads() if x.numel() >= WORTH_SHARING else 1
 
 
@@ -84,13 +92,15 @@ class NormAct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, limits: Range) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        known = norm_kernel.statistics(x, weight, bias, eps, _threads(x))
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, limits: Range
+    ) -> tuple[Tensor, Tensor]:
+        known = norm_kernel.statistics(x, weight, bias, eps, threads_for(x))
         ctx.save_for_backward(x, known)
         ctx.mark_non_differentiable(known)
         ctx.set_materialize_grads(False)
         ctx.eps, ctx.limits, ctx.is_spent = eps, limits, False
-        return norm_kernel.normalized(x, known, limits, _threads(x)), known
+        return norm_kernel.normalized(x, known, limits, threads_for(x)), known
 
     @staticmethod
     @once_differentiable
@@ -100,5 +110,5 @@ class NormAct(torch.autograd.Function):
         ctx.is_spent = True
         x, known = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        found = norm_kernel.gradients(x, grad, known, ctx.eps, ctx.limits, _threads(x))
+        found = norm_kernel.gradients(x, grad, known, ctx.eps, ctx.limits, threads_for(x))
         return *found, None, None

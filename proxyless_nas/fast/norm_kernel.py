@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ CHAINS = 4
 """Sums of a channel that are formed at a time, since each addition waits for the one before."""
 MEAN, VARIANCE, SCALE, SHIFT = range(4)
 """The rows of what is known of each channel, (4, C) float32."""
+FACTOR, SUMMAND = 2, 3
+"""The rows of sums: what x - m is multiplied by in dL/dx, and what is added."""
 WORTH_SHARING = 1_000_000
 """Numbers below which one thread computes: waking another takes as long."""
 Range = tuple[float, float]
@@ -79,16 +81,23 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dL/dx, dL/dweight, dL/dbias); ``grad``: dL/dy in the memory and the type of ``x``, which becomes dL/dx."""
     channels = x.shape[1]
-    sums = torch.empty(4, channels)
-    add_up, put_together = _kernel("sums", channels, x), _kernel("gradient", channels, x)
-    n_rows, places = x.numel() // channels, (x.data_ptr(), grad.data_ptr(), known.data_ptr(), sums.data_ptr())
+    found = sums(x, grad, known, eps, limits, threads)
+    put_together, places = _kernel("gradient", channels, x), [one.data_ptr() for one in (x, grad, known, found)]
+    _shared(lambda rows: put_together(*places, channels, *rows, *limits), x.numel() // channels, threads)
+    return x, found[0], found[1]
+
+
+def sums(x: Tensor, grad: Tensor, known: Tensor, eps: float, limits: Range, threads: int = 1) -> Tensor:
+    """(4, C) float32: dL/dweight, dL/dbias, FACTOR and SUMMAND; as gradients, but ``x`` stays."""
+    channels = x.shape[1]
+    found = torch.empty(4, channels)
+    add_up, places = _kernel("sums", channels, x), [one.data_ptr() for one in (x, grad, known, found)]
 
     def work(blocks: tuple[int, int]) -> None:
-        add_up(*places, n_rows, channels, *blocks, eps, *limits)
+        add_up(*places, x.numel() // channels, channels, *blocks, eps, *limits)
 
     _shared(work, channels // lanes(channels), threads)
-    _shared(lambda rows: put_together(*places, channels, *rows, *limits), n_rows, threads)
-    return x, sums[0], sums[1]
+    return found
 
 
 def lanes(channels: int) -> int:
@@ -116,7 +125,7 @@ def _compiled(name: str, lanes: int, is_bf16: bool) -> Kernel:
     return kinds[name](lanes, is_bf16).compiled()
 
 
-class _Tiled(Program):
+class Tiled(Program):
     """Passes over a matrix of pixels and channels."""
 
     @contextlib.contextmanager
@@ -168,13 +177,44 @@ class _Tiled(Program):
         stopped = code.or_(code.fcmp_ordered("<=", value, low), code.fcmp_ordered(">=", value, high))
         return code.select(stopped, self.everywhere(0.0), grad)
 
+    def returned(self, value: Any, grad: Any, table: Sequence[Any], limits: tuple[Any, Any]) -> Any:
+        """dL/dx of x and dL/dy; ``table``: MEAN, SCALE, SHIFT, FACTOR and SUMMAND of their channels."""
+        mean, scale, shift, factor, summand = table
+        passed = self.passed(grad, self.fma(value, scale, shift), *limits)
+        return self.fma(passed, scale, self.fma(self.code.fsub(value, mean), factor, summand))
+
     def share_of(self, rows: Any) -> Any:
         """1 / rows, as a vector."""
         code = self.code
         return self.spread(code.fdiv(self.float(1.0), code.sitofp(rows, self.float)))
 
+    def finish(
+        self,
+        sums: Sequence[Any],
+        known: Any,
+        weight: Any,
+        bias: Any,
+        n_rows: Any,
+        channels: Any,
+        channel: Any,
+        eps: Any,
+    ) -> None:
+        """Write what is known of some channels. ``sums``: the number that these are about, of x and of its square."""
+        code, share = self.code, self.share_of(n_rows)
+        about, total, squares = sums
+        moved = code.fmul(total, share)
+        mean = code.fadd(about, moved)
+        variance = code.fsub(code.fmul(squares, share), code.fmul(moved, moved))
+        zero = self.everywhere(0.0)
+        variance = code.select(code.fcmp_ordered("<", variance, zero), zero, variance)
+        spread = self.root(code.fadd(variance, self.spread(eps)))
+        scale = code.fdiv(self.load(self.at(weight, channel), 4), spread)
+        shift = code.fsub(self.load(self.at(bias, channel), 4), code.fmul(mean, scale))
+        for number, found in enumerate((mean, variance, scale, shift)):
+            code.store(found, self.row_of(known, number, channels, channel), align=4)
 
-class _Statistics(_Tiled):
+
+class _Statistics(Tiled):
     """Its arguments: x, weight, bias, known; M, C, the first block of channels, the one behind the last; eps."""
 
     def __init__(self, lanes: int, is_bf16: bool) -> None:
@@ -202,29 +242,16 @@ class _Statistics(_Tiled):
             for number, total in enumerate(found, 1):
                 self.add_to(self.row_of(known, number, channels, channel), total)
         with self.counted(*blocks) as block:
-            self._finish(code.mul(block, lane), known, weight, bias, n_rows, channels, eps)
+            channel = code.mul(block, lane)
+            sums = [self.load(self.row_of(known, number, channels, channel), 4) for number in range(3)]
+            self.finish(sums, known, weight, bias, n_rows, channels, channel, eps)
 
     def clear_rows(self, known: Any, channels: Any, channel: Any) -> None:
         for number in (1, 2):
             self.code.store(self.everywhere(0.0), self.row_of(known, number, channels, channel), align=4)
 
-    def _finish(self, channel: Any, known: Any, weight: Any, bias: Any, n_rows: Any, channels: Any, eps: Any) -> None:
-        code, share = self.code, self.share_of(n_rows)
-        places = [self.row_of(known, number, channels, channel) for number in range(4)]
-        about, total, squares = (self.load(place, 4) for place in places[:3])
-        moved = code.fmul(total, share)
-        mean = code.fadd(about, moved)
-        variance = code.fsub(code.fmul(squares, share), code.fmul(moved, moved))
-        zero = self.everywhere(0.0)
-        variance = code.select(code.fcmp_ordered("<", variance, zero), zero, variance)
-        spread = self.root(code.fadd(variance, self.spread(eps)))
-        scale = code.fdiv(self.load(self.at(weight, channel), 4), spread)
-        shift = code.fsub(self.load(self.at(bias, channel), 4), code.fmul(mean, scale))
-        for found, place in zip((mean, variance, scale, shift), places, strict=True):
-            code.store(found, place, align=4)
 
-
-class _Normalized(_Tiled):
+class _Normalized(Tiled):
     """Its arguments: x, y, known; C, the first row, the one behind the last; low, high."""
 
     def __init__(self, lanes: int, is_bf16: bool) -> None:
@@ -240,7 +267,7 @@ class _Normalized(_Tiled):
                 self.put(self.between(value, low, high), y, place)
 
 
-class _Sums(_Tiled):
+class _Sums(Tiled):
     """Its arguments: x, dL/dy, known, sums; M, C, the first block of channels, the one behind the last; eps, low, high.
 
     The rows of ``sums``: dL/dweight, dL/dbias, and the factors of x - m and the summand of dL/dx.
@@ -283,7 +310,7 @@ class _Sums(_Tiled):
             code.store(found, place, align=4)
 
 
-class _Gradient(_Tiled):
+class _Gradient(Tiled):
     """Its arguments: x, which becomes dL/dx, and dL/dy, known, sums; C, the first row, the one behind the last; the
     limits."""
 
@@ -293,13 +320,8 @@ class _Gradient(_Tiled):
         code, low, high = self.code, self.spread(low), self.spread(high)
         blocks = self.int(0), code.sdiv(channels, self.int(lanes))
         with self.tiles(tuple(rows), blocks) as (start, past, channel):
-            mean, scale, shift = (
-                self.load(self.row_of(known, row, channels, channel), 4) for row in (MEAN, SCALE, SHIFT)
-            )
-            factor, summand = (self.load(self.row_of(sums, row, channels, channel), 4) for row in (2, 3))
+            table = [self.load(self.row_of(known, row, channels, channel), 4) for row in (MEAN, SCALE, SHIFT)]
+            table += [self.load(self.row_of(sums, row, channels, channel), 4) for row in (FACTOR, SUMMAND)]
             with self.counted(start, past) as row:
                 place = code.add(code.mul(row, channels), channel)
-                value = self.taken(x, place)
-                passed = self.passed(self.taken(grad, place), self.fma(value, scale, shift), low, high)
-                apart = self.fma(code.fsub(value, mean), factor, summand)
-                self.put(self.fma(passed, scale, apart), x, place)
+                self.put(self.returned(self.taken(x, place), self.taken(grad, place), table, (low, high)), x, place)

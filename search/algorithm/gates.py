@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from proxyless_arch.space.search_space import Path
 from proxyless_nas.side_by_side import each, spare_threads
 
+Product = Callable[[Tensor, Tensor], Tensor | None]
+"""(x, dL/dout) -> <dL/dout, o(x)> of an operation, without side effects; None for inputs that it does not take."""
 BinaryMode = Literal["two", "full", "full_v2"]
 MOST_AT_ONCE = 16_000_000
 """Bytes of a block's input up to which its candidates run side by side: the memory of several is not planned for."""
@@ -128,9 +130,14 @@ class BinarizedPath(torch.autograd.Function):
         active: int,
         others: Sequence[Callable[[Tensor], Tensor]],
         keep_outputs: bool,
+        products: Sequence[Product | None] | None = None,
     ) -> Tensor:
-        """``others[j]`` computes o_j(x) without side effects; the entry of the active candidate is not called."""
+        """``others[j]`` computes o_j(x) without side effects; the entry of the active candidate is not called.
+
+        ``products[j]`` may compute <dL/dout, o_j(x)> faster than that.
+        """
         ctx.active, ctx.others = active, others
+        ctx.products = products or [None] * len(others)
         kind = x.device.type
         ctx.precision = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         ctx.kept = None
@@ -153,9 +160,13 @@ class BinarizedPath(torch.autograd.Function):
         def gradient(j: int) -> Tensor:
             kind, dtype, is_lower = ctx.precision
             with torch.no_grad(), torch.autocast(kind, dtype, enabled=is_lower):  # which every thread has to be told
+                faster = ctx.products[j] if j != ctx.active and ctx.kept is None else None
+                found = faster(x, grad_out) if faster is not None else None
+                if found is not None:
+                    return found
                 out = output(j)
             return (grad_out.to(wide) * out.to(wide)).sum()
 
         small = x.device.type == "cpu" and x.nbytes <= MOST_AT_ONCE
         found = each(gradient, range(len(ctx.others)), spare_threads() if small else 1)
-        return grad_out, torch.stack(found), None, None, None, None
+        return grad_out, torch.stack(found), *[None] * 5

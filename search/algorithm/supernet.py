@@ -69,6 +69,7 @@ class Choices(nn.Module):
             gate.candidates.index(choice),
             others,
             gate.keep_outputs,
+            [getattr(self.choices[j], "product", None) for j in gate.candidates],
         )
 
 

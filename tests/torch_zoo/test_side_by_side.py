@@ -48,3 +48,11 @@ def test_cores_are_shared_with_the_threads_of_torch_and_other_processes(monkeypa
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
     monkeypatch.setattr(side_by_side.distributed, "local_size", lambda: 1)
     assert spare_threads() == 3
+
+
+def test_a_call_within_another_waits_for_no_thread_that_waits_for_it():
+    def sums(number):
+        return sum(each(lambda more: number + more, range(3), 2))
+
+    assert each(sums, range(4), 2) == [3, 6, 9, 12]
+    assert each(lambda number: number, range(3), 2) == [0, 1, 2]  # and the next one has its threads
