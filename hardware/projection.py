@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hardware import best_first
 from hardware.cost import CostTable, Path, Stage
 from hardware.together import Lifted
 from proxyless_arch.base.errors import InputError
@@ -144,6 +145,10 @@ def k_best(
     ``settles_ties``: as of ``project``. Raises InputError as ``project`` does, where there are none.
     """
     rows = _checked(log_probs, limits)
+    if k > 1 and not matches and all(np.isfinite(row).all() for row in rows):
+        paths = best_first.most_probable(rows, limits, k, TIE * max(float(np.ptp(row)) for row in rows))
+        if paths:
+            return [projection_of(rows, limits, path) for path in paths]
     lifted = Lifted(limits[0].table)
     program = _program(lifted, rows, limits, matches, prunes=k == 1)
     found: list[Path] = []
