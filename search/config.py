@@ -267,7 +267,7 @@ class ArchOpt:
     rescore: int | None = _flag(
         None,
         "networks that are scored at the end, to take the best: grad and rl so many around the final probabilities "
-        "(default: none), predictor so many in each of its rounds (default: 32)",
+        "(default: 64; 0 or --derive argmax: none), predictor so many in each of its rounds (default: 32)",
         older=0,
         minimum=0,
         maximum=10_000,
@@ -340,7 +340,7 @@ class ArchOpt:
         for, and for rounds of a predictor that are too small."""
         if self.rl_update_per_epoch and self.rl_update_steps_per_epoch is None:
             raise InputError("expected --rl_update_steps_per_epoch with it: how many updates", "--rl_update_per_epoch")
-        if self.arch_algo == "predictor" and self.rescore is not None and self.rescore < SMALLEST_ROUND:
+        if self.arch_algo == "predictor" and self.rescore and self.rescore < SMALLEST_ROUND:
             problem = f"expected {SMALLEST_ROUND} or more with --arch_algo predictor, got {self.rescore}"
             raise InputError(problem, "--rescore")
         if self.arch_algo == "rl" and self.rl_baseline_rule == "others" and self.rl_batch_size == 1:

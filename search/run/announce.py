@@ -24,6 +24,7 @@ from search.config import TARGET_KEY, SearchConfig
 from search.run.device import timed_space
 from search.run.job import Job
 from search.run.loop import Schedule, Search
+from search.run.rounds import most_scored
 from search.run.warmup import WarmUp
 
 
@@ -33,7 +34,8 @@ def _schedule(job: Job) -> str:
     warm, steps = f"{schedule.warmup_epochs} warm-up", f"epochs of {counted(schedule.steps_per_epoch, 'step')}"
     if config.arch.arch_algo == "predictor":
         return f"{warm} {steps}, then networks of the target are scored to learn which to take"
-    rescored = f"; at the end {counted(config.arch.rescore, 'network')} are scored" if config.arch.rescore else ""
+    count = most_scored(job)
+    rescored = f"; at the end {counted(count, 'network')} are scored" if count else ""
     return (
         f"{warm} + {counted(schedule.search_epochs, 'search epoch')} of "
         f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "

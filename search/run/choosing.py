@@ -142,7 +142,7 @@ def split_half_reliability(halves: Sequence[tuple[float, float]]) -> float | Non
 
 def predictor_of(config: SearchConfig, limits: Sequence[Limit]) -> Predictor:
     """A predictor that has asked for nothing yet. Raises InputError where too few networks are within the limits."""
-    n_rescored = PredictorOptions.n_rescored if config.arch.rescore is None else config.arch.rescore
+    n_rescored = config.arch.rescore or PredictorOptions.n_rescored  # 0 is a recipe's, for gradients
     options = PredictorOptions(n_random=config.arch.score_networks, n_rescored=n_rescored)
     return Predictor(limits, options, config.manual_seed)
 

@@ -41,13 +41,17 @@ NOT_IN_A_ROUND = (
     "images_per_second",
 )
 """Fields of an epoch record that say nothing of networks that are scored."""
+RESCORED = 64  # behind which the gradient search was compared (experiments/proof_predictor.json)
 
 
 def most_scored(job: Job) -> int:
     """How many networks are scored at most before one is chosen; 0 where the most probable one is taken."""
     arch = job.config.arch
+    if arch.arch_algo == "random":
+        return 0
     if arch.arch_algo != "predictor":
-        return arch.rescore or 0
+        by_default = RESCORED if job.config.target.derive == "projected" else 0
+        return by_default if arch.rescore is None else arch.rescore
     options = predictor_of(job.config, job.candidates).options
     return options.n_random + options.max_rounds * options.n_rescored
 
