@@ -709,7 +709,7 @@ def photos(tmp_path_factory):
 
 PHOTOS = shlex.split(
     "--space tiny --width_mult 0.05 --resolution 8 --train_batch_size 8 --device cpu --warmup_epochs 1 "
-    "--n_epochs 1 --n_worker 0 --target_hardware flops --valid_size 10"
+    "--n_epochs 1 --n_worker 0 --target_hardware flops --valid_size 10 --rescore 2"
 )
 
 

@@ -23,7 +23,7 @@ from search.run import checkpoint
 from tests.errors import error_line, named
 
 TINY = ["--space", "tiny", "--width_mult", "0.1", "--resolution", "8", "--warmup_epochs", "1", "--n_epochs", "1",
-        "--torch_threads", "1"]  # fmt: skip
+        "--torch_threads", "1", "--rescore", "3"]  # fmt: skip
 FAST = ["--recipe", "fast", "--train_batch_size", "16", "--n_worker", "0"]
 
 

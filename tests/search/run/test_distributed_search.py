@@ -242,7 +242,7 @@ def test_what_either_process_cannot_read_is_counted(tmp_path):
     # one epoch of 3 steps, and a BN recalibration that looks at next to nothing: rank 0 never meets rank 1's
     words = (
         "--space tiny --width_mult 0.05 --resolution 8 --valid_size 16 --train_batch_size 16 --warmup_epochs 1 "
-        "--n_epochs 0 --recalibration_images 2 --n_worker 0 --device cpu --target_hardware flops"
+        "--n_epochs 0 --recalibration_images 2 --n_worker 0 --device cpu --target_hardware flops --rescore 2"
     )
     data = ["--dataset", "imagefolder", "--data_path", photos]
     statuses, complaints = ended(search_that_rank_1_stops, [*data, "--path", run_dir, *words.split()])

@@ -21,7 +21,7 @@ from search.config import from_recipe, with_settings
 from search.reporting.run_folder import read_run
 from search.reporting.summary import summary
 from search.reporting.views import foretold_chart
-from search.run import choosing, runner, scoring
+from search.run import choosing, rounds, runner, scoring
 from search.run.job import mixed, new_search, prepare
 from search.run.scoring import FILE, Scorer
 from tests.processes import Child, ranks
@@ -277,6 +277,26 @@ def test_other_algorithms_end_with_the_best_of_some(tmp_path):
     first = entries[0]["loss"]  # the most probable one
     assert result["rescored"] == {"networks": 4, "loss": best["loss"], "loss_of_most_probable": first}
     assert "\n  rescored   4 networks" in summary(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 0),  # the digits' recipe
+        ({"rescore": None}, rounds.RESCORED),
+        ({"rescore": None, "arch_algo": "rl"}, rounds.RESCORED),
+        ({"rescore": 5, "arch_algo": "rl"}, 5),
+        ({"rescore": None, "derive": "argmax"}, 0),
+        ({"rescore": None, "arch_algo": "random"}, 0),
+    ],
+)
+def test_gradients_and_reinforce_end_with_the_best_of_some_unless_told_otherwise(settings, count):
+    assert rounds.most_scored(tiny_job(**{"arch_algo": "grad"} | settings)) == count
+
+
+def test_a_recipe_without_a_count_leaves_the_predictor_its_own():
+    job = tiny_job(rescore=0)
+    assert choosing.predictor_of(job.config, job.candidates).options == choosing.PredictorOptions()
 
 
 @pytest.mark.parametrize(
