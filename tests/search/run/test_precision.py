@@ -12,6 +12,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.data.streams import TorchStream
 from search import imagenet_arch_search
 from search.algorithm.controllers import step_rng
+from search.algorithm.derive import choose_path
 from search.algorithm.gates import sample
 from search.config import SearchConfig
 from search.run import checkpoint, loop
@@ -19,7 +20,7 @@ from search.run.announce import what_it_pays
 from search.run.loop import Schedule, Search
 from search.run.scoring import Scorer
 from tests.errors import named
-from tests.search.run.test_loop import config, everything, go_on, new_search
+from tests.search.run.test_loop import GOAL, TABLE, config, everything, go_on, new_search
 from tests.search.run.test_scoring import some_paths, tiny_job
 from tests.search.tiny import tiny_space
 
@@ -70,6 +71,21 @@ def test_weights_alpha_and_momentum_stay_in_float32(arch):
     apart = [float((own - theirs).detach().abs().max()) for own, theirs in pairs]
     assert 0 < max(apart) < 1e-2
     assert lower.sums.valid_loss == pytest.approx(plain.sums.valid_loss, rel=BOUND)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
+def test_a_search_for_a_target_ends_with_the_network_of_float32(seed):
+    found = []
+    for precision in ("fp32", "bf16"):
+        settings = config(grad_update_arch_param_every=1, arch_lr=0.05)
+        weights = replace(settings.weights, n_epochs=6)
+        search = new_search(replace(settings, manual_seed=seed, precision=precision, weights=weights))
+        start, _ = choose_path(search.alphas, TABLE, GOAL)
+        assert go_on(search, [])
+        path, _ = choose_path(search.alphas, TABLE, GOAL)
+        assert path != start
+        found.append(path)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("stop", [7, 8])
