@@ -58,7 +58,7 @@ $(BIN)/python:
 
 # requirements.txt has the only versions: here they constrain what searching needs
 $(SEARCH_READY): requirements.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --constraint requirements.txt --editable .[search]
+	$(PIP) install --constraint requirements.txt --editable .[search,fast]
 	touch $@
 
 $(READY): requirements.txt pyproject.toml | $(BIN)/python

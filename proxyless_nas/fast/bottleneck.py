@@ -28,6 +28,11 @@ from proxyless_nas.layers import MBConvLayer, ZeroLayer
 MOST_VECTORS = 3000
 """Of an image of a few channels, beyond which it does not stay in the nearest caches."""
 
+MOST_CHANNELS = 64
+"""Of the input: beyond, the matrix product of a library is faster than making each channel's image twice."""
+FEWEST_PIXELS = 8
+"""Of a batch, times the channels of the input: fewer are not worth the covariance."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -122,10 +127,15 @@ def _settings(x: Tensor, module: FastMBConv) -> Settings | None:
     conv = depth.conv
     pads = None if isinstance(conv, SameConv2d) else conv.padding
     layer = _layer(first.conv.weight.shape[0], conv.kernel_size[0], conv.stride[0], pads, *x.shape[2:])
-    if layer is None or len(x) * layer.out_height * layer.out_width == 1:
+    is_alone = layer is not None and len(x) * layer.out_height * layer.out_width == 1  # which has no variance
+    if layer is None or is_alone or not _is_worth_it(x):
         return None
     limits = LIMITS[type(first.act)], LIMITS[type(depth.act)]
     return Settings(first.bn.eps, depth.bn.eps, *limits, layer)
+
+
+def _is_worth_it(x: Tensor) -> bool:
+    return x.shape[1] <= MOST_CHANNELS and x.numel() >= FEWEST_PIXELS * x.shape[1] ** 2
 
 
 @functools.cache

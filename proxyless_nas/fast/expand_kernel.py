@@ -188,6 +188,8 @@ def _compiled(direction: str, size: int, stride: int) -> Kernel:
 
 Moves = list[tuple[int, int]]
 """Rows and columns from the first of some pixels to each."""
+Place = tuple[Any, Any]
+"""A row and a column, known when it runs."""
 
 
 @dataclass(frozen=True)
@@ -274,16 +276,18 @@ class _Planes(Tiled):
             place = self.pixel(number, channels, channel)
             self.code.store(self.load(self.at(source, place), 4), self.vector_at(plane, number))
 
-    def in_tiles(self, rows: Any, columns: Any, write: Callable[[Any, Any, Moves], None]) -> None:
-        """``write`` the code for each pixel of an image: for the first of some, and those as moves from it."""
+    def in_tiles(self, rows: Any, columns: Any, write: Callable[[Any, Any, Moves, Place], None]) -> None:
+        """``write`` the code for each pixel of an image: for the first of some, those as moves from it, and what says
+        which of them are new: the last ones of a line end with it, and may share some with those before."""
         code = self.code
-        pairs = code.sub(rows, code.srem(rows, self.int(TALL)))
-        whole = code.sub(columns, code.srem(columns, self.int(WIDE)))
-        for tall, start, past in ((TALL, self.int(0), pairs), (1, pairs, rows)):
-            with self.counted(start, past, tall) as row:
-                for wide, left, right in ((WIDE, self.int(0), whole), (1, whole, columns)):
-                    with self.counted(left, right, wide) as column:
-                        write(row, column, [(y, x) for y in range(tall) for x in range(wide)])
+        is_large = code.and_(
+            code.icmp_signed(">=", rows, self.int(TALL)), code.icmp_signed(">=", columns, self.int(WIDE))
+        )
+        for tall, wide, past in ((TALL, WIDE, (rows, 0)), (1, 1, (0, rows))):
+            count = code.select(is_large, *(self.int(end) if isinstance(end, int) else end for end in past))
+            with self.counted(self.int(0), count, tall) as row, self.counted(self.int(0), columns, wide) as column:
+                first = self.least(row, self.moved(rows, -tall)), self.least(column, self.moved(columns, -wide))
+                write(*first, [(y, x) for y in range(tall) for x in range(wide)], (row, column))
 
     def expanded(self, x: Any, image: Any, own: Own) -> None:
         """y of some channels of an image, in its plane."""
@@ -293,7 +297,7 @@ class _Planes(Tiled):
             self.load(own.shift),
         )
 
-        def write(row: Any, column: Any, moves: Moves) -> None:
+        def write(row: Any, column: Any, moves: Moves, _: Place) -> None:
             sums = [code.alloca(self.vector) for _ in moves]
             pixels = []
             for place, (y, x_) in zip(sums, moves, strict=True):
@@ -362,7 +366,7 @@ class _Forward(_Planes):
             found = [self.load(self.vector_at(own.sums, self.int(number))) for number in range(SUMS)]
             self.finish(found, known_2, gamma_2, beta_2, code.mul(n, pixels), c, channel, eps_2)
 
-    def _convolve(self, taps: Any, out: Any, out_width: Any, row: Any, column: Any, moves: Moves) -> None:
+    def _convolve(self, taps: Any, out: Any, out_width: Any, row: Any, column: Any, moves: Moves, _: Place) -> None:
         found = self.convolved(self.plane, self.wide, self.stride, taps, row, column, moves)
         for value, (y, x) in zip(found, moves, strict=True):
             to = self.pixel(self.moved(row, y), out_width, self.moved(column, x))
@@ -467,8 +471,9 @@ class _Backward(_Planes):
             self.code.store(value, self.vector_at(self.behind_plane, self._grad_pixel(row, column)))
 
     def _return(
-        self, own: Own, g: Any, image: Any, height: Any, width: Any, channel: Any, row: Any, column: Any, moves: Moves
-    ) -> None:
+        self, own: Own, g: Any, image: Any, height: Any, width: Any, channel: Any, row: Any, column: Any, moves: Moves,
+        new: Place,
+    ) -> None:  # fmt: skip
         """Write G of some pixels, and add it up."""
         code, sums = self.code, self.vector_at(own.sums, self.int(self.size**2))
         found = self.convolved(self.behind_plane, self.grad_wide, 1, own.taps, row, column, moves, turned=True)
@@ -477,7 +482,8 @@ class _Backward(_Planes):
             own_row, own_column = self.moved(row, y), self.moved(column, x)
             place = code.add(self.corner, self.pixel(own_row, self.wide, own_column))
             passed = self.passed(value, self.load(self.vector_at(self.plane, place)), self.low, self.high)
-            total = code.fadd(total, passed)
+            is_new = code.and_(code.icmp_signed(">=", own_row, new[0]), code.icmp_signed(">=", own_column, new[1]))
+            total = code.select(is_new, code.fadd(total, passed), total)
             pixel = code.add(start, self.pixel(own_row, width, own_column))
             self.put(passed, g, self.pixel(pixel, self.channels, channel))
         code.store(total, sums)

@@ -21,13 +21,19 @@ BN = BatchNorm(eps=1e-3, momentum=0.1)
 # input, output channels, expand ratio, kernel, stride, height, width, padding
 CASES = [
     (16, 16, 6, 7, 1, 16, 16, "symmetric"),
-    (8, 16, 3, 5, 1, 5, 12, "symmetric"),
+    (8, 16, 3, 5, 1, 5, 11, "symmetric"),
+    (8, 16, 3, 3, 1, 1, 6, "symmetric"),
     (16, 24, 3, 7, 2, 8, 8, "same"),
     (24, 40, 6, 5, 2, 9, 7, "same"),
     (24, 40, 3, 3, 2, 9, 7, "symmetric"),
-    (40, 40, 3, 3, 1, 1, 1, "symmetric"),
+    (40, 40, 3, 3, 1, 2, 3, "symmetric"),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def few_pixels_do(monkeypatch):
+    monkeypatch.setattr(bottleneck, "FEWEST_PIXELS", 0)
 
 
 def layers_of(case, seed=0):
@@ -155,6 +161,10 @@ def test_a_network_that_was_changed_or_is_looked_at_is_left_to_its_own_layers(mo
     _, fast, _ = layers_of(case)
     large = images(1, 16, 60, 60)  # whose planes are no longer small
     fast(large).sum().backward()
+    for limit, value in (("MOST_CHANNELS", 15), ("FEWEST_PIXELS", 7)):  # of 3 x 36 pixels, 16 channels
+        with monkeypatch.context() as patch:
+            patch.setattr(bottleneck, limit, value)
+            fast(x).sum().backward()
     fast(x.contiguous()).sum()
     with torch.autocast("cpu", torch.bfloat16):
         fast(x).sum()
