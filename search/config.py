@@ -7,8 +7,9 @@ defaults; a flag overrides the recipe; the effective config is saved in the run 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from proxyless_arch.space.named import SPACES, space_named
 SMALL_IMAGE = 64  # pixels up to which an image is small: gentler strides, the whole image as input
 RECIPE_DIR = Path(__file__).parent / "recipes"
 FORMAT, VERSION = "proxyless-nas/search-config", 1
+PARENT = "--from"
 PATHS = ("data_path", "latency_table", "parent")
 FREE = (
     "data_path",
@@ -158,7 +160,7 @@ class SpaceConfig:
         None,
         "a trained network, a run folder or a known name: search the smaller networks that share its weights, in place "
         "of a space",
-        flag="--from",
+        flag=PARENT,
         aliases=("--parent",),
         metavar="RUN_OR_NAME",
         older=None,
@@ -498,13 +500,23 @@ def effective_config(given: Mapping[str, Any], recipe: str | None = None) -> Sea
     return whole_if_named(config, given)
 
 
+@contextlib.contextmanager
+def naming_the_parent() -> Iterator[None]:
+    """What training says of its --arch is said of the search's --from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.problem, PARENT if error.place == "--arch" else error.place, error.source) from None
+
+
 def images_of_parent(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the images of the trained network that ``given`` names, split as they were for its training.
 
     Raises InputError for a network that is not there, and for a split that would hold out what it was trained on.
     """
     own = {name: given[name] for name in IMAGES if name in given}
-    told = images_of_network({"arch": given["parent"], **own})
+    with naming_the_parent():
+        told = images_of_network({"arch": given["parent"], **own})
     return {name: value for name, value in told.items() if (name, value) != ("valid_size", 0)}  # which a search needs
 
 

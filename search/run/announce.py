@@ -31,14 +31,15 @@ from search.run.warmup import WarmUp
 def _schedule(job: Job) -> str:
     """What is done, how often."""
     config, schedule = job.config, job.schedule
-    warm, steps = f"{schedule.warmup_epochs} warm-up", f"epochs of {counted(schedule.steps_per_epoch, 'step')}"
+    warm, steps = f"{schedule.warmup_epochs} warm-up", counted(schedule.steps_per_epoch, "step")
     if config.arch.arch_algo == "predictor":
-        return f"{warm} {steps}, then networks of the target are scored to learn which to take"
+        epochs = counted(schedule.warmup_epochs, "warm-up epoch")
+        return f"{epochs} of {steps}, then networks of the target are scored to learn which to take"
     count = most_scored(job)
     rescored = f"; at the end {counted(count, 'network')} are scored" if count else ""
     return (
-        f"{warm} + {counted(schedule.search_epochs, 'search epoch')} of "
-        f"{counted(schedule.steps_per_epoch, 'step')}, {counted(schedule.arch_steps, 'architecture step')} of "
+        f"{warm} + {counted(schedule.search_epochs, 'search epoch')} of {steps}, "
+        f"{counted(schedule.arch_steps, 'architecture step')} of "
         f"{counted(job.arch_batch_size, 'image')} "
         f"(lr {resolved_arch_lr(config.arch, schedule.arch_steps):.3g}, {_rule(job)}){rescored}"
     )
@@ -46,7 +47,10 @@ def _schedule(job: Job) -> str:
 
 def _unmoved(job: Job) -> tuple[str, ...]:
     """One line where the search is too short for alpha to learn anything, else none."""
-    if job.config.arch.arch_algo == "predictor" or job.schedule.arch_steps:
+    if job.config.arch.arch_algo == "predictor":
+        problem = "no warm-up: networks are scored with weights drawn at random, which says nothing of them"
+        return () if job.schedule.warmup_epochs or job.parent is not None else (problem,)
+    if job.schedule.arch_steps:
         return ()
     every = counted(job.schedule.arch_every, "weight step")
     problem = f"no architecture step: alpha has one every {every} of the search epochs"
@@ -69,9 +73,11 @@ def _rule(job: Job) -> str:
 
 def _size_of(space: SearchSpace, width_mult: float) -> str:
     """How much of it there is, and is searched."""
+    if space.widths:
+        widths = f"{counted(len(space.choices), 'searched block')}, {counted(len(space.widths), 'searched width')}"
+        return f"width {width_mult:g}: {widths}, weights shared"
     if space.shares_weights:
-        widths = f", {counted(len(space.widths), 'width')}" if space.widths else ""
-        return f"{counted(len(space.choices), 'searched block')}{widths}, weights shared"
+        return f"{counted(len(space.choices), 'searched block')}, weights shared"
     if len(space.edges) == len(space.choices):
         return f"width {width_mult:g}: {space.n_edges} searched blocks"
     width = space.feature_mix.in_channels

@@ -15,9 +15,9 @@ from proxyless_arch.space.search_space import SearchSpace
 from proxyless_arch.space.shrinking import Freedom, space_around
 from proxyless_arch.weights.files import NamedTensors
 from proxyless_arch.weights.slicing import by_importance
-from search.config import SearchConfig, SpaceConfig
+from search.config import PARENT as FLAG
+from search.config import SearchConfig, SpaceConfig, WeightOpt, naming_the_parent
 
-FLAG = "--from"
 NO_WEIGHTS = "this network has no weights: it takes a trained one"
 FREEDOM = Freedom(most=5)
 """Of each block: five widths, from a fifth on. A search learns what each is worth from a few hundred networks."""
@@ -36,7 +36,8 @@ class Parent:
         assert name is not None
         if name in catalog.known_names() and name not in catalog.trained_names():
             raise InputError(NO_WEIGHTS, FLAG, name)
-        found = start_of(self._training, self.images)
+        with naming_the_parent():
+            found = start_of(self._training, self.images)
         if not found.tensors:
             raise InputError(NO_WEIGHTS, FLAG, name)
         if found.has_fresh_classifier:
@@ -90,9 +91,14 @@ def check_around(config: SearchConfig) -> None:
 
 def check_sharing(config: SearchConfig, space: SearchSpace) -> None:
     """Raises InputError for settings that have no meaning where networks share weights, or where they do not."""
+    weights, usual = config.weights, WeightOpt()
     if not space.shares_weights:
-        if config.weights.kernel_transform:
-            raise InputError("has no meaning where each operation has weights of its own", "--kernel_transform")
-        return
-    if config.weights.paths_per_step is not None and config.weights.shared_rule == "sandwich":
+        for name in ("kernel_transform", "shared_rule", "sandwich_paths"):
+            if getattr(weights, name) != getattr(usual, name):
+                raise InputError("has no meaning where each operation has weights of its own", f"--{name}")
+    elif weights.shared_rule == "sandwich" and weights.paths_per_step is not None:
         raise InputError("has no meaning with the sandwich rule: --sandwich_paths takes its place", "--paths_per_step")
+    elif weights.shared_rule != "sandwich" and weights.sandwich_paths != usual.sandwich_paths:
+        raise InputError(
+            f"has no meaning with the rule {weights.shared_rule}: --paths_per_step takes its place", "--sandwich_paths"
+        )

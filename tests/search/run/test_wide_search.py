@@ -14,7 +14,7 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.search_space import SearchSpace
 from search import SearchConfig, imagenet_arch_search
 from search.algorithm.derive import choose_path
-from search.run import runner
+from search.run import announce, runner
 from search.run.job import new_search, prepare
 from search.run.loop import run
 from tests.search.run import two_processes
@@ -131,6 +131,10 @@ def test_a_network_found_by_alpha_lands(algorithm, tmp_path):
         ({"target_macs": 10}, "--target_macs"),  # no width reaches it
         ({"target_macs": 1e12}, "--target_macs"),
         ({"space": "tiny", "kernel_transform": True}, "--kernel_transform"),
+        ({"space": "uib_tiny", "shared_rule": "largest_first"}, "--shared_rule"),
+        ({"space": "tiny", "sandwich_paths": 3}, "--sandwich_paths"),
+        ({"shared_rule": "largest_first", "sandwich_paths": 3}, "--sandwich_paths"),
+        ({"space": None, "width_mult": 1.0, "parent": "no such network"}, "--from"),
         ({"width_mult": 0.05}, "--width_mult"),  # nothing but 8 channels to choose from
     ],
 )
@@ -138,6 +142,13 @@ def test_what_the_space_does_not_have_is_refused(given, place):
     with pytest.raises(InputError) as caught:
         job_of(**given)
     assert caught.value.place == place
+
+
+def test_scores_of_weights_that_were_never_trained_are_told():
+    def said(**given):
+        return [line for line in announce.header(job_of(**given)).splitlines() if "drawn at random" in line]
+
+    assert len(said(warmup_epochs=0)) == 1 and not said(warmup_epochs=1)
 
 
 def test_a_table_that_lacks_a_layer_names_what_has_it():
