@@ -1,5 +1,6 @@
 """The figures of docs/results.md and README are those of the records in the repository, to their last digit."""
 
+import itertools
 import json
 import re
 from itertools import pairwise
@@ -22,9 +23,22 @@ def record(file):
 
 def rows(heading: str) -> list[list[str]]:
     """The cells of the table under a heading, without its head."""
-    section = RESULTS.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    lines = [line for line in section(heading).splitlines() if line.startswith("|")]
+    return [_cells(line) for line in lines[2:]]
+
+
+def tables(heading: str) -> list[list[list[str]]]:
+    """The cells of each table under a heading, without their heads."""
+    found = itertools.groupby(section(heading).splitlines(), lambda line: line.startswith("|"))
+    return [[_cells(line) for line in [*lines][2:]] for is_table, lines in found if is_table]
+
+
+def section(heading: str) -> str:
+    return RESULTS.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def numbers(text: str) -> list[str]:
@@ -142,19 +156,20 @@ def test_the_first_page_on_the_predictor():
     assert_shown(numbers(said.replace("power for 1.3", "")), [*gains, *powers])
 
 
-def test_defensive_quantization():
+@pytest.mark.parametrize(("place", "name"), [(0, "dq_proof"), (1, "dq_proof_trained")])
+def test_defensive_quantization(place, name):
     """The means of each line and, of several seeds, the intervals, which end at 0."""
     names = ("clean", "fgsm", "pgd", "transfer", "square", "all", "error_last_block")
-    summary = record("experiments/dq_proof.json")["summary"]
-    for cells, found in zip(rows("Defensive quantization"), summary, strict=True):
+    summary = record(f"experiments/{name}.json")["summary"]
+    for cells, found in zip(tables("Defensive quantization")[place], summary, strict=True):
         assert float(cells[0]) == found["penalty"]
         assert cells[1] == (f"{found['bits']} bits" if found["bits"] else "float")
         assert int(cells[2]) == len(found["seeds"])
-        for cell, name in zip(cells[3:], names, strict=True):
+        for cell, score in zip(cells[3:], names, strict=True):
             mean, *ends = numbers(cell)
-            assert_shown([mean], [found[name]["mean"]])
-            if ends and found[name]["interval_95"]:
-                assert_shown(ends, [max(0, end) for end in found[name]["interval_95"]])
+            assert_shown([mean], [found[score]["mean"]])
+            if ends and found[score]["interval_95"]:
+                assert_shown(ends, [max(0, end) for end in found[score]["interval_95"]])
 
 
 def assert_interval(cell: str, value) -> None:
@@ -189,8 +204,8 @@ def test_ways_to_a_smaller_network():
 def test_the_first_page_shows_the_pruning_that_is_told():
     """Of the network trained: MACs, predicted, measured, top-1 of further images; of the pruned one when trained on."""
     trained, pruned, tuned = rows("Pruning a trained network")[:3]
-    section = README.split("## Smaller, to the millisecond")[1].split("\n## ")[0]
-    first, second = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][-2:]
+    told = README.split("## Smaller, to the millisecond")[1].split("\n## ")[0]
+    first, second = [line.split("|")[1:-1] for line in told.splitlines() if line.startswith("| ")][-2:]
     for shown, told in ((first, [*trained[1:4], trained[6]]), (second, [*pruned[1:4], tuned[6]])):
         assert_shown([numbers(cell)[0] for cell in shown[1:]], [float(numbers(cell)[0]) for cell in told])
     assert numbers(second[0]) == numbers(pruned[0])
@@ -289,8 +304,8 @@ def test_the_checks_can_fail():
 def test_bits_per_layer():
     found = record("experiments/bits_proof.json")
     by_bits = {(row["bits"], row["method"]): row for row in found["H3"]}
-    shown = rows("Bits per layer")
-    for cells in shown[:3]:
+    by_method, int8_files = tables("Bits per layer")
+    for cells in by_method:
         bits = int(cells[0])
         assert_shown(
             cells[1:5], [by_bits[bits, name]["top1_percent"] for name in ("uniform", "random", "haq", "exact")]
@@ -298,19 +313,21 @@ def test_bits_per_layer():
         exact = by_bits[bits, "exact"]
         wanted = [exact[name][key] for name in ("over_uniform", "over_float") for key in ("points", "half_width")]
         assert_shown(numbers(" ".join(cells[5:])), wanted)
-    for cells, file in zip(shown[-5:], found["H4"], strict=True):
-        off = file["over_float"]
-        wanted = [file["size_bytes"][0] / 1e6, file["ms"][0], file["top1_percent"], off["points"], off["half_width"]]
-        assert cells[0] == file["file"]
-        assert_shown(numbers(" ".join(cells[1:])), wanted)
+    for part, table in (("H4", int8_files),):
+        for cells, file in zip(table, found[part], strict=True):
+            assert cells[0] == file["file"]
+            assert_shown(cells[1:4], [file["size_bytes"][0] / 1e6, file["ms"][0], file["top1_percent"]])
+            for shown, name in zip(cells[4:], ("over_float", "over_rule"), strict=False):
+                assert_gain(shown, file[name] if shown else None)
     assert 0.591 <= found["H1"]["first_input_7_bits"] < found["H1"]["first_input_8_bits"] <= 0.5965
     assert all(row["exact"] <= row["rule"] for row in found["H2"])
 
 
-def test_bits_after_fine_tuning():
+@pytest.mark.parametrize(("place", "name"), [(0, "bits_finetune")])
+def test_bits_after_fine_tuning(place, name):
     """By bits and way: plans scored, top-1 as rounded and as trained on, and the gains."""
-    summary = record("experiments/bits_finetune.json")["summary"]
-    for cells, found in zip(rows("Bits after fine-tuning"), summary, strict=True):
+    summary = record(f"experiments/{name}.json")["summary"]
+    for cells, found in zip(tables("Bits after fine-tuning")[place], summary, strict=True):
         assert cells[:2] == [str(found["bits"]), found["method"]]
         assert numbers(cells[2]) == [str(count) for count in found["evaluations"][:1] if count is not None]
         wanted = [(found[stage]["top1_percent"], found[stage].get("over_uniform")) for stage in ("before", "after")]
