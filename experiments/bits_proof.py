@@ -74,6 +74,9 @@ class ProofConfig(evaluation.NetworkConfig):
     parts: str = setting("H1,H2,H3,H4,H4W", "which of them")
     evaluations: int = setting(8, "whole plans scored by each method of H3", minimum=1)
     halves: int = setting(2, "1: only the second half is scored", minimum=1, maximum=2)
+    most: int | None = setting(
+        None, "photos of a half that calibrate, and that choose (default: all of it)", minimum=10
+    )
     rounds: int = setting(30, "timings of each LiteRT file", minimum=1)
     seed: int = SEED.setting(0, ": the halves")
     work: Path = setting(Path("bits_proof_work"), "folder of what was measured", metavar="DIR")
@@ -168,7 +171,8 @@ def halves_of(count: int, config: ProofConfig) -> Iterator[Half]:
     both = [order[: count // 2], order[count // 2 :]]
     for number in range(config.halves):
         ours, theirs = both[number], both[1 - number]
-        yield Half(number, ours[: len(ours) // 2], ours[len(ours) // 2 :], theirs)
+        calibration, choosing = ours[: len(ours) // 2], ours[len(ours) // 2 :]
+        yield Half(number, calibration[: config.most], choosing[: config.most], theirs)
 
 
 @dataclass(frozen=True)
@@ -470,6 +474,7 @@ def facts_of(argv: Sequence[str], config: ProofConfig) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "evaluations": config.evaluations,
         "halves": config.halves,
+        "most": config.most,
     }
 
 

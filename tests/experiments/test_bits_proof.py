@@ -38,6 +38,12 @@ def test_files_are_scored_on_the_half_that_did_not_choose_them(tmp_path, monkeyp
     assert exact["over_rule"]["half_width"] == pytest.approx(100 * 1.96 * gains.std(ddof=1) / np.sqrt(8))
 
 
+def test_fewer_photos_choose_where_asked(tmp_path):
+    one, other = proof.halves_of(80, config(tmp_path, most=12))
+    assert (len(one.calibration), len(one.choosing), len(one.test)) == (12, 12, 40)
+    assert not {*one.test} & {*other.test} and {*other.ours} <= {*one.test}
+
+
 def test_the_rule_keeps_the_first_blocks_and_stores_the_others():
     formats, plain = proof.rule_of(SPEC, STORED_8), proof.rule_of(SPEC, INT8)
     assert formats["first_conv"] == plain["first_conv"] == FLOAT32
