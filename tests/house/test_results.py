@@ -313,21 +313,18 @@ def test_bits_per_layer():
         exact = by_bits[bits, "exact"]
         wanted = [exact[name][key] for name in ("over_uniform", "over_float") for key in ("points", "half_width")]
         assert_shown(numbers(" ".join(cells[5:])), wanted)
-    for part, table in (("H4", int8_files),):
-        for cells, file in zip(table, found[part], strict=True):
-            assert cells[0] == file["file"]
-            assert_shown(cells[1:4], [file["size_bytes"][0] / 1e6, file["ms"][0], file["top1_percent"]])
-            for shown, name in zip(cells[4:], ("over_float", "over_rule"), strict=False):
-                assert_gain(shown, file[name] if shown else None)
+    for cells, file in zip(int8_files, found["H4"], strict=True):
+        assert cells[0] == file["file"]
+        assert_shown(cells[1:4], [file["size_bytes"][0] / 1e6, file["ms"][0], file["top1_percent"]])
+        assert_gain(cells[4], file["over_float"])
     assert 0.591 <= found["H1"]["first_input_7_bits"] < found["H1"]["first_input_8_bits"] <= 0.5965
     assert all(row["exact"] <= row["rule"] for row in found["H2"])
 
 
-@pytest.mark.parametrize(("place", "name"), [(0, "bits_finetune")])
-def test_bits_after_fine_tuning(place, name):
+def test_bits_after_fine_tuning():
     """By bits and way: plans scored, top-1 as rounded and as trained on, and the gains."""
-    summary = record(f"experiments/{name}.json")["summary"]
-    for cells, found in zip(tables("Bits after fine-tuning")[place], summary, strict=True):
+    summary = record("experiments/bits_finetune.json")["summary"]
+    for cells, found in zip(rows("Bits after fine-tuning"), summary, strict=True):
         assert cells[:2] == [str(found["bits"]), found["method"]]
         assert numbers(cells[2]) == [str(count) for count in found["evaluations"][:1] if count is not None]
         wanted = [(found[stage]["top1_percent"], found[stage].get("over_uniform")) for stage in ("before", "after")]
