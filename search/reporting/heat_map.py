@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from proxyless_arch.drawing.axes import Epochs, Phase
 from proxyless_arch.drawing.charts import Chart, Value
-from proxyless_arch.drawing.scene import Entry, Path, Rect, Scene, Shape, Text, line
+from proxyless_arch.drawing.scene import Entry, Path, Rect, Scene, Shape, Text, line, text_width
 
 HEAT_LEVELS, HEAT_ROW = 12, 15.0
+LABEL, LABEL_GAP = 10.5, 5.0  # size of type, distance from the cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,10 @@ def heat_map(
 ) -> Chart:
     """Values from 0 to 1 (rows) over epochs (columns), the more, the stronger the color.
 
-    Cells of one shade are one path, so that a map of many epochs stays small.
+    Cells of one shade are one path, so that a map of many epochs stays small. ``label_width``: at least, and as much as
+    the labels need.
     """
+    label_width = max(label_width, *(text_width(row.label, LABEL) + 2 * LABEL_GAP for row in rows))
     n_epochs = max(len(row.values) for row in rows)
     left, right, top = label_width, width - last_width, 2.0
     bottom, x = top + HEAT_ROW * len(rows), Epochs.of(phases, n_epochs, left, right)
@@ -68,7 +71,7 @@ def _runs(levels: Sequence[int]) -> list[tuple[int, int, int]]:
 
 def _heat_texts(row: HeatRow, y: float, width: float, left: float) -> list[Shape]:
     return [
-        Text(left - 5, y + 11, row.label, "end", style=row.style),
+        Text(left - LABEL_GAP, y + 11, row.label, "end", style=row.style),
         Text(width - 2, y + 11, row.last, "end", style=row.style),
         *([Rect(0, y, width, HEAT_ROW, opacity=0.0, style="ground", tip=row.tip)] if row.tip else []),
     ]

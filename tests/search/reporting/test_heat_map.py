@@ -1,7 +1,7 @@
 """Heat maps: cells lie where their epochs are, and what is alike is one shape."""
 
 from proxyless_arch.drawing.axes import Phase
-from proxyless_arch.drawing.scene import to_svg
+from proxyless_arch.drawing.scene import Text, text_width, to_svg
 from search.reporting.heat_map import HeatRow, heat_map
 from tests.proxyless_arch.drawing.test_charts import styled, words
 
@@ -21,6 +21,17 @@ def test_the_warm_up_of_a_heat_map_takes_a_strip():
     (border,), (cells,) = styled(scene, "border"), [cell for cell in styled(scene, "heat") if cell.opacity == 1]
     assert border.lines[0][0][0] == cells.lines[0][0][0] == 65  # 15 of 100 pixels
     assert words(scene)[-3:] == ["1", "epoch", "10"]
+
+
+def test_long_labels_have_room():
+    """That of a choice is never wider than what lies left of the cells."""
+    longest = "ExtraDW4 5\N{MULTIPLICATION SIGN}5 5\N{MULTIPLICATION SIGN}5"
+    rows = [HeatRow(label=label, values=[1.0], last="50.0 %") for label in ("a", longest)]
+    scene = heat_map("t", rows, [], width=200, label_width=20).scene
+    (label,) = (shape for shape in scene.shapes if isinstance(shape, Text) and shape.text == longest)
+    assert label.x - text_width(longest, 10.5) >= 0
+    (cells,) = styled(scene, "heat")
+    assert cells.lines[0][0][0] == label.x + 5
 
 
 def test_a_heat_map_places_its_cells():
