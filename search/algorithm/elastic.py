@@ -3,7 +3,8 @@
 A layer of a path is run as it will be by itself, on views of the large tensors: the first channels, the middle of a
 kernel (proxyless_arch/arch/tensors.py). So whatever operation says its tensors' shapes can be searched, and a gradient
 to a view is one to the weights. Batch normalization has one scale and shift per channel of the large network; its
-running statistics are mixed over all widths, and are made anew wherever a network is scored (run/scoring.py).
+running statistics are mixed over all widths, and are made anew wherever a network is scored (run/scoring.py), which
+ranks better than statistics kept for each number of channels (docs/results.md).
 
 It is trained by the sandwich rule (Yu, Huang, ICCV 2019; BigNAS, Yu et al., ECCV 2020): each step trains the largest
 network on labels, and the smallest and some random ones on what the largest says.
