@@ -224,6 +224,25 @@ def test_what_smaller_networks_take():
             assert_shown(numbers(cell), [100 * each for each in wanted])
 
 
+def test_what_smaller_networks_of_equal_time_score():
+    """By runtime, share of the time and way: time, MACs, accuracies and what exact is ahead by."""
+    found = record("experiments/prune_time.json")["runtimes"]
+    every = [
+        (runtime, share, way, value)
+        for runtime, its in found.items()
+        for share, own in its["summary"].items()
+        for way, value in own.items()
+    ]
+    lines = [row for row in rows("Pruning a trained network") if len(row) == 9 and row[0] in found]
+    for cells, (runtime, share, way, value) in zip(lines, every, strict=True):
+        assert cells[:3] == [runtime, share if share == "any" else f"{100 * float(share):.0f}", way]
+        (time,) = value["time_shares"]
+        wanted = [100 * time["median"], *(100 * end for end in time["interval_95"]), 100 * value["macs_share"]]
+        for name in ("before", "after", "exact_ahead_before", "exact_ahead_after"):
+            wanted += [value[name]["mean"], *value[name]["interval_95"]] if name in value else []
+        assert_shown(numbers(" ".join(cells[3:]).replace(" to ", " ")), wanted)
+
+
 @pytest.fixture
 def proof():
     return record("experiments/proof.json")["targets"]
