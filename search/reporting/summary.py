@@ -200,11 +200,10 @@ def summary(run_dir: Path) -> str:
         )
     chance = 100 / spec.num_classes
     if record["top1_percent"] < NEAR_CHANCE * chance:
-        say(
-            "note",
-            f"that is near chance ({chance:.1f} %): alpha chose among operations that were not trained; give it more "
-            "images, --warmup_epochs or --n_epochs",
-        )
+        why = "alpha chose among operations that were not trained", "images, --warmup_epochs or --n_epochs"
+        if record.get("predictor"):
+            why = "networks were chosen by the scores of weights that were not trained", "images or --warmup_epochs"
+        say("note", f"that is near chance ({chance:.1f} %): {why[0]}; give it more {why[1]}")
     if record.get("finetuned_top1_percent") is not None:
         say(
             "fine-tuned",

@@ -176,7 +176,7 @@ def _format_round(record: Mapping[str, Any]) -> str:
     return "  ".join(
         [
             f"predictor {record['epoch']}/{record['n_epochs'] - 1}",
-            f"{record['n_networks']:>4} networks",
+            f"{record['n_networks']:>4} {'network' if record['n_networks'] == 1 else 'networks':<8}",
             f"loss {number_of(record['mean_valid_loss'], 5, 3)} on average",
             f"best {number_of(record['valid_loss'], 5, 3)}",
             f"tau {number_of(record['kendall'], 5, 2)}",

@@ -167,7 +167,9 @@ def test_a_supernet_that_ranks_nothing_is_said_to(straight):
     entry = result["predictor"]
     (straight / "result.json").write_text(
         json.dumps(
-            result | {"predictor": entry | {"is_fallback": True, "random_mean": math.log(10), "reliability": 0.2}}
+            result
+            | {"predictor": entry | {"is_fallback": True, "random_mean": math.log(10), "reliability": 0.2}}
+            | {"top1_percent": 9.0}
         )
     )
     try:
@@ -175,8 +177,9 @@ def test_a_supernet_that_ranks_nothing_is_said_to(straight):
     finally:
         (straight / "result.json").write_text(json.dumps(result))
     n_more = math.ceil(60 * 0.7 * 0.8 / (0.2 * 0.3))
-    for said in ("does not rank", "no better than guessing", f"{n_more:,} would"):
+    for said in ("does not rank", "no better than guessing", f"{n_more:,} would", "near chance"):
         assert sum(said in note for note in notes) == 1
+    assert not any("alpha" in note or "--n_epochs" in note for note in notes)  # there are none
 
 
 def score_of_chance(scorer, path):
