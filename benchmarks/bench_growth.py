@@ -35,8 +35,8 @@ from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.timing import cpu_ms, in_turn  # noqa: E402
 from proxyless_arch.base.words import new_file  # noqa: E402
 from proxyless_arch.drawing.axes import Axis  # noqa: E402
-from proxyless_arch.drawing.charts import Chart, Point, compose, plane  # noqa: E402
-from proxyless_arch.drawing.scene import write_picture  # noqa: E402
+from proxyless_arch.drawing.charts import Chart, Guide, Point, compose, plane  # noqa: E402
+from proxyless_arch.drawing.scene import Scene, write_picture  # noqa: E402
 
 FITTED = 3
 """Sizes, the largest, that an exponent is fitted through."""
@@ -97,13 +97,26 @@ def measure(growth: Growth, rounds: int) -> Found:
 
 
 def chart(found: Found) -> Chart:
-    """Time by work, both by their first sizes, as powers of two; the line that may not be crossed."""
-    x, y = (np.log2(np.asarray(values) / values[0]) for values in (found.work, found.ms))
-    points = [Point(x=float(a), y=float(b), group="measured", color="s1") for a, b in zip(x, y, strict=True)]
-    points += [Point(x=float(a), y=found.most * float(a), group="as the work", color="s7", mark="square") for a in x]
+    """Time by work, both by their first sizes, as powers of two; and the line of what grows as it may."""
+    x, y = ([float(value) for value in np.log2(np.asarray(own) / own[0])] for own in (found.work, found.ms))
+    measured = list(zip(x, y, strict=True))
+    points = [Point(x=across, y=up, group="measured") for across, up in measured]
     name, of = found.name.split(" / ")
     title = f"{name}: exponent {found.exponent.median:.2f}"
-    return plane(title, points, x=Axis(label=f"{of}, doublings"), y=Axis(label="time, doublings"))
+    may = Guide(points=[(0.0, 0.0), (x[-1], found.most * x[-1])], label="may be")
+    return plane(
+        title, points, x=Axis(label=f"{of}, doublings"), y=Axis(label="time, doublings"), trail=measured, guides=[may]
+    )
+
+
+def picture(record: Mapping[str, Any]) -> Scene:
+    """Of a record of this command."""
+    found = [
+        Found(own["name"], tuple(own["work"]), tuple(own["ms"]), Ratio(*own["exponent"]), own["most"])
+        for own in record["growths"]
+    ]
+    facts = [f"{record['date'][:10]}, {record['cpu']}, load {record['load_average']}", record["command"]]
+    return compose("How the work grows", [chart(each) for each in found], 4, facts)
 
 
 def rows(all_found: Sequence[Found]) -> list[tuple[str, ...]]:
@@ -130,14 +143,14 @@ def run(argv: Sequence[str]) -> int:
         for growth in chosen(config, growths(Path(folder), config.most_images)):
             found.append(measure(growth, config.rounds))
             print(*align(rows(found[-1:])), sep="\n", flush=True)
+            record["growths"] = [asdict(each) | {"verdict": each.verdict} for each in found]
             if config.output is not None:  # the last ones may take long
-                done = [asdict(each) | {"verdict": each.verdict} for each in found]
-                write_json(config.output, record | {"growths": done})
+                write_json(config.output, record)
     print("", *align(rows(found)), sep="\n")
     faster = [each.name for each in found if each.verdict == "MISSED"]
     print(f"grows faster than the work: {', '.join(faster)}" if faster else "nothing grows faster than the work")
     if config.picture is not None:
-        write_picture(compose("How the work grows", [chart(each) for each in found], 4), config.picture)
+        write_picture(picture(record), config.picture)
     return 1 if faster else 0
 
 
