@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from benchmarks.turns import circumstances, median_of  # noqa: E402
+from benchmarks.turns import circumstances, median_of, stated  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
@@ -122,8 +122,7 @@ def run(argv: Sequence[str]) -> None:
     for checkout in checkouts.values():
         checkout.close()
     print(*align(rows, left=(0,)), sep="\n")
-    about = circumstances(["benchmarks/bench_checkouts.py", *argv])
-    print(f"{about['date']}, {about['cpu']}, load {about['load_average']}, {about['command']}")
+    print(stated(circumstances(["benchmarks/bench_checkouts.py", *argv])))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

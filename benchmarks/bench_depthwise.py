@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
+from benchmarks.turns import circumstances, stated  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.timing import cpu_ms, in_turn, quartiles  # noqa: E402
@@ -95,7 +95,8 @@ def run(argv: Sequence[str]) -> None:
             place = f"{size}x{size}{' s2' if stride > 1 else ''}, {channels} channels, {pixels} px"
             rows.append((place, precision, *(f"{quartiles(ms).median:.2f}" for ms in times.values()), f"{apart:.0e}"))
     print(*align([("layer", "precision", *parts, "apart"), *rows], left=(0, 1)), sep="\n")
-    print(f"{cpu_name()}, torch {torch.__version__}, {compiler.version()}, {config.rounds} rounds")
+    print(stated(circumstances(["benchmarks/bench_depthwise.py", *argv])))
+    print(f"torch {torch.__version__}, {compiler.version()}, {config.rounds} rounds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

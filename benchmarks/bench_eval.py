@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
+from benchmarks.turns import circumstances, stated  # noqa: E402
 from proxyless_arch.arch import catalog  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.tensors import expected_tensors  # noqa: E402
@@ -40,7 +41,7 @@ from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import LostProcessError  # noqa: E402
 from proxyless_arch.base.files import write_json  # noqa: E402
-from proxyless_arch.base.machine import cpu_name, tune_allocator  # noqa: E402
+from proxyless_arch.base.machine import tune_allocator  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.sides import height_width  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
@@ -284,8 +285,7 @@ def run(argv: Sequence[str]) -> int:
         "batch_size": arguments.batch_size,
         "threads": arguments.threads,
         "rounds": arguments.rounds,
-        "cpu": cpu_name(),
-        "load_average": round(os.getloadavg()[0], 2),
+        **circumstances(["benchmarks/bench_eval.py", *argv]),
         "python": platform.python_version(),
         "versions": versions(),
         "logit_std": deviations,
@@ -294,7 +294,7 @@ def run(argv: Sequence[str]) -> int:
         "missed": missed(ratios, differences),
     }
     print(f"{arguments.arch} at batch {arguments.batch_size}, {arguments.threads} thread(s), {arguments.rounds} rounds")
-    print(f"{record['cpu']}, load {record['load_average']}, {record['versions']}")
+    print(stated(record), record["versions"], sep="\n")
     rows = [("variant", "ms per image", "low", "high", "logits within")]
     rows += [
         (name, *_figures(row), f"{differences[name]:.1e}" if name in differences else "-")

@@ -25,7 +25,7 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
     sys.path[0] = str(ROOT)
 
 from benchmarks.growth_tasks import Growth, growths  # noqa: E402
-from benchmarks.turns import CONFIDENCE, RESAMPLES, Ratio, circumstances, verdict  # noqa: E402
+from benchmarks.turns import CONFIDENCE, RESAMPLES, Ratio, circumstances, stated, verdict  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
@@ -115,8 +115,7 @@ def picture(record: Mapping[str, Any]) -> Scene:
         Found(own["name"], tuple(own["work"]), tuple(own["ms"]), Ratio(*own["exponent"]), own["most"])
         for own in record["growths"]
     ]
-    facts = [f"{record['date'][:10]}, {record['cpu']}, load {record['load_average']}", record["command"]]
-    return compose("How the work grows", [chart(each) for each in found], 4, facts)
+    return compose("How the work grows", [chart(each) for each in found], 4, [stated(record)])
 
 
 def rows(all_found: Sequence[Found]) -> list[tuple[str, ...]]:
@@ -147,6 +146,7 @@ def run(argv: Sequence[str]) -> int:
             if config.output is not None:  # the last ones may take long
                 write_json(config.output, record)
     print("", *align(rows(found)), sep="\n")
+    print(stated(record))
     faster = [each.name for each in found if each.verdict == "MISSED"]
     print(f"grows faster than the work: {', '.join(faster)}" if faster else "nothing grows faster than the work")
     if config.picture is not None:

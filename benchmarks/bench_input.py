@@ -27,11 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from benchmarks.turns import peak_bytes  # noqa: E402
+from benchmarks.turns import circumstances, peak_bytes, stated  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
-from proxyless_arch.base.machine import cpu_name  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.timing import cpu_ms, in_turn, quartiles  # noqa: E402
@@ -172,7 +171,8 @@ def run(argv: Sequence[str]) -> None:
     for name, ms in times.items():
         middle, low, high = quartiles(ms)
         rows.append((name, f"{middle:.3g}", f"{low:.3g} to {high:.3g}", f"{1000 / middle:.0f}"))
-    print("\n".join([*align(rows), f"{config.width} x {config.height} pixels, {cpu_name()}"]))
+    print(*align(rows), f"{config.width} x {config.height} pixels", sep="\n")
+    print(stated(circumstances(["benchmarks/bench_input.py", *argv])))
     for name, grown in memory_over_epochs(config.epochs).items() if config.epochs else ():
         print(f"memory over {config.epochs} epochs of {MANY} images of 32 px, {name}: at most {grown:.1f} MB more")
 

@@ -27,7 +27,18 @@ if __name__ == "__main__":  # started as a script: the packages lie beside this 
     sys.path[0] = str(ROOT)
 
 from benchmarks.search_steps import CASES, FOLDED, PLAIN, SCORED, WEIGHT, Case, Tasks  # noqa: E402
-from benchmarks.turns import CLOCKS, Ratio, Rounds, beside, circumstances, median_of, peak_bytes, relative, verdict  # noqa: E402
+from benchmarks.turns import (  # noqa: E402
+    CLOCKS,
+    Ratio,
+    Rounds,
+    beside,
+    circumstances,
+    median_of,
+    peak_bytes,
+    relative,
+    stated,
+    verdict,
+)
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError, LostProcessError  # noqa: E402
@@ -192,7 +203,7 @@ def run(argv: Sequence[str]) -> int:
         found = compared(config, name)
         record["cases"].append(found)
         print(*table(found), "", sep="\n")
-    print(f"{record['date']}, {record['cpu']}, load {record['load_average']}, {record['command']}")
+    print(stated(record))
     if config.save_json is not None:
         write_json(config.save_json, record)
     missed = any(row["verdict"] == "MISSED" for found in record["cases"] for row in found["ratios"])

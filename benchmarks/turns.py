@@ -105,6 +105,11 @@ def peak_bytes(run: Callable[[], object]) -> int | None:
     return None if peak is None else peak - before
 
 
+def stated(record: Mapping[str, Any]) -> str:
+    """Date, machine and command of a record, for a person."""
+    return f"{record['date']}, {record['cpu']}, load {record['load_average']}, {record['command']}"
+
+
 def circumstances(command: Sequence[str]) -> dict[str, Any]:
     """Date, machine and command, for a record."""
     return {

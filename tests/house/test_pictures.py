@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import comparison_scene, oracle_picture
+from benchmarks import bench_growth, comparison_scene, oracle_picture
 from experiments import landing_digits, proof, prune_proof
 from proxyless_arch.__main__ import main as proxyless_arch_main
+from proxyless_arch.drawing.scene import write_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICES = ("mobile", "cpu", "cpu-litert", "flops")
@@ -34,6 +35,7 @@ PICTURES: Mapping[str, Callable[[Path], object]] = {
     "landing.svg": lambda path: landing_digits.draw(record("experiments/landing_digits.json")["searches"], path),
     "comparison.svg": lambda path: comparison_scene.draw(record("benchmarks/known_networks.json"), path),
     "specialization.svg": draw_specialization,
+    "growth.svg": lambda path: write_picture(bench_growth.picture(record("benchmarks/growth.json")), path),
     "oracles.svg": lambda path: oracle_picture.draw(record("benchmarks/search_oracles.json")["rows"], path),
 }
 
