@@ -288,7 +288,11 @@ def test_searches_on_tables():
     found = record("benchmarks/search_oracles.json")
     cells = rows("Search algorithms on tables of trained networks")
     cases = list(dict.fromkeys((row["table"], row["cost"]) for row in found["rows"]))
-    columns = {"predictor": 1, "ridge_256": 2, "evolution": 3, "reinforce_others": 4, "random_256": 5, "random_20": 6}
+    names = (
+        "predictor", "ridge_256", "evolution", "reinforce_others", "reinforce_past", "reinforce_release",
+        "random_256", "random_20",
+    )  # fmt: skip
+    columns = {name: 1 + index for index, name in enumerate(names)}
     for row in found["rows"]:
         shown = numbers(cells[cases.index((row["table"], row["cost"]))][columns[row["algorithm"]]])
         wanted = [row["share"], row["low"], row["high"]] if row["algorithm"] == "predictor" else [row["share"]]
