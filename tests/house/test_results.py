@@ -328,7 +328,7 @@ def test_the_checks_can_fail():
 def test_bits_per_layer():
     found = record("experiments/bits_proof.json")
     by_bits = {(row["bits"], row["method"]): row for row in found["H3"]}
-    by_method, int8_files = tables("Bits per layer")
+    by_method, int8_files, by_halves = tables("Bits per layer")
     for cells in by_method:
         bits = int(cells[0])
         assert_shown(
@@ -341,6 +341,14 @@ def test_bits_per_layer():
         assert cells[0] == file["file"]
         assert_shown(cells[1:4], [file["size_bytes"][0] / 1e6, file["ms"][0], file["top1_percent"]])
         assert_gain(cells[4], file["over_float"])
+    for cells, file in zip(by_halves, found["H4W"], strict=True):
+        assert cells[0].startswith(file["file"])
+        sizes = [size / 1e6 for size in file["size_bytes"]]
+        smaller = sum(found["H4W"][0]["size_bytes"]) / sum(file["size_bytes"])
+        assert_shown(numbers(" ".join(cells[1:4])), [*sizes, smaller, file["top1_percent"]])
+        assert_gain(cells[4], file["over_float"])
+        if cells[5]:
+            assert_gain(cells[5], file["over_rule"])
     assert 0.591 <= found["H1"]["first_input_7_bits"] < found["H1"]["first_input_8_bits"] <= 0.5965
     assert all(row["exact"] <= row["rule"] for row in found["H2"])
 
