@@ -12,9 +12,9 @@ this machine beside one anchor, at one speed of the machine.
 2. All are trained by proof.py's recipe with two training seeds.
 3. The gate: the true standard deviation of a space's random networks, without the training seed's noise, is MIN_SPREAD
    points or more; where it is not, there is nothing to find.
-4. Behind a supernet of each space that passed, the predictor finds a network of the target, which is measured and
-   trained alike. A supernet of own weights trains one path a step, one of shared weights PASSES: it has so many times
-   fewer steps.
+4. Behind a supernet of each space that passed, the predictor finds a network of the target, which is measured, found
+   again by a table scaled to that where it is off, and trained alike. A supernet of own weights trains one path a step,
+   one of shared weights PASSES: it has so many times fewer steps.
 
 Work is cut into tasks as in proof.py: give the command again to go on. Timing wants a quiet machine: do not run two.
 """
@@ -59,6 +59,7 @@ from proxyless_arch.space.mbconv import mbconv_space  # noqa: E402
 from proxyless_arch.space.search_space import SearchSpace  # noqa: E402
 from proxyless_arch.space.uib import uib_space  # noqa: E402
 from proxyless_arch.space.wide import wide_space  # noqa: E402
+from search.algorithm.predictor import Predictor  # noqa: E402
 from search.algorithm.random_control import sample_at_cost  # noqa: E402
 from search.config import SearchConfig, with_settings  # noqa: E402
 from search.run.loop import Schedule, Search  # noqa: E402
@@ -84,6 +85,8 @@ DRAWN_FOR_EACH = 6  # networks that are drawn and measured for each that is want
 CALIBRATED_ON = 5
 """Drawn networks whose measured over predicted time scales a table for the draws that count."""
 LOWER = 0.98
+LANDINGS = 5
+"""Networks that are found and measured at most, until one is of the target: behind each the table is scaled to it."""
 MIN_SPREAD = 1.0  # percentage points
 PASSES = 4
 TRAINING_SEEDS = (0, 1)
@@ -220,9 +223,21 @@ def find(study: Study, timer: Timer, images: Images, name: str, sizes: Sizes) ->
     search = new_search(study, timer, name)
     proof.warm_up(images, search, study.work / "supernet" / f"{name}.pt")
     scorer = Scorer(images, search.supernet, sizes)
-    limits = [window(scaled_to_measured(study, timer, name), study.target_ms, LOWER)]
-    path = predicted(limits, scorer, study.work / "supernet" / f"{name}.state.json", 0)
-    return {"path": list(path), "ms": timer.ms(SPACES[name].spec_for(path))}
+    table = scaled_to_measured(study, timer, name)
+    limits = [window(table, study.target_ms, LOWER)]
+    state = study.work / "supernet" / f"{name}.state.json"
+    path = predicted(limits, scorer, state, 0)
+    predictor = Predictor(limits, sizes.predictor, 0)
+    predictor.load_state_dict(read_json(state))
+    tried = []
+    for _ in range(LANDINGS):
+        tried.append({"path": list(path), "ms": timer.ms(SPACES[name].spec_for(path))})
+        if is_of_the_target(tried[-1]["ms"], study):
+            break
+        table = table.scaled(tried[-1]["ms"] / table.of_path(path))
+        path = predictor.within([window(table, study.target_ms, LOWER)], scorer.chooses).path
+    nearest = min(tried, key=lambda each: abs(each["ms"] / study.target_ms - 1))  # type: ignore[operator]
+    return nearest | {"tried": tried}
 
 
 # Tasks --------------------------------------------------------------------------------------------------------------
