@@ -364,6 +364,12 @@ def test_bits_after_fine_tuning():
             assert_shown([shown], [top])
             assert_gain(over, gain)
         assert_gain(cells[7], found["after"].get("over_float"))
+    few = {each["method"]: each["before"] for each in record("experiments/bits_finetune_lite0.json")["summary"]}
+    shown = re.search(
+        r"of ([\d.]+)% in float32 .* leaves ([\d.]+)%, .* ([\d.]+)% and the exact plan ([\d.]+)%", RESULTS
+    )
+    assert_shown(shown.groups(), [few[name]["top1_percent"] for name in ("float32", "uniform", "random", "exact")])
+    assert_gain("+49.8 (2.8)", few["exact"]["over_uniform"])
 
 
 def assert_gain(cell: str, gain) -> None:
