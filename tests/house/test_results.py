@@ -317,6 +317,17 @@ def test_supernets_of_shared_weights():
     assert all(taus[first] == max(taus[first : first + 3]) for first in (0, 3, 6))
 
 
+def test_spaces_of_equal_time():
+    found = record("experiments/spaces_proof.json")["networks"]
+    for cells, (kind, value) in zip(rows("Which space has more to find"), found.items(), strict=True):
+        assert kind.split()[-1] in cells[0]
+        means = [sum(pair) / len(pair) for pair in value["test_top1_percent"]]
+        top = [sum(means) / len(means), *(value["of_networks"]["interval_95"] or [])]
+        gate = [max(means), value["gate"]["true_sd"], value["gate"]["noise_sd"]] if value.get("gate") else []
+        wanted = [len(means), sum(value["macs"]) / len(means) / 1e6, *top, *gate]
+        assert_shown(numbers(" ".join(cells[1:]).replace(" to ", " ")), wanted)
+
+
 def test_the_checks_can_fail():
     for shown, value in (("1.6", 1.66), ("72.3", 72.36), ("-0.9", -0.84)):
         with pytest.raises(AssertionError):
