@@ -14,30 +14,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from hardware.cost import CostTable, Path
+
+if TYPE_CHECKING:
+    from hardware.projection import Limit
 
 BINS = 4096
 PRICES = tuple(2.0**power for power in range(-8, 4))
 """Tried, in units of the range of all losses by that of all costs."""
 MAX_GROWN = 20_000
 """Networks that are grown by a part before a search is given up."""
-SLACK = 1e-9  # of the range of costs, by which sums in another order may differ
-
-
-class Range(Protocol):
-    """Costs by a table that are allowed: hardware.projection.Limit."""
-
-    @property
-    def table(self) -> CostTable: ...
-    @property
-    def lower(self) -> float: ...
-    @property
-    def upper(self) -> float: ...
-    def holds(self, path: Path) -> bool: ...
+SLACK = 1e-9  # of the largest cost, by which sums in another order may differ
 
 
 class _Option(NamedTuple):
@@ -62,7 +53,7 @@ class _Growing:
     """What networks are grown from."""
 
     rows: Sequence[np.ndarray]
-    limits: Sequence[Range]
+    limits: Sequence[Limit]
 
     @cached_property
     def options(self) -> list[dict[Path, list[_Option]]]:
@@ -171,7 +162,7 @@ def _sums(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def most_probable(rows: Sequence[np.ndarray], limits: Sequence[Range], k: int, tie: float) -> list[Path] | None:
+def most_probable(rows: Sequence[np.ndarray], limits: Sequence[Limit], k: int, tie: float) -> list[Path] | None:
     """The ``k`` most probable choices within ``limits``, best first; fewer where there are not as many. None where that
     would take more than MAX_GROWN steps.
 
