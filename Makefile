@@ -56,14 +56,22 @@ lint: $(READY)
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# pip takes a package for whole whose installation was cut: what was begun and not ended begins anew
+BEGIN = if [ -e $(VENV)/.begun ]; then rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi; touch $(VENV)/.begun
+END = rm $(VENV)/.begun
+
 # requirements.txt has the only versions: here they constrain what searching needs
 $(SEARCH_READY): requirements.txt pyproject.toml | $(BIN)/python
+	@$(BEGIN)
 	$(PIP) install --constraint requirements.txt --editable .[search,fast]
+	@$(END)
 	touch $@
 
 $(READY): requirements.txt pyproject.toml | $(BIN)/python
+	@$(BEGIN)
 	$(PIP) install --requirement requirements.txt
 	$(PIP) install --no-deps --editable .
+	@$(END)
 	touch $@ $(SEARCH_READY)
 
 clean:
