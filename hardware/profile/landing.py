@@ -2,18 +2,19 @@
 
 A table predicts whole networks to within a few per cent. One measurement of the derived network tells by how much the
 table is off around the target; scaling the table by measured / predicted and projecting again costs milliseconds and
-no new search.
+no new search. Where networks that differ were measured, they also tell how much of what the table takes away the
+machine takes away: what each network costs besides its layers makes that less, and prices of layers that are off by a
+factor of their own may make it more.
 
 The machine's own speed wanders by more than a table is off. So what decides is the time at the speed that the machine
 had when the table was measured, known from an anchor network timed then and now; the time as the clock showed it is
 recorded beside it. A measurement that misses, or that spreads, is taken again, and only times that agree rescale the
-table: one outlier never does.
+table.
 """
 
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,12 @@ from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.strict import shown
 
 TOLERANCE = 0.02
-MAX_PROJECTIONS = 3
+MAX_PROJECTIONS = 4
 MAX_NOISE = TOLERANCE / 2  # standard error of a measurement, relative, above which it is taken again
 MAX_TIMES = 3  # measurements of one network in a row
+SLOPE_SD, TIME_SD = 0.5, 0.015  # of what is believed of a slope before it is measured, and of a time; relative
+NUDGE = 1.01  # of the table, where a network comes again
+STEEPEST = 4.0  # of a slope, over or under measured / predicted
 
 
 def lands(ms: float, target: float, lower: float = LOWER, tolerance: float = TOLERANCE) -> bool:
@@ -111,10 +115,23 @@ def settled(time: Callable[[], Measured]) -> Measured:
     return middle(measured(time, lambda timing: True))
 
 
-def _scale(attempts: Sequence[Attempt], table: CostTable) -> float | None:
-    """By how much the table is off: the median over the attempts whose times agree; None where no times do."""
-    ratios = [attempt.ms / table.of_path(attempt.projection.path) for attempt in attempts if attempt.is_settled]
-    return statistics.median(ratios) if ratios else None
+def _scale(attempts: Sequence[Attempt], table: CostTable, target: float) -> float | None:
+    """What the table is to be multiplied by, for networks of the target's time to cost it; None where no times agree.
+
+    Measured times are a line in what the table says, through the attempt whose time is nearest to the target. Its slope
+    is that of a regression on the others, which begins at measured / predicted: a prior whose weight is that of a
+    normal one with SLOPE_SD, beside times with TIME_SD.
+    """
+    known = [(table.of_path(one.projection.path), one.ms) for one in attempts if one.is_settled]
+    if not known:
+        return None
+    predicted, ms = min(known, key=lambda pair: abs(pair[1] / target - 1))
+    ratio, weight = ms / predicted, (TIME_SD / SLOPE_SD * predicted) ** 2
+    apart = [(cost - predicted, time - ms) for cost, time in known]
+    slope = (sum(dx * dy for dx, dy in apart) + weight * ratio) / (sum(dx * dx for dx, _ in apart) + weight)
+    slope = min(max(slope, ratio / STEEPEST), ratio * STEEPEST)
+    wanted = predicted + (target - ms) / slope
+    return target / max(wanted, predicted / STEEPEST)
 
 
 def _best(attempts: Sequence[Attempt], target: float) -> Attempt:
@@ -161,13 +178,16 @@ def land(
         if len(attempts) > max_projections:
             stopped = f"still off after {max_projections} further projections"
             break
-        found = _scale(attempts, table)
+        found = _scale(attempts, table, target)
         if found is None:
             stopped = f"{len(last.timings)} measurements of one network do not agree: the machine is too busy"
             break
-        scale = found
+        scale, known = found, {attempt.projection.path: attempt.ms for attempt in attempts}
         try:
             projection = choose([window(table.scaled(scale), target, lower), *limits])
+            if projection.path in known:  # its own error keeps it from landing: one a little to the other side
+                scale *= NUDGE if known[projection.path] > target else 1 / NUDGE
+                projection = choose([window(table.scaled(scale), target, lower), *limits])
         except InputError as error:
             stopped = f"no network on the rescaled table: {shown(str(error))}"
             break
