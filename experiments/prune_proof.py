@@ -58,7 +58,6 @@ from experiments.pruning import (  # noqa: E402
     SEARCHED,
     SHARES,
     SIZES,
-    Bench,
     Hits,
     Person,
     Task,
@@ -68,6 +67,7 @@ from experiments.pruning import (  # noqa: E402
     gap,
     make_parent,
     make_photos,
+    score_parent,
     shown,
 )
 from hardware.cost import MACS, PARAMS  # noqa: E402
@@ -220,10 +220,7 @@ def run_sample(study: Study) -> None:
 
 
 def run_tasks(study: Study, argv: Sequence[str] = ()) -> None:
-    parent = study.work / "parent.json"
-    if not parent.exists():
-        hits = Bench(study, 0).hits(study.parent)
-        write_json(parent, {"hits": hits.text, "macs": total_macs(Bench(study, 0).job.spec)})
+    score_parent(study)
     wanted = [task for task in tasks() if not file_of(study, task).exists()]
     able = [task for task in wanted if task.way != MAGNITUDE or has_torch_pruning()]
     for task in wanted:
@@ -307,7 +304,7 @@ def sample_summary(work: Path) -> dict[str, Any]:
 
 
 def summarize(study: Study) -> dict[str, Any]:
-    parent = read_json(study.work / "parent.json")
+    parent = score_parent(study)
     wanted = list(tasks())
     done_tasks = [task for task in wanted if file_of(study, task).exists()]
     records = [read_json(file_of(study, task)) for task in done_tasks]

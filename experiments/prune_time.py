@@ -449,7 +449,7 @@ def run(argv: Sequence[str]) -> int:
 
 def write(study: TimeStudy, clocks: Sequence[Clock]) -> None:
     """The record of what is there, and its table."""
-    parent = read_json(study.work / "parent.json")
+    parent = pruning.score_parent(study)
     record = {
         "format": FORMAT,
         "version": VERSION,

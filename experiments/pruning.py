@@ -28,6 +28,7 @@ from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.spec import ArchSpec, Preprocessing
 from proxyless_arch.arch.walk import total_macs, total_params
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import read_json, write_json
 from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.data.datasets import ImageDataset, open_folder, stratified_split
 from proxyless_arch.weights.files import save_safetensors
@@ -326,6 +327,15 @@ def make_parent(study: Person) -> None:
         image_size=study.resolution, n_epochs=study.parent_epochs, device="cpu",
     )  # fmt: skip
     run_training(None if begun else config, study.parent, resume=begun)
+
+
+def score_parent(study: Person) -> dict[str, Any]:
+    """Its MACs, and its hits on the images that judge: looked at once."""
+    file = study.work / "parent.json"
+    if not file.exists():
+        hits = Bench(study, 0).hits(study.parent)
+        write_json(file, {"hits": hits.text, "macs": total_macs(Bench(study, 0).job.spec)})
+    return read_json(file)
 
 
 def file_of(study: Person, task: Task) -> Path:
