@@ -85,13 +85,15 @@ def median_of(values: np.ndarray, seed: int = 0) -> Ratio:
     return Ratio(*(round(float(value), 4) for value in (np.median(values), low, high)))
 
 
-def verdict(ratio: Ratio, goal: float | None) -> str:
-    """Whether a ratio keeps to what it should be at most, by its whole interval."""
+def verdict(ratio: Ratio, goal: float | None, *, is_least: bool = False) -> str:
+    """Whether a ratio keeps to what it should be at most (``is_least``: at least), by its whole interval."""
     if goal is None:
         return ""
-    if ratio.high <= goal:
-        return "holds"
-    return "MISSED" if ratio.low > goal else "undecided"
+    if is_least:
+        holds, misses = ratio.low >= goal, ratio.high < goal
+    else:
+        holds, misses = ratio.high <= goal, ratio.low > goal
+    return "holds" if holds else "MISSED" if misses else "undecided"
 
 
 def peak_bytes(run: Callable[[], object]) -> int | None:

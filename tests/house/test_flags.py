@@ -38,6 +38,7 @@ COMMANDS = {
     "benchmarks/bench_eval.py": "benchmarks/bench_eval.py",
     "benchmarks/bench_checkouts.py": "benchmarks/bench_checkouts.py",
     "benchmarks/bench_depthwise.py": "benchmarks/bench_depthwise.py",
+    "benchmarks/bench_ranks.py": "benchmarks/bench_ranks.py",
     "benchmarks/bench_search.py": "benchmarks/bench_search.py",
     "benchmarks/bench_growth.py": "benchmarks/bench_growth.py",
     "benchmarks/memory_use.py": "benchmarks/memory_use.py",
