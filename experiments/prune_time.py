@@ -7,8 +7,8 @@ by the model that the profile of this machine fits at these pixels, once for onn
 (hardware/profile_latency.py; made now where it is not there). Each way chooses for a share of the parent's predicted
 time. Then all networks of a runtime are timed with the parent in one sitting: rounds over all of them in an order of
 their own, each between two timings of an anchor network, as in a landing. Where a network is more than 2 % off, it is
-chosen again for the share that makes up for that, and all are timed again. A last sitting, after the choice, gives the
-times that are reported: the median over its rounds of the ratio to the parent in the same round.
+chosen again for what makes up for that (hardware/profile/landing.py), and all are timed again. A last sitting, after
+the choice, gives the times that are reported: the median over its rounds of the ratio to the parent in the same round.
 
 What prune_proof.py left in ``--work``, at shares of the MACs, is timed too, in a sitting of its own (``--macs_alone``:
 that and no more).
@@ -48,6 +48,7 @@ from experiments import pruning  # noqa: E402
 from experiments.pruning import CPU, EXACT, SHARES, SIZES, Hits, Way, gap, shown  # noqa: E402
 from hardware.cost import MACS, PARAMS, price_by  # noqa: E402
 from hardware.latency import LatencySource, network_ms  # noqa: E402
+from hardware.profile.landing import cost_of_time  # noqa: E402
 from hardware.profile.pricing import Bench as Place  # noqa: E402
 from hardware.profile.profiling import time_once  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
@@ -70,7 +71,7 @@ PARENT = "parent"
 BY_MACS = (EXACT, "uniform", "amc", "best random", "depth", "magnitude")
 NEAR = 0.02
 """Of its share, how far off a network may be that is not chosen again."""
-MOST_SITTINGS = 3
+MOST_SITTINGS = 5
 WAYS = (
     Way(EXACT, {"method": "exact"}),
     Way("uniform", {"method": "uniform"}),
@@ -230,7 +231,7 @@ class Clock:
             choice, measured = tried[-1]
             if abs(measured / share - 1) <= NEAR or (len(tried) > 1 and choice == tried[-2][0]):
                 return None
-            asked = share * choice.predicted / measured
+            asked = cost_of_time([(each.predicted, time) for each, time in tried], share)
         way = next(way for way in WAYS if way.name == product.way)
         try:
             return self.choosers[product.seed].choose(way, self.priced[0], asked)

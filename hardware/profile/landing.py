@@ -115,23 +115,28 @@ def settled(time: Callable[[], Measured]) -> Measured:
     return middle(measured(time, lambda timing: True))
 
 
-def _scale(attempts: Sequence[Attempt], table: CostTable, target: float) -> float | None:
-    """What the table is to be multiplied by, for networks of the target's time to cost it; None where no times agree.
+def cost_of_time(known: Sequence[tuple[float, float]], target: float) -> float:
+    """What is to be asked of the prices, for networks that take ``target``.
 
-    Measured times are a line in what the table says, through the attempt whose time is nearest to the target. Its slope
-    is that of a regression on the others, which begins at measured / predicted: a prior whose weight is that of a
-    normal one with SLOPE_SD, beside times with TIME_SD.
+    Measured times are a line in what prices say, through the network whose time is nearest to the target. Its slope is
+    that of a regression on the others, which begins at measured / predicted: a prior whose weight is that of a normal
+    one with SLOPE_SD, beside times with TIME_SD.
+
+    Args:
+        known: (cost by the prices, measured time) of networks; one or more.
     """
-    known = [(table.of_path(one.projection.path), one.ms) for one in attempts if one.is_settled]
-    if not known:
-        return None
     predicted, ms = min(known, key=lambda pair: abs(pair[1] / target - 1))
     ratio, weight = ms / predicted, (TIME_SD / SLOPE_SD * predicted) ** 2
     apart = [(cost - predicted, time - ms) for cost, time in known]
     slope = (sum(dx * dy for dx, dy in apart) + weight * ratio) / (sum(dx * dx for dx, _ in apart) + weight)
     slope = min(max(slope, ratio / STEEPEST), ratio * STEEPEST)
-    wanted = predicted + (target - ms) / slope
-    return target / max(wanted, predicted / STEEPEST)
+    return max(predicted + (target - ms) / slope, predicted / STEEPEST)
+
+
+def _scale(attempts: Sequence[Attempt], table: CostTable, target: float) -> float | None:
+    """What to multiply the table by, for networks of the target's time to cost it; None where no times agree."""
+    known = [(table.of_path(one.projection.path), one.ms) for one in attempts if one.is_settled]
+    return target / cost_of_time(known, target) if known else None
 
 
 def _best(attempts: Sequence[Attempt], target: float) -> Attempt:
