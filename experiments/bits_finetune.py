@@ -139,8 +139,8 @@ def cases(study: Study) -> Iterator[Case]:
 class Start:
     """A float network, images to test it with, and how its copies are trained.
 
-    ``base``: its run folder, by seed. ``images``: settings of its other images, ``training``: of a training.
-    ``facts``: for the record.
+    ``base``: its run folder, by seed. ``images``: settings of its other images, ``training``: of a training,
+    ``of_float``: of the float network's. ``facts``: for the record.
     """
 
     spec: ArchSpec
@@ -148,6 +148,7 @@ class Start:
     base: Callable[[int], Path]
     images: Mapping[str, Any]
     training: Mapping[str, Any]
+    of_float: Mapping[str, Any]
     facts: Mapping[str, Any]
 
 
@@ -172,7 +173,7 @@ def small_network(study: Study) -> Start:
             init_lr=study.init_lr, warmup_epochs=1, manual_seed=seed, **images,
         )  # fmt: skip
 
-    return Start(spec_of(), open_folder(photos, "eval"), base, images, {}, facts_of(study, SAME_SMALL))
+    return Start(spec_of(), open_folder(photos, "eval"), base, images, {}, {}, facts_of(study, SAME_SMALL))
 
 
 def fine_tuned(person: Person) -> Start:
@@ -182,7 +183,8 @@ def fine_tuned(person: Person) -> Start:
     images = {"data_path": person.photos, "valid_size": 0.15, "split_seed": 0}
     training = {"recipe": "finetune", "fit_classifier": False, "freeze_bn": False, "backbone_lr_mult": 1.0}
     spec, facts = read_spec(person.parent / SPEC_FILE), facts_of(person, SAME_PERSON)
-    return Start(spec, open_folder(person.judges), lambda seed: person.parent, images, training, facts)
+    as_before = {"freeze_bn": True}  # with its batches' own statistics, not ImageNet's, it is another network
+    return Start(spec, open_folder(person.judges), lambda seed: person.parent, images, training, as_before, facts)
 
 
 # ---------------------------------------------------------------------------------------------------------- one case
@@ -204,11 +206,12 @@ def quantized(study: Study, case: Case) -> Path:
 
 def tuned(study: Study, case: Case, folder: Path) -> Path:
     """The run folder of train.py, from the weights of ``folder`` and under its plan, where it has one."""
-    plan, start = {"bits": folder / PLAN_FILE} if case.method != FLOAT else {}, start_of(study)
+    start = start_of(study)
+    own = {"bits": folder / PLAN_FILE} if case.method != FLOAT else start.of_float
     return trained(
         study.work / f"tuned_{case.name}",
         arch=folder, weights=folder / "weights.safetensors", n_epochs=study.tuning_epochs, init_lr=study.tuning_lr,
-        warmup_epochs=0, manual_seed=case.seed, **plan, **start.images, **start.training,
+        warmup_epochs=0, manual_seed=case.seed, **start.images, **start.training | own,
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_every_plan_has_its_float_network_which_comes_first(tmp_path):
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
     """A study in which nothing is left to do, and what its cases left."""
-    start = bits_finetune.Start(bits_finetune.spec_of(), [None] * 4, None, {}, {}, {"n_train": 5})
+    start = bits_finetune.Start(bits_finetune.spec_of(), [None] * 4, None, {}, {}, {}, {"n_train": 5})
     monkeypatch.setattr(bits_finetune, "start_of", lambda study: start)
     for case, row in zip(bits_finetune.cases(study_in(tmp_path)), [ROWS[0], ROWS[2]], strict=False):
         bits_finetune.file_of(study_in(tmp_path), case).write_text(json.dumps(row))
