@@ -75,7 +75,7 @@ from proxyless_arch.exports.exported_file import (
 
 LABELS, TWINS = "_labels.txt", "twins"
 """The ending of the file with the names of the classes; the staging folder of files that are only timed."""
-WARM_UP_ROUNDS, ANCHOR_RUNS, SHORT_MS = 3, 3, 10.0  # a network below SHORT_MS runs several times where it is the anchor
+WARM_UP_ROUNDS, RUNS_EACH, SHORT_MS = 3, 5, 10.0  # a network below SHORT_MS runs several times in its turn
 LATENCY_KEYS = ("median", "quartile1", "quartile3")  # of a record
 
 # ------------------------------------------------------------------------------------------------------- the flags
@@ -349,18 +349,20 @@ class Timed:
 
 
 def time_beside(source: Callable[[], object], runs: Mapping[str, Callable[[], object]], rounds: int) -> Timed:
-    """Time each run once per round, at the median speed of the machine by the ``source`` network."""
+    """Time each run once per round, at the median speed of the machine by the ``source`` network.
 
-    source()
-    runs_each = ANCHOR_RUNS if wall_ms(source) < SHORT_MS else 1
-
-    def anchor() -> float:
-        return statistics.median(wall_ms(source) for _ in range(runs_each))
-
-    takers = {name: functools.partial(wall_ms, run) for name, run in runs.items()}
-    found = beside_anchor(anchor, takers, rounds, WARM_UP_ROUNDS)
+    A short one takes the median of several runs in a row: the first finds the caches full of the others' weights, which
+    is not how a network is used, nor how a search times it.
+    """
+    found = beside_anchor(_taker(source), {name: _taker(run) for name, run in runs.items()}, rounds, WARM_UP_ROUNDS)
     ms = {"source": found.anchor, **found.ms}
     return Timed({name: quartiles(times) for name, times in ms.items()}, found.drift, found.repeated)
+
+
+def _taker(run: Callable[[], object]) -> Callable[[], float]:
+    run()
+    count = RUNS_EACH if wall_ms(run) < SHORT_MS else 1
+    return lambda: statistics.median(wall_ms(run) for _ in range(count))
 
 
 # ------------------------------------------------------------------------------------------------------- the files
