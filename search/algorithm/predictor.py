@@ -4,7 +4,8 @@
 2. A ridge regression finds what each choice adds to the loss (regression.py).
 3. Coefficients are projected: as they are, and drawn from their posterior, so that choices about which the scores say
    little vary; the best network within the limits is found as a knapsack (hardware/projection.py). With local moves
-   around the best, judged by the regression with its pairs, they make a round of ``n_rescored`` networks.
+   around the best, judged by the regression with its pairs, they make a round of ``n_rescored`` networks; where these
+   are too few, random ones that the regression thinks best fill it up.
 4. They are scored, the regression is fitted to everything, and so on, until the best gains no more.
 
 No learning rate, no weight of the cost, no schedule. The search is a state machine that asks and is told:
@@ -274,7 +275,8 @@ class Predictor:
         return self._projected(self._fit(self.rounds[:1]).coefficients)
 
     def _proposals(self, fitted: Regression, known: set[Path], rng: np.random.Generator) -> list[Path]:
-        """At most ``n_rescored`` networks that are not ``known``: projections first, then local moves."""
+        """``n_rescored`` networks that are not ``known``: projections first, then local moves, then networks anywhere
+        within the limits that the fit thinks best; fewer where no more turn up."""
         count = self.options.n_rescored
         n_projected = round(self.options.projected * count)
         found: dict[Path, None] = {}
@@ -287,6 +289,10 @@ class Predictor:
         starts = [*sorted(expected, key=lambda path: expected[path])[:KEPT], *projected]
         pool = sorted({path for start in starts for path in neighbours(start, self.limits)} - known - set(found))
         found.update(dict.fromkeys(drawn_best(fitted, pool, rng, count - len(found))))
+        if len(found) < count:  # few projections in a small round, and next to no neighbour within a narrow window
+            anywhere = sample_up_to(self.limits, len(known) + 4 * count, rng)
+            others = [path for path in anywhere if path not in known and path not in found]
+            found.update(dict.fromkeys(drawn_best(fitted, others, rng, count - len(found))))
         return list(found)
 
     # The end ---------------------------------------------------------------------------------------------------------

@@ -144,6 +144,17 @@ def test_a_small_window_is_scored_whole():
     assert run(search, additive(3)).path == min(within, key=additive(3))
 
 
+def test_a_round_is_full_where_next_to_no_network_has_a_neighbour():
+    """Some 400 of a million networks are within the window, so of 210 neighbours of one 0.08."""
+    rng = np.random.default_rng(0)
+    costs = CostTable(0.0, tuple((0.0, cost) for cost in rng.uniform(0.2, 1.0, 20)), Unit.MS, "made up")
+    limits, weights = [Limit(costs, 6.001, 6.0)], rng.standard_normal(20)
+    search = Predictor(limits, PredictorOptions(n_random=60, n_rescored=6, max_rounds=3, patience=5), 0)
+    run(search, lambda path: float(weights @ path))
+    assert [len(each.paths) for each in search.rounds] == [60, 6, 6, 6]
+    assert len({path for each in search.rounds for path in each.paths}) == 78
+
+
 def test_damaged_states_are_refused():
     search = Predictor(LIMITS, FEW, 0)
     search.tell([1.0] * 3)
