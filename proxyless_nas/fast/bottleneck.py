@@ -215,7 +215,8 @@ class Inner(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         sums = norm_kernel.sums(d, grad, behind, own.eps_behind, own.limits_behind, threads_for(d))
         given = x, known, first, depthwise, d, behind, grad, sums, own.limits, own.limits_behind, own.layer
-        rows, of_bias, of_depthwise = expand_kernel.backward(*given, _threads(x, first, own.layer))
+        wants_taps = ctx.needs_input_grad[4]  # an architecture step asks for x's gradient alone
+        rows, of_bias, of_depthwise = expand_kernel.backward(*given, _threads(x, first, own.layer), wants_taps)
         moments = Moments(mean, covariance)
         found = expand_kernel.first_gradients(x, moments, known, first, own.eps, rows, of_bias)
         of_x, of_first, of_weight = found

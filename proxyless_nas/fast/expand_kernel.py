@@ -117,9 +117,9 @@ def forward(
 
 def backward(
     x: Tensor, known: Tensor, first: Tensor, depthwise: Tensor, d: Tensor, behind: Tensor, grad: Tensor, sums: Tensor,
-    limits: Range, limits_behind: Range, layer: Layer, threads: int = 1,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(G as rows (P, C), its sums (C,), dL/d depthwise).
+    limits: Range, limits_behind: Range, layer: Layer, threads: int = 1, wants_taps: bool = True,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """(G as rows (P, C), its sums (C,), dL/d depthwise, which is None where it is not wanted).
 
     ``known``, ``behind``: of z and of d. ``grad``: the gradient behind d's normalization and activation, in
     channels_last memory; ``sums``: norm_kernel.sums of it.
@@ -131,7 +131,7 @@ def backward(
     row_sums, taps_grad = torch.empty(channels), torch.empty((layer.size**2, channels))
     weight, taps = first.flatten(1).t().contiguous(), depthwise.flatten(1).t().contiguous()
     given = (x, weight, known, taps, d, behind, grad, sums, rows, row_sums, taps_grad)
-    run = _compiled("backward", layer.size, layer.stride)
+    run = _compiled("backward" if wants_taps else "backward to x", layer.size, layer.stride)
 
     def work(blocks: tuple[int, int]) -> None:
         scratch = _scratch(layer, inside, layer.size**2 + 1, blocks, machine.lanes)
@@ -139,7 +139,7 @@ def backward(
         run(*places, *_sizes(x, layer), channels, *blocks, *layer.pads, *limits, *limits_behind)
 
     _by_blocks(work, channels, threads)
-    return rows, row_sums, taps_grad.t().reshape(depthwise.shape)
+    return rows, row_sums, taps_grad.t().reshape(depthwise.shape) if wants_taps else None
 
 
 def first_gradients(
@@ -183,7 +183,9 @@ def _by_blocks(work: Callable[[tuple[int, int]], None], channels: int, threads: 
 def _compiled(direction: str, size: int, stride: int) -> Kernel:
     machine = registers()
     assert machine is not None
-    return {"forward": _Forward, "backward": _Backward}[direction](size, stride, machine.lanes).compiled()
+    if direction == "forward":
+        return _Forward(size, stride, machine.lanes).compiled()
+    return _Backward(size, stride, machine.lanes, wants_taps=direction == "backward").compiled()
 
 
 Moves = list[tuple[int, int]]
@@ -420,9 +422,9 @@ class _Forward(_Planes):
 class _Backward(_Planes):
     """Its arguments: x, W' (I, C), known, taps (K K, C), d, known behind, the gradient behind, its sums, G, its sums,
     dL/dtaps (K K, C), scratch; N, H, W, H', W', I, C, the first block of channels, the one behind the last, the padding
-    above and to the left; the limits, and those behind."""
+    above and to the left; the limits, and those behind. dL/dtaps is left alone where it is not wanted."""
 
-    def __init__(self, size: int, stride: int, lanes: int) -> None:
+    def __init__(self, size: int, stride: int, lanes: int, *, wants_taps: bool) -> None:
         super().__init__("expand_depthwise_gradient", size, stride, lanes, pointers=12, floats=4)
         x, w, known, taps, d, behind, grad, grad_sums, g, sums, of_taps, scratch, *rest = self.arguments
         *sizes, first, past, top, left, low, high, low_behind, high_behind = rest
@@ -443,14 +445,16 @@ class _Backward(_Planes):
             table = [self.load(self.row_of(behind, row, c, channel), 4) for row in (MEAN, SCALE, SHIFT)]
             table += [self.load(self.row_of(grad_sums, row, c, channel), 4) for row in (FACTOR, SUMMAND)]
             self._gather_gradient(d, grad, image, out_height, out_width, channel, table, limits_behind)
-            self._add_taps(out_height, out_width, own.sums)
+            if wants_taps:
+                self._add_taps(out_height, out_width, own.sums)
             self.in_tiles(height, width, functools.partial(self._return, own, g, image, height, width, channel))
         with self.counted(first, past) as block:
             own, channel = self.own(block, first), self.first_channel(block, c)
             self.code.store(self.load(self.vector_at(own.sums, self.int(size**2))), self.at(sums, channel), align=4)
-            with self.counted(self.int(0), self.int(size**2)) as tap:
-                total = self.load(self.vector_at(own.sums, tap))
-                self.code.store(total, self.at(of_taps, self.pixel(tap, c, channel)), align=4)
+            if wants_taps:
+                with self.counted(self.int(0), self.int(size**2)) as tap:
+                    total = self.load(self.vector_at(own.sums, tap))
+                    self.code.store(total, self.at(of_taps, self.pixel(tap, c, channel)), align=4)
 
     def _grad_pixel(self, row: Any, column: Any) -> Any:
         """Where the gradient of an output pixel lies in its plane, with zeros between where there is a stride."""

@@ -79,6 +79,21 @@ def test_output_gradients_and_statistics_are_those_of_torch_in_float64(case, mon
 
 @compiled
 @cases
+def test_where_weights_ask_for_no_gradient_that_of_x_is_the_same_bits_and_taps_are_left_out(case, monkeypatch):
+    """As in an architecture step."""
+    _, fast, _ = layers_of(case)
+    whole = everything(copy.deepcopy(fast), input_of(case))
+    compiled, asked = expand_kernel._compiled, []
+    monkeypatch.setattr(expand_kernel, "_compiled", lambda way, *sizes: asked.append(way) or compiled(way, *sizes))
+    fast.requires_grad_(False)
+    out, of_x, *rest = everything(fast, input_of(case))
+    assert torch.equal(out, whole[0]) and torch.equal(of_x, whole[1])
+    assert asked == ["forward", "backward to x"]
+    assert all(one is None for one in rest[: len(list(fast.parameters()))])
+
+
+@compiled
+@cases
 def test_the_product_with_a_gradient_is_that_of_the_output(case):
     _, fast, exact = layers_of(case)
     x = input_of(case)
