@@ -37,7 +37,7 @@ test-cpus: $(READY)
 
 # each with its verdicts, whatever the one before came to; the exit status is that of the worst
 bench: $(READY)
-	status=0; for name in bench_depthwise bench_search bench_eval bench_input bench_growth; do \
+	status=0; for name in bench_depthwise bench_search bench_ranks bench_eval bench_input bench_growth; do \
 		$(BIN)/python benchmarks/$$name.py || status=$$?; \
 	done; exit $$status
 

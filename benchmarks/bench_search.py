@@ -179,7 +179,7 @@ class Config:
     """What bench_search.py is asked to do."""
 
     cases: str = setting("32,224", "sizes of images, between commas: 32 (batch 64), 224 (batch 8)")
-    rounds: int = setting(7, "in which each task takes its turn", minimum=2)
+    rounds: int = setting(5, "in which each task takes its turn", minimum=2)
     block: int = setting(1, "steps of a task in a row", minimum=1)
     threads: int = THREADS.setting(1, minimum=1, maximum=1024)
     device: str = DEVICE.setting("cpu")

@@ -71,7 +71,7 @@ PARENT = "parent"
 BY_MACS = (EXACT, "uniform", "amc", "best random", "depth", "magnitude")
 NEAR = 0.02
 """Of its share, how far off a network may be that is not chosen again."""
-MOST_SITTINGS = 5
+MOST_SITTINGS = 8
 WAYS = (
     Way(EXACT, {"method": "exact"}),
     Way("uniform", {"method": "uniform"}),
@@ -223,15 +223,23 @@ class Clock:
         return ratios
 
     def next_choice(self, product: Product) -> Choice | None:
-        """None where what was tried is near enough, or the way has nothing that costs so little."""
+        """None where what was tried is near enough, or the way has nothing else that costs about so much."""
         share, tried = product.share, self.tried.get(product, [])
         if not tried:
-            asked = share
-        else:
-            choice, measured = tried[-1]
-            if abs(measured / share - 1) <= NEAR or (len(tried) > 1 and choice == tried[-2][0]):
-                return None
-            asked = cost_of_time([(each.predicted, time) for each, time in tried], share)
+            return self._choice(product, share)
+        known = {choice.change.key: measured for choice, measured in tried}
+        if abs(list(known.values())[-1] / share - 1) <= NEAR:
+            return None
+        asked = cost_of_time([(choice.predicted, measured) for choice, measured in tried], share)
+        for _ in range(3):  # one that comes again: a little further from it
+            choice = self._choice(product, asked)
+            if choice is None or choice.change.key not in known:
+                return choice
+            asked *= 1 - NEAR if known[choice.change.key] > share else 1 + NEAR
+        return None
+
+    def _choice(self, product: Product, asked: float) -> Choice | None:
+        """None where the way has nothing that costs so little."""
         way = next(way for way in WAYS if way.name == product.way)
         try:
             return self.choosers[product.seed].choose(way, self.priced[0], asked)
