@@ -120,7 +120,8 @@ def look(
     width = _slot(call, room) * (channels / room.channels if room is not None else 1.0)
     if op.vanishes:
         return Look("box gone", FIXED_HEIGHT, "", f"{call.name}: skipped", cost, width, channels)
-    expansion, style = drawing.expansion, _color(drawing.kernel)
+    expansion = drawing.expansion
+    style = "ffn" if expansion is not None and drawing.kernel is None else _color(drawing.kernel)
     height = FIXED_HEIGHT if expansion is None else LOWEST + (HIGHEST - LOWEST) * (expansion - 1) / (highest - 1)
     sizes = " to ".join("x".join(map(str, hwc)) for hwc in (call.in_hwc, call.out_hwc))
     price = f", {unit.short(cost)}" if cost is not None and unit is not Unit.MACS else ""
@@ -278,9 +279,15 @@ def _draw_stage(blocks: Sequence[_Block], top_share: float, prefix: str) -> Scen
     return Scene(shapes, width, height, f"{size}, {channels}: {', '.join(block.call.op.label for block in blocks)}")
 
 
-def legend(has_trees: bool = False) -> list[Entry]:
+def shows_ffn(stages: Sequence[Scene]) -> bool:
+    """Whether there is a block without a depthwise convolution in a drawing."""
+    return any("ffn" in shape.style.split() for stage in stages for shape in every_shape(stage.shapes))
+
+
+def legend(has_trees: bool = False, has_ffn: bool = False) -> list[Entry]:
     """What the colors mean, and the symbols in tree-structured cells."""
     kinds = [(f"k{size}", f"kernel {size}{TIMES}{size}") for size in (3, 5, 7)]
+    kinds += [("ffn", "feed-forward (FFN)")] if has_ffn else []
     kinds += [("fixed", "stem and head"), ("gone", "skipped block")]
     entries = [Entry(text, Rect(1, 1, 20, 12, 3, style=f"box {style}")) for style, text in kinds]
     symbols = [Entry(text, Text(11, 11, symbol, "middle")) for symbol, text in SYMBOLS]
@@ -435,7 +442,8 @@ def _compose(rows: Sequence[_Row], priced: str, has_trees: bool, has_rooms: bool
                 shapes.append(Group(stage.shapes, left, top + TITLE + number * (stage.height + LINE_GAP)))
                 left += stage.width
         top += row.height + ROW_GAP
-    entries, height = legend_rows(legend(has_trees), MARGIN, top - ROW_GAP / 2, width - 2 * MARGIN)
+    kinds = legend(has_trees, shows_ffn([stage for row in rows for stage in row.stages]))
+    entries, height = legend_rows(kinds, MARGIN, top - ROW_GAP / 2, width - 2 * MARGIN)
     top += height - ROW_GAP / 2
     shapes += [entries, Text(MARGIN, top + NOTE - 4, note, style="label")]
     return Scene(shapes, width, top + NOTE + ROW_GAP / 2, "; ".join(row.title for row in rows))

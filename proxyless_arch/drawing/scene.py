@@ -54,6 +54,7 @@ COLORS: Mapping[str, tuple[str, str]] = {
     "k3": ("#56B4E9", "#56B4E9"),
     "k5": ("#E69F00", "#E69F00"),
     "k7": ("#00A97C", "#00A97C"),
+    "ffn": ("#DE92BB", "#DE92BB"),
     "fixed": ("#cfd4da", "#cfd4da"),
     "on-block": ("#14181d", "#14181d"),
     "outline": ("#5f6264", "#0c0d0e"),
@@ -110,7 +111,7 @@ STYLES: Mapping[str, Style] = {
     **{f"dot-s{index}": Style(fill=f"s{index}") for index in range(1, N_SERIES_COLORS + 1)},
     "hollow": Style(fill="card", stroke_width=2),
     "box": Style(stroke="outline", stroke_width=1),
-    **{kind: Style(fill=kind) for kind in ("k3", "k5", "k7", "fixed")},
+    **{kind: Style(fill=kind) for kind in ("k3", "k5", "k7", "ffn", "fixed")},
     "gone": Style(fill="none", stroke="grey", stroke_width=1.2, stroke_dasharray=(4, 3)),
     "block": Style(),
 }

@@ -27,7 +27,7 @@ from proxyless_arch.arch.shrink import FEATURE_MIX
 from proxyless_arch.arch.spec import ArchSpec, BatchNorm, Block, Padding, Preprocessing
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.tree import TreeBlock
-from proxyless_arch.arch.walk import LayerCall, walk
+from proxyless_arch.arch.walk import LayerCall, stages, walk
 from proxyless_arch.base.checks import check, check_line, check_number, check_one_of, is_int
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import parse_json, read_bytes, write_text
@@ -427,9 +427,7 @@ class SearchSpace:
     @property
     def reduction(self) -> int:
         """The product of all strides: pixels of the image for a pixel of the last feature map, along a side."""
-        size = 4096
-        large = replace(self, preprocessing=replace(self.preprocessing, resolution=size, resize=size))
-        return size // walk(large.spec_for((0,) * self.n_edges))[-1].in_hwc[0]
+        return stages(self.spec_for((0,) * self.n_edges))[-1].reduction
 
     def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
         """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""

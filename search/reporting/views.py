@@ -8,7 +8,7 @@ from typing import Any
 
 from proxyless_arch.apps.per_class_pictures import PerClassView, per_class_view
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.draw import draw_stages, shows_rooms, shows_trees
+from proxyless_arch.arch.draw import draw_stages, shows_ffn, shows_rooms, shows_trees
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.walk import total_macs, total_params
@@ -61,6 +61,10 @@ class Drawing:
     @property
     def has_rooms(self) -> bool:
         return shows_rooms(self.stages)
+
+    @property
+    def has_ffn(self) -> bool:
+        return shows_ffn(self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -378,7 +378,7 @@ def prepare(
         n_classes = len(data.class_names)
         if space.num_classes != n_classes and not resumed:  # then the fingerprint says what came or went
             raise InputError(f"expected {n_classes} classes, those of the images, got {space.num_classes}", "space")
-        _check_sizes(config, space)
+        _check_sizes(config, space, resumed)
         _check_priced(config.target, space)
         config, notes = _with_batch_for(config, len(data.train))
         plan = None
@@ -448,12 +448,17 @@ def _space(config: SearchConfig, class_names: tuple[str, ...]) -> SearchSpace:
     return space_named(name).build(width_mult=asked.width_mult, **common)
 
 
-def _check_sizes(config: SearchConfig, space: SearchSpace) -> None:
-    """Raises InputError for a size of the warm-up's images that the strides of the space do not divide."""
+def _check_sizes(config: SearchConfig, space: SearchSpace, resumed: bool) -> None:
+    """Raises InputError for a size of the warm-up's images that the strides of the space do not divide; and for one of
+    all images that they leave less than a pixel of, but where a run that has begun so goes on."""
+    strides = f"the strides of space {space.name}"
     wrong = [size for size in config.data.warmup_sizes if size % space.reduction]
     if wrong:
-        known = f"expected multiples of {space.reduction} (the strides of space {space.name})"
+        known = f"expected multiples of {space.reduction} ({strides})"
         raise InputError(f"{known}, got {', '.join(map(str, wrong))}", "--resolutions")
+    size = config.data.resolution
+    if size is not None and size < space.reduction and not resumed:
+        raise InputError(f"expected {space.reduction} or more pixels ({strides}), got {size}", "--resolution")
 
 
 def _check_priced(target: Target, space: SearchSpace) -> None:

@@ -12,11 +12,13 @@ from proxyless_arch.arch.draw import draw_architectures, draw_film, draw_stages,
 from proxyless_arch.arch.ops import MBConv
 from proxyless_arch.arch.tables import describe
 from proxyless_arch.arch.tree import TreeBlock
+from proxyless_arch.arch.uib import UIB
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.drawing.scene import STYLES, Group
-from proxyless_arch.space.mbconv import mbconv_space
+from proxyless_arch.space.mbconv import TINY, mbconv_space
+from proxyless_arch.space.uib import uib_space
 from tests import trees
 from tests.errors import named
 
@@ -110,6 +112,20 @@ def test_undecided_layers_are_pale():
     }
     opacities = [blocks[f"blocks.{index}"].opacity for index in (1, 2, 5)]
     assert opacities == [0.12, pytest.approx(0.56), None]
+
+
+def test_blocks_without_a_depthwise_convolution_have_a_color_and_an_entry_of_their_own(tmp_path):
+    space = uib_space(TINY, num_classes=10)
+    has_none = [edge.ops.index(op) for edge in space.edges for op in edge.ops if isinstance(op, UIB) and is_ffn(op)]
+    for path, n_drawn in ((space.same_choice(0), 0), (space.same_choice(has_none[0]), len(has_none))):
+        draw_architectures([("net", space.spec_for(path), None)], tmp_path / "net.svg")
+        written = (tmp_path / "net.svg").read_text()
+        assert ("feed-forward (FFN)" in written) == (n_drawn > 0)
+        assert written.count('class="box ffn"') == n_drawn + (n_drawn > 0)
+
+
+def is_ffn(op):
+    return not op.start_kernel_size and not op.kernel_size
 
 
 def test_a_cell_is_drawn_edge_by_edge(tmp_path):

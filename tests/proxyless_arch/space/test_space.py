@@ -14,7 +14,9 @@ from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import TINY, mbconv_space
+from proxyless_arch.space.named import SPACES
 from proxyless_arch.space.search_space import SearchSpace, read_space, write_space
+from proxyless_arch.space.shrinking import Freedom, space_around
 from tests.errors import refused
 
 
@@ -179,3 +181,17 @@ def test_places_of_edges():
     moved = replace(space.spec_for(space.same_choice(0)), blocks=space.spec_for(space.same_choice(0)).blocks[:-1])
     with pytest.raises(InputError, match=r"^blocks: expected 14 blocks, got 13$"):
         space.path_of(moved)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_the_reduction_is_what_becomes_of_a_side(name):
+    space = SPACES[name].build(num_classes=10)
+    spec = space.spec_for((0,) * space.n_edges)
+    large = replace(spec, preprocessing=replace(spec.preprocessing, resolution=4096, resize=4096))
+    last = [call for call in walk(large) if call.name.startswith("blocks.")][-1]
+    assert space.reduction == 4096 // last.out_hwc[0] == SPACES[name].build(num_classes=1000).reduction
+
+
+def test_the_reduction_of_a_space_around_a_network_whose_head_pools_first_is_that_of_its_blocks():
+    space = space_around(catalog.load("mobilenetv4_conv_small"), Freedom())
+    assert space.reduction == 32

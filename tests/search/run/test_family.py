@@ -149,6 +149,14 @@ def test_each_step_of_the_warm_up_has_one_size_for_all():
     assert search._sized(images) is images
 
 
+@pytest.mark.parametrize(("space", "size"), [("imagenet", 31), ("wide", 10), ("uib_small", 7), ("tiny", 3)])
+def test_images_that_the_strides_leave_no_pixel_of_are_refused(tmp_path, capsys, space, size):
+    words = ["--space", space, "--resolution", str(size), "--target_hardware", "flops", "--path", str(tmp_path / "run")]
+    assert imagenet_arch_search.main(words) == 2
+    assert "--resolution" in (said := capsys.readouterr().err) and f"got {size}" in said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("sizes", "more", "place"),
     [
