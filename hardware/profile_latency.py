@@ -206,7 +206,8 @@ def run(argv: Sequence[str]) -> int:
         export_ops(arguments, protocol, conditions_of(asked))
         return 0
     if arguments.dry_run:
-        print(Sitting.of(asked).header(), DRY, sep="\n")
+        sitting = Sitting.of(asked)
+        print(sitting.header(), sitting.foretold(asked.fresh), DRY, sep="\n")
         return 0
     done = profile_device(asked)
     print(done.summary(), next_step(done.outcome, done.folder, asked.target_hardware, asked.parent), sep="\n")

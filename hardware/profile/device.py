@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +44,7 @@ from proxyless_arch.space.shrinking import Freedom, groups_of, layers_of, space_
 from proxyless_arch.weights.lookup import find_network
 
 ROOT = Path(__file__).resolve().parents[2]
+RAW_FILE = "raw.jsonl"
 MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock")  # of a runtime's facts, to resume
 METHODS = ("in_network", "isolated")
 OF_A_SPACE = ("space", "width_mult", "num_classes")
@@ -417,6 +420,28 @@ class Sitting:
             f"  folder     {self.folder}"
         )
 
+    def opened(self, raw: Path) -> tuple[RawLog, dict[str, Any]]:
+        """As open_log: the timings of these conditions."""
+        fixed = {name: self.facts[name] for name in MATCHED} | self.conditions
+        steady = {name: value for name, value in asdict(self.protocol).items() if name not in MAY_GROW}
+        now = {"date": self.facts.get("date"), "load_average": self.facts["load_average"], "tool": tool_name()}
+        return open_log(raw, fixed | steady, now)
+
+    def bench(self, log: RawLog, *told: Callable[[float], Any]) -> Bench:
+        """What times; ``told``: of the effort spent, and of what is left."""
+        batch, protocol = self.conditions["batch_size"], self.protocol
+        anchor = Anchor(self.runtime, self.space, batch, protocol.anchor_runs, protocol.min_ms)
+        return Bench(anchor, log, protocol, *told)
+
+    def foretold(self, anew: bool) -> str:
+        """``expected``, from timing a few layers and networks now; nothing of it is kept. ``anew``: all is measured."""
+        with tempfile.TemporaryDirectory() as place:
+            raw = Path(place, RAW_FILE)
+            if (self.folder / RAW_FILE).is_file() and not anew:
+                shutil.copyfile(self.folder / RAW_FILE, raw)
+            with self.opened(raw)[0] as log:
+                return expected(profiling.left_to_measure(self.bench(log), self.plan))
+
 
 def expected(left: profiling.Left) -> str:
     """What is about to be measured and how long that takes, for a person."""
@@ -441,27 +466,21 @@ def profile_device(
         other conditions, or one that another process writes.
     """
     sitting = Sitting.of(settings, runtime)
-    protocol, conditions, facts, folder = sitting.protocol, sitting.conditions, sitting.facts, sitting.folder
-    plan, fixed = sitting.plan, {name: facts[name] for name in MATCHED} | conditions
+    protocol, folder, plan = sitting.protocol, sitting.folder, sitting.plan
     say(sitting.header())
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "--output"):
         if settings.fresh:
-            set_aside(folder / "raw.jsonl")
-        steady = {name: value for name, value in asdict(protocol).items() if name not in MAY_GROW}
-        now = {"date": facts.get("date"), "load_average": facts["load_average"], "tool": tool_name()}
-        opened, begun = open_log(folder / "raw.jsonl", fixed | steady, now)
+            set_aside(folder / RAW_FILE)
+        opened, begun = sitting.opened(folder / RAW_FILE)
         with opened as log:
             if len(log):
                 say(f"  resumed    {len(log)} timings are there already")
             layout = "{l_bar}{bar}| {elapsed} passed, {remaining} left"
             with Progress(profiling.total_effort(plan, protocol), doing="measuring", bar_format=layout) as bar:
-                anchor = Anchor(
-                    sitting.runtime, sitting.space, conditions["batch_size"], protocol.anchor_runs, protocol.min_ms
-                )
-                bench = Bench(anchor, log, protocol, bar.update, bar.expect)
+                bench = sitting.bench(log, bar.update, bar.expect)
                 say(expected(profiling.left_to_measure(bench, plan)))
-                provenance = facts | conditions | begun | {"source": "measured here"}
+                provenance = sitting.facts | sitting.conditions | begun | {"source": "measured here"}
                 outcome = profiling.profile(bench, plan, provenance)
         write(outcome, plan, folder, protocol.calibration_nets)
     return Profiled(outcome, folder)

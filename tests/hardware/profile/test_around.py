@@ -54,6 +54,26 @@ class Truth:
         return ()
 
 
+def test_a_dry_run_says_how_long_and_leaves_what_is_there(network, tmp_path, monkeypatch, capsys):
+    device, out = FakeDevice(), tmp_path / "out"
+    monkeypatch.setattr(profiler, "runtime_named", lambda *_: device)
+    words = ["--from", network, "--quick", "--rounds", "1", "--design_nets", "20", "--validation_nets", "40"]
+    words += ["--output", str(out), "--dry_run"]
+    n_ops = len(Sitting.of(ProfileSettings(parent=network, **QUICK), device).plan.ops)
+
+    def said(*more):
+        assert profile_latency.main([*words, *more]) == 0
+        return capsys.readouterr().out
+
+    assert f"{n_ops} timings of operations" in said() and not out.exists()
+    kept = ProfileSettings(parent=network, output=out, **QUICK | {"method": "in_network"})
+    profile_device(kept, device, say=lambda line: None)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert "0 timings of operations" in said()
+    assert f"{n_ops} timings of operations" in said("--fresh")
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
 def test_another_network_of_that_name_is_another_table(network, tmp_path):
     one = Sitting.of(ProfileSettings(parent=network, **QUICK), FakeDevice())
     write_spec(tmp_path / "other.json", replace(SPACE.spec_for(SPACE.same_choice(1)), name=SPEC.name))
