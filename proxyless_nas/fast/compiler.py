@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxyless_nas.fast import kernel_cache
+
 Kernel = Callable[..., None]
 EDITION = 3
 """Of our kernels, one higher where they round otherwise: the first had depthwise gradients alone, the second batch
 normalizations too."""
+OPTIMIZED = 3, 2
+"""How much: by the code generator, and by the passes in front of it."""
+WHOLE_REGISTERS = "-prefer-256-bit"
 
 
 @dataclass(frozen=True)
@@ -92,18 +97,23 @@ class Program:
         self.code = ir.IRBuilder(function.append_basic_block("entry"))
 
     def compiled(self) -> Kernel:
-        """The machine code as a function of Python's; it holds no lock while it runs."""
+        """The machine code as a function of Python's; it holds no lock while it runs. Kept code is not compiled again
+        (kernel_cache.py)."""
         self.code.ret_void()
-        binding = llvm()
-        module = binding.parse_assembly(str(self.module))
+        binding, text = llvm(), str(self.module)
+        cpu, features = binding.get_host_cpu_name(), f"{binding.get_host_cpu_features().flatten()},{WHOLE_REGISTERS}"
+        triple = binding.get_default_triple()
+        key = kernel_cache.key_of(text, triple, cpu, features, str(version()), ".".join(map(str, OPTIMIZED)))
+        kept = kernel_cache.load(key)
+        module = binding.parse_assembly(text)
         module.verify()
-        features = f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit"  # whole registers
-        target = binding.Target.from_default_triple().create_target_machine(
-            cpu=binding.get_host_cpu_name(), features=features, opt=3
-        )
-        passes = binding.create_pass_builder(target, binding.create_pipeline_tuning_options(speed_level=2))
-        passes.getModulePassManager().run(module, passes)
+        target = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=OPTIMIZED[0])
+        if kept is None:
+            options = binding.create_pipeline_tuning_options(speed_level=OPTIMIZED[1])
+            passes = binding.create_pass_builder(target, options)
+            passes.getModulePassManager().run(module, passes)
         engine = binding.create_mcjit_compiler(module, target)
+        engine.set_object_cache(lambda _, code: kernel_cache.store(key, code), lambda _: kept)
         engine.finalize_object()
         pointers, numbers, floats = self._counts
         kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * numbers + [ctypes.c_float] * floats
