@@ -103,7 +103,8 @@ class Program:
         binding, text = llvm(), str(self.module)
         cpu, features = binding.get_host_cpu_name(), f"{binding.get_host_cpu_features().flatten()},{WHOLE_REGISTERS}"
         triple = binding.get_default_triple()
-        key = kernel_cache.key_of(text, triple, cpu, features, str(version()), ".".join(map(str, OPTIMIZED)))
+        made_by = f"{version()}, LLVM {binding.llvm_version_info}, {OPTIMIZED}"
+        key = kernel_cache.key_of(text, triple, cpu, features, made_by)
         kept = kernel_cache.load(key)
         module = binding.parse_assembly(text)
         module.verify()

@@ -1,6 +1,7 @@
 """Machine code that is kept: the same bits without compiling; what is not whole or not one's own is never run."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,30 @@ def test_what_is_damaged_or_could_be_anothers_is_compiled(folder, passes, how):
     assert all(map(torch.equal, computed(), first))
     assert len(passes) == 2
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (whole, 0o600)  # and it is whole again
+
+
+@compiled
+def test_code_under_anothers_name_is_not_run(folder, passes):
+    first = computed()
+    (own,) = files(folder)
+    kernel_cache.store("other", own.read_bytes()[kernel_cache.DIGEST :])
+    (folder / "other").replace(own)
+    assert all(map(torch.equal, computed(), first))
+    assert len(passes) == 2
+
+
+def test_no_moment_lets_others_write(folder, monkeypatch):
+    """Whatever the umask: the file is made so, and not changed behind that."""
+    modes, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda one, other: modes.append(one.stat().st_mode) or replace(one, other))
+    before = os.umask(0)
+    try:
+        kernel_cache.store("name", b"code")
+    finally:
+        os.umask(before)
+    assert kernel_cache.load("name") == b"code"
+    assert [mode & 0o777 for mode in (*modes, (folder / "name").stat().st_mode)] == [0o600, 0o600]
+    assert len(files(folder)) == 1
 
 
 @compiled
