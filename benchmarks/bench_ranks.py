@@ -52,7 +52,7 @@ class Config:
 
     ranks: int = setting(2, "processes that share a search", minimum=2, maximum=1024)
     rounds: int = setting(5, "in which each group of processes takes its turn", minimum=2)
-    block: int = setting(2, "steps in a row", minimum=1)
+    block: int = setting(1, "steps in a row", minimum=1)
     kernels: str = KERNELS.setting(AUTO_KERNELS, allowed=KERNEL_CHOICES)
     threads: int = setting(1, "of this process, where it is one of a group", minimum=1)
     serves: bool = setting(False, "take the steps that are asked for on standard input, as one of a group")
