@@ -52,7 +52,7 @@ from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.strict import Node, listed  # noqa: E402
 from proxyless_arch.base.timing import Stopwatch  # noqa: E402
-from proxyless_arch.base.words import DRY, DRY_RUN  # noqa: E402
+from proxyless_arch.base.words import DRY_RUN  # noqa: E402
 
 FAILED_GATE = 1
 IMAGES = "FOLDER_OF_YOUR_IMAGES"
@@ -63,6 +63,8 @@ MAX_DIGITS = 64  # pixels up to which a table of the tiny space serves the embed
 
 
 EXPORTED, IMPORTED = "for another machine", "timings from another machine"
+
+DRY = "dry run: a few layers and networks were timed for that, nothing was written"
 
 
 @dataclass(frozen=True, kw_only=True)
