@@ -174,11 +174,13 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
     """The space a table is made for. Raises InputError."""
     check_within(resolution, 8, 4096, "--resolution")
     check_within(num_classes, 1, 65_536, "--num_classes")
-    return space_named(name).build(
+    space = space_named(name).build(
         width_mult=width_mult,
         num_classes=num_classes,
         preprocessing=imagenet_preprocessing(resolution),
     )
+    space.check_side(resolution, "--resolution")
+    return space
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def _around(settings: ProfileSettings, word: str) -> Subject:
     spec = replace(spec, preprocessing=replace(spec.preprocessing, resolution=side, resize=side))
     with judged_at("", {"blocks": "--from", "feature_mix": "--from"}):
         space = space_around(spec, Freedom())
+    space.check_side(side, "--resolution")
     digest = hashlib.sha256(codec.spec_to_json(spec).encode()).hexdigest()[:8]
     return Subject(space, f"around {spec.name} {digest}", tuple(layers_of(spec, groups_of(spec, Freedom()))))
 

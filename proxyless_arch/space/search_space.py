@@ -429,6 +429,13 @@ class SearchSpace:
         """The product of all strides: pixels of the image for a pixel of the last feature map, along a side."""
         return stages(self.spec_for((0,) * self.n_edges))[-1].reduction
 
+    def check_side(self, side: int, place: str) -> None:
+        """Raises InputError, of ``place``, for images that the strides leave less than a pixel of."""
+        if side < self.reduction:
+            raise InputError(
+                f"expected {self.reduction} or more pixels (the strides of {self.name}), got {side}", place
+            )
+
     def spec_for(self, path: Path, name: str = "derived") -> ArchSpec:
         """The network that ``path`` chooses. Vanished blocks stay in the spec as Zero, so that indices do not move."""
         parts = zip(self.blocks, self.by_block(self.check(path)), strict=True)

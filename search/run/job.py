@@ -451,14 +451,12 @@ def _space(config: SearchConfig, class_names: tuple[str, ...]) -> SearchSpace:
 def _check_sizes(config: SearchConfig, space: SearchSpace, resumed: bool) -> None:
     """Raises InputError for a size of the warm-up's images that the strides of the space do not divide; and for one of
     all images that they leave less than a pixel of, but where a run that has begun so goes on."""
-    strides = f"the strides of space {space.name}"
     wrong = [size for size in config.data.warmup_sizes if size % space.reduction]
     if wrong:
-        known = f"expected multiples of {space.reduction} ({strides})"
+        known = f"expected multiples of {space.reduction} (the strides of space {space.name})"
         raise InputError(f"{known}, got {', '.join(map(str, wrong))}", "--resolutions")
-    size = config.data.resolution
-    if size is not None and size < space.reduction and not resumed:
-        raise InputError(f"expected {space.reduction} or more pixels ({strides}), got {size}", "--resolution")
+    if config.data.resolution is not None and not resumed:
+        space.check_side(config.data.resolution, "--resolution")
 
 
 def _check_priced(target: Target, space: SearchSpace) -> None:

@@ -75,6 +75,16 @@ def test_a_dry_run_says_how_long_and_leaves_what_is_there(network, tmp_path, mon
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
+def test_images_that_the_strides_leave_no_pixel_of_are_not_timed(network, capsys):
+    """The tiny space's come to 4, the imagenet one's to 32."""
+    for words, size in ((["--space", "imagenet"], 31), (["--space", "wide"], 10)):
+        assert profile_latency.main([*words, "--resolution", str(size), "--dry_run"]) == BAD_INPUT
+        assert f"got {size}" in capsys.readouterr().err
+    assert SPACE.reduction == 4
+    with refused("--resolution", "4 or more", "got 3"):
+        SPACE.check_side(3, "--resolution")
+
+
 def test_another_network_of_that_name_is_another_table(network, tmp_path):
     one = Sitting.of(ProfileSettings(parent=network, **QUICK), FakeDevice())
     write_spec(tmp_path / "other.json", replace(SPACE.spec_for(SPACE.same_choice(1)), name=SPEC.name))

@@ -12,6 +12,7 @@ from search import SearchConfig, family_table, imagenet_arch_search, run_family
 from search.reporting.run_folder import read_run
 from search.run import job as jobs
 from search.run import warmup
+from tests.errors import refused
 
 WORDS = shlex.split(
     "--space tiny --width_mult 0.05 --resolution 8 --device cpu --target_hardware flops --torch_threads 1 "
@@ -155,6 +156,14 @@ def test_images_that_the_strides_leave_no_pixel_of_are_refused(tmp_path, capsys,
     assert imagenet_arch_search.main(words) == 2
     assert "--resolution" in (said := capsys.readouterr().err) and f"got {size}" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_began_with_such_images_goes_on():
+    config = SearchConfig.of(space="imagenet", resolution=16, dataset="digits", target_hardware="flops", device="cpu")
+    with refused("--resolution", "32 or more pixels", "got 16"):
+        jobs.prepare(config, torch.device("cpu"), say=lambda line: None)
+    job = jobs.prepare(config, torch.device("cpu"), say=lambda line: None, resumed=True)
+    assert job.space.reduction == 32 and job.space.preprocessing.resolution == 16
 
 
 @pytest.mark.parametrize(
