@@ -138,8 +138,10 @@ class UIB(Operation):
 
     @property
     def drawing(self) -> Drawing:
-        kernel = max(self.start_kernel_size, self.kernel_size) or None
-        return Drawing(super().drawing.label, kernel, self.hidden_channels / self.in_channels)
+        kernel, label = max(self.start_kernel_size, self.kernel_size) or None, super().drawing.label
+        if kernel and self.start_kernel_size == self.kernel_size:
+            label = label.rpartition(" ")[0]  # one of two equal kernels: both do not fit a block
+        return Drawing(label, kernel, self.hidden_channels / self.in_channels)
 
     @property
     def shrinkable(self) -> Shrinkable:

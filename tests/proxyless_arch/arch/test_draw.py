@@ -16,7 +16,7 @@ from proxyless_arch.arch.uib import UIB
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.units import Unit, format_count
-from proxyless_arch.drawing.scene import STYLES, Group
+from proxyless_arch.drawing.scene import STYLES, Group, text_width
 from proxyless_arch.space.mbconv import TINY, mbconv_space
 from proxyless_arch.space.uib import uib_space
 from tests import trees
@@ -122,6 +122,14 @@ def test_blocks_without_a_depthwise_convolution_have_a_color_and_an_entry_of_the
         written = (tmp_path / "net.svg").read_text()
         assert ("feed-forward (FFN)" in written) == (n_drawn > 0)
         assert written.count('class="box ffn"') == n_drawn + (n_drawn > 0)
+
+
+def test_labels_of_mobilenetv4s_blocks_stay_within_them():
+    space = uib_space(TINY, num_classes=10)
+    calls = [call for choice in range(max(map(len, space.choices))) for call in space.walks[choice]]
+    seen = [look(call, None, Unit.MS) for call in calls if isinstance(call.op, UIB)]
+    assert {"ExtraDW4 3\N{MULTIPLICATION SIGN}3", "ExtraDW4 5\N{MULTIPLICATION SIGN}5"} < {one.label for one in seen}
+    assert all(text_width(one.label) <= one.height for one in seen)
 
 
 def is_ffn(op):
