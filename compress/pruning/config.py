@@ -39,7 +39,7 @@ class PruneConfig(TrainedConfig):
     recipe: str = "finetune"
     target_hardware: str = setting(
         "mobile",
-        "cpu (this machine: its latency model, then measured), mobile (a Pixel 1, predicted) or flops (MACs)",
+        "cpu (this machine: a table of the layers, then measured), mobile (a Pixel 1, predicted) or flops (MACs)",
         HARDWARE,
         group="target",
         common=True,

@@ -1,31 +1,54 @@
 """What prices the layers of a pruned network in ms, and the machine it is measured on.
 
-A pruning needs the price of widths that no table of a search space holds. So this machine is priced by the predictor
-that its profile fits (predictor.json beside table.json), and the network is measured: where it is off, the prices are
-rescaled by measured over predicted, and the network is chosen again.
+A pruning needs the price of widths that no table of a search space holds. So a table is made of what this network's
+own layers may become. What that does not hold (finer or smaller widths than usual, a network without a feature mix) is
+priced by the predictor that a profile of the imagenet space fits. The network is measured: where it is off, the prices
+are rescaled by measured over predicted, and the network is chosen again.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from compress.pruning.config import PruneConfig
 from hardware.latency import LatencySource
 from hardware.profile import pricing
-from hardware.profile.device import ProfileSettings
+from hardware.profile.device import ProfileSettings, subject_of
 from hardware.profile.pricing import Asked, Bench
+from hardware.table import layer_key
 from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.progress import speak
 from proxyless_arch.base.sides import in_words
 from proxyless_arch.space.mbconv import macro_named, mbconv_space
+from proxyless_arch.space.shrinking import groups_of, layers_of
 
-PREDICTOR = "predictor.json"
+TABLE, PREDICTOR = "table.json", "predictor.json"
 
 
-def profile_settings(config: PruneConfig, resolution: int) -> ProfileSettings:
-    """What makes the predictor of this machine at a resolution."""
-    return ProfileSettings(
-        target_hardware="cpu", runtime=config.runtime, threads=config.latency_threads, resolution=resolution
-    )
+def own_profile(config: PruneConfig, spec: ArchSpec) -> ProfileSettings:
+    """What measures all layers that may usually be made of the network."""
+    return replace(_usual_profile(config, spec), parent=str(config.arch))
+
+
+def _usual_profile(config: PruneConfig, spec: ArchSpec) -> ProfileSettings:
+    side, threads = spec.preprocessing.side, config.latency_threads
+    return ProfileSettings(target_hardware="cpu", runtime=config.runtime, threads=threads, resolution=side)
+
+
+def profile_settings(config: PruneConfig, spec: ArchSpec) -> tuple[ProfileSettings, str]:
+    """(what measures this machine, which of its files prices what this run may make of the network)."""
+    if config.arch is not None and _is_in_a_table(config, spec):
+        return own_profile(config, spec), TABLE
+    return _usual_profile(config, spec), PREDICTOR
+
+
+def _is_in_a_table(config: PruneConfig, spec: ArchSpec) -> bool:
+    try:
+        measured = subject_of(own_profile(config, spec)).more
+    except InputError:  # not of a network without a feature mix, or of whose blocks none can become smaller
+        return False
+    return set(map(layer_key, layers_of(spec, groups_of(spec, config.freedom)))) <= set(map(layer_key, measured))
 
 
 def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[LatencySource | None, Bench | None]:
@@ -46,10 +69,10 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
             f"latencies are those of squares, not of {in_words(spec.resolution)} pixels; flops counts MACs instead"
         )
         raise InputError(problem, "--target_hardware")
-    flags, settings = Asked.by(config), profile_settings(config, spec.preprocessing.side)
-    if pricing.missing(flags, settings, PREDICTOR):
-        _profile(flags, settings, measure)
-    found = pricing.priced(flags, spec.preprocessing.side, settings, PREDICTOR, judge=pricing.tell_what_speaks_against)
+    flags, (settings, name) = Asked.by(config), profile_settings(config, spec)
+    if pricing.missing(flags, settings, name):
+        _profile(flags, settings, name, measure)
+    found = pricing.priced(flags, spec.preprocessing.side, settings, name, judge=pricing.tell_what_speaks_against)
     if found.device is None or found.source is None:
         return found.source, None
     images = imagenet_preprocessing(spec.preprocessing.side)
@@ -57,13 +80,13 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
     return found.source, found.device.bench(space, found.source)
 
 
-def _profile(flags: Asked, settings: ProfileSettings, measure: bool) -> None:
+def _profile(flags: Asked, settings: ProfileSettings, name: str, measure: bool) -> None:
     if not measure:
         raise InputError(f"this machine was not profiled yet: {settings.command()}", "--target_hardware")
     device = pricing.device_of(flags)
     assert device is not None
-    device.profile(settings, "latency model", speak)
-    if pricing.missing(flags, settings, PREDICTOR):
+    device.profile(settings, "latency table" if name == TABLE else "latency model", speak)
+    if pricing.missing(flags, settings, name):
         folder = str(device.kept_in(settings))
         raise InputError(
             "the profile of this machine gave no predictor: measure it again on a quiet machine", "", folder

@@ -14,7 +14,7 @@ from compress.config import TrainedConfig
 from compress.folder import Batches, batches_of
 from compress.pruning.choices import price_groups
 from compress.pruning.config import PruneConfig
-from compress.pruning.device import latency_source
+from compress.pruning.device import latency_source, own_profile
 from compress.start import memory_plan, split_images, training_config
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource, network_ms
@@ -205,16 +205,9 @@ def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None,
     except InputError as error:
         hint = (
             f"{error.problem}; a table holds the layers that were measured, and pruning needs others: measure them "
-            f"({profiling_of(config, spec)}), or give the predictor.json beside it, which prices any width"
+            f"({own_profile(config, spec).command()}), or give the predictor.json beside it, which prices any width"
         )
         raise InputError(hint, error.place, error.source) from None
-
-
-def profiling_of(config: PruneConfig, spec: ArchSpec) -> str:
-    """The command that measures every layer that a pruning may make."""
-    words = ["--target_hardware", "cpu", "--from", str(config.arch), "--resolution", str(spec.preprocessing.side)]
-    words += ["--runtime", config.runtime] if config.runtime is not None else []
-    return command_line("hardware/profile_latency.py", *words)
 
 
 def _goals(job: Job) -> tuple[Goal, ...]:

@@ -2,21 +2,32 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import compress.pruning.device as devices
 from compress.pruning.config import PruneConfig
+from compress.pruning.session import price
 from hardware.profile import pricing
+from hardware.profile.device import ProfileSettings
 from hardware.profile.trust import MAX_MOVED
+from hardware.table import LookupTable
 from proxyless_arch.arch import catalog
-from proxyless_arch.arch.spec import imagenet_preprocessing
+from proxyless_arch.arch.codec import write_spec
+from proxyless_arch.arch.shrink import shrink
+from proxyless_arch.arch.spec import imagenet_preprocessing, with_channels
+from proxyless_arch.arch.walk import walk
+from proxyless_arch.space.named import space_named
+from proxyless_arch.space.shrinking import change_of, groups_of, whole_path
 from tests.errors import refused
 from tests.hardware.fake_device import FakeDevice
 
 PREDICTOR = Path(__file__).resolve().parents[2] / "hardware" / "tables" / "amd_epyc_onnxruntime_predictor.json"
 SPEC = catalog.load("proxyless_mobile")
+TINY = space_named("tiny").build(num_classes=10, preprocessing=imagenet_preprocessing(16))
+MINI = TINY.spec_for(TINY.same_choice(0))
 
 
 def latency_source(file, spec=SPEC, hardware="cpu", **given):
@@ -100,3 +111,56 @@ def test_a_model_of_this_machine_that_is_not_good_is_told_of_and_used(made, tmp_
     source, device = devices.latency_source(PruneConfig(target_hardware="cpu"), SPEC, measure=False)
     assert source.error["net"]["kendall"] == 0.81 and device.reference_ms == 4.0
     assert "0.810" in capsys.readouterr().out
+
+
+@pytest.fixture
+def network(tmp_path):
+    write_spec(tmp_path / "net.json", MINI)
+    return str(tmp_path / "net.json")
+
+
+@pytest.fixture
+def simulated(tmp_path, monkeypatch):
+    """This machine, profiled in a few networks."""
+    here = FakeDevice()
+    monkeypatch.setattr(pricing, "runtime_named", lambda *wanted: here)
+    monkeypatch.setattr("hardware.profile.device.runtime_named", lambda *wanted: here)
+    few = {"quick": True, "rounds": 1, "design_nets": 20, "validation_nets": 40}
+    monkeypatch.setattr(devices, "ProfileSettings", partial(ProfileSettings, **few))
+    monkeypatch.setattr("hardware.profile.device.ROOT", tmp_path)
+    return here
+
+
+def test_this_machine_is_measured_once_for_the_layers_that_a_pruning_may_make(network, simulated):
+    config = PruneConfig(target_hardware="cpu", arch=network)
+    with refused("--target_hardware", "--from", network):
+        devices.latency_source(config, MINI, measure=False)
+    source, place = devices.latency_source(config, MINI, measure=True)
+    groups = groups_of(MINI, config.freedom)
+    table = price(MINI, groups, source, config)
+    assert isinstance(source, LookupTable)
+    for path in (whole_path(groups), table.min_path):
+        assert table.of_path(path) == pytest.approx(
+            simulated.true_ms(walk(shrink(MINI, change_of(groups, path)))), rel=0.1
+        )
+    assert place.anchor.runtime is simulated
+    n_timed = simulated.n_timings
+    assert devices.latency_source(config, MINI, measure=False)[0] == source
+    assert simulated.n_timings == n_timed
+
+
+@pytest.mark.parametrize(
+    ("given", "spec", "name"),
+    [
+        ({}, MINI, "table.json"),
+        ({"smallest_width": 1.0, "prune_kernels": False}, MINI, "table.json"),
+        ({"method": "amc"}, MINI, "table.json"),
+        ({"width_multiple": 4}, MINI, "predictor.json"),
+        ({"smallest_width": 0.05}, MINI, "predictor.json"),
+        ({}, with_channels(MINI, 1), "predictor.json"),
+    ],
+)
+def test_layers_that_the_usual_table_has_not_are_priced_by_a_model(given, spec, name, network):
+    settings, found = devices.profile_settings(PruneConfig(target_hardware="cpu", arch=network, **given), spec)
+    assert found == name
+    assert settings.parent == (network if name == "table.json" else None)
