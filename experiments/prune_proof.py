@@ -53,11 +53,14 @@ from compress.record import Record  # noqa: E402
 from experiments.launched import run_launched  # noqa: E402
 from experiments.pruning import (  # noqa: E402
     CPU,
+    DEPTH,
     EXACT,
     MAGNITUDE,
+    PRUNINGS,
     SEARCHED,
     SHARES,
     SIZES,
+    TWICE,
     Hits,
     Person,
     Task,
@@ -69,6 +72,7 @@ from experiments.pruning import (  # noqa: E402
     make_photos,
     score_parent,
     shown,
+    way_of,
 )
 from hardware.cost import MACS, PARAMS  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
@@ -92,7 +96,6 @@ from proxyless_nas.network import ProxylessNet  # noqa: E402
 from proxyless_nas.steps import evaluate  # noqa: E402
 
 FORMAT, VERSION = "proxyless-compress/proof", 1
-N_RANDOM = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +109,6 @@ class Study(Person, LaunchFlags):
     picture: Path = setting(ROOT / "docs" / "prune_proof.svg", "picture", shown="docs/prune_proof.svg")
 
 
-def random_way(number: int) -> Way:
-    return Way(f"random {number}", {"method": "random", "evaluations": 1, "manual_seed": 100 + number})
-
-
-PRUNINGS = (
-    Way(EXACT, {"method": "exact"}),
-    Way("uniform", {"method": "uniform"}),
-    Way("amc", {"method": "amc"}),
-    Way("best random", {"method": "random"}),
-    *map(random_way, range(N_RANDOM)),
-)
-DEPTH = Way("depth", {"method": "exact", "smallest_width": 1.0, "prune_kernels": False})
 PAPER_PLANS = 400
 FEW = {"calibration_images": 128, "choosing_images": 128}
 """What so many plans are scored with."""
@@ -125,8 +116,6 @@ PATIENT = tuple(
     Way(f"{name} {PAPER_PLANS}", {"method": method, "evaluations": PAPER_PLANS, **FEW})
     for name, method in (("amc", "amc"), (EXACT, "exact"), ("best random", "random"))
 )
-TWICE = (EXACT, "uniform", "amc", "best random")
-"""Run with a second seed."""
 
 
 def tasks() -> Iterator[Task]:
@@ -251,11 +240,6 @@ def do_one(argv: Sequence[str], name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- the summary
-
-
-def way_of(record: Mapping[str, Any]) -> str:
-    """Random networks are one way."""
-    return "random" if record["way"].startswith("random ") else record["way"]
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

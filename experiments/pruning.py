@@ -46,6 +46,7 @@ CPU = torch.device("cpu")
 SHARES = (0.5, 0.3)
 EXACT = "exact"
 OWN_TEST = 0.15
+N_RANDOM = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,20 @@ class Way:
     given: Mapping[str, Any] | None = field(default_factory=dict)
 
 
+def random_way(number: int) -> Way:
+    return Way(f"random {number}", {"method": "random", "evaluations": 1, "manual_seed": 100 + number})
+
+
+PRUNINGS = (
+    Way(EXACT, {"method": "exact"}),
+    Way("uniform", {"method": "uniform"}),
+    Way("amc", {"method": "amc"}),
+    Way("best random", {"method": "random"}),
+    *map(random_way, range(N_RANDOM)),
+)
+DEPTH = Way("depth", {"method": "exact", "smallest_width": 1.0, "prune_kernels": False})
+TWICE = (EXACT, "uniform", "amc", "best random")
+"""Run with a second seed."""
 MAGNITUDE = Way("magnitude", None)
 SEARCHED = Way("searched", None)
 SIZES = {36: Way("36 px", None), 32: Way("32 px", None)}
@@ -360,3 +375,8 @@ def gap(one: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
 def _mean(per_image: np.ndarray) -> dict[str, Any]:
     mean, half = float(per_image.mean()), Z * float(per_image.std(ddof=1)) / math.sqrt(len(per_image))
     return {"mean": 100 * mean, "interval_95": [100 * (mean - half), 100 * (mean + half)]}
+
+
+def way_of(record: Mapping[str, Any]) -> str:
+    """Random networks are one way."""
+    return "random" if record["way"].startswith("random ") else record["way"]
