@@ -68,6 +68,7 @@ from experiments.pruning import (  # noqa: E402
     done,
     file_of,
     gap,
+    has_torch_pruning,
     make_parent,
     make_photos,
     score_parent,
@@ -248,7 +249,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for record in records:
         share = f"{record['share']:g}" if record["share"] is not None else "any"
         ways = found.setdefault(share, {})
-        ways.setdefault(way_of(record), []).append(record)
+        ways.setdefault(way_of(record["way"]), []).append(record)
     return {
         share: {way: _entry(own, ways.get(rival_of(way))) for way, own in ways.items()} for share, ways in found.items()
     }
@@ -354,14 +355,6 @@ def draw(record: Mapping[str, Any], out: Path) -> None:
         if share != "any"
     ]
     write_picture(compose("Ways to a smaller network", charts, 1), out)
-
-
-def has_torch_pruning() -> bool:
-    try:
-        import torch_pruning  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def run(argv: Sequence[str]) -> int:

@@ -3,22 +3,27 @@
     python experiments/prune_time.py --cifar cifar10.zip --work DIR --evaluations 8
 
 The parent, its photos and the images that judge are those of prune_proof.py, in the same ``--work``. Layers are priced
-by the model that the profile of this machine fits at these pixels, once for onnxruntime and once for LiteRT
-(hardware/profile_latency.py; made now where it is not there). Each way chooses for a share of the parent's predicted
-time. Then all networks of a runtime are timed with the parent in one sitting: rounds over all of them in an order of
-their own, each between two timings of an anchor network, as in a landing. Where a network is more than 2 % off, it is
-chosen again for what makes up for that (hardware/profile/landing.py), and all are timed again. A last sitting, after
-the choice, gives the times that are reported: the median over its rounds of the ratio to the parent in the same round.
+by a table of what the parent's own may become, measured on this machine at these pixels, once for onnxruntime and once
+for LiteRT (``hardware/profile_latency.py --from``; made now where it is not there). Each way chooses for a share of the
+parent's predicted time. Then all networks of a runtime are timed with the parent in one sitting: rounds over all of
+them in an order of their own, each between two timings of an anchor network, as in a landing. Where a network is more
+than 2 % off, it is chosen again for what makes up for that (hardware/profile/landing.py), and timed again. A last
+sitting, after the choice, gives the times that are reported: the median over its rounds of the ratio to the parent in
+the same round.
 
 What prune_proof.py left in ``--work``, at shares of the MACs, is timed too, in a sitting of its own (``--macs_alone``:
 that and no more).
 
-The ways are exact, uniform and the best of as many random plans as exact scores; and smaller images, whose time is what
-it is. All are trained on as in prune_proof.py. What is there in ``--work`` is not done again.
+The ways are those of prune_proof.py: exact, amc, uniform and the best of as many random plans as exact scores, each
+with ``--seeds`` seeds; twelve random plans, depth alone, magnitude (where torch-pruning is there, see there) and a
+searched network with the first; and smaller images, whose time is what it is. Magnitudes change widths that no table
+has: the model that the profile fits prices them. One warm-up stands behind the searches for all times. All are trained
+on as in prune_proof.py. What is there in ``--work`` is not done again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
@@ -41,18 +46,35 @@ from compress import PruneConfig  # noqa: E402
 from compress.methods import best  # noqa: E402
 from compress.pruning.choices import price_groups  # noqa: E402
 from compress.pruning.choosing import plans  # noqa: E402
-from compress.pruning.device import latency_source  # noqa: E402
+from compress.pruning.device import PREDICTOR, latency_source  # noqa: E402
 from compress.pruning.environment import Environment, measured_environment  # noqa: E402
 from compress.record import Record  # noqa: E402
 from experiments import pruning  # noqa: E402
-from experiments.pruning import CPU, EXACT, SHARES, SIZES, Hits, Way, gap, shown  # noqa: E402
+from experiments.pruning import (  # noqa: E402
+    CPU,
+    DEPTH,
+    EXACT,
+    MAGNITUDE,
+    PRUNINGS,
+    SEARCHED,
+    SHARES,
+    SIZES,
+    TWICE,
+    Hits,
+    Way,
+    gap,
+    has_torch_pruning,
+    shown,
+    way_of,
+)
 from hardware.cost import MACS, PARAMS, price_by  # noqa: E402
-from hardware.latency import LatencySource, network_ms  # noqa: E402
-from hardware.profile.landing import cost_of_time  # noqa: E402
+from hardware.latency import LatencySource, load_latency_source, network_ms  # noqa: E402
+from hardware.predictor import Predictor  # noqa: E402
+from hardware.profile.landing import cost_of_time, settled  # noqa: E402
 from hardware.profile.pricing import Bench as Place  # noqa: E402
 from hardware.profile.profiling import time_once  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
-from proxyless_arch.arch.codec import read_spec  # noqa: E402
+from proxyless_arch.arch.codec import read_spec, spec_to_json  # noqa: E402
 from proxyless_arch.arch.shrink import Shrunk, shrink  # noqa: E402
 from proxyless_arch.arch.spec import ArchSpec  # noqa: E402
 from proxyless_arch.arch.walk import total_macs, walk  # noqa: E402
@@ -65,6 +87,8 @@ from proxyless_arch.base.settings import parse, setting  # noqa: E402
 from proxyless_arch.data.streams import Stream, numpy_rng  # noqa: E402
 from proxyless_arch.space.shrinking import change_of, groups_of  # noqa: E402
 from proxyless_arch.weights.lookup import SPEC_FILE  # noqa: E402
+from proxyless_nas import load  # noqa: E402
+from proxyless_nas.network import ProxylessNet  # noqa: E402
 
 FORMAT, VERSION = "proxyless-compress/time-proof", 1
 PARENT = "parent"
@@ -72,11 +96,7 @@ BY_MACS = (EXACT, "uniform", "amc", "best random", "depth", "magnitude")
 NEAR = 0.02
 """Of its share, how far off a network may be that is not chosen again."""
 MOST_SITTINGS = 8
-WAYS = (
-    Way(EXACT, {"method": "exact"}),
-    Way("uniform", {"method": "uniform"}),
-    Way("best random", {"method": "random"}),
-)
+WAYS = (*PRUNINGS, DEPTH, MAGNITUDE, SEARCHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +127,30 @@ class Product(NamedTuple):
 
 
 def products(study: TimeStudy) -> Iterator[Product]:
+    able = [way for way in WAYS if way != MAGNITUDE or has_torch_pruning()]
     for seed in range(study.seeds):
-        yield from (Product(share, way.name, seed) for share in SHARES for way in WAYS)
+        ways = able if seed == 0 else [way for way in able if way.name in TWICE]
+        yield from (Product(share, way.name, seed) for share in SHARES for way in ways)
 
 
 # ---------------------------------------------------------------------------------------------------------- choosing
 
 
 class Choice(NamedTuple):
-    """A plan, and the share of the parent's time that its prices predict."""
+    """A network, and the share of the parent's time that its prices predict.
 
-    change: Shrunk
+    ``change``: what it is of the parent; None for one that prune.py does not make. ``folder``: of its search.
+    """
+
+    spec: ArchSpec
     predicted: float
+    change: Shrunk | None = None
+    folder: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """Of its layers, whatever it is called."""
+        return hashlib.sha256(spec_to_json(replace(self.spec, name="any")).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -144,7 +176,10 @@ class Chooser:
         return measured_environment(job.spec, job.tensors, groups, *images, CPU, record, seed=self.seed)[1]
 
     def choose(self, way: Way, source: LatencySource, share: float) -> Choice:
-        """For a share of the parent's predicted time."""
+        """For a share of the parent's predicted time, a way of prune.py's.
+
+        Raises InputError where it has nothing that costs so little, as the other ways do.
+        """
         assert way.given is not None
         config, spec = self.bench.config(**way.given), self.bench.job.spec
         environment = replace(self.environment, groups=groups_of(spec, config.freedom))
@@ -157,7 +192,44 @@ class Chooser:
             dict(zip(("macs", "params"), counts, strict=True)),
         )
         path = best(found).path
-        return Choice(change_of(environment.groups, path), table.of_path(path) / whole)
+        change = change_of(environment.groups, path)
+        return Choice(shrink(spec, change), table.of_path(path) / whole, change)
+
+    @cached_property
+    def magnitudes(self) -> list[ArchSpec]:
+        return list(pruning.magnitude_steps(self.bench.parent(), self.bench.job.spec))
+
+    def by_magnitude(self, source: LatencySource, share: float) -> Choice:
+        model = model_of(source)
+        whole = network_ms(model, walk(self.bench.job.spec))
+        for spec in self.magnitudes:
+            if (predicted := network_ms(model, walk(spec)) / whole) <= share:
+                return Choice(spec, predicted)
+        raise InputError("magnitudes do not make it so small", "magnitude")
+
+    def searched(self, runtime: str, share: float, parent_ms: float) -> Choice:
+        """The search has a table and a landing of its own: what it was asked for is what it predicts."""
+        home = self.study.home
+        macs = {"target_hardware": "flops", "target_macs": SHARES[0] * total_macs(self.bench.job.spec)}
+        warm = self.bench.searched(home / f"warmup-{self.seed}", macs)
+        target = {"target_hardware": "cpu", "runtime": runtime, "target_latency_ms": share * parent_ms}
+        folder = home / f"{runtime}-search-{self.seed}-{share:.4f}"
+        self.bench.searched(folder, target, warm)
+        return Choice(read_spec(folder / SPEC_FILE), share, folder=folder)
+
+    def network(self, choice: Choice) -> ProxylessNet:
+        if choice.change is not None:
+            return self.environment.network(choice.change)
+        if choice.folder is not None:
+            return load(choice.folder)
+        return self.bench.by_magnitude(lambda spec: spec == choice.spec)
+
+
+def model_of(source: LatencySource) -> Predictor:
+    """What was fitted to the layers of a table, which prices others as well."""
+    model = source if isinstance(source, Predictor) else load_latency_source(Path(source.source).with_name(PREDICTOR))
+    assert isinstance(model, Predictor)
+    return model
 
 
 # ------------------------------------------------------------------------------------------------------------ timing
@@ -205,16 +277,25 @@ class Clock:
         assert source is not None and place is not None
         return source, place
 
+    @cached_property
+    def parent_ms(self) -> float:
+        """As the clock shows it now; from its file if there."""
+        file = self.study.home / f"{self.runtime}-parent.json"
+        if not file.is_file():
+            calls, bench = walk(self.spec), self.priced[1].steady()
+            write_json(file, {"ms": settled(lambda: bench.time(calls)).ms})
+        return read_json(file)["ms"]
+
     def specs(self, choices: Mapping[Product, Choice]) -> dict[str, ArchSpec]:
         """The parent, smaller images, and what was chosen."""
         smaller = {way.name: pruning.smaller_images(self.spec, way) for way in SIZES.values()}
-        chosen = {product.name: shrink(self.spec, choice.change) for product, choice in choices.items()}
+        chosen = {product.name: choice.spec for product, choice in choices.items()}
         return {PARENT: self.spec, **smaller, **chosen}
 
     def timed(self, number: int | str, choices: Mapping[Product, Choice]) -> dict[str, list[float]]:
         """A sitting, from its file where that is of the same networks."""
         file = self.study.home / f"{self.runtime}-sitting-{number}.json"
-        keys = {product.name: choice.change.key for product, choice in choices.items()}
+        keys = {product.name: choice.key for product, choice in choices.items()}
         if file.is_file() and (known := read_json(file))["networks"] == keys:
             return known["ratios"]
         seed = MOST_SITTINGS if isinstance(number, str) else number
@@ -227,22 +308,25 @@ class Clock:
         share, tried = product.share, self.tried.get(product, [])
         if not tried:
             return self._choice(product, share)
-        known = {choice.change.key: measured for choice, measured in tried}
+        known = {choice.key: measured for choice, measured in tried}
         if abs(list(known.values())[-1] / share - 1) <= NEAR:
             return None
         asked = cost_of_time([(choice.predicted, measured) for choice, measured in tried], share)
         for _ in range(3):  # one that comes again: a little further from it
             choice = self._choice(product, asked)
-            if choice is None or choice.change.key not in known:
+            if choice is None or choice.key not in known:
                 return choice
-            asked *= 1 - NEAR if known[choice.change.key] > share else 1 + NEAR
+            asked *= 1 - NEAR if known[choice.key] > share else 1 + NEAR
         return None
 
     def _choice(self, product: Product, asked: float) -> Choice | None:
         """None where the way has nothing that costs so little."""
         way = next(way for way in WAYS if way.name == product.way)
+        chooser, source = self.choosers[product.seed], self.priced[0]
         try:
-            return self.choosers[product.seed].choose(way, self.priced[0], asked)
+            if way == SEARCHED:
+                return chooser.searched(self.runtime, asked, self.parent_ms)
+            return chooser.by_magnitude(source, asked) if way == MAGNITUDE else chooser.choose(way, source, asked)
         except InputError as error:
             print(f"{self.runtime} {product.name}: {error.problem}", flush=True)
             return None
@@ -277,12 +361,12 @@ def scored(clock: Clock, product: Product, choice: Choice) -> None:
     """The network of a product, and its record before it is trained on."""
     chooser, file = clock.choosers[product.seed], file_of(clock, product)
     folder = file.with_suffix("")
-    if file.is_file() and read_json(file)["change"] == choice.change.key:
+    if file.is_file() and read_json(file)["network"] == choice.key:
         return
-    net = chooser.environment.network(choice.change)
+    net = chooser.network(choice)
     pruning.save(net, folder, clock.study)
     found = {
-        "change": choice.change.key,
+        "network": choice.key,
         "way": product.way,
         "share": product.share,
         "seed": product.seed,
@@ -293,13 +377,17 @@ def scored(clock: Clock, product: Product, choice: Choice) -> None:
     print(f"{folder.name}: {Hits(found['hits_before']).percent:.1f} % before training", flush=True)
 
 
-def trained(clock: Clock, product: Product) -> None:
+def trained(clock: Clock, product: Product, choice: Choice) -> None:
     """And behind it."""
     bench, file = clock.choosers[product.seed].bench, file_of(clock, product)
     folder, known = file.with_suffix(""), read_json(file)
     if "hits_after" in known:
         return
-    after = bench.hits(bench.trained_on(folder, folder.with_name(f"{folder.name}-finetune")))
+    place = folder.with_name(f"{folder.name}-finetune")
+    if choice.folder is not None:
+        after = bench.hits(bench.trained_searched(choice.folder, place))
+    else:
+        after = bench.hits(bench.trained_on(folder, place))
     write_json(file, known | {"hits_after": after.text})
     print(f"{folder.name}: {after.percent:.1f} % behind training", flush=True)
 
@@ -377,7 +465,10 @@ def by_time(clock: Clock) -> dict[str, Any]:
     records = {product: read_json(file_of(clock, product)) for product in choices}
     found: dict[str, Any] = {}
     for share in SHARES:
-        ways = {way.name: [product for product in records if product[:2] == (share, way.name)] for way in WAYS}
+        ways: dict[str, list[Product]] = {way_of(way.name): [] for way in WAYS}
+        for product in records:
+            if product.share == share:
+                ways[way_of(product.way)].append(product)
         own = {way: [records[product] for product in list_] for way, list_ in ways.items()}
         found[f"{share:g}"] = {
             way: entry(own[way], [last[product.name] for product in list_], own[EXACT])
@@ -400,6 +491,13 @@ def words(value: Mapping[str, Any] | None) -> str:
 def percent(value: Mapping[str, Any]) -> str:
     low, high = value["interval_95"]
     return f"{100 * value['median']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def times(shares: Sequence[Mapping[str, Any]]) -> str:
+    """Of a network with its interval; of several their medians, from the least on."""
+    if len(shares) == 1:
+        return percent(shares[0])
+    return "; ".join(f"{100 * median:.1f}" for median in sorted(each["median"] for each in shares))
 
 
 def table_by_macs(record: Mapping[str, Any]) -> list[str]:
@@ -426,7 +524,7 @@ def table_by_time(record: Mapping[str, Any]) -> list[str]:
             asked = share if share == "any" else f"{100 * float(share):.0f}"
             for way, each in ways.items():
                 cells = (
-                    runtime, asked, way, "; ".join(map(percent, each["time_shares"])),
+                    runtime, asked, way, times(each["time_shares"]),
                     f"{100 * each['macs_share']:.0f}", words(each["before"]), words(each.get("after")),
                     words(each.get("exact_ahead_before")), words(each.get("exact_ahead_after")),
                 )  # fmt: skip
@@ -450,8 +548,8 @@ def run(argv: Sequence[str]) -> int:
             scored(clock, product, choice)
         write(study, clocks[: clocks.index(clock) + 1])
     for clock in clocks:
-        for product in clock.landed[0]:
-            trained(clock, product)
+        for product, choice in clock.landed[0].items():
+            trained(clock, product, choice)
         write(study, clocks)
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -170,10 +170,13 @@ class Bench:
             )
             assert result is not None
             return folder / PRUNED
-        if task.way == SEARCHED:
-            assert task.share is not None
-            return self.searched(task.share, folder)
-        net = self.by_magnitude(task.share) if task.share is not None else self.on_smaller_images(task.way)
+        if task.share is None:
+            net = self.on_smaller_images(task.way)
+        else:
+            budget = task.share * total_macs(self.job.spec)
+            if task.way == SEARCHED:
+                return self.searched(folder, {"target_hardware": "flops", "target_macs": budget})
+            net = self.by_magnitude(lambda spec: total_macs(spec) <= budget)
         save(net, folder, self.study)
         return folder
 
@@ -190,28 +193,33 @@ class Bench:
         self._recalibrate(net, net.spec.preprocessing)
         return net
 
-    def by_magnitude(self, share: float) -> ProxylessNet:
-        """Channels go by torch-pruning's global ranking until the network costs the share of the parent's MACs."""
+    def by_magnitude(self, is_small: Callable[[ArchSpec], bool]) -> ProxylessNet:
+        """Channels go by torch-pruning's global ranking until the network is small enough."""
         spec = self.job.spec
         net = self.parent()
         for smaller in magnitude_steps(net, spec):
-            if total_macs(smaller) <= share * total_macs(spec):
+            if is_small(smaller):
                 pruned = build(smaller)
                 load_named(pruned, smaller, to_named(net))
                 self._recalibrate(pruned, spec.preprocessing)
                 return pruned
-        raise InputError(f"magnitudes do not reach {share:g} of the MACs", "magnitude")
+        raise InputError("magnitudes do not make it so small", "magnitude")
 
-    def searched(self, share: float, folder: Path) -> Path:
-        """The run folder of a search for the share of the parent's MACs."""
+    def searched(self, folder: Path, target: Mapping[str, Any], warmup_from: Path | None = None) -> Path:
+        """The run folder of a search.
+
+        Args:
+            target: settings of the search that say for what.
+            warmup_from: the run folder of another one, whose warm-up stands for its own.
+        """
         study = self.study
         config = SearchConfig.of(
-            data_path=study.photos, space="imagenet", resolution=study.resolution, target_hardware="flops",
-            target_macs=share * total_macs(self.job.spec), warmup_epochs=study.search_epochs,
-            n_epochs=study.search_epochs, manual_seed=self.seed, device="cpu", n_worker=0,
+            data_path=study.photos, space="imagenet", resolution=study.resolution, warmup_epochs=study.search_epochs,
+            n_epochs=study.search_epochs, manual_seed=self.seed, device="cpu", n_worker=0, **target,
         )  # fmt: skip
         begun = (folder / "config.json").is_file()
-        run_search(None if begun else config, folder, resume=begun, say=None)
+        behind = None if begun else warmup_from
+        run_search(None if begun else config, folder, resume=begun, warmup_from=behind, say=None)
         return folder
 
     def _recalibrate(self, net: ProxylessNet, pixels: Preprocessing) -> None:
@@ -377,6 +385,14 @@ def _mean(per_image: np.ndarray) -> dict[str, Any]:
     return {"mean": 100 * mean, "interval_95": [100 * (mean - half), 100 * (mean + half)]}
 
 
-def way_of(record: Mapping[str, Any]) -> str:
+def way_of(name: str) -> str:
     """Random networks are one way."""
-    return "random" if record["way"].startswith("random ") else record["way"]
+    return "random" if name.startswith("random ") else name
+
+
+def has_torch_pruning() -> bool:
+    try:
+        import torch_pruning  # noqa: F401
+    except ImportError:
+        return False
+    return True

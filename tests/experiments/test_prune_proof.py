@@ -36,7 +36,7 @@ def test_the_figures_by_hand():
 def test_every_task_has_a_file_of_its_own_and_all_ways_of_a_share_are_there():
     names = [task.name for task in proof.tasks()]
     assert len(set(names)) == len(names)
-    ways = Counter((task.share, proof.way_of({"way": task.way.name})) for task in proof.tasks())
+    ways = Counter((task.share, proof.way_of(task.way.name)) for task in proof.tasks())
     for share in proof.SHARES:
         assert ways[share, "random"] == pruning.N_RANDOM >= 12
         assert all(ways[share, name] == 2 for name in ("exact", "uniform", "amc"))
