@@ -5,11 +5,11 @@
 The parent, its photos and the images that judge are those of prune_proof.py, in the same ``--work``. Layers are priced
 by a table of what the parent's own may become, measured on this machine at these pixels, once for onnxruntime and once
 for LiteRT (``hardware/profile_latency.py --from``; made now where it is not there). Each way chooses for a share of the
-parent's predicted time. Then all networks of a runtime are timed with the parent in one sitting: rounds over all of
-them in an order of their own, each between two timings of an anchor network, as in a landing. Where a network is more
-than 2 % off, it is chosen again for what makes up for that (hardware/profile/landing.py), and timed again. A last
-sitting, after the choice, gives the times that are reported: the median over its rounds of the ratio to the parent in
-the same round.
+parent's predicted time. Then all networks of a runtime are timed in one sitting: rounds over all of them in an order of
+their own, each between two timings of the parent's smallest pruning, as in a landing. Where a network is more than 2 %
+off its share of what the parent took beside that at first, it is chosen again for what makes up for it
+(hardware/profile/landing.py), and timed again. A last sitting, after the choice, gives the times that are reported: the
+median over its rounds of the ratio to the parent in the same round.
 
 What prune_proof.py left in ``--work``, at shares of the MACs, is timed too, in a sitting of its own (``--macs_alone``:
 that and no more).
@@ -48,6 +48,7 @@ from compress.pruning.choices import price_groups  # noqa: E402
 from compress.pruning.choosing import plans  # noqa: E402
 from compress.pruning.device import PREDICTOR, latency_source  # noqa: E402
 from compress.pruning.environment import Environment, measured_environment  # noqa: E402
+from compress.pruning.session import smallest  # noqa: E402
 from compress.record import Record  # noqa: E402
 from experiments import pruning  # noqa: E402
 from experiments.pruning import (  # noqa: E402
@@ -70,7 +71,7 @@ from experiments.pruning import (  # noqa: E402
 from hardware.cost import MACS, PARAMS, price_by  # noqa: E402
 from hardware.latency import LatencySource, load_latency_source, network_ms  # noqa: E402
 from hardware.predictor import Predictor  # noqa: E402
-from hardware.profile.landing import cost_of_time, settled  # noqa: E402
+from hardware.profile.landing import cost_of_time  # noqa: E402
 from hardware.profile.pricing import Bench as Place  # noqa: E402
 from hardware.profile.profiling import time_once  # noqa: E402
 from hardware.projection import Limit  # noqa: E402
@@ -212,7 +213,10 @@ class Chooser:
         home = self.study.home
         macs = {"target_hardware": "flops", "target_macs": SHARES[0] * total_macs(self.bench.job.spec)}
         warm = self.bench.searched(home / f"warmup-{self.seed}", macs)
-        target = {"target_hardware": "cpu", "runtime": runtime, "target_latency_ms": share * parent_ms}
+        target = {
+            "target_hardware": "cpu", "runtime": runtime, "target_latency_ms": share * parent_ms,
+            "force_latency_table": True,  # on a busy machine none passes, and what lands was measured
+        }  # fmt: skip
         folder = home / f"{runtime}-search-{self.seed}-{share:.4f}"
         self.bench.searched(folder, target, warm)
         return Choice(read_spec(folder / SPEC_FILE), share, folder=folder)
@@ -235,18 +239,25 @@ def model_of(source: LatencySource) -> Predictor:
 # ------------------------------------------------------------------------------------------------------------ timing
 
 
+Ratios = Mapping[str, Sequence[float]]
+"""By network, its time of each round, relative to another's."""
+
+
 def sitting(place: Place, networks: Mapping[str, ArchSpec], rounds: int, seed: int) -> dict[str, list[float]]:
-    """By network, its time relative to the parent's in the same round, both relative to the anchor beside them."""
+    """Relative to the anchor's beside it."""
     names, found = list(networks), {name: list[float]() for name in networks}
     calls = {name: walk(spec) for name, spec in networks.items()}
     for number in range(rounds):
-        ratios = {}
         for index in numpy_rng(seed, Stream.TIMING_ORDER, number, len(names)).permutation(len(names)):
             timed = time_once(place.anchor, calls[names[index]], 10, 5, place.anchor.min_ms)
-            ratios[names[index]] = float(np.median(timed.times.ms)) / timed.beside
-        for name, ratio in ratios.items():
-            found[name].append(ratio / ratios[PARENT])
+            found[names[index]].append(float(np.median(timed.times.ms)) / timed.beside)
     return found
+
+
+def beside_parent(ratios: Ratios) -> dict[str, list[float]]:
+    """Relative to the parent's in the same round."""
+    parent = ratios[PARENT]
+    return {name: [one / other for one, other in zip(own, parent, strict=True)] for name, own in ratios.items()}
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -254,6 +265,13 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     ordered, count = sorted(values), len(values)
     least = max(0, math.floor((count - 1.96 * math.sqrt(count)) / 2))
     return ordered[least], ordered[count - 1 - least]
+
+
+class Parent(NamedTuple):
+    """Its time, relative to the anchor's, and as the clock showed it."""
+
+    beside_anchor: float
+    ms: float
 
 
 @dataclass
@@ -275,16 +293,19 @@ class Clock:
         config = self.choosers[0].bench.config(target_hardware="cpu", runtime=self.runtime, keep=SHARES[0])
         source, place = latency_source(config, self.spec, measure=True)
         assert source is not None and place is not None
-        return source, place
+        anchor = smallest(self.spec, groups_of(self.spec, PruneConfig().freedom))
+        return source, place.beside(anchor, 1.0)  # its own time is of no use where all are ratios to it
 
     @cached_property
-    def parent_ms(self) -> float:
-        """As the clock shows it now; from its file if there."""
+    def parent(self) -> Parent:
+        """As it is now; from its file if there."""
         file = self.study.home / f"{self.runtime}-parent.json"
         if not file.is_file():
-            calls, bench = walk(self.spec), self.priced[1].steady()
-            write_json(file, {"ms": settled(lambda: bench.time(calls)).ms})
-        return read_json(file)["ms"]
+            place = self.priced[1]
+            ratios = sitting(place, {PARENT: self.spec}, 3 * self.study.rounds, 0)[PARENT]
+            beside = float(np.median(ratios))
+            write_json(file, Parent(beside, beside * place.anchor.now())._asdict())
+        return Parent(**read_json(file))
 
     def specs(self, choices: Mapping[Product, Choice]) -> dict[str, ArchSpec]:
         """The parent, smaller images, and what was chosen."""
@@ -292,8 +313,8 @@ class Clock:
         chosen = {product.name: choice.spec for product, choice in choices.items()}
         return {PARENT: self.spec, **smaller, **chosen}
 
-    def timed(self, number: int | str, choices: Mapping[Product, Choice]) -> dict[str, list[float]]:
-        """A sitting, from its file where that is of the same networks."""
+    def timed(self, number: int | str, choices: Mapping[Product, Choice]) -> Ratios:
+        """A sitting (relative to the anchor), from its file where that is of the same networks."""
         file = self.study.home / f"{self.runtime}-sitting-{number}.json"
         keys = {product.name: choice.key for product, choice in choices.items()}
         if file.is_file() and (known := read_json(file))["networks"] == keys:
@@ -325,15 +346,15 @@ class Clock:
         chooser, source = self.choosers[product.seed], self.priced[0]
         try:
             if way == SEARCHED:
-                return chooser.searched(self.runtime, asked, self.parent_ms)
+                return chooser.searched(self.runtime, asked, self.parent.ms)
             return chooser.by_magnitude(source, asked) if way == MAGNITUDE else chooser.choose(way, source, asked)
         except InputError as error:
             print(f"{self.runtime} {product.name}: {error.problem}", flush=True)
             return None
 
     @cached_property
-    def landed(self) -> tuple[dict[Product, Choice], dict[str, list[float]]]:
-        """What was measured nearest to its share, and the last sitting."""
+    def landed(self) -> tuple[dict[Product, Choice], Ratios]:
+        """What was measured nearest to its share, and the last sitting (relative to the parent)."""
         for number in range(MOST_SITTINGS):
             choices = {product: self.next_choice(product) for product in products(self.study)}
             fresh = {product: choice for product, choice in choices.items() if choice is not None}
@@ -341,13 +362,14 @@ class Clock:
                 break
             ratios = self.timed(number, fresh)
             for product, choice in fresh.items():
-                self.tried.setdefault(product, []).append((choice, float(np.median(ratios[product.name]))))
+                share = float(np.median(ratios[product.name])) / self.parent.beside_anchor
+                self.tried.setdefault(product, []).append((choice, share))
                 print(f"{self.runtime} {product.name}: {self.tried[product][-1][1]:.3f} of the parent", flush=True)
         nearest = {
             product: min(tried, key=lambda each, share=product.share: abs(each[1] / share - 1))[0]  # type: ignore[misc]
             for product, tried in self.tried.items()
         }
-        return nearest, self.timed("last", nearest)
+        return nearest, beside_parent(self.timed("last", nearest))
 
 
 # ---------------------------------------------------------------------------------------------------------- products
@@ -403,12 +425,11 @@ def times_by_macs(clock: Clock) -> dict[str, Any]:
     """By share of the MACs and way, times of a sitting of all of them and of smaller images; from its file if there."""
     networks = macs_networks(clock.study)
     file = clock.study.home / f"{clock.runtime}-macs.json"
-    if file.is_file():
-        ratios = read_json(file)["ratios"]
-    else:
+    if not file.is_file():
         specs = clock.specs({}) | {task.name: spec for task, spec in networks}
-        ratios = sitting(clock.priced[1], specs, clock.study.rounds, 0)
-        write_json(file, {"ratios": ratios, "load_average": os.getloadavg()})
+        timed = sitting(clock.priced[1], specs, clock.study.rounds, 0)
+        write_json(file, {"ratios": timed, "load_average": os.getloadavg()})
+    ratios = beside_parent(read_json(file)["ratios"])
     found: dict[str, Any] = {}
     for task, _ in networks:
         found.setdefault(f"{task.share:g}", {})[task.way.name] = ratio_of(ratios[task.name])

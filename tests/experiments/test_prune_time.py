@@ -37,7 +37,7 @@ class Clock(study.Clock):
     def priced(self):
         return None, None
 
-    parent_ms = 1.0
+    parent = study.Parent(beside_anchor=2.0, ms=1.0)
 
     def choose(self, way, source, share):
         net = mini_net(num_classes=round(1000 * share))
@@ -50,7 +50,8 @@ class Clock(study.Clock):
         return self.choose(study.SEARCHED, None, share)
 
     def timed(self, number, choices):
-        return {product.name: [1.2 * choice.predicted] * 3 for product, choice in choices.items()}
+        timed = {product.name: [1.2 * 2.0 * choice.predicted] * 3 for product, choice in choices.items()}
+        return {study.PARENT: [2.0] * 3} | timed
 
 
 def test_a_network_that_is_off_is_chosen_again_for_what_makes_up_for_it(tmp_path, capsys):
