@@ -16,6 +16,9 @@ READY := $(VENV)/.ready
 # each worker holds torch and TensorFlow in a gigabyte or two: no more of them than four
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# hundreds of processes that tests start would each compile what one can leave for all
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: bench search setup test test-slow test-faults test-cpus test-alone examples lint clean
 
 search: $(SEARCH_READY)

@@ -19,7 +19,7 @@ from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import Landing, land
 from hardware.profile.measure import Runtime, has_cuda, parse_hardware, runtime_named
 from hardware.profile.profiling import Anchor, Measured, measure_network
-from hardware.profile.trust import anchor_of, check_passed, check_trusted
+from hardware.profile.trust import anchor_of, check_trusted, what_speaks_against
 from hardware.projection import LOWER, Limit, Projection
 from hardware.table import LookupTable
 from proxyless_arch.arch.walk import LayerCall, walk
@@ -253,10 +253,8 @@ def priced(
 def tell_what_speaks_against(
     source: LookupTable | Predictor, path: str, wanted: Mapping[str, Any], made_by: ProfileSettings | None
 ) -> None:
-    """A judge of this machine's own model, which orders networks: what one takes is measured, and chosen again where
-    that is off. So one that did not pass its validation is told of and used."""
-    try:
-        check_passed(source, path)
-    except InputError as error:
-        reasons = error.problem.partition(";")[0]
-        speak(f"note: this machine's latency model {reasons}; networks are measured, and chosen again where it is off")
+    """A judge of this machine's own prices, which order networks: what one takes is measured, and chosen again where
+    that is off. So prices that did not pass their validation are told of and used."""
+    if reasons := what_speaks_against(source):
+        what = "table" if isinstance(source, LookupTable) else "model"
+        speak(f"note: this machine's latency {what} {reasons}; networks are measured, and chosen again where it is off")

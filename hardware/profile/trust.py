@@ -44,16 +44,21 @@ def check_passed(source: LookupTable | Predictor, path: str, made_by: ProfileSet
     Args:
         made_by: the settings that it was made with, where they are known.
     """
-    record = source.validation if isinstance(source, LookupTable) else source.error.get("net")
-    reasons = _failures(record) if isinstance(record, Mapping) else []
-    if reasons:
+    if reasons := what_speaks_against(source):
         again = replace(made_by, fresh=True).command() if made_by else "the command that made it, with --fresh"
         raise InputError(
-            f"did not pass its validation on whole networks ({'; '.join(reasons)}); measure it again on a quiet "
-            f"machine ({again}), or use it all the same with --force_latency_table",
+            f"{reasons}; measure it again on a quiet machine ({again}), or use it all the same with "
+            "--force_latency_table",
             "validation" if isinstance(source, LookupTable) else "error.net",
             path,
         )
+
+
+def what_speaks_against(source: LookupTable | Predictor) -> str:
+    """How the file's own record failed, for a person; empty where it did not."""
+    record = source.validation if isinstance(source, LookupTable) else source.error.get("net")
+    reasons = _failures(record) if isinstance(record, Mapping) else []
+    return f"did not pass its validation on whole networks ({'; '.join(reasons)})" if reasons else ""
 
 
 def _failures(record: Mapping[str, Any]) -> list[str]:

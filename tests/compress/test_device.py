@@ -104,13 +104,14 @@ def test_a_file_that_failed_its_validation_is_refused(tmp_path, made):
 
 def test_a_model_of_this_machine_that_is_not_good_is_told_of_and_used(made, tmp_path, monkeypatch, capsys):
     record = json.loads(made(anchor_ms=4.0).read_text())
-    record["error"]["net"]["kendall"] = 0.81
+    record["error"]["net"] |= {"kendall": 0.81, "mape": 31.0}
     (tmp_path / "predictor.json").write_text(json.dumps(record))
     monkeypatch.setattr("hardware.profile.trust.Anchor.now", lambda anchor: 4.0)
     monkeypatch.setattr(pricing.profiler, "default_output", lambda conditions: tmp_path)
     source, device = devices.latency_source(PruneConfig(target_hardware="cpu"), SPEC, measure=False)
     assert source.error["net"]["kendall"] == 0.81 and device.reference_ms == 4.0
-    assert "0.810" in capsys.readouterr().out
+    reasons = "(MAPE 31.0 % is above 5 %; Kendall's tau 0.810 is below 0.9)"
+    assert f"model did not pass its validation on whole networks {reasons}; networks" in capsys.readouterr().out
 
 
 @pytest.fixture
