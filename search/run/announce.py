@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hardware.profile.device import subject_of
 from hardware.profile.profiling import unique_ops
 from proxyless_arch.apps.few_images import SEARCHING, notes_on_few_images
 from proxyless_arch.apps.orientation import in_words, note_on_edition
@@ -21,7 +22,6 @@ from proxyless_nas.devices import device_name
 from proxyless_nas.fast import kernels_text
 from search.algorithm.controllers import resolved_arch_lr
 from search.config import TARGET_KEY, SearchConfig
-from search.run.device import timed_space
 from search.run.job import Job
 from search.run.loop import Schedule, Search
 from search.run.rounds import most_scored
@@ -143,7 +143,8 @@ def header(job: Job) -> str:
             )
     elif job.unmeasured is not None:
         lines.append(("target", f"{config.target.target_hardware}, whose latency table would be measured first"))
-        n_layers = len(unique_ops(timed_space(job.space)))
+        subject = subject_of(job.unmeasured)
+        n_layers = len(unique_ops(subject.space, subject.more))
         lines.append(("", f"{counted(n_layers, 'layer')} and whole networks, once: {job.unmeasured.command()}"))
     else:
         lines.append(("target", "none: accuracy alone"))

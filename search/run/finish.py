@@ -308,7 +308,7 @@ def derive(job: Job, search: Search, chooser: Chooser | None = None) -> Derived:
         job.prices.source,
         job.limits,
         job.config.target.window,
-        timed_space(job.space),
+        timed_space(job.config.target, job.space, job.config.space.parent),
     )
     projection = landing.best.projection
     return Derived(projection.path, projection, landing)

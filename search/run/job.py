@@ -396,9 +396,9 @@ def prepare(
     missing = None
     with distributed.fail_together():  # the others wait here for the one that measures
         if config.target.target_hardware in MEASURABLE and distributed.is_main():
-            missing = missing_table(config.target, space)
+            missing = missing_table(config.target, space, config.space.parent)
             if missing is not None and measures:
-                make_table(missing, config.target, space, say)
+                make_table(missing, config.target, say)
                 missing = None
     if missing is not None:
         unpriced = replace(config, target=Target(target_hardware="none"))
@@ -484,7 +484,7 @@ def _with_batch_for(config: SearchConfig, n_images: int) -> tuple[SearchConfig, 
 
 
 def _priced(config: SearchConfig, data: SearchData, space: SearchSpace, device: torch.device) -> Job:
-    prices = load_prices(config.target, space)
+    prices = load_prices(config.target, space, config.space.parent)
     table = _cost_table(config, space, prices.source)
     goal, limits = _goal(config, table), _limits(config.target, space)
     _check_gaps(config, table, goal, limits)

@@ -3,13 +3,17 @@
 import json
 import shlex
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from hardware.profile import device as profiler
+from hardware.profile import pricing
+from hardware.profile.device import ProfileSettings, conditions_of
 from proxyless_arch.arch.codec import read_spec
-from proxyless_arch.arch.walk import total_macs
+from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.weights.files import read_tensors, save_safetensors
 from proxyless_nas.steps import distillation_loss
@@ -20,6 +24,7 @@ from search.run import device, loop
 from search.run.job import new_search, prepare
 from tests.compress.nets import tensors, trained
 from tests.compress.specs import SPEC, block
+from tests.hardware.fake_device import FakeDevice
 from tests.search.run.test_scoring import found_in
 from tests.search.tiny import assert_same_bits, snapshot
 
@@ -162,11 +167,32 @@ def test_networks_that_cannot_be_started_from_are_refused(tmp_path):
         assert "--from" in str(caught.value) or "--arch" in str(caught.value)
 
 
-def test_this_machine_prices_widths_by_its_model(network):
-    """No table holds them: the model that the profile of the usual space fits, and its networks to be timed beside."""
+def test_this_machine_prices_widths_by_the_model_of_their_network(network):
+    """No table holds them: the model that the profile of the network fits, and its networks to be timed beside."""
     space = job_of(network).space
     target = SearchConfig.of(target_hardware="cpu").target
-    settings = device.profile_settings(target, space)
-    assert (settings.space, settings.width_mult, settings.resolution) == ("imagenet", 1.0, 12)
+    settings = device.profile_settings(target, space, network)
+    assert (settings.parent, settings.resolution) == (network, 12)
     assert device.own_file(space) == "predictor.json"
-    assert device.own_file(device.timed_space(space)) == "table.json"
+    timed = device.timed_space(target, space, network)
+    assert timed.name == conditions_of(settings)["space"]
+    assert timed.preprocessing.side == 12
+
+
+def test_this_machine_is_measured_for_the_networks_around_one(network, tmp_path, monkeypatch):
+    """Once, for all that may be made of it; networks are timed at the speed that the machine had then."""
+    here = FakeDevice(overhead_ms=0)
+    for module in (pricing, profiler):
+        monkeypatch.setattr(module, "runtime_named", lambda *wanted: here)
+    monkeypatch.setattr(profiler, "ROOT", tmp_path)
+    few = {"quick": True, "rounds": 1, "design_nets": 20, "validation_nets": 40}
+    monkeypatch.setattr(device, "ProfileSettings", partial(ProfileSettings, **few))
+    given = {"target_hardware": "cpu", "window": 0.5}
+    job = job_of(network, **given)
+    n_timed = here.n_timings
+    spec = job.space.spec_for(job.table.min_path)
+    assert job.table.minimum == pytest.approx(here.true_ms(walk(spec)), rel=0.1)
+    timed = device.timed_space(job.config.target, job.space, network)
+    assert job.prices.device.bench(timed, job.prices.source).reference_ms is not None
+    assert job_of(network, **given).table.source == job.table.source
+    assert here.n_timings - n_timed < 200
