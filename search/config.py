@@ -228,7 +228,7 @@ class WeightOpt:
         "sandwich",
         "how weights that networks share (--from, --space wide) are trained; sandwich: each step the largest on "
         "labels, the smallest and random ones on what it says; largest_first (TuNAS): one network, the largest with a "
-        "probability that falls from 1 to 0 over the first quarter",
+        "probability that falls from 1 to 0 over the first quarter of the warm-up",
         ("sandwich", "largest_first"),
         older="sandwich",
     )

@@ -29,8 +29,8 @@ class Chooser(Protocol):
     def choose(self, limits: Sequence[Limit]) -> Projection:
         """The network within ``limits``. Raises InputError where there is none."""
 
-    def record(self) -> dict[str, Any]:
-        """How the last one was chosen, as members of result.json."""
+    def record(self, path: Path) -> dict[str, Any]:
+        """How this one of its choices was chosen, as members of result.json."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,32 @@ class MostProbable:
     def choose(self, limits: Sequence[Limit]) -> Projection:
         return project(self.log_probs, limits)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, path: Path) -> dict[str, Any]:
         return {}
 
 
 @dataclass
 class BestScored:
-    """The best by its loss of the ``count`` most probable networks. ``scored``: of the last choice, all of them."""
+    """The best by its loss of the ``count`` most probable networks. ``scored``: by what was chosen, all of them."""
 
     log_probs: Sequence[np.ndarray]
     count: int
     losses: Losses
-    scored: list[tuple[Path, float]] = field(default_factory=list)
+    scored: dict[Path, list[tuple[Path, float]]] = field(default_factory=dict)
 
     def choose(self, limits: Sequence[Limit]) -> Projection:
-        path, self.scored = rescored(self.log_probs, limits, self.count, self.losses)
-        return projection_of(self.log_probs, limits, path)
+        path, scored = rescored(self.log_probs, limits, self.count, self.losses)
+        projection = projection_of(self.log_probs, limits, path)
+        self.scored[projection.path] = scored
+        return projection
 
-    def record(self) -> dict[str, Any]:
-        losses = [loss for _, loss in self.scored if math.isfinite(loss)]
-        most_probable = self.scored[0][1]
+    def record(self, path: Path) -> dict[str, Any]:
+        scored = self.scored[path]
+        losses = [loss for _, loss in scored if math.isfinite(loss)]
+        most_probable = scored[0][1]
         return {
             "rescored": {
-                "networks": len(self.scored),
+                "networks": len(scored),
                 "loss": min(losses),
                 "loss_of_most_probable": most_probable if math.isfinite(most_probable) else None,
             }
@@ -76,7 +79,7 @@ class Predicted:
     """What a predictor finds (search/algorithm/predictor.py): for the limits that it was made for by as many rounds as
     pay, for others by one more round, from all that was scored. ``on_round``: told of each round that is scored.
 
-    ``found``: by the last choice. ``reliability``: of the networks' losses, see split_half_reliability. ``n_images``:
+    ``found``: by what was chosen. ``reliability``: of the networks' losses, see split_half_reliability. ``n_images``:
     that they are of.
     """
 
@@ -85,32 +88,34 @@ class Predicted:
     on_round: Callable[[Predictor], Any] = lambda predictor: None
     reliability: Callable[[Sequence[Path]], float | None] = lambda paths: None
     n_images: int | None = None
-    found: Found | None = None
+    found: dict[Path, Found] = field(default_factory=dict)
 
     def choose(self, limits: Sequence[Limit]) -> Projection:
         if tuple(limits) == self.predictor.limits:
             while paths := self.predictor.ask():
                 self.predictor.tell(self.losses(paths))
                 self.on_round(self.predictor)
-            self.found = self.predictor.result()
+            found = self.predictor.result()
         else:
-            self.found = self.predictor.within(limits, self.losses)
-        return projection_of(self.log_probs, limits, self.found.path)
+            found = self.predictor.within(limits, self.losses)
+        projection = projection_of(self.log_probs, limits, found.path)
+        self.found[projection.path] = found
+        return projection
 
     @property
     def log_probs(self) -> list[np.ndarray]:
         """Minus what each choice adds to the loss: what is projected."""
         return [-values for values in self.predictor.coefficients()]
 
-    def record(self) -> dict[str, Any]:
-        assert self.found is not None
-        flat = dataclasses.asdict(self.found)
+    def record(self, path: Path) -> dict[str, Any]:
+        found = self.found[path]
+        flat = dataclasses.asdict(found)
         ranking = flat.pop("ranking")
         paths = self.predictor.rounds[0].paths
         return {
             "predictor": {
                 **{name: value for name, value in flat.items() if name != "path"},
-                "gain_in_sd": self.found.in_sd,
+                "gain_in_sd": found.in_sd,
                 "kendall": ranking["kendall"],
                 "spearman": ranking["spearman"],
                 "n_random": ranking["n"],

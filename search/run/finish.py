@@ -285,7 +285,7 @@ def finish(
     names = class_names(scored.net.spec)
     write_json(run_dir / PER_CLASS_FILE, per_class_record(scored.by_class, job.data.test, names))
     record = record_of(job, search, derived, scored, seconds, warmup_from)
-    write(job, run_dir, scored.net, record | (chooser.record() if chooser is not None else {}))
+    write(job, run_dir, scored.net, record | (chooser.record(derived.path) if chooser is not None else {}))
     complete(run_dir)
 
 

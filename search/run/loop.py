@@ -211,10 +211,12 @@ class Search:
 
     def _sampled_or_largest(self, number: int) -> Path:
         """Where weights are shared the largest with a probability that falls from 1 to 0 over the first quarter of the
-        steps (TuNAS, Bender et al., CVPR 2020)."""
+        steps (TuNAS, Bender et al., CVPR 2020): of the warm-up's, where there is one, so that it may stand for that of
+        a search with more or fewer behind it."""
         if self.space.shares_weights:
             rng = step_rng(self.config.manual_seed, TorchStream.LARGEST_PATH, self.step, number)
-            if float(torch.rand((), generator=rng)) >= 4 * self.step / max(self.schedule.total_steps, 1):
+            steps = self.schedule.warmup_steps or self.schedule.total_steps
+            if float(torch.rand((), generator=rng)) >= 4 * self.step / max(steps, 1):
                 return self.space.largest_path
         return self.sampled_path(number)
 

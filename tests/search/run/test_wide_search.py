@@ -79,12 +79,17 @@ def test_a_stop_and_a_resume_end_as_an_uninterrupted_search(straight, tmp_path, 
 
 
 def test_the_largest_first_and_then_any():
-    """The probability of the largest falls from 1 at the first step to 0 at a quarter of all."""
+    """The probability of the largest falls from 1 at the first step to 0 at a quarter of the warm-up, which is the same
+    whatever follows it."""
     search = new_search(job_of(shared_rule="largest_first", warmup_epochs=100))
+    longer = new_search(job_of(shared_rule="largest_first", warmup_epochs=100, arch_algo="grad", n_epochs=40))
     largest, quarter = search.space.largest_path, search.schedule.total_steps // 4
+    assert longer.schedule.total_steps > search.schedule.total_steps == search.schedule.warmup_steps
     taken = []
     for search.step in range(quarter + 20):
+        longer.step = search.step
         (path,) = search.trained_paths()
+        assert longer.trained_paths() == [path]
         taken.append(path == largest)
     assert taken[0] and not any(taken[quarter:])
     assert sum(taken) == pytest.approx(quarter / 2, abs=4 * (quarter / 6) ** 0.5)  # the variance is a sum of p (1 - p)
