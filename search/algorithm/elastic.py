@@ -42,7 +42,8 @@ class ElasticNet(PathSupernet):
     """All networks of a space whose choices share weights. Tensor names are those of its largest network.
 
     Args:
-        tensors: of the largest network; without them the weights are random, drawn by ``generator``.
+        tensors: of the largest network; without them the weights are random, drawn by ``generator``, and with
+            ``zero_gamma`` each block with a skip starts as the identity.
         kernel_transform: a smaller kernel is the middle of the next larger one times a matrix that is learned, the
             same for all channels, the identity at first (Cai et al., ICLR 2020, section 3.3).
     """
@@ -54,11 +55,12 @@ class ElasticNet(PathSupernet):
         tensors: NamedTensors | None = None,
         *,
         kernel_transform: bool = False,
+        zero_gamma: bool = True,
     ) -> None:
         super().__init__()
         self.space = space
         largest = space.spec_for(space.largest_path)
-        net = build(largest, generator, zero_gamma=tensors is None)
+        net = build(largest, generator, zero_gamma=zero_gamma and tensors is None)
         if tensors is not None:
             load_named(net, largest, tensors)
         self.first_conv, self.blocks = net.first_conv, net.blocks
@@ -83,13 +85,11 @@ class ElasticNet(PathSupernet):
         return list(found)
 
     def parameters_on(self, paths: Collection[Path]) -> list[nn.Parameter]:
-        """All but the matrices of kernels that none of them has: the largest network is among each step's paths."""
-        used = {name for path in paths for name in self._transforms_of(walk(self.space.spec_for(path)))}
-        return [
-            parameter
-            for name, parameter in self.named_parameters()
-            if not name.rpartition(".")[2].startswith(TRANSFORM) or name in used
-        ]
+        """Whole tensors, of which they have any part, and the matrices of their kernels."""
+        used: set[str] = set()
+        for spec in map(self.space.spec_for, paths):
+            used.update(expected_tensors(spec), self._transforms_of(walk(spec)))
+        return [parameter for name, parameter in self.named_parameters() if name in used]
 
     @torch.no_grad()
     def inherited(self, path: Path) -> NamedTensors:

@@ -168,9 +168,10 @@ class Search:
         )
 
     def _new_supernet(self, rng: torch.Generator, tensors: NamedTensors | None) -> PathSupernet:
+        zero_gamma, transform = self.config.space.zero_gamma, self.config.weights.kernel_transform
         if self.space.shares_weights:
-            return ElasticNet(self.space, rng, tensors, kernel_transform=self.config.weights.kernel_transform)
-        return Supernet(self.space, rng, zero_gamma=self.config.space.zero_gamma)
+            return ElasticNet(self.space, rng, tensors, kernel_transform=transform, zero_gamma=zero_gamma)
+        return Supernet(self.space, rng, zero_gamma=zero_gamma)
 
     @property
     def kernels(self) -> str:

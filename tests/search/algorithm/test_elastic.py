@@ -155,3 +155,13 @@ def test_nothing_to_make_smaller():
     fixed = replace(SPEC, blocks=SPEC.blocks[:1], feature_mix=replace(SPEC.feature_mix, in_channels=4))
     with pytest.raises(InputError, match="smaller"):
         space_around(fixed, FREEDOM)
+
+
+def test_blocks_with_a_skip_begin_as_the_identity_where_that_is_asked_for():
+    rng = torch.Generator().manual_seed(0)
+    zeros = [
+        sum(not scale.any() for name, scale in net.named_parameters() if name.endswith("bn.weight"))
+        for net in (ElasticNet(wide().space, rng, zero_gamma=each) for each in (True, False))
+    ]
+    skips = sum(block.skip for block in wide().space.spec_for(wide().space.largest_path).blocks)
+    assert zeros == [skips, 0]

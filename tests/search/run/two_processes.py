@@ -4,7 +4,7 @@
 share then equal those of the batch, so that BN in training mode must agree too. ``halves``: other images on each rank,
 BN in eval mode. ``short``: as halves, but each rank could not read some of its images, rank 1 more of them. ``paths``:
 other images and another path on each rank, which one process trains in turn; BN in training mode. ``wide``: as twins,
-in a space of shared weights and widths.
+in a space of shared weights and widths. ``wide paths``: as paths there, none of which need have all layers.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from search.run.loop import Schedule, Search, run
 from tests.search.tiny import tiny_space, tiny_wide_space
 
 SHARE = 8
-CASES = ("twins", "halves", "short", "paths", "wide")
+CASES = ("twins", "halves", "short", "paths", "wide", "wide paths")
 ALGORITHMS = ("grad", "rl")
 BROKEN = ("weights", "gradient", "grad", "rl")
 
@@ -39,7 +39,7 @@ def share_of(case, step, seed):
         images, labels = images_of(step, seed, SHARE)
         return (torch.cat([images, images]), torch.cat([labels, labels])) if alone else (images, labels)
     images, labels = images_of(step, seed, 2 * SHARE)
-    if case == "paths":
+    if "paths" in case:
         return (images, labels) if alone else (images[distributed.rank() :: 2], labels[distributed.rank() :: 2])
     read = (
         [slice(0, SHARE), slice(SHARE, 2 * SHARE)] if case == "halves" else [slice(1, SHARE), slice(SHARE, SHARE + 3)]
@@ -70,11 +70,14 @@ def use_running_statistics(net):
 
 def steps(case, algorithm, device):
     records = []
-    space = tiny_wide_space() if case == "wide" else None
-    search = new_search(algorithm, device, space=space, paths_per_step={"paths": 2, "wide": None}.get(case, 1))
+    space, given = None, {"paths_per_step": 2 if "paths" in case else 1}
+    if "wide" in case:
+        space = tiny_wide_space()
+        given = given | {"shared_rule": "largest_first"} if "paths" in case else {}
+    search = new_search(algorithm, device, space=space, **given)
     if case in ("halves", "short"):
         use_running_statistics(search.supernet)
-    train, valid = batches(case, 20, 1), batches("twins" if case == "paths" else case, 15, 2)
+    train, valid = batches(case, 20, 1), batches("twins" if "paths" in case else case, 15, 2)
     run(search, train, valid, on_epoch=records.append, on_step=lambda state: True)
     kept = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in records]
     return {
