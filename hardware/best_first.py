@@ -163,8 +163,8 @@ def _sums(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
 
 
 def most_probable(rows: Sequence[np.ndarray], limits: Sequence[Limit], k: int, tie: float) -> list[Path] | None:
-    """The ``k`` most probable choices within ``limits``, best first; fewer where there are not as many. None where that
-    would take more than MAX_GROWN steps.
+    """The ``k`` most probable choices within ``limits``, best first; fewer where there are not as many, or where more
+    take more than MAX_GROWN steps. None where not even one was found by then.
 
     Args:
         rows: ``rows[g][j]``, the log-probability of choice ``j`` of group ``g``; finite.
@@ -196,7 +196,7 @@ def most_probable(rows: Sequence[np.ndarray], limits: Sequence[Limit], k: int, t
             if rest < math.inf:
                 lost = loss + option.loss
                 heapq.heappush(grown, (rank(lost + rest), (*chosen, option.choices), lost, option.behind, now))
-    return None
+    return found or None
 
 
 def _in_order(chosen: Sequence[Path], table: CostTable) -> Path:

@@ -44,6 +44,7 @@ INSIDE = 1e-5  # of the scaled range, to be inside a limit whatever HiGHS tolera
 MAX_STEPS = 10**7  # from the least cost to the greatest; more are not told apart
 MAX_CUTS = 200  # solutions just outside a limit that one program cuts off before it is given up
 MAX_NODES = 100_000  # of a program, before it is given up
+MOST_PROGRAMS = 8  # for the most probable networks, where they are hard to find
 BINS = 4096  # of the costs that draws are projected on
 DIGITS = 5  # groups whose indices are minimized in one program
 
@@ -142,6 +143,9 @@ def k_best(
 ) -> list[Projection]:
     """The ``k`` most probable choices within all limits, best first; fewer where there are not as many.
 
+    Where a search of many is given up (best_first.py), what it has found by then is returned, or what MOST_PROGRAMS
+    find, each of which takes seconds then; and what was found before a program that is not settled.
+
     ``settles_ties``: as of ``project``. Raises InputError as ``project`` does, where there are none.
     """
     rows = _checked(log_probs, limits)
@@ -149,12 +153,18 @@ def k_best(
         paths = best_first.most_probable(rows, limits, k, TIE * max(float(np.ptp(row)) for row in rows))
         if paths:
             return [projection_of(rows, limits, path) for path in paths]
+        if paths is None:
+            k = min(k, MOST_PROGRAMS)
     lifted = Lifted(limits[0].table)
     program = _program(lifted, rows, limits, matches, prunes=k == 1)
     found: list[Path] = []
     with _settling(limits):
-        while len(found) < k and (path := program.best(found, settles_ties)) is not None:
-            found.append(path)
+        try:
+            while len(found) < k and (path := program.best(found, settles_ties)) is not None:
+                found.append(path)
+        except _UnsettledError:
+            if not found:
+                raise
         if not found and k:
             raise _none_within(program)
     return [projection_of(rows, limits, lifted.own(path)) for path in found]
@@ -324,7 +334,19 @@ def _program(
         if known is not None and all(limit.holds(known) for limit in limits):
             least = math.fsum(float(row[choice]) for row, choice in zip(rows, known, strict=True))
             is_open = lifted.reaching(least, rows, limits[0].lower, limits[0].upper)
-    return _Program(lifted.rows(rows), within, same, is_open)
+    likely = [_as_the_likeliest(row) for row in rows]
+    return _Program(lifted.rows(likely), within, same, is_open, lifted.rows(_zeros_of(rows)))
+
+
+def _as_the_likeliest(row: np.ndarray) -> np.ndarray:
+    """``row``, where a choice of probability 0 loses nothing: it is counted instead."""
+    known = row[~np.isneginf(row)]
+    return np.where(np.isneginf(row), known.max() if known.size else 0.0, row)
+
+
+def _zeros_of(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """1 for a choice of probability 0."""
+    return [np.isneginf(row).astype(float) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -345,6 +367,8 @@ class _Program:
     matches: tuple[Match, ...] = ()
     is_open: np.ndarray | None = field(default=None, compare=False)
     """Which variables may be 1; None: all."""
+    zeros: Sequence[np.ndarray] | None = field(default=None, compare=False)
+    """How many choices of probability 0 each choice stands for; None: one each of -inf."""
 
     @cached_property
     def starts(self) -> list[int]:
@@ -395,7 +419,7 @@ class _Program:
 
     @cached_property
     def banned(self) -> np.ndarray:
-        return np.isneginf(np.concatenate(self.log_probs)).astype(float)
+        return np.concatenate(self.zeros if self.zeros is not None else _zeros_of(self.log_probs))
 
     @cached_property
     def gains(self) -> np.ndarray:

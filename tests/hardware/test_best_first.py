@@ -81,7 +81,28 @@ def test_of_equals_the_first_in_index_order_comes_first():
 def test_too_long_a_search_is_given_up_and_the_programs_find_the_same(monkeypatch):
     table = CostTable(0.0, ((1.0, 2.0),) * 4, Unit.MS, "hand")
     rows, limit = [np.array([0.0, -step - 1.0]) for step in range(4)], Limit(table, 6.5)
-    quick = k_best(rows, [limit], 6)
+    quick = k_best(rows, [limit], 11)
     monkeypatch.setattr(best_first, "MAX_GROWN", 3)
-    assert most_probable(rows, [limit], 6, 0.0) is None
+    assert most_probable(rows, [limit], 11, 0.0) is None
+    assert k_best(rows, [limit], 6) == quick[:6]
+    assert k_best(rows, [limit], 11) == quick[: projection.MOST_PROGRAMS]
+    monkeypatch.setattr(best_first, "MAX_GROWN", 12)
+    few = k_best(rows, [limit], 11)
+    assert 0 < len(few) < len(quick) == 11 and few == quick[: len(few)]
+
+
+def test_networks_that_were_found_outlast_a_program_that_is_given_up(monkeypatch):
+    table = CostTable(0.0, ((1.0, 2.0),) * 4, Unit.MS, "hand")
+    rows, limit = [np.array([0.0, -step - 1.0]) for step in range(4)], Limit(table, 6.5)
+    quick, asked = k_best(rows, [limit], 3), []
+    monkeypatch.setattr(best_first, "MAX_GROWN", 0)
+    best = projection._Program.best
+
+    def given_up(program, *words):
+        asked.append(words)
+        if len(asked) == 4:
+            raise projection._UnsettledError(None)
+        return best(program, *words)
+
+    monkeypatch.setattr(projection._Program, "best", given_up)
     assert k_best(rows, [limit], 6) == quick

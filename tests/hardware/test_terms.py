@@ -128,3 +128,22 @@ def test_terms_of_other_groups_have_no_common_program():
     with pytest.raises(InputError) as caught:
         CostTable(0.0, ((0.0, 0.0),), Unit.MS, "short", terms=(Term((0,), (1.0,)),))
     assert caught.value.place == "terms[0]"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_as_few_choices_of_probability_0_as_possible_and_then_the_most_probable(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(3):
+        table = chain(rng)
+        rows = [rng.normal(size=len(group)) for group in table.groups]
+        for row in rows:
+            row[1:][rng.random(len(row) - 1) < 0.5] = -np.inf
+        limit = window(table, rng.uniform(table.minimum, table.maximum), 0.8)
+
+        def badness(path, rows=rows):
+            below = [max(row) - row[choice] for row, choice in zip(rows, path, strict=True)]
+            return sum(map(math.isinf, below)), math.fsum(filter(math.isfinite, below))
+
+        inside = [path for path in every(table) if limit.holds(path)]
+        if inside:
+            assert badness(project(rows, [limit]).path) == pytest.approx(min(map(badness, inside)))
