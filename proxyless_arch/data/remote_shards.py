@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 from proxyless_arch.base.download import Wanted, download
 from proxyless_arch.base.errors import InputError
-from proxyless_arch.base.files import cache_folder, read_json
+from proxyless_arch.base.files import cache_folder, read_json, write_text
 from proxyless_arch.data.shards import INDEX, Shard, Shards, check_hash, check_size, judged, read_table
 
 MOST_INDEX_BYTES = 2**30
 LOCK = ".lock"
+NOTE = ".sha256"
 
 
 def cache_of(url: str) -> Path:
@@ -73,12 +74,21 @@ def _fetch_index(url: str, folder: Path) -> None:
 
 
 def _bring(url: str, folder: Path, shard: Shard) -> None:
-    """Make sure that the cache has a shard, whole and the one of the index."""
+    """Make sure that the cache has a shard, whole and the one of the index.
+
+    A file of its name and length may be another: tars end in zeros that make their lengths equal. So the hash that one
+    was found to have is kept beside it.
+    """
     with _alone(folder):
+        path, note = folder / shard.file, folder / f"{shard.file}{NOTE}"
         try:
-            check_size(folder / shard.file, shard)
+            check_size(path, shard)
+            if note.is_file() and note.read_text() == shard.sha256:
+                return
+            check_hash(path, shard, str(path))
         except InputError:
             _fetch(url, folder, shard.file, shard.n_bytes, lambda path: check_hash(path, shard, f"{url}{shard.file}"))
+        write_text(note, shard.sha256)
 
 
 def _fetch(url: str, folder: Path, name: str, at_most: int, check) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -15,6 +16,7 @@ from proxyless_arch.data import shard_writing
 from proxyless_arch.data.batches import BatchPlan, eval_steps, read_batch
 from proxyless_arch.data.datasets import any_images, has_own_test, load_for_search, open_folder
 from proxyless_arch.data.images import Augment
+from proxyless_arch.data.remote_shards import cache_of
 from proxyless_arch.data.shard_writing import write_shards
 from proxyless_arch.data.shards import checked
 from proxyless_arch.data.unlabelled import images_at
@@ -412,6 +414,23 @@ def test_shards_at_a_url(photos, shards, served):
     served.answers = [lambda handler: handler.head(503)]
     with pytest.warns(UserWarning, match="503"):
         same(open_folder(photos, "train"), open_folder(served.url, "train"))
+
+
+def test_a_shard_that_was_written_again_is_brought_again_whatever_its_length(photos, shards, served):
+    same(open_folder(photos, "val"), open_folder(served.url, "val"))
+    lengths = {path.name: path.stat().st_size for path in shards.glob("val-*.tar")}
+    place = photos / "val" / "x" / "a.jpg"
+    place.write_bytes(photo(99, "JPEG"))
+    shutil.rmtree(shards)
+    write_shards(str(photos), shards, 4000)
+    assert lengths == {path.name: path.stat().st_size for path in shards.glob("val-*.tar")}
+    same(open_folder(photos, "val"), open_folder(served.url, "val"))
+    # a file from before there were notes is looked through, and not brought again
+    for note in cache_of(served.url).glob("*.sha256"):
+        note.unlink()
+    served.paths.clear()
+    same(open_folder(photos, "val"), open_folder(served.url, "val"))
+    assert not any(path.endswith(".tar") for path in served.paths)
 
 
 def test_a_url_with_other_shards(shards, served):
