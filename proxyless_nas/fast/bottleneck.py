@@ -180,8 +180,14 @@ _latest: tuple[weakref.ref[Tensor], int, Moments] | None = None
 
 
 def _moments(x: Tensor) -> Moments:
-    """Of x; the candidates of a block are given the same one after the other."""
+    """Of x; the candidates of a block are given the same one after the other.
+
+    What changes a tensor through its memory alone does not count as a version of it: no layer of ours does that to what
+    a block is given.
+    """
     global _latest
+    if x.is_inference():  # such a tensor has no versions
+        return Moments.of(x)
     known = _latest
     if known is not None and known[0]() is x and known[1] == x._version:
         return known[2]

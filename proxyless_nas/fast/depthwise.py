@@ -27,7 +27,9 @@ WORTH_SHARING = 4_000_000
 def is_depthwise(layer: nn.Conv2d) -> bool:
     """Whether our kernel may be there for it."""
     square = len({*layer.kernel_size}) == len({*layer.stride}) == 1
-    return square and layer.groups == layer.in_channels == layer.out_channels and set(layer.dilation) == {1}
+    usual = layer.padding_mode == "zeros" and set(layer.dilation) == {1}
+    overlaps = isinstance(layer.padding, str) or max(layer.padding) < layer.kernel_size[0]
+    return square and usual and overlaps and layer.groups == layer.in_channels == layer.out_channels
 
 
 class FastDepthwise(nn.Conv2d):

@@ -152,6 +152,15 @@ def test_what_is_no_number_stays_none(bad):
 
 
 @compiled
+def test_an_input_without_versions_is_taken():
+    case = (16, 16, 3, 3, 1, 6, 6, "symmetric")
+    plain, fast, _ = layers_of(case)
+    with torch.inference_mode():
+        x = input_of(case)
+        torch.testing.assert_close(fast(x), plain(x), atol=1e-5, rtol=1e-5)
+
+
+@compiled
 def test_a_network_that_was_changed_or_is_looked_at_is_left_to_its_own_layers(monkeypatch):
     case = (16, 16, 3, 3, 1, 6, 6, "symmetric")
     x, seen = input_of(case), []

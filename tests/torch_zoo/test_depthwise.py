@@ -124,11 +124,14 @@ def test_what_our_kernel_does_not_take_is_left_to_torch(monkeypatch):
     few, small = (convolution(n, n, size, "symmetric", groups=n) for n, size in ((3, 5), (32, 3)))
     double = convolution(32, 32, 5, "symmetric", groups=32).double()
     ordinary = nn.Sequential(convolution(32, 32, 5, "symmetric"), nn.Conv2d(32, 32, 5, groups=32))
+    others = ({"padding_mode": "circular", "padding": 2}, {"padding": 5}, {"padding": (2, 6)}, {"padding": "same"})
+    unusual = nn.Sequential(*(nn.Conv2d(32, 32, 5, groups=32, bias=False, **each) for each in others))
     for net, x in (
         (few, images(1, 3, 8, 8)),
         (small, images(1, 32, 8, 8)),
         (double, images(1, 32, 8, 8).double()),
         (ordinary, images(1, 32, 8, 8)),  # of other groups, and with a bias
+        (unusual, images(1, 32, 8, 8)),
         (convolution(32, 32, 5, "symmetric", groups=32), images(1, 32, 8, 8).contiguous()),
     ):
         accelerate(net, OURS)
