@@ -62,6 +62,7 @@ FREE = (
     "force_latency_table",
 )
 """Settings that may be others when a run is resumed: its images and prices are compared by what is in them."""
+SIDES = (8, 1024)  # pixels
 TARGET_KEY = {Unit.MS: "target_latency_ms", Unit.MACS: "target_macs"}
 """The setting that asks for a cost in a unit."""
 LEFT_OPEN = ("accumulation", "paths_per_step")
@@ -69,6 +70,13 @@ LEFT_OPEN = ("accumulation", "paths_per_step")
 LIMIT_KEY = {Unit.PARAMS: "max_params", Unit.MACS: "max_macs"}
 """The setting that limits a cost beside the target."""
 SMALLEST_ROUND = 2  # networks of a predictor's rounds: a projection and a local move
+
+
+def check_size(*sizes: int, flag: str) -> None:
+    """Raises InputError for images that no search takes."""
+    for size in sizes:
+        if not SIDES[0] <= size <= SIDES[1]:
+            raise InputError(f"expected an integer in {SIDES[0]}..{SIDES[1]}, got {size}", flag)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +101,8 @@ class DataConfig:
         None,
         " (default: digits 16, cifar10 or space small, tiny or tree 32, else 224; with --from the network's)",
         aliases=("--resolutions",),
-        minimum=8,
-        maximum=1024,
+        minimum=SIDES[0],
+        maximum=SIDES[1],
         common=True,
     )
     mixed_resolutions: str | None = _flag(
@@ -138,9 +146,10 @@ class DataConfig:
     def warmup_sizes(self) -> tuple[int, ...]:
         """Of a warm-up on several sizes: pixels, rising; empty where there is one. Raises InputError."""
         words = self.mixed_resolutions.split(",") if self.mixed_resolutions is not None else []
-        if not all(len(word) <= 4 and word.isdecimal() and 8 <= int(word) <= 1024 for word in words) or len(words) == 1:
-            problem = f"expected sizes from 8 to 1024 between commas, two or more, got {self.mixed_resolutions!r}"
+        if not all(len(word) <= 4 and word.isdecimal() for word in words) or len(words) == 1:
+            problem = f"expected sizes between commas, two or more, got {self.mixed_resolutions!r}"
             raise InputError(problem, "--mixed_resolutions")
+        check_size(*map(int, words), flag="--mixed_resolutions")
         return tuple(sorted(map(int, words)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from search.config import (
     TARGET_KEY,
     SearchConfig,
     anchored,
+    check_size,
     default_space,
     from_dict,
     to_dict,
@@ -47,6 +48,7 @@ from search.reporting.run_folder import Run, read_run
 from search.reporting.titles import told_apart
 from search.run import job as jobs
 from search.run import warmup
+from search.run.loop import search_epochs
 from search.run.runner import run_search
 
 RECORD, CURVE = "family.json", "family.png"
@@ -83,8 +85,9 @@ def run_family(
         if dry_run:
             say_what_would_be_done(members, own, source)
             return None
-        for each in members.values():
-            jobs.prepare(each, device, lambda line: None, measures=False)
+        for name, each in members.items():
+            with _named(name) if SIZE in several else nullcontext():
+                jobs.prepare(each, device, lambda line: None, measures=False)
         with claimed(own) as folder:
             search_all(members, folder, source, launcher)
             if not distributed.is_main():
@@ -114,6 +117,9 @@ def _members(config: SearchConfig, several: Mapping[str, Sequence[float]]) -> di
 
 def _of_sizes(config: SearchConfig, sizes: Sequence[int]) -> dict[str, SearchConfig]:
     """The largest comes first: it does the warm-up, whose images are made smaller for the other sizes."""
+    if config.data.mixed_resolutions is not None:
+        raise InputError(f"has no meaning with --{SIZE}s, which are those of the warm-up", "--mixed_resolutions")
+    check_size(*sizes, flag=f"--{SIZE}s")
     if config.target.target_latency_ms is None and config.target.target_macs is None:
         raise InputError(
             "sizes are compared at one target: add --target_latency_ms MS or --target_macs N", f"--{SIZE}s"
@@ -123,6 +129,15 @@ def _of_sizes(config: SearchConfig, sizes: Sequence[int]) -> dict[str, SearchCon
         "space": config.space.space or default_space(sizes[0]),
     }
     return {f"{size}px": with_settings(config, {**common, SIZE: size}) for size in sizes}
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """An InputError says which search of the family it is of."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error.problem}", error.place, error.source) from None
 
 
 def name_of(unit: Unit, target: float) -> str:
@@ -297,7 +312,7 @@ def sharing(members: Mapping[str, SearchConfig], folder: Path, warmup_from: Path
         return None
     is_there = warmed(found[0], [folder / name for name in members]) is not None
     saved = len(found) if is_there else len(found) - 1
-    warm, search = found[0].warmup.warmup_epochs, found[0].weights.n_epochs
+    warm, search = found[0].warmup.warmup_epochs, search_epochs(found[0])
     if saved == 0:
         return None
     return (

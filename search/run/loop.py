@@ -100,13 +100,17 @@ class Schedule:
         return epochs * segments + max(within // (length + 1), (within - longer) // length)
 
 
+def search_epochs(config: SearchConfig) -> int:
+    """A predictor has none: behind the warm-up it scores networks."""
+    return 0 if config.arch.arch_algo == "predictor" else config.weights.n_epochs
+
+
 def schedule_of(config: SearchConfig, n_train: int) -> Schedule:
-    """A predictor has no search epochs: behind the warm-up it scores networks."""
     rl = config.arch.arch_algo == "rl"
     return Schedule(
         steps_per_epoch=max(1, n_train // config.data.train_batch_size),
         warmup_epochs=config.warmup.warmup_epochs,
-        search_epochs=0 if config.arch.arch_algo == "predictor" else config.weights.n_epochs,
+        search_epochs=search_epochs(config),
         arch_every=config.arch.grad_update_arch_param_every,
         arch_repeats=config.arch.grad_update_steps,
         arch_rest_epochs=config.arch.arch_rest_epochs,

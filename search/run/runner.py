@@ -343,8 +343,9 @@ def _check_largest(request: _Request, job: Job) -> None:
     sizes, own = job.config.data.warmup_sizes, job.space.preprocessing.resolution
     if sizes and own != sizes[-1] and job.schedule.warmup_steps and not request.resume:
         raise InputError(
-            f"the warm-up on several sizes is done with images of the largest, {sizes[-1]} px: start behind that run's",
-            warmup.FLAG,
+            f"the warm-up on several sizes is done with images of the largest: expected --resolution {sizes[-1]}, or "
+            f"that run's warm-up ({warmup.FLAG}), got {own}",
+            "--mixed_resolutions",
         )
 
 

@@ -196,6 +196,7 @@ def test_one_warm_up_serves_all_targets(tmp_path, capsys):
     [
         ([], "saves 50 of 147 epochs"),
         (["--n_epochs", "0"], "saves 50 of 75 epochs"),
+        (["--arch_algo", "predictor"], "saves 50 of 75 epochs"),
         (["--warmup_epochs", "0"], None),
         (["--warmup_from", "elsewhere"], None),
     ],

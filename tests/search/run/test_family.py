@@ -169,12 +169,15 @@ def test_a_run_that_began_with_such_images_goes_on():
 @pytest.mark.parametrize(
     ("sizes", "more", "place"),
     [
-        ("8,12", (), "--resolutions"),  # no target
+        ("8,12", (), "--resolutions:"),  # no target
         ("8,10", ("--target_macs", "6e5"), "--resolutions"),  # the strides come to 4
-        ("8,8", ("--target_macs", "6e5"), "--resolution"),
+        ("8,8", ("--target_macs", "6e5"), "--resolution:"),
         ("8,12", ("--target_macs", "6e5,7e5"), "--"),
-        ("8,12", ("--target_macs", "6e5", "--arch_algo", "random"), "--resolution"),
-        ("8,2000", ("--target_macs", "6e5"), "--resolution"),
+        ("8,12", ("--target_macs", "6e5", "--arch_algo", "random"), "--resolution:"),
+        ("8,2000", ("--target_macs", "6e5"), "--resolutions: expected an integer in 8..1024, got 2000"),
+        ("4,8", ("--target_macs", "6e5"), "--resolutions: expected an integer in 8..1024, got 4"),
+        ("8,12", ("--target_macs", "6e5", "--mixed_resolutions", "8,12,16"), "--mixed_resolutions: has no meaning"),
+        ("8,64", ("--target_macs", "3e5"), "--target_macs: 64px: "),
     ],
 )
 def test_sizes_that_cannot_be_compared(tmp_path, capsys, sizes, more, place):
@@ -186,7 +189,7 @@ def test_sizes_that_cannot_be_compared(tmp_path, capsys, sizes, more, place):
 def test_a_warm_up_on_several_sizes_is_done_at_the_largest(tmp_path, capsys):
     words = [*WORDS, "--mixed_resolutions", "8,12", "--target_macs", "3e5"]
     assert imagenet_arch_search.main(["--path", str(tmp_path / "run"), *words]) == 2
-    assert "--warmup_from" in capsys.readouterr().err
+    assert "--mixed_resolutions: the warm-up on several sizes is done" in capsys.readouterr().err
     with pytest.raises(InputError) as caught:
         SearchConfig.of(mixed_resolutions="12,16", resolution=8)
     assert caught.value.place == "--mixed_resolutions"
