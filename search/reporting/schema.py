@@ -45,7 +45,9 @@ _CHANGE: Schema = {
     "block": count, "argmax": Node.text, "argmax_percent": percent, "chosen": Node.text, "chosen_percent": percent
 }  # fmt: skip
 _DEVICE: Schema = {"device": Node.text, "runtime": Node.text, "runtime_version": Node.text, "threads": count}
-_RESCORED: Schema = {"networks": count, "loss": amount, "loss_of_most_probable": amount}
+_RESCORED: Schema = {
+    "networks": count, "n_images": count, **dict.fromkeys(("loss", "loss_of_most_probable", "reliability"), amount)
+}  # fmt: skip
 _PREDICTOR: Schema = {
     **dict.fromkeys(("loss", "reliability", "random_sd"), amount),
     **dict.fromkeys(

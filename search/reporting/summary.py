@@ -74,7 +74,8 @@ def _projection_lines(run: Run, record: Mapping[str, Any]) -> Iterator[tuple[str
     assert run.unit is not None
     best = run.unit.exact(record[ARGMAX_KEY[run.unit]])
     n_changed = sum(map(operator.ne, record["path"], record["argmax_path"]))
-    yield "argmax", f"{best}; projection changed {n_changed} of {len(record['path'])} blocks"
+    by_what = "projection and scores" if record.get("rescored") else "projection"
+    yield "argmax", f"{best}; {by_what} changed {n_changed} of {len(record['path'])} blocks"
     changes = record.get("projection_changes") or ()
     for change in changes:
         odds = f"{change['argmax_percent']:.1f} %", f"{change['chosen_percent']:.1f} %"
@@ -101,6 +102,7 @@ def scored_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         beside = f", the most probable one's {number_of(before, 1, 3)}" if before is not None else ""
         networks, loss = counted(rescored["networks"], "network"), number_of(rescored["loss"], 1, 3)
         yield "rescored", f"{networks}; its cross-entropy is {loss} nats{beside}"
+        yield from (("note", line) for line in notes_on_images(rescored))
     found = record.get("predictor")
     if not found:
         return
@@ -128,6 +130,11 @@ def notes_on_scores(record: Mapping[str, Any]) -> Iterator[str]:
     guessing = math.log(max(record.get("num_classes") or 1, 1))
     if found["random_mean"] >= guessing:
         yield f"its networks do no better than guessing ({guessing:.3f} nats): give it more --warmup_epochs"
+    yield from notes_on_images(found)
+
+
+def notes_on_images(found: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the images can tell networks apart that were chosen from by their losses; how many more would."""
     reliability, n_images = found.get("reliability"), found.get("n_images")
     if reliability is None or not n_images or reliability >= FAIR:
         return

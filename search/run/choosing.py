@@ -21,6 +21,8 @@ from search.algorithm.predictor import Found, Predictor, PredictorOptions, resco
 from search.config import SearchConfig
 
 Losses = Callable[[Sequence[Path]], Sequence[float]]
+Reliability = Callable[[Sequence[Path]], float | None]
+"""Of networks' losses, see split_half_reliability; None where it is not known."""
 
 
 class Chooser(Protocol):
@@ -48,28 +50,38 @@ class MostProbable:
 
 @dataclass
 class BestScored:
-    """The best by its loss of the ``count`` most probable networks. ``scored``: by what was chosen, all of them."""
+    """The best by its loss of the ``count`` most probable networks; the most probable one where the images cannot tell
+    them apart at all: the least of such losses is chance.
+
+    ``scored``: by what was chosen, all of them. ``n_images``: that losses are of.
+    """
 
     log_probs: Sequence[np.ndarray]
     count: int
     losses: Losses
+    reliability: Reliability = lambda paths: None
+    n_images: int | None = None
     scored: dict[Path, list[tuple[Path, float]]] = field(default_factory=dict)
 
     def choose(self, limits: Sequence[Limit]) -> Projection:
         path, scored = rescored(self.log_probs, limits, self.count, self.losses)
+        reliability = self.reliability([each for each, _ in scored])
+        if reliability is not None and reliability <= 0 and math.isfinite(scored[0][1]):
+            path = scored[0][0]
         projection = projection_of(self.log_probs, limits, path)
         self.scored[projection.path] = scored
         return projection
 
     def record(self, path: Path) -> dict[str, Any]:
         scored = self.scored[path]
-        losses = [loss for _, loss in scored if math.isfinite(loss)]
         most_probable = scored[0][1]
         return {
             "rescored": {
                 "networks": len(scored),
-                "loss": min(losses),
+                "loss": dict(scored)[path],
                 "loss_of_most_probable": most_probable if math.isfinite(most_probable) else None,
+                "reliability": self.reliability([each for each, _ in scored]),
+                "n_images": self.n_images,
             }
         }
 
@@ -86,7 +98,7 @@ class Predicted:
     predictor: Predictor
     losses: Losses
     on_round: Callable[[Predictor], Any] = lambda predictor: None
-    reliability: Callable[[Sequence[Path]], float | None] = lambda paths: None
+    reliability: Reliability = lambda paths: None
     n_images: int | None = None
     found: dict[Path, Found] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ the network that it was at.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from proxyless_arch.base.timing import Stopwatch
 from proxyless_arch.base.units import Unit
+from proxyless_arch.space.search_space import Path as Choices
 from search.algorithm.derive import log_probabilities
 from search.algorithm.predictor import Predictor
 from search.run.choosing import (
@@ -74,14 +75,18 @@ def chooser_of(
     if not most_scored(job):
         return MostProbable(rows)
     scorer = Scorer(job, search.supernet, folder, between)
+
+    def reliability(paths: Sequence[Choices]) -> float | None:
+        return split_half_reliability([scorer.known[path].halves for path in paths])
+
     if job.config.arch.arch_algo != "predictor":
-        return BestScored(rows, most_scored(job), scorer.losses)
+        return BestScored(rows, most_scored(job), scorer.losses, reliability, scored_images(job))
     watch = Stopwatch()
     return Predicted(
         predictor_of(job.config, job.candidates),
         scorer.losses,
         lambda predictor: write(round_record(job, search, predictor, watch.lap())),
-        lambda paths: split_half_reliability([scorer.known[path].halves for path in paths]),
+        reliability,
         scored_images(job),
     )
 

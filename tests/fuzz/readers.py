@@ -159,7 +159,7 @@ def search_home(folder: Path) -> None:
         projection_changes=[change],
         landing=[{"measured_at_anchor_speed_ms": 2.0}],
         bn_recalibration_losses={"plain": 1.0, "augmented": 1.1},
-        rescored={"networks": 3, "loss": 1.0, "loss_of_most_probable": 1.2},
+        rescored={"networks": 3, "loss": 1.0, "loss_of_most_probable": 1.2, "reliability": 0.2, "n_images": 20},
         projection_log_odds=-3.0,
         anchor_ms=1.0,
         table_anchor_ms=1.0,

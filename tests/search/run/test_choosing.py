@@ -6,9 +6,10 @@ import pytest
 from hardware.cost import CostTable
 from hardware.profile.landing import land
 from hardware.profile.profiling import Measured
-from hardware.projection import Limit
+from hardware.projection import Limit, project
 from proxyless_arch.base.units import Unit
 from search.algorithm.predictor import Predictor, PredictorOptions
+from search.reporting.summary import notes_on_images
 from search.run.choosing import BestScored, Predicted
 
 TARGET = 6.0
@@ -57,3 +58,22 @@ def test_the_record_is_of_the_network_that_was_taken(kind, chooser):
             assert record["loss"] == pytest.approx(loss_of(taken))
             not_the_last += taken != last and one.record(last)[kind]["loss"] != record["loss"]
     assert not_the_last
+
+
+@pytest.mark.parametrize(("reliability", "is_chance"), [(None, False), (0.3, False), (0.0, True)])
+def test_where_the_images_tell_nothing_the_most_probable_network_is_taken(reliability, is_chance):
+    chooser = BestScored(ROWS, 16, losses_of, lambda paths: reliability, n_images=20)
+    path = chooser.choose(LIMITS).path
+    most_probable = project(ROWS, LIMITS).path
+    assert (path == most_probable) == is_chance
+    record = chooser.record(path)["rescored"]
+    assert (record["reliability"], record["n_images"], record["networks"]) == (reliability, 20, 16)
+    assert record["loss"] == pytest.approx(loss_of(path))
+    assert (record["loss"] < record["loss_of_most_probable"]) != is_chance
+    notes = list(notes_on_images(record))
+    if reliability is None:
+        assert not notes
+    elif is_chance:
+        assert "20 images cannot tell these networks apart" in notes[0]
+    else:
+        assert "109 would" in notes[0]  # Spearman, Brown: 20 x .7 (1 - .3) / (.3 (1 - .7))
