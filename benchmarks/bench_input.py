@@ -6,6 +6,10 @@
 One thread; times are the processor's. The photo is smoothed noise, a JPEG of quality 90; both ways of decoding make the
 same crops, in turn. Batches are of 64 images, each way in turn; what is kept (data/prepared.py) was decoded before. The
 files of a folder are empty, in 100 class folders, with a usual ending and without one, which has to be looked into.
+
+Two ratios should be at least so much: a photo is read at FEEDS_DECODING of the rate at which Pillow alone decodes it,
+and a core reads small images at FEEDS_STEPS times the rate at which a weight step of the search takes them, in turn
+with it. The exit status is 1 where one is not.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,13 +32,16 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder
     sys.path[0] = str(ROOT)
 
-from benchmarks.turns import circumstances, peak_bytes, stated  # noqa: E402
+from benchmarks.search_steps import CASES, WEIGHT, Tasks  # noqa: E402
+from benchmarks.turns import circumstances, median_of, peak_bytes, stated, verdict  # noqa: E402
 from proxyless_arch.arch.spec import Preprocessing  # noqa: E402
 from proxyless_arch.base import settings  # noqa: E402
 from proxyless_arch.base.cli import exit_code  # noqa: E402
+from proxyless_arch.base.files import write_json  # noqa: E402
 from proxyless_arch.base.settings import setting  # noqa: E402
 from proxyless_arch.base.text import align  # noqa: E402
 from proxyless_arch.base.timing import cpu_ms, in_turn, quartiles  # noqa: E402
+from proxyless_arch.base.words import SAVE_JSON, new_file  # noqa: E402
 from proxyless_arch.data.batches import BatchPlan, read_batch  # noqa: E402
 from proxyless_arch.data.datasets import ImageDataset, open_folder  # noqa: E402
 from proxyless_arch.data.images import Augment, open_photo, train_transform  # noqa: E402
@@ -43,12 +51,15 @@ from proxyless_arch.data.shard_writing import write_shards  # noqa: E402
 CLASSES = 100
 SCANS = 3
 BATCH, MANY = 64, 2048
+FEEDS_DECODING, FEEDS_STEPS = 0.85, 2.0
+WHOLE, SCALED, BARE = "decoded whole", "decoded scaled", "decoded by Pillow alone"
 KEPT = {
     "training image of 32 px (PNG, shifts and mirrors)": (32, "PNG", Augment.small(32)),
     "scored image of 32 px (PNG)": (32, "PNG", None),
     "scored image of 224 px (JPEG of 448 px)": (224, "JPEG", None),
 }
 """Batches of small images and of photos: side in pixels, kind of file, how they are changed."""
+IN_A_FILE, STEP = "kept in a file", "trained on by a weight step"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +71,7 @@ class Config:
     files: int = setting(50_000, "in the folder", minimum=CLASSES, maximum=2_000_000)
     rounds: int = setting(15, "photos read in each way", minimum=1)
     epochs: int = setting(0, f"over {MANY} small images, whose growth of memory is measured", minimum=0)
+    save_json: Path | None = SAVE_JSON.setting(None, metavar="FILE", check=new_file)
 
 
 def photo(width: int, height: int, seed: int = 0) -> bytes:
@@ -78,8 +90,8 @@ def reading(config: Config) -> dict[str, list[float]]:
         rng = np.random.default_rng(0)  # of its own: both ways make the same crops
         return lambda: cpu_ms(lambda: train_transform(open_photo(data, "photo"), preprocessing, rng, augment))
 
-    ways = {"decoded whole": reader(Augment(scaled_decoding=False)), "decoded scaled": reader(Augment())}
-    ways["decoded by Pillow alone"] = lambda: cpu_ms(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
+    ways = {WHOLE: reader(Augment(scaled_decoding=False)), SCALED: reader(Augment())}
+    ways[BARE] = lambda: cpu_ms(lambda: Image.open(io.BytesIO(data)).convert("RGB"))
     return in_turn(ways, config.rounds, 1)
 
 
@@ -103,8 +115,11 @@ def kept_images(config: Config, side: int, kind: str, augment: Augment | None) -
             "from files": reader(images.read_once),
             "from shards": reader(shards.read_once),
             "kept in memory": reader(lambda: in_memory),
-            "kept in a file": reader(lambda: images),
+            IN_A_FILE: reader(lambda: images),
         }
+        if augment is not None:  # what such images are for
+            step = Tasks(CASES["32"], "cpu").named(WEIGHT)
+            ways[STEP] = lambda: cpu_ms(step) / CASES["32"].batch
         return in_turn(ways, config.rounds, 1)
 
 
@@ -161,20 +176,51 @@ def finding(n_files: int, ending: str) -> list[float]:
         return [cpu_ms(lambda: open_folder(home)) for _ in range(SCANS)]
 
 
-def run(argv: Sequence[str]) -> None:
+def judged(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """The two ratios, each of the rounds of one sitting."""
+    small = next(iter(KEPT))
+    rows = []
+    for ours, other, least in (
+        (f"a photo, {SCALED}", f"a photo, {BARE}", FEEDS_DECODING),
+        (f"{small}, {IN_A_FILE}", f"{small}, {STEP}", FEEDS_STEPS),
+    ):
+        ratio = median_of(np.array(times[other]) / np.array(times[ours]))
+        judgement = verdict(ratio, least, is_least=True)
+        rows.append({"rate": ours, "over": other, "ratio": ratio._asdict(), "at_least": least, "verdict": judgement})
+    return rows
+
+
+def run(argv: Sequence[str]) -> int:
     config = settings.parse(Config, argv, "bench_input.py", __doc__)
+    import torch
+
+    torch.set_num_threads(1)
     times = {f"a photo, {name}": ms for name, ms in reading(config).items()}
     for what, how in KEPT.items():
         times |= {f"{what}, {name}": ms for name, ms in kept_images(config, *how).items()}
     times |= {f"{config.files} files{end or ', no ending'}": finding(config.files, end) for end in (".jpg", "")}
     rows = [("", "ms", "quartiles", "a second")]
-    for name, ms in times.items():
-        middle, low, high = quartiles(ms)
+    shown = {name: quartiles(ms) for name, ms in times.items()}
+    for name, (middle, low, high) in shown.items():
         rows.append((name, f"{middle:.3g}", f"{low:.3g} to {high:.3g}", f"{1000 / middle:.0f}"))
-    print(*align(rows), f"{config.width} x {config.height} pixels", sep="\n")
-    print(stated(circumstances(["benchmarks/bench_input.py", *argv])))
-    for name, grown in memory_over_epochs(config.epochs).items() if config.epochs else ():
-        print(f"memory over {config.epochs} epochs of {MANY} images of 32 px, {name}: at most {grown:.1f} MB more")
+    verdicts = judged(times)
+    print(*align(rows), f"{config.width} x {config.height} pixels", "", sep="\n")
+    for row in verdicts:
+        ratio = row["ratio"]
+        print(
+            f"rate of {row['rate']}, over {row['over']}: {ratio['median']:.2f} ({ratio['low']:.2f} to "
+            f"{ratio['high']:.2f}), at least {row['at_least']:g}: {row['verdict']}"
+        )
+    grown = memory_over_epochs(config.epochs) if config.epochs else {}
+    for name, megabytes in grown.items():
+        print(f"memory over {config.epochs} epochs of {MANY} images of 32 px, {name}: at most {megabytes:.1f} MB more")
+    record = circumstances(["benchmarks/bench_input.py", *argv])
+    print(stated(record))
+    if config.save_json is not None:
+        ms = {name: dict(zip(("median", "low", "high"), each, strict=True)) for name, each in shown.items()}
+        facts = {"pixels": [config.width, config.height], "rounds": config.rounds, "ms": ms, "ratios": verdicts}
+        write_json(config.save_json, {**record, **facts, "grown_mb": grown})
+    return 1 if any(row["verdict"] == "MISSED" for row in verdicts) else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

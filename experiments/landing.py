@@ -24,7 +24,7 @@ from proxyless_arch.base.settings import parse_beside, setting  # noqa: E402
 from search import run_search  # noqa: E402
 from search.config import SearchConfig, effective_config  # noqa: E402
 
-SHORT = {"warmup_epochs": 0, "n_epochs": 0, "train_batch_size": 8, "recalibration_images": 64}
+SHORT = {"warmup_epochs": 0, "n_epochs": 0, "train_batch_size": 8, "recalibration_images": 64, "rescore": 0}
 CONDITIONS = {"target_hardware": "cpu", "resolution": 224, "space": "imagenet"}
 KEPT = (
     "target_latency_ms", "predicted_latency_ms", "table_scale", "measured_latency_ms", "measured_at_table_speed_ms",

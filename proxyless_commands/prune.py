@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.pruning.config import SETTINGS
+from proxyless_arch.apps.first_look import look
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
 from proxyless_arch.base.run_settings import finished
@@ -26,6 +27,8 @@ from proxyless_arch.launch.launcher import LaunchFlags
 def run(argv: Sequence[str]) -> int:
     config, asked = SETTINGS.parse(argv, "prune.py", __doc__, beside=LaunchFlags)
 
+    if not asked.resume:
+        look(config.data_path, config.arch, (config.latency_table,))
     # imported here, so that a mistake in the command line is answered at once
     from compress import run_pruning
 

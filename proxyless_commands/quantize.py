@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.bits.config import SETTINGS
+from proxyless_arch.apps.first_look import look
 from proxyless_arch.base.cli import exit_code
 from proxyless_arch.base.machine import tune_allocator
 from proxyless_arch.base.run_settings import finished
@@ -37,6 +38,8 @@ def add_more(section: argparse._ArgumentGroup) -> None:
 def run(argv: Sequence[str]) -> int:
     config, asked = SETTINGS.parse(argv, "quantize.py", __doc__, add_more)
 
+    if not asked.resume:
+        look(config.data_path, config.arch, (config.latency_table,))
     # imported here, so that a mistake in the command line is answered at once
     from compress import run_quantization
     from compress.bits.layer_times import write_layers

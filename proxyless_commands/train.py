@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Sequence
 
 from proxyless_arch.apps import train_settings
+from proxyless_arch.apps.first_look import look
 from proxyless_arch.base import settings
 from proxyless_arch.base.cli import INTERRUPTED, Parser, exit_code
 from proxyless_arch.base.machine import tune_allocator
@@ -48,6 +49,8 @@ def effective_config(arguments: argparse.Namespace) -> tuple[train_settings.Trai
 def run(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     config, notes = effective_config(arguments)
+    if not arguments.resume:  # whose images may have moved, which is told otherwise
+        look(config.data.data_path, config.arch)
 
     # imported here, so that a mistake in the command line is answered at once
     from proxyless_nas.train import TrainingStopped, run_training

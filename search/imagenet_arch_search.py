@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a script: the packages lie beside this folder, and nothing in it is top-level
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "search")]
 
+from proxyless_arch.apps.first_look import look  # noqa: E402
 from proxyless_arch.base.cli import INTERRUPTED, NOT_LANDED, Parser, exit_code  # noqa: E402
 from proxyless_arch.base.errors import InputError  # noqa: E402
 from proxyless_arch.base.machine import tune_allocator  # noqa: E402
@@ -77,6 +78,7 @@ def _family(arguments: argparse.Namespace) -> int | None:
         return None
     one = {name: given[name] for name in given if name not in (*several, *OPTIONS)}
     settings = config.effective_config(one, arguments.recipe)
+    _look(settings)
     from search import family_table, run_family  # here, so that a mistake in the command line is answered at once
 
     how = {"warmup_from": arguments.warmup_from, "dry_run": arguments.dry_run}
@@ -97,6 +99,10 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
     return config.resumed_config(arguments.path, given, arguments.recipe)
 
 
+def _look(settings: config.SearchConfig) -> None:
+    look(settings.data.data_path, settings.space.parent, (settings.target.latency_table,), config.PARENT)
+
+
 def _answer(settings: config.SearchConfig) -> None:
     """The first line, before torch is there: a second or more that a person would wait without a sign."""
     if os.environ.get("RANK", "0") == "0":
@@ -113,6 +119,8 @@ def run(words: Sequence[str]) -> int:
     if status is not None:
         return status
     settings = effective_config(arguments)
+    if not arguments.resume:  # whose images may have moved, which is told otherwise
+        _look(settings)
     _answer(settings)
     # imported here, so that a mistake in the command line is answered at once
     from search.run.runner import COMMAND, draw_random, run_search

@@ -15,6 +15,7 @@ from proxyless_arch.base.runs import format_seconds
 from proxyless_arch.base.strict import counted
 from proxyless_arch.base.text import labeled
 from proxyless_arch.base.units import format_count
+from proxyless_arch.base.words import MEASURABLE
 from proxyless_arch.data.batches import note_on_few_steps
 from proxyless_arch.space.search_space import SearchSpace
 from proxyless_nas import distributed
@@ -37,6 +38,8 @@ def _schedule(job: Job) -> str:
         return f"{epochs} of {steps}, then networks of the target are scored to learn which to take"
     count = most_scored(job)
     rescored = f"; at the end {counted(count, 'network')} are scored" if count else ""
+    if count and config.target.target_hardware in MEASURABLE:
+        rescored += ", and a few for each time that this machine makes it choose again"
     return (
         f"{warm} + {counted(schedule.search_epochs, 'search epoch')} of {steps}, "
         f"{counted(schedule.arch_steps, 'architecture step')} of "

@@ -20,6 +20,8 @@ from proxyless_arch.space.search_space import Path, SearchSpace
 from search.algorithm.predictor import Found, Predictor, PredictorOptions, rescored
 from search.config import SearchConfig
 
+AGAIN = 4
+"""How many times fewer networks are scored for a table that was rescaled."""
 Losses = Callable[[Sequence[Path]], Sequence[float]]
 Reliability = Callable[[Sequence[Path]], float | None]
 """Of networks' losses, see split_half_reliability; None where it is not known."""
@@ -51,7 +53,8 @@ class MostProbable:
 @dataclass
 class BestScored:
     """The best by its loss of the ``count`` most probable networks; the most probable one where the images cannot tell
-    them apart at all: the least of such losses is chance.
+    them apart at all: the least of such losses is chance. Asked for other limits than the ``first``, since a
+    device's table was off, it scores AGAIN times fewer.
 
     ``scored``: by what was chosen, all of them. ``n_images``: that losses are of.
     """
@@ -61,10 +64,13 @@ class BestScored:
     losses: Losses
     reliability: Reliability = lambda paths: None
     n_images: int | None = None
+    first: tuple[Limit, ...] = ()
     scored: dict[Path, list[tuple[Path, float]]] = field(default_factory=dict)
 
     def choose(self, limits: Sequence[Limit]) -> Projection:
-        path, scored = rescored(self.log_probs, limits, self.count, self.losses)
+        first = self.first = self.first or tuple(limits)
+        count = self.count if tuple(limits) == first else max(1, self.count // AGAIN)
+        path, scored = rescored(self.log_probs, limits, count, self.losses)
         reliability = self.reliability([each for each, _ in scored])
         if reliability is not None and reliability <= 0 and math.isfinite(scored[0][1]):
             path = scored[0][0]

@@ -228,7 +228,7 @@ def search_all(
         return [every[name] for name in names]
 
     goes_on = distributed.world_size() == 1
-    all_done(launcher.run(ready, folder, goes_on=goes_on, say=speak), "search", say=speak)
+    all_done(launcher.run(ready, folder, goes_on=goes_on, say=speak), "run", say=speak)
 
 
 def _check_launcher(members: Mapping[str, SearchConfig], launcher: Launcher) -> None:

@@ -408,3 +408,25 @@ def test_blocking_blocks():
     done = import_without(["proxyless_nas"], ["torch"])
     assert done.returncode != 0
     assert "torch is blocked" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search/imagenet_arch_search.py", "--data_path", "nowhere"],
+        ["search/imagenet_arch_search.py", "--data_path", "nowhere", "--target_latency_ms", "3,4"],
+        ["search/imagenet_arch_search.py", "--from", "nowhere"],
+        ["search/imagenet_arch_search.py", "--latency_table", "nowhere"],
+        ["train.py", "--arch", "proxyless_mobile", "--from_scratch", "--data_path", "nowhere"],
+        ["train.py", "--arch", "nowhere"],
+        ["prune.py", "--arch", "proxyless_mobile", "--data_path", "nowhere"],
+        ["quantize.py", "--arch", "nowhere"],
+    ],
+)
+def test_what_is_not_there_is_told_before_a_framework_is_imported(words):
+    script = "import sys; sys.argv = sys.argv[1:]; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules.update(torch=None, tensorflow=None); {script}", *words],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "nowhere" in done.stderr and "Traceback" not in done.stderr

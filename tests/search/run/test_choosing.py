@@ -6,7 +6,7 @@ import pytest
 from hardware.cost import CostTable
 from hardware.profile.landing import land
 from hardware.profile.profiling import Measured
-from hardware.projection import Limit, project
+from hardware.projection import Limit, project, window
 from proxyless_arch.base.units import Unit
 from search.algorithm.predictor import Predictor, PredictorOptions
 from search.reporting.summary import notes_on_images
@@ -58,6 +58,20 @@ def test_the_record_is_of_the_network_that_was_taken(kind, chooser):
             assert record["loss"] == pytest.approx(loss_of(taken))
             not_the_last += taken != last and one.record(last)[kind]["loss"] != record["loss"]
     assert not_the_last
+
+
+def test_a_table_that_was_off_asks_for_few_networks_more():
+    scored = []
+
+    def counted_losses(paths):
+        scored.append(len(paths))
+        return losses_of(paths)
+
+    chooser = BestScored(ROWS, 16, counted_losses)
+    first = chooser.choose([window(TABLE, TARGET, 0.99)])
+    landing = land(chooser.choose, TABLE, TARGET, timed(0))
+    assert landing.attempts[0].projection == first
+    assert scored[:2] == [16, 16] and set(scored[2:]) == {4} and len(scored) > len(landing.attempts) > 1
 
 
 @pytest.mark.parametrize(("reliability", "is_chance"), [(None, False), (0.3, False), (0.0, True)])
