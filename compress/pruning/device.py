@@ -51,6 +51,13 @@ def _is_in_a_table(config: PruneConfig, spec: ArchSpec) -> bool:
     return set(map(layer_key, layers_of(spec, groups_of(spec, config.freedom)))) <= set(map(layer_key, measured))
 
 
+def unmeasured(config: PruneConfig, spec: ArchSpec) -> ProfileSettings | None:
+    """What would measure this machine first; None where that was done, or nothing is measured."""
+    if isinstance(spec.resolution, tuple):  # which has no latency
+        return None
+    return pricing.missing(Asked.by(config), *profile_settings(config, spec))
+
+
 def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[LatencySource | None, Bench | None]:
     """(what prices layers; where networks are timed, for cpu). Both None for flops.
 

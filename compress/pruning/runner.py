@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from compress.run import Run
 from compress.run import header as described
 from hardware.cost import Path as Choices
 from hardware.latency import network_ms
+from hardware.profile.device import subject_of
 from hardware.profile.landing import land, lands, settled
-from hardware.profile.profiling import Measured
+from hardware.profile.profiling import Measured, unique_ops
 from hardware.projection import Limit, Projection
 from proxyless_arch.apps import train_settings
 from proxyless_arch.apps.train_settings import TrainConfig
@@ -149,8 +150,7 @@ def header(job: Job) -> str:
             f"{counted(widths, 'width')} (multiples of {config.width_multiple} from {100 * config.smallest_width:g} % "
             f"on), {counted(kernels, 'smaller kernel')}, {counted(blocks, 'block')} to leave out",
         ),
-        ("target", _target_text(job)),
-        ("reachable", f"{table.reachable}; the network costs {table.shown(job.whole_cost)} ({table.source})"),
+        *_cost_lines(job),
         *([("measured", _measured_text(job))] if job.whole_ms is not None else []),
         ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored for each target"),
         ("training", _finetuning_text(config)),
@@ -160,6 +160,18 @@ def header(job: Job) -> str:
         lines.append(("note", f"{counted(count, 'layer price')} outside the latency model's fitted range: estimates"))
     size = f", {job.spec.num_classes} classes, {in_words(job.spec.resolution)} px"
     return described(job, lines, images="training images", more=size)
+
+
+def _cost_lines(job: Job) -> Iterator[tuple[str, str]]:
+    if job.unmeasured is not None:
+        subject = subject_of(job.unmeasured)
+        layers = counted(len(unique_ops(subject.space, subject.more)), "layer")
+        yield "target", "cpu, whose latency table would be measured first"
+        yield "", f"{layers} and whole networks, once: {job.unmeasured.command()} (--dry_run says how long)"
+        return
+    table = job.table
+    yield "target", _target_text(job)
+    yield "reachable", f"{table.reachable}; the network costs {table.shown(job.whole_cost)} ({table.source})"
 
 
 def _target_text(job: Job) -> str:
@@ -198,7 +210,7 @@ def expected(job: Job) -> str:
         sum(len(measured_places(axis)) for axis in group.axes) + (group.block is not None) for group in job.groups
     )
     n_choosing, n_calibrating = (sum(len(labels) for _, labels in part) for part in (job.choosing, job.calibration))
-    targets = HALVINGS if job.config.max_drop is not None else len(job.goals)
+    targets = HALVINGS if job.config.max_drop is not None else max(1, len(job.goals))
     plans = targets * job.config.n_plans
     measuring = 0.6 * singles * n_choosing if job.config.method == "exact" else 0
     total = each * (measuring + 3 * n_calibrating + 0.8 * plans * (n_choosing + 1.5 * n_calibrating))

@@ -14,10 +14,11 @@ from compress.config import TrainedConfig
 from compress.folder import Batches, batches_of
 from compress.pruning.choices import price_groups
 from compress.pruning.config import PruneConfig
-from compress.pruning.device import latency_source, own_profile
+from compress.pruning.device import latency_source, own_profile, unmeasured
 from compress.start import memory_plan, split_images, training_config
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource, network_ms
+from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import settled
 from hardware.profile.pricing import Bench
 from hardware.projection import Limit, check_limits
@@ -73,6 +74,8 @@ class Job:
     whole_ms: float | None
     memory: Plan
     notes: tuple[str, ...] = ()
+    unmeasured: ProfileSettings | None = None
+    """What measures this machine, where nothing is priced yet: ``table`` counts MACs, and there are no goals."""
 
     @cached_property
     def macs(self) -> CostTable:
@@ -129,7 +132,7 @@ def prepare(
     """Open everything. Raises InputError before anything is written.
 
     Args:
-        measure: profile this machine now where that was not done yet.
+        measure: profile this machine now where that was not done yet; else the job is without prices there.
         known: what the whole network took when the run began; None: it is timed now where it can be.
     """
     training, notes = training_config(config)
@@ -140,7 +143,8 @@ def prepare(
     groups = groups_of(spec, config.freedom)
     if not groups:
         raise InputError("nothing of this network can become smaller", "--arch", config.arch)
-    source, measured_on = latency_source(config, spec, measure)
+    lacking = None if measure else unmeasured(config, spec)
+    source, measured_on = latency_source(config, spec, measure) if lacking is None else (None, None)
     table = price(spec, groups, source, config)
     if measured_on is not None:
         bench = measured_on = measured_on.beside(smallest(spec, groups), known.anchor_ms if known else None)
@@ -162,8 +166,9 @@ def prepare(
         whole_ms=known.ms if known is not None and measured_on is not None else None,
         memory=memory_plan(spec, data, config, free),
         notes=notes,
+        unmeasured=lacking,
     )
-    return replace(job, goals=_goals(job))
+    return replace(job, goals=_goals(job) if lacking is None else ())
 
 
 def smallest(spec: ArchSpec, groups: Sequence[Group]) -> tuple[LayerCall, ...]:

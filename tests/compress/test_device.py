@@ -13,16 +13,19 @@ from compress.pruning.session import price
 from hardware.profile import pricing
 from hardware.profile.device import ProfileSettings
 from hardware.profile.trust import MAX_MOVED
-from hardware.table import LookupTable
+from hardware.table import LookupTable, layer_key
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.shrink import shrink
 from proxyless_arch.arch.spec import imagenet_preprocessing, with_channels
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.space.named import space_named
-from proxyless_arch.space.shrinking import change_of, groups_of, whole_path
+from proxyless_arch.space.shrinking import Freedom, change_of, groups_of, layers_of, whole_path
+from proxyless_arch.weights.files import save_safetensors
+from proxyless_commands import prune
 from tests.errors import refused
 from tests.hardware.fake_device import FakeDevice
+from tests.proxyless_arch.nets import random_tensors
 
 PREDICTOR = Path(__file__).resolve().parents[2] / "hardware" / "tables" / "amd_epyc_onnxruntime_predictor.json"
 SPEC = catalog.load("proxyless_mobile")
@@ -165,3 +168,14 @@ def test_layers_that_the_usual_table_has_not_are_priced_by_a_model(given, spec, 
     settings, found = devices.profile_settings(PruneConfig(target_hardware="cpu", arch=network, **given), spec)
     assert found == name
     assert settings.parent == (network if name == "table.json" else None)
+
+
+def test_a_dry_run_says_what_would_be_measured_first(network, simulated, tmp_path, monkeypatch, capsys):
+    trained_net = tmp_path / "net.safetensors"
+    save_safetensors(trained_net, MINI, random_tensors(MINI), {})
+    words = ["--arch", str(trained_net), "--dataset", "digits", "--target_hardware", "cpu", "--device", "cpu"]
+    assert prune.main([*words, "--keep", "0.5", "--dry_run"]) == 0
+    said, n_layers = capsys.readouterr().out, len(set(map(layer_key, layers_of(MINI, groups_of(MINI, Freedom())))))
+    assert "whose latency table would be measured first" in said and f"--from {trained_net}" in said
+    assert f"{n_layers} layers" in said or f"{n_layers - 1} layers" in said  # one that vanishes costs nothing
+    assert "to measure and choose" in said and simulated.n_timings == 0
