@@ -180,5 +180,5 @@ def opened(
 
 def _after_interrupt(command: str, home: Path | None) -> str:
     if home is None:
-        return "stopped before anything was measured: there is nothing to resume"
+        return "stopped before the run began: give the same command again"
     return f"stopped; {KEPT}: continue with\n  {runs.resume_command(command, home)}"

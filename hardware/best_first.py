@@ -162,9 +162,11 @@ def _sums(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def most_probable(rows: Sequence[np.ndarray], limits: Sequence[Limit], k: int, tie: float) -> list[Path] | None:
+def most_probable(
+    rows: Sequence[np.ndarray], limits: Sequence[Limit], k: int, tie: float, most_grown: int | None = None
+) -> list[Path] | None:
     """The ``k`` most probable choices within ``limits``, best first; fewer where there are not as many, or where more
-    take more than MAX_GROWN steps. None where not even one was found by then.
+    take more than ``most_grown`` steps (default: MAX_GROWN). None where not even one was found by then.
 
     Args:
         rows: ``rows[g][j]``, the log-probability of choice ``j`` of group ``g``; finite.
@@ -182,7 +184,7 @@ def most_probable(rows: Sequence[np.ndarray], limits: Sequence[Limit], k: int, t
     if start < math.inf:
         grown.append((rank(start), (), 0.0, (), fixed))
     found: list[Path] = []
-    for _ in range(MAX_GROWN):
+    for _ in range(MAX_GROWN if most_grown is None else most_grown):
         if not grown or len(found) == k:
             return found
         _, chosen, loss, state, costs = heapq.heappop(grown)

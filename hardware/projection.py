@@ -44,6 +44,7 @@ INSIDE = 1e-5  # of the scaled range, to be inside a limit whatever HiGHS tolera
 MAX_STEPS = 10**7  # from the least cost to the greatest; more are not told apart
 MAX_CUTS = 200  # solutions just outside a limit that one program cuts off before it is given up
 MAX_NODES = 100_000  # of a program, before it is given up
+FEW_GROWN = 4000  # steps of a search for one network, behind which a program is as fast
 MOST_PROGRAMS = 8  # for the most probable networks, where they are hard to find
 BINS = 4096  # of the costs that draws are projected on
 DIGITS = 5  # groups whose indices are minimized in one program
@@ -149,8 +150,10 @@ def k_best(
     ``settles_ties``: as of ``project``. Raises InputError as ``project`` does, where there are none.
     """
     rows = _checked(log_probs, limits)
-    if k > 1 and not matches and all(np.isfinite(row).all() for row in rows):
-        paths = best_first.most_probable(rows, limits, k, TIE * max(float(np.ptp(row)) for row in rows))
+    is_hard = k > 1 or len(limits) > 1 or bool(limits[0].table.terms)
+    if is_hard and not matches and all(np.isfinite(row).all() for row in rows):
+        tie, most = TIE * max(float(np.ptp(row)) for row in rows), best_first.MAX_GROWN if k > 1 else FEW_GROWN
+        paths = best_first.most_probable(rows, limits, k, tie, most)
         if paths:
             return [projection_of(rows, limits, path) for path in paths]
         if paths is None:

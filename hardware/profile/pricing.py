@@ -156,7 +156,11 @@ class Device:
             f"no {what} of this device yet: measuring one now (once; it is kept in "
             f"{self.kept_in(settings)})\n  {settings.command()}"
         )
-        say(profiler.profile_device(settings, self.runtime, say).summary())
+        try:
+            say(profiler.profile_device(settings, self.runtime, say).summary())
+        except KeyboardInterrupt:
+            say("\nevery timing is kept: the same command goes on with the measurement")
+            raise
 
 
 def device_of(asked: Asked) -> Device | None:

@@ -19,6 +19,7 @@ from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.arch.shrink import shrink
 from proxyless_arch.arch.spec import imagenet_preprocessing, with_channels
 from proxyless_arch.arch.walk import walk
+from proxyless_arch.base.cli import INTERRUPTED
 from proxyless_arch.space.named import space_named
 from proxyless_arch.space.shrinking import Freedom, change_of, groups_of, layers_of, whole_path
 from proxyless_arch.weights.files import save_safetensors
@@ -179,3 +180,17 @@ def test_a_dry_run_says_what_would_be_measured_first(network, simulated, tmp_pat
     assert "whose latency table would be measured first" in said and f"--from {trained_net}" in said
     assert f"{n_layers} layers" in said or f"{n_layers - 1} layers" in said  # one that vanishes costs nothing
     assert "to measure and choose" in said and simulated.n_timings == 0
+
+
+def test_an_interrupted_measurement_is_gone_on_with(network, simulated, tmp_path, capsys):
+    trained_net = tmp_path / "net.safetensors"
+    save_safetensors(trained_net, MINI, random_tensors(MINI), {})
+    words = ["--arch", str(trained_net), "--dataset", "digits", "--target_hardware", "cpu", "--device", "cpu"]
+    simulated.stop_after = 150
+    assert prune.main([*words, "--run_dir", str(tmp_path / "run")]) == INTERRUPTED
+    said = capsys.readouterr().out
+    assert "every timing is kept: the same command goes on" in said and "give the same command again" in said
+    simulated.stop_after, simulated.n_sessions = None, 0
+    config = PruneConfig(target_hardware="cpu", arch=str(trained_net))
+    assert isinstance(devices.latency_source(config, MINI, measure=True)[0], LookupTable)
+    assert 0 < simulated.n_sessions < 100  # of some 190: the others were timed before

@@ -10,7 +10,7 @@ import scipy.optimize  # noqa: F401  # which takes time itself
 
 from hardware.cost import MACS, PARAMS, latency_price, price_space
 from hardware.latency import network_ms, shipped
-from hardware.projection import project, window
+from hardware.projection import Limit, project, window
 from proxyless_arch.arch.walk import total_macs, total_params, walk
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.space.mbconv import IMAGENET, TINY, Macro, Stage
@@ -63,11 +63,19 @@ def test_the_whole_space_is_projected_at_once_and_lands(seed):
     table = price_space(space, latency_price(shipped("pixel1")))
     target = float(rng.uniform(table.minimum, table.maximum) * 0.5 + 0.25 * table.maximum)
     log_probs = [np.log(rng.dirichlet(np.ones(size))) for size in space.sizes]
-    before = time.process_time()
-    best = project(log_probs, [window(table, target)])
-    assert time.process_time() - before < 1
-    assert 0.99 * target <= best.cost <= target
-    assert best.cost == pytest.approx(network_ms(shipped("pixel1"), walk(space.spec_for(best.path))))
+    params = price_space(space, PARAMS)
+    few = Limit(params, params.minimum + 0.4 * (params.maximum - params.minimum))
+    for rows, limits in (
+        (log_probs, [window(table, target)]),
+        ([np.zeros(size) for size in space.sizes], [window(table, target)]),
+        (log_probs, [window(table, target), few]),
+    ):
+        before = time.process_time()
+        best = project(rows, limits)
+        assert time.process_time() - before < 1
+        assert 0.99 * target <= best.cost <= target
+        assert all(limit.holds(best.path) for limit in limits)
+        assert best.cost == pytest.approx(network_ms(shipped("pixel1"), walk(space.spec_for(best.path))))
 
 
 def test_widths_are_multiples_of_8():
