@@ -61,6 +61,8 @@ def header(job: Work, lines: Sequence[tuple[str, str]], *, images: str = "images
     """
     spec, data = job.spec, job.config.data_path or job.training.data.data_path or "digits (scikit-learn, embedded)"
     n_calibrating, n_choosing = (sum(len(labels) for _, labels in part) for part in (job.calibration, job.choosing))
+    n_more = n_choosing - len(job.data.valid)
+    of_training = f" ({n_more} of them training images: too few are held out)" if n_more > 0 else ""
     found = [
         (
             "network",
@@ -69,8 +71,8 @@ def header(job: Work, lines: Sequence[tuple[str, str]], *, images: str = "images
         ("weights", job.origin),
         (
             "data",
-            f"{data}: {n_calibrating} {images} to calibrate, {n_choosing} to choose by, {len(job.data.test)} to "
-            f"test{more}",
+            f"{data}: {n_calibrating} {images} to calibrate, {n_choosing} to choose by{of_training}, "
+            f"{len(job.data.test)} to test{more}",
         ),
         *[("note", note) for note in job.notes],
         *lines,

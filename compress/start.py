@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from compress.config import TrainedConfig
@@ -10,6 +11,7 @@ from proxyless_arch.apps.train_settings import INHERIT, PRETRAINED, TrainConfig,
 from proxyless_arch.arch import catalog
 from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.base.errors import InputError
+from proxyless_arch.base.files import expanded
 from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.streams import Stream, numpy_rng
 
@@ -41,6 +43,8 @@ def training_config(config: TrainedConfig) -> tuple[TrainConfig, tuple[str, ...]
         if value is not None:
             given[name] = value
     known = config.arch in catalog.known_names()
+    if config.data_path is None and config.dataset is None and not Path(expanded(config.arch)).is_dir():
+        raise InputError(f"only a run folder says which images it is for: name those of {config.arch}", "--data_path")
     if config.weights is not None or known:
         given["weights"] = config.weights or PRETRAINED
     found, notes = effective_config(given, "finetune")

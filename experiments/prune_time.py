@@ -515,10 +515,11 @@ def percent(value: Mapping[str, Any]) -> str:
 
 
 def times(shares: Sequence[Mapping[str, Any]]) -> str:
-    """Of a network with its interval; of several their medians, from the least on."""
+    """Of a network with its interval; of several the least and the greatest."""
     if len(shares) == 1:
         return percent(shares[0])
-    return "; ".join(f"{100 * median:.1f}" for median in sorted(each["median"] for each in shares))
+    medians = [100 * each["median"] for each in shares]
+    return f"{min(medians):.1f} to {max(medians):.1f}, {len(medians)} networks"
 
 
 def table_by_macs(record: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     config, asked = SETTINGS.parse(argv, "prune.py", __doc__, beside=LaunchFlags)
 
     if not asked.resume:
-        look(config.data_path, config.arch, (config.latency_table,))
+        look(config.data_path, config.arch, config.latency_table)
     # imported here, so that a mistake in the command line is answered at once
     from compress import run_pruning
 

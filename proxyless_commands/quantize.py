@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
     config, asked = SETTINGS.parse(argv, "quantize.py", __doc__, add_more)
 
     if not asked.resume:
-        look(config.data_path, config.arch, (config.latency_table,))
+        look(config.data_path, config.arch, config.latency_table)
     # imported here, so that a mistake in the command line is answered at once
     from compress import run_quantization
     from compress.bits.layer_times import write_layers

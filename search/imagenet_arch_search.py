@@ -100,7 +100,7 @@ def effective_config(arguments: argparse.Namespace) -> config.SearchConfig:
 
 
 def _look(settings: config.SearchConfig) -> None:
-    look(settings.data.data_path, settings.space.parent, (settings.target.latency_table,), config.PARENT)
+    look(settings.data.data_path, settings.space.parent, settings.target.latency_table, config.PARENT)
 
 
 def _answer(settings: config.SearchConfig) -> None:

@@ -137,7 +137,7 @@ def prepare(
     """
     training, notes = training_config(config)
     data = open_data(training)
-    start = start_of(training, data.train)
+    start = start_of(training, data.train, judged=True)
     check_images(start.has_fresh_classifier, start.spec, data, config)
     spec = start.spec
     groups = groups_of(spec, config.freedom)

@@ -341,7 +341,10 @@ def summary(outcome: Outcome, folder: Path) -> str:
     if not outcome.verdict.passed:
         lines.append("\nNOT GOOD ENOUGH to search with:")
         lines += [f"   {reason}" for reason in outcome.verdict.reasons]
-        lines.append(f"What was measured is kept in {folder}; more rounds add to it, --fresh measures anew.")
+        lines.append(
+            f"What was measured is kept in {folder}; the same command with --rounds {2 * known['rounds']} adds to it, "
+            "with --fresh it measures anew."
+        )
     else:
         lines.append(f"\nwritten to {folder}")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ from proxyless_arch.base.settings import REQUIRED, setting
 from proxyless_arch.base.strict import listed
 from proxyless_arch.base.text import align, labeled
 from proxyless_arch.base.timing import MAX_DRIFT, Quartiles, beside_anchor, quartiles, wall_ms
-from proxyless_arch.base.units import format_count
+from proxyless_arch.base.units import Unit, format_count
 from proxyless_arch.base.words import ARCH, DATA_PATH, SEED, THREADS
 from proxyless_arch.data.batches import Sample, read_batch
 from proxyless_arch.data.datasets import ImageDataset, any_images, digits, open_folder
@@ -706,7 +706,7 @@ def table(record: Mapping[str, Any]) -> str:
         )
     unknown = "" if check["labelled"] else " (not labelled with the network's classes)"
     note = f"compared on {check['n_images']} images of {check['data']}{unknown}; latency: median (quartiles) of "
-    note += f"{check['rounds']} rounds at batch 1, threads: {record['threads']}, {record['cpu']}"
+    note += f"{check['rounds']} rounds at batch 1, wall time, threads: {record['threads']}, {record['cpu']}"
     return "\n".join([*lines, note])
 
 
@@ -727,4 +727,6 @@ def _percent(value: float | None) -> str:
 
 
 def _ms(latency: Mapping[str, float]) -> str:
-    return f"{latency['median']:.1f} ({latency['quartile1']:.1f}-{latency['quartile3']:.1f})"
+    decimals = Unit.MS.decimals(latency["median"])
+    median, low, high = (f"{latency[key]:.{decimals}f}" for key in LATENCY_KEYS)
+    return f"{median} ({low}-{high})"

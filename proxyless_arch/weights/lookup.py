@@ -22,6 +22,8 @@ from proxyless_arch.weights.shards import ENDINGS, file_in, is_index
 
 SPEC_FILE = "spec.json"
 WEIGHT_FILES = ("weights.safetensors", "weights.h5")
+JUDGED_FILE = "judged.safetensors"
+"""Beside weights whose classifier was fitted to the held-out images, too: those before that, which they can judge."""
 """What a run folder's weights are called: as they are written, and as the first edition wrote them."""
 SPECS = (".json", ".config", "")
 """Extensions of files that describe a network without its weights."""

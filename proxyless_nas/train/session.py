@@ -72,7 +72,7 @@ from proxyless_arch.data.datasets import ImageDataset, SearchData
 from proxyless_arch.data.images import Augment
 from proxyless_arch.data.streams import Stream, numpy_rng
 from proxyless_arch.weights.files import WeightFile, read_tensors, save_safetensors
-from proxyless_arch.weights.lookup import SPEC_FILE, WEIGHT_FILES, find_trained, own_weights
+from proxyless_arch.weights.lookup import JUDGED_FILE, SPEC_FILE, WEIGHT_FILES, find_trained, own_weights
 from proxyless_nas import distributed
 from proxyless_nas.data import Batches, eval_batches, train_batches
 from proxyless_nas.defensive import CALIBRATED, activation_plan, calibrate
@@ -586,6 +586,8 @@ class Run:
         chosen = epoch >= 0 and (len(self.job.data.valid) > 0 or epoch + 1 == training.schedule.n_epochs)
         if training.epoch_is_over and self.best is not None and self.best.epoch == epoch and chosen:
             self.write_weights(BEST_FILE, self.best)
+            if self.metrics is not None:
+                (self.run_dir / JUDGED_FILE).unlink(missing_ok=True)
 
     def end_epoch(self, images: int, seconds: float) -> dict[str, Any]:
         """Score the epoch just finished, keep it when it is the best, and write its record.
@@ -648,7 +650,8 @@ def fit_classifier(run: Run) -> None:
     """Fit the classifier to the training images as they are, FIT_IMAGES of them at most. All ranks do the same.
 
     The best fit is scored like an epoch: epochs that lose to it are not kept. As no epoch is chosen then, what is kept
-    of it is fitted to the images that choose as well. Training begins with the plain fit: the weights of the best one
+    of it is fitted to the images that choose as well; beside it lies what they had no part in (JUDGED_FILE), for whom
+    they are to judge again. Training begins with the plain fit: the weights of the best one
     are large where the former classifier's were, and led the old layers astray in the first epochs.
     """
     job, net = run.job, run.module("raw")
@@ -666,6 +669,7 @@ def fit_classifier(run: Run) -> None:
     score = job.score(kept, job.data.valid)  # of none: the last epoch is kept, or this where there is no epoch
     run.best = Best(-1, "raw", score.top1_hits, _finite(score.loss))
     if len(job.data.valid):
+        run.write_weights(JUDGED_FILE, run.best, kept)
         more = features_of(net, job.batches_as_they_are(job.data.valid))
         fit(torch.cat([features, more[0]]), torch.cat([labels, more[1]]))
     if len(job.data.valid) or not job.schedule.n_epochs:

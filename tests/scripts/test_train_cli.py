@@ -17,7 +17,10 @@ from PIL import Image
 
 import eval as eval_script
 import train
+from compress import PruneConfig
+from compress.pruning.session import prepare
 from proxyless_arch.apps import train_settings
+from proxyless_arch.apps.memory import ANY_AMOUNT
 from proxyless_arch.arch.codec import read_spec, write_spec
 from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.base.cli import FAILED
@@ -560,6 +563,8 @@ def test_a_finetune_resumes_exactly_in_every_phase(straight, tmp_path, capsys, m
     named(out, *TRAINED)
     named(out, "classifier fitted", "BN statistics as they are", "classifier alone for 1 epoch")
     named(out, "2 steps of warm-up", "cosine to 0", "EMA decay up to 0.625", "15 steps")
+    is_start = json.loads((tmp_path / "whole" / "result.json").read_text())["best_epoch"] == 0
+    assert (tmp_path / "whole" / "judged.safetensors").exists() == is_start
     for stop in (1, 7):
 
         def interrupted(self, *batch, stop=stop):
@@ -608,6 +613,13 @@ def test_a_start_that_is_kept_is_fitted_to_the_images_that_judged_it_too(straigh
     tensors = load_safetensors(tmp_path / "run" / "weights.safetensors").tensors
     np.testing.assert_array_equal(tensors["classifier.linear.weight"], kept)
     assert not np.array_equal(judged, kept)
+    # what those images can judge lies beside it, and is what prune.py and quantize.py begin with
+    beside = load_safetensors(tmp_path / "run" / "judged.safetensors").tensors
+    np.testing.assert_array_equal(beside["classifier.linear.weight"], judged)
+    asked = PruneConfig.of(arch=tmp_path / "run", target_hardware="flops", device="cpu", n_worker=0)
+    job = prepare(asked, torch.device("cpu"), ANY_AMOUNT)
+    np.testing.assert_array_equal(job.tensors["classifier.linear.weight"], judged)
+    assert "judged.safetensors" in job.origin
     # scored again from the files alone, it is the same
     before = json.loads((tmp_path / "run" / "result.json").read_text())
     assert run(capsys, "--path", tmp_path / "run", "--resume")[0] == 0
