@@ -4,7 +4,7 @@
 # make test-slow  all tests, the slow ones too: kill tests at random moments, long trainings
 # make test-cpus  the tests that train, under the kernels and threads of other CPUs (minutes)
 # make test-faults kills, stops, full disks and cut files at random moments, five of each (an hour)
-# make bench      how fast steps of the search, evaluation and reading are here, with verdicts (15 minutes)
+# make bench      how fast steps of the search, evaluation and reading are here, with verdicts (15 to 20 minutes)
 # make examples  run the notebooks of examples/, a few steps each
 # make test-alone install each zoo without the other framework and score with it (minutes, 0.5 GB; in no other target)
 PYTHON ?= python3

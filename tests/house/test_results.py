@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import bench_input
 from proxyless_arch.arch.codec import read_spec
 from proxyless_arch.arch.walk import total_macs
 
@@ -245,6 +246,44 @@ def test_what_smaller_networks_of_equal_time_score():
         for name in ("before", "after", "exact_ahead_before", "exact_ahead_after"):
             wanted += [value[name]["mean"], *value[name]["interval_95"]] if name in value else []
         assert_shown(numbers(" ".join(cells[3:]).replace(" to ", " ")), wanted)
+
+
+def test_gradients_of_depthwise_convolutions():
+    found = record("benchmarks/bench_depthwise.json")["rows"]
+    for cells, row in zip(rows("The gradient of a depthwise convolution"), found, strict=True):
+        assert cells[:2] == [row["layer"], row["precision"]]
+        faster = row["times_faster"]
+        wanted = [*row["ms"].values(), faster["median"], faster["low"], faster["high"]]
+        assert_shown(numbers(" ".join(cells[2:])), wanted)
+
+
+def test_what_a_step_of_the_search_takes():
+    one, two = record("benchmarks/bench_search.json")["cases"]
+    table = next(each for each in tables("The search step") if each[0][0].startswith("null"))
+    for cells, *both in zip(table, one["ratios"], two["ratios"], strict=True):
+        assert cells[1] == both[0]["over"]
+        for cell, row in zip(cells[2:4], both, strict=True):
+            wanted = [row["cpu"][name] for name in ("median", "low", "high")]
+            assert_shown(numbers(cell), wanted + ([row["wall"]["median"]] if "wall" in cell else []))
+        assert ("missed" in cells[4]) == ("MISSED" in {row["verdict"] for row in both})
+        assert ("undecided" in cells[4]) == ("undecided" in {row["verdict"] for row in both})
+
+
+def test_reading_images():
+    found = record("benchmarks/bench_input.json")
+    for cells, kind in zip(rows("Reading images"), bench_input.KEPT, strict=True):
+        ways = ("from files", "from shards", "kept in memory", bench_input.IN_A_FILE)
+        *_, memory, file = us = [1000 * found["ms"][f"{kind}, {way}"]["median"] for way in ways]
+        shown = numbers(" ".join(cells[1:]).replace(",", ""))
+        assert_shown(shown, [*us, 1e6 / file, memory / file])
+    said = section("Reading images")
+    for row in found["ratios"]:
+        shown = (
+            "{median:.2f} ({low:.2f} to {high:.2f})"
+            if row["at_least"] < 1
+            else "{median:.0f} ({low:.0f} to {high:.0f})"
+        )
+        assert shown.format(**row["ratio"]) in said
 
 
 @pytest.fixture
