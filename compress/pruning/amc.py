@@ -63,10 +63,12 @@ def _facts(name: str, calls: dict[str, LayerCall], group: Group) -> tuple[float,
 
 
 class Walk:
-    """An episode on its way: what is decided so far, and what may still be."""
+    """An episode on its way: what is decided so far, and what may still be. A wall is at the upper ends of ``limits``
+    alone: what is decided costs least with all that follows at its smallest."""
 
     def __init__(self, groups: Sequence[Group], decisions: Sequence[Decision], limits: Sequence[Limit]) -> None:
-        self.groups, self.decisions, self.limits = groups, decisions, limits
+        self.groups, self.decisions = groups, decisions
+        self.limits = [replace(limit, lower=-math.inf) for limit in limits]
         self.chosen = [[len(axis.options) - 1 for axis in group.axes] for group in groups]
         for decision in decisions:
             self.chosen[decision.group][decision.axis] = 0

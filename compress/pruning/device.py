@@ -1,9 +1,9 @@
 """What prices the layers of a pruned network in ms, and the machine it is measured on.
 
 A pruning needs the price of widths that no table of a search space holds. So a table is made of what this network's
-own layers may become. What that does not hold (finer or smaller widths than usual, a network without a feature mix) is
-priced by the predictor that a profile of the imagenet space fits. The network is measured: where it is off, the prices
-are rescaled by measured over predicted, and the network is chosen again.
+own layers may become. A network of which none can be made (one without a feature mix) is priced by the predictor that a
+profile of the imagenet space fits. The network is measured: where it is off, the prices are rescaled by measured over
+predicted, and the network is chosen again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from proxyless_arch.space.shrinking import groups_of, layers_of
 TABLE, PREDICTOR = "table.json", "predictor.json"
 
 
-def own_profile(config: PruneConfig, spec: ArchSpec) -> ProfileSettings:
-    """What measures all layers that may usually be made of the network."""
-    return replace(_usual_profile(config, spec), parent=str(config.arch))
+def own_profiles(config: PruneConfig, spec: ArchSpec) -> tuple[ProfileSettings, ProfileSettings]:
+    """What measures the layers that may be made of the network: usually, and with the widths of these settings."""
+    usual = replace(_usual_profile(config, spec), parent=str(config.arch))
+    return usual, replace(usual, width_multiple=config.width_multiple, smallest_width=config.smallest_width)
 
 
 def _usual_profile(config: PruneConfig, spec: ArchSpec) -> ProfileSettings:
@@ -38,14 +39,16 @@ def _usual_profile(config: PruneConfig, spec: ArchSpec) -> ProfileSettings:
 
 def profile_settings(config: PruneConfig, spec: ArchSpec) -> tuple[ProfileSettings, str]:
     """(what measures this machine, which of its files prices what this run may make of the network)."""
-    if config.arch is not None and _is_in_a_table(config, spec):
-        return own_profile(config, spec), TABLE
+    if config.arch is not None:
+        for own in own_profiles(config, spec):
+            if _has_all(own, config, spec):
+                return own, TABLE
     return _usual_profile(config, spec), PREDICTOR
 
 
-def _is_in_a_table(config: PruneConfig, spec: ArchSpec) -> bool:
+def _has_all(own: ProfileSettings, config: PruneConfig, spec: ArchSpec) -> bool:
     try:
-        measured = subject_of(own_profile(config, spec)).more
+        measured = subject_of(own).more
     except InputError:  # not of a network without a feature mix, or of whose blocks none can become smaller
         return False
     return set(map(layer_key, layers_of(spec, groups_of(spec, config.freedom)))) <= set(map(layer_key, measured))

@@ -14,7 +14,7 @@ from compress.config import TrainedConfig
 from compress.folder import Batches, batches_of
 from compress.pruning.choices import price_groups
 from compress.pruning.config import PruneConfig
-from compress.pruning.device import latency_source, own_profile, unmeasured
+from compress.pruning.device import latency_source, own_profiles, unmeasured
 from compress.start import memory_plan, split_images, training_config
 from hardware.cost import MACS, PARAMS, CostTable, price_by
 from hardware.latency import LatencySource, network_ms
@@ -210,7 +210,7 @@ def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None,
     except InputError as error:
         hint = (
             f"{error.problem}; a table holds the layers that were measured, and pruning needs others: measure them "
-            f"({own_profile(config, spec).command()}), or give the predictor.json beside it, which prices any width"
+            f"({own_profiles(config, spec)[1].command()}), or give the predictor.json beside it, which prices any width"
         )
         raise InputError(hint, error.place, error.source) from None
 

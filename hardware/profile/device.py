@@ -49,6 +49,8 @@ MATCHED = ("device", "runtime", "runtime_version", "threads", "dtype", "clock") 
 METHODS = ("in_network", "isolated")
 OF_A_SPACE = ("space", "width_mult", "num_classes")
 """Settings that a trained network has its own of."""
+OF_A_NETWORK = ("width_multiple", "smallest_width")
+"""Settings of what it may become."""
 MAY_GROW = ("rounds", "extra_rounds")  # of the protocol: more rounds are added to those that are there
 
 
@@ -77,6 +79,8 @@ class ProfileSettings:
         metavar="RUN_OR_NAME",
         common=True,
     )
+    width_multiple: int = setting(8, "with --from: widths are multiples of it", minimum=1, maximum=1024)
+    smallest_width: float = setting(0.2, "with --from: smallest share of a width", minimum=0.01, maximum=1)
     method: str = setting(METHODS[0], "in_network (whole networks as well) or isolated operations")
     quick: bool = setting(False, "fewer rounds and networks", common=True)
     rounds: int | None = setting(
@@ -199,6 +203,7 @@ def subject_of(settings: ProfileSettings) -> Subject:
     """Raises InputError for a space that is not timed, or a network that is not there or cannot become smaller."""
     if settings.parent is not None:
         return _around(settings, settings.parent)
+    _check_usual(settings, OF_A_NETWORK, "goes with --from: a space has widths of its own")
     if not space_named(settings.space).is_timed:
         raise InputError(f"expected {listed(map(repr, TIMED))}, got {settings.space!r}", "--space")
     resolution = settings.resolution or space_named(settings.space).resolution
@@ -206,11 +211,9 @@ def subject_of(settings: ProfileSettings) -> Subject:
 
 
 def _around(settings: ProfileSettings, word: str) -> Subject:
-    """All that may be pruned of a network, by prune.py's own settings."""
-    usual = ProfileSettings()
-    for name in OF_A_SPACE:
-        if getattr(settings, name) != getattr(usual, name):
-            raise InputError("has no meaning with --from: the network has its own", f"--{name}")
+    """All that may be pruned of a network, by prune.py's settings."""
+    _check_usual(settings, OF_A_SPACE, "has no meaning with --from: the network has its own")
+    freedom = Freedom(multiple=settings.width_multiple, smallest=settings.smallest_width)
     spec, _ = find_network(word, "--from")
     side = settings.resolution or spec.resolution
     if isinstance(side, tuple):
@@ -218,10 +221,19 @@ def _around(settings: ProfileSettings, word: str) -> Subject:
     check_within(side, 8, 4096, "--resolution")
     spec = replace(spec, preprocessing=replace(spec.preprocessing, resolution=side, resize=side))
     with judged_at("", {"blocks": "--from", "feature_mix": "--from"}):
-        space = space_around(spec, Freedom())
+        space = space_around(spec, freedom)
     space.check_side(side, "--resolution")
-    digest = hashlib.sha256(codec.spec_to_json(spec).encode()).hexdigest()[:8]
-    return Subject(space, f"around {spec.name} {digest}", tuple(layers_of(spec, groups_of(spec, Freedom()))))
+    what = codec.spec_to_json(spec) + (f"{freedom}" if freedom != Freedom() else "")
+    digest = hashlib.sha256(what.encode()).hexdigest()[:8]
+    return Subject(space, f"around {spec.name} {digest}", tuple(layers_of(spec, groups_of(spec, freedom))))
+
+
+def _check_usual(settings: ProfileSettings, names: tuple[str, ...], problem: str) -> None:
+    """Raises InputError for a setting that was given where it has no meaning."""
+    usual = ProfileSettings()
+    for name in names:
+        if getattr(settings, name) != getattr(usual, name):
+            raise InputError(problem, f"--{name}")
 
 
 def conditions_of(settings: ProfileSettings, subject: Subject | None = None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The agent's walk: the wall, the decisions, and what it learns from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,18 @@ def test_no_policy_exceeds_the_budget(share):
         while not walk.is_over:
             walk.take(float(rng.random()) if trial else 1.0)
         assert all(limit.holds(walk.path) for limit in walk.limits)
+
+
+def test_a_window_leaves_what_its_upper_end_leaves():
+    """A landing asks for plans between 99 and 100 % of a target, which no plan is while it has its smallest widths."""
+    plain, windowed = walk_of(SPEC, 0.6), walk_of(SPEC, 0.6)
+    (limit,) = plain.limits
+    windowed = Walk(windowed.groups, windowed.decisions, [replace(limit, lower=0.99 * limit.upper)])
+    while not plain.is_over:
+        assert plain.allowed() == windowed.allowed()
+        plain.take(0.9)
+        windowed.take(0.9)
+    assert plain.path == windowed.path and limit.table.of_path(plain.path) > 0.6 * limit.upper
 
 
 def test_the_released_wall_is_passed_by_rounding():

@@ -11,7 +11,7 @@ import compress.pruning.device as devices
 from compress.pruning.config import PruneConfig
 from compress.pruning.session import price
 from hardware.profile import pricing
-from hardware.profile.device import ProfileSettings
+from hardware.profile.device import ProfileSettings, subject_of
 from hardware.profile.trust import MAX_MOVED
 from hardware.table import LookupTable, layer_key
 from proxyless_arch.arch import catalog
@@ -155,20 +155,27 @@ def test_this_machine_is_measured_once_for_the_layers_that_a_pruning_may_make(ne
 
 
 @pytest.mark.parametrize(
-    ("given", "spec", "name"),
+    ("given", "spec", "widths"),
     [
-        ({}, MINI, "table.json"),
-        ({"smallest_width": 1.0, "prune_kernels": False}, MINI, "table.json"),
-        ({"method": "amc"}, MINI, "table.json"),
-        ({"width_multiple": 4}, MINI, "predictor.json"),
-        ({"smallest_width": 0.05}, MINI, "predictor.json"),
-        ({}, with_channels(MINI, 1), "predictor.json"),
+        ({}, MINI, (8, 0.2)),
+        ({"smallest_width": 1.0, "prune_kernels": False}, MINI, (8, 0.2)),
+        ({"method": "amc"}, MINI, (8, 0.2)),
+        ({"width_multiple": 4}, MINI, (4, 0.2)),
+        ({"smallest_width": 0.05}, MINI, (8, 0.05)),
+        ({}, with_channels(MINI, 1), None),
     ],
 )
-def test_layers_that_the_usual_table_has_not_are_priced_by_a_model(given, spec, name, network):
-    settings, found = devices.profile_settings(PruneConfig(target_hardware="cpu", arch=network, **given), spec)
-    assert found == name
-    assert settings.parent == (network if name == "table.json" else None)
+def test_layers_that_the_usual_table_has_not_have_one_of_their_own_or_a_model(given, spec, widths, network):
+    config = PruneConfig(target_hardware="cpu", arch=network, **given)
+    settings, found = devices.profile_settings(config, spec)
+    if widths is None:
+        assert (settings.parent, found) == (None, "predictor.json")
+        return
+    assert (settings.parent, found) == (network, "table.json")
+    assert (settings.width_multiple, settings.smallest_width) == widths
+    assert ("--width_multiple" in settings.command()) == (widths[0] != 8)
+    measured = {layer_key(call) for call in subject_of(settings).more}
+    assert {layer_key(call) for call in layers_of(spec, groups_of(spec, config.freedom))} <= measured
 
 
 def test_a_dry_run_says_what_would_be_measured_first(network, simulated, tmp_path, monkeypatch, capsys):

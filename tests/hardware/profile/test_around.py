@@ -101,6 +101,7 @@ def test_another_network_of_that_name_is_another_table(network, tmp_path):
         (["--space", "tiny"], "--space"),
         (["--num_classes", "7"], "--num_classes"),
         (["--export_ops", "phone"], "--from"),
+        (["--width_multiple", "0"], "--width_multiple"),
         (["--from", "nowhere"], "--from"),
         (["--resolution", "4"], "--resolution"),
     ],
