@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from hardware.cost import CostTable, Price
 from proxyless_arch.arch.shrink import Shrunk, shrink
@@ -31,3 +34,28 @@ def price_groups(spec: ArchSpec, groups: Sequence[Group], price: Price) -> CostT
         source=price.source,
         extrapolated=price.warnings(calls),
     )
+
+
+def rising(table: CostTable, groups: Sequence[Group]) -> CostTable:
+    """Prices that were measured, without what is only noise in them: no width costs less than a narrower one, and no
+    layer or network less than nothing. Dips are what an exact projection would choose.
+
+    Isotonic regression along one width after the other, twice; then the running maximum.
+    """
+    found = tuple(_rising(costs, group) for costs, group in zip(table.groups, groups, strict=True))
+    return replace(table, fixed=max(table.fixed, -math.fsum(map(min, found))), groups=found)
+
+
+def _rising(costs: Sequence[float], group: Group) -> tuple[float, ...]:
+    from scipy.optimize import isotonic_regression
+
+    shape = [len(axis.options) for axis in group.axes]
+    kept = math.prod(shape)  # behind them the block left out
+    found = np.maximum(costs, 0.0)
+    inside = found[:kept].reshape(shape)
+    widths = [place for place, axis in enumerate(group.axes) if axis.kind == "width"]
+    for place in 2 * widths:
+        inside = np.apply_along_axis(lambda row: isotonic_regression(row).x, place, inside)
+    for place in widths:
+        inside = np.maximum.accumulate(inside, axis=place)
+    return (*map(float, inside.ravel()), *map(float, found[kept:]))

@@ -73,6 +73,7 @@ PRUNED, FINETUNED = "pruned", "finetune"
 """Folders of a product: the network before fine-tuning, and the fine-tuning."""
 ORDERING_SECONDS = 5e-10
 """Times the cube of a width: what it takes to order its channels (reconstruct.importance), on one core."""
+FAR = 0.25  # of a time from its prediction, which a busy machine explains
 RIVALS = 4
 """Plans that are measured for a target, the best first, until one takes the time that was asked for."""
 FINETUNING = "compress.pruning.runner:finetune"
@@ -155,6 +156,9 @@ def header(job: Job) -> str:
         ("method", f"{config.method}, {counted(config.n_plans, 'plan')} scored for each target"),
         ("training", _finetuning_text(config)),
     ]
+    if job.measured_on is not None and abs(job.scale - 1) > FAR:
+        slower = f"{100 * abs(job.scale - 1):.0f} % {'more' if job.scale > 1 else 'less'}"
+        lines.append(("note", f"it takes {slower} than predicted: where other work is why, so is what --keep asks for"))
     if table.extrapolated:
         count = len(table.extrapolated)
         lines.append(("note", f"{counted(count, 'layer price')} outside the latency model's fitted range: estimates"))

@@ -12,7 +12,7 @@ import torch
 
 from compress.config import TrainedConfig
 from compress.folder import Batches, batches_of
-from compress.pruning.choices import price_groups
+from compress.pruning.choices import price_groups, rising
 from compress.pruning.config import PruneConfig
 from compress.pruning.device import latency_source, own_profiles, unmeasured
 from compress.start import memory_plan, split_images, training_config
@@ -22,6 +22,7 @@ from hardware.profile.device import ProfileSettings
 from hardware.profile.landing import settled
 from hardware.profile.pricing import Bench
 from hardware.projection import Limit, check_limits
+from hardware.table import LookupTable
 from proxyless_arch.apps.memory import Free, Plan
 from proxyless_arch.apps.train_settings import TrainConfig, open_data, start_of
 from proxyless_arch.arch import catalog
@@ -206,7 +207,8 @@ def _training(config: PruneConfig) -> str:
 def price(spec: ArchSpec, groups: Sequence[Group], source: LatencySource | None, config: PruneConfig) -> CostTable:
     """MACs without a source of ms. Raises InputError where a width has no price, naming what measures it."""
     try:
-        return price_groups(spec, groups, price_by(source))
+        found = price_groups(spec, groups, price_by(source))
+        return rising(found, groups) if isinstance(source, LookupTable) else found
     except InputError as error:
         hint = (
             f"{error.problem}; a table holds the layers that were measured, and pruning needs others: measure them "

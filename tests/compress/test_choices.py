@@ -1,11 +1,13 @@
 """What there is to choose, what it costs, and that both add up."""
 
 import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from compress.pruning.choices import price_groups
+from compress.pruning.choices import price_groups, rising
 from hardware.cost import MACS, PARAMS, latency_price
 from hardware.latency import network_ms, shipped
 from hardware.projection import Limit, project
@@ -73,3 +75,27 @@ def test_projection_on_the_table_is_the_best_by_brute_force():
     found = project([-row for row in damages], limits)
     assert -found.log_prob == pytest.approx(best)
     assert all(limit.holds(found.path) for limit in limits)
+
+
+def test_measured_prices_rise_with_widths_and_stay_where_they_do():
+    groups = groups_of(SPEC, Freedom(multiple=2, most=5))
+    table = price_groups(SPEC, groups, MACS)
+    assert rising(table, groups) == replace(table, groups=rising(table, groups).groups)
+    for same, costs in zip(rising(table, groups).groups, table.groups, strict=True):
+        assert same == pytest.approx(costs)  # without noise nothing changes
+    rng = np.random.default_rng(0)
+    noisy = replace(
+        table,
+        fixed=-1e9,
+        groups=tuple(tuple(float(cost * rng.uniform(0.5, 1.5) - 100) for cost in group) for group in table.groups),
+    )
+    found = rising(noisy, groups)
+    assert found.minimum == pytest.approx(0, abs=1e-6) and min(map(min, found.groups)) >= 0
+    for costs, before, group in zip(found.groups, noisy.groups, groups, strict=True):
+        shape = [len(axis.options) for axis in group.axes]
+        inside = np.array(costs[: math.prod(shape)]).reshape(shape)
+        for place, axis in enumerate(group.axes):
+            if axis.kind == "width":
+                assert (np.diff(inside, axis=place) >= 0).all()
+        if len(shape) == 1 and group.axes[0].kind == "width":  # least squares: their sum stays
+            assert inside.sum() == pytest.approx(np.maximum(before[: shape[0]], 0).sum())

@@ -33,7 +33,7 @@ LAZY = {
         "yaml", "matplotlib", "scipy", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers", "torch", "proxyless_nas"
     },
     "search": {"tensorboardX", "matplotlib", "scipy"},
-    "compress": set(),
+    "compress": {"scipy"},
 }  # fmt: skip
 # Each of these has its owners: the files that may load it.
 OWNERS = {
@@ -57,6 +57,7 @@ OWNERS = {
     "search": {
         "tensorboardX": {"run/log.py"},
     },
+    "compress": {"scipy": {"pruning/choices.py"}},
     "proxyless_nas": {"llvmlite": {"fast/compiler.py"}},
     "hardware": {"torch": {"profile/measure.py"}, "proxyless_nas": {"profile/measure.py"}},
 }
