@@ -611,7 +611,7 @@ def start_of(config: TrainConfig, images: ImageDataset, *, judged: bool = False)
     tensors: NamedTensors = {}
     if found is not None:
         tensors = dict(found.tensors)
-        spec = described(spec, found)
+        spec = described(_with_classes_of(tensors, spec), found)
     spec, notes = _fit_classes(spec, images, bool(tensors))
     former = tensors.get(f"{CLASSIFIER}linear.weight") if notes else None
     if notes:
@@ -668,6 +668,12 @@ def _read(path: Path, spec: ArchSpec) -> WeightFile:
     bias = found.tensors.get("classifier.linear.bias")
     classes = bias.shape[0] if bias is not None and bias.ndim == 1 and len(bias) else spec.num_classes
     return matched(found, spec if classes == spec.num_classes else with_classes(spec, classes), str(path))
+
+
+def _with_classes_of(tensors: NamedTensors, spec: ArchSpec) -> ArchSpec:
+    """A known network whose weights were trained for another number of classes has that many."""
+    bias = tensors.get(f"{CLASSIFIER}linear.bias")
+    return spec if bias is None or len(bias) == spec.num_classes else with_classes(spec, len(bias))
 
 
 def _fit_classes(spec: ArchSpec, images: ImageDataset, has_weights: bool) -> tuple[ArchSpec, tuple[str, ...]]:

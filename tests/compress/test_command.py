@@ -19,6 +19,7 @@ from hardware.latency import load_latency_source, network_ms
 from hardware.profile.profiling import Measured
 from proxyless_arch.apps.train_settings import open_data
 from proxyless_arch.arch.codec import read_spec, write_spec
+from proxyless_arch.arch.spec import with_classes
 from proxyless_arch.arch.tensors import expected_tensors
 from proxyless_arch.arch.walk import total_macs, walk
 from proxyless_arch.base.cli import BAD_INPUT, FAILED, INTERRUPTED
@@ -444,9 +445,11 @@ def test_a_known_network_without_weights_is_refused(tmp_path, capsys):
     assert error.startswith("error: --arch:") and "mobilenetv4_conv_small" in error
 
 
-def test_a_checkpoint_as_peoples_scripts_write_them_is_a_start(tmp_path, capsys):
-    """A spec, and the state of a wrapped network beside what else a training saves."""
-    write_spec(tmp_path / "net.json", DIGITS)
+@pytest.mark.parametrize("n_classes", [10, 1000])
+def test_a_checkpoint_as_peoples_scripts_write_them_is_a_start(n_classes, tmp_path, capsys):
+    """A spec, as it was trained or before its classifier was replaced, and the state of a wrapped network beside what
+    else a training saves."""
+    write_spec(tmp_path / "net.json", with_classes(DIGITS, n_classes))
     state = {f"module.{name}": value for name, value in trained(DIGITS).state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}}, tmp_path / "ours.pth")
     words = ["--arch", str(tmp_path / "net.json"), "--weights", str(tmp_path / "ours.pth"), *FEW, "--dry_run"]
