@@ -217,11 +217,12 @@ def _latencies(run: _Run, prefix: str = "") -> Iterator[Cost]:
 
 
 def _table_name(source: str | None) -> str:
-    """Of a shipped table its file, of one that was made the folder that says of what."""
+    """Of a shipped table its file, of one that was made the folder that says of what, without the network's name."""
     path = Path(source or "a latency model")
-    return readable(
-        path.parent.name if path.name in ("predictor.json", "table.json") and path.parent.name else path.name
-    )
+    if path.name not in ("predictor.json", "table.json") or not path.parent.name:
+        return readable(path.name)
+    machine, around, _ = path.parent.name.partition("-around-")
+    return readable(f"{machine}, its own layers" if around else machine)
 
 
 def _sizes(run: _Run) -> Iterator[Cost]:

@@ -7,6 +7,7 @@ import pytest
 
 from proxyless_arch.arch.codec import write_spec
 from proxyless_arch.base.files import read_json, write_json
+from proxyless_arch.chain import reading
 from proxyless_arch.chain.reading import is_in_chain, read_chain
 from proxyless_arch.chain.values import Cost, How, Kind
 from tests.errors import refused
@@ -152,3 +153,16 @@ def test_what_is_no_run_is_refused(tmp_path):
     write_json(small / "result.json", {"family": ["0.5", "0.8"]})
     with refused("", small / "0.8", source=small):
         read_chain(small)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("pixel1.json", "pixel1.json"),
+        ("/far/epyc-r32/table.json", "epyc-r32"),
+        ("/far/epyc-litert-r64-w1.0-around-lite0-a62b3b15-c10/table.json", "epyc-litert-r64-w1.0, its own layers"),
+        (None, "a latency model"),
+    ],
+)
+def test_what_predicted_is_called(source, name):
+    assert reading._table_name(source) == name
