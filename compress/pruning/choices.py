@@ -19,6 +19,10 @@ from proxyless_arch.arch.walk import walk
 from proxyless_arch.space.shrinking import Group
 
 
+LEAST_MS = 1e-6
+"""What a network takes by any prices."""
+
+
 def price_groups(spec: ArchSpec, groups: Sequence[Group], price: Price) -> CostTable:
     """Every choice of every group, priced layer by layer. Raises InputError where a layer has no price."""
     chosen = {name for group in groups for name in group.layers}
@@ -43,7 +47,7 @@ def rising(table: CostTable, groups: Sequence[Group]) -> CostTable:
     Isotonic regression along one width after the other, twice; then the running maximum.
     """
     found = tuple(_rising(costs, group) for costs, group in zip(table.groups, groups, strict=True))
-    return replace(table, fixed=max(table.fixed, -math.fsum(map(min, found))), groups=found)
+    return replace(table, fixed=max(table.fixed, LEAST_MS - math.fsum(map(min, found))), groups=found)
 
 
 def _rising(costs: Sequence[float], group: Group) -> tuple[float, ...]:
