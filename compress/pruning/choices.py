@@ -18,7 +18,6 @@ from proxyless_arch.arch.spec import ArchSpec
 from proxyless_arch.arch.walk import walk
 from proxyless_arch.space.shrinking import Group
 
-
 LEAST_MS = 1e-6
 """What a network takes by any prices."""
 
