@@ -291,7 +291,7 @@ class Clock:
     @cached_property
     def priced(self) -> tuple[LatencySource, Place]:
         config = self.choosers[0].bench.config(target_hardware="cpu", runtime=self.runtime, keep=SHARES[0])
-        source, place = latency_source(config, self.spec, measure=True)
+        source, place = latency_source(config, self.spec)
         assert source is not None and place is not None
         anchor = smallest(self.spec, groups_of(self.spec, PruneConfig().freedom))
         return source, place.beside(anchor, 1.0)  # its own time is of no use where all are ratios to it

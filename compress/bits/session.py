@@ -85,7 +85,7 @@ def prepare(config: BitsConfig, device: torch.device, free: Free) -> BitJob:
     """Open everything. Raises InputError before anything is written."""
     training, notes = training_config(config)
     data, more = open_parts(training, config)
-    start = start_of(training, data.train, judged=True)
+    start = start_of(training, data.train)
     if start.has_fresh_classifier:
         raise InputError(
             f"these images have other classes than the network was trained for: expected those of {config.arch}; "

@@ -19,7 +19,7 @@ from proxyless_arch.arch.walk import walk
 from proxyless_arch.space.shrinking import Group
 
 LEAST_MS = 1e-6
-"""What a network takes by any prices."""
+"""What the cheapest network is priced at, at least."""
 
 
 def price_groups(spec: ArchSpec, groups: Sequence[Group], price: Price) -> CostTable:

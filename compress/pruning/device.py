@@ -39,7 +39,7 @@ def _usual_profile(config: PruneConfig, spec: ArchSpec) -> ProfileSettings:
 
 def profile_settings(config: PruneConfig, spec: ArchSpec) -> tuple[ProfileSettings, str]:
     """(what measures this machine, which of its files prices what this run may make of the network)."""
-    if config.arch is not None:
+    if config.arch is not None and config.latency_table is None and Asked.by(config).is_measurable:
         for own in own_profiles(config, spec):
             if _has_all(own, config, spec):
                 return own, TABLE
@@ -61,13 +61,11 @@ def unmeasured(config: PruneConfig, spec: ArchSpec) -> ProfileSettings | None:
     return pricing.missing(Asked.by(config), *profile_settings(config, spec))
 
 
-def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[LatencySource | None, Bench | None]:
-    """(what prices layers; where networks are timed, for cpu). Both None for flops.
+def latency_source(config: PruneConfig, spec: ArchSpec) -> tuple[LatencySource | None, Bench | None]:
+    """(what prices layers; where networks are timed, for cpu). Both None for flops. This machine is profiled now where
+    that is needed and was not done yet: see ``unmeasured``.
 
     The second is None when the file given is of another device: then a network is priced by it and not measured.
-
-    Args:
-        measure: profile this machine now where that was not done yet; else that is an InputError.
 
     Raises:
         InputError: as pricing.priced does; and images that are no squares.
@@ -81,7 +79,7 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
         raise InputError(problem, "--target_hardware")
     flags, (settings, name) = Asked.by(config), profile_settings(config, spec)
     if pricing.missing(flags, settings, name):
-        _profile(flags, settings, name, measure)
+        _profile(flags, settings, name)
     found = pricing.priced(flags, spec.preprocessing.side, settings, name, judge=pricing.tell_what_speaks_against)
     if found.device is None or found.source is None:
         return found.source, None
@@ -90,9 +88,7 @@ def latency_source(config: PruneConfig, spec: ArchSpec, measure: bool) -> tuple[
     return found.source, found.device.bench(space, found.source)
 
 
-def _profile(flags: Asked, settings: ProfileSettings, name: str, measure: bool) -> None:
-    if not measure:
-        raise InputError(f"this machine was not profiled yet: {settings.command()}", "--target_hardware")
+def _profile(flags: Asked, settings: ProfileSettings, name: str) -> None:
     device = pricing.device_of(flags)
     assert device is not None
     device.profile(settings, "latency table" if name == TABLE else "latency model", speak)

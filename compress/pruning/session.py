@@ -138,14 +138,14 @@ def prepare(
     """
     training, notes = training_config(config)
     data = open_data(training)
-    start = start_of(training, data.train, judged=True)
+    start = start_of(training, data.train)
     check_images(start.has_fresh_classifier, start.spec, data, config)
     spec = start.spec
     groups = groups_of(spec, config.freedom)
     if not groups:
         raise InputError("nothing of this network can become smaller", "--arch", config.arch)
     lacking = None if measure else unmeasured(config, spec)
-    source, measured_on = latency_source(config, spec, measure) if lacking is None else (None, None)
+    source, measured_on = latency_source(config, spec) if lacking is None else (None, None)
     table = price(spec, groups, source, config)
     if measured_on is not None:
         bench = measured_on = measured_on.beside(smallest(spec, groups), known.anchor_ms if known else None)

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hardware.profile.pictures import draw_validation
 from hardware.profile.profiling import MIN_SCORED, QUICK, Anchor, Bench, Outcome, Plan, Protocol, RawLog, Verdict
 from hardware.table import LookupTable
 from proxyless_arch.arch import codec
-from proxyless_arch.arch.spec import imagenet_preprocessing
+from proxyless_arch.arch.spec import ArchSpec, imagenet_preprocessing
 from proxyless_arch.arch.walk import LayerCall
 from proxyless_arch.base.errors import InputError
 from proxyless_arch.base.files import open_bytes, parse_json, write_json
@@ -191,12 +192,20 @@ def space_of(name: str, width_mult: float, resolution: int, num_classes: int) ->
 class Subject:
     """What is profiled: the networks of a space, and layers that none of them has.
 
-    ``name``: of the space, as a table says it.
+    ``name``: of the space, as a table says it. ``around``: a network, and what may be changed of it.
     """
 
     space: SearchSpace
     name: str
-    more: tuple[LayerCall, ...] = ()
+    around: tuple[ArchSpec, Freedom] | None = None
+
+    @cached_property
+    def more(self) -> tuple[LayerCall, ...]:
+        """All layers that the network may have; in thousands, so only where they are asked for."""
+        if self.around is None:
+            return ()
+        spec, freedom = self.around
+        return tuple(layers_of(spec, groups_of(spec, freedom)))
 
 
 def subject_of(settings: ProfileSettings) -> Subject:
@@ -225,7 +234,7 @@ def _around(settings: ProfileSettings, word: str) -> Subject:
     space.check_side(side, "--resolution")
     what = codec.spec_to_json(spec) + (f"{freedom}" if freedom != Freedom() else "")
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
-    return Subject(space, f"around {spec.name} {digest}", tuple(layers_of(spec, groups_of(spec, freedom))))
+    return Subject(space, f"around {spec.name} {digest}", (spec, freedom))
 
 
 def _check_usual(settings: ProfileSettings, names: tuple[str, ...], problem: str) -> None:

@@ -589,21 +589,20 @@ class Start:
         return bool(self.tensors) and not any(name.startswith(CLASSIFIER) for name in self.tensors)
 
 
-def start_of(config: TrainConfig, images: ImageDataset, *, judged: bool = False) -> Start:
+def start_of(config: TrainConfig, images: ImageDataset) -> Start:
     """What ``config`` says to start from, fitted to the classes of the images.
 
     A classifier for other classes (another number, or the same number with other names) is replaced by a fresh one.
 
-    Args:
-        judged: the images that the run held out will judge: of a classifier that was fitted to them in the end, take
-            the one before that (JUDGED_FILE).
+    The images that a run held out judge whatever starts from it: of a classifier that was fitted to them in the end,
+    the one before that is taken (JUDGED_FILE).
 
     Raises:
         InputError: weights that are not there, or those of another network.
     """
     assert config.arch is not None
     spec, own_weights = find_network(config.arch, "--arch")
-    if judged and own_weights is not None and (before := own_weights.with_name(JUDGED_FILE)).is_file():
+    if own_weights is not None and (before := own_weights.with_name(JUDGED_FILE)).is_file():
         own_weights = before
     found, origin = _weights(config, spec, own_weights)
     if config.data.in_chans is not None:

@@ -37,7 +37,7 @@ class Parent:
         if name in catalog.known_names() and name not in catalog.trained_names():
             raise InputError(NO_WEIGHTS, FLAG, name)
         with naming_the_parent():
-            found = start_of(self._training, self.images, judged=True)
+            found = start_of(self._training, self.images)
         if not found.tensors:
             raise InputError(NO_WEIGHTS, FLAG, name)
         if found.has_fresh_classifier:

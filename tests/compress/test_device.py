@@ -36,7 +36,7 @@ MINI = TINY.spec_for(TINY.same_choice(0))
 
 def latency_source(file, spec=SPEC, hardware="cpu", **given):
     config = PruneConfig(target_hardware=hardware, latency_table=str(file), **given)
-    return devices.latency_source(config, spec, measure=False)
+    return devices.latency_source(config, spec)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_model_of_this_machine_that_is_not_good_is_told_of_and_used(made, tmp_
     (tmp_path / "predictor.json").write_text(json.dumps(record))
     monkeypatch.setattr("hardware.profile.trust.Anchor.now", lambda anchor: 4.0)
     monkeypatch.setattr(pricing.profiler, "default_output", lambda conditions: tmp_path)
-    source, device = devices.latency_source(PruneConfig(target_hardware="cpu"), SPEC, measure=False)
+    source, device = devices.latency_source(PruneConfig(target_hardware="cpu"), SPEC)
     assert source.error["net"]["kendall"] == 0.81 and device.reference_ms == 4.0
     reasons = "(MAPE 31.0 % is above 5 %; Kendall's tau 0.810 is below 0.9)"
     assert f"model did not pass its validation on whole networks {reasons}; networks" in capsys.readouterr().out
@@ -138,9 +138,8 @@ def simulated(tmp_path, monkeypatch):
 
 def test_this_machine_is_measured_once_for_the_layers_that_a_pruning_may_make(network, simulated):
     config = PruneConfig(target_hardware="cpu", arch=network)
-    with refused("--target_hardware", "--from", network):
-        devices.latency_source(config, MINI, measure=False)
-    source, place = devices.latency_source(config, MINI, measure=True)
+    assert devices.unmeasured(config, MINI).parent == network
+    source, place = devices.latency_source(config, MINI)
     groups = groups_of(MINI, config.freedom)
     table = price(MINI, groups, source, config)
     assert isinstance(source, LookupTable)
@@ -150,7 +149,7 @@ def test_this_machine_is_measured_once_for_the_layers_that_a_pruning_may_make(ne
         )
     assert place.anchor.runtime is simulated
     n_timed = simulated.n_timings
-    assert devices.latency_source(config, MINI, measure=False)[0] == source
+    assert devices.latency_source(config, MINI)[0] == source
     assert simulated.n_timings == n_timed
 
 
@@ -199,5 +198,5 @@ def test_an_interrupted_measurement_is_gone_on_with(network, simulated, tmp_path
     assert "every timing is kept: the same command goes on" in said and "give the same command again" in said
     simulated.stop_after, simulated.n_sessions = None, 0
     config = PruneConfig(target_hardware="cpu", arch=str(trained_net))
-    assert isinstance(devices.latency_source(config, MINI, measure=True)[0], LookupTable)
+    assert isinstance(devices.latency_source(config, MINI)[0], LookupTable)
     assert 0 < simulated.n_sessions < 100  # of some 190: the others were timed before
