@@ -188,8 +188,14 @@ def _target_text(job: Job) -> str:
     return f"{hardware}: {what}{most}"
 
 
+def _ms(ms: float) -> str:
+    """In thousandths, or finer where that is less than three digits."""
+    return f"{ms:.{max(3, Unit.MS.decimals(ms))}f} ms"
+
+
 def _measured_text(job: Job) -> str:
-    return f"the network takes {job.whole_ms:.3f} ms here, predicted were {job.predicted_ms:.3f} ms"
+    assert job.whole_ms is not None and job.predicted_ms is not None
+    return f"the network takes {_ms(job.whole_ms)} here, predicted were {_ms(job.predicted_ms)}"
 
 
 def _finetuning_text(config: PruneConfig) -> str:
@@ -326,7 +332,7 @@ class _Run(Run[Job]):
 
     def _told(self, path: Choices, goal: Goal) -> Measured:
         timing = self._timed(change_of(self.job.groups, path))
-        self.tell(f"  measured {timing.ms:.3f} ms of {goal.value:.3f} ms")
+        self.tell(f"  measured {_ms(timing.ms)} of {_ms(goal.value)}")
         return timing
 
     def _timed(self, change: Shrunk) -> Measured:
@@ -529,7 +535,7 @@ def finetune_config(job: Job, pruned: Path, teacher: Path) -> TrainConfig:
 
 def _cost_text(job: Job, spec: ArchSpec) -> str:
     macs = f"{format_count(total_macs(spec))} MACs, {format_count(total_params(spec))} parameters"
-    return f"{network_ms(job.source, walk(spec)):.3f} ms predicted, {macs}" if job.source is not None else macs
+    return f"{_ms(network_ms(job.source, walk(spec)))} predicted, {macs}" if job.source is not None else macs
 
 
 def _percent(value: float | None) -> str:

@@ -125,6 +125,11 @@ def test_what_the_projection_overruled_is_marked_with_its_cost(tmp_path):
     assert len(page.classed("overruled")) == 1 == page.words.count("against the search")
     assert "MB6 7×7 (0.0 %)" in page.words and "MB3 3×3 (12.0 %)" in page.words
     assert "argmax scores 71.5 %" in page.words and "10 9 times as probable" in page.words
+    assert "does not cost what was asked" in page.words
+    by_scores = {"networks": 64, "loss": 1.0, "loss_of_most_probable": 1.2}
+    write_run(tmp_path / "scored", projection_changes=[mild], rescored=by_scores)
+    words = page_of(tmp_path / "scored")[0].words
+    assert "Of the 64 most probable networks" in words and "does not cost what was asked" not in words
     write_run(tmp_path / "older")
     assert "What the target changed" not in page_of(tmp_path / "older")[0].words
 
